@@ -1,0 +1,145 @@
+"""The errors that become answers.
+
+A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
+`internal-error`. Codes never change.
+
+    GatewayError
+    ├── CallerError               the caller can fix it
+    │   ├── BadRequest            400 bad-request
+    │   ├── Unauthenticated       401 unauthenticated
+    │   ├── AddressNotAllowed     403 address-not-allowed
+    │   ├── Forbidden             403 forbidden
+    │   ├── ModelNotFound         404 model-not-found
+    │   ├── NotFound              404 not-found
+    │   ├── MethodNotAllowed      405 method-not-allowed
+    │   ├── PayloadTooLarge       413 payload-too-large
+    │   ├── HeadersTooLarge       431 headers-too-large
+    │   └── TooManyRequests       429 too-many-requests
+    ├── UpstreamError             the backend failed
+    │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
+    │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
+    │   ├── UpstreamUnavailable   503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamTimeout       504 upstream-timeout        slower than the model's time-out
+    │   └── DeadlineExceeded      504 deadline-exceeded       slower than the caller said it would wait
+    └── GatewayFault              we failed
+        ├── Overloaded            503 overloaded
+        ├── RegistryUnavailable   503 registry-unavailable
+        └── InternalError         500 internal-error
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """An error with an answer: `detail` is safe to show to any caller; the cause is logged and never rendered."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers
+
+
+class CallerError(GatewayError): ...
+
+
+class BadRequest(CallerError):
+    code, status, title = "bad-request", 400, "Bad request"
+
+
+class Unauthenticated(CallerError):
+    code, status, title = "unauthenticated", 401, "Not authenticated"
+
+    def __init__(self, detail: str) -> None:
+        # RFC 9110 section 11.6.1: a 401 names at least one challenge.
+        super().__init__(detail, headers=((b"WWW-Authenticate", b'Bearer realm="chips"'),))
+
+
+class AddressNotAllowed(CallerError):
+    code, status, title = "address-not-allowed", 403, "Address not allowed"
+
+
+class Forbidden(CallerError):
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
+class ModelNotFound(CallerError):
+    code, status, title = "model-not-found", 404, "Model not found"
+
+
+class NotFound(CallerError):
+    code, status, title = "not-found", 404, "Not found"
+
+
+class MethodNotAllowed(CallerError):
+    code, status, title = "method-not-allowed", 405, "Method not allowed"
+
+    def __init__(self, detail: str, *, allow: str) -> None:
+        # RFC 9110 section 15.5.6: a 405 names what would be allowed.
+        super().__init__(detail, headers=((b"Allow", allow.encode("ascii")),))
+
+
+class PayloadTooLarge(CallerError):
+    code, status, title = "payload-too-large", 413, "Payload too large"
+
+
+class HeadersTooLarge(CallerError):
+    code, status, title = "headers-too-large", 431, "Request header fields too large"
+
+
+class TooManyRequests(CallerError):
+    code, status, title = "too-many-requests", 429, "Too many requests"
+
+
+class UpstreamError(GatewayError): ...
+
+
+class UpstreamUnreachable(UpstreamError):
+    code, status, title = "upstream-unreachable", 502, "Backend unreachable"
+
+
+class UpstreamBroken(UpstreamError):
+    code, status, title = "upstream-broken", 502, "Backend broke off"
+
+
+class UpstreamUnavailable(UpstreamError):
+    code, status, title = "upstream-unavailable", 503, "Backend unavailable"
+
+
+class UpstreamTimeout(UpstreamError):
+    code, status, title = "upstream-timeout", 504, "Backend too slow"
+
+
+class DeadlineExceeded(UpstreamError):
+    code, status, title = "deadline-exceeded", 504, "Deadline exceeded"
+
+
+class GatewayFault(GatewayError): ...
+
+
+def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"Retry-After", str(seconds).encode("ascii")),)
+
+
+class Overloaded(GatewayFault):
+    code, status, title = "overloaded", 503, "Overloaded"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, headers=_retry_after(retry_after_s))
+
+
+class RegistryUnavailable(GatewayFault):
+    code, status, title = "registry-unavailable", 503, "Registry unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(detail, headers=_retry_after(retry_after_s))
+
+
+class InternalError(GatewayFault):
+    code, status, title = "internal-error", 500, "Internal error"
+
+    def __init__(self) -> None:
+        super().__init__("The gateway met an error of its own. It has been logged with this request's id.")

@@ -1,0 +1,150 @@
+"""Exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
+
+Each field is filled by exactly one stage, named above it; a later stage may read it, never change it.
+"""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gateway.core.answer import Answer
+    from gateway.core.errors import GatewayError
+    from gateway.core.headers import RawHeaders, RequestHead
+    from gateway.core.model import Backend, Model
+    from gateway.core.networks import Address
+    from gateway.core.paths import Target
+    from gateway.core.principal import Principal
+    from gateway.core.trace import TraceContext
+
+
+class Body(Protocol):
+    """A caller's request body. It can be read once."""
+
+    @property
+    def length(self) -> int | None:
+        """Its declared length in bytes; None where it comes in chunks."""
+
+    async def whole(self) -> bytes:
+        """Wait for all of it. Only for bodies whose declared length is small."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """It, as it arrives."""
+
+
+class Reply(Protocol):
+    """The way back to the caller: `send`, or `start`, `write`… and `finish`; `cut` at any time."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller may have seen a part of the answer."""
+
+    async def send(self, answer: "Answer") -> None: ...
+
+    async def start(
+        self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        """Send the head. `length` None means that the length is not known."""
+
+    async def write(self, chunk: bytes) -> None: ...
+
+    async def finish(self) -> None: ...
+
+    def cut(self) -> None:
+        """Break the connection, so that a truncated body cannot look complete."""
+
+
+class Attempt:
+    """One try at one backend. Times are on the exchange's clock, in seconds."""
+
+    __slots__ = ("answered", "began", "ended", "failure", "status")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.answered: float | None = None  # the head of the answer was there
+        self.ended: float | None = None
+        self.status: int | None = None
+        self.failure: str | None = None
+
+
+class Exchange:
+    __slots__ = (
+        "address",
+        "arrived",
+        "attempts",
+        "backend",
+        "backend_server_timing",
+        "body",
+        "bytes_in",
+        "bytes_out",
+        "cause",
+        "deadline",
+        "ended",
+        "error",
+        "generation",
+        "head",
+        "headers",
+        "left",
+        "method",
+        "model",
+        "peer",
+        "principal",
+        "queued_s",
+        "raw_target",
+        "reply",
+        "request_id",
+        "scheme",
+        "spent_authorization",
+        "status",
+        "target",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        raw_target: str,
+        headers: "RawHeaders",
+        peer: str,
+        scheme: str,
+        body: Body,
+        reply: Reply,
+        arrived: float,
+    ) -> None:
+        # the server
+        self.method = method
+        self.raw_target = raw_target
+        self.headers = headers
+        self.peer = peer  # the address at the other end of the connection
+        self.scheme = scheme
+        self.body = body
+        self.reply = reply
+        self.arrived = arrived  # monotonic seconds
+        # identify
+        self.request_id = ""
+        self.head: RequestHead
+        self.target: Target | None = None
+        self.trace: TraceContext
+        self.address: Address | None = None  # the caller's, as far as trusted hops say
+        # route
+        self.model: Model | None = None
+        self.backend: Backend | None = None
+        self.generation = 0  # of the registry that it was routed by
+        self.deadline = 0.0  # monotonic seconds
+        # authenticate
+        self.principal: Principal | None = None
+        self.spent_authorization = False  # the Authorization header was meant for us and ends here
+        # limit
+        self.queued_s = 0.0
+        # forward
+        self.attempts: list[Attempt] = []
+        self.backend_server_timing: bytes | None = None
+        self.bytes_in = 0
+        # the reply
+        self.status = 0
+        self.bytes_out = 0
+        # the pipeline
+        self.error: GatewayError | None = None
+        self.cause: BaseException | None = None  # what lies behind `error`; for the log only
+        self.left = False  # the caller went away before the answer was complete
+        self.ended = 0.0

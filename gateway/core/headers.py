@@ -1,0 +1,173 @@
+"""Which header fields are read here, which go on, and which stop: one pass over a head, in each direction.
+
+Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by which the gateway itself speaks: a
+caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.core.errors import BadRequest
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+CRLF: Final = b"\r\n"
+
+# What is read: positions in RequestHead.read.
+HOST: Final = 0
+API_KEY: Final = 1
+AUTHORIZATION: Final = 2
+FORWARDED_FOR: Final = 3
+TRACEPARENT: Final = 4
+CLOUD_TRACE: Final = 5
+REQUEST_ID: Final = 6
+REQUEST_TIMEOUT: Final = 7
+CONNECTION: Final = 8
+EXPECT: Final = 9
+_READ_COUNT: Final = 10
+_DROPPED: Final = 10
+
+_KIND: Final[dict[bytes, int]] = {
+    b"host": HOST,
+    b"x-api-key": API_KEY,
+    b"authorization": AUTHORIZATION,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"traceparent": TRACEPARENT,
+    b"x-cloud-trace-context": CLOUD_TRACE,
+    b"x-request-id": REQUEST_ID,
+    b"x-request-timeout": REQUEST_TIMEOUT,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    # hop-by-hop
+    b"keep-alive": _DROPPED,
+    b"proxy-authenticate": _DROPPED,
+    b"proxy-authorization": _DROPPED,
+    b"proxy-connection": _DROPPED,
+    b"te": _DROPPED,
+    b"trailer": _DROPPED,
+    b"transfer-encoding": _DROPPED,
+    b"upgrade": _DROPPED,
+    # written anew by whoever sends the request on
+    b"content-length": _DROPPED,
+    b"forwarded": _DROPPED,
+    b"via": _DROPPED,
+    b"x-forwarded-host": _DROPPED,
+    b"x-forwarded-proto": _DROPPED,
+    b"x-forwarded-port": _DROPPED,
+    b"x-real-ip": _DROPPED,
+    b"x-serverless-authorization": _DROPPED,
+}
+_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, CONNECTION, EXPECT})
+
+_learned: dict[bytes, bytes | int] = {}
+_LEARNED_LIMIT: Final = 1024
+
+
+class RequestHead:
+    """What one pass over a caller's header fields found.
+
+    `outbound` is flat, three items a field (`name: `, value, CRLF), so that a sender can join it as it is.
+    """
+
+    __slots__ = ("outbound", "read")
+
+    def __init__(self) -> None:
+        self.read: list[bytes | None] = [None] * _READ_COUNT
+        self.outbound: list[bytes] = []
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """`outbound` as pairs of name and value."""
+        return [
+            (name[:-2], value) for name, value in zip(self.outbound[::3], self.outbound[1::3], strict=True)
+        ]
+
+
+def read_request_head(raw_headers: RawHeaders) -> RequestHead:
+    """Sort a caller's header fields into read, outbound and dropped.
+
+    Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.
+    """
+    head = RequestHead()
+    read, outbound = head.read, head.outbound
+    for name, value in raw_headers:
+        kind = _learned.get(name)
+        if kind is None:
+            kind = _learn(name)
+        if kind.__class__ is bytes:
+            outbound += (kind, value, CRLF)
+        elif kind != _DROPPED:
+            index: int = kind  # type: ignore[assignment]
+            before = read[index]
+            if before is None:
+                read[index] = value
+            elif index in _LIST_FIELDS:
+                read[index] = before + b", " + value
+            else:
+                raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.")
+    if read[CONNECTION] is not None:
+        head.outbound = _without_nominated(outbound, read[CONNECTION])
+    return head
+
+
+def _learn(name: bytes) -> bytes | int:
+    # Some servers read "_" in a name as "-" (CGI's rule), so X_Chips_Caller must not slip past X-Chips-Caller.
+    plain = name.lower().replace(b"_", b"-")
+    kind: bytes | int
+    if plain in _KIND:
+        kind = _KIND[plain] if b"_" not in name else _DROPPED
+    elif plain.startswith(b"x-chips-"):
+        kind = _DROPPED
+    else:
+        kind = name + b": "
+    if len(_learned) < _LEARNED_LIMIT and len(name) <= 64:
+        _learned[name] = kind
+    return kind
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip().lower() for token in value.split(b",")}
+
+
+def _without_nominated(outbound: list[bytes], connection: bytes) -> list[bytes]:
+    nominated = _tokens(connection) - {b"keep-alive", b"close", b"upgrade", b""}
+    if not nominated:
+        return outbound
+    kept: list[bytes] = []
+    for i in range(0, len(outbound), 3):
+        if outbound[i][:-2].lower() not in nominated:
+            kept += outbound[i : i + 3]
+    return kept
+
+
+_ANSWER_DROPPED: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        b"chips-error",  # says that the gateway failed, so no backend may say it
+        b"x-request-id",
+        b"x-trace-id",
+        # what runs behind the gateway is nobody's business
+        b"server",
+        b"via",
+        b"x-powered-by",
+    }
+)
+
+
+def answer_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The fields of a backend's answer that go on to the caller, in their order."""
+    dropped: frozenset[bytes] | set[bytes] = _ANSWER_DROPPED
+    fields = []
+    for name, value in raw_headers:
+        lower = name.lower()
+        if lower == b"connection":
+            dropped = dropped | _tokens(value)
+        fields.append((lower, name, value))
+    return [(name, value) for lower, name, value in fields if lower not in dropped]

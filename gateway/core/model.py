@@ -1,0 +1,159 @@
+"""What the registry lists: models, the backends that serve their versions, and the policy for calling them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.core.names import check_model_name, check_version
+
+DEFAULT_TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One input or output, as the Open Inference Protocol's model metadata gives it; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a model may be called."""
+
+    access: Literal["key", "public"] = "key"
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    body_limit_bytes: int | None = None  # None: the gateway's own limit
+    max_in_flight: int | None = None  # requests at the backend at once; None: the gateway's default
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One deployed program that serves one version of one model."""
+
+    version: str
+    url: str  # http(s)://host[:port][/base], no trailing slash
+    predict_path: str = "/predict"
+    concurrency: int | None = None  # predictions one instance truly runs at once, as it declares
+    platform: str = ""
+    artifact: str = ""
+    artifact_digest: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What callers name in the path. `traffic` is percent by version and adds up to 100."""
+
+    name: str
+    description: str = ""
+    owner: str = ""
+    enabled: bool = True
+    policy: Policy = Policy()
+    backends: tuple[Backend, ...] = ()
+    traffic: dict[str, int] = {}
+
+    def backend(self, version: str) -> Backend | None:
+        return next((backend for backend in self.backends if backend.version == version), None)
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An API key as the registry keeps it: under its digest, never itself. Times are RFC 3339 in UTC."""
+
+    label: str
+    models: tuple[str, ...]  # name patterns as in fnmatch: "*", "wine", "fraud-*"
+    created: str
+    created_by: str = ""
+    expires: str | None = None
+    revoked: str | None = None
+
+
+def parse_model(document: Mapping[str, Any]) -> Model:
+    """Read a registry document. Fields of a newer release are ignored; ValueError lists everything that is wrong."""
+    try:
+        model = msgspec.convert(document, Model)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    problems = check_model(model)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return model
+
+
+def check_model(model: Model) -> list[str]:
+    """Everything that is wrong with `model`, a sentence each."""
+    problems = []
+    try:
+        check_model_name(model.name)
+    except ValueError as error:
+        problems.append(str(error))
+    versions = [backend.version for backend in model.backends]
+    problems += [
+        f"version {v} is listed twice" for v in sorted({v for v in versions if versions.count(v) > 1})
+    ]
+    for backend in model.backends:
+        problems += [f"version {backend.version}: {problem}" for problem in check_backend(backend)]
+    problems += _check_traffic(model.traffic, versions)
+    policy = model.policy
+    if not 0 < policy.timeout_s <= MAX_TIMEOUT_S:
+        problems.append(f"the time-out must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
+    if policy.body_limit_bytes is not None and policy.body_limit_bytes < 1:
+        problems.append("the body limit must be at least one byte")
+    if policy.max_in_flight is not None and policy.max_in_flight < 1:
+        problems.append("at least one request must be allowed in flight")
+    return problems
+
+
+def _check_traffic(traffic: Mapping[str, int], versions: list[str]) -> list[str]:
+    problems = [f"traffic goes to version {v}, which has no backend" for v in traffic if v not in versions]
+    problems += [f"version {v}: {p} is not a percentage" for v, p in traffic.items() if not 0 <= p <= 100]
+    total = sum(traffic.values())
+    if versions and total != 100:
+        problems.append(f"traffic adds up to {total} %, not 100 %")
+    return problems
+
+
+def check_backend(backend: Backend) -> list[str]:
+    problems = []
+    try:
+        check_version(backend.version)
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        if check_url(backend.url) != backend.url:
+            problems.append("the URL must not end in /")
+    except ValueError as error:
+        problems.append(str(error))
+    if not _BACKEND_PATH.fullmatch(backend.predict_path):
+        problems.append(f"the predict path {backend.predict_path!r} is not a plain path such as /predict")
+    if backend.concurrency is not None and backend.concurrency < 1:
+        problems.append("the concurrency must be at least 1")
+    return problems
+
+
+_BACKEND_PATH = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\]")
+
+
+def check_url(url: str) -> str:
+    """Return a backend's address without its trailing slash, or raise ValueError that says what is wrong."""
+    shown = repr(url[:200])
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{shown} is not an address: {error}") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError(f"{shown} must begin with http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a backend's address must not hold a user name or a password")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError(f"{shown} must end with the path: no query, no fragment")
+    host = parts.netloc if port is None else parts.netloc.rpartition(":")[0]
+    if port == 0 or not _HOST.fullmatch(host):
+        raise ValueError(f"{shown} does not name a host")
+    if parts.path not in {"", "/"} and not _BACKEND_PATH.fullmatch(parts.path):
+        raise ValueError(f"{shown} has a path that is not plain")
+    return url.rstrip("/")

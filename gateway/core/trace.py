@@ -1,0 +1,80 @@
+"""Trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
+
+import random
+import re
+from typing import NamedTuple
+
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_CLOUD_TRACE = re.compile(rb"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
+_SAMPLED = 0x01
+
+# Ids must be unlikely to collide, not hard to guess.
+_random_bits = random.Random().getrandbits  # noqa: S311
+
+
+class TraceContext(NamedTuple):
+    """Where this request stands in a distributed trace."""
+
+    trace_id: str  # 32 lower-case hex digits
+    parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
+    span_id: str  # our span, 16 hex digits: the parent of the backend's
+    sampled: bool
+
+    def traceparent(self) -> bytes:
+        """The header for the backend, with our span as the parent."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode("ascii")
+
+
+def new_span_id() -> str:
+    return f"{_random_bits(64) or 1:016x}"
+
+
+def new_trace_id() -> str:
+    return f"{_random_bits(128) or 1:032x}"
+
+
+def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:
+    """Continue the caller's trace, or begin one where the caller sent none that is valid.
+
+    An invalid `traceparent` is ignored and the trace restarted, as W3C Trace Context section 4.3 asks.
+    """
+    if traceparent is not None:
+        parent = parse_traceparent(traceparent)
+        if parent is not None:
+            return parent
+    elif cloud_trace is not None:
+        parent = parse_cloud_trace(cloud_trace)
+        if parent is not None:
+            return parent
+    return TraceContext(new_trace_id(), None, new_span_id(), sampled=False)
+
+
+def parse_traceparent(value: bytes) -> TraceContext | None:
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None:
+        return None
+    version, trace_id, parent_id, flags, more = match.groups()
+    if version == b"ff" or (version == b"00" and more is not None):
+        return None
+    if not trace_id.strip(b"0") or not parent_id.strip(b"0"):
+        return None
+    return TraceContext(
+        trace_id.decode("ascii"), parent_id.decode("ascii"), new_span_id(), bool(int(flags, 16) & _SAMPLED)
+    )
+
+
+def parse_cloud_trace(value: bytes) -> TraceContext | None:
+    """Parse `TRACE_ID/SPAN_ID;o=OPTIONS` (cloud.google.com/trace/docs/trace-context); SPAN_ID is decimal."""
+    match = _CLOUD_TRACE.fullmatch(value)
+    if match is None:
+        return None
+    trace_id, span_id, options = match.groups()
+    if not trace_id.strip(b"0"):
+        return None
+    parent = int(span_id) & 0xFFFF_FFFF_FFFF_FFFF if span_id else 0
+    return TraceContext(
+        trace_id.decode("ascii").lower(),
+        f"{parent:016x}" if parent else None,
+        new_span_id(),
+        options is not None and bool(int(options) & _SAMPLED),
+    )

@@ -1,0 +1,120 @@
+"""What a registry is: a small store of documents with revisions, a generation and a history.
+
+A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
+one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
+overwrite each other. Every write bumps the registry's `generation` by one and appends to its history.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+MODELS: Final = "models"
+KEYS: Final = "keys"
+REVOCATIONS: Final = "revocations"
+
+# What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
+# mirrored, so that a key that was read once dies at once.
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS})
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    name: str
+    revision: int  # 1 when first created; grows with each write, also over deletion and creation anew
+    body: dict[str, Any]  # JSON values only
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """All documents of the mirrored kinds at one generation."""
+
+    registry_id: str  # made once, when the registry is created: two processes can tell whether they share one
+    generation: int
+    documents: tuple[Document, ...]
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    name: str
+    body: dict[str, Any]
+    expected: int  # the revision this was made from; 0: there must be none
+
+
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    name: str
+    expected: int
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the history, which is append-only."""
+
+    generation: int
+    at: str  # RFC 3339, UTC
+    author: str
+    reason: str
+    action: Literal["create", "update", "delete"]
+    kind: str
+    name: str
+    revision: int
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class RegistryError(Exception):
+    """A registry could not do what it was asked; the text is for an operator."""
+
+
+class Conflict(RegistryError):
+    """Somebody else wrote first. Nothing of the batch was written."""
+
+    def __init__(self, kind: str, name: str, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"{kind}/{name} is at revision {actual}, not {expected}: somebody changed it meanwhile. "
+            "Look at it again and repeat the change."
+        )
+        self.kind = kind
+        self.name = name
+        self.expected = expected
+        self.actual = actual
+
+
+class Unavailable(RegistryError):
+    """The registry cannot be reached or read now; the same call may work later."""
+
+
+class Registry(Protocol):
+    """The contract, which `gateway.testing.RegistryContract` checks. Any method may raise Unavailable.
+
+    An opener (`open_registry(url)`) only checks the URL; the first method called connects.
+    """
+
+    async def load(self) -> Listing:
+        """Everything of the mirrored kinds, at one generation: never half of a batch."""
+
+    def watch(self) -> AsyncIterator[Listing]:
+        """Yield the whole listing after each change by any process, soon after it (SQLite: under half a second).
+
+        Changes may be merged; generations only grow. The first item may be the present state. It ends by raising
+        Unavailable, and then it may be called again.
+        """
+
+    async def read(self, kind: str, name: str) -> Document | None:
+        """The document as it is now; None where there is none or it was deleted."""
+
+    async def list(self, kind: str) -> tuple[Document, ...]:
+        """All documents of a kind, by name."""
+
+    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+        """Write all of `changes` or none; return the new generation, which a following `load` shows or exceeds.
+
+        Raises Conflict where a document is not at its expected revision.
+        """
+
+    async def history(
+        self, *, kind: str | None = None, name: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        """The newest `limit` changes, newest first."""
+
+    async def close(self) -> None: ...

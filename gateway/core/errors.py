@@ -85,6 +85,9 @@ class MethodNotAllowed(CallerError):
 class PayloadTooLarge(CallerError):
     code, status, title = "payload-too-large", 413, "Payload too large"
 
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is larger than the {limit_bytes} bytes this model takes.")
+
 
 class HeadersTooLarge(CallerError):
     code, status, title = "headers-too-large", 431, "Request header fields too large"

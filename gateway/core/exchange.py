@@ -1,6 +1,7 @@
 """Exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
 
-Each field is filled by exactly one stage, named above it; a later stage may read it, never change it.
+Each field is filled by exactly one stage, named above it; a later stage may read it, never change it. A field that has
+a type but no value here does not exist before its stage has run: to read it earlier is a bug, and says so.
 """
 
 from collections.abc import AsyncIterator
@@ -74,6 +75,7 @@ class Exchange:
         "backend",
         "backend_server_timing",
         "body",
+        "body_limit_bytes",
         "bytes_in",
         "bytes_out",
         "cause",
@@ -123,17 +125,19 @@ class Exchange:
         # identify
         self.request_id = ""
         self.head: RequestHead
-        self.target: Target | None = None
+        self.target: Target
         self.trace: TraceContext
         self.address: Address | None = None  # the caller's, as far as trusted hops say
         # route
-        self.model: Model | None = None
-        self.backend: Backend | None = None
+        self.model: Model
+        self.backend: Backend
         self.generation = 0  # of the registry that it was routed by
         self.deadline = 0.0  # monotonic seconds
         # authenticate
-        self.principal: Principal | None = None
+        self.principal: Principal
         self.spent_authorization = False  # the Authorization header was meant for us and ends here
+        # authorize
+        self.body_limit_bytes = 0
         # limit
         self.queued_s = 0.0
         # forward

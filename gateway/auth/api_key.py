@@ -1,0 +1,116 @@
+"""API keys, looked up by digest: remembered for a while, read from the registry on a miss, dead at once when revoked."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+from cachetools import TTLCache
+
+from gateway.auth.base import Proof
+from gateway.core.errors import RegistryUnavailable, Unauthenticated
+from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
+from gateway.core.keys import PREFIX, digest_key, is_well_formed, key_id
+from gateway.core.model import Key
+from gateway.core.principal import Principal
+from gateway.registry.base import KEYS, Registry, Unavailable
+from gateway.registry.snapshot import Snapshot
+
+_log = logging.getLogger(__name__)
+
+_BEARER_KEY = b"bearer " + PREFIX.encode("ascii")
+_INFINITY = float("inf")
+_UNKNOWN = "This API key is not known, or no longer valid."
+
+
+class _Known(NamedTuple):
+    principal: Principal
+    expires_at: float  # seconds since the epoch; infinity where it does not expire
+
+
+class ApiKeys:
+    """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
+
+    A key that was read is trusted for `ttl_s`; one that is not there is not asked for again for `missing_ttl_s`. The
+    revocations in the mirrored snapshot override both.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        snapshot: Callable[[], Snapshot | None],
+        *,
+        ttl_s: float = 300.0,
+        missing_ttl_s: float = 2.0,
+        size: int = 100_000,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._snapshot = snapshot
+        self._now = now
+        self._known: TTLCache[str, _Known] = TTLCache(size, ttl_s)
+        self._missing: TTLCache[str, None] = TTLCache(size, missing_ttl_s)
+        self._reading: dict[str, asyncio.Task[_Known | None]] = {}
+
+    async def __call__(self, head: RequestHead) -> Proof | None:
+        raw = head.read[API_KEY]
+        in_authorization = raw is None
+        if raw is None:
+            raw = head.read[AUTHORIZATION]
+            if raw is None or raw[: len(_BEARER_KEY)].lower() != _BEARER_KEY:
+                return None
+            raw = raw[len("bearer ") :].strip()
+        key = raw.decode("latin-1")
+        digest = digest_key(key)
+        known = self._known.get(digest)
+        if known is None:
+            if not is_well_formed(key):
+                raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
+            known = await self._look_up(digest)
+        if known is None or known.expires_at <= self._now() or self._is_revoked(digest):
+            raise Unauthenticated(_UNKNOWN)
+        return Proof(known.principal, in_authorization)
+
+    def _is_revoked(self, digest: str) -> bool:
+        snapshot = self._snapshot()
+        return snapshot is not None and digest in snapshot.revoked
+
+    async def _look_up(self, digest: str) -> _Known | None:
+        if digest in self._missing:
+            return None
+        reading = self._reading.get(digest)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._read(digest), name="read key")
+            self._reading[digest] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(digest, None))
+        # Shielded: one caller who leaves must not take the answer from the others who wait for it.
+        return await asyncio.shield(reading)
+
+    async def _read(self, digest: str) -> _Known | None:
+        try:
+            document = await self._registry.read(KEYS, digest)
+        except Unavailable as error:
+            raise RegistryUnavailable(
+                "Your key cannot be checked now: the registry does not answer."
+            ) from error
+        if document is None:
+            self._missing[digest] = None
+            return None
+        key: Key | None
+        expires_at = _INFINITY
+        try:
+            key = msgspec.convert(document.body, Key)
+            if key.expires is not None:
+                expires_at = datetime.fromisoformat(key.expires).timestamp()
+        except ValueError as error:  # msgspec.ValidationError is one
+            _log.error("the document of key %s is not readable: %s", key_id(digest), error)
+            key = None
+        if key is None or key.revoked is not None:
+            self._missing[digest] = None
+            return None
+        known = _Known(Principal(id=key_id(digest), label=key.label, models=key.models), expires_at)
+        self._known[digest] = known
+        return known

@@ -1,0 +1,107 @@
+"""The way of one request, top to bottom.
+
+To learn what happens to a request, read `Pipeline._pass`. To add a step: write a stage in `gateway/stages`, build it in
+`gateway/app.py`, call it here, and name it in docs/architecture.md.
+"""
+
+import logging
+import time
+from asyncio import CancelledError
+
+from gateway.control.routes import Control
+from gateway.core.errors import GatewayError, InternalError
+from gateway.core.exchange import Exchange
+from gateway.core.problem import render_problem
+from gateway.stages.admit import Admit
+from gateway.stages.authenticate import Authenticate
+from gateway.stages.authorize import Authorize
+from gateway.stages.forward import Forward
+from gateway.stages.identify import Identify
+from gateway.stages.limit import Limit
+from gateway.stages.route import Route
+from gateway.telemetry.record import Record
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    __slots__ = (
+        "_admit",
+        "_authenticate",
+        "_authorize",
+        "_control",
+        "_forward",
+        "_identify",
+        "_limit",
+        "_record",
+        "_route",
+    )
+
+    def __init__(
+        self,
+        *,
+        identify: Identify,
+        control: Control,
+        admit: Admit,
+        route: Route,
+        authenticate: Authenticate,
+        authorize: Authorize,
+        limit: Limit,
+        forward: Forward,
+        record: Record,
+    ) -> None:
+        self._identify = identify
+        self._control = control
+        self._admit = admit
+        self._route = route
+        self._authenticate = authenticate
+        self._authorize = authorize
+        self._limit = limit
+        self._forward = forward
+        self._record = record
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Take one request to its answer. Raises nothing but cancellation."""
+        try:
+            await self._pass(exchange)
+        except GatewayError as error:
+            exchange.error = error
+            exchange.cause = error.__cause__
+            await self._refuse(exchange, error)
+        except CancelledError:
+            exchange.left = True  # the caller went away; that is nobody's error
+            raise
+        except Exception as bug:  # noqa: BLE001  (the one place that nothing may escape from)
+            exchange.error = InternalError()
+            exchange.cause = bug
+            _log.error("request %s met a bug", exchange.request_id, exc_info=bug)
+            await self._refuse(exchange, exchange.error)
+        finally:
+            exchange.ended = time.monotonic()
+            self._record(exchange)
+
+    async def _pass(self, exchange: Exchange) -> None:
+        self._identify(exchange)
+        if self._control.is_probe(exchange):  # before admit: a platform probes from addresses nobody can list
+            await self._control.answer(exchange)
+            return
+        self._admit(exchange)  # before route: an outsider must not learn which models exist
+        if not exchange.target.model:
+            await self._control.answer(exchange)
+            return
+        await self._route(exchange)  # before authenticate: the model says which credentials it takes
+        await self._authenticate(exchange)
+        self._authorize(exchange)
+        if self._control.is_description(exchange):
+            await self._control.describe(exchange)
+            return
+        with await self._limit(exchange):  # after authorize: the unwelcome use up no permit
+            await self._forward(exchange)
+
+    async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        if exchange.reply.started:
+            exchange.reply.cut()  # half an answer must not look like a whole one
+            return
+        target = getattr(exchange, "target", None)
+        open_inference = target is not None and target.open_inference
+        await exchange.reply.send(render_problem(error, exchange.request_id, open_inference=open_inference))

@@ -1,0 +1,110 @@
+"""The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
+
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import HttpVersion11, web
+
+from gateway.core.answer import Answer
+from gateway.core.exchange import Exchange
+from gateway.pipeline import Pipeline
+
+
+class PlainServer:
+    """The function that aiohttp's low-level server calls for each request."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        reply = PlainReply(request)
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        exchange = Exchange(
+            method=request.method,
+            raw_target=request.raw_path,
+            headers=request.raw_headers,
+            peer=peer[0] if peer else "",
+            scheme=request.scheme,
+            body=PlainBody(request),
+            reply=reply,
+            arrived=time.monotonic(),
+        )
+        reply.exchange = exchange
+        await self._pipeline(exchange)
+        return reply.response
+
+
+class PlainBody:
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+
+    @property
+    def length(self) -> int | None:
+        return self._request.content_length if self._request.can_read_body else 0
+
+    async def whole(self) -> bytes:
+        await self._invite()
+        return await self._request.content.read()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        await self._invite()
+        async for chunk in self._request.content.iter_any():
+            yield chunk
+
+    async def _invite(self) -> None:
+        """Answer `Expect: 100-continue` once we do want the body (RFC 9110 section 10.1.1)."""
+        request = self._request
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+            transport = request.transport
+            if transport is not None and not request.content.is_eof():
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class PlainReply:
+    """An aiohttp response, made when the pipeline knows what it is."""
+
+    exchange: Exchange
+    response: web.StreamResponse
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._cut = False
+        self.started = False
+
+    async def send(self, answer: Answer) -> None:
+        await self.start(answer.status, "", list(answer.headers), len(answer.body))
+        if self._request.method != "HEAD":
+            await self.write(answer.body)
+        await self.finish()
+
+    async def start(
+        self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        response = web.StreamResponse(status=status, reason=reason or None)
+        exchange = self.exchange
+        for name, value in fields:
+            response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
+        response.headers["X-Request-Id"] = exchange.request_id
+        response.headers["X-Trace-Id"] = exchange.trace.trace_id
+        response.headers["Server"] = "chips"
+        if length is not None:
+            response.content_length = length
+        # A body that we did not read would be taken for the next request.
+        if not self._request.content.is_eof() and exchange.error is not None:
+            response.force_close()
+        exchange.status = status
+        self.response = response
+        self.started = True
+        await response.prepare(self._request)
+
+    async def write(self, chunk: bytes) -> None:
+        self.exchange.bytes_out += len(chunk)
+        await self.response.write(chunk)
+
+    async def finish(self) -> None:
+        await self.response.write_eof()
+
+    def cut(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()

@@ -1,0 +1,54 @@
+"""aiohttp's server, speaking our problem documents where its parser refuses a request.
+
+This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
+"""
+
+import logging
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge, InternalError
+from gateway.core.problem import render_problem
+from gateway.core.trace import new_trace_id
+
+_log = logging.getLogger(__name__)
+
+
+class ProblemRequestHandler(RequestHandler):
+    """Answers what cannot be parsed with a problem, and closes."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        request_id = new_trace_id()
+        error: GatewayError
+        if isinstance(exc, LineTooLong):
+            error = HeadersTooLarge("The request line or a header field is longer than this gateway takes.")
+        elif status < 500:
+            error = BadRequest("The request is not valid HTTP/1.1.")
+        else:
+            error = InternalError()
+            _log.error("request %s failed outside the pipeline", request_id, exc_info=exc)
+        if error.status < 500:
+            _log.warning("refused a request that cannot be parsed: %s (%s)", error.code, type(exc).__name__)
+        answer = render_problem(error, request_id)
+        response = web.Response(status=answer.status, body=answer.body)
+        for name, value in answer.headers:
+            response.headers[name.decode("ascii")] = value.decode("latin-1")
+        response.headers["X-Request-Id"] = request_id
+        response.headers["Server"] = "chips"
+        response.force_close()
+        return response
+
+
+class ProblemServer(web.Server):
+    def __call__(self) -> RequestHandler:
+        return ProblemRequestHandler(self, loop=self._loop, **self._kwargs)

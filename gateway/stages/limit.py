@@ -1,0 +1,113 @@
+"""How many requests may be under way at once, per model and in the whole gateway; the rest wait a little, or go."""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from types import TracebackType
+
+from gateway.core.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.core.exchange import Exchange
+
+
+class _Gate:
+    """Permits for one model. Waiting requests are served in the order they came."""
+
+    __slots__ = ("in_flight", "waiting")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+
+class Permit:
+    """Held while a request is at a backend; leaving the `with` gives it back, whatever happened."""
+
+    __slots__ = ("_gate", "_limit")
+
+    def __init__(self, limit: "Limit", gate: _Gate) -> None:
+        self._limit = limit
+        self._gate = gate
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limit.release(self._gate)
+
+
+class Limit:
+    """Bound what is in flight: `in_flight` in the gateway, `model_in_flight` at a model whose policy sets nothing.
+
+    When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this
+    process's own.
+    """
+
+    def __init__(self, *, in_flight: int, model_in_flight: int, queue: int, queue_wait_s: float) -> None:
+        self._in_flight_limit = in_flight
+        self._model_limit = model_in_flight
+        self._queue_limit = queue
+        self._queue_wait_s = queue_wait_s
+        self._gates: dict[str, _Gate] = {}
+        self.in_flight = 0
+
+    async def __call__(self, exchange: Exchange) -> Permit:
+        model = exchange.model
+        if self.in_flight >= self._in_flight_limit:
+            raise Overloaded("The gateway has as many requests under way as it takes. Try again in a moment.")
+        gate = self._gates.get(model.name)
+        if gate is None:
+            gate = self._gates[model.name] = _Gate()
+        limit = model.policy.max_in_flight or self._model_limit
+        if gate.in_flight < limit and not gate.waiting:
+            gate.in_flight += 1
+            self.in_flight += 1
+            return Permit(self, gate)
+        return await self._queue(exchange, gate, model.name)
+
+    async def _queue(self, exchange: Exchange, gate: _Gate, model: str) -> Permit:
+        if len(gate.waiting) >= self._queue_limit:
+            raise Overloaded(f'The model "{model}" is busy and its queue is full. Try again in a moment.')
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        gate.waiting.append(turn)
+        # A waiting request counts as under way: it holds memory and a connection.
+        self.in_flight += 1
+        began = time.monotonic()
+        left_s = exchange.deadline - began
+        too_late: GatewayError
+        if left_s < self._queue_wait_s:
+            too_late = DeadlineExceeded("The time allowed ran out while the request waited for its turn.")
+        else:
+            too_late = Overloaded(f'The model "{model}" is busy. Try again in a moment.')
+        alarm = loop.call_later(min(self._queue_wait_s, left_s), _give_up, turn, too_late)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release(gate)  # the turn came at the very moment the caller left
+            else:
+                turn.cancel()
+                self.in_flight -= 1
+                with contextlib.suppress(ValueError):
+                    gate.waiting.remove(turn)
+            raise
+        finally:
+            alarm.cancel()
+            exchange.queued_s = time.monotonic() - began
+        return Permit(self, gate)
+
+    def release(self, gate: _Gate) -> None:
+        self.in_flight -= 1
+        while gate.waiting:
+            turn = gate.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the permit passes on; `in_flight` of the gate stays
+                return
+        gate.in_flight -= 1
+
+
+def _give_up(turn: asyncio.Future[None], error: GatewayError) -> None:
+    if not turn.done():
+        turn.set_exception(error)

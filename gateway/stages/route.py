@@ -1,0 +1,64 @@
+"""From the path to a model and the backend that serves it."""
+
+import random
+
+from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
+from gateway.core.exchange import Exchange
+from gateway.core.headers import REQUEST_TIMEOUT
+from gateway.registry.mirror import Mirror
+from gateway.registry.snapshot import Entry, Snapshot
+
+_draw = random.Random().random  # noqa: S311  (splits traffic; nothing to guess)
+_MAX_TIMEOUT_DIGITS = 9
+
+
+class Route:
+    """Look the model up in the present snapshot.
+
+    Only a miss may wait: it asks the registry once more, because the model may have been registered a moment ago.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    async def __call__(self, exchange: Exchange) -> None:
+        target = exchange.target
+        snapshot = self._mirror.snapshot
+        entry = snapshot.entries.get(target.model) if snapshot is not None else None
+        if snapshot is None or entry is None:
+            snapshot, entry = await self._read_through(target.model)
+        exchange.generation = snapshot.generation
+        model = entry.model
+        if not model.enabled:
+            raise ModelNotFound(f'The model "{model.name}" is disabled at present.')
+        backend = entry.pick(target.version, _draw)
+        if backend is None:
+            raise ModelNotFound(
+                f'The model "{model.name}" has no version {target.version}.'
+                if target.version is not None
+                else f'The model "{model.name}" has no backend.'
+            )
+        exchange.model = model
+        exchange.backend = backend
+        exchange.deadline = exchange.arrived + _time_allowed_s(
+            exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s
+        )
+
+    async def _read_through(self, name: str) -> tuple[Snapshot, Entry]:
+        await self._mirror.refresh()
+        snapshot = self._mirror.snapshot
+        if snapshot is None:
+            raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
+        entry = snapshot.entries.get(name)
+        if entry is None:
+            raise ModelNotFound(f'There is no model "{name[:80]}" here. GET / lists the models you may call.')
+        return snapshot, entry
+
+
+def _time_allowed_s(asked: bytes | None, allowed_s: float) -> float:
+    """The caller's X-Request-Timeout (milliseconds) or the model's own time-out, whichever is shorter."""
+    if asked is None:
+        return allowed_s
+    if not asked.isdigit() or len(asked) > _MAX_TIMEOUT_DIGITS or not int(asked):
+        raise BadRequest("X-Request-Timeout must be a whole number of milliseconds, at least 1.")
+    return min(int(asked) / 1000, allowed_s)

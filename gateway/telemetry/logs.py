@@ -1,0 +1,136 @@
+"""Logs: JSON lines in Cloud Logging's words, or readable lines on a terminal, written off the event loop."""
+
+import logging
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import msgspec
+
+_SEVERITIES: Final = {
+    logging.DEBUG: "DEBUG",
+    logging.INFO: "INFO",
+    logging.WARNING: "WARNING",
+    logging.ERROR: "ERROR",
+    logging.CRITICAL: "CRITICAL",
+}
+_COLORS: Final = {"DEBUG": "2", "INFO": "0", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+_encode = msgspec.json.Encoder().encode
+
+
+class LogWriter:
+    """Writes lines from a thread of its own, in batches, so that a slow reader of the log never stops a request.
+
+    At most `limit_lines` wait; beyond that, lines are dropped and counted, and the count is logged.
+    """
+
+    def __init__(self, stream: TextIO, *, limit_lines: int = 20_000, interval_s: float = 0.05) -> None:
+        self._stream = stream
+        self._limit = limit_lines
+        self._interval_s = interval_s
+        self._lines: list[bytes] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self.dropped = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        """Hand over one line without its end. Never blocks."""
+        if len(self._lines) < self._limit:
+            self._lines.append(line)
+        else:
+            self.dropped += 1
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """Write what is left and end the thread; give up after `timeout_s` where nobody reads."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        reported = 0
+        while True:
+            stopping = self._stopping.wait(self._interval_s)
+            lines, self._lines = self._lines, []
+            if self.dropped > reported:
+                lines.append(
+                    _encode(
+                        {
+                            "severity": "WARNING",
+                            "message": f"{self.dropped - reported} log lines were dropped",
+                        }
+                    )
+                )
+                reported = self.dropped
+            if lines:
+                lines.append(b"")
+                try:
+                    self._stream.buffer.write(b"\n".join(lines))
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    return  # nobody reads the log any more; requests go on
+            if stopping and not self._lines:
+                return
+
+
+class JsonFormatter(logging.Formatter):
+    """A record of the standard library as one JSON object in Cloud Logging's words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "severity": _SEVERITIES.get(record.levelno, "DEFAULT"),
+            "time": timestamp(record.created),
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info:
+            entry["stack"] = self.formatException(record.exc_info)
+        return _encode(entry).decode("utf-8")
+
+
+class TextFormatter(logging.Formatter):
+    """The same, for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        severity = _SEVERITIES.get(record.levelno, "DEFAULT")
+        line = f"{clock(record.created)} {paint(severity, severity.lower())} {record.getMessage()}"
+        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+
+
+class _ToWriter(logging.Handler):
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._writer.write(self.format(record).encode("utf-8", "backslashreplace"))
+
+
+def direct_logging(writer: LogWriter, *, json: bool, level: str) -> None:
+    """Send the standard library's log records to `writer`. For the composition root alone."""
+    to_writer = _ToWriter(writer)
+    to_writer.setFormatter(JsonFormatter() if json else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [to_writer]
+    root.setLevel(level.upper())
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def wants_json(choice: str, stream: TextIO = sys.stdout) -> bool:
+    """Whether to write JSON: as chosen, or, for `auto`, wherever it is not a terminal."""
+    return choice == "json" or (choice == "auto" and not stream.isatty())
+
+
+def timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def paint(severity: str, text: str) -> str:
+    return f"\033[{_COLORS.get(severity, '0')}m{text}\033[0m"

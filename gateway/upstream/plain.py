@@ -1,0 +1,179 @@
+"""The plain upstream: aiohttp's own client, through its public API alone.
+
+It is the yardstick for the fast one and the way out should a release of aiohttp change what that one relies on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.core.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    PayloadTooLarge,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.core.exchange import Attempt, Exchange
+from gateway.core.headers import answer_fields
+from gateway.upstream.base import Outbound
+
+_HELD_BODY_BYTES = 64 * 1024  # bodies up to here are sent in one piece
+
+
+class PlainUpstream:
+    """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+
+    def __init__(self, *, connections: int, connect_timeout_s: float, idle_s: float) -> None:
+        self._connections = connections
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._session: aiohttp.ClientSession
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=self._connections, keepalive_timeout=self._idle_s, ttl_dns_cache=30
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=16 * 1024,
+            max_field_size=16 * 1024,
+        )
+
+    async def stop(self) -> None:
+        await self._session.close()
+
+    async def send(self, exchange: Exchange, outbound: Outbound) -> None:
+        attempt = Attempt(time.monotonic())
+        exchange.attempts.append(attempt)
+        try:
+            # One scope for the whole attempt: the deadline covers sending, waiting and receiving alike.
+            async with asyncio.timeout(exchange.deadline - time.monotonic()):
+                await self._attempt(exchange, outbound, attempt)
+        except TimeoutError:
+            error = _too_slow(exchange)
+            attempt.failure = error.code
+            raise error from None
+        except GatewayError as error:
+            attempt.failure = error.code
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            failure = _classify(error)
+            attempt.failure = failure.code
+            raise failure from error
+        finally:
+            attempt.ended = time.monotonic()
+
+    async def _attempt(self, exchange: Exchange, outbound: Outbound, attempt: Attempt) -> None:
+        headers = CIMultiDict(
+            (name[:-2].decode("latin-1"), value.decode("latin-1"))
+            for name, value in zip(outbound.fields[::3], outbound.fields[1::3], strict=True)
+        )
+        upload = _Upload(exchange)
+        try:
+            response = await self._session.request(
+                outbound.method,
+                URL(outbound.url + outbound.path, encoded=True),
+                headers=headers,
+                data=await upload.payload(headers),
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError):
+            # What broke may have been the caller's side of the body, which aiohttp reports as the backend's.
+            if upload.error is not None:
+                raise upload.error from None
+            raise
+        attempt.answered = time.monotonic()
+        attempt.status = response.status
+        async with response:
+            await self._answer(exchange, outbound, response)
+
+    async def _answer(self, exchange: Exchange, outbound: Outbound, response: aiohttp.ClientResponse) -> None:
+        reply = exchange.reply
+        exchange.backend_server_timing = next(
+            (value for name, value in response.raw_headers if name.lower() == b"server-timing"), None
+        )
+        await reply.start(
+            response.status,
+            response.reason or "",
+            answer_fields(response.raw_headers),
+            _length(response),
+        )
+        if outbound.method != "HEAD":
+            async for chunk in response.content.iter_any():
+                await reply.write(chunk)
+        await reply.finish()
+
+
+class _Upload:
+    """The caller's body on its way out, counted against the model's limit."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.error: BaseException | None = None
+
+    async def payload(self, headers: CIMultiDict[str]) -> bytes | AsyncIterator[bytes] | None:
+        length = self._exchange.body.length
+        if length == 0:
+            if self._exchange.method in {"POST", "PUT", "PATCH"}:
+                headers["Content-Length"] = "0"
+            return None
+        if length is not None:
+            headers["Content-Length"] = str(length)
+            if length <= _HELD_BODY_BYTES:
+                body = await self._exchange.body.whole()
+                self._exchange.bytes_in = len(body)
+                return body
+        return self._counted()
+
+    async def _counted(self) -> AsyncIterator[bytes]:
+        exchange = self._exchange
+        try:
+            async for chunk in exchange.body.chunks():
+                exchange.bytes_in += len(chunk)
+                if exchange.bytes_in > exchange.body_limit_bytes:
+                    raise PayloadTooLarge(exchange.body_limit_bytes)
+                yield chunk
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _length(response: aiohttp.ClientResponse) -> int | None:
+    value = response.headers.get("Content-Length")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def _too_slow(exchange: Exchange) -> UpstreamError:
+    model = exchange.model
+    allowed_s = exchange.deadline - exchange.arrived
+    if allowed_s < model.policy.timeout_s:
+        return DeadlineExceeded(
+            f"The backend did not answer within the {allowed_s * 1000:.0f} ms you allowed."
+        )
+    return UpstreamTimeout(f'The model "{model.name}" did not answer within {allowed_s:g} seconds.')
+
+
+def _classify(error: aiohttp.ClientError | OSError) -> UpstreamError:
+    """aiohttp's errors in our words. The most specific comes first; no other file knows them."""
+    if isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.SocketTimeoutError
+    ):
+        return UpstreamUnreachable("The backend cannot be reached.")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return UpstreamBroken("The backend closed the connection before it answered.")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return UpstreamBroken("The backend broke off in the middle of its answer.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamBroken("The backend's answer was not valid HTTP.")
+    return UpstreamBroken("The connection to the backend broke.")

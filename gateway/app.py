@@ -58,6 +58,12 @@ class Gateway:
             idle_s=settings.upstream.idle_s,
         )
         limits, edge = settings.limits, settings.edge
+        self.limit = Limit(
+            in_flight=limits.in_flight,
+            model_in_flight=limits.model_in_flight,
+            queue=limits.queue,
+            queue_wait_s=limits.queue_wait_s,
+        )
         self.pipeline = Pipeline(
             identify=Identify(trusted_hops=edge.trusted_hops),
             control=Control(self.mirror, chain),
@@ -65,12 +71,7 @@ class Gateway:
             route=Route(self.mirror),
             authenticate=Authenticate(chain),
             authorize=Authorize(body_limit_bytes=limits.body_bytes),
-            limit=Limit(
-                in_flight=limits.in_flight,
-                model_in_flight=limits.model_in_flight,
-                queue=limits.queue,
-                queue_wait_s=limits.queue_wait_s,
-            ),
+            limit=self.limit,
             forward=Forward(self._upstream, trusted_hops=edge.trusted_hops),
             record=Record(logs, json=wants_json(settings.log.format), project=settings.log.project),
         )

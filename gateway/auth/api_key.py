@@ -13,7 +13,7 @@ from cachetools import TTLCache
 from gateway.auth.base import Proof
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.keys import PREFIX, digest_key, is_well_formed, key_id
+from gateway.core.keys import bearer_key, digest_key, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.principal import Principal
 from gateway.registry.base import KEYS, Registry, Unavailable
@@ -21,7 +21,6 @@ from gateway.registry.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
-_BEARER_KEY = b"bearer " + PREFIX.encode("ascii")
 _INFINITY = float("inf")
 _UNKNOWN = "This API key is not known, or no longer valid."
 
@@ -59,10 +58,10 @@ class ApiKeys:
         raw = head.read[API_KEY]
         in_authorization = raw is None
         if raw is None:
-            raw = head.read[AUTHORIZATION]
-            if raw is None or raw[: len(_BEARER_KEY)].lower() != _BEARER_KEY:
+            authorization = head.read[AUTHORIZATION]
+            raw = bearer_key(authorization) if authorization is not None else None
+            if raw is None:
                 return None
-            raw = raw[len("bearer ") :].strip()
         key = raw.decode("latin-1")
         digest = digest_key(key)
         known = self._known.get(digest)

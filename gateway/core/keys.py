@@ -15,6 +15,7 @@ PREFIX = "chips_"
 _ALPHABET = string.digits + string.ascii_letters
 _RANDOM_LENGTH = 32
 _CHECKSUM_LENGTH = 6
+_BEARER_KEY = b"bearer " + PREFIX.encode("ascii")
 _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}")
 
 
@@ -40,6 +41,13 @@ def digest_key(key: str) -> str:
 def key_id(digest: str) -> str:
     """What a key is called in logs and on the command line: the first twelve digits of its digest."""
     return digest[:12]
+
+
+def bearer_key(authorization: bytes) -> bytes | None:
+    """The key in an Authorization field's value (RFC 6750 section 2.1), or None where it holds something else."""
+    if authorization[: len(_BEARER_KEY)].lower() != _BEARER_KEY:
+        return None
+    return authorization[len("bearer ") :].strip()
 
 
 def _checksum(body: str) -> str:

@@ -4,8 +4,10 @@ import random
 import re
 from typing import NamedTuple
 
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-_CLOUD_TRACE = re.compile(rb"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
+_NO_TRACE = "0" * 32
+_NO_SPAN = "0" * 16
 _SAMPLED = 0x01
 
 # Ids must be unlikely to collide, not hard to guess.
@@ -38,42 +40,37 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
     An invalid `traceparent` is ignored and the trace restarted, as W3C Trace Context section 4.3 asks.
     """
+    parent = None
     if traceparent is not None:
         parent = parse_traceparent(traceparent)
-        if parent is not None:
-            return parent
     elif cloud_trace is not None:
         parent = parse_cloud_trace(cloud_trace)
-        if parent is not None:
-            return parent
-    return TraceContext(new_trace_id(), None, new_span_id(), sampled=False)
+    return parent or TraceContext(new_trace_id(), None, new_span_id(), sampled=False)
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
-    match = _TRACEPARENT.fullmatch(value)
+    match = _TRACEPARENT.fullmatch(value.decode("latin-1"))
     if match is None:
         return None
     version, trace_id, parent_id, flags, more = match.groups()
-    if version == b"ff" or (version == b"00" and more is not None):
+    if version == "ff" or (version == "00" and more is not None):
         return None
-    if not trace_id.strip(b"0") or not parent_id.strip(b"0"):
+    if trace_id == _NO_TRACE or parent_id == _NO_SPAN:
         return None
-    return TraceContext(
-        trace_id.decode("ascii"), parent_id.decode("ascii"), new_span_id(), bool(int(flags, 16) & _SAMPLED)
-    )
+    return TraceContext(trace_id, parent_id, new_span_id(), bool(int(flags, 16) & _SAMPLED))
 
 
 def parse_cloud_trace(value: bytes) -> TraceContext | None:
     """Parse `TRACE_ID/SPAN_ID;o=OPTIONS` (cloud.google.com/trace/docs/trace-context); SPAN_ID is decimal."""
-    match = _CLOUD_TRACE.fullmatch(value)
+    match = _CLOUD_TRACE.fullmatch(value.decode("latin-1"))
     if match is None:
         return None
     trace_id, span_id, options = match.groups()
-    if not trace_id.strip(b"0"):
+    if trace_id == _NO_TRACE:
         return None
     parent = int(span_id) & 0xFFFF_FFFF_FFFF_FFFF if span_id else 0
     return TraceContext(
-        trace_id.decode("ascii").lower(),
+        trace_id.lower(),
         f"{parent:016x}" if parent else None,
         new_span_id(),
         options is not None and bool(int(options) & _SAMPLED),

@@ -6,6 +6,7 @@ overwrite each other. Every write bumps the registry's `generation` by one and a
 """
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -62,6 +63,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
+def now_text() -> str:
+    """The time now as the history writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class RegistryError(Exception):
     """A registry could not do what it was asked; the text is for an operator."""
 
@@ -93,11 +99,11 @@ class Registry(Protocol):
     async def load(self) -> Listing:
         """Everything of the mirrored kinds, at one generation: never half of a batch."""
 
-    def watch(self) -> AsyncIterator[Listing]:
-        """Yield the whole listing after each change by any process, soon after it (SQLite: under half a second).
+    def watch(self) -> AsyncIterator[Listing | None]:
+        """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
 
-        Changes may be merged; generations only grow. The first item may be the present state. It ends by raising
-        Unavailable, and then it may be called again.
+        None says "I have just looked, and nothing changed": it keeps the snapshot's age true at no cost. Changes may be
+        merged; generations only grow. It ends by raising Unavailable, and then it may be called again.
         """
 
     async def read(self, kind: str, name: str) -> Document | None:

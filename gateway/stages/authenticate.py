@@ -3,6 +3,8 @@
 from gateway.auth.chain import Chain
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
+from gateway.core.headers import AUTHORIZATION
+from gateway.core.keys import bearer_key
 from gateway.core.principal import Principal
 
 ANONYMOUS = Principal(id="anonymous", models=("*",))
@@ -30,4 +32,9 @@ class Authenticate:
             )
         else:
             exchange.principal = proof.principal
-        exchange.spent_authorization = proof is not None and proof.spent_authorization
+        authorization = exchange.head.read[AUTHORIZATION]
+        if authorization is not None:
+            # A key of ours never goes on, also where another credential was the one that counted.
+            exchange.spent_authorization = (proof is not None and proof.spent_authorization) or bearer_key(
+                authorization
+            ) is not None

@@ -98,6 +98,11 @@ class Limit:
             exchange.queued_s = time.monotonic() - began
         return Permit(self, gate)
 
+    def waiting(self, model: str) -> int:
+        """How many requests wait for `model` now."""
+        gate = self._gates.get(model)
+        return len(gate.waiting) if gate is not None else 0
+
     def release(self, gate: _Gate) -> None:
         self.in_flight -= 1
         while gate.waiting:

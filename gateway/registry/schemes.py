@@ -1,0 +1,48 @@
+"""From a registry's URL to the registry: built-in schemes, then plug-ins."""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.registry.base import Registry
+
+# Paths, not classes: a scheme's client library is imported only where that scheme is used.
+BUILT_IN = {
+    "memory": "gateway.registry.memory:open_url",
+    "sqlite": "gateway.registry.sqlite:open_url",
+}
+ENTRY_POINT_GROUP = "chips.registry"  # a plug-in's name is its scheme; its object is called like `open_url`
+
+Opener = Callable[[SplitResult], Registry]
+
+
+def open_registry(url: str) -> Registry:
+    """Open the registry at `url` without connecting to it. ValueError says what is wrong with the URL."""
+    parts = urlsplit(url)
+    return _opener(parts.scheme)(parts)
+
+
+def _opener(scheme: str) -> Opener:
+    path = BUILT_IN.get(scheme)
+    if path is not None:
+        module, _, name = path.partition(":")
+        opener: Opener = getattr(importlib.import_module(module), name)
+        return opener
+    plug_ins = {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}
+    if scheme in plug_ins:
+        loaded: Opener = plug_ins[scheme].load()
+        return loaded
+    known = sorted({*BUILT_IN, *plug_ins})
+    close = difflib.get_close_matches(scheme, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+    raise ValueError(f'there is no kind of registry called "{scheme}"{hint}')
+
+
+def refuse_query(parts: SplitResult) -> None:
+    """For openers: an option that would be ignored is an error."""
+    if parts.query or parts.fragment:
+        raise ValueError(
+            f"a {parts.scheme} registry takes no options, but was given {parts.query or parts.fragment!r}"
+        )

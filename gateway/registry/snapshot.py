@@ -1,0 +1,96 @@
+"""The registry as the data plane sees it: immutable, indexed by name, swapped whole."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from types import MappingProxyType
+
+from gateway.core.model import Backend, Model, parse_model
+from gateway.registry.base import MODELS, REVOCATIONS, Document, Listing
+
+
+class Entry:
+    """A model, ready to be routed to."""
+
+    __slots__ = ("_backends", "_by_version", "_only", "_shares", "model", "revision")
+
+    def __init__(self, model: Model, revision: int) -> None:
+        self.model = model
+        self.revision = revision
+        self._by_version = {backend.version: backend for backend in model.backends}
+        shared = [
+            (self._by_version[version], percent) for version, percent in model.traffic.items() if percent
+        ]
+        self._backends = [backend for backend, _ in shared]
+        self._shares = list(accumulate(percent for _, percent in shared))
+        self._only = self._backends[0] if len(self._backends) == 1 else None
+
+    def pick(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
+        """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""
+        if version is not None:
+            return self._by_version.get(version)
+        if self._only is not None:
+            return self._only
+        if not self._backends:
+            return None
+        return self._backends[bisect_right(self._shares, draw() * self._shares[-1])]
+
+
+class Snapshot:
+    """Everything the data plane needs, at one generation. Never changed after it is made."""
+
+    __slots__ = ("entries", "generation", "problems", "registry_id", "revoked")
+
+    def __init__(
+        self,
+        registry_id: str,
+        generation: int,
+        entries: Mapping[str, Entry],
+        revoked: frozenset[str],
+        problems: tuple[str, ...],
+    ) -> None:
+        self.registry_id = registry_id
+        self.generation = generation
+        self.entries = entries
+        self.revoked = revoked  # digests of API keys
+        self.problems = problems  # documents that could not be read, and why
+
+
+def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
+    """Compile `listing`. Entries of `previous` are taken over where the document is still the same.
+
+    A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
+    service, for a typing mistake must not take a model away from its callers.
+    """
+    known: Mapping[str, Entry] = {}
+    if previous is not None and previous.registry_id == listing.registry_id:
+        known = previous.entries
+    entries: dict[str, Entry] = {}
+    revoked = set()
+    problems = []
+    for document in listing.documents:
+        if document.kind == REVOCATIONS:
+            revoked.add(document.name)
+        elif document.kind == MODELS:
+            entry = known.get(document.name)
+            if entry is None or entry.revision != document.revision:
+                try:
+                    entry = Entry(_model(document), document.revision)
+                except ValueError as error:
+                    problems.append(f"models/{document.name} revision {document.revision}: {error}")
+            if entry is not None:
+                entries[document.name] = entry
+    return Snapshot(
+        listing.registry_id,
+        listing.generation,
+        MappingProxyType(entries),
+        frozenset(revoked),
+        tuple(problems),
+    )
+
+
+def _model(document: Document) -> Model:
+    model = parse_model(document.body)
+    if model.name != document.name:
+        raise ValueError(f'it says that it is "{model.name}"')
+    return model

@@ -1,0 +1,295 @@
+"""The embedded registry: one SQLite file, shared by any number of processes on one machine.
+
+All of it runs in one thread of its own, so no statement ever blocks the event loop.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import SplitResult, unquote
+from uuid import uuid4
+
+import msgspec
+
+from gateway.registry.base import (
+    MIRRORED,
+    Change,
+    Conflict,
+    Delete,
+    Document,
+    Listing,
+    Put,
+    Registry,
+    RegistryError,
+    Unavailable,
+    now_text,
+)
+from gateway.registry.schemes import refuse_query
+
+SCHEMA_VERSION: Final = 1
+_POLL_S: Final = 0.1  # `PRAGMA data_version` costs some ten microseconds
+_BUSY_TIMEOUT_S: Final = 5.0
+
+_SCHEMA: Final = """
+CREATE TABLE registry (id TEXT NOT NULL, generation INTEGER NOT NULL) STRICT;
+CREATE TABLE documents (
+  kind TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL,
+  body TEXT,  -- JSON; NULL is a tombstone, which keeps the revision growing when the name comes back
+  PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE history (
+  sequence INTEGER PRIMARY KEY, generation INTEGER NOT NULL, at TEXT NOT NULL, author TEXT NOT NULL,
+  reason TEXT NOT NULL, action TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL,
+  before TEXT, after TEXT
+) STRICT;
+CREATE INDEX history_by_name ON history (kind, name, sequence);
+CREATE TRIGGER history_is_not_rewritten BEFORE UPDATE ON history
+  BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
+CREATE TRIGGER history_is_not_erased BEFORE DELETE ON history
+  BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
+"""
+
+Result = TypeVar("Result")
+
+
+def open_url(parts: SplitResult) -> Registry:
+    """`sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
+    refuse_query(parts)
+    path = unquote(parts.path)
+    if parts.netloc or not path or path.endswith("/"):
+        raise ValueError("a SQLite registry is written sqlite:///absolute/path.db or sqlite:relative/path.db")
+    return SqliteRegistry(Path(path))
+
+
+class SqliteRegistry:
+    """A registry in the file at `path`, which is made with its folder when it is first used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._closed = False
+
+    # -- the contract
+
+    async def load(self) -> Listing:
+        return await self._run(_load)
+
+    async def watch(self) -> AsyncIterator[Listing | None]:
+        seen: tuple[int, int, int] | None = None
+        while True:
+            version = await self._run(self._data_version)
+            if version == seen:
+                yield None
+            else:
+                # The version is read first: a change between the two is seen twice, never missed.
+                seen = version
+                yield await self.load()
+            await asyncio.sleep(_POLL_S)
+
+    async def read(self, kind: str, name: str) -> Document | None:
+        found = await self._run(lambda db: _documents(db, "WHERE kind = ? AND name = ?", (kind, name)))
+        return found[0] if found else None
+
+    async def list(self, kind: str) -> tuple[Document, ...]:
+        return await self._run(lambda db: _documents(db, "WHERE kind = ?", (kind,)))
+
+    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+        return await self._run(lambda db: _write(db, changes, author, reason))
+
+    async def history(
+        self, *, kind: str | None = None, name: str | None = None, limit: int = 100
+    ) -> tuple[Change, ...]:
+        return await self._run(lambda db: _history(db, kind, name, limit))
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown()
+
+    # -- the thread
+
+    async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        if self._closed:
+            raise RegistryError("the registry is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._perform, work)
+
+    def _perform(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        try:
+            if self._connection is not None and self.path.stat().st_ino != self._inode:
+                self._disconnect()  # the file was replaced, by a restored backup for example
+            if self._connection is None:
+                self._connection = _connect(self.path)
+                self._inode = self.path.stat().st_ino
+            return work(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            # A connection that failed is not trusted again: the file may have been replaced under it.
+            self._disconnect()
+            raise _explain(error, self.path) from error
+
+    def _data_version(self, db: sqlite3.Connection) -> tuple[int, int, int]:
+        """Changes when anybody commits: SQLite's own number counts other connections only, the last one ours."""
+        return self._inode, int(db.execute("PRAGMA data_version").fetchone()[0]), db.total_changes
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Key digests and addresses of backends are for the owner of the file only.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            _create(db)
+        elif version != SCHEMA_VERSION:
+            raise RegistryError(
+                f"the registry {path} was written by another release of CHIPS (schema {version}, this one "
+                f"reads {SCHEMA_VERSION}). Upgrade CHIPS, or use another file."
+            )
+        db.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
+    with _transaction(db):
+        if db.execute("PRAGMA user_version").fetchone()[0]:
+            return  # another process was first
+        for statement in _statements(_SCHEMA):
+            db.execute(statement)
+        db.execute("INSERT INTO registry VALUES (?, 0)", (uuid4().hex,))
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _statements(script: str) -> list[str]:
+    """Split `script`; `executescript` would commit the transaction we are in."""
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements
+
+
+class _transaction:  # noqa: N801  (reads as a keyword: `with _transaction(db):`)
+    """BEGIN IMMEDIATE … COMMIT: the write lock is taken first, so what is read inside cannot change before the commit."""
+
+    def __init__(self, db: sqlite3.Connection, mode: str = "IMMEDIATE") -> None:
+        self._db = db
+        self._mode = mode
+
+    def __enter__(self) -> None:
+        self._db.execute(f"BEGIN {self._mode}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _load(db: sqlite3.Connection) -> Listing:
+    kinds = sorted(MIRRORED)
+    marks = ", ".join("?" * len(kinds))
+    with _transaction(db, "DEFERRED"):
+        registry_id, generation = db.execute("SELECT id, generation FROM registry").fetchone()
+        documents = _documents(db, f"WHERE kind IN ({marks})", tuple(kinds))
+    return Listing(registry_id=registry_id, generation=generation, documents=documents)
+
+
+def _documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
+    rows = db.execute(
+        f"SELECT kind, name, revision, body FROM documents {where} AND body IS NOT NULL ORDER BY kind, name",  # noqa: S608
+        values,
+    )
+    decode = msgspec.json.decode
+    return tuple(
+        Document(kind=kind, name=name, revision=revision, body=decode(body))
+        for kind, name, revision, body in rows
+    )
+
+
+def _write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
+    at = now_text()
+    with _transaction(db):
+        generation: int = db.execute(
+            "UPDATE registry SET generation = generation + 1 RETURNING generation"
+        ).fetchall()[0][0]
+        for change in changes:
+            _write_one(db, change, generation, at, author, reason)
+    return generation
+
+
+def _write_one(
+    db: sqlite3.Connection, change: Put | Delete, generation: int, at: str, author: str, reason: str
+) -> None:
+    row = db.execute(
+        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
+    ).fetchone()
+    last_revision, before = row if row is not None else (0, None)
+    actual = last_revision if before is not None else 0
+    if actual != change.expected:
+        raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+    after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
+    db.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+        (change.kind, change.name, last_revision + 1, after),
+    )
+    action = "delete" if after is None else "create" if before is None else "update"
+    db.execute(
+        "INSERT INTO history (generation, at, author, reason, action, kind, name, revision, before, after) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (generation, at, author, reason, action, change.kind, change.name, last_revision + 1, before, after),
+    )
+
+
+def _history(db: sqlite3.Connection, kind: str | None, name: str | None, limit: int) -> tuple[Change, ...]:
+    rows = db.execute(
+        "SELECT generation, at, author, reason, action, kind, name, revision, before, after FROM history "
+        "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY sequence DESC LIMIT ?3",
+        (kind, name, limit),
+    )
+    return tuple(_change(row) for row in rows)
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    *plain, before, after = row
+    fields = dict(zip(Change.__struct_fields__, plain, strict=False))
+    return Change(
+        **fields,
+        before=None if before is None else msgspec.json.decode(before),
+        after=None if after is None else msgspec.json.decode(after),
+    )
+
+
+def _explain(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
+    """Say what to do. What may pass by itself is Unavailable."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return Unavailable(
+            f"the registry {path} has been locked by another process for {_BUSY_TIMEOUT_S:.0f} s"
+        )
+    if "not a database" in text or "malformed" in text:
+        return RegistryError(
+            f"{path} is not a CHIPS registry, or is damaged; move it away or name another file"
+        )
+    if "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
+        return RegistryError(f"no permission to write the registry {path}: check its owner and mode")
+    if "disk is full" in text or "disk full" in text:
+        return Unavailable(f"the disk that holds the registry {path} is full; nothing was written")
+    return Unavailable(f"the registry {path} cannot be used: {text}")

@@ -1,0 +1,313 @@
+"""Every setting: its type, its default, one line of why; and the one place that reads them.
+
+Sources, the later wins: defaults, `chips.toml`, environment, flags. Everything that is wrong is reported at once, with
+where it came from. What may change while the gateway runs is not a setting: it is in the registry.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.networks import parse_network
+from gateway.registry.schemes import open_registry
+
+
+class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True): ...
+
+
+class Server(_Group, frozen=True):
+    host: Annotated[
+        str, Meta(description="Address to listen on. The allowlist, not this, keeps outsiders out.")
+    ] = "0.0.0.0"  # noqa: S104
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="Port; `PORT`, which Cloud Run sets, is read too.")
+    ] = 8080
+    stop_grace_s: Annotated[
+        float,
+        Meta(
+            gt=0, le=600, description="How long a stop waits for requests under way; Cloud Run allows 10 s."
+        ),
+    ] = 8.0
+    keep_alive_s: Annotated[
+        float,
+        Meta(
+            gt=0, description="How long an idle caller's connection is kept; longer than a load balancer's."
+        ),
+    ] = 620.0
+    header_bytes: Annotated[
+        int, Meta(ge=1024, le=1_048_576, description="Longest request line or header field.")
+    ] = 16_384
+    registry_wait_s: Annotated[
+        float,
+        Meta(gt=0, description="How long a start waits for the registry before it listens all the same."),
+    ] = 10.0
+
+
+class Edge(_Group, frozen=True):
+    networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks whose callers are admitted, such as 192.0.2.0/24. None: this machine only."
+        ),
+    ] = ()
+    trusted_hops: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10,
+            description="Proxies in front that append to X-Forwarded-For: Cloud Run 1, with a balancer 2.",
+        ),
+    ] = 0
+
+
+class Limits(_Group, frozen=True):
+    body_bytes: Annotated[
+        int,
+        Meta(
+            ge=1, description="Largest request body where a model's policy sets none; Cloud Run takes 32 MiB."
+        ),
+    ] = 32 * 1024 * 1024
+    in_flight: Annotated[int, Meta(ge=1, description="Requests under way in one gateway process.")] = 4096
+    model_in_flight: Annotated[
+        int, Meta(ge=1, description="Requests at one model at once, where its policy sets none.")
+    ] = 1024
+    queue: Annotated[int, Meta(ge=0, description="Requests that wait for a model that is full.")] = 256
+    queue_wait_s: Annotated[float, Meta(gt=0, description="How long one of them waits.")] = 1.0
+
+
+class Upstream(_Group, frozen=True):
+    connections: Annotated[int, Meta(ge=1, description="Connections to one backend.")] = 1024
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="How long opening one may take.")] = 5.0
+    idle_s: Annotated[
+        float,
+        Meta(gt=0, description="How long an idle one is kept; shorter than the backend's own time-out."),
+    ] = 30.0
+
+
+class Log(_Group, frozen=True):
+    format: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="`auto`: readable on a terminal, JSON lines elsewhere."),
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is written.")
+    ] = "info"
+    project: Annotated[
+        str, Meta(description="Google Cloud project of the traces; `GOOGLE_CLOUD_PROJECT` is read too.")
+    ] = ""
+
+
+class Settings(_Group, frozen=True):
+    registry: Annotated[
+        str, Meta(description="URL of the registry: sqlite:///path/registry.db or memory://NAME.")
+    ]
+    artifacts: Annotated[
+        str, Meta(description="Where `chips publish` puts artifacts: gs://bucket/prefix or a folder.")
+    ] = ""
+    server: Server = Server()
+    edge: Edge = Edge()
+    limits: Limits = Limits()
+    upstream: Upstream = Upstream()
+    log: Log = Log()
+
+
+GROUPS: Mapping[str, type[_Group]] = {
+    "server": Server,
+    "edge": Edge,
+    "limits": Limits,
+    "upstream": Upstream,
+    "log": Log,
+}
+
+# Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.
+_OTHER_NAMES = frozenset(
+    f"CHIPS_{name}"
+    for name in (
+        *("CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE"),
+        *("MODEL", "VERSION", "ARTIFACT", "CACHE_DIR", "CONCURRENCY", "MAX_BODY_BYTES"),
+    )
+)
+# Names that platforms set; ours win over them.
+_PLATFORM_NAMES = {"PORT": "server.port", "GOOGLE_CLOUD_PROJECT": "log.project"}
+
+
+class Value(NamedTuple):
+    """One effective setting and where it came from."""
+
+    name: str  # group.name
+    value: Any
+    source: str
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` lists everything that is wrong, a sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{count} in the settings:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        self.problems = problems
+
+
+def load_settings(
+    *,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> Settings:
+    """The settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError."""
+    return _Loader(os.environ if environ is None else environ).load(flags or {}, config)[0]
+
+
+def load_effective(
+    *,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> list[Value]:
+    """Every setting with its source, safe to show. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    settings, sources = _Loader(environ).load(flags or {}, config)
+    return [
+        Value(name, mask_url(value) if isinstance(value, str) else value, sources.get(name, "default"))
+        for name, value in _flatten(settings)
+    ]
+
+
+def mask_url(text: str) -> str:
+    """`text` with the password of a URL replaced."""
+    if "@" not in text or "://" not in text:
+        return text
+    parts = urlsplit(text)
+    if parts.password is None:
+        return text
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def setting_types() -> dict[str, Any]:
+    """Every setting's name and annotated type, in the order of the reference page."""
+    types = {
+        name: hint
+        for name, hint in get_type_hints(Settings, include_extras=True).items()
+        if name not in GROUPS
+    }
+    for group, struct in GROUPS.items():
+        types |= {
+            f"{group}.{name}": hint for name, hint in get_type_hints(struct, include_extras=True).items()
+        }
+    return types
+
+
+def environment_name(setting: str) -> str:
+    return "CHIPS_" + setting.upper().replace(".", "__")
+
+
+class _Loader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._types = setting_types()
+        self._values: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
+        self._problems: list[str] = []
+
+    def load(self, flags: Mapping[str, str], config: Path | None) -> tuple[Settings, dict[str, str]]:
+        self._values["registry"] = default_registry(self._environ)
+        self._read_file(config)
+        self._read_environment()
+        for name, text in flags.items():
+            self._take(name, text, f"--{name}")
+        self._check_networks()
+        self._check_registry()
+        if self._problems:
+            raise SettingsError(self._problems)
+        nested: dict[str, Any] = {}
+        for name, value in self._values.items():
+            group, _, field = name.rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[field] = value
+        return msgspec.convert(nested, Settings), self._sources
+
+    def _read_file(self, config: Path | None) -> None:
+        named = config or (Path(self._environ["CHIPS_CONFIG"]) if self._environ.get("CHIPS_CONFIG") else None)
+        path = named or Path("chips.toml")
+        if named is None and not path.exists():
+            return
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self._problems.append(f"{path} cannot be read: {error.strerror}")
+            return
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            self._problems.append(f"{path} is not valid TOML: {error}")
+            return
+        for key, value in content.items():
+            if key in GROUPS and isinstance(value, dict):
+                for field, inner in value.items():
+                    self._take(f"{key}.{field}", inner, str(path))
+            else:
+                self._take(key, value, str(path))
+
+    def _read_environment(self) -> None:
+        for name, setting in _PLATFORM_NAMES.items():
+            if self._environ.get(name):
+                self._take(setting, self._environ[name], f"${name}")
+        for name in sorted(self._environ):
+            if name.startswith("CHIPS_") and name not in _OTHER_NAMES:
+                setting = name.removeprefix("CHIPS_").lower().replace("__", ".")
+                self._take(setting, self._environ[name], f"${name}")
+
+    def _take(self, name: str, value: Any, source: str) -> None:
+        hint = self._types.get(name)
+        if hint is None:
+            close = difflib.get_close_matches(name, self._types, n=1, cutoff=0.5)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self._problems.append(f"{name}: there is no such setting (from {source}){meant}")
+            return
+        if isinstance(value, str) and _is_list(hint):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        try:
+            # Text from the environment becomes a number here; a number in the file must be one.
+            converted = msgspec.convert(value, hint, strict=not source.startswith(("$", "--")))
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at `")[0]
+            self._problems.append(f"{name}: {value!r} will not do: {reason} (from {source})")
+            return
+        self._values[name] = converted
+        self._sources[name] = source
+
+    def _check_networks(self) -> None:
+        for network in self._values.get("edge.networks", ()):
+            try:
+                parse_network(network)
+            except ValueError as error:
+                self._problems.append(f"edge.networks: {error} (from {self._sources['edge.networks']})")
+
+    def _check_registry(self) -> None:
+        try:
+            open_registry(self._values["registry"])
+        except ValueError as error:
+            self._problems.append(f"registry: {error} (from {self._sources.get('registry', 'default')})")
+
+
+def default_registry(environ: Mapping[str, str]) -> str:
+    """A file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
+    base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
+    return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"
+
+
+def _is_list(hint: Any) -> bool:
+    return get_origin(get_args(hint)[0] if get_origin(hint) is Annotated else hint) is tuple
+
+
+def _flatten(settings: Settings) -> list[tuple[str, Any]]:
+    flat = []
+    for name in setting_types():
+        group, _, field = name.rpartition(".")
+        flat.append((name, getattr(getattr(settings, group) if group else settings, field)))
+    return flat

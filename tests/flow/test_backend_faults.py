@@ -1,0 +1,195 @@
+"""Backends that fail: what the caller gets, and that the gateway recovers."""
+
+import asyncio
+
+import pytest
+
+from gateway.core.model import Policy
+from tests.flow.scene import Scene, assert_problem
+from tests.flow.scripted import Message, Peer
+
+
+async def test_a_backend_that_is_down(scene: Scene):
+    backend = await scene.model()
+    port = backend.port
+    await backend.stop()
+    assert_problem(await scene.call(), 502, "upstream-unreachable")
+    await backend.start(port)
+    await scene.still_good(backend)
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 1000, b"x" * 500_000])
+async def test_a_backend_that_closes_without_an_answer(scene: Scene, body: bytes):
+    async def script(request: Message, peer: Peer) -> None:
+        peer.close()
+
+    backend = await scene.model(script=script)
+    assert_problem(await scene.call(body=body), 502, "upstream-broken")
+    await scene.still_good(backend)
+
+
+HALF_ANSWERS = {
+    "half a body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this",
+    "half a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\nonly this",
+    "no last chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n",
+}
+
+
+@pytest.mark.parametrize("half", HALF_ANSWERS)
+async def test_half_an_answer_never_looks_complete(scene: Scene, half: str):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(HALF_ANSWERS[half])
+        peer.close()
+
+    backend = await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    try:
+        answer = await caller.answer()
+    except asyncio.IncompleteReadError:
+        answer = None  # cut before the head was out: that is not complete either
+    if answer is not None and answer.status == 200:
+        assert not answer.complete
+    elif answer is not None:
+        assert_problem(answer, 502, "upstream-broken")
+    await caller.ended()
+    await scene.still_good(backend)
+
+
+BROKEN_HEADS = {
+    "not HTTP": b"hello\r\n\r\n",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a field that never ends": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("head", BROKEN_HEADS)
+async def test_an_answer_that_is_not_http(scene: Scene, head: str):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(BROKEN_HEADS[head])
+
+    backend = await scene.model(script=script)
+    assert_problem(await scene.call(), 502, "upstream-broken")
+    await scene.still_good(backend)
+
+
+async def test_a_backend_slower_than_the_models_timeout(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.reader.read()  # until the gateway gives up on us
+        backend.lost.set()
+
+    backend = await scene.model(script=script, policy=Policy(timeout_s=0.1))
+    assert_problem(await scene.call(), 504, "upstream-timeout")
+    await backend.lost.wait()
+    await scene.still_good(backend)
+
+
+async def test_a_deadline_that_the_caller_set(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        assert int(request.get("X-Request-Timeout") or "0") <= 100
+        await peer.reader.read()
+        backend.lost.set()
+
+    backend = await scene.model(script=script)
+    assert_problem(await scene.call(fields=[("X-Request-Timeout", "100")]), 504, "deadline-exceeded")
+    await backend.lost.wait()
+
+
+async def test_a_timeout_in_the_middle_of_an_answer_cuts_it(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome")
+        await peer.reader.read()
+        backend.lost.set()
+
+    backend = await scene.model(script=script, policy=Policy(timeout_s=0.3))
+    answer = await scene.call()
+    assert answer.status == 200
+    assert not answer.complete
+    await backend.lost.wait()
+
+
+async def test_a_caller_who_leaves_takes_the_backends_work_along(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        started.set()
+        await peer.reader.read()
+        backend.lost.set()
+
+    started = asyncio.Event()
+    backend = await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    await started.wait()
+    caller.leave()
+    await backend.lost.wait()
+    await scene.still_good(backend)
+    lines = scene.log_lines()
+    assert [line["httpRequest"]["status"] for line in lines] == [499, 200]
+
+
+async def test_a_full_model_queues_a_little_and_then_says_so():
+    async with Scene(**{"limits.queue": "1", "limits.queue_wait_s": "30"}) as scene:
+        release = asyncio.Event()
+        started = asyncio.Event()
+
+        async def script(request: Message, peer: Peer) -> None:
+            started.set()
+            await release.wait()
+            await peer.answer()
+
+        await scene.model(script=script, policy=Policy(max_in_flight=1))
+        first = asyncio.create_task(scene.call())
+        await started.wait()
+        started.clear()
+        second = asyncio.create_task(scene.call())
+        while not scene.gateway.limit.waiting("wine"):
+            await asyncio.sleep(0)
+        third = await scene.call()
+        assert_problem(third, 503, "overloaded")
+        assert third.get("Retry-After") == "1"
+        release.set()
+        assert (await first).status == 200
+        assert (await second).status == 200
+
+
+async def test_who_waits_too_long_is_told_so():
+    async with Scene(**{"limits.queue_wait_s": "0.05"}) as scene:
+        release = asyncio.Event()
+        started = asyncio.Event()
+
+        async def script(request: Message, peer: Peer) -> None:
+            started.set()
+            await release.wait()
+            await peer.answer()
+
+        await scene.model(script=script, policy=Policy(max_in_flight=1))
+        first = asyncio.create_task(scene.call())
+        await started.wait()
+        assert_problem(await scene.call(), 503, "overloaded")
+        assert_problem(await scene.call(fields=[("X-Request-Timeout", "10")]), 504, "deadline-exceeded")
+        release.set()
+        assert (await first).status == 200
+        assert (await scene.call()).status == 200
+
+
+async def test_a_backend_that_answers_before_it_has_read_the_body(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        pass
+
+    backend = await scene.model(script=script)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    await backend.stop()
+    server = await asyncio.start_server(serve, "127.0.0.1", backend.port)
+    try:
+        answer = await scene.call(body=b"x" * 2_000_000)
+        assert (answer.status, answer.body) == (413, b"no")
+    finally:
+        server.close()

@@ -311,3 +311,14 @@ def _flatten(settings: Settings) -> list[tuple[str, Any]]:
         group, _, field = name.rpartition(".")
         flat.append((name, getattr(getattr(settings, group) if group else settings, field)))
     return flat
+
+
+def wants_debug() -> bool:
+    """Whether commands show where an unexpected error happened."""
+    return bool(os.environ.get("CHIPS_DEBUG"))
+
+
+def state_folder() -> Path:
+    """Where commands keep what they need to go on after an interruption."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path(os.environ.get("HOME") or "/") / ".local/state")
+    return Path(base) / "chips"

@@ -1,0 +1,249 @@
+"""Google Cloud Storage as artifact store.
+
+Files go up by resumable sessions (cloud.google.com/storage/docs/performing-resumable-uploads) in chunks, so memory stays
+flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run. Preconditions on
+the object's generation make it impossible to overwrite what somebody else has just written.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import google.auth.exceptions
+import msgspec
+import requests
+from google.api_core import exceptions
+from google.cloud import storage
+
+from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
+from gateway.artifacts.store import (
+    AlreadyPublished,
+    PermissionRefused,
+    Progress,
+    StoreError,
+    StoreUnavailable,
+)
+
+_CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
+_TIMEOUT_S: Final = 60.0
+_ATTEMPTS: Final = 8  # without any progress
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 30.0
+_jitter = random.Random().uniform  # noqa: S311  (spreads retries)
+
+Result = TypeVar("Result")
+
+
+class GcsStore:
+    def __init__(self, bucket: str, prefix: str, state_folder: Path) -> None:
+        self._bucket_name = bucket
+        self._prefix = prefix
+        self._sessions = _Sessions(state_folder / "uploads")
+        self._bucket_: Any = None
+
+    def address(self, model: str, version: str) -> str:
+        return f"gs://{self._bucket_name}/{self._name(model, version, '')}"
+
+    def manifest(self, model: str, version: str) -> Manifest | None:
+        blob = self._bucket.blob(self._name(model, version, MANIFEST_NAME))
+        try:
+            return parse_manifest(self._ask(blob.download_as_bytes))
+        except exceptions.NotFound:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{self.address(model, version)}: {error}") from error
+
+    def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
+        if self._is_there(manifest):
+            return False
+        for file in manifest.files:
+            self._put(
+                self._name(manifest.model, manifest.version, file.path), file, files[file.path], progress
+            )
+        blob = self._bucket.blob(self._name(manifest.model, manifest.version, MANIFEST_NAME))
+        try:
+            self._ask(
+                lambda: blob.upload_from_string(
+                    manifest.encode(), content_type="application/json", if_generation_match=0
+                )
+            )
+        except exceptions.PreconditionFailed:
+            # Somebody else was first, or our own first try had arrived after all.
+            self._is_there(manifest)
+            return False
+        return True
+
+    def _is_there(self, manifest: Manifest) -> bool:
+        published = self.manifest(manifest.model, manifest.version)
+        if published is None:
+            return False
+        if not published.says_the_same_as(manifest):
+            raise AlreadyPublished(self.address(manifest.model, manifest.version))
+        return True
+
+    def _put(self, name: str, file: File, source: Path, progress: Progress) -> None:
+        """Bring one file up, unless it is there. What an interrupted publish left behind is replaced."""
+        existing = self._ask(lambda: self._bucket.get_blob(name))
+        if existing is not None and (existing.metadata or {}).get("sha256") == file.sha256:
+            progress(file.bytes)
+            return
+        generation = existing.generation if existing is not None else 0
+        resume = self._sessions.load(name, file.sha256)
+        session = resume or self._open_session(name, file, generation)
+        try:
+            self._send(session, file, source, progress)
+        except _SessionGone:
+            session = self._open_session(name, file, generation)
+            self._send(session, file, source, progress)
+        self._sessions.forget(name, file.sha256)
+
+    def _open_session(self, name: str, file: File, generation: int) -> str:
+        blob = self._bucket.blob(name)
+        blob.metadata = {"sha256": file.sha256}
+        session: str = self._ask(
+            lambda: blob.create_resumable_upload_session(
+                content_type="application/octet-stream", size=file.bytes, if_generation_match=generation
+            )
+        )
+        self._sessions.save(name, file.sha256, session)
+        return session
+
+    def _send(self, session: str, file: File, source: Path, progress: Progress) -> None:
+        told = 0
+        failures = 0
+        offset: int | None = None  # unknown until the server says so
+        digest = hashlib.sha256()
+        hashed = 0
+        with source.open("rb") as stream:
+            while True:
+                try:
+                    if offset is None:
+                        offset = self._offset(session, file.bytes)
+                    if offset > told:
+                        progress(offset - told)
+                        told, failures = offset, 0
+                    if offset >= file.bytes and file.bytes:
+                        break
+                    hashed = _hash_to(stream, digest, hashed, offset)
+                    stream.seek(offset)
+                    chunk = stream.read(_CHUNK_BYTES)
+                    offset = self._send_chunk(session, chunk, offset, file.bytes)
+                    if not file.bytes:
+                        return
+                except (requests.ConnectionError, requests.Timeout, _Later) as error:
+                    failures += 1
+                    if failures > _ATTEMPTS:
+                        raise StoreUnavailable(
+                            f"{file.path} cannot be uploaded now ({error}); run the same command again to go on from here"
+                        ) from error
+                    time.sleep(_jitter(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
+                    offset = None
+            _hash_to(stream, digest, hashed, file.bytes)
+        if digest.hexdigest() != file.sha256:
+            raise StoreError(f"{source} changed while it was published; publish again when it is finished")
+
+    def _offset(self, session: str, size: int) -> int:
+        """How much of the file the server has."""
+        answer = requests.put(session, headers={"Content-Range": f"bytes */{size}"}, timeout=_TIMEOUT_S)
+        return _received(answer, size)
+
+    def _send_chunk(self, session: str, chunk: bytes, offset: int, size: int) -> int:
+        span = f"{offset}-{offset + len(chunk) - 1}" if chunk else "*"
+        answer = requests.put(
+            session, data=chunk, headers={"Content-Range": f"bytes {span}/{size}"}, timeout=_TIMEOUT_S
+        )
+        return _received(answer, size)
+
+    def _name(self, model: str, version: str, path: str) -> str:
+        return "/".join(part for part in (self._prefix, model, version) if part) + "/" + path
+
+    @property
+    def _bucket(self) -> Any:
+        if self._bucket_ is None:
+            self._bucket_ = self._ask(storage.Client).bucket(self._bucket_name)
+        return self._bucket_
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        """Do one call of the client library; its errors in our words, but for those that the caller looks for."""
+        try:
+            return call()
+        except (exceptions.PreconditionFailed, exceptions.NotFound) as error:
+            if isinstance(error, exceptions.NotFound) and "bucket" in str(error).lower().replace("/b/", ""):
+                raise StoreError(f"there is no bucket {self._bucket_name}, or you may not see it") from error
+            raise
+        except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+            raise PermissionRefused(
+                f"no permission on gs://{self._bucket_name}/{self._prefix}: you need roles/storage.objectUser there"
+            ) from error
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise PermissionRefused(
+                f"no credentials for Google Cloud: run `gcloud auth application-default login` ({error})"
+            ) from error
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, requests.RequestException) as error:
+            raise StoreUnavailable(f"gs://{self._bucket_name} does not answer: {error}") from error
+
+
+class _Later(Exception):
+    """The server asks to try again."""
+
+
+class _SessionGone(Exception):
+    """An upload session lives a week at most."""
+
+
+def _received(answer: requests.Response, size: int) -> int:
+    """The number of bytes the server has, by its answer to any PUT on a session."""
+    if answer.status_code in {200, 201}:
+        return size
+    if answer.status_code == 308:
+        stored = answer.headers.get("Range")  # bytes=0-N, both ends included
+        return int(stored.rpartition("-")[2]) + 1 if stored else 0
+    if answer.status_code in {404, 410, 499}:
+        raise _SessionGone
+    if answer.status_code == 412:
+        raise StoreError("somebody else is publishing this version at this moment")
+    if answer.status_code in {408, 429} or answer.status_code >= 500:
+        raise _Later(f"status {answer.status_code}")
+    if answer.status_code in {401, 403}:
+        raise PermissionRefused(f"the upload was refused with status {answer.status_code}")
+    raise StoreError(f"the upload was refused with status {answer.status_code}: {answer.text[:200]}")
+
+
+def _hash_to(stream: Any, digest: Any, hashed: int, target: int) -> int:
+    """Bring `digest` from `hashed` to `target` bytes of the file; an offset that goes back costs nothing."""
+    stream.seek(hashed)
+    while hashed < target:
+        block = stream.read(min(1 << 20, target - hashed))
+        if not block:
+            break
+        digest.update(block)
+        hashed += len(block)
+    return hashed
+
+
+class _Sessions:
+    """The upload sessions that are under way, in small files, so that another run can go on with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, name: str, sha256: str) -> str | None:
+        try:
+            return msgspec.json.decode(self._path(name, sha256).read_bytes(), type=str)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def save(self, name: str, sha256: str, session: str) -> None:
+        path = self._path(name, sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # whoever has the address can write the object
+        path.write_bytes(msgspec.json.encode(session))
+
+    def forget(self, name: str, sha256: str) -> None:
+        self._path(name, sha256).unlink(missing_ok=True)
+
+    def _path(self, name: str, sha256: str) -> Path:
+        return self._folder / (hashlib.sha256(f"{name}\n{sha256}".encode()).hexdigest()[:32] + ".json")

@@ -1,0 +1,89 @@
+"""A folder as artifact store."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from gateway.artifacts.store import (
+    AlreadyPublished,
+    PermissionRefused,
+    Progress,
+    StoreError,
+    StoreUnavailable,
+)
+
+_BLOCK_BYTES = 1 << 20
+
+
+class LocalStore:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def address(self, model: str, version: str) -> str:
+        return str(self._folder(model, version))
+
+    def manifest(self, model: str, version: str) -> Manifest | None:
+        path = self._folder(model, version) / MANIFEST_NAME
+        try:
+            return parse_manifest(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: {error}") from error
+
+    def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
+        folder = self._folder(manifest.model, manifest.version)
+        if self._is_there(manifest):
+            return False
+        # Everything is put together beside its place and appears there in one rename, manifest and all.
+        draft = folder.parent / f".{folder.name}.{uuid4().hex}"
+        try:
+            draft.mkdir(parents=True)
+            for file in manifest.files:
+                _copy(files[file.path], draft / file.path, file.sha256, progress)
+            (draft / MANIFEST_NAME).write_bytes(manifest.encode())
+            return self._commit(draft, folder, manifest)
+        except PermissionError as error:
+            raise PermissionRefused(f"no permission to write {error.filename}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"{folder} cannot be written: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _commit(self, draft: Path, folder: Path, manifest: Manifest) -> bool:
+        try:
+            draft.rename(folder)  # fails where the folder is there and not empty
+        except OSError:
+            if not self._is_there(manifest):
+                raise
+            return False
+        return True
+
+    def _is_there(self, manifest: Manifest) -> bool:
+        published = self.manifest(manifest.model, manifest.version)
+        if published is None:
+            return False
+        if not published.says_the_same_as(manifest):
+            raise AlreadyPublished(self.address(manifest.model, manifest.version))
+        return True
+
+    def _folder(self, model: str, version: str) -> Path:
+        return self._root / model / version
+
+
+def _copy(source: Path, target: Path, sha256: str, progress: Progress) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while block := reader.read(_BLOCK_BYTES):
+            digest.update(block)
+            writer.write(block)
+            progress(len(block))
+        writer.flush()
+        os.fsync(writer.fileno())
+    if digest.hexdigest() != sha256:
+        raise StoreError(f"{source} changed while it was published; publish again when it is finished")

@@ -1,0 +1,67 @@
+"""Where artifacts are published: `gs://bucket/prefix`, or a folder.
+
+A version is a folder `<root>/<model>/<version>/` with the files and, written last, their manifest. Until the manifest
+is there nothing is published; once it is there nothing changes any more.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from gateway.artifacts.manifest import Manifest
+
+Progress = Callable[[int], None]  # called with the number of bytes that have newly arrived
+
+
+class StoreError(Exception):
+    """The store cannot do it; the text says why and what to do."""
+
+
+class StoreUnavailable(StoreError):
+    """It may work later."""
+
+
+class PermissionRefused(StoreError):
+    """Whoever asks may not."""
+
+
+class AlreadyPublished(StoreError):
+    """This version exists, with other bytes. Versions never change."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address} is published already, with other content; a version never changes")
+
+
+class ArtifactStore(Protocol):
+    def address(self, model: str, version: str) -> str:
+        """What a backend is given as CHIPS_ARTIFACT."""
+
+    def manifest(self, model: str, version: str) -> Manifest | None: ...
+
+    def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
+        """Store `files` (by their path in the artifact), then the manifest.
+
+        Returns False where the same is there already. Interrupted, it can be called again and goes on where it was.
+        Raises AlreadyPublished or another StoreError.
+        """
+
+
+def open_store(url: str, *, state_folder: Path) -> ArtifactStore:
+    """Open the store at `url`. `state_folder` keeps what is needed to go on with an interrupted upload."""
+    if not url:
+        raise StoreError(
+            "no artifact store is set: use --store, or set CHIPS_ARTIFACTS to gs://bucket/prefix or a folder"
+        )
+    parts = urlsplit(url)
+    if parts.scheme == "gs":
+        from gateway.artifacts.gcs import GcsStore
+
+        if not parts.netloc:
+            raise StoreError(f"{url} names no bucket: write gs://bucket/prefix")
+        return GcsStore(parts.netloc, parts.path.strip("/"), state_folder)
+    if parts.scheme in {"", "file"}:
+        from gateway.artifacts.local import LocalStore
+
+        return LocalStore(Path(unquote(parts.path) if parts.scheme else url).absolute())
+    raise StoreError(f'"{parts.scheme}" is no kind of artifact store: use gs://bucket/prefix or a folder')

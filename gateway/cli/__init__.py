@@ -1,0 +1,84 @@
+"""`chips`: the command line. Each verb is a function in a file of its own; this one lists them and ends them well."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from gateway import __version__
+from gateway.cli import screen
+from gateway.cli.check import check
+from gateway.cli.deregister import deregister, disable, enable
+from gateway.cli.keys import keys
+from gateway.cli.models import models, show
+from gateway.cli.publish import publish
+from gateway.cli.register import register
+from gateway.registry.base import Conflict, RegistryError
+from gateway.settings import SettingsError
+
+app = typer.Typer(
+    name="chips",
+    help="One address for your machine-learning models: publish them, register them, serve them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def serve(context: typer.Context) -> None:
+    """Serve: start the gateway, as `python -m gateway` does. `chips serve --help` tells its flags."""
+    from gateway.serve import serve as serve_gateway
+
+    raise typer.Exit(serve_gateway(context.args))
+
+
+for verb in (check, register, models, show, deregister, enable, disable, publish):
+    app.command()(verb)
+app.add_typer(keys, name="keys")
+
+
+@app.command()
+def version() -> None:
+    """Print the version of CHIPS."""
+    screen.out.print(__version__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb. Every way it can end has an exit code; none shows a stack trace unless CHIPS_DEBUG is set."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        code = app(given, standalone_mode=False)
+    except Exception as error:
+        from gateway.settings import wants_debug
+
+        if wants_debug():
+            raise
+        screen.report(_failure(error), as_json=as_json)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failure(error: Exception) -> screen.Failure:
+    if isinstance(error, screen.Failure):
+        return error
+    if isinstance(error, click.exceptions.Abort):
+        return screen.Failure("stopped; nothing was changed", code=130)
+    if isinstance(error, click.ClickException):
+        return screen.Failure(
+            error.format_message(), hint="add --help for how it is used", code=screen.EX_USAGE
+        )
+    if isinstance(error, SettingsError):
+        return screen.Failure(str(error), hint="`chips check` shows all settings", code=screen.EX_CONFIG)
+    if isinstance(error, Conflict):
+        return screen.Failure(str(error), code=screen.EX_CONFLICT)
+    if isinstance(error, RegistryError):
+        return screen.Failure(str(error), code=screen.EX_UNAVAILABLE)
+    return screen.Failure(
+        f"{type(error).__name__}: {error}", hint="set CHIPS_DEBUG=1 to see where it happened"
+    )

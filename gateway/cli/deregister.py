@@ -1,0 +1,131 @@
+"""`chips deregister`, `enable`, `disable`: take a model or a version out of service."""
+
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway.cli import screen
+from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
+from gateway.core.changes import merge_document, without_version
+from gateway.core.model import Model, parse_model
+from gateway.registry.base import MODELS, Delete, Put, Registry
+
+
+def deregister(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str | None, typer.Option(help="Only this version.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that takes traffic; the others take it over.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Take a model, or one version of it, out of the registry. Its backends go on running; the history stays.
+
+    Example: `chips deregister wine --version 1`
+    """
+
+    async def work(registry: Registry) -> int:
+        document = await screen.find(registry, MODELS, name)
+        what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
+        change: Put | Delete = Delete(kind=MODELS, name=name, expected=document.revision)
+        if version is not None:
+            model = parse_model(document.body)
+            _check_removable(model, version, force=force)
+            if len(model.backends) > 1:
+                body = merge_document(document.body, without_version(model, version))
+                change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
+        _confirm(f"Take {what} out of service?", yes=yes)
+        return await registry.write(change, author=screen.author(by), reason=reason)
+
+    generation = screen.with_registry(registry_url, work)
+    _told(
+        name,
+        "deregistered" if version is None else f"version {version} deregistered",
+        generation,
+        as_json=as_json,
+    )
+
+
+def enable(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Take a disabled model into service again.
+
+    Example: `chips enable wine`
+    """
+    _set_enabled(name, registry_url, by, reason, enabled=True, as_json=as_json)
+
+
+def disable(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Take a model out of service without forgetting anything about it.
+
+    Example: `chips disable wine --reason "wrong scaler in version 3"`
+    """
+    _set_enabled(name, registry_url, by, reason, enabled=False, as_json=as_json)
+
+
+def _set_enabled(
+    name: str, registry_url: str | None, by: str | None, reason: str, *, enabled: bool, as_json: bool
+) -> None:
+    async def work(registry: Registry) -> int:
+        document = await screen.find(registry, MODELS, name)
+        model = msgspec.structs.replace(parse_model(document.body), enabled=enabled)
+        body = merge_document(document.body, model)
+        change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
+        return await registry.write(change, author=screen.author(by), reason=reason)
+
+    _told(
+        name, "enabled" if enabled else "disabled", screen.with_registry(registry_url, work), as_json=as_json
+    )
+
+
+def _check_removable(model: Model, version: str, *, force: bool) -> None:
+    if model.backend(version) is None:
+        known = ", ".join(backend.version for backend in model.backends)
+        raise Failure(f'"{model.name}" has no version {version}', hint=f"it has {known}", code=EX_DATAERR)
+    share = model.traffic.get(version, 0)
+    if not share or len(model.backends) == 1:
+        return
+    if not force:
+        raise Failure(
+            f"version {version} takes {share} % of the traffic",
+            hint="shift it away first (chips register … --traffic), or add --force",
+            code=EX_DATAERR,
+        )
+    if share == 100:
+        raise Failure(
+            f"version {version} takes all of the traffic and no other version takes any",
+            hint="give another version traffic first: chips register … --traffic 100",
+            code=EX_DATAERR,
+        )
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure("this must be confirmed", hint="add --yes", code=EX_USAGE)
+    typer.confirm(question, abort=True)
+
+
+def _told(name: str, what: str, generation: int, *, as_json: bool) -> None:
+    if as_json:
+        screen.print_json({"model": name, "result": what, "generation": generation})
+    else:
+        screen.say(name, f"{what} (generation {generation})")

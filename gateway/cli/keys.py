@@ -1,0 +1,173 @@
+"""`chips keys`: who may call, as keys that are shown once and kept as digests."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway.cli import screen
+from gateway.cli.screen import EX_DATAERR, Failure
+from gateway.core.keys import digest_key, key_id, make_key
+from gateway.core.model import Key
+from gateway.registry.base import KEYS, REVOCATIONS, Document, Put, Registry, now_text
+
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+_PERIOD = re.compile(r"(\d+)([dh])")
+
+
+@keys.command()
+def create(
+    label: Annotated[str, typer.Argument(help="Whose key it is, or what for; shown in lists.")],
+    models: Annotated[
+        list[str], typer.Option("--models", help="Name pattern of models it may call; may be repeated.")
+    ] = ["*"],  # noqa: B006  (typer's way to say it)
+    expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h or 2027-01-31.")] = None,
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Make a key and print it, this once. Nothing else is printed on standard output, so it can be captured.
+
+    Example: `KEY=$(chips keys create "mobile app" --models wine --expires 90d)`
+    """
+    key = make_key()
+    digest = digest_key(key)
+    author = screen.author(by)
+    entry = Key(
+        label=label,
+        models=tuple(models),
+        created=now_text(),
+        created_by=author,
+        expires=None if expires is None else _expiry(expires),
+    )
+
+    async def work(registry: Registry) -> int:
+        change = Put(kind=KEYS, name=digest, body=msgspec.to_builtins(entry), expected=0)
+        return await registry.write(change, author=author)
+
+    screen.with_registry(registry_url, work)
+    if as_json:
+        screen.print_json(
+            {"key": key, "id": key_id(digest), "label": label, "models": models, "expires": entry.expires}
+        )
+        return
+    sys.stdout.write(key + "\n")
+    ends = f", until {entry.expires}" if entry.expires is not None else ""
+    screen.err.print(
+        f"key {key_id(digest)} for {', '.join(models)}{ends}; it is not shown again, only its digest is kept",
+        style="dim",
+    )
+
+
+@keys.command("list")
+def list_keys(registry_url: screen.RegistryOption = None, as_json: screen.JsonOption = False) -> None:
+    """List the keys: never the key itself.
+
+    Example: `chips keys list`
+    """
+
+    async def work(registry: Registry) -> tuple[Document, ...]:
+        return await registry.list(KEYS)
+
+    found = [
+        (key_id(document.name), msgspec.convert(document.body, Key))
+        for document in screen.with_registry(registry_url, work)
+    ]
+    if as_json:
+        screen.print_json(
+            [{"id": name, "state": _state(key), **msgspec.to_builtins(key)} for name, key in found]
+        )
+        return
+    if not found:
+        screen.out.print("no keys yet; make one: chips keys create LABEL")
+        return
+    from rich.table import Table
+
+    table = Table("id", "label", "models", "created", "expires", "state", box=None, pad_edge=False)
+    for name, key in found:
+        table.add_row(
+            name, key.label, ", ".join(key.models), key.created, key.expires or "never", _state(key)
+        )
+    screen.out.print(table)
+
+
+@keys.command()
+def revoke(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The id in `chips keys list`.")],
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """End a key at once, at every gateway.
+
+    Example: `chips keys revoke 3f0c2b1a9d8e --reason "laptop stolen"`
+    """
+
+    async def work(registry: Registry) -> str:
+        document = await _find(registry, identifier)
+        key = msgspec.convert(document.body, Key)
+        if key.revoked is not None:
+            raise Failure(
+                f"key {key_id(document.name)} has been revoked already, {key.revoked}", code=EX_DATAERR
+            )
+        at = now_text()
+        body = {**document.body, "revoked": at}
+        # Both or neither: the key's own state for lists and later reads, the revocation for gateways that know the key.
+        await registry.write(
+            Put(kind=KEYS, name=document.name, body=body, expected=document.revision),
+            Put(kind=REVOCATIONS, name=document.name, body={"at": at}, expected=0),
+            author=screen.author(by),
+            reason=reason,
+        )
+        return document.name
+
+    digest = screen.with_registry(registry_url, work)
+    if as_json:
+        screen.print_json({"id": key_id(digest), "state": "revoked"})
+    else:
+        screen.say("revoked", key_id(digest))
+
+
+async def _find(registry: Registry, identifier: str) -> Document:
+    wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
+    found = [document for document in await registry.list(KEYS) if document.name.startswith(wanted)]
+    if len(wanted) < 4 or not found:
+        raise Failure(
+            f"there is no key {identifier[:12]}", hint="`chips keys list` shows their ids", code=EX_DATAERR
+        )
+    if len(found) > 1:
+        raise Failure(f"{len(found)} keys begin with {identifier}", hint="give more digits", code=EX_DATAERR)
+    return found[0]
+
+
+def _expiry(text: str) -> str:
+    """RFC 3339 from `90d`, `12h` or a date."""
+    period = _PERIOD.fullmatch(text)
+    now = datetime.now(UTC)
+    try:
+        if period is not None:
+            amount = int(period[1])
+            at = now + (timedelta(days=amount) if period[2] == "d" else timedelta(hours=amount))
+        else:
+            at = datetime.fromisoformat(text)
+            at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise Failure(
+            f"{text!r} is not a time", hint="write 90d, 12h or 2027-01-31", code=EX_DATAERR
+        ) from None
+    if at <= now:
+        raise Failure(f"{text} is in the past", code=EX_DATAERR)
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _state(key: Key) -> str:
+    if key.revoked is not None:
+        return "revoked"
+    if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
+        return "expired"
+    return "valid"

@@ -1,0 +1,98 @@
+"""`chips models` and `chips show`: what the registry holds."""
+
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import screen
+from gateway.core.model import Model, parse_model
+from gateway.registry.base import MODELS, Document, Registry
+
+
+def models(registry_url: screen.RegistryOption = None, as_json: screen.JsonOption = False) -> None:
+    """List the models in the registry.
+
+    Example: `chips models --json`
+    """
+
+    async def work(registry: Registry) -> tuple[Document, ...]:
+        return await registry.list(MODELS)
+
+    documents = screen.with_registry(registry_url, work)
+    if as_json:
+        screen.print_json([{"revision": document.revision, **document.body} for document in documents])
+        return
+    if not documents:
+        screen.out.print("no models yet; register one: chips register NAME URL")
+        return
+    from rich.table import Table
+
+    table = Table("model", "versions (traffic)", "access", "owner", "description", box=None, pad_edge=False)
+    for document in documents:
+        table.add_row(*_row(document))
+    screen.out.print(table)
+
+
+def _row(document: Document) -> tuple[str, ...]:
+    try:
+        model = parse_model(document.body)
+    except ValueError as error:
+        return (document.name, f"cannot be read: {error}", "", "", "")
+    shares = ", ".join(f"{b.version} ({model.traffic.get(b.version, 0)} %)" for b in model.backends)
+    state = model.policy.access if model.enabled else "disabled"
+    return (model.name, shares, state, model.owner, model.description)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Show everything about one model, and who changed it last.
+
+    Example: `chips show wine`
+    """
+
+    async def work(registry: Registry) -> tuple[Document, Any]:
+        document = await screen.find(registry, MODELS, name)
+        return document, await registry.history(kind=MODELS, name=name, limit=1)
+
+    document, changes = screen.with_registry(registry_url, work)
+    last = changes[0] if changes else None
+    if as_json:
+        changed = {"at": last.at, "by": last.author, "reason": last.reason} if last is not None else None
+        screen.print_json({**document.body, "revision": document.revision, "changed": changed})
+        return
+    _show(parse_model(document.body))
+    if last is not None:
+        why = f": {last.reason}" if last.reason else ""
+        screen.say("changed", f"revision {document.revision}, {last.at} by {last.author}{why}")
+
+
+def _show(model: Model) -> None:
+    screen.say(
+        model.name, (model.description or "no description") + ("" if model.enabled else "  (disabled)")
+    )
+    screen.say("owner", model.owner or "–")
+    policy = model.policy
+    limits = [f"{policy.timeout_s:g} s per request"]
+    if policy.max_in_flight is not None:
+        limits.append(f"{policy.max_in_flight} at once")
+    if policy.body_limit_bytes is not None:
+        limits.append(f"bodies up to {policy.body_limit_bytes} bytes")
+    screen.say(
+        "access", f"{'no key needed' if policy.access == 'public' else 'with a key'}; {', '.join(limits)}"
+    )
+    for backend in model.backends:
+        share = model.traffic.get(backend.version, 0)
+        screen.say(f"v {backend.version}", f"{share} % of the traffic, {backend.url}{backend.predict_path}")
+        for label, text in (
+            ("platform", backend.platform),
+            ("runs", f"{backend.concurrency} at once" if backend.concurrency is not None else ""),
+            ("artifact", backend.artifact),
+            ("digest", backend.artifact_digest),
+            ("inputs", ", ".join(f"{t.name} {t.datatype}" for t in backend.inputs)),
+            ("outputs", ", ".join(f"{t.name} {t.datatype}" for t in backend.outputs)),
+        ):
+            if text:
+                screen.say("", f"{label:<9} {text}")

@@ -1,0 +1,207 @@
+"""`chips publish`: put a trained model where backends find it, as a version that never changes."""
+
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.artifacts.manifest import (
+    Manifest,
+    Sample,
+    Signature,
+    build_manifest,
+    collect_files,
+    guess_format,
+)
+from gateway.artifacts.store import (
+    AlreadyPublished,
+    ArtifactStore,
+    PermissionRefused,
+    StoreError,
+    StoreUnavailable,
+    open_store,
+)
+from gateway.cli import screen
+from gateway.cli.screen import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
+from gateway.settings import state_folder
+
+EX_CANTCREAT = 73
+EX_NOPERM = 77
+
+_PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx"})
+_PYTHON_PACKAGES = ("scikit-learn", "numpy", "joblib", "onnxruntime")
+
+
+def publish(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The model's file, or a folder with all of its files.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    version: Annotated[str, typer.Option("--version", help="The version; it can be published once.")],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="gs://bucket/prefix or a folder; otherwise the setting (CHIPS_ARTIFACTS)."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="joblib, onnx, rds, jld2, …; otherwise by the file's suffix."),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(help="JSON file: inputs and outputs by name, datatype, shape.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="JSON file: requests and their responses, to check every start by.")
+    ] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="What it was made with: NAME=VERSION; may be repeated.")
+    ] = None,
+    by: screen.AuthorOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the manifest, store nothing.")] = False,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Publish an artifact with its manifest. Interrupted, the same command goes on where it stopped.
+
+    Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
+    """
+    try:
+        files = collect_files(source)
+        manifest = build_manifest(
+            files,
+            model=model,
+            version=version,
+            format=format or guess_format(files),
+            created_by=screen.author(by),
+            signature=_read(signature, Signature),
+            samples=_read(samples, list[Sample]) or (),
+        )
+    except ValueError as error:
+        hint = "name it with --format" if "format" in str(error) else ""
+        raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
+    manifest = msgspec.structs.replace(manifest, runtime=_runtime(runtime or [], manifest.format))
+    if dry_run:
+        sys.stdout.write(manifest.encode().decode())
+        return
+    try:
+        opened = open_store(store or screen.settings_for(None).artifacts, state_folder=state_folder())
+        with _progress(manifest, shown=not as_json) as progress:
+            is_new = opened.publish(manifest, dict(files), progress)
+    except StoreError as error:
+        raise Failure(str(error), hint=_hint(error), code=_code(error)) from error
+    _tell(manifest, opened, is_new=is_new, as_json=as_json)
+
+
+def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bool) -> None:
+    address = store.address(manifest.model, manifest.version)
+    if as_json:
+        screen.print_json(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "artifact": address,
+                "digest": manifest.digest,
+                "bytes": manifest.total_bytes,
+                "published": is_new,
+            }
+        )
+        return
+    screen.say(
+        "published" if is_new else "unchanged", address + ("" if is_new else " (the same is there already)")
+    )
+    screen.say("digest", manifest.digest)
+    screen.say(
+        "next",
+        f"CHIPS_MODEL={manifest.model} CHIPS_VERSION={manifest.version} CHIPS_ARTIFACT={address} python -m chips_backend",
+    )
+
+
+def _read(path: Path | None, kind: Any) -> Any:
+    """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
+    if path is None:
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _runtime(given: list[str], format: str) -> dict[str, str]:
+    """What the model was made with: as given, else what runs here, where that is likely the same."""
+    if given:
+        pairs = [item.partition("=") for item in given]
+        if not all(name and equals and value for name, equals, value in pairs):
+            raise Failure("--runtime is written NAME=VERSION, such as R=4.2.2", code=EX_USAGE)
+        return {name: value for name, _, value in pairs}
+    if format not in _PYTHON_FORMATS:
+        return {}
+    found = {"python": platform.python_version()}
+    for package in _PYTHON_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _progress(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line each tenth elsewhere, nothing for machines."""
+    if not shown:
+        yield lambda _: None
+    elif screen.err.is_terminal:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        with Progress(
+            "publishing",
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=screen.err,
+        ) as bar:
+            task = bar.add_task("publishing", total=manifest.total_bytes)
+            yield lambda count: bar.advance(task, count)
+    else:
+        yield _Tenths(manifest.total_bytes)
+
+
+class _Tenths:
+    def __init__(self, total: int) -> None:
+        self._total = max(total, 1)
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        before = self._done * 10 // self._total
+        self._done += count
+        tenth = self._done * 10 // self._total
+        if tenth > before and self._total >= 1 << 20:
+            screen.err.print(f"published {tenth * 10} % of {self._total} bytes", style="dim")
+
+
+def _hint(error: StoreError) -> str:
+    if isinstance(error, AlreadyPublished):
+        return "publish under a new --version"
+    return "the same command goes on where it stopped" if isinstance(error, StoreUnavailable) else ""
+
+
+def _code(error: StoreError) -> int:
+    if isinstance(error, AlreadyPublished):
+        return EX_CANTCREAT
+    if isinstance(error, PermissionRefused):
+        return EX_NOPERM
+    return EX_UNAVAILABLE if isinstance(error, StoreUnavailable) else EX_DATAERR

@@ -1,0 +1,334 @@
+"""`chips register`: put a backend into the registry, and see it live."""
+
+import asyncio
+import shlex
+import time
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import typer
+
+from gateway.cli import screen
+from gateway.cli.probe import Metadata, probe
+from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
+from gateway.core.changes import differences, merge_document, with_backend
+from gateway.core.model import Backend, Model, check_model, check_url, parse_model
+from gateway.core.names import check_model_name, check_version
+from gateway.registry.base import MODELS, Document, Put, Registry
+
+_LIVE_WAIT_S = 5.0
+_POLL_S = 0.05
+
+
+def register(
+    name: Annotated[str, typer.Argument(help="What callers write in the path.")],
+    url: Annotated[str, typer.Argument(help="The backend's address, such as https://wine-abc.run.app")],
+    version: Annotated[
+        str | None, typer.Option(help="Version it serves; otherwise the one it says itself.")
+    ] = None,
+    traffic: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=100, help="Percent for this version; otherwise 100 for the first, 0 for a further one."
+        ),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is, for callers.")] = None,
+    access: Annotated[
+        Literal["key", "public"] | None, typer.Option(help="Whether callers need a key.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds one request may take.")] = None,
+    body_limit: Annotated[int | None, typer.Option(min=1, help="Largest request body in bytes.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Requests at the backend at once.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Its predict path. [default: /predict]")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")] = 10.0,
+    probing: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Whether to ask the backend first.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
+    ] = False,
+    gateway: Annotated[
+        str | None, typer.Option(help="A running gateway to watch. [default: http://127.0.0.1:PORT]")
+    ] = None,
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Put a backend into the registry: probe it, show what changes, write, and wait until a gateway serves it.
+
+    Examples:
+
+    `chips register wine http://127.0.0.1:9001`
+
+    `chips register wine https://wine-v2-abc.run.app --traffic 10 --reason "canary"`
+    """
+    settings = screen.settings_for(registry_url)
+    wish = _Wish(
+        name=_checked(check_model_name, name),
+        url=_checked(check_url, url),
+        version=None if version is None else _checked(check_version, version),
+        traffic=traffic,
+        model={"owner": owner, "description": description},
+        policy={
+            "access": access,
+            "timeout_s": timeout,
+            "body_limit_bytes": body_limit,
+            "max_in_flight": max_in_flight,
+        },
+        backend={"concurrency": concurrency, "artifact": artifact, "predict_path": path},
+    )
+    if not probing and version is None:
+        raise Failure(
+            "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
+        )
+    report = _Report(as_json=as_json)
+
+    async def work() -> None:
+        metadata = await _probe(wish, wait, report) if probing else None
+        async with screen.registry_at(settings) as registry:
+            outcome = await _write(
+                registry, wish, metadata, report, screen.author(by), reason, dry_run=dry_run
+            )
+            if outcome.generation is not None:
+                address = (gateway or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
+                registry_id = (await registry.load()).registry_id
+                await _wait_until_live(address, registry_id, outcome, report)
+        report.end()
+
+    screen.run(work())
+
+
+class _Wish(NamedTuple):
+    """What the command line asks for; None means "as it is"."""
+
+    name: str
+    url: str
+    version: str | None
+    traffic: int | None
+    model: dict[str, Any]
+    policy: dict[str, Any]
+    backend: dict[str, Any]
+
+
+class _Outcome(NamedTuple):
+    model: Model
+    version: str
+    generation: int | None  # None: nothing was written
+
+
+class _Report:
+    """Tells a person line by line, or a machine at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._facts: dict[str, Any] = {}
+
+    def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
+        self._facts |= facts
+        if not self._as_json:
+            screen.say(label, text, style=style)
+
+    def end(self) -> None:
+        if self._as_json:
+            screen.print_json(self._facts)
+
+
+def _checked(check: Any, value: str) -> str:
+    try:
+        checked: str = check(value)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    return checked
+
+
+async def _probe(wish: _Wish, wait_s: float, report: _Report) -> Metadata:
+    told = set()
+
+    def progress(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            screen.err.print(f"waiting: {message}", style="dim")
+
+    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress)
+    if wish.version is None and len(metadata.versions) != 1:
+        raise Failure(
+            f"the backend names {len(metadata.versions)} versions, so say which one this is",
+            hint="add --version",
+            code=EX_USAGE,
+        )
+    if wish.version is not None and metadata.versions and wish.version not in metadata.versions:
+        raise Failure(
+            f"the backend serves version {', '.join(metadata.versions)}, not {wish.version}",
+            hint="leave out --version to take the backend's own",
+            code=screen.EX_PROTOCOL,
+        )
+    takes = metadata.number("concurrency")
+    report.tell(
+        "backend",
+        f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"
+        + (f", runs {takes} at once" if takes is not None else ""),
+    )
+    return metadata
+
+
+async def _write(
+    registry: Registry,
+    wish: _Wish,
+    metadata: Metadata | None,
+    report: _Report,
+    author: str,
+    reason: str,
+    *,
+    dry_run: bool,
+) -> _Outcome:
+    document = await registry.read(MODELS, wish.name)
+    model, version = _wanted(wish, metadata, document)
+    body = merge_document(document.body if document is not None else None, model)
+    changes = differences(document.body if document is not None else None, body)
+    report.tell(
+        wish.name,
+        "new model"
+        if document is None
+        else f"revision {document.revision}" + ("" if changes else ", unchanged"),
+        model=wish.name,
+        version=version,
+        url=wish.url,
+        changes=[{"path": path, "before": before, "after": after} for path, before, after in changes],
+        written=False,
+        live=False,
+    )
+    for path, before, after in changes:
+        report.tell(
+            "",
+            f"{path}: {_shown(before)} → {_shown(after)}"
+            if before is not None
+            else f"{path}: {_shown(after)}",
+        )
+    if not changes:
+        return _Outcome(model, version, None)
+    if dry_run:
+        report.tell("dry run", "nothing was written", style="bold yellow")
+        return _Outcome(model, version, None)
+    expected = document.revision if document is not None else 0
+    generation = await registry.write(
+        Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
+    )
+    report.tell(
+        "written",
+        f"generation {generation}",
+        written=True,
+        generation=generation,
+        traffic=dict(model.traffic),
+    )
+    return _Outcome(model, version, generation)
+
+
+def _wanted(wish: _Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
+    """The model as it shall be, and the version that this is about. Raises Failure."""
+    try:
+        model = parse_model(document.body) if document is not None else Model(name=wish.name)
+    except ValueError as error:
+        raise Failure(
+            f"what the registry holds for {wish.name} cannot be read: {error}", code=EX_DATAERR
+        ) from None
+    version = wish.version or (metadata.versions[0] if metadata is not None else "")
+    known = model.backend(version)
+    said: dict[str, Any] = {}
+    if metadata is not None:
+        said = {
+            "concurrency": metadata.number("concurrency"),
+            "artifact": metadata.text("artifact"),
+            "artifact_digest": metadata.text("artifact_digest"),
+            "platform": metadata.platform,
+            "inputs": metadata.inputs,
+            "outputs": metadata.outputs,
+        }
+    fields = {**said, "url": wish.url, **_given(wish.backend)}
+    backend = msgspec.structs.replace(known or Backend(version=version, url=wish.url), **fields)
+    policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
+    model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
+    try:
+        model = with_backend(model, backend, wish.traffic)
+    except ValueError as error:
+        raise Failure(
+            str(error), hint=f"the traffic now: {_shown(dict(model.traffic))}", code=EX_DATAERR
+        ) from None
+    problems = check_model(model)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
+    return model, version
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _wait_until_live(address: str, registry_id: str, outcome: _Outcome, report: _Report) -> None:
+    """Watch a running gateway, where there is one, until it serves what was written."""
+    import aiohttp
+
+    assert outcome.generation is not None  # noqa: S101  (the caller asks only then)
+    give_up_at = time.monotonic() + _LIVE_WAIT_S
+    seen = ""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
+        while time.monotonic() < give_up_at:
+            try:
+                async with session.get(f"{address}/-/ready") as response:
+                    registry = (await response.json()).get("registry") or {}
+            except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
+                report.tell(
+                    "not live",
+                    f"no gateway answers at {address}; start one with: chips serve",
+                    style="bold yellow",
+                )
+                return
+            if registry.get("id") != registry_id:
+                seen = f"the gateway at {address} reads another registry"
+                break
+            if registry.get("generation", -1) >= outcome.generation:
+                _tell_live(address, outcome, report)
+                return
+            seen = f"the gateway at {address} has not seen generation {outcome.generation} yet"
+            await asyncio.sleep(_POLL_S)
+    report.tell("not live", seen, style="bold yellow")
+
+
+def _tell_live(address: str, outcome: _Outcome, report: _Report) -> None:
+    model = outcome.model
+    percent = model.traffic.get(outcome.version, 0)
+    target = f"{address}/{model.name}"
+    report.tell(
+        "live",
+        f"{target} (version {outcome.version} takes {percent} % of the traffic)",
+        style="bold green",
+        live=True,
+        address=target,
+    )
+    key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
+    report.tell(
+        "try",
+        f"curl {shlex.quote(target)}{key} --json '{{\"instances\": [{_example(model, outcome.version)}]}}'",
+    )
+
+
+def _example(model: Model, version: str) -> str:
+    """An instance with the model's own field names, so that the line can be pasted and filled in."""
+    backend = model.backend(version)
+    inputs = backend.inputs if backend is not None else ()
+    fields = {tensor.name: "text" if tensor.datatype == "BYTES" else 0 for tensor in inputs}
+    return msgspec.json.encode(fields).decode() if fields else "…"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:77] + "…"

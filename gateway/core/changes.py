@@ -1,0 +1,108 @@
+"""How a model's document changes: pure functions from what is there to what shall be there."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.core.model import Backend, Model
+
+
+def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:
+    """`model` with `backend` added, or put in the place of the one of the same version.
+
+    `traffic_percent` None keeps a version's traffic as it is: 0 % for a further version, 100 % for the first. The other
+    versions are scaled in proportion, so that all add up to 100.
+    """
+    versions = [known.version for known in model.backends]
+    if backend.version in versions:
+        backends = tuple(backend if known.version == backend.version else known for known in model.backends)
+    else:
+        backends = (*model.backends, backend)
+    traffic = dict(model.traffic)
+    if traffic_percent is None:
+        traffic_percent = traffic.get(backend.version, 0) if versions else 100
+    return msgspec.structs.replace(
+        model, backends=backends, traffic=shift_traffic(traffic, backend.version, traffic_percent)
+    )
+
+
+def without_version(model: Model, version: str) -> Model:
+    """`model` without `version`; its traffic goes to the other versions in proportion."""
+    traffic = shift_traffic(model.traffic, version, 0)
+    traffic.pop(version, None)
+    backends = tuple(backend for backend in model.backends if backend.version != version)
+    return msgspec.structs.replace(model, backends=backends, traffic=traffic)
+
+
+def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dict[str, int]:
+    """`traffic` with `version` at `percent`, the others scaled in proportion: whole numbers that add up to 100.
+
+    Raises ValueError where nothing else could take the rest.
+    """
+    if not 0 <= percent <= 100:
+        raise ValueError(f"{percent} is not a percentage: use 0 to 100")
+    others = {name: share for name, share in traffic.items() if name != version}
+    rest = 100 - percent
+    total = sum(others.values())
+    if rest and not total:
+        raise ValueError(f"no other version takes the remaining {rest} % of the traffic: use 100")
+    scaled = {name: share * rest // total if total else 0 for name, share in others.items()}
+    # Largest remainder: what whole numbers leave over goes to those that lost most by rounding.
+    short = rest - sum(scaled.values())
+    by_loss = sorted(others, key=lambda name: (-(others[name] * rest % total) if total else 0, name))
+    for name in by_loss[:short]:
+        scaled[name] += 1
+    return {**scaled, version: percent}
+
+
+def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any]:
+    """The document of `model`, with the fields that `old` has and this release does not know.
+
+    A newer release may have written them; a change made with this one must not lose them.
+    """
+    new: dict[str, Any] = msgspec.to_builtins(model)
+    if old is None:
+        return new
+    merged = _keep_unknown(old, new, Model)
+    policy = merged.get("policy", {})
+    if isinstance(old.get("policy"), Mapping):
+        policy = _keep_unknown(old["policy"], policy, type(model.policy))
+    if policy:
+        merged["policy"] = policy
+    before = {known.get("version"): known for known in old.get("backends", []) if isinstance(known, Mapping)}
+    merged["backends"] = [
+        _keep_unknown(before.get(backend["version"], {}), backend, Backend)
+        for backend in new.get("backends", [])
+    ]
+    return merged
+
+
+def _keep_unknown(
+    old: Mapping[str, Any], new: Mapping[str, Any], struct: type[msgspec.Struct]
+) -> dict[str, Any]:
+    known = set(struct.__struct_fields__)
+    return {**{name: value for name, value in old.items() if name not in known}, **new}
+
+
+def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[tuple[str, Any, Any]]:
+    """What differs, as (path, before, after); None stands for "not there". Backends are matched by version."""
+    before, after = dict(_leaves(old or {})), dict(_leaves(new or {}))
+    paths = list(before) + [path for path in after if path not in before]
+    return [
+        (path, before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            key = item.get("version") or item.get("name") or index
+            yield from _leaves(
+                {k: v for k, v in item.items() if k not in {"version", "name"}} or key, f"{path}[{key}]"
+            )
+    else:
+        yield path, value

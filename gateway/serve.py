@@ -1,0 +1,151 @@
+"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway import __version__
+from gateway.app import Gateway
+from gateway.settings import Settings, SettingsError, load_settings, mask_url
+from gateway.telemetry.logs import LogWriter, direct_logging, wants_json
+
+_log = logging.getLogger(__name__)
+
+# sysexits.h
+EX_USAGE = 64
+EX_OSERR = 71  # here: an address that cannot be listened on
+EX_CONFIG = 78
+
+USAGE = """\
+Usage: python -m gateway [--config FILE] [--GROUP.NAME=VALUE ...]
+
+Serve models until SIGTERM or Ctrl-C. Every setting can be given as a flag, in chips.toml or in the environment;
+`chips check` shows them all.
+
+Examples:
+  python -m gateway
+  python -m gateway --server.port=9000 --registry=sqlite:///srv/chips/registry.db
+  CHIPS_EDGE__NETWORKS=192.0.2.0/24 python -m gateway
+
+Exit codes: 0 stopped as asked, 64 wrong flags, 71 the port cannot be had, 78 wrong settings.
+"""
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve with the settings that `arguments` and the environment give; return the process's exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        config, flags = parse_flags(arguments)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n\n{USAGE}")
+        return EX_USAGE
+    try:
+        settings = load_settings(flags=flags, config=config)
+    except SettingsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EX_CONFIG
+    return run(settings)
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
+    """`--name=value` or `--name value` for each setting; ValueError says what is wrong."""
+    config, flags = None, {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise ValueError(f"{argument!r} is not a flag")
+        name, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{name} needs a value")
+            value = rest.pop(0)
+        if name == "config":
+            config = Path(value)
+        else:
+            flags[name] = value
+    return config, flags
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. A second signal does not wait for the drain."""
+    logs = LogWriter(sys.stdout)
+    direct_logging(logs, json=wants_json(settings.log.format), level=settings.log.level)
+    logs.start()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(settings, logs))
+    finally:
+        logs.stop()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # PyPy has none
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Settings, logs: LogWriter) -> int:
+    signals = asyncio.Queue[signal.Signals]()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    gateway = Gateway(settings, logs)
+    try:
+        await gateway.start()
+    except OSError as error:
+        host, port = settings.server.host, settings.server.port
+        _log.critical(
+            "cannot listen on %s port %d: %s; another port: CHIPS_SERVER__PORT=%d",
+            host,
+            port,
+            error,
+            port + 1,
+        )
+        return EX_OSERR
+    announce(gateway, settings)
+    received = await signals.get()
+    _log.info("%s: no new requests are taken; what is under way may finish", signal.Signals(received).name)
+    stopping = asyncio.create_task(gateway.stop(), name="stop")
+    impatient = asyncio.create_task(signals.get(), name="second signal")
+    await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if not stopping.done():
+        _log.warning("second signal: stopped without waiting")
+        return 128 + signal.SIGINT
+    stopping.result()
+    _log.info("stopped")
+    return 0
+
+
+def announce(gateway: Gateway, settings: Settings) -> None:
+    """One friendly block on a terminal, one log line elsewhere."""
+    snapshot = gateway.mirror.snapshot
+    models = sorted(snapshot.entries) if snapshot is not None else []
+    address = f"http://{_reachable(settings.server.host)}:{gateway.port}"
+    if wants_json(settings.log.format):
+        _log.info("CHIPS %s listens on %s with %d models", __version__, address, len(models))
+        return
+    example = models[0] if models else "my-model"
+    shown = ", ".join(models[:8]) + (f" and {len(models) - 8} more" if len(models) > 8 else "")
+    lines = [
+        f"CHIPS {__version__} listens on {address}",
+        f"  registry   {mask_url(settings.registry)}" + ("" if snapshot is not None else "  (not read yet)"),
+        f"  models     {shown or 'none yet; register one: chips register NAME URL'}",
+        f"  allowlist  {', '.join(settings.edge.networks) or 'this machine only; widen it with CHIPS_EDGE__NETWORKS'}",
+        f"  call       curl {address}/{example} -H 'X-Api-Key: …' --json '{{\"instances\": […]}}'",
+        f"  health     {address}/-/ready        stop with Ctrl-C",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104

@@ -68,9 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """One digest for the whole artifact: of its files, by path."""
-        lines = sorted(f"{file.sha256}  {file.path}\n" for file in self.files)
-        return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+        """One digest for the whole artifact: of the manifest's bytes, which hold the digests of all files."""
+        return "sha256:" + hashlib.sha256(self.encode()).hexdigest()
 
     @property
     def total_bytes(self) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli import screen
 from gateway.cli.screen import EX_DATAERR, Failure
+from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, key_id, make_key
 from gateway.core.model import Key
 from gateway.registry.base import KEYS, REVOCATIONS, Document, Put, Registry, now_text
@@ -46,7 +47,7 @@ def create(
     )
 
     async def work(registry: Registry) -> int:
-        change = Put(kind=KEYS, name=digest, body=msgspec.to_builtins(entry), expected=0)
+        change = Put(kind=KEYS, name=digest, body=to_document(entry), expected=0)
         return await registry.write(change, author=author)
 
     screen.with_registry(registry_url, work)

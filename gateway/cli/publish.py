@@ -100,13 +100,15 @@ def publish(
 
 def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bool) -> None:
     address = store.address(manifest.model, manifest.version)
+    # Where the same was there already, its digest counts: the two differ in who published it, and when.
+    digest = (store.manifest(manifest.model, manifest.version) or manifest).digest
     if as_json:
         screen.print_json(
             {
                 "model": manifest.model,
                 "version": manifest.version,
                 "artifact": address,
-                "digest": manifest.digest,
+                "digest": digest,
                 "bytes": manifest.total_bytes,
                 "published": is_new,
             }
@@ -115,7 +117,7 @@ def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bo
     screen.say(
         "published" if is_new else "unchanged", address + ("" if is_new else " (the same is there already)")
     )
-    screen.say("digest", manifest.digest)
+    screen.say("digest", digest)
     screen.say(
         "next",
         f"CHIPS_MODEL={manifest.model} CHIPS_VERSION={manifest.version} CHIPS_ARTIFACT={address} python -m chips_backend",

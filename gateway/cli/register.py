@@ -330,5 +330,8 @@ def _example(model: Model, version: str) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        text = ", ".join(f"{tensor.get('name')} {tensor.get('datatype')}" for tensor in value)
+    else:
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 80 else text[:77] + "…"

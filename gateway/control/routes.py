@@ -39,6 +39,7 @@ class Control:
             answer = json_answer({"name": "chips", "version": __version__, "extensions": []})
         else:
             raise NotFound("There is nothing here. GET / says what this gateway offers.")
+        exchange.routine = path in _PROBES and answer.status == 200
         await exchange.reply.send(answer)
 
     async def describe(self, exchange: Exchange) -> None:

@@ -56,12 +56,18 @@ def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dic
     return {**scaled, version: percent}
 
 
+def to_document(struct: msgspec.Struct) -> dict[str, Any]:
+    """`struct` as a registry keeps it: JSON values only, so that what is read back compares equal to what was written."""
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
+    return document
+
+
 def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any]:
     """The document of `model`, with the fields that `old` has and this release does not know.
 
     A newer release may have written them; a change made with this one must not lose them.
     """
-    new: dict[str, Any] = msgspec.to_builtins(model)
+    new = to_document(model)
     if old is None:
         return new
     merged = _keep_unknown(old, new, Model)
@@ -98,11 +104,10 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            key = item.get("version") or item.get("name") or index
-            yield from _leaves(
-                {k: v for k, v in item.items() if k not in {"version", "name"}} or key, f"{path}[{key}]"
-            )
+    elif path == "backends" and isinstance(value, list):
+        for backend in value:
+            for name, inner in backend.items():
+                if name != "version":
+                    yield from _leaves(inner, f"version {backend.get('version')}: {name}")
     else:
         yield path, value

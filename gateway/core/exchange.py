@@ -94,6 +94,7 @@ class Exchange:
         "raw_target",
         "reply",
         "request_id",
+        "routine",
         "scheme",
         "spent_authorization",
         "status",
@@ -147,6 +148,8 @@ class Exchange:
         # the reply
         self.status = 0
         self.bytes_out = 0
+        # control
+        self.routine = False  # a probe that went well: nothing to tell
         # the pipeline
         self.error: GatewayError | None = None
         self.cause: BaseException | None = None  # what lies behind `error`; for the log only

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from urllib.parse import SplitResult
 from uuid import uuid4
 
+import msgspec
+
 from gateway.registry.base import (
     MIRRORED,
     Change,
@@ -90,7 +92,8 @@ class MemoryRegistry:
             where = (change.kind, change.name)
             before = store.documents.pop(where, None)
             revision = store.revisions[where] = store.revisions.get(where, 0) + 1
-            after = copy.deepcopy(change.body) if isinstance(change, Put) else None
+            # Through JSON, as every other registry does it: what is not JSON shall fail here too.
+            after = msgspec.json.decode(msgspec.json.encode(change.body)) if isinstance(change, Put) else None
             if after is not None:
                 store.documents[where] = Document(
                     kind=change.kind, name=change.name, revision=revision, body=after

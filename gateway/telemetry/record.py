@@ -26,7 +26,8 @@ class Record:
         self._trace_prefix = f"projects/{project}/traces/" if project else ""
 
     def __call__(self, exchange: Exchange) -> None:
-        self._write(self._line(exchange))
+        if not exchange.routine:
+            self._write(self._line(exchange))
 
     def _json(self, exchange: Exchange) -> bytes:
         status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status

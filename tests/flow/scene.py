@@ -5,9 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from gateway.app import Gateway
+from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Put
@@ -67,7 +66,7 @@ class Scene:
             Put(
                 kind=MODELS,
                 name=model.name,
-                body=msgspec.to_builtins(model),
+                body=to_document(model),
                 expected=old.revision if old else 0,
             )
         )
@@ -76,7 +75,7 @@ class Scene:
         key = make_key()
         body = Key(label="test", models=models, created="2026-01-01T00:00:00Z", expires=expires)
         await self.registry.write(
-            Put(kind=KEYS, name=digest_key(key), body=msgspec.to_builtins(body), expected=0), author="test"
+            Put(kind=KEYS, name=digest_key(key), body=to_document(body), expected=0), author="test"
         )
         return key
 

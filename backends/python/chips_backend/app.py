@@ -1,0 +1,319 @@
+"""The web side, and the only file that knows aiohttp: routes, headers, limits, the log line of each request."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from chips_backend.config import Config
+from chips_backend.logs import Log
+from chips_backend.openapi import describe
+from chips_backend.problem import Problem
+from chips_backend.schema import Scoring, parse_json, read_instances, read_tensors, tensor_outputs
+from chips_backend.service import Loaded
+from chips_backend.trace import Trace, read_trace
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+_JSON = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Call:
+    """One request on its way: what it asked, how long its parts took, what the log will say."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.request = request
+        self.path = request.raw_path.partition("?")[0]
+        given = request.headers.get("X-Request-Id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        self.trace: Trace | None = read_trace(request.headers)
+        self.caller = request.headers.get("X-Chips-Caller", "")[:128]
+        self.timing = {"queue": 0.0, "parse": 0.0, "predict": 0.0, "render": 0.0}  # milliseconds
+        self.arrived = time.monotonic()
+        self.bytes_in = 0
+
+    @property
+    def open_inference(self) -> bool:
+        return self.path.startswith("/v2/")
+
+
+Route = Callable[[Call], Awaitable[bytes]]
+
+
+class App:
+    """Answers requests. `loaded` is None until the model is ready."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self._config = config
+        self._log = log
+        self.loaded: Loaded | None = None
+        self._openapi = b""
+        self._served = f"{config.model}@{config.version}"
+        self._routes = self._table()
+
+    def become_ready(self, loaded: Loaded) -> None:
+        self._openapi = _encode(describe(self._config, loaded.manifest))
+        self.loaded = loaded
+
+    def _table(self) -> dict[str, dict[str, Route]]:
+        config = self._config
+        table: dict[str, dict[str, Route]] = {
+            "/predict": {"POST": self._predict},
+            "/v2/health/live": {"GET": self._live},
+            "/v2/health/ready": {"GET": self._ready},
+            "/openapi.json": {"GET": self._describe},
+        }
+        for model in (f"/v2/models/{config.model}", f"/v2/models/{config.model}/versions/{config.version}"):
+            table[model] = {"GET": self._metadata}
+            table[f"{model}/ready"] = {"GET": self._ready}
+            table[f"{model}/infer"] = {"POST": self._infer}
+        if config.predict_route is not None:
+            table.setdefault(config.predict_route, {})["POST"] = self._predict
+        if config.health_route is not None:
+            table.setdefault(config.health_route, {})["GET"] = self._ready
+        return table
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = Call(request)
+        cause: BaseException | None = None
+        headers = {"Content-Type": _JSON}
+        code = ""
+        try:
+            status, body = 200, await self._answer(call)
+        except Problem as problem:
+            status, body, code, cause = (
+                problem.status,
+                self._render(problem, call),
+                problem.code,
+                problem.__cause__,
+            )
+            headers = {"Content-Type": "application/problem+json", **problem.headers}
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  (nothing a caller sends may end the process)
+            failed = Problem(
+                500, "prediction-failed", "the prediction failed; the log has the reason under this id"
+            )
+            status, body, code, cause = 500, self._render(failed, call), failed.code, error
+            headers = {"Content-Type": "application/problem+json"}
+        response = web.Response(status=status, body=body, headers=headers)
+        response.headers["X-Request-Id"] = call.request_id
+        response.headers["X-Chips-Model"] = self._served
+        response.headers["Server-Timing"] = ", ".join(
+            f"{name};dur={ms:.1f}" for name, ms in call.timing.items()
+        )
+        if not request.content.is_eof():
+            response.force_close()  # a body that nobody read would be taken for the next request
+        self._log_call(call, status, len(body), code, cause)
+        return response
+
+    async def _answer(self, call: Call) -> bytes:
+        methods = self._routes.get(call.path)
+        if methods is None:
+            raise Problem(
+                404,
+                "not-found",
+                f"there is nothing at {call.path[:200]}; GET /openapi.json tells what there is",
+            )
+        method = "GET" if call.request.method == "HEAD" else call.request.method
+        route = methods.get(method)
+        if route is None:
+            allow = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+            raise Problem(405, "method-not-allowed", f"use {allow} here", headers={"Allow": allow})
+        return await route(call)
+
+    # -- routes
+
+    async def _live(self, _: Call) -> bytes:
+        return b'{"live":true}'
+
+    async def _ready(self, _: Call) -> bytes:
+        self._need_model()
+        return _encode({"ready": True, "name": self._config.model})
+
+    async def _describe(self, _: Call) -> bytes:
+        self._need_model()
+        return self._openapi
+
+    async def _metadata(self, _: Call) -> bytes:
+        loaded = self._need_model()
+        manifest, artifact = loaded.manifest, loaded.artifact
+        return _encode(
+            {
+                "name": self._config.model,
+                "versions": [self._config.version],
+                "platform": f"python-{manifest.format}",
+                "inputs": manifest.signature.inputs,
+                "outputs": manifest.signature.outputs,
+                "parameters": {
+                    "concurrency": self._config.concurrency,
+                    "artifact": artifact.address,
+                    "artifact_digest": artifact.digest,
+                },
+            }
+        )
+
+    async def _predict(self, call: Call) -> bytes:
+        loaded = self._need_model()
+        scoring = await self._parse(call, lambda body: read_instances(body, loaded.manifest.signature))
+        predictions = await self._score(call, loaded, scoring)
+        began = time.monotonic()
+        content = _encode(
+            {"predictions": predictions, "model": self._config.model, "version": self._config.version}
+        )
+        call.timing["render"] = (time.monotonic() - began) * 1000
+        return content
+
+    async def _infer(self, call: Call) -> bytes:
+        loaded = self._need_model()
+        signature = loaded.manifest.signature
+        scoring = await self._parse(call, lambda body: read_tensors(body, signature))
+        predictions = await self._score(call, loaded, scoring)
+        began = time.monotonic()
+        answer: dict[str, Any] = {
+            "model_name": self._config.model,
+            "model_version": self._config.version,
+            "outputs": tensor_outputs(predictions, signature),
+        }
+        if scoring.id is not None:
+            answer["id"] = scoring.id
+        content = _encode(answer)
+        call.timing["render"] = (time.monotonic() - began) * 1000
+        return content
+
+    # -- their parts
+
+    def _need_model(self) -> Loaded:
+        if self.loaded is None:
+            raise Problem(503, "not-ready", "the model is still being loaded", headers={"Retry-After": "1"})
+        return self.loaded
+
+    async def _parse(self, call: Call, read: Callable[[Any], Scoring]) -> Scoring:
+        kind = call.request.headers.get("Content-Type", _JSON).partition(";")[0].strip().lower()
+        if kind != _JSON and not kind.endswith("+json"):
+            raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
+        body = await self._read(call)
+        began = time.monotonic()
+        try:
+            return read(parse_json(body))
+        finally:
+            call.timing["parse"] = (time.monotonic() - began) * 1000
+
+    async def _read(self, call: Call) -> bytes:
+        limit = self._config.max_body_bytes
+        request = call.request
+        too_large = Problem(413, "payload-too-large", f"the body is larger than {limit} bytes")
+        if (request.content_length or 0) > limit:
+            raise too_large
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        pieces = []
+        async for piece in request.content.iter_any():
+            call.bytes_in += len(piece)
+            if call.bytes_in > limit:
+                raise too_large
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _score(self, call: Call, loaded: Loaded, scoring: Scoring) -> list[Any]:
+        outcome = await loaded.workers.score(scoring.rows, scoring.parameters, self._deadline(call))
+        call.timing["queue"] = outcome.queue_s * 1000
+        call.timing["predict"] = outcome.predict_s * 1000
+        return outcome.predictions
+
+    def _deadline(self, call: Call) -> float | None:
+        """When the caller stops waiting, on the loop's clock, by X-Request-Timeout in milliseconds."""
+        allowed = call.request.headers.get("X-Request-Timeout", "")
+        if not allowed.isascii() or not allowed.isdigit():
+            return None
+        spent_s = time.monotonic() - call.arrived
+        left_s = int(allowed[:12]) / 1000 - spent_s
+        if left_s <= 0:
+            raise Problem(
+                504, "deadline-exceeded", "the time allowed was over before the prediction could begin"
+            )
+        return asyncio.get_running_loop().time() + left_s
+
+    def _render(self, problem: Problem, call: Call) -> bytes:
+        return problem.render(call.request_id, open_inference=call.open_inference)
+
+    def _log_call(self, call: Call, status: int, size: int, code: str, cause: BaseException | None) -> None:
+        request = call.request
+        fields: dict[str, Any] = {
+            "httpRequest": {
+                "requestMethod": request.method,
+                "requestUrl": call.path[:512],
+                "status": status,
+                "requestSize": str(call.bytes_in),
+                "responseSize": str(size),
+                "latency": f"{time.monotonic() - call.arrived:.6f}s",
+            },
+            "request_id": call.request_id,
+            "timing": {name: round(ms, 3) for name, ms in call.timing.items()},
+        }
+        if call.caller:
+            fields["caller"] = call.caller
+        if code:
+            fields["code"] = code
+        severity = "ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO"
+        if code == "not-ready":
+            severity = "INFO"  # a platform asks this often while the model loads
+        self._log.request(
+            severity=severity,
+            message=f"{request.method} {call.path[:200]} {status}",
+            trace=call.trace,
+            **fields,
+        )
+        if cause is not None:
+            self._log.error(f"request {call.request_id} failed", cause=cause, request_id=call.request_id)
+
+
+class _Connection(RequestHandler):
+    """Aiohttp's connection, with a problem where its parser refuses a request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        request_id = uuid4().hex
+        if isinstance(exc, LineTooLong):
+            problem = Problem(431, "headers-too-large", "the request line or a header field is too long")
+        elif status < 500:
+            problem = Problem(400, "bad-request", "the request is not valid HTTP/1.1")
+        else:
+            problem = Problem(500, "prediction-failed", "the request failed; the log has the reason")
+            self.log_exception("request %s failed", request_id, exc_info=exc)
+        body = problem.render(request_id, open_inference=request.raw_path.startswith("/v2/"))
+        response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
+        response.headers["X-Request-Id"] = request_id
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunner:
+    """Serve `app` on all interfaces; `cleanup()` of what is returned stops accepting and lets what runs finish."""
+    server = _Server(
+        app, access_log=None, keepalive_timeout=650.0
+    )  # longer than any caller keeps a connection
+    runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner

@@ -1,8 +1,10 @@
 """Google Cloud Storage as artifact store.
 
 Files go up by resumable sessions (cloud.google.com/storage/docs/performing-resumable-uploads) in chunks, so memory stays
-flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run. Preconditions on
-the object's generation make it impossible to overwrite what somebody else has just written.
+flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run.
+
+A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
+write the same object, and whoever's manifest is first has the files that it names.
 """
 
 import hashlib
@@ -42,7 +44,13 @@ class GcsStore:
         self._bucket_name = bucket
         self._prefix = prefix
         self._sessions = _Sessions(state_folder / "uploads")
-        self._bucket_: Any = None
+        self._client: Any = None
+        self._http = requests.Session()  # an upload session's address is its own credential
+
+    def close(self) -> None:
+        self._http.close()
+        if self._client is not None:
+            self._client.close()
 
     def address(self, model: str, version: str) -> str:
         return f"gs://{self._bucket_name}/{self._name(model, version, '')}"
@@ -57,11 +65,13 @@ class GcsStore:
             raise StoreError(f"{self.address(model, version)}: {error}") from error
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
+        sources = {file.sha256: files[file.path] for file in manifest.files}
+        manifest = _named_by_content(manifest)
         if self._is_there(manifest):
             return False
         for file in manifest.files:
             self._put(
-                self._name(manifest.model, manifest.version, file.path), file, files[file.path], progress
+                self._name(manifest.model, manifest.version, file.path), file, sources[file.sha256], progress
             )
         blob = self._bucket.blob(self._name(manifest.model, manifest.version, MANIFEST_NAME))
         try:
@@ -85,20 +95,28 @@ class GcsStore:
         return True
 
     def _put(self, name: str, file: File, source: Path, progress: Progress) -> None:
-        """Bring one file up, unless it is there. What an interrupted publish left behind is replaced."""
-        existing = self._ask(lambda: self._bucket.get_blob(name))
-        if existing is not None and (existing.metadata or {}).get("sha256") == file.sha256:
+        """Bring one file up, unless it is there. An object of that name that is not it is replaced."""
+        existing = self._existing(name)
+        if _is_it(existing, file):
             progress(file.bytes)
             return
         generation = existing.generation if existing is not None else 0
-        resume = self._sessions.load(name, file.sha256)
-        session = resume or self._open_session(name, file, generation)
         try:
-            self._send(session, file, source, progress)
-        except _SessionGone:
-            session = self._open_session(name, file, generation)
-            self._send(session, file, source, progress)
+            session = self._sessions.load(name, file.sha256) or self._open_session(name, file, generation)
+            try:
+                self._send(session, file, source, progress)
+            except _SessionGone:
+                self._send(self._open_session(name, file, generation), file, source, progress)
+        except exceptions.PreconditionFailed as error:
+            # Somebody who publishes the same file at this moment was quicker.
+            if not _is_it(self._existing(name), file):
+                raise StoreUnavailable(
+                    f"somebody else is writing {name} at this moment; try again"
+                ) from error
         self._sessions.forget(name, file.sha256)
+
+    def _existing(self, name: str) -> Any:
+        return self._ask(lambda: self._bucket.get_blob(name))
 
     def _open_session(self, name: str, file: File, generation: int) -> str:
         blob = self._bucket.blob(name)
@@ -147,12 +165,12 @@ class GcsStore:
 
     def _offset(self, session: str, size: int) -> int:
         """How much of the file the server has."""
-        answer = requests.put(session, headers={"Content-Range": f"bytes */{size}"}, timeout=_TIMEOUT_S)
+        answer = self._http.put(session, headers={"Content-Range": f"bytes */{size}"}, timeout=_TIMEOUT_S)
         return _received(answer, size)
 
     def _send_chunk(self, session: str, chunk: bytes, offset: int, size: int) -> int:
         span = f"{offset}-{offset + len(chunk) - 1}" if chunk else "*"
-        answer = requests.put(
+        answer = self._http.put(
             session, data=chunk, headers={"Content-Range": f"bytes {span}/{size}"}, timeout=_TIMEOUT_S
         )
         return _received(answer, size)
@@ -162,9 +180,9 @@ class GcsStore:
 
     @property
     def _bucket(self) -> Any:
-        if self._bucket_ is None:
-            self._bucket_ = self._ask(storage.Client).bucket(self._bucket_name)
-        return self._bucket_
+        if self._client is None:
+            self._client = self._ask(storage.Client)
+        return self._client.bucket(self._bucket_name)
 
     def _ask(self, call: Callable[[], Result]) -> Result:
         """Do one call of the client library; its errors in our words, but for those that the caller looks for."""
@@ -186,6 +204,19 @@ class GcsStore:
             raise StoreUnavailable(f"gs://{self._bucket_name} does not answer: {error}") from error
 
 
+def _named_by_content(manifest: Manifest) -> Manifest:
+    files = tuple(
+        msgspec.structs.replace(file, path=f"{file.sha256[:16]}/{file.path}") for file in manifest.files
+    )
+    return msgspec.structs.replace(manifest, files=files)
+
+
+def _is_it(existing: Any, file: File) -> bool:
+    if existing is None:
+        return False
+    return existing.size == file.bytes and (existing.metadata or {}).get("sha256") == file.sha256
+
+
 class _Later(Exception):
     """The server asks to try again."""
 
@@ -204,7 +235,7 @@ def _received(answer: requests.Response, size: int) -> int:
     if answer.status_code in {404, 410, 499}:
         raise _SessionGone
     if answer.status_code == 412:
-        raise StoreError("somebody else is publishing this version at this moment")
+        raise exceptions.PreconditionFailed("written meanwhile")  # type: ignore[no-untyped-call]
     if answer.status_code in {408, 429} or answer.status_code >= 500:
         raise _Later(f"status {answer.status_code}")
     if answer.status_code in {401, 403}:

@@ -54,6 +54,8 @@ class LocalStore:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
+    def close(self) -> None: ...
+
     def _commit(self, draft: Path, folder: Path, manifest: Manifest) -> bool:
         try:
             draft.rename(folder)  # fails where the folder is there and not empty

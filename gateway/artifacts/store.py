@@ -46,6 +46,8 @@ class ArtifactStore(Protocol):
         Raises AlreadyPublished or another StoreError.
         """
 
+    def close(self) -> None: ...
+
 
 def open_store(url: str, *, state_folder: Path) -> ArtifactStore:
     """Open the store at `url`. `state_folder` keeps what is needed to go on with an interrupted upload."""

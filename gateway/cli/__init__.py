@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from gateway import __version__
@@ -67,12 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _failure(error: Exception) -> screen.Failure:
     if isinstance(error, screen.Failure):
         return error
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         return screen.Failure("stopped; nothing was changed", code=130)
-    if isinstance(error, click.ClickException):
-        return screen.Failure(
-            error.format_message(), hint="add --help for how it is used", code=screen.EX_USAGE
-        )
+    if isinstance(error, typer.TyperException):
+        return screen.Failure(str(error), hint="add --help for how it is used", code=screen.EX_USAGE)
     if isinstance(error, SettingsError):
         return screen.Failure(str(error), hint="`chips check` shows all settings", code=screen.EX_CONFIG)
     if isinstance(error, Conflict):

@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,12 +90,14 @@ def publish(
         sys.stdout.write(manifest.encode().decode())
         return
     try:
-        opened = open_store(store or screen.settings_for(None).artifacts, state_folder=state_folder())
-        with _progress(manifest, shown=not as_json) as progress:
-            is_new = opened.publish(manifest, dict(files), progress)
+        with closing(
+            open_store(store or screen.settings_for(None).artifacts, state_folder=state_folder())
+        ) as opened:
+            with _progress(manifest, shown=not as_json) as progress:
+                is_new = opened.publish(manifest, dict(files), progress)
+            _tell(manifest, opened, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise Failure(str(error), hint=_hint(error), code=_code(error)) from error
-    _tell(manifest, opened, is_new=is_new, as_json=as_json)
 
 
 def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bool) -> None:

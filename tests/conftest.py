@@ -1,0 +1,43 @@
+"""What all tests share: a clean environment, the Cloud Storage server, and honesty about what was skipped."""
+
+import os
+
+import pytest
+
+pytest_plugins = ["tests.gcs.fixture"]
+
+_CLEARED = (
+    "http_proxy",
+    "https_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "PORT",
+    "GOOGLE_CLOUD_PROJECT",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the developer's own reaches a test, and no test reaches the developer's files."""
+    for name in os.environ:
+        if name.startswith(("CHIPS_", "AIP_")) and name != "CHIPS_TESTS_REQUIRE":
+            monkeypatch.delenv(name)
+    for name in _CLEARED:
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def require(name: str, *, available: bool, why: str) -> None:
+    """Skip where a toolchain is missing, unless CHIPS_TESTS_REQUIRE (`all`, or a list of names) demands it."""
+    if available:
+        return
+    required = os.environ.get("CHIPS_TESTS_REQUIRE", "").split(",")
+    if "all" in required or name in required:
+        pytest.fail(f"{name} is required here, but {why}")
+    pytest.skip(f"{name}: {why}")

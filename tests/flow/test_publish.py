@@ -1,0 +1,269 @@
+"""Publishing: to a folder and to Cloud Storage, interrupted, repeated, contested."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+
+from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
+from gateway.artifacts.store import (
+    AlreadyPublished,
+    PermissionRefused,
+    StoreError,
+    StoreUnavailable,
+    open_store,
+)
+from tests.gcs.fixture import Gcs
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.artifacts.gcs._FIRST_DELAY_S", 0.001)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "model.joblib").write_bytes(os.urandom(20 * MIB))
+    (folder / "sub" / "labels.txt").write_text("a\nb\n")
+    return folder
+
+
+def manifest_of(source: Path, version: str = "1", by: str = "ana") -> Manifest:
+    return build_manifest(
+        collect_files(source), model="wine", version=version, format="joblib", created_by=by
+    )
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path):
+    url = str(tmp_path / "store")
+    if request.param == "bucket":
+        url = f"gs://{request.getfixturevalue('gcs').bucket}/models"
+    opened = open_store(url, state_folder=tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bucket(gcs: Gcs, tmp_path: Path):
+    opened = open_store(f"gs://{gcs.bucket}/models", state_folder=tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+def publish(store, source: Path, manifest: Manifest | None = None) -> tuple[bool, int]:
+    told: list[int] = []
+    new = store.publish(manifest or manifest_of(source), dict(collect_files(source)), told.append)
+    return new, sum(told)
+
+
+def test_a_version_is_published_once_and_never_changes(store, source):
+    manifest = manifest_of(source)
+    assert store.manifest("wine", "1") is None
+    assert publish(store, source, manifest) == (True, manifest.total_bytes)
+    stored = store.manifest("wine", "1")
+    assert [(file.bytes, file.sha256) for file in stored.files] == [
+        (f.bytes, f.sha256) for f in manifest.files
+    ]
+    again, _ = publish(store, source, manifest_of(source, by="bea"))
+    assert not again
+    assert store.manifest("wine", "1").created_by == "ana"
+    (source / "model.joblib").write_bytes(b"other")
+    with pytest.raises(AlreadyPublished):
+        publish(store, source)
+    assert store.manifest("wine", "1") == stored
+    assert publish(store, source, manifest_of(source, "2"))[0]
+
+
+def test_of_many_publishers_one_wins(store, source, tmp_path):
+    outcomes = []
+
+    def one(number: int) -> None:
+        mine = tmp_path / f"mine{number}"
+        mine.mkdir()
+        (mine / "model.joblib").write_bytes(b"%d" % number * 1000)
+        try:
+            outcomes.append(publish(store, mine, manifest_of(mine))[0])
+        except StoreError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count(True) == 1, outcomes
+    assert len([outcome for outcome in outcomes if "published already" in str(outcome)]) == 5, outcomes
+
+
+def test_what_is_stored_is_what_the_manifest_says(bucket, source, gcs):
+    publish(bucket, source)
+    manifest = parse_manifest(
+        requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/manifest.json", timeout=9).content
+    )
+    import hashlib
+
+    for file in manifest.files:
+        content = requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/{file.path}", timeout=9).content
+        assert hashlib.sha256(content).hexdigest() == file.sha256
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"reset": True}, {"truncate": 3 * MIB}])
+def test_a_broken_upload_goes_on_where_it_was(bucket, source, gcs, fault):
+    gcs.fault(method="PUT", path="upload_id", times=2, **fault)
+    assert publish(bucket, source) == (True, manifest_of(source).total_bytes)
+
+
+def test_another_run_goes_on_where_this_one_was_stopped(bucket, source, gcs, tmp_path, monkeypatch):
+    class Stopped(BaseException): ...
+
+    sent: list[int] = []
+
+    def stop_in_the_middle(count: int) -> None:
+        sent.append(count)
+        if sum(sent) > 10 * MIB:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        bucket.publish(manifest_of(source), dict(collect_files(source)), stop_in_the_middle)
+    gcs.clear()
+    opened = open_store(f"gs://{gcs.bucket}/models", state_folder=tmp_path / "state")
+    assert publish(opened, source)[0]
+    opened.close()
+    parts = [path for method, path in gcs.requests() if method == "PUT" and "upload_id" in path]
+    # One question, what was missing of 20 MiB in parts of 8, and the small file: not everything anew.
+    assert len(parts) <= 5
+    assert not any("uploadType=resumable&name" in path for _, path in gcs.requests() if "joblib" in path)
+
+
+def test_an_upload_session_that_is_gone_is_opened_anew(bucket, source, gcs):
+    gcs.fault(method="PUT", path="upload_id", status=410)
+    # The state of an earlier run names a session that the server no longer knows.
+    from gateway.artifacts.gcs import _Sessions
+
+    manifest = manifest_of(source)
+    sessions: _Sessions = bucket._sessions
+    (file,) = [file for file in manifest.files if file.path == "model.joblib"]
+    sessions.save(
+        f"models/wine/1/{file.sha256[:16]}/model.joblib",
+        file.sha256,
+        f"{gcs.url}/upload/storage/v1/b/{gcs.bucket}/o?upload_id=gone",
+    )
+    assert publish(bucket, source, manifest)[0]
+
+
+def test_a_service_that_stays_away(bucket, source, gcs, monkeypatch):
+    monkeypatch.setattr("gateway.artifacts.gcs._ATTEMPTS", 2)
+    gcs.fault(method="PUT", path="upload_id", status=503, times=1000)
+    with pytest.raises(StoreUnavailable, match="go on from here"):
+        publish(bucket, source)
+    assert bucket.manifest("wine", "1") is None
+
+
+def test_no_permission(bucket, source, gcs):
+    gcs.fault(method="POST", path="/upload/", status=403)
+    with pytest.raises(PermissionRefused, match=r"roles/storage\.objectUser"):
+        publish(bucket, source)
+
+
+def test_no_such_bucket(source, gcs, tmp_path):
+    opened = open_store("gs://nobody-has-this/x", state_folder=tmp_path)
+    with pytest.raises(StoreError, match="no bucket"):
+        publish(opened, source)
+    opened.close()
+
+
+def test_a_file_that_changes_while_it_is_published(store, source):
+    manifest = manifest_of(source)
+    content = bytearray((source / "model.joblib").read_bytes())
+    content[5] ^= 1
+    (source / "model.joblib").write_bytes(content)
+    with pytest.raises(StoreError, match="changed while"):
+        publish(store, source, manifest)
+    assert store.manifest("wine", "1") is None
+
+
+def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs):
+    (file,) = [file for file in manifest_of(source).files if file.path == "model.joblib"]
+    name = f"models/wine/1/{file.sha256[:16]}/{file.path}"
+    requests.put(f"{gcs.url}/{gcs.bucket}/{name}", data=b"half", timeout=9)
+    assert publish(bucket, source)[0]
+    assert len(requests.get(f"{gcs.url}/{gcs.bucket}/{name}", timeout=9).content) == file.bytes
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x/y", "gs:///x"])
+def test_stores_that_are_none(url, tmp_path):
+    with pytest.raises(StoreError):
+        open_store(url, state_folder=tmp_path)
+
+
+# -- the command
+
+
+def chips(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command(source, tmp_path, gcs):
+    arguments = [
+        "publish",
+        str(source),
+        "--model",
+        "wine",
+        "--version",
+        "3",
+        "--store",
+        f"gs://{gcs.bucket}/m",
+    ]
+    done = chips(*arguments, "--runtime", "R=4.2.2")
+    assert done.returncode == 0, done.stderr
+    assert f"gs://{gcs.bucket}/m/wine/3/" in done.stdout
+    assert "CHIPS_ARTIFACT=" in done.stdout
+    assert "published 100 %" in done.stderr
+    again = json.loads(chips(*arguments, "--runtime", "R=4.2.2", "--json").stdout)
+    assert again["published"] is False
+    assert again["digest"] == re.search(r"sha256:\w+", done.stdout)[0]
+    (source / "model.joblib").write_bytes(b"other")
+    other = chips(*arguments)
+    assert other.returncode == 73
+    assert "new --version" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nothing-here", "--model", "wine", "--version", "1"], 65, "does not exist"),
+        (["{source}", "--model", "Wine", "--version", "1"], 65, "cannot be a model's name"),
+        (["{source}", "--model", "wine", "--version", "1/2"], 65, "cannot be a version"),
+        (["{source}", "--model", "wine"], 64, "version"),
+        (["{source}", "--model", "wine", "--version", "1"], 65, "CHIPS_ARTIFACTS"),
+        (
+            ["{source}", "--model", "wine", "--version", "1", "--samples", "{source}/sub/labels.txt"],
+            65,
+            "labels.txt",
+        ),
+        (["{source}/sub", "--model", "wine", "--version", "1"], 65, "--format"),
+    ],
+)
+def test_wrong_commands(source, arguments, code, says):
+    done = chips("publish", *[argument.replace("{source}", str(source)) for argument in arguments])
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

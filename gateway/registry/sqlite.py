@@ -199,7 +199,10 @@ class _transaction:  # noqa: N801  (reads as a keyword: `with _transaction(db):`
         self._db.execute(f"BEGIN {self._mode}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:  # a full disk has ended it already
+            self._db.execute("ROLLBACK")
 
 
 def _load(db: sqlite3.Connection) -> Listing:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -86,7 +85,7 @@ def test_a_version_is_published_once_and_never_changes(store, source):
 
 
 def test_of_many_publishers_one_wins(store, source, tmp_path):
-    outcomes = []
+    outcomes: list[object] = []
 
     def one(number: int) -> None:
         mine = tmp_path / f"mine{number}"
@@ -238,7 +237,7 @@ def test_the_command(source, tmp_path, gcs):
     assert "published 100 %" in done.stderr
     again = json.loads(chips(*arguments, "--runtime", "R=4.2.2", "--json").stdout)
     assert again["published"] is False
-    assert again["digest"] == re.search(r"sha256:\w+", done.stdout)[0]
+    assert again["digest"] in done.stdout
     (source / "model.joblib").write_bytes(b"other")
     other = chips(*arguments)
     assert other.returncode == 73

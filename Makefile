@@ -1,0 +1,44 @@
+# The first target prints the list. `check` never changes a file; `format` does.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(if $(shell command -v python$(version) 2>/dev/null),python$(version))) python3)
+SOURCES := gateway tests examples backends/python
+
+help:  ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.ready  ## train, publish, serve and score a real model; ONCE=1 ends after the score
+	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
+
+test: $(VENV)/.ready  ## run all tests; what is skipped is listed with its reason
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.ready  ## lint, types, imports, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy gateway tests examples
+	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
+	$(BIN)/lint-imports
+	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
+
+format: $(VENV)/.ready  ## format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.ready  ## write the reference pages that are made from the code
+	$(BIN)/python -m tests.house.reference
+
+clean:  ## remove everything that make made
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready: pyproject.toml backends/python/pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: no Python found. Install Python 3.11 or newer (Debian: apt install python3-venv), or run make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed. Run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'backends/python[onnx]' skl2onnx
+	@touch $@

@@ -1,0 +1,217 @@
+"""For authors of plug-ins: the suite that every registry passes.
+
+Subclass `RegistryContract` in a pytest module and give it a fixture `open_client`, a function that opens another client
+of the same, initially empty store each time it is called:
+
+    class TestMyRegistry(RegistryContract):
+        @pytest.fixture
+        def open_client(self):
+            store = make_an_empty_store()
+            return lambda: MyRegistry(store)
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Conflict, Delete, Listing, Put, Registry
+
+OpenClient = Callable[[], Registry]
+_PATIENCE_S = 10.0
+
+
+def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
+    return Put(kind=kind, name=name, body=body, expected=expected)
+
+
+class RegistryContract:
+    """What may be assumed of any registry. Asynchronous tests need pytest-asyncio in its automatic mode."""
+
+    @pytest.fixture
+    async def registry(self, open_client: OpenClient) -> AsyncIterator[Registry]:
+        registry = open_client()
+        yield registry
+        await registry.close()
+
+    @pytest.fixture
+    async def other(self, open_client: OpenClient) -> AsyncIterator[Registry]:
+        """Another client of the same store."""
+        registry = open_client()
+        yield registry
+        await registry.close()
+
+    async def test_an_empty_registry(self, registry: Registry) -> None:
+        listing = await registry.load()
+        assert listing.documents == ()
+        assert listing.registry_id
+        assert await registry.read(MODELS, "wine") is None
+        assert await registry.list(MODELS) == ()
+        assert await registry.history() == ()
+
+    async def test_what_is_written_is_read(self, registry: Registry, other: Registry) -> None:
+        body: dict[str, Any] = {
+            "text": "Ünïcödé \u0000\u2028",
+            "number": 2**53 + 1,
+            "real": 0.1,
+            "list": [1, [None, True]],
+            "future": {},
+        }
+        generation = await registry.write(Put(kind=MODELS, name="wine", body=body, expected=0), author="ana")
+        for client in (registry, other):
+            document = await client.read(MODELS, "wine")
+            assert document is not None
+            assert (document.kind, document.name, document.revision, document.body) == (
+                MODELS,
+                "wine",
+                1,
+                body,
+            )
+            listing = await client.load()
+            assert listing.generation == generation
+            assert listing.documents == (document,)
+        assert (await registry.load()).registry_id == (await other.load()).registry_id
+
+    async def test_what_is_read_cannot_be_changed_by_the_reader(self, registry: Registry) -> None:
+        await registry.write(put("wine", list=[1]), author="ana")
+        document = await registry.read(MODELS, "wine")
+        assert document is not None
+        document.body["list"].append(2)
+        again = await registry.read(MODELS, "wine")
+        assert again is not None
+        assert again.body == {"list": [1]}
+
+    async def test_only_mirrored_kinds_are_listed_whole(self, registry: Registry) -> None:
+        await registry.write(put("wine"), put("k1", kind=KEYS), put("k0", kind=REVOCATIONS), author="ana")
+        kinds = {document.kind for document in (await registry.load()).documents}
+        assert kinds == {MODELS, REVOCATIONS}
+        assert [document.name for document in await registry.list(KEYS)] == ["k1"]
+
+    async def test_a_stale_write_changes_nothing(self, registry: Registry) -> None:
+        await registry.write(put("wine", n=1), author="ana")
+        await registry.write(put("wine", 1, n=2), author="bea")
+        before = await registry.load()
+        for change in (
+            put("wine", n=3),
+            put("wine", 1, n=3),
+            put("wine", 9, n=3),
+            Delete(kind=MODELS, name="wine", expected=1),
+        ):
+            with pytest.raises(Conflict) as caught:
+                await registry.write(change, author="cy")
+            assert (caught.value.name, caught.value.actual) == ("wine", 2)
+        with pytest.raises(Conflict):
+            await registry.write(put("beer", 1), author="cy")
+        assert await registry.load() == before
+
+    async def test_a_batch_is_whole_or_not_at_all(self, registry: Registry) -> None:
+        await registry.write(put("wine", n=1), author="ana")
+        before = await registry.load()
+        with pytest.raises(Conflict):
+            await registry.write(put("beer"), put("wine", 7), put("tea"), author="ana")
+        assert await registry.load() == before
+        assert len(await registry.history()) == 1
+        generation = await registry.write(put("beer"), put("wine", 1, n=2), author="ana")
+        assert generation == before.generation + 1
+
+    async def test_a_revision_outlives_deletion(self, registry: Registry) -> None:
+        await registry.write(put("wine"), author="ana")
+        await registry.write(Delete(kind=MODELS, name="wine", expected=1), author="ana")
+        assert await registry.read(MODELS, "wine") is None
+        assert (await registry.load()).documents == ()
+        with pytest.raises(Conflict):
+            await registry.write(Delete(kind=MODELS, name="wine", expected=2), author="ana")
+        await registry.write(put("wine"), author="ana")
+        document = await registry.read(MODELS, "wine")
+        assert document is not None
+        assert document.revision == 3
+
+    async def test_the_history_tells_who_what_when_and_why(self, registry: Registry) -> None:
+        await registry.write(put("wine", n=1), put("beer"), author="ana", reason="first")
+        await registry.write(put("wine", 1, n=2), author="bea", reason="better")
+        await registry.write(Delete(kind=MODELS, name="wine", expected=2), author="cy")
+        changes = await registry.history(kind=MODELS, name="wine")
+        assert [(c.action, c.author, c.reason, c.revision, c.before, c.after) for c in changes] == [
+            ("delete", "cy", "", 3, {"n": 2}, None),
+            ("update", "bea", "better", 2, {"n": 1}, {"n": 2}),
+            ("create", "ana", "first", 1, None, {"n": 1}),
+        ]
+        generations = [change.generation for change in changes]
+        assert generations == sorted(generations, reverse=True)
+        assert all(change.at.endswith("Z") for change in changes)
+        assert len(await registry.history(limit=2)) == 2
+        assert {change.name for change in await registry.history()} == {"wine", "beer"}
+
+    async def test_of_twenty_writers_one_wins_each_revision(self, open_client: OpenClient) -> None:
+        clients = [open_client() for _ in range(4)]
+        wins: list[int] = []
+
+        async def writer(number: int) -> None:
+            client = clients[number % len(clients)]
+            while True:
+                document = await client.read(MODELS, "counter")
+                revision = document.revision if document is not None else 0
+                body: dict[str, Any] = {"n": (document.body["n"] if document is not None else 0) + 1}
+                try:
+                    await client.write(
+                        Put(kind=MODELS, name="counter", body=body, expected=revision), author=str(number)
+                    )
+                except Conflict:
+                    continue
+                wins.append(revision + 1)
+                return
+
+        await asyncio.gather(*(writer(number) for number in range(20)))
+        assert sorted(wins) == list(range(1, 21))
+        document = await clients[0].read(MODELS, "counter")
+        assert document is not None
+        assert (document.revision, document.body) == (20, {"n": 20})
+        history = await clients[1].history(name="counter")
+        assert sorted(change.revision for change in history) == list(range(1, 21))
+        for client in clients:
+            await client.close()
+
+    async def test_a_watch_sees_what_another_client_writes(self, registry: Registry, other: Registry) -> None:
+        watch = registry.watch()
+        first = await self._next_listing(watch)
+        assert first.documents == ()
+        generation = await other.write(put("wine"), author="ana")
+        seen = await self._next_listing(watch)
+        assert seen.generation == generation
+        assert [document.name for document in seen.documents] == ["wine"]
+        await registry.write(put("beer"), author="ana")
+        assert len((await self._next_listing(watch)).documents) == 2
+        await other.write(put("k", kind=REVOCATIONS), author="ana")
+        assert len((await self._next_listing(watch)).documents) == 3
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    async def test_a_watch_never_goes_back(self, registry: Registry, other: Registry) -> None:
+        watch = registry.watch()
+        last = (await self._next_listing(watch)).generation
+
+        async def write_many() -> None:
+            for number in range(30):
+                await other.write(put(f"m{number}"), author="ana")
+
+        writing = asyncio.create_task(write_many())
+        while last < 30:
+            generation = (await self._next_listing(watch)).generation
+            assert generation >= last
+            last = generation
+        await writing
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    async def test_closing_twice_does_no_harm(self, open_client: OpenClient) -> None:
+        registry = open_client()
+        await registry.load()
+        await registry.close()
+        await registry.close()
+
+    @staticmethod
+    async def _next_listing(watch: AsyncIterator[Listing | None]) -> Listing:
+        async with asyncio.timeout(_PATIENCE_S):
+            async for listing in watch:
+                if listing is not None:
+                    return listing
+        raise AssertionError("the watch ended")

@@ -1,0 +1,24 @@
+"""Every registry passes the same suite."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.registry.base import Registry
+from gateway.registry.memory import MemoryRegistry, Store
+from gateway.registry.schemes import open_registry
+from gateway.testing import RegistryContract
+
+
+class TestMemory(RegistryContract):
+    @pytest.fixture
+    def open_client(self) -> Callable[[], Registry]:
+        store = Store()
+        return lambda: MemoryRegistry(store)
+
+
+class TestSqlite(RegistryContract):
+    @pytest.fixture
+    def open_client(self, tmp_path: Path) -> Callable[[], Registry]:
+        return lambda: open_registry(f"sqlite://{tmp_path}/new/folder/registry.db")

@@ -1,0 +1,184 @@
+"""SQLite where things go wrong: other processes, kill -9, locks, full and foreign files."""
+
+import asyncio
+import operator
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.registry.base import MODELS, Put, RegistryError, Unavailable
+from gateway.registry.mirror import Mirror
+from gateway.registry.sqlite import SqliteRegistry
+
+KILLS = int(os.environ.get("CHIPS_TEST_KILLS", "25"))
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from gateway.registry.base import MODELS, Put
+from gateway.registry.sqlite import SqliteRegistry
+
+async def main():
+    registry = SqliteRegistry(Path(sys.argv[1]))
+    while True:
+        a = await registry.read(MODELS, "a")
+        b = await registry.read(MODELS, "b")
+        n = a.body["n"] + 1 if a else 1
+        await registry.write(
+            Put(kind=MODELS, name="a", body={"n": n}, expected=a.revision if a else 0),
+            Put(kind=MODELS, name="b", body={"n": n}, expected=b.revision if b else 0),
+            author="writer",
+        )
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_kill_9_in_mid_write_loses_and_tears_nothing(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        acknowledged = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().split()
+        process.wait()
+        process.stdout.close()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        registry = SqliteRegistry(path)
+        a, b = await registry.list(MODELS)
+        assert a.body == b.body, "a batch was torn"
+        assert acknowledged <= a.body["n"] <= acknowledged + 1, "an acknowledged write was lost"
+        assert (await registry.load()).generation == a.body["n"] == a.revision
+        assert len(await registry.history(limit=10**6)) == 2 * a.body["n"]
+        await registry.close()
+
+
+async def test_a_change_by_another_process_reaches_a_running_mirror(tmp_path: Path, record_property):
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    mirror = Mirror(registry)
+    await mirror.start()
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    await asyncio.to_thread(process.stdout.readline)
+    written = time.monotonic()
+    process.kill()
+    process.communicate()
+    assert await mirror.wait_for(1, timeout_s=5)
+    record_property("seen_after_s", time.monotonic() - written)
+    await mirror.stop()
+    await registry.close()
+
+
+async def test_a_statement_that_waits_does_not_hold_up_the_loop(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    await registry.load()
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    writing = asyncio.create_task(registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x"))
+    turns = 0
+    while turns < 1000:
+        await asyncio.sleep(0)
+        turns += 1
+    assert not writing.done()
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert await writing == 1
+    await registry.close()
+
+
+async def test_a_lock_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.registry.sqlite._BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    await registry.load()
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Unavailable, match="locked by another process"):
+        await registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x")
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert await registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x") == 1
+    await registry.close()
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"this is not a database, " * 100)
+    registry = SqliteRegistry(path)
+    with pytest.raises(RegistryError, match="is not a CHIPS registry"):
+        await registry.load()
+    assert path.read_bytes().startswith(b"this is not")
+    await registry.close()
+
+
+async def test_a_registry_of_a_newer_release(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    registry = SqliteRegistry(path)
+    with pytest.raises(RegistryError, match="another release of CHIPS"):
+        await registry.load()
+    await registry.close()
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    registry = SqliteRegistry(tmp_path / "file" / "registry.db")
+    with pytest.raises(RegistryError):
+        await registry.load()
+    await registry.close()
+
+
+async def test_a_disk_that_is_full(tmp_path: Path):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    await registry.write(Put(kind=MODELS, name="a", body={"n": 1}, expected=0), author="x")
+    pages = await registry._run(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    await registry._run(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    with pytest.raises(Unavailable, match="nothing was written"):
+        await registry.write(Put(kind=MODELS, name="b", body={"n": "x" * 100_000}, expected=0), author="x")
+    listing = await registry.load()
+    assert [document.name for document in listing.documents] == ["a"]
+    await registry.close()
+
+
+async def test_the_file_is_for_its_owner_only(tmp_path: Path):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    await registry.load()
+    assert (tmp_path / "registry.db").stat().st_mode & 0o077 == 0
+    await registry.close()
+
+
+async def test_the_history_cannot_be_rewritten(tmp_path: Path):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    await registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x")
+    for statement in ("DELETE FROM history", "UPDATE history SET author = 'somebody else'"):
+        with pytest.raises(RegistryError, match="append-only"):
+            await registry._run(operator.methodcaller("execute", statement))
+    assert len(await registry.history()) == 1
+    await registry.close()
+
+
+async def test_a_replaced_file_is_noticed(tmp_path: Path):
+    one, two = SqliteRegistry(tmp_path / "one.db"), SqliteRegistry(tmp_path / "two.db")
+    await one.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x")
+    await two.write(Put(kind=MODELS, name="b", body={}, expected=0), author="x")
+    await two._run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+    await two.close()
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"one.db{suffix}").unlink(missing_ok=True)
+    (tmp_path / "two.db").replace(tmp_path / "one.db")
+    assert [document.name for document in (await one.load()).documents] == ["b"]
+    await one.close()

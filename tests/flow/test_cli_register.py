@@ -1,0 +1,476 @@
+"""`chips register` against backends on real sockets, a registry in a file and a running gateway."""
+
+import asyncio
+import json
+import shlex
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.registry.base import Unavailable
+from tests.flow.beside import JSON, Beside, Contract
+from tests.flow.scripted import Message, Peer
+from tests.unit.cli.shell import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    beside = Beside()
+    yield beside
+    beside.close()
+
+
+def nothing_written(shell: Shell) -> bool:
+    return bool(shell.ok("models", "--json").json() == [])
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+# -- it goes well
+
+
+def test_what_the_backend_says_is_what_is_registered(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract("wine", "3"))
+    ended = shell.ok("register", "wine", backend.url + "/", "--json")
+    told = ended.json()
+    assert (told["written"], told["live"], told["version"], told["traffic"]) == (True, False, "3", {"3": 100})
+    model = shell.model()
+    assert model["backends"] == [
+        {
+            "version": "3",
+            "url": backend.url,
+            "platform": "sklearn_joblib",
+            "concurrency": 2,
+            "inputs": [{"name": "alcohol", "datatype": "FP64", "shape": [-1]}],
+            "outputs": [{"name": "prediction", "datatype": "INT64", "shape": [-1]}],
+        }
+    ]
+    assert [seen.target for seen in backend.seen] == [
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/wine",
+    ]
+    assert all(seen.method == "GET" for seen in backend.seen)
+
+
+def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    shell.ok("register", "wine", backend.url)
+    ended = shell.ok("register", "wine", backend.url)
+    assert "unchanged" in ended.out
+    assert shell.model()["revision"] == 1
+    again = shell.ok("register", "wine", backend.url, "--json").json()
+    assert (again["written"], again["changes"]) == (False, [])
+
+
+def test_a_person_sees_what_will_change(shell: Shell, beside: Beside):
+    first, second = beside.backend(Contract()), beside.backend(Contract("wine", "2"))
+    assert "new model" in shell.ok("register", "wine", first.url).out
+    out = shell.ok("register", "wine", second.url, "--traffic", "10", "--owner", "ana").out
+    assert "traffic.1: 100 → 90" in out
+    assert "traffic.2: 10" in out
+    assert "owner: ana" in out
+    assert second.url in out
+    assert first.url not in out, "version 1 did not change"
+
+
+def test_a_dry_run_shows_the_same_and_writes_nothing(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    dry = shell.ok("register", "wine", backend.url, "--dry-run", "--json").json()
+    assert nothing_written(shell)
+    wet = shell.ok("register", "wine", backend.url, "--json").json()
+    assert dry["changes"] == wet["changes"] != []
+    assert dry["written"] is False
+
+
+@pytest.mark.xfail(strict=True, reason="a backend that names no artifact erases the one that was given")
+def test_options_win_over_what_the_backend_says_and_stay(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    shell.ok(
+        *("register", "wine", backend.url, "--concurrency", "8", "--artifact", "gs://b/wine/1"),
+        *("--path", "/score", "--timeout", "5", "--access", "public", "--owner", "ana"),
+    )
+    shell.ok("register", "wine", backend.url, "--description", "grades wine")
+    model = shell.model()
+    assert (model["owner"], model["description"]) == ("ana", "grades wine")
+    assert model["policy"] == {"access": "public", "timeout_s": 5.0}
+    assert model["backends"][0]["artifact"] == "gs://b/wine/1"
+    assert model["backends"][0]["predict_path"] == "/score"
+
+
+def test_reason_and_author_stand_in_the_history(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    shell.ok("register", "wine", backend.url, "--reason", "canary", "--by", "bob")
+    changed = shell.model()["changed"]
+    assert (changed["by"], changed["reason"]) == ("bob", "canary")
+
+
+def test_without_a_probe_nobody_is_asked(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "9")
+    assert backend.seen == []
+    assert shell.model()["traffic"] == {"9": 100}
+
+
+def test_a_backend_under_a_base_path(shell: Shell, beside: Beside):
+    contract = Contract()
+
+    async def below(request: Message, peer: Peer) -> None:
+        assert request.target.startswith("/api/v9/")
+        request.first = request.first.replace("/api/v9/", "/", 1)
+        await contract(request, peer)
+
+    backend = beside.backend(below)
+    shell.ok("register", "wine", backend.url + "/api/v9")
+    assert shell.model()["backends"][0]["url"] == backend.url + "/api/v9"
+
+
+# -- a backend that is starting
+
+
+def test_a_backend_that_is_loading_is_waited_for(shell: Shell, beside: Beside):
+    contract = Contract()
+    contract.not_ready = 2
+    backend = beside.backend(contract)
+    ended = shell.ok("register", "wine", backend.url, "--wait", "30", "--json")
+    assert "not ready yet" in ended.err
+    assert ended.err.count("not ready yet") == 1, "told once"
+    assert ended.json()["written"] is True
+
+
+def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: Beside):
+    port = free_port()
+    from gateway.cli import probe
+    from gateway.cli.screen import Failure
+    from tests.flow.scripted import ScriptedBackend
+
+    backend = ScriptedBackend(Contract())
+    refused = asyncio.Event()
+
+    async def later() -> None:
+        await refused.wait()
+        await backend.start(port)
+
+    starting = asyncio.run_coroutine_threadsafe(later(), beside.loop)
+    real_get = probe._get
+
+    async def get(*arguments):
+        try:
+            return await real_get(*arguments)
+        except Failure:
+            beside.loop.call_soon_threadsafe(refused.set)
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_get", get)
+        shell.ok("register", "wine", f"http://127.0.0.1:{port}", "--wait", "30")
+    starting.result(5)
+    beside.await_(backend.stop())
+
+
+@pytest.mark.xfail(strict=True, reason="503 from live is taken for a broken contract, not for a start")
+def test_a_front_end_that_says_503_while_the_backend_starts_is_waited_for(shell: Shell, beside: Beside):
+    """A load balancer answers for a container that is not there yet."""
+    contract = Contract()
+    seen = []
+
+    async def script(request: Message, peer: Peer) -> None:
+        seen.append(request.target)
+        if len(seen) < 3:
+            await peer.answer(503, b"<html>no healthy upstream</html>", [("Content-Type", "text/html")])
+        else:
+            await contract(request, peer)
+
+    backend = beside.backend(script)
+    shell.ok("register", "wine", backend.url, "--wait", "30")
+
+
+def test_a_backend_that_never_gets_ready_ends_with_69(shell: Shell, beside: Beside):
+    contract = Contract()
+    contract.not_ready = 10**9
+    backend = beside.backend(contract)
+    ended = shell("register", "wine", backend.url, "--wait", "0")
+    assert ended.code == 69
+    assert "not ready yet" in ended.err
+    assert "--wait" in ended.err
+    assert nothing_written(shell)
+
+
+# -- a backend that is none
+
+
+def test_an_address_where_nobody_listens_ends_with_69(shell: Shell):
+    ended = shell("register", "wine", f"http://127.0.0.1:{free_port()}", "--wait", "0")
+    assert ended.code == 69
+    assert "cannot be reached" in ended.err
+    assert nothing_written(shell)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "nobody.invalid",
+        pytest.param("a..b", marks=pytest.mark.xfail(strict=True, reason="UnicodeError of the idna codec")),
+        "-",
+    ],
+)
+def test_a_host_that_does_not_exist_ends_well(shell: Shell, host: str):
+    ended = shell("register", "wine", f"http://{host}", "--wait", "0")
+    assert ended.code in {65, 69}, ended
+    assert nothing_written(shell)
+
+
+def test_a_backend_that_does_not_answer_in_time_ends_with_69(
+    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch
+):
+    from gateway.cli import probe
+
+    async def silent(request: Message, peer: Peer) -> None:
+        await peer.reader.read()
+
+    monkeypatch.setattr(probe, "_TIMEOUT_S", 0.2)
+    ended = shell("register", "wine", beside.backend(silent).url, "--wait", "0")
+    assert ended.code == 69
+    assert "no answer within 0.2 seconds" in ended.err
+
+
+def test_a_backend_of_another_model_ends_with_76(shell: Shell, beside: Beside):
+    ended = shell("register", "wine", beside.backend(Contract("iris")).url)
+    assert ended.code == 76
+    assert 'serves no model "wine"' in ended.err
+    assert nothing_written(shell)
+
+
+def test_a_backend_that_calls_itself_something_else_ends_with_76(shell: Shell, beside: Beside):
+    contract = Contract()
+    contract.routes["/v2/models/wine"] = (200, json.dumps({"name": "iris", "versions": ["1"]}).encode(), JSON)
+    backend = beside.backend(contract)
+    ended = shell("register", "wine", backend.url)
+    assert ended.code == 76
+    assert 'serves "iris", not "wine"' in ended.err
+    assert f"chips register iris {backend.url}" in ended.err
+    assert nothing_written(shell)
+
+
+def test_another_version_than_was_said_ends_with_76(shell: Shell, beside: Beside):
+    ended = shell("register", "wine", beside.backend(Contract("wine", "3")).url, "--version", "4")
+    assert ended.code == 76
+    assert "serves version 3, not 4" in ended.err
+    assert nothing_written(shell)
+
+
+@pytest.mark.parametrize("versions", [[], ["1", "2"]])
+def test_a_backend_that_does_not_say_which_version_must_be_told(
+    shell: Shell, beside: Beside, versions: list[str]
+):
+    backend = beside.backend(Contract(versions=versions))
+    ended = shell("register", "wine", backend.url)
+    assert ended.code == 64
+    assert "--version" in ended.err
+    shell.ok("register", "wine", backend.url, "--version", "2")
+
+
+def test_a_version_that_cannot_be_one_ends_well(shell: Shell, beside: Beside):
+    ended = shell("register", "wine", beside.backend(Contract("wine", "not a version")).url)
+    assert ended.code in {65, 76}
+    assert "cannot be a version" in ended.err
+    assert nothing_written(shell)
+
+
+HTML = [("Content-Type", "text/html")]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "says"),
+    [
+        ("/v2/health/live", (404, b"<html>nothing here</html>", HTML), "404"),
+        ("/v2/health/live", (301, b"", [("Location", "/elsewhere")]), "301"),
+        ("/v2/health/live", (401, b"", [("WWW-Authenticate", "Bearer")]), "401"),
+        ("/v2/health/live", (403, b"<html>your client does not have permission</html>", HTML), "403"),
+        ("/v2/health/ready", (404, b"", []), "404"),
+        ("/v2/health/ready", (500, b"", []), "500"),
+        ("/v2/models/wine", (302, b"", [("Location", "/login")]), "302"),
+        ("/v2/models/wine", (401, b"", [("WWW-Authenticate", "Bearer")]), "401"),
+        ("/v2/models/wine", (200, b"<html>welcome</html>", HTML), "contract"),
+        ("/v2/models/wine", (200, b'{"name": "wine", "versions": ["1"', JSON), "contract"),
+        ("/v2/models/wine", (200, b'{"versions": ["1"]}', JSON), "name"),
+        ("/v2/models/wine", (200, b'{"name": "wine", "versions": "1"}', JSON), "versions"),
+        ("/v2/models/wine", (200, b'["wine"]', JSON), "contract"),
+        pytest.param(
+            "/v2/models/wine",
+            (200, b'{"name": "w\xff"}', JSON),
+            "contract",
+            marks=pytest.mark.xfail(strict=True, reason="UnicodeDecodeError is no MsgspecError"),
+        ),
+        ("/v2/models/wine", (200, b"", JSON), "contract"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_answers_but_is_no_backend_ends_with_76(
+    shell: Shell, beside: Beside, path: str, answer: tuple[int, bytes, list[tuple[str, str]]], says: str
+):
+    contract = Contract()
+    contract.routes[path] = answer
+    backend = beside.backend(contract)
+    ended = shell("register", "wine", backend.url, "--wait", "0")
+    assert ended.code == 76, ended
+    assert says in ended.err
+    assert "hint: " in ended.err
+    assert not {"/elsewhere", "/login"} & {seen.target for seen in backend.seen}, "a redirect was followed"
+    assert nothing_written(shell)
+
+
+@pytest.mark.xfail(strict=True, reason="a malformed answer is told as unreachable, 69")
+def test_a_program_that_does_not_speak_http_ends_with_76(shell: Shell, beside: Beside):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        peer.close()
+
+    ended = shell("register", "wine", beside.backend(script).url, "--wait", "0")
+    assert ended.code == 76, ended
+    assert nothing_written(shell)
+
+
+def test_a_backend_that_hangs_up_ends_with_69(shell: Shell, beside: Beside):
+    async def script(request: Message, peer: Peer) -> None:
+        peer.abort()
+
+    assert shell("register", "wine", beside.backend(script).url, "--wait", "0").code == 69
+
+
+# -- live
+
+
+def test_a_running_gateway_serves_it_when_the_command_ends(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    gateway = beside.gateway(shell.registry)
+    address = f"http://127.0.0.1:{gateway.port}"
+    told = shell.ok("register", "wine", backend.url, "--gateway", address + "/", "--json").json()
+    assert (told["live"], told["address"]) == (True, f"{address}/wine")
+    snapshot = gateway.mirror.snapshot
+    assert snapshot is not None
+    assert "wine" in snapshot.entries
+
+
+def test_the_line_to_try_can_be_pasted(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    gateway = beside.gateway(shell.registry)
+    out = shell.ok(
+        *("register", "wine", backend.url, "--access", "public"),
+        *("--gateway", f"http://127.0.0.1:{gateway.port}"),
+    ).out
+    (line,) = [line for line in out.splitlines() if "curl " in line]
+    words = shlex.split(line[line.index("curl ") :])
+    assert words[1] == f"http://127.0.0.1:{gateway.port}/wine"
+    assert json.loads(words[-1]) == {"instances": [{"alcohol": 0}]}
+
+
+@pytest.mark.xfail(strict=True, reason="where nothing is written, no gateway is asked")
+def test_a_model_that_is_unchanged_is_still_live(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+    shell.ok("register", "wine", backend.url, "--gateway", address)
+    told = shell.ok("register", "wine", backend.url, "--gateway", address, "--json").json()
+    assert (told["written"], told["live"]) == (False, True)
+
+
+@pytest.mark.xfail(strict=True, reason="a disabled model is called live")
+def test_a_disabled_model_is_not_called_live(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+    shell.ok("register", "wine", backend.url, "--gateway", address)
+    shell.ok("disable", "wine")
+    ended = shell.ok("register", "wine", backend.url, "--gateway", address, "--owner", "ana")
+    assert "chips enable wine" in ended.out
+
+
+def test_without_a_gateway_it_says_so_and_ends_with_0(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    ended = shell.ok("register", "wine", backend.url, "--gateway", f"http://127.0.0.1:{free_port()}")
+    assert "no gateway answers" in ended.out
+    assert "chips serve" in ended.out
+
+
+def test_a_gateway_of_another_registry_is_not_mistaken(shell: Shell, beside: Beside, tmp_path: Path):
+    backend = beside.backend(Contract())
+    gateway = beside.gateway(f"sqlite://{tmp_path}/other.db")
+    address = f"http://127.0.0.1:{gateway.port}"
+    told = shell.ok("register", "wine", backend.url, "--gateway", address, "--json").json()
+    assert (told["written"], told["live"]) == (True, False)
+    ended = shell.ok("register", "wine", backend.url, "--gateway", address, "--owner", "ana")
+    assert "another registry" in ended.out
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"<html>", b"[]", b'"ready"', b'{"registry": {"id": 7}}', b"\xff"),
+        pytest.param(
+            b'{"registry": "x"}',
+            marks=pytest.mark.xfail(strict=True, reason="AttributeError after the registration was written"),
+        ),
+    ],
+)
+def test_whatever_answers_where_a_gateway_should_be_the_command_ends_with_0(
+    shell: Shell, beside: Beside, body: bytes
+):
+    backend = beside.backend(Contract())
+
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(200, body, JSON)
+
+    told = shell.ok("register", "wine", backend.url, "--gateway", beside.backend(script).url, "--json").json()
+    assert (told["written"], told["live"]) == (True, False)
+
+
+# -- somebody else
+
+
+def test_a_lost_race_ends_with_75_and_writes_nothing(
+    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch
+):
+    backend = beside.backend(Contract())
+    from gateway.registry.sqlite import SqliteRegistry
+
+    real_read = SqliteRegistry.read
+
+    async def read(self: SqliteRegistry, kind: str, name: str):
+        document = await real_read(self, kind, name)
+        monkeypatch.setattr(SqliteRegistry, "read", real_read)
+        from gateway.registry.base import Put
+
+        body = {"name": "wine", "owner": "bob"}
+        await self.write(Put(kind="models", name="wine", body=body, expected=0), author="bob")
+        return document
+
+    monkeypatch.setattr(SqliteRegistry, "read", read)
+    ended = shell("register", "wine", backend.url)
+    assert ended.code == 75
+    assert "somebody changed it meanwhile" in ended.err
+    model = shell.model()
+    assert (model["owner"], model["revision"]) == ("bob", 1)
+
+
+def test_a_registry_that_is_away_ends_with_69(shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch):
+    backend = beside.backend(Contract())
+    from gateway.registry.sqlite import SqliteRegistry
+
+    async def read(self: SqliteRegistry, kind: str, name: str):
+        raise Unavailable("the registry is away")
+
+    monkeypatch.setattr(SqliteRegistry, "read", read)
+    ended = shell("register", "wine", backend.url)
+    assert ended.code == 69
+    assert "the registry is away" in ended.err

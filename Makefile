@@ -4,7 +4,8 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(if $(shell command -v python$(version) 2>/dev/null),python$(version))) python3)
+# The newest that truly runs: a version manager's shim may stand on the PATH and start nothing.
+PYTHON ?= $(or $(shell for name in python3.13 python3.12 python3.11 python3; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done),python3)
 SOURCES := gateway tests examples backends/python
 
 help:  ## print this list

@@ -55,12 +55,15 @@ class Reply(Protocol):
 
 
 class Attempt:
-    """One try at one backend. Times are on the exchange's clock, in seconds."""
+    """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
-    __slots__ = ("answered", "began", "ended", "failure", "status")
+    __slots__ = ("answered", "began", "connected", "ended", "failure", "reused", "sent", "status")
 
     def __init__(self, began: float) -> None:
         self.began = began
+        self.connected: float | None = None  # a connection was there: from the pool, or opened
+        self.reused = False  # it came from the pool
+        self.sent: float | None = None  # the last byte of the request was handed to the system
         self.answered: float | None = None  # the head of the answer was there
         self.ended: float | None = None
         self.status: int | None = None

@@ -18,10 +18,6 @@ from tests.flow.beside import Beside, Contract
 from tests.flow.scripted import Message, Peer
 from tests.unit.cli.shell import Ended, Shell
 
-other_click = pytest.mark.xfail(
-    strict=True, reason="gateway.cli imports click, which typer 0.29 no longer brings and nothing declares"
-)
-
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
@@ -35,7 +31,6 @@ def beside() -> Iterator[Beside]:
     beside.close()
 
 
-@other_click
 def test_every_json_answer_is_one_document_on_standard_output(shell: Shell, beside: Beside):
     backend = beside.backend(Contract())
     for arguments, code in (
@@ -77,7 +72,6 @@ def test_python_m_gateway_register_is_chips_register(shell: Shell, beside: Besid
     assert json.loads(process.stdout)["written"] is True
 
 
-@other_click
 def test_the_command_needs_no_library_that_it_does_not_declare(shell: Shell):
     """typer has a copy of click of its own: click itself is only there where something else brought it."""
     script = "import sys; sys.modules['click'] = None; from gateway.cli import main; main(['version'])"

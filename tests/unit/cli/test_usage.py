@@ -8,12 +8,8 @@ from gateway import __version__
 from tests.unit.cli.shell import Shell
 
 # Strict: the repair makes these tests fail, and then this mark goes.
-other_click = pytest.mark.xfail(
-    strict=True, reason="gateway.cli catches the exceptions of click; typer 0.29 raises those of its own copy"
-)
 
 
-@other_click
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -53,7 +49,7 @@ def test_without_a_probe_the_version_must_be_given(shell: Shell):
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        pytest.param(("register", "wine", "http://b", "--traffic", "101"), 64, marks=other_click),
+        (("register", "wine", "http://b", "--traffic", "101"), 64),
         (("register", "Wine", "http://b"), 65),
         (("show", "wine"), 65),
         (("models", "--registry", "sqlite:///"), 78),

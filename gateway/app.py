@@ -25,6 +25,7 @@ from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
 from gateway.stages.route import Route
+from gateway.stages.sample import Sample
 from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.record import Record
 from gateway.upstream.plain import PlainUpstream
@@ -49,7 +50,7 @@ class Gateway:
             connect_timeout_s=settings.upstream.connect_timeout_s,
             idle_s=settings.upstream.idle_s,
         )
-        limits, edge = settings.limits, settings.edge
+        limits, edge, trace = settings.limits, settings.edge, settings.trace
         self.limit = Limit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
@@ -63,6 +64,7 @@ class Gateway:
             route=Route(self.mirror),
             authenticate=Authenticate(chain),
             authorize=Authorize(body_limit_bytes=limits.body_bytes),
+            sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             limit=self.limit,
             forward=Forward(self._upstream, trusted_hops=edge.trusted_hops),
             record=Record(logs, json=wants_json(settings.log.format), project=settings.log.project),

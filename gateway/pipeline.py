@@ -19,6 +19,7 @@ from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
 from gateway.stages.route import Route
+from gateway.stages.sample import Sample
 from gateway.telemetry.record import Record
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Pipeline:
         "_limit",
         "_record",
         "_route",
+        "_sample",
     )
 
     def __init__(
@@ -46,6 +48,7 @@ class Pipeline:
         route: Route,
         authenticate: Authenticate,
         authorize: Authorize,
+        sample: Sample,
         limit: Limit,
         forward: Forward,
         record: Record,
@@ -56,6 +59,7 @@ class Pipeline:
         self._route = route
         self._authenticate = authenticate
         self._authorize = authorize
+        self._sample = sample
         self._limit = limit
         self._forward = forward
         self._record = record
@@ -90,12 +94,16 @@ class Pipeline:
             await self._control.answer(exchange)
             return
         await self._route(exchange)  # before authenticate: the model says which credentials it takes
+        exchange.routed = time.monotonic()
         await self._authenticate(exchange)
+        exchange.authenticated = time.monotonic()
         self._authorize(exchange)
         if self._control.is_description(exchange):
             await self._control.describe(exchange)
             return
+        self._sample(exchange)  # before limit: a wait in the queue is part of the trace
         with await self._limit(exchange):  # after authorize: the unwelcome use up no permit
+            exchange.permitted = time.monotonic()
             await self._forward(exchange)
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:

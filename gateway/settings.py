@@ -104,6 +104,21 @@ class Log(_Group, frozen=True):
     ] = ""
 
 
+class Trace(_Group, frozen=True):
+    ratio: Annotated[
+        float,
+        Meta(
+            ge=0, le=1, description="Share of requests whose trace is kept, where a model's policy sets none."
+        ),
+    ] = 0.01
+    trusted_networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks whose callers may have a trace kept by its flag. None: this machine only."
+        ),
+    ] = ()
+
+
 class Settings(_Group, frozen=True):
     registry: Annotated[
         str, Meta(description="URL of the registry: sqlite:///path/registry.db or memory://NAME.")
@@ -116,6 +131,7 @@ class Settings(_Group, frozen=True):
     limits: Limits = Limits()
     upstream: Upstream = Upstream()
     log: Log = Log()
+    trace: Trace = Trace()
 
 
 GROUPS: Mapping[str, type[_Group]] = {
@@ -124,6 +140,7 @@ GROUPS: Mapping[str, type[_Group]] = {
     "limits": Limits,
     "upstream": Upstream,
     "log": Log,
+    "trace": Trace,
 }
 
 # Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.
@@ -282,11 +299,12 @@ class _Loader:
         self._sources[name] = source
 
     def _check_networks(self) -> None:
-        for network in self._values.get("edge.networks", ()):
-            try:
-                parse_network(network)
-            except ValueError as error:
-                self._problems.append(f"edge.networks: {error} (from {self._sources['edge.networks']})")
+        for name in ("edge.networks", "trace.trusted_networks"):
+            for network in self._values.get(name, ()):
+                try:
+                    parse_network(network)
+                except ValueError as error:
+                    self._problems.append(f"{name}: {error} (from {self._sources[name]})")
 
     def _check_registry(self) -> None:
         try:

@@ -7,6 +7,8 @@ a type but no value here does not exist before its stage has run: to read it ear
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.core.trace import new_span_id
+
 if TYPE_CHECKING:
     from gateway.core.answer import Answer
     from gateway.core.errors import GatewayError
@@ -57,10 +59,11 @@ class Reply(Protocol):
 class Attempt:
     """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
-    __slots__ = ("answered", "began", "connected", "ended", "failure", "reused", "sent", "status")
+    __slots__ = ("answered", "began", "connected", "ended", "failure", "reused", "sent", "span_id", "status")
 
     def __init__(self, began: float) -> None:
         self.began = began
+        self.span_id = new_span_id()  # what the backend sees as its parent
         self.connected: float | None = None  # a connection was there: from the pool, or opened
         self.reused = False  # it came from the pool
         self.sent: float | None = None  # the last byte of the request was handed to the system
@@ -75,6 +78,7 @@ class Exchange:
         "address",
         "arrived",
         "attempts",
+        "authenticated",
         "backend",
         "backend_server_timing",
         "body",
@@ -88,15 +92,18 @@ class Exchange:
         "generation",
         "head",
         "headers",
+        "kept",
         "left",
         "method",
         "model",
         "peer",
+        "permitted",
         "principal",
         "queued_s",
         "raw_target",
         "reply",
         "request_id",
+        "routed",
         "routine",
         "scheme",
         "spent_authorization",
@@ -142,6 +149,8 @@ class Exchange:
         self.spent_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
         self.body_limit_bytes = 0
+        # sample
+        self.kept: str | None = None  # why its trace is kept, as far as that is known before the answer
         # limit
         self.queued_s = 0.0
         # forward
@@ -153,7 +162,10 @@ class Exchange:
         self.bytes_out = 0
         # control
         self.routine = False  # a probe that went well: nothing to tell
-        # the pipeline
+        # the pipeline: when a stage that may wait was done; 0.0 where it did not come to that
+        self.routed = 0.0
+        self.authenticated = 0.0
+        self.permitted = 0.0
         self.error: GatewayError | None = None
         self.cause: BaseException | None = None  # what lies behind `error`; for the log only
         self.left = False  # the caller went away before the answer was complete

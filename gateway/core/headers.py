@@ -24,8 +24,10 @@ REQUEST_ID: Final = 6
 REQUEST_TIMEOUT: Final = 7
 CONNECTION: Final = 8
 EXPECT: Final = 9
-_READ_COUNT: Final = 10
-_DROPPED: Final = 10
+TRACESTATE: Final = 10
+TRACE_ASKED: Final = 11
+_READ_COUNT: Final = 12
+_DROPPED: Final = 12
 
 _KIND: Final[dict[bytes, int]] = {
     b"host": HOST,
@@ -38,6 +40,8 @@ _KIND: Final[dict[bytes, int]] = {
     b"x-request-timeout": REQUEST_TIMEOUT,
     b"connection": CONNECTION,
     b"expect": EXPECT,
+    b"tracestate": TRACESTATE,
+    b"x-chips-trace": TRACE_ASKED,
     # hop-by-hop
     b"keep-alive": _DROPPED,
     b"proxy-authenticate": _DROPPED,
@@ -57,7 +61,7 @@ _KIND: Final[dict[bytes, int]] = {
     b"x-real-ip": _DROPPED,
     b"x-serverless-authorization": _DROPPED,
 }
-_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, CONNECTION, EXPECT})
+_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, CONNECTION, EXPECT, TRACESTATE})
 
 _learned: dict[bytes, bytes | int] = {}
 _LEARNED_LIMIT: Final = 1024

@@ -28,6 +28,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float = DEFAULT_TIMEOUT_S
     body_limit_bytes: int | None = None  # None: the gateway's own limit
     max_in_flight: int | None = None  # requests at the backend at once; None: the gateway's default
+    trace_ratio: float | None = None  # share of traces kept; None: the gateway's default
+    availability: float | None = None  # objective: share of requests that do not fail, such as 0.999
+    latency_s: float | None = None  # objective: 99 % are answered within this time
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,6 +106,12 @@ def check_model(model: Model) -> list[str]:
         problems.append("the body limit must be at least one byte")
     if policy.max_in_flight is not None and policy.max_in_flight < 1:
         problems.append("at least one request must be allowed in flight")
+    if policy.trace_ratio is not None and not 0 <= policy.trace_ratio <= 1:
+        problems.append("the share of traces kept must lie between 0 and 1")
+    if policy.availability is not None and not 0 < policy.availability < 1:
+        problems.append("the availability objective must lie between 0 and 1, such as 0.999")
+    if policy.latency_s is not None and not 0 < policy.latency_s <= MAX_TIMEOUT_S:
+        problems.append("the latency objective must be a number of seconds above 0")
     return problems
 
 

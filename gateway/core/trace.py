@@ -19,12 +19,12 @@ class TraceContext(NamedTuple):
 
     trace_id: str  # 32 lower-case hex digits
     parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
-    span_id: str  # our span, 16 hex digits: the parent of the backend's
-    sampled: bool
+    span_id: str  # our span for the request, 16 hex digits: the parent of each attempt's
+    sampled: bool  # the caller's wish; whether it is granted stands in the exchange
 
-    def traceparent(self) -> bytes:
-        """The header for the backend, with our span as the parent."""
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode("ascii")
+    def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
+        """The header for a backend, whose parent is the attempt with `span_id`."""
+        return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
 
 
 def new_span_id() -> str:

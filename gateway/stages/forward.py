@@ -31,7 +31,6 @@ class Forward:
             b"X-Forwarded-For: ", peer if forwarded_for is None else forwarded_for + b", " + peer, CRLF,
             b"X-Forwarded-Proto: ", exchange.scheme.encode("ascii"), CRLF,
             b"X-Request-Id: ", exchange.request_id.encode("ascii"), CRLF,
-            b"traceparent: ", exchange.trace.traceparent(), CRLF,
             b"X-Request-Timeout: ", str(max(left_ms, 1)).encode("ascii"), CRLF,
             b"X-Chips-Caller: ", principal.id.encode("ascii"), CRLF,
             b"Via: ", b"1.1 chips", CRLF,

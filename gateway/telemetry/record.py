@@ -39,7 +39,7 @@ class Record:
             "message": f"{exchange.method} {_path(exchange)} {status}",
             "logging.googleapis.com/trace": self._trace_prefix + trace.trace_id,
             "logging.googleapis.com/spanId": trace.span_id,
-            "logging.googleapis.com/trace_sampled": trace.sampled,
+            "logging.googleapis.com/trace_sampled": exchange.kept is not None,
             "httpRequest": {
                 "requestMethod": exchange.method,
                 "requestUrl": _path(exchange),

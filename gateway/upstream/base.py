@@ -2,11 +2,12 @@
 
 from typing import NamedTuple, Protocol
 
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import Attempt, Exchange
+from gateway.core.headers import CRLF, TRACESTATE
 
 
 class Outbound(NamedTuple):
-    """A request as the backend shall see it, but for Host and the framing of its body."""
+    """A request as the backend shall see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str
     url: str  # the backend's address, no trailing slash
@@ -25,3 +26,18 @@ class Upstream(Protocol):
         """
 
     async def stop(self) -> None: ...
+
+
+def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
+    """The trace context of one attempt, flat as in `Outbound.fields`.
+
+    Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
+    """
+    trace = exchange.trace
+    traceparent = trace.traceparent(attempt.span_id, sampled=exchange.kept is not None)
+    tracestate = exchange.head.read[TRACESTATE]
+    if (
+        tracestate is None or trace.parent_id is None
+    ):  # it belongs to the trace that the caller named, or to none
+        return (b"traceparent: ", traceparent, CRLF)
+    return (b"traceparent: ", traceparent, CRLF, b"tracestate: ", tracestate, CRLF)

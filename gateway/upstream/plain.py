@@ -22,7 +22,7 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import answer_fields
-from gateway.upstream.base import Outbound
+from gateway.upstream.base import Outbound, trace_fields
 
 _HELD_BODY_BYTES = 64 * 1024  # bodies up to here are sent in one piece
 
@@ -75,9 +75,10 @@ class PlainUpstream:
             attempt.ended = time.monotonic()
 
     async def _attempt(self, exchange: Exchange, outbound: Outbound, attempt: Attempt) -> None:
+        fields = (*outbound.fields, *trace_fields(exchange, attempt))
         headers = CIMultiDict(
             (name[:-2].decode("latin-1"), value.decode("latin-1"))
-            for name, value in zip(outbound.fields[::3], outbound.fields[1::3], strict=True)
+            for name, value in zip(fields[::3], fields[1::3], strict=True)
         )
         upload = _Upload(exchange)
         try:
@@ -157,7 +158,7 @@ def _length(response: aiohttp.ClientResponse) -> int | None:
 def _too_slow(exchange: Exchange) -> UpstreamError:
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived
-    if allowed_s < model.policy.timeout_s:
+    if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact
         return DeadlineExceeded(
             f"The backend did not answer within the {allowed_s * 1000:.0f} ms you allowed."
         )

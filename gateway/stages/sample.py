@@ -1,0 +1,29 @@
+"""Decide, before the request goes on, whether its trace is kept. What fails or is slow is kept anyway, afterwards."""
+
+import random
+from collections.abc import Sequence
+
+from gateway.core.exchange import Exchange
+from gateway.core.networks import Network, NetworkSet, parse_network
+
+_LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
+_draw = random.Random().random  # noqa: S311  (nothing to guess)
+
+
+class Sample:
+    """Keep a share `ratio` of all traces, and those of callers in `trusted` networks who set the sampled flag.
+
+    The share is drawn here and not computed from the trace id, which a caller may choose.
+    """
+
+    def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:
+        self._ratio = ratio
+        self._trusted = NetworkSet(trusted or _LOOPBACK)
+
+    def __call__(self, exchange: Exchange) -> None:
+        own_ratio = exchange.model.policy.trace_ratio
+        ratio = self._ratio if own_ratio is None else own_ratio
+        if exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
+            exchange.kept = "caller"
+        elif ratio and _draw() < ratio:
+            exchange.kept = "sampled"

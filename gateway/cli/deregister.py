@@ -9,7 +9,7 @@ import typer
 from gateway.cli import screen
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.changes import merge_document, without_version
-from gateway.core.model import Model, parse_model
+from gateway.core.model import Model
 from gateway.registry.base import MODELS, Delete, Put, Registry
 
 
@@ -31,11 +31,11 @@ def deregister(
     """
 
     async def work(registry: Registry) -> int:
-        document = await screen.find(registry, MODELS, name)
+        document = await screen.find_document(registry, name)
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
         change: Put | Delete = Delete(kind=MODELS, name=name, expected=document.revision)
         if version is not None:
-            model = parse_model(document.body)
+            model = screen.read_model(document)
             _check_removable(model, version, force=force)
             if len(model.backends) > 1:
                 body = merge_document(document.body, without_version(model, version))
@@ -84,9 +84,8 @@ def _set_enabled(
     name: str, registry_url: str | None, by: str | None, reason: str, *, enabled: bool, as_json: bool
 ) -> None:
     async def work(registry: Registry) -> int:
-        document = await screen.find(registry, MODELS, name)
-        model = msgspec.structs.replace(parse_model(document.body), enabled=enabled)
-        body = merge_document(document.body, model)
+        document, model = await screen.find_model(registry, name)
+        body = merge_document(document.body, msgspec.structs.replace(model, enabled=enabled))
         change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
         return await registry.write(change, author=screen.author(by), reason=reason)
 

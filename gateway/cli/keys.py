@@ -3,7 +3,7 @@
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,7 +12,8 @@ from gateway.cli import screen
 from gateway.cli.screen import EX_DATAERR, Failure
 from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, key_id, make_key
-from gateway.core.model import Key
+from gateway.core.model import Key, parse_key
+from gateway.core.names import check_model_pattern
 from gateway.registry.base import KEYS, REVOCATIONS, Document, Put, Registry, now_text
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -35,6 +36,11 @@ def create(
 
     Example: `KEY=$(chips keys create "mobile app" --models wine --expires 90d)`
     """
+    for pattern in models:
+        try:
+            check_model_pattern(pattern)
+        except ValueError as error:
+            raise Failure(str(error), hint="repeat --models for several", code=EX_DATAERR) from None
     key = make_key()
     digest = digest_key(key)
     author = screen.author(by)
@@ -58,9 +64,8 @@ def create(
         return
     sys.stdout.write(key + "\n")
     ends = f", until {entry.expires}" if entry.expires is not None else ""
-    screen.err.print(
-        f"key {key_id(digest)} for {', '.join(models)}{ends}; it is not shown again, only its digest is kept",
-        style="dim",
+    screen.note(
+        f"key {key_id(digest)} for {', '.join(models)}{ends}; it is not shown again, only its digest is kept"
     )
 
 
@@ -74,25 +79,18 @@ def list_keys(registry_url: screen.RegistryOption = None, as_json: screen.JsonOp
     async def work(registry: Registry) -> tuple[Document, ...]:
         return await registry.list(KEYS)
 
-    found = [
-        (key_id(document.name), msgspec.convert(document.body, Key))
-        for document in screen.with_registry(registry_url, work)
-    ]
+    documents = screen.with_registry(registry_url, work)
     if as_json:
-        screen.print_json(
-            [{"id": name, "state": _state(key), **msgspec.to_builtins(key)} for name, key in found]
-        )
+        screen.print_json([_listed(document) for document in documents])
         return
-    if not found:
+    if not documents:
         screen.out.print("no keys yet; make one: chips keys create LABEL")
         return
     from rich.table import Table
 
     table = Table("id", "label", "models", "created", "expires", "state", box=None, pad_edge=False)
-    for name, key in found:
-        table.add_row(
-            name, key.label, ", ".join(key.models), key.created, key.expires or "never", _state(key)
-        )
+    for document in documents:
+        table.add_row(*_row(document))
     screen.out.print(table)
 
 
@@ -111,11 +109,10 @@ def revoke(
 
     async def work(registry: Registry) -> str:
         document = await _find(registry, identifier)
-        key = msgspec.convert(document.body, Key)
-        if key.revoked is not None:
-            raise Failure(
-                f"key {key_id(document.name)} has been revoked already, {key.revoked}", code=EX_DATAERR
-            )
+        # Its body is not parsed: also a key whose document is broken must be possible to end.
+        revoked = document.body.get("revoked")
+        if revoked is not None:
+            raise Failure(f"key {key_id(document.name)} has been revoked already, {revoked}", code=EX_DATAERR)
         at = now_text()
         body = {**document.body, "revoked": at}
         # Both or neither: the key's own state for lists and later reads, the revocation for gateways that know the key.
@@ -156,14 +153,32 @@ def _expiry(text: str) -> str:
             at = now + (timedelta(days=amount) if period[2] == "d" else timedelta(hours=amount))
         else:
             at = datetime.fromisoformat(text)
-            at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+            at = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Failure(
             f"{text!r} is not a time", hint="write 90d, 12h or 2027-01-31", code=EX_DATAERR
         ) from None
     if at <= now:
         raise Failure(f"{text} is in the past", code=EX_DATAERR)
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _listed(document: Document) -> dict[str, Any]:
+    name = key_id(document.name)
+    try:
+        key = parse_key(document.body)
+    except ValueError as error:
+        return {"id": name, "state": "unreadable", "problem": str(error)}
+    return {"id": name, "state": _state(key), **msgspec.to_builtins(key)}
+
+
+def _row(document: Document) -> tuple[str, ...]:
+    name = key_id(document.name)
+    try:
+        key = parse_key(document.body)
+    except ValueError as error:
+        return (name, f"cannot be read: {error}", "", "", "", "unreadable")
+    return (name, key.label, ", ".join(key.models), key.created, key.expires or "never", _state(key))
 
 
 def _state(key: Key) -> str:

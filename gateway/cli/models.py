@@ -54,7 +54,7 @@ def show(
     """
 
     async def work(registry: Registry) -> tuple[Document, Any]:
-        document = await screen.find(registry, MODELS, name)
+        document = await screen.find_document(registry, name)
         return document, await registry.history(kind=MODELS, name=name, limit=1)
 
     document, changes = screen.with_registry(registry_url, work)
@@ -63,7 +63,7 @@ def show(
         changed = {"at": last.at, "by": last.author, "reason": last.reason} if last is not None else None
         screen.print_json({**document.body, "revision": document.revision, "changed": changed})
         return
-    _show(parse_model(document.body))
+    _show(screen.read_model(document))
     if last is not None:
         why = f": {last.reason}" if last.reason else ""
         screen.say("changed", f"revision {document.revision}, {last.at} by {last.author}{why}")

@@ -13,6 +13,7 @@ from gateway.core.model import Tensor
 
 _TIMEOUT_S = 5.0
 _POLL_S = 0.25
+_NOT_UP_YET = frozenset({502, 503, 504})  # a load balancer speaks for a container that is starting
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ async def probe(url: str, model: str, *, wait_s: float, progress: Callable[[str]
         raise _broken(url, f"GET /v2/models/{model} answered {status} instead of 200")
     try:
         metadata = msgspec.json.decode(body, type=Metadata)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # not JSON, not UTF-8, or not these fields
         raise _broken(url, f"its metadata is not what the contract says: {error}") from None
     if metadata.name != model:
         raise Failure(
@@ -79,6 +80,12 @@ async def _wait_until_ready(
 async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None:
     try:
         live, _ = await _get(session, f"{url}/v2/health/live")
+        if live in _NOT_UP_YET:
+            return Failure(
+                f"what stands in front of {url} answers {live}: the backend is not up yet",
+                hint="wait longer with --wait 300, and look at the backend's log",
+                code=EX_UNAVAILABLE,
+            )
         ready, _ = await _get(session, f"{url}/v2/health/ready") if live == 200 else (0, b"")
     except Failure as failure:
         return failure
@@ -101,6 +108,8 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
             return response.status, await response.read()
     except TimeoutError:
         reason = f"no answer within {_TIMEOUT_S:g} seconds"
+    except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+        raise _broken(url, f"it does not speak HTTP: {error}") from None
     except (aiohttp.ClientError, OSError) as error:
         reason = str(error) or type(error).__name__
     raise Failure(

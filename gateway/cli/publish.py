@@ -134,7 +134,7 @@ def _read(path: Path | None, kind: Any) -> Any:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -194,7 +194,7 @@ class _Tenths:
         self._done += count
         tenth = self._done * 10 // self._total
         if tenth > before and self._total >= 1 << 20:
-            screen.err.print(f"published {tenth * 10} % of {self._total} bytes", style="dim")
+            screen.note(f"published {tenth * 10} % of {self._total} bytes")
 
 
 def _hint(error: StoreError) -> str:

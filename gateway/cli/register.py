@@ -12,9 +12,9 @@ from gateway.cli import screen
 from gateway.cli.probe import Metadata, probe
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.changes import differences, merge_document, with_backend
-from gateway.core.model import Backend, Model, check_model, check_url, parse_model
+from gateway.core.model import Backend, Model, check_model, check_url
 from gateway.core.names import check_model_name, check_version
-from gateway.registry.base import MODELS, Document, Put, Registry
+from gateway.registry.base import MODELS, Document, Listing, Put, Registry
 
 _LIVE_WAIT_S = 5.0
 _POLL_S = 0.05
@@ -97,10 +97,9 @@ def register(
             outcome = await _write(
                 registry, wish, metadata, report, screen.author(by), reason, dry_run=dry_run
             )
-            if outcome.generation is not None:
+            if not dry_run:
                 address = (gateway or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
-                registry_id = (await registry.load()).registry_id
-                await _wait_until_live(address, registry_id, outcome, report)
+                await _wait_until_live(address, await registry.load(), outcome, report)
         report.end()
 
     screen.run(work())
@@ -121,7 +120,6 @@ class _Wish(NamedTuple):
 class _Outcome(NamedTuple):
     model: Model
     version: str
-    generation: int | None  # None: nothing was written
 
 
 class _Report:
@@ -155,7 +153,7 @@ async def _probe(wish: _Wish, wait_s: float, report: _Report) -> Metadata:
     def progress(message: str) -> None:
         if message not in told:
             told.add(message)
-            screen.err.print(f"waiting: {message}", style="dim")
+            screen.note(f"waiting: {message}")
 
     metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress)
     if wish.version is None and len(metadata.versions) != 1:
@@ -212,11 +210,11 @@ async def _write(
             if before is not None
             else f"{path}: {_shown(after)}",
         )
-    if not changes:
-        return _Outcome(model, version, None)
+    outcome = _Outcome(model, version)
     if dry_run:
         report.tell("dry run", "nothing was written", style="bold yellow")
-        return _Outcome(model, version, None)
+    if dry_run or not changes:
+        return outcome
     expected = document.revision if document is not None else 0
     generation = await registry.write(
         Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
@@ -228,31 +226,19 @@ async def _write(
         generation=generation,
         traffic=dict(model.traffic),
     )
-    return _Outcome(model, version, generation)
+    return outcome
 
 
 def _wanted(wish: _Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
     """The model as it shall be, and the version that this is about. Raises Failure."""
-    try:
-        model = parse_model(document.body) if document is not None else Model(name=wish.name)
-    except ValueError as error:
-        raise Failure(
-            f"what the registry holds for {wish.name} cannot be read: {error}", code=EX_DATAERR
-        ) from None
+    model = screen.read_model(document) if document is not None else Model(name=wish.name)
     version = wish.version or (metadata.versions[0] if metadata is not None else "")
     known = model.backend(version)
-    said: dict[str, Any] = {}
-    if metadata is not None:
-        said = {
-            "concurrency": metadata.number("concurrency"),
-            "artifact": metadata.text("artifact"),
-            "artifact_digest": metadata.text("artifact_digest"),
-            "platform": metadata.platform,
-            "inputs": metadata.inputs,
-            "outputs": metadata.outputs,
-        }
-    fields = {**said, "url": wish.url, **_given(wish.backend)}
-    backend = msgspec.structs.replace(known or Backend(version=version, url=wish.url), **fields)
+    before = known or Backend(version=version, url=wish.url)
+    fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    if fields.get("artifact", before.artifact) != before.artifact:
+        fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
+    backend = msgspec.structs.replace(before, **fields)
     policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
     model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
     try:
@@ -267,42 +253,75 @@ def _wanted(wish: _Wish, metadata: Metadata | None, document: Document | None) -
     return model, version
 
 
+def _said(metadata: Metadata) -> dict[str, Any]:
+    """What the backend says of itself; what it does not say stays as it is."""
+    said = {
+        "concurrency": metadata.number("concurrency"),
+        "artifact": metadata.text("artifact"),
+        "artifact_digest": metadata.text("artifact_digest"),
+        "platform": metadata.platform,
+        "inputs": metadata.inputs,
+        "outputs": metadata.outputs,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-async def _wait_until_live(address: str, registry_id: str, outcome: _Outcome, report: _Report) -> None:
-    """Watch a running gateway, where there is one, until it serves what was written."""
+class _SeenRegistry(msgspec.Struct):
+    id: str
+    generation: int
+
+
+class _Readiness(msgspec.Struct):
+    """What is read of a gateway's own `/-/ready`."""
+
+    registry: _SeenRegistry | None = None
+
+
+async def _wait_until_live(address: str, listing: Listing, outcome: _Outcome, report: _Report) -> None:
+    """Watch a running gateway, where there is one, until it has seen all of `listing`."""
     import aiohttp
 
-    assert outcome.generation is not None  # noqa: S101  (the caller asks only then)
     give_up_at = time.monotonic() + _LIVE_WAIT_S
     seen = ""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
         while time.monotonic() < give_up_at:
             try:
                 async with session.get(f"{address}/-/ready") as response:
-                    registry = (await response.json()).get("registry") or {}
-            except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
+                    registry = msgspec.json.decode(await response.read(), type=_Readiness).registry
+            except (aiohttp.ClientError, TimeoutError, ValueError):
                 report.tell(
                     "not live",
                     f"no gateway answers at {address}; start one with: chips serve",
                     style="bold yellow",
                 )
                 return
-            if registry.get("id") != registry_id:
+            if registry is None:
+                seen = f"the gateway at {address} has not read its registry yet"
+            elif registry.id != listing.registry_id:
                 seen = f"the gateway at {address} reads another registry"
                 break
-            if registry.get("generation", -1) >= outcome.generation:
+            elif registry.generation >= listing.generation:
                 _tell_live(address, outcome, report)
                 return
-            seen = f"the gateway at {address} has not seen generation {outcome.generation} yet"
+            else:
+                seen = f"the gateway at {address} has not seen generation {listing.generation} yet"
             await asyncio.sleep(_POLL_S)
     report.tell("not live", seen, style="bold yellow")
 
 
 def _tell_live(address: str, outcome: _Outcome, report: _Report) -> None:
     model = outcome.model
+    if not model.enabled:
+        report.tell(
+            "not live",
+            f"{model.name} is disabled; take it into service with: chips enable {model.name}",
+            style="bold yellow",
+        )
+        return
     percent = model.traffic.get(outcome.version, 0)
     target = f"{address}/{model.name}"
     report.tell(

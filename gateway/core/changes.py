@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.model import Backend, Model
+from gateway.core.model import Backend, Model, Tensor
 
 
 def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:
@@ -76,12 +76,27 @@ def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any
         policy = _keep_unknown(old["policy"], policy, type(model.policy))
     if policy:
         merged["policy"] = policy
-    before = {known.get("version"): known for known in old.get("backends", []) if isinstance(known, Mapping)}
-    merged["backends"] = [
-        _keep_unknown(before.get(backend["version"], {}), backend, Backend)
-        for backend in new.get("backends", [])
-    ]
+    merged["backends"] = _keep_unknown_in_list(
+        old.get("backends"), new.get("backends", []), Backend, by="version"
+    )
+    before = _by(old.get("backends"), "version")
+    for backend in merged["backends"]:
+        for field in ("inputs", "outputs"):
+            if field in backend:
+                known = before.get(backend["version"], {}).get(field)
+                backend[field] = _keep_unknown_in_list(known, backend[field], Tensor, by="name")
     return merged
+
+
+def _keep_unknown_in_list(
+    old: Any, new: list[dict[str, Any]], struct: type[msgspec.Struct], *, by: str
+) -> list[dict[str, Any]]:
+    before = _by(old, by)
+    return [_keep_unknown(before.get(item[by], {}), item, struct) for item in new]
+
+
+def _by(items: Any, name: str) -> dict[Any, Mapping[str, Any]]:
+    return {item.get(name): item for item in items or () if isinstance(item, Mapping)}
 
 
 def _keep_unknown(

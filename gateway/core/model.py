@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -71,6 +72,14 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_by: str = ""
     expires: str | None = None
     revoked: str | None = None
+
+
+def parse_key(document: Mapping[str, Any]) -> Key:
+    """Read a registry document. Fields of a newer release are ignored; ValueError says what is wrong."""
+    key = msgspec.convert(document, Key)
+    if key.expires is not None and datetime.fromisoformat(key.expires).tzinfo is None:
+        raise ValueError(f"expires: {key.expires!r} names no time zone")
+    return key
 
 
 def parse_model(document: Mapping[str, Any]) -> Model:
@@ -143,7 +152,8 @@ def check_backend(backend: Backend) -> list[str]:
 
 
 _BACKEND_PATH = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\]")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]")
 
 
 def check_url(url: str) -> str:

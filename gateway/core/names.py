@@ -7,6 +7,8 @@ no escaping in a URL, a file name, a metric label or a Firestore document id, an
 import re
 
 _MODEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+# As in fnmatch, over the characters that a name may hold; what stands in brackets is a set of them.
+_MODEL_PATTERN = re.compile(r"(?:[a-z0-9_*?-]|\[!?\]?[^\]]*\])+")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RESERVED_MODEL_NAMES = frozenset({"v2"})  # /v2/ is the root of the Open Inference Protocol
@@ -22,6 +24,15 @@ def check_model_name(name: str) -> str:
             "beginning and ending with a letter or digit"
         )
     return name
+
+
+def check_model_pattern(pattern: str) -> str:
+    """Return `pattern`, or raise ValueError where no model's name could ever match it."""
+    if not _MODEL_PATTERN.fullmatch(pattern):
+        raise ValueError(
+            f"{pattern[:80]!r} matches no model's name: use a name such as wine, or a pattern such as fraud-* or *"
+        )
+    return pattern
 
 
 def check_version(version: str) -> str:

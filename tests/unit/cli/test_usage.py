@@ -7,8 +7,6 @@ import pytest
 from gateway import __version__
 from tests.unit.cli.shell import Shell
 
-# Strict: the repair makes these tests fail, and then this mark goes.
-
 
 @pytest.mark.parametrize(
     "arguments",
@@ -144,7 +142,6 @@ def test_an_error_of_our_own_shows_no_stack_unless_asked(shell: Shell, monkeypat
         main(arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="screen.author lets getpass's KeyError through")
 def test_a_user_without_a_name_can_register(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     """As in a container that runs under a number that /etc/passwd does not know."""
     import pwd

@@ -180,7 +180,6 @@ def test_what_a_newer_release_wrote_into_a_policy_of_defaults_is_kept():
     assert merged["policy"] == {"retries": 2}
 
 
-@pytest.mark.xfail(strict=True, reason="merge_document does not look into inputs and outputs")
 def test_what_a_newer_release_wrote_about_an_input_is_kept():
     old = stored(
         merge_document(

@@ -1,10 +1,6 @@
-"""The reference page of the command line, made from the commands themselves.
-
-python -m tests.unit.cli.reference > docs/reference/cli.md
-"""
+"""The reference page of the command line, made from the commands themselves."""
 
 import inspect
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +12,7 @@ from gateway.serve import USAGE
 HEAD = """\
 # The command line
 
-<!-- Made from the commands: python -m tests.unit.cli.reference > docs/reference/cli.md -->
+<!-- Made from the commands: `make docs` writes this page. -->
 
 `chips VERB --help` shows the same at the terminal. `python -m gateway` is `chips serve`, and
 `python -m gateway.register` is `chips register`.
@@ -85,7 +81,3 @@ def _row(parameter: Any) -> str:
     given = ", ".join(map(str, default)) if isinstance(default, list) else default
     text = parameter.help.replace("|", "\\|").replace("*", "\\*")
     return f"| `{name}` | {text}{needed}{f' Default: `{given}`.' if shown else ''} |"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render())

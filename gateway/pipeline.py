@@ -95,14 +95,16 @@ class Pipeline:
             return
         await self._route(exchange)  # before authenticate: the model says which credentials it takes
         exchange.routed = time.monotonic()
-        await self._authenticate(exchange)
+        if not self._authenticate.at_once(exchange):
+            await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
         self._authorize(exchange)
         if self._control.is_description(exchange):
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
-        with await self._limit(exchange):  # after authorize: the unwelcome use up no permit
+        # After authorize: the unwelcome use up no permit.
+        with self._limit.at_once(exchange) or await self._limit(exchange):
             exchange.permitted = time.monotonic()
             await self._forward(exchange)
 

@@ -5,15 +5,16 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
 from cachetools import TTLCache
 
-from gateway.auth.base import Proof
+from gateway.auth.base import LATER, Authenticator, Later, Proof
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.keys import bearer_key, digest_key, is_well_formed, key_id
+from gateway.core.keys import bearer_key, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.principal import Principal
 from gateway.registry.base import KEYS, Registry, Unavailable
@@ -30,7 +31,7 @@ class _Known(NamedTuple):
     expires_at: float  # seconds since the epoch; infinity where it does not expire
 
 
-class ApiKeys:
+class ApiKeys(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
     A key that was read is trusted for `ttl_s`; one that is not there is not asked for again for `missing_ttl_s`. The
@@ -54,21 +55,31 @@ class ApiKeys:
         self._missing: TTLCache[str, None] = TTLCache(size, missing_ttl_s)
         self._reading: dict[str, asyncio.Task[_Known | None]] = {}
 
-    async def __call__(self, head: RequestHead) -> Proof | None:
-        raw = head.read[API_KEY]
-        in_authorization = raw is None
-        if raw is None:
-            authorization = head.read[AUTHORIZATION]
-            raw = bearer_key(authorization) if authorization is not None else None
-            if raw is None:
-                return None
-        key = raw.decode("latin-1")
-        digest = digest_key(key)
+    def at_once(self, head: RequestHead) -> Proof | Later | None:
+        found = _key_in(head)
+        if found is None:
+            return None
+        raw, in_authorization = found
+        digest = sha256(raw).hexdigest()
         known = self._known.get(digest)
         if known is None:
-            if not is_well_formed(key):
+            if not is_well_formed(raw.decode("latin-1")):
                 raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
-            known = await self._look_up(digest)
+            if digest not in self._missing:
+                return LATER
+        return self._proof(digest, known, in_authorization=in_authorization)
+
+    async def __call__(self, head: RequestHead) -> Proof | None:
+        at_once = self.at_once(head)
+        if at_once is not LATER:
+            return at_once
+        found = _key_in(head)
+        assert found is not None  # noqa: S101  (there was one a moment ago)
+        raw, in_authorization = found
+        digest = sha256(raw).hexdigest()
+        return self._proof(digest, await self._look_up(digest), in_authorization=in_authorization)
+
+    def _proof(self, digest: str, known: "_Known | None", *, in_authorization: bool) -> Proof:
         if known is None or known.expires_at <= self._now() or self._is_revoked(digest):
             raise Unauthenticated(_UNKNOWN)
         return Proof(known.principal, in_authorization)
@@ -78,8 +89,6 @@ class ApiKeys:
         return snapshot is not None and digest in snapshot.revoked
 
     async def _look_up(self, digest: str) -> _Known | None:
-        if digest in self._missing:
-            return None
         reading = self._reading.get(digest)
         if reading is None:
             reading = asyncio.get_running_loop().create_task(self._read(digest), name="read key")
@@ -110,6 +119,20 @@ class ApiKeys:
         if key is None or key.revoked is not None:
             self._missing[digest] = None
             return None
-        known = _Known(Principal(id=key_id(digest), label=key.label, models=key.models), expires_at)
+        known = _Known(_principal(digest, key), expires_at)
         self._known[digest] = known
         return known
+
+
+def _key_in(head: RequestHead) -> tuple[bytes, bool] | None:
+    """The key that the head holds, and whether it stands in Authorization."""
+    raw = head.read[API_KEY]
+    if raw is not None:
+        return raw, False
+    authorization = head.read[AUTHORIZATION]
+    raw = bearer_key(authorization) if authorization is not None else None
+    return None if raw is None else (raw, True)
+
+
+def _principal(digest: str, key: Key) -> Principal:
+    return Principal(id=key_id(digest), label=key.label, models=key.models, verbs=key.verbs)

@@ -1,6 +1,7 @@
 """What an authenticator is: it looks at the credentials in a request's head and says whose they are."""
 
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.core.headers import RequestHead
 from gateway.core.principal import Principal
@@ -11,9 +12,23 @@ class Proof(NamedTuple):
     spent_authorization: bool  # it came in Authorization, which must not go on to the backend
 
 
-class Authenticator(Protocol):
-    async def __call__(self, head: RequestHead) -> Proof | None:
-        """Return None for "not my kind of credential, ask the next"; raise Unauthenticated for "mine, and bad".
+class _Later(Enum):
+    LATER = "later"
 
-        The difference matters: a broken credential must never fall through to a weaker kind.
-        """
+
+LATER: Final = _Later.LATER
+Later = Literal[_Later.LATER]
+
+
+class Authenticator(Protocol):
+    """None means "not my kind of credential, ask the next"; Unauthenticated means "mine, and bad".
+
+    The difference matters: a broken credential must never fall through to a weaker kind.
+    """
+
+    def at_once(self, head: RequestHead) -> Proof | Later | None:  # noqa: ARG002
+        """The answer where it is known without waiting: the way of nearly all requests. LATER: ask `__call__`."""
+        return LATER
+
+    async def __call__(self, head: RequestHead) -> Proof | None:
+        """The answer; may wait for a registry or for an issuer's keys."""

@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 
-from gateway.auth.base import Authenticator, Proof
+from gateway.auth.base import Authenticator, Later, Proof
 from gateway.core.headers import RequestHead
 
 
 class Chain:
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
         self._authenticators = tuple(authenticators)
+
+    def at_once(self, head: RequestHead) -> Proof | Later | None:
+        """The answer where it is known without waiting. One that must wait is not jumped over: it may be the one."""
+        for authenticator in self._authenticators:
+            proof = authenticator.at_once(head)
+            if proof is not None:
+                return proof
+        return None
 
     async def __call__(self, head: RequestHead) -> Proof | None:
         for authenticator in self._authenticators:

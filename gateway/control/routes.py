@@ -6,6 +6,7 @@ from gateway.core.answer import Answer, json_answer
 from gateway.core.errors import MethodNotAllowed, NotFound
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
+from gateway.core.principal import METADATA
 from gateway.registry.mirror import Mirror
 
 _READ = frozenset({"GET", "HEAD"})
@@ -78,7 +79,7 @@ class Control:
             if model.enabled
             and (
                 model.policy.access == "public"
-                or (proof is not None and proof.principal.may_call(model.name))
+                or (proof is not None and proof.principal.may(METADATA, model.name))
             )
         ]
         return json_answer(

@@ -75,6 +75,7 @@ class Attempt:
 
 class Exchange:
     __slots__ = (
+        "added_fields",
         "address",
         "arrived",
         "attempts",
@@ -157,6 +158,8 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
+        # cors and limit: what the gateway adds to the answer, whoever makes it
+        self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
         # the reply
         self.status = 0
         self.bytes_out = 0

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.names import check_model_name, check_version
+from gateway.core.principal import CALLER_VERBS, Verb
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
@@ -68,6 +69,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     label: str
     models: tuple[str, ...]  # name patterns as in fnmatch: "*", "wine", "fraud-*"
+    verbs: tuple[Verb, ...] = CALLER_VERBS  # what it may do to them
     created: str
     created_by: str = ""
     expires: str | None = None

@@ -1,20 +1,51 @@
-"""Who a caller proved to be."""
+"""Who a caller proved to be, and what they may do."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Final, Literal
 
 import msgspec
 
+from gateway.core.networks import NetworkSet
+
+Verb = Literal["score", "metadata", "operate"]
+
+SCORE: Final = "score"  # send a model something to predict
+METADATA: Final = "metadata"  # read what a model is
+OPERATE: Final = "operate"  # look into the gateway itself: console, metrics, traces of requests
+
+VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, OPERATE)
+CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one principal, or one model, may be called; None means without a limit of its own."""
+
+    requests_per_s: float | None = None
+    burst: int | None = None  # requests at once after a pause; None: what one second allows
+    max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
+
+
+UNLIMITED: Final = Quota()
+
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated caller: an id that is safe in logs, and the models it may call as name patterns."""
+    """An authenticated caller: an id that is safe in logs and headers, and what it may do to which models."""
 
     id: str
     label: str = ""
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # name patterns
+    verbs: tuple[Verb, ...] = CALLER_VERBS
+    networks: NetworkSet | None = None  # where it may call from; None: wherever callers are admitted
+    quota: Quota = UNLIMITED
 
-    def may_call(self, model: str) -> bool:
-        return _matches(self.models, model)
+    def may(self, verb: Verb, model: str | None = None) -> bool:
+        """Whether it may do `verb` to `model`; without a model: to the gateway as a whole, which takes the pattern `*`."""
+        if verb not in self.verbs:
+            return False
+        return "*" in self.models if model is None else _matches(self.models, model)
 
 
 @lru_cache(maxsize=65536)

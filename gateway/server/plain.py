@@ -82,7 +82,7 @@ class PlainReply:
     ) -> None:
         response = web.StreamResponse(status=status, reason=reason or None)
         exchange = self.exchange
-        for name, value in fields:
+        for name, value in (*fields, *exchange.added_fields):
             response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
         response.headers["X-Request-Id"] = exchange.request_id
         response.headers["X-Trace-Id"] = exchange.trace.trace_id

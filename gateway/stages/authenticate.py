@@ -1,11 +1,14 @@
 """Find out who the caller is, by the credentials that the model takes."""
 
+import msgspec
+
+from gateway.auth.base import LATER, Proof
 from gateway.auth.chain import Chain
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION
 from gateway.core.keys import bearer_key
-from gateway.core.principal import Principal
+from gateway.core.principal import CALLER_VERBS, Principal
 
 ANONYMOUS = Principal(id="anonymous", models=("*",))
 
@@ -16,15 +19,25 @@ class Authenticate:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
 
+    def at_once(self, exchange: Exchange) -> bool:
+        """Do it without waiting, where everything needed is remembered; False: `await` the stage itself."""
+        proof = self._chain.at_once(exchange.head)
+        if proof is LATER:
+            return False
+        self._accept(exchange, proof)
+        return True
+
     async def __call__(self, exchange: Exchange) -> None:
+        self._accept(exchange, await self._chain(exchange.head))
+
+    def _accept(self, exchange: Exchange, proof: Proof | None) -> None:
         model = exchange.model
-        proof = await self._chain(exchange.head)
         if model.policy.access == "public":
             # A key that was made for other models does not take away what anybody may do.
             exchange.principal = (
                 ANONYMOUS
                 if proof is None
-                else Principal(id=proof.principal.id, label=proof.principal.label, models=(model.name,))
+                else msgspec.structs.replace(proof.principal, models=(model.name,), verbs=CALLER_VERBS)
             )
         elif proof is None:
             raise Unauthenticated(

@@ -2,11 +2,14 @@
 
 from gateway.core.errors import Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange
+from gateway.core.principal import METADATA, SCORE, Verb
 
 _PREDICT = frozenset({"POST", "GET", "HEAD"})
 _READ = frozenset({"GET", "HEAD"})
 _INFER = frozenset({"POST"})
 _BELOW = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+_TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
@@ -15,12 +18,14 @@ class Authorize:
 
     def __call__(self, exchange: Exchange) -> None:
         model, principal, target = exchange.model, exchange.principal, exchange.target
-        if not principal.may_call(model.name):
-            raise Forbidden(f'Your key does not allow the model "{model.name}".')
         if target.open_inference:
             allowed = _INFER if target.rest.endswith("/infer") else _READ
         else:
             allowed = _BELOW if target.rest else _PREDICT
+        reads = allowed is _READ or (allowed is _PREDICT and exchange.method in _READ)
+        verb: Verb = METADATA if reads else SCORE
+        if not principal.may(verb, model.name):
+            raise Forbidden(f'Your credentials do not allow you to {_TOLD[verb]} the model "{model.name}".')
         if exchange.method not in allowed:
             allow = ", ".join(sorted(allowed))
             raise MethodNotAllowed(f"Here you can use {allow}.", allow=allow)

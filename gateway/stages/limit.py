@@ -52,7 +52,8 @@ class Limit:
         self._gates: dict[str, _Gate] = {}
         self.in_flight = 0
 
-    async def __call__(self, exchange: Exchange) -> Permit:
+    def at_once(self, exchange: Exchange) -> Permit | None:
+        """A permit where one is free; None: `await` the stage itself."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
             raise Overloaded("The gateway has as many requests under way as it takes. Try again in a moment.")
@@ -64,7 +65,14 @@ class Limit:
             gate.in_flight += 1
             self.in_flight += 1
             return Permit(self, gate)
-        return await self._queue(exchange, gate, model.name)
+        return None
+
+    async def __call__(self, exchange: Exchange) -> Permit:
+        permit = self.at_once(exchange)
+        if permit is not None:
+            return permit
+        name = exchange.model.name
+        return await self._queue(exchange, self._gates[name], name)
 
     async def _queue(self, exchange: Exchange, gate: _Gate, model: str) -> Permit:
         if len(gate.waiting) >= self._queue_limit:

@@ -215,3 +215,16 @@ async def test_every_refusal_is_logged_once_with_its_reason(scene: Scene):
     assert line["error"] == "unauthenticated"
     assert line["httpRequest"]["status"] == 401
     assert line["logging.googleapis.com/trace"] == answer.get("X-Trace-Id")
+
+
+async def test_a_key_does_what_its_verbs_say_and_no_more(scene: Scene):
+    backend = await scene.model()
+    reader = await scene.make_key("*", verbs=("metadata",))
+    scorer = await scene.make_key("*", verbs=("score",))
+    assert (await scene.call("GET", key=reader)).status == 200
+    assert_problem(await scene.call(key=reader), 403, "forbidden")
+    assert_problem(await scene.call("POST", "/v2/models/wine/infer", key=reader), 403, "forbidden")
+    assert_problem(await scene.call("GET", key=scorer), 403, "forbidden")
+    assert_problem(await scene.call("GET", "/v2/models/wine", key=scorer), 403, "forbidden")
+    assert backend.seen == []
+    assert (await scene.call(key=scorer)).status == 200

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Conflict, Delete, Listing, Put, Registry
@@ -201,6 +202,63 @@ class RegistryContract:
             last = generation
         await writing
         await watch.aclose()  # type: ignore[attr-defined]
+
+    async def test_writers_of_different_documents_do_not_conflict(self, open_client: OpenClient) -> None:
+        clients = [open_client() for _ in range(4)]
+        generations = await asyncio.gather(
+            *(clients[n % 4].write(put(f"m{n}"), author=str(n)) for n in range(20))
+        )
+        assert sorted(generations) == list(range(1, 21))
+        assert len((await clients[0].load()).documents) == 20
+        assert len(await clients[1].history()) == 20
+        for client in clients:
+            await client.close()
+
+    async def test_a_watch_never_shows_half_of_a_batch(self, registry: Registry, other: Registry) -> None:
+        watch = registry.watch()
+        await self._next_listing(watch)
+
+        async def write_pairs() -> None:
+            for n in range(15):
+                await other.write(put("left", n, n=n), put("right", n, n=n), author="ana")
+
+        writing = asyncio.create_task(write_pairs())
+        seen = -1
+        while seen < 14:
+            listing = await self._next_listing(watch)
+            left, right = sorted(listing.documents, key=lambda document: document.name)
+            assert left.body == right.body
+            assert left.revision == right.revision == listing.generation
+            seen = left.body["n"]
+        await writing
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    async def test_a_watch_that_begins_with_what_the_caller_has(
+        self, registry: Registry, other: Registry
+    ) -> None:
+        await other.write(put("wine"), put("beer"), author="ana")
+        known = await other.load()
+        await other.write(Delete(kind=MODELS, name="beer", expected=1), put("tea"), author="ana")
+        now = await other.load()
+        for since in (known, now, msgspec.structs.replace(known, registry_id="another")):
+            watch = registry.watch(since)
+            seen = await self._next_listing(watch)
+            assert (seen.registry_id, seen.generation) == (now.registry_id, now.generation)
+            assert {document.name for document in seen.documents} == {"wine", "tea"}
+            await watch.aclose()  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        "name", ["192.0.2.0/24", "..", "__name__", "a:b", "%2F", " ", "Ünï☃", "x" * 400, "'; --", "head"]
+    )
+    async def test_any_text_can_be_a_name(self, registry: Registry, other: Registry, name: str) -> None:
+        for kind in (MODELS, KEYS):
+            await registry.write(put(name, kind=kind, n=1), author="ana")
+            document = await other.read(kind, name)
+            assert document is not None
+            assert (document.kind, document.name, document.body) == (kind, name, {"n": 1})
+            assert await other.list(kind) == (document,)
+            assert [change.name for change in await other.history(kind=kind, name=name)] == [name]
+        assert [document.name for document in (await registry.load()).documents] == [name]
 
     async def test_closing_twice_does_no_harm(self, open_client: OpenClient) -> None:
         registry = open_client()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.gcs.fixture"]
+pytest_plugins = ["tests.firestore.fixture", "tests.gcs.fixture"]
 
 _CLEARED = (
     "http_proxy",
@@ -14,6 +14,7 @@ _CLEARED = (
     "ALL_PROXY",
     "PORT",
     "GOOGLE_CLOUD_PROJECT",
+    "FIRESTORE_EMULATOR_HOST",
 )
 
 

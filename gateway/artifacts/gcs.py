@@ -235,7 +235,7 @@ def _received(answer: requests.Response, size: int) -> int:
     if answer.status_code in {404, 410, 499}:
         raise _SessionGone
     if answer.status_code == 412:
-        raise exceptions.PreconditionFailed("written meanwhile")  # type: ignore[no-untyped-call]
+        raise exceptions.PreconditionFailed("written meanwhile")
     if answer.status_code in {408, 429} or answer.status_code >= 500:
         raise _Later(f"status {answer.status_code}")
     if answer.status_code in {401, 403}:

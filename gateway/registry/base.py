@@ -25,6 +25,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     revision: int  # 1 when first created; grows with each write, also over deletion and creation anew
     body: dict[str, Any]  # JSON values only
+    problem: str = ""  # why it cannot be read, where somebody else has spoilt it; the body is empty then
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,24 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
+    """The document whose body is kept as the JSON `text`. One that somebody has spoilt must not hide the others."""
+    try:
+        body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    except ValueError as error:
+        return Document(
+            kind=kind, name=name, revision=revision, body={}, problem=f"not a JSON object: {error}"
+        )
+    return Document(kind=kind, name=name, revision=revision, body=body)
+
+
+def decode_body(text: str | None) -> dict[str, Any] | None:
+    """A body in the history; what was spoilt when it was replaced is shown as empty."""
+    if text is None:
+        return None
+    return decode_document("", "", 0, text).body
+
+
 class RegistryError(Exception):
     """A registry could not do what it was asked; the text is for an operator."""
 
@@ -99,11 +118,14 @@ class Registry(Protocol):
     async def load(self) -> Listing:
         """Everything of the mirrored kinds, at one generation: never half of a batch."""
 
-    def watch(self) -> AsyncIterator[Listing | None]:
+    def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
         """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
 
         None says "I have just looked, and nothing changed": it keeps the snapshot's age true at no cost. Changes may be
         merged; generations only grow. It ends by raising Unavailable, and then it may be called again.
+
+        `since` is what the caller has already. A registry that is far away may use it to fetch only what is newer; what
+        it yields is whole all the same.
         """
 
     async def read(self, kind: str, name: str) -> Document | None:

@@ -59,7 +59,7 @@ class MemoryRegistry:
         )
         return Listing(registry_id=store.registry_id, generation=store.generation, documents=documents)
 
-    async def watch(self) -> AsyncIterator[Listing | None]:
+    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
         changed = asyncio.Event()
         self._store.changed.add(changed)
         self._watches.add(changed)

@@ -10,6 +10,7 @@ from gateway.registry.base import Registry
 
 # Paths, not classes: a scheme's client library is imported only where that scheme is used.
 BUILT_IN = {
+    "firestore": "gateway.registry.firestore.registry:open_url",
     "memory": "gateway.registry.memory:open_url",
     "sqlite": "gateway.registry.sqlite:open_url",
 }

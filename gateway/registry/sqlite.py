@@ -26,6 +26,8 @@ from gateway.registry.base import (
     Registry,
     RegistryError,
     Unavailable,
+    decode_body,
+    decode_document,
     now_text,
 )
 from gateway.registry.schemes import refuse_query
@@ -80,7 +82,7 @@ class SqliteRegistry:
     async def load(self) -> Listing:
         return await self._run(_load)
 
-    async def watch(self) -> AsyncIterator[Listing | None]:
+    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
         seen: tuple[int, int, int] | None = None
         while True:
             version = await self._run(self._data_version)
@@ -219,11 +221,7 @@ def _documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> t
         f"SELECT kind, name, revision, body FROM documents {where} AND body IS NOT NULL ORDER BY kind, name",  # noqa: S608
         values,
     )
-    decode = msgspec.json.decode
-    return tuple(
-        Document(kind=kind, name=name, revision=revision, body=decode(body))
-        for kind, name, revision, body in rows
-    )
+    return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
 
 
 def _write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
@@ -275,8 +273,8 @@ def _change(row: tuple[Any, ...]) -> Change:
     fields = dict(zip(Change.__struct_fields__, plain, strict=False))
     return Change(
         **fields,
-        before=None if before is None else msgspec.json.decode(before),
-        after=None if after is None else msgspec.json.decode(after),
+        before=decode_body(before),
+        after=decode_body(after),
     )
 
 

@@ -22,3 +22,9 @@ class TestSqlite(RegistryContract):
     @pytest.fixture
     def open_client(self, tmp_path: Path) -> Callable[[], Registry]:
         return lambda: open_registry(f"sqlite://{tmp_path}/new/folder/registry.db")
+
+
+class TestFirestore(RegistryContract):
+    @pytest.fixture
+    def open_client(self, firestore: str) -> Callable[[], Registry]:
+        return lambda: open_registry(firestore)

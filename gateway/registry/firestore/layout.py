@@ -1,0 +1,185 @@
+"""How a registry lies in Firestore. Pure: no client, no network.
+
+    <prefix>-mirror/head                  registry_id, generation: the one document that every write changes
+    <prefix>-mirror/<kind>:<name>         a document of a mirrored kind
+    <prefix>-<kind>/<kind>:<name>         a document of another kind (keys)
+    <prefix>-history/<newest first>       one entry for each changed document of each generation
+
+Head and mirrored documents share a collection, so that one query, and one snapshot of its stream, holds a generation
+whole. A document carries the generation that wrote it and is never removed, only marked as deleted; so "everything since
+generation G" is one query, and a gateway that comes back reads what it missed and nothing else. Bodies are JSON text:
+Firestore has no lists of lists, and would index every field of a map.
+"""
+
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from gateway.registry.base import MIRRORED, Change, Document, RegistryError, decode_body, decode_document
+
+HEAD: Final = "head"  # no other name in its collection is without a colon
+_MAX_ID_BYTES: Final = 1500
+MAX_DOCUMENT_BYTES: Final = 1_000_000  # Firestore's limit is 1 MiB, names of fields included
+MAX_COMMIT_BYTES: Final = 9_500_000  # of 10 MiB
+_LAST_GENERATION: Final = 10**15
+_LAST_INDEX: Final = 10**6
+
+Fields = dict[str, Any]
+
+
+class Found(NamedTuple):
+    """A document of Firestore, as it was read."""
+
+    identity: str
+    fields: Fields
+    updated: Any  # a protobuf Timestamp, for preconditions
+
+
+class Head(NamedTuple):
+    registry_id: str
+    generation: int
+
+
+class Stored(NamedTuple):
+    """A document as it lies in Firestore; `body` is None where it was deleted."""
+
+    revision: int
+    body: str | None
+    problem: str
+
+
+class Collections(NamedTuple):
+    """The names of a registry's collections."""
+
+    prefix: str
+
+    def of(self, kind: str) -> str:
+        return self.mirror if kind in MIRRORED else f"{self.prefix}-{kind}"
+
+    @property
+    def mirror(self) -> str:
+        return f"{self.prefix}-mirror"
+
+    @property
+    def history(self) -> str:
+        return f"{self.prefix}-history"
+
+
+def document_id(kind: str, name: str) -> str:
+    """Any name becomes a valid id: no slash, no dot alone, no `__name__`."""
+    try:
+        found = f"{kind}:{quote(name, safe='')}"
+    except UnicodeEncodeError:
+        raise RegistryError(f"{name[:80]!r} cannot be a name: it is not Unicode text") from None
+    if len(found) > _MAX_ID_BYTES:
+        raise RegistryError(f"{name[:80]!r}… is too long for a name in Firestore")
+    return found
+
+
+def name_in(identity: str) -> tuple[str, str]:
+    """Kind and name from an id, also of a document that somebody else has put there."""
+    kind, _, name = identity.partition(":")
+    return kind, unquote(name)
+
+
+def read_fields(document: Any) -> Found:
+    """From a protobuf Document. A value of a kind that no registry writes stays what it is: nobody takes it for ours."""
+    fields: Fields = {}
+    for name, value in document.fields.items():
+        kind = value.WhichOneof("value_type")
+        if kind == "null_value":
+            fields[name] = None
+        elif kind in {"string_value", "integer_value"}:
+            fields[name] = getattr(value, kind)
+        else:
+            fields[name] = value
+    return Found(document.name.rpartition("/")[2], fields, document.update_time)
+
+
+def read_head(fields: Fields | None) -> Head | None:
+    if fields is None:
+        return None
+    registry_id, generation = fields.get("registry_id"), fields.get("generation")
+    if not isinstance(registry_id, str) or not registry_id or not isinstance(generation, int):
+        raise RegistryError(
+            "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
+            "(a whole number). Restore it from a backup, or mend it by hand."
+        )
+    return Head(registry_id, generation)
+
+
+def write_head(head: Head, write_id: str, at: str) -> Fields:
+    return {
+        "registry_id": head.registry_id,
+        "generation": head.generation,
+        "write_id": write_id,
+        "at": at,
+    }
+
+
+def read_stored(fields: Fields | None) -> Stored | None:
+    if fields is None:
+        return None
+    revision, body = fields.get("revision"), fields.get("body")
+    problem = ""
+    if not isinstance(revision, int) or revision < 1:
+        revision, problem = 1, "its revision is not a whole number"
+    if "body" not in fields or not (body is None or isinstance(body, str)):
+        body, problem = "{}", "its body is not JSON text"
+    return Stored(revision, body, problem)
+
+
+def read_document(identity: str, fields: Fields | None) -> Document | None:
+    """The document, or None where there is none or it was deleted."""
+    stored = read_stored(fields)
+    if stored is None or stored.body is None:
+        return None
+    kind, name = name_in(identity)
+    document = decode_document(kind, name, stored.revision, stored.body)
+    if stored.problem:
+        return msgspec.structs.replace(document, body={}, problem=stored.problem)
+    return document
+
+
+def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+    return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
+
+
+def change_id(generation: int, index: int) -> str:
+    """Ids count down, so that the order of ids, the only one that needs no index of its own, is newest first."""
+    return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
+
+
+def write_change(change: Change, before: str | None, after: str | None, write_id: str) -> Fields:
+    return {
+        "generation": change.generation,
+        "at": change.at,
+        "author": change.author,
+        "reason": change.reason,
+        "action": change.action,
+        "kind": change.kind,
+        "name": change.name,
+        "revision": change.revision,
+        "before": before,
+        "after": after,
+        "write_id": write_id,
+    }
+
+
+def read_change(fields: Fields) -> Change | None:
+    """An entry of the history; None where it is none."""
+    try:
+        entry = {name: fields[name] for name in Change.__struct_fields__}
+        bodies = {name: decode_body(entry.pop(name)) for name in ("before", "after")}
+        return msgspec.convert({**entry, **bodies}, Change)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def size_of(identity: str, fields: Fields) -> int:
+    """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
+    total = len(identity) + 64
+    for name, value in fields.items():
+        total += len(name) + 1 + (len(value.encode()) + 1 if isinstance(value, str) else 8)
+    return total

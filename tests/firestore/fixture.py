@@ -1,0 +1,39 @@
+"""The fixtures `firestore` (one emulator for the whole run, a project of its own for each test) and `own_emulator`."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import require
+from tests.firestore.emulator import Emulator, why_missing
+
+
+@pytest.fixture(scope="session")
+def firestore_emulator() -> Iterator[Emulator]:
+    require("firestore", available=not why_missing(), why=why_missing())
+    emulator = Emulator()
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture
+def firestore(firestore_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a registry that nobody else uses."""
+    monkeypatch.delenv("FIRESTORE_EMULATOR_HOST", raising=False)
+    return registry_url(firestore_emulator)
+
+
+@pytest.fixture
+def own_emulator() -> Iterator[Emulator]:
+    """An emulator that the test may kill."""
+    require("firestore", available=not why_missing(), why=why_missing())
+    emulator = Emulator()
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+def registry_url(emulator: Emulator) -> str:
+    return f"firestore://test-{uuid4().hex[:12]}?emulator={emulator.host}"

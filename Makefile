@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test check deploy-check format docs clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,11 @@ check: $(VENV)/.ready  ## lint, types, imports, spelling
 	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
 	$(BIN)/lint-imports
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
+
+deploy-check: $(VENV)/.ready  ## deploy/: formatted, valid, planned offline, held against rules and Google's own words
+	@command -v terraform >/dev/null || { echo "error: terraform is not installed; it is one binary, from its maker's site"; exit 1; }
+	terraform fmt -check -recursive deploy/terraform
+	$(BIN)/python -m pytest tests/deploy $(PYTEST)
 
 format: $(VENV)/.ready  ## format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,52 @@
+variable "project" {
+  description = "Google Cloud project of this environment."
+  type        = string
+}
+
+variable "region" {
+  description = "Region of everything."
+  type        = string
+  default     = "europe-west1"
+}
+
+variable "artifact_bucket" {
+  description = "Name of the artifact bucket."
+  type        = string
+}
+
+variable "gateway_image" {
+  description = "Image of the gateway, pinned by digest."
+  type        = string
+}
+
+variable "allowed_networks" {
+  description = "Networks whose callers are admitted."
+  type        = list(string)
+}
+
+variable "public" {
+  description = "Whether requests reach the gateway without Cloud Run's own authentication. The gateway's keys still hold."
+  type        = bool
+  default     = false
+}
+
+variable "models" {
+  description = "Backends by the model's name."
+  type = map(object({
+    version           = string
+    image             = string
+    concurrency       = optional(number, 1)
+    memory            = optional(string, "1Gi")
+    cpu               = optional(number, 1)
+    min_instances     = optional(number, 0)
+    max_instances     = optional(number, 4)
+    request_timeout_s = optional(number, 60)
+  }))
+  default = {}
+}
+
+variable "alert_emails" {
+  description = "Who is told when something is wrong."
+  type        = list(string)
+  default     = []
+}

@@ -1,0 +1,36 @@
+# Quality assurance: like production, but it can be torn down and keeps no instance warm.
+
+terraform {
+  required_version = ">= 1.9"
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 6.50, < 8"
+    }
+  }
+  # terraform init -backend-config=bucket=YOUR-STATE-BUCKET
+  backend "gcs" {
+    prefix = "chips/qa"
+  }
+}
+
+provider "google" {
+  project = var.project
+  region  = var.region
+}
+
+module "chips" {
+  source           = "../../modules/environment"
+  project          = var.project
+  region           = var.region
+  protected        = false
+  artifact_bucket  = var.artifact_bucket
+  gateway_image    = var.gateway_image
+  allowed_networks = var.allowed_networks
+  public           = var.public
+  models           = var.models
+  alert_emails     = var.alert_emails
+  registrars       = var.registrars
+  publishers       = var.publishers
+  domains          = var.domains
+}

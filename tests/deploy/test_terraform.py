@@ -1,0 +1,222 @@
+"""deploy/terraform, checked by terraform itself, by rules of our own, and by mistakes planted to see each check fire."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import load_settings
+from tests.conftest import require
+
+pytestmark = pytest.mark.timeout(300)
+
+ENVIRONMENTS = ("dev", "qa", "prod")
+MODULES = sorted(path.parent.name for path in Path("deploy/terraform/modules").glob("*/tests"))
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[object]:
+    require("terraform", available=shutil.which("terraform") is not None, why="terraform is not installed")
+    from tests.deploy.provider import Provider
+
+    provider = Provider()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, provider):
+    from tests.deploy.terraform import Checkout
+
+    return Checkout(tmp_path, provider)
+
+
+def rules():
+    from tests.deploy.rules import RULES
+
+    return RULES
+
+
+def test_everything_is_formatted(checkout):
+    ended = checkout.run(".", "fmt", "-check", "-recursive", "-diff")
+    assert ended.code == 0, ended.output
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_plans_and_keeps_every_rule(checkout, environment: str):
+    from tests.deploy.enums import wrong_words
+
+    plan = checkout.plan(environment)
+    broken = {rule.__name__: rule(plan) for rule in rules()}
+    assert not {name: found for name, found in broken.items() if found}
+    assert wrong_words(plan) == []
+    services = {r.values["name"] for r in plan if r.type == "google_cloud_run_v2_service"}
+    assert services == {"model-wine", "chips-gateway"}
+
+
+def test_nothing_in_production_can_be_deleted_by_accident(checkout):
+    from tests.deploy.rules import nothing_can_be_deleted_by_accident
+
+    assert nothing_can_be_deleted_by_accident(checkout.plan("prod")) == []
+    assert nothing_can_be_deleted_by_accident(checkout.plan("dev")) != []
+
+
+def test_the_settings_that_terraform_gives_are_settings(checkout):
+    """A setting that was renamed in the gateway and not here would stop the service at its next start."""
+    service = next(
+        r
+        for r in checkout.plan("prod")
+        if r.type == "google_cloud_run_v2_service" and ".gateway." in r.address
+    )
+    given = {
+        variable["name"]: variable.get("value") or "firestore://project/chips"
+        for variable in service.values["template"][0]["containers"][0]["env"]
+    }
+    settings = load_settings(environ=given)
+    assert settings.edge.networks == ("192.0.2.0/24",)
+
+
+def test_every_variable_is_described_and_typed():
+    for path in Path("deploy/terraform").rglob("variables.tf"):
+        for name, body in re.findall(r'variable "(\w+)" \{\n(.*?)\n\}', path.read_text(), re.DOTALL):
+            assert "description = " in body, f"{path}: {name}"
+            assert re.search(r"^\s+type\s+= ", body, re.MULTILINE), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_modules_own_tests(checkout, module: str):
+    checkout.init(f"modules/{module}")
+    ended = checkout.run(f"modules/{module}", "test", "-no-color")
+    assert ended.code == 0, ended.output
+    assert "0 failed" in ended.output
+
+
+# -- planted mistakes: each must be found by the check that is meant for it
+
+INVALID = {
+    "an argument that does not exist": (
+        "modules/gateway/main.tf",
+        "  deletion_protection = var",
+        "  deletion_protectoin = var",
+    ),
+    "a type that does not fit": (
+        "modules/gateway/main.tf",
+        "failure_threshold = 30",
+        'failure_threshold = "many"',
+    ),
+    "a variable that is not declared": ("modules/backend/main.tf", "var.cpu_idle", "var.cpu_ilde"),
+    "a required argument that is missing": (
+        "modules/registry/main.tf",
+        "  location_id                       = var.location\n",
+        "",
+    ),
+    "an output that does not exist": (
+        "modules/environment/main.tf",
+        "module.registry.url",
+        "module.registry.address",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", INVALID)
+def test_terraform_finds(checkout, mistake: str):
+    checkout.replace(*INVALID[mistake])
+    checkout.init("envs/dev")
+    ended = checkout.run("envs/dev", "validate", "-no-color")
+    assert ended.code != 0, mistake
+
+
+REFUSED = {
+    "an image by its tag": {"gateway_image": "europe-docker.pkg.dev/p/chips/gateway:latest"},
+    "a network that is none": {"allowed_networks": ["everybody"]},
+    "a project that cannot be one": {"project": "My Project"},
+}
+
+
+@pytest.mark.parametrize("variable", REFUSED)
+def test_a_variable_is_refused(checkout, variable: str):
+    with pytest.raises(AssertionError, match="Invalid value for variable"):
+        checkout.plan("dev", REFUSED[variable])
+
+
+BROKEN = {
+    "images_are_pinned_by_digest": (
+        "modules/backend/main.tf",
+        "image = var.image",
+        'image = "backend:latest"',
+    ),
+    "every_service_has_its_own_account": (
+        "modules/backend/main.tf",
+        "service_account                  = google_service_account.backend.email",
+        "service_account                  = null",
+    ),
+    "nobody_gets_a_primitive_role": ("modules/gateway/main.tf", "roles/cloudtrace.agent", "roles/editor"),
+    "nothing_is_open_to_everybody": (
+        "modules/gateway/main.tf",
+        "count    = var.public ? 1 : 0",
+        "count    = 1",
+    ),
+    "only_the_gateway_invokes_backends": (
+        "modules/backend/main.tf",
+        "member   = var.gateway_member",
+        'member   = "user:eve@example.com"',
+    ),
+    "backends_do_not_listen_to_the_internet": (
+        "modules/backend/main.tf",
+        "INGRESS_TRAFFIC_INTERNAL_ONLY",
+        "INGRESS_TRAFFIC_ALL",
+    ),
+    "the_gateway_has_the_least_it_needs": (
+        "modules/gateway/main.tf",
+        "roles/datastore.viewer",
+        "roles/datastore.owner",
+    ),
+    "buckets_are_private_and_versioned": ("modules/artifacts/main.tf", '"enforced"', '"inherited"'),
+    "the_registry_can_be_recovered": (
+        "modules/registry/main.tf",
+        "POINT_IN_TIME_RECOVERY_ENABLED",
+        "POINT_IN_TIME_RECOVERY_DISABLED",
+    ),
+    "probes_ask_the_contracts_routes": ("modules/backend/main.tf", "/v2/health/ready", "/health"),
+    "no_secret_stands_in_plain_text": (
+        "modules/gateway/main.tf",
+        "CHIPS_LOG__FORMAT ",
+        'CHIPS_API_KEY = "x"\n      CHIPS_LOG__FORMAT ',
+    ),
+    "instances_are_bounded": (
+        "modules/backend/main.tf",
+        "max_instance_count = var.max_instances",
+        "max_instance_count = null",
+    ),
+}
+
+
+def test_every_rule_has_a_planted_mistake():
+    assert {rule.__name__ for rule in rules()} == set(BROKEN)
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_rule_fires(checkout, rule: str):
+    checkout.replace(*BROKEN[rule])
+    found = {check.__name__: check(checkout.plan("dev")) for check in rules() if check.__name__ == rule}
+    assert found[rule], rule
+
+
+WORDS = {
+    "INGRESS_TRAFFIC_INTERNAL_ONLY": ("modules/backend/main.tf", "INGRESS_TRAFFIC_INTERNAL"),
+    "EXECUTION_ENVIRONMENT_GEN2": ("modules/gateway/main.tf", "EXECUTION_ENVIRONMENT_SECOND"),
+    "FIRESTORE_NATIVE": ("modules/registry/main.tf", "NATIVE"),
+    "SUNDAY": ("modules/registry/main.tf", "SUN"),
+    "DOCKER": ("modules/artifacts/main.tf", "OCI"),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_that_google_does_not_know_is_found(checkout, word: str):
+    from tests.deploy.enums import wrong_words
+
+    path, wrong = WORDS[word]
+    checkout.replace(path, f'"{word}"', f'"{wrong}"')
+    assert any(wrong in found for found in wrong_words(checkout.plan("dev")))

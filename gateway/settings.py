@@ -147,7 +147,7 @@ GROUPS: Mapping[str, type[_Group]] = {
 _OTHER_NAMES = frozenset(
     f"CHIPS_{name}"
     for name in (
-        *("CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE"),
+        *("CONFIG", "DEBUG", "ENV", "ENVIRONMENTS", "GATEWAY", "KEY", "TESTS_REQUIRE"),
         *("MODEL", "VERSION", "ARTIFACT", "CACHE_DIR", "CONCURRENCY", "MAX_BODY_BYTES"),
     )
 )
@@ -177,9 +177,13 @@ def load_settings(
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
+    defaults: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError."""
-    return _Loader(os.environ if environ is None else environ).load(flags or {}, config)[0]
+    """The settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
+
+    `defaults` stand in for the built-in ones, and everything else wins over them.
+    """
+    return _Loader(os.environ if environ is None else environ).load(flags or {}, config, defaults or {})[0]
 
 
 def load_effective(
@@ -190,7 +194,7 @@ def load_effective(
 ) -> list[Value]:
     """Every setting with its source, safe to show. Raises SettingsError."""
     environ = os.environ if environ is None else environ
-    settings, sources = _Loader(environ).load(flags or {}, config)
+    settings, sources = _Loader(environ).load(flags or {}, config, {})
     return [
         Value(name, mask_url(value) if isinstance(value, str) else value, sources.get(name, "default"))
         for name, value in _flatten(settings)
@@ -234,8 +238,12 @@ class _Loader:
         self._sources: dict[str, str] = {}
         self._problems: list[str] = []
 
-    def load(self, flags: Mapping[str, str], config: Path | None) -> tuple[Settings, dict[str, str]]:
+    def load(
+        self, flags: Mapping[str, str], config: Path | None, defaults: Mapping[str, str]
+    ) -> tuple[Settings, dict[str, str]]:
         self._values["registry"] = default_registry(self._environ)
+        for name, text in defaults.items():
+            self._take(name, text, "the environment in use")
         self._read_file(config)
         self._read_environment()
         for name, text in flags.items():
@@ -340,3 +348,17 @@ def state_folder() -> Path:
     """Where commands keep what they need to go on after an interruption."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path(os.environ.get("HOME") or "/") / ".local/state")
     return Path(base) / "chips"
+
+
+def environments_file() -> Path:
+    """Where named environments are described."""
+    given = os.environ.get("CHIPS_ENVIRONMENTS")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path(os.environ.get("HOME") or "/") / ".config")
+    return Path(base) / "chips" / "environments.toml"
+
+
+def named_environment() -> str:
+    """The environment that CHIPS_ENV names, or nothing."""
+    return os.environ.get("CHIPS_ENV", "")

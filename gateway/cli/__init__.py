@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -9,16 +10,18 @@ from gateway import __version__
 from gateway.cli import screen
 from gateway.cli.check import check
 from gateway.cli.deregister import deregister, disable, enable
+from gateway.cli.diff import diff
+from gateway.cli.env import env
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
 from gateway.cli.publish import publish
 from gateway.cli.register import register
+from gateway.cli.traffic import traffic
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
 
 app = typer.Typer(
     name="chips",
-    help="One address for your machine-learning models: publish them, register them, serve them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -35,9 +38,24 @@ def serve(context: typer.Context) -> None:
     raise typer.Exit(serve_gateway(context.args))
 
 
-for verb in (check, register, models, show, deregister, enable, disable, publish):
+@app.callback()
+def before_the_verb(
+    env: Annotated[
+        str | None,
+        typer.Option("--env", help="The environment to act on; otherwise CHIPS_ENV, or `chips env use`."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before a write to a protected environment.")
+    ] = False,
+) -> None:
+    """One address for your machine-learning models: publish them, register them, serve them."""
+    screen.choice.env, screen.choice.yes, screen.choice.told = env, yes, False
+
+
+for verb in (check, register, models, show, deregister, enable, disable, publish, traffic, diff):
     app.command()(verb)
 app.add_typer(keys, name="keys")
+app.add_typer(env, name="env")
 
 
 @app.command()

@@ -116,7 +116,8 @@ def _check_removable(model: Model, version: str, *, force: bool) -> None:
 
 
 def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
+    if yes or screen.choice.yes:
+        screen.choice.yes = True
         return
     if not sys.stdin.isatty():
         raise Failure("this must be confirmed", hint="add --yes", code=EX_USAGE)

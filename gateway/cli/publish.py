@@ -90,9 +90,9 @@ def publish(
         sys.stdout.write(manifest.encode().decode())
         return
     try:
-        with closing(
-            open_store(store or screen.settings_for(None).artifacts, state_folder=state_folder())
-        ) as opened:
+        settings = screen.settings_for(None)
+        with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
+            screen.confirm_write(settings, store=store or settings.artifacts)
             with _progress(manifest, shown=not as_json) as progress:
                 is_new = opened.publish(manifest, dict(files), progress)
             _tell(manifest, opened, is_new=is_new, as_json=as_json)

@@ -1,23 +1,19 @@
 """`chips register`: put a backend into the registry, and see it live."""
 
-import asyncio
 import shlex
-import time
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import typer
 
 from gateway.cli import screen
+from gateway.cli.live import wait_until_live
 from gateway.cli.probe import Metadata, probe
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.changes import differences, merge_document, with_backend
 from gateway.core.model import Backend, Model, check_model, check_url
 from gateway.core.names import check_model_name, check_version
 from gateway.registry.base import MODELS, Document, Listing, Put, Registry
-
-_LIVE_WAIT_S = 5.0
-_POLL_S = 0.05
 
 
 def register(
@@ -55,7 +51,8 @@ def register(
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
     gateway: Annotated[
-        str | None, typer.Option(help="A running gateway to watch. [default: http://127.0.0.1:PORT]")
+        str | None,
+        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
     ] = None,
     reason: screen.ReasonOption = "",
     by: screen.AuthorOption = None,
@@ -98,8 +95,8 @@ def register(
                 registry, wish, metadata, report, screen.author(by), reason, dry_run=dry_run
             )
             if not dry_run:
-                address = (gateway or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
-                await _wait_until_live(address, await registry.load(), outcome, report)
+                address = screen.gateway_address(gateway, settings)
+                await _tell_live(address, await registry.load(), outcome, report)
         report.end()
 
     screen.run(work())
@@ -206,9 +203,9 @@ async def _write(
     for path, before, after in changes:
         report.tell(
             "",
-            f"{path}: {_shown(before)} → {_shown(after)}"
+            f"{path}: {screen.shown(before)} → {screen.shown(after)}"
             if before is not None
-            else f"{path}: {_shown(after)}",
+            else f"{path}: {screen.shown(after)}",
         )
     outcome = _Outcome(model, version)
     if dry_run:
@@ -245,7 +242,7 @@ def _wanted(wish: _Wish, metadata: Metadata | None, document: Document | None) -
         model = with_backend(model, backend, wish.traffic)
     except ValueError as error:
         raise Failure(
-            str(error), hint=f"the traffic now: {_shown(dict(model.traffic))}", code=EX_DATAERR
+            str(error), hint=f"the traffic now: {screen.shown(dict(model.traffic))}", code=EX_DATAERR
         ) from None
     problems = check_model(model)
     if problems:
@@ -270,57 +267,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-class _SeenRegistry(msgspec.Struct):
-    id: str
-    generation: int
-
-
-class _Readiness(msgspec.Struct):
-    """What is read of a gateway's own `/-/ready`."""
-
-    registry: _SeenRegistry | None = None
-
-
-async def _wait_until_live(address: str, listing: Listing, outcome: _Outcome, report: _Report) -> None:
-    """Watch a running gateway, where there is one, until it has seen all of `listing`."""
-    import aiohttp
-
-    give_up_at = time.monotonic() + _LIVE_WAIT_S
-    seen = ""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
-        while time.monotonic() < give_up_at:
-            try:
-                async with session.get(f"{address}/-/ready") as response:
-                    registry = msgspec.json.decode(await response.read(), type=_Readiness).registry
-            except (aiohttp.ClientError, TimeoutError, ValueError):
-                report.tell(
-                    "not live",
-                    f"no gateway answers at {address}; start one with: chips serve",
-                    style="bold yellow",
-                )
-                return
-            if registry is None:
-                seen = f"the gateway at {address} has not read its registry yet"
-            elif registry.id != listing.registry_id:
-                seen = f"the gateway at {address} reads another registry"
-                break
-            elif registry.generation >= listing.generation:
-                _tell_live(address, outcome, report)
-                return
-            else:
-                seen = f"the gateway at {address} has not seen generation {listing.generation} yet"
-            await asyncio.sleep(_POLL_S)
-    report.tell("not live", seen, style="bold yellow")
-
-
-def _tell_live(address: str, outcome: _Outcome, report: _Report) -> None:
+async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: _Report) -> None:
+    """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
+    obstacle = await wait_until_live(address, listing)
     model = outcome.model
-    if not model.enabled:
-        report.tell(
-            "not live",
-            f"{model.name} is disabled; take it into service with: chips enable {model.name}",
-            style="bold yellow",
-        )
+    if not obstacle and not model.enabled:
+        obstacle = f"{model.name} is disabled; take it into service with: chips enable {model.name}"
+    if obstacle:
+        report.tell("not live", obstacle, style="bold yellow")
         return
     percent = model.traffic.get(outcome.version, 0)
     target = f"{address}/{model.name}"
@@ -344,13 +298,3 @@ def _example(model: Model, version: str) -> str:
     inputs = backend.inputs if backend is not None else ()
     fields = {tensor.name: "text" if tensor.datatype == "BYTES" else 0 for tensor in inputs}
     return msgspec.json.encode(fields).decode() if fields else "…"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        text = ", ".join(f"{tensor.get('name')} {tensor.get('datatype')}" for tensor in value)
-    else:
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -13,10 +13,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from gateway.cli.environments import Chosen, Pointer, UnknownEnvironment, find_environment, read_environments
 from gateway.core.model import Model, parse_model
-from gateway.registry.base import MODELS, Document, Registry
+from gateway.registry.base import MODELS, Delete, Document, Put, Registry
 from gateway.registry.schemes import open_registry
-from gateway.settings import Settings, load_settings
+from gateway.settings import (
+    Settings,
+    environments_file,
+    load_settings,
+    mask_url,
+    named_environment,
+    state_folder,
+)
 
 # sysexits.h; docs/reference/cli.md lists them
 EX_USAGE = 64
@@ -81,6 +89,17 @@ def note(text: str) -> None:
     err.print(text, style="dim")
 
 
+def shown(value: Any) -> str:
+    """A value of a document in one short line."""
+    if value is None:
+        return "–"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        text = ", ".join(f"{tensor.get('name')} {tensor.get('datatype')}" for tensor in value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
 def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -95,15 +114,104 @@ def report(failure: Failure, *, as_json: bool) -> NoReturn:
     sys.exit(failure.code)
 
 
+class Choice:
+    """What the options before the verb said: `chips --env prod --yes …`."""
+
+    def __init__(self) -> None:
+        self.env: str | None = None
+        self.yes = False
+        self.told = False  # which environment this acts on is said once
+
+
+choice = Choice()
+
+
+def pointer() -> Pointer:
+    return Pointer(state_folder() / "environment")
+
+
+def chosen_environment() -> Chosen | None:
+    """The environment in force, or None: by --env, else CHIPS_ENV, else `chips env use`. Raises Failure."""
+    by, name = "--env", choice.env or ""
+    if not name:
+        by, name = "CHIPS_ENV", named_environment()
+    if not name:
+        by, name = "chips env use", pointer().read()
+    if not name:
+        return None
+    path = environments_file()
+    try:
+        return Chosen(name, find_environment(read_environments(path), name, path), by)
+    except UnknownEnvironment as error:
+        raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
+
+
 def settings_for(registry: str | None) -> Settings:
-    return load_settings(flags={"registry": registry} if registry is not None else {})
+    """The settings of a command: `--registry`, then the environment that was named, the settings, the one in use."""
+    chosen = chosen_environment()
+    if chosen is None:
+        return load_settings(flags={"registry": registry} if registry is not None else {})
+    given = {
+        name: value for name in ("registry", "artifacts") if (value := getattr(chosen.environment, name))
+    }
+    named = chosen.by != "chips env use"
+    settings = load_settings(
+        flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},
+        defaults={} if named else given,
+    )
+    if not choice.told:
+        choice.told = True
+        protected = ", protected" if chosen.environment.protected else ""
+        note(f"environment {chosen.name}{protected}: {mask_url(settings.registry)}")
+    return settings
+
+
+def gateway_address(given: str | None, settings: Settings) -> str:
+    """The gateway that a command looks at: as given, else the environment's, else the one on this machine."""
+    chosen = chosen_environment()
+    known = chosen.environment.gateway if chosen is not None else ""
+    return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
+
+
+def confirm_write(settings: Settings, *, store: str = "") -> None:
+    """Ask before a write to the registry or artifact store of a protected environment. Raises Failure or Abort."""
+    chosen = chosen_environment()
+    if chosen is None or not chosen.environment.protected or choice.yes:
+        return
+    theirs = chosen.environment.artifacts if store else chosen.environment.registry
+    if theirs and theirs != (store or settings.registry):
+        return  # --registry or --store named another one
+    if not sys.stdin.isatty():
+        raise Failure(
+            f'the environment "{chosen.name}" is protected, so this must be confirmed',
+            hint="add --yes before the verb: chips --yes …",
+            code=EX_USAGE,
+        )
+    typer.confirm(f"Write to {chosen.name} ({mask_url(theirs or settings.registry)})?", abort=True, err=True)
+    choice.yes = True
+
+
+class _Guarded:
+    """A registry that asks before it is written, where the environment is protected."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+        confirm_write(self._settings)
+        return await self._registry.write(*changes, author=author, reason=reason)
 
 
 @asynccontextmanager
 async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
     registry = open_registry(settings.registry)
+    guarded: Any = _Guarded(registry, settings)
     try:
-        yield registry
+        yield guarded
     finally:
         await registry.close()
 

@@ -21,6 +21,12 @@ Results go to standard output, progress and errors to standard error. With `--js
 JSON document; an error is one too: `{"error": {"message": …, "hint": …, "exit_code": …}}`. Colors appear on a terminal
 only, and not where `NO_COLOR` is set. `CHIPS_DEBUG=1` shows where an unexpected error happened.
 
+## Before the verb
+
+`chips --env NAME …` acts on a named environment (`chips env`), and `chips --yes …` does not ask before a write to a
+protected one. What a command acts on is decided by, in this order: `--registry`, `--env`, `CHIPS_ENV`, the settings
+(`CHIPS_REGISTRY`, `chips.toml`), and the environment in use (`chips env use`).
+
 ## Exit codes
 
 They follow `sysexits.h` where it has a word for it.

@@ -1,0 +1,47 @@
+"""Does a running gateway serve what was just written?"""
+
+import asyncio
+import time
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from gateway.registry.base import Listing
+
+_WAIT_S: Final = 5.0
+_POLL_S: Final = 0.05
+
+
+class _SeenRegistry(msgspec.Struct):
+    id: str
+    generation: int
+
+
+class _Readiness(msgspec.Struct):
+    """What is read of a gateway's own `/-/ready`."""
+
+    registry: _SeenRegistry | None = None
+
+
+async def wait_until_live(address: str, listing: Listing) -> str:
+    """Watch the gateway at `address` until it has seen all of `listing`; return what keeps it, or nothing."""
+    give_up_at = time.monotonic() + _WAIT_S
+    obstacle = ""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
+        while time.monotonic() < give_up_at:
+            try:
+                async with session.get(f"{address}/-/ready") as response:
+                    registry = msgspec.json.decode(await response.read(), type=_Readiness).registry
+            except (aiohttp.ClientError, TimeoutError, ValueError):
+                return f"no gateway answers at {address}; start one with: chips serve"
+            if registry is None:
+                obstacle = f"the gateway at {address} has not read its registry yet"
+            elif registry.id != listing.registry_id:
+                return f"the gateway at {address} reads another registry"
+            elif registry.generation >= listing.generation:
+                return ""
+            else:
+                obstacle = f"the gateway at {address} has not seen generation {listing.generation} yet"
+            await asyncio.sleep(_POLL_S)
+    return obstacle

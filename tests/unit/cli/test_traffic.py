@@ -1,0 +1,89 @@
+"""`chips traffic` and `chips diff`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.shell import Shell
+
+
+def two_versions(shell: Shell) -> None:
+    shell.register("wine", "3")
+    shell.register("wine", "4")
+
+
+def test_traffic_is_split_as_asked_and_told(shell: Shell):
+    two_versions(shell)
+    ended = shell.ok("traffic", "wine", "3=90", "4=10", "--reason", "canary")
+    assert "100 % → 90 %" in ended.out
+    assert "0 % → 10 %" in ended.out
+    assert shell.model()["traffic"] == {"3": 90, "4": 10}
+    assert shell.model()["changed"]["reason"] == "canary"
+
+
+def test_what_is_not_named_takes_nothing(shell: Shell):
+    two_versions(shell)
+    shell.ok("traffic", "wine", "4=100")
+    assert shell.model()["traffic"] == {"3": 0, "4": 100}
+
+
+def test_nothing_is_written_where_nothing_changes_or_in_a_dry_run(shell: Shell):
+    two_versions(shell)
+    revision = shell.model()["revision"]
+    assert "unchanged" in shell.ok("traffic", "wine", "3=100").out
+    assert "nothing was written" in shell.ok("traffic", "wine", "4=100", "--dry-run").out
+    assert shell.model()["revision"] == revision
+
+
+@pytest.mark.parametrize(
+    ("shares", "code", "told"),
+    [
+        (("3=90",), 65, "adds up to 90 %"),
+        (("3=90", "4=20"), 65, "adds up to 110 %"),
+        (("3=90", "5=10"), 65, "no backend"),
+        (("3",), 64, "VERSION=PERCENT"),
+        (("3=-1",), 64, "VERSION=PERCENT"),
+        (("3=1e2",), 64, "VERSION=PERCENT"),
+        (("3=50", "3=50"), 64, "twice"),
+    ],
+)
+def test_a_split_that_is_wrong_changes_nothing(shell: Shell, shares: tuple[str, ...], code: int, told: str):
+    two_versions(shell)
+    before = shell.model()
+    ended = shell("traffic", "wine", *shares)
+    assert ended.code == code, ended
+    assert told in ended.err
+    assert shell.model() == before
+
+
+def test_two_environments_are_compared(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CHIPS_REGISTRY")
+    path = tmp_path / "environments.toml"
+    path.write_text("".join(f'[{n}]\nregistry = "sqlite://{tmp_path}/{n}.db"\n' for n in ("dev", "prod")))
+    monkeypatch.setenv("CHIPS_ENVIRONMENTS", str(path))
+    assert "alike: 0 models" in shell.ok("diff", "dev", "prod").out
+    for env in ("dev", "prod"):
+        url = f"http://{env}.example"
+        shell.ok("--env", env, "register", "wine", url, "--no-probe", "--version", "3", "--timeout", "5")
+    shell.ok("diff", "dev", "prod")
+    assert shell("diff", "dev", "prod", "--addresses").code == 1
+    shell.ok(
+        "--env",
+        "dev",
+        "register",
+        "wine",
+        "http://d.example",
+        "--no-probe",
+        "--version",
+        "3",
+        "--timeout",
+        "9",
+    )
+    shell.ok("--env", "prod", "register", "beer", "http://d.example", "--no-probe", "--version", "1")
+    ended = shell("diff", "dev", "prod", "--json")
+    assert ended.code == 1
+    assert ended.json() == {
+        "beer": [{"path": "", "dev": None, "prod": "there"}],
+        "wine": [{"path": "policy.timeout_s", "dev": 9.0, "prod": 5.0}],
+    }
+    assert shell("diff", "dev", "nowhere").code == 78

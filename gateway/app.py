@@ -4,6 +4,7 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from aiohttp import web
 
@@ -27,7 +28,7 @@ from gateway.stages.limit import Limit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
 from gateway.telemetry.logs import LogWriter, wants_json
-from gateway.telemetry.record import Record
+from gateway.telemetry.whole import Telemetry
 from gateway.upstream.plain import PlainUpstream
 
 
@@ -57,6 +58,19 @@ class Gateway:
             queue=limits.queue,
             queue_wait_s=limits.queue_wait_s,
         )
+        self.telemetry = Telemetry(
+            logs,
+            json=wants_json(settings.log.format),
+            log_ratio=settings.log.ratio,
+            project=settings.log.project,
+            service=trace.service or "chips",
+            store=Path(trace.store) if trace.store != "off" else None,
+            store_requests=trace.store_requests,
+            recent_per_s=trace.recent_per_s,
+            exporter=trace.resolve_exporter(settings.log.project),
+            endpoint=trace.otlp_endpoint,
+        )
+        self.telemetry.metrics.watch(gauges=self._gauges)
         self.pipeline = Pipeline(
             identify=Identify(trusted_hops=edge.trusted_hops),
             control=Control(self.mirror, chain),
@@ -67,7 +81,7 @@ class Gateway:
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             limit=self.limit,
             forward=Forward(self._upstream, trusted_hops=edge.trusted_hops),
-            record=Record(logs, json=wants_json(settings.log.format), project=settings.log.project),
+            record=self.telemetry.record,
         )
         self.port = 0
 
@@ -77,6 +91,8 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if self._own_registry:
                 stack.push_async_callback(self.registry.close)
+            self.telemetry.start()
+            stack.push_async_callback(self.telemetry.stop)
             await self.mirror.start()
             stack.push_async_callback(self.mirror.stop)
             await self._upstream.start()
@@ -103,3 +119,16 @@ class Gateway:
     async def stop(self) -> None:
         """Stop accepting, let what is under way finish within the grace period, close everything."""
         await self._stack.aclose()
+
+    def _gauges(self) -> dict[str, dict[str, float]]:
+        snapshot = self.mirror.snapshot
+        gauges = {
+            "chips_in_flight_requests": self.limit.in_flight,
+            "chips_registry_age_seconds": self.mirror.age_s,
+            "chips_registry_connected": float(self.mirror.connected),
+        }
+        if snapshot is not None:
+            gauges["chips_registry_generation"] = snapshot.generation
+            gauges["chips_registry_models"] = len(snapshot.entries)
+            gauges["chips_registry_problems"] = len(snapshot.problems)
+        return {name: {"": float(value)} for name, value in gauges.items()}

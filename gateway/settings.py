@@ -99,6 +99,9 @@ class Log(_Group, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is written.")
     ] = "info"
+    ratio: Annotated[
+        float, Meta(ge=0, le=1, description="Share of good requests that get a log line; bad ones always do.")
+    ] = 1.0
     project: Annotated[
         str, Meta(description="Google Cloud project of the traces; `GOOGLE_CLOUD_PROJECT` is read too.")
     ] = ""
@@ -117,6 +120,36 @@ class Trace(_Group, frozen=True):
             description="Networks whose callers may have a trace kept by its flag. None: this machine only."
         ),
     ] = ()
+    exporter: Annotated[
+        Literal["auto", "cloud-trace", "otlp", "none"],
+        Meta(
+            description="Where kept traces are sent. `auto`: to Cloud Trace on Cloud Run, elsewhere nowhere."
+        ),
+    ] = "auto"
+    otlp_endpoint: Annotated[
+        str,
+        Meta(description="Base URL of an OTLP/HTTP collector; https://telemetry.googleapis.com is Google's."),
+    ] = "http://localhost:4318"
+    service: Annotated[
+        str,
+        Meta(description="Name of this gateway in traces; `K_SERVICE`, which Cloud Run sets, is read too."),
+    ] = ""
+    store: Annotated[
+        str,
+        Meta(
+            description="SQLite file of recent and kept requests, for `chips why` and the console; `off`: none. Default: in the user's state folder."
+        ),
+    ] = "off"
+    store_requests: Annotated[int, Meta(ge=100, description="How many requests that file keeps.")] = 20_000
+    recent_per_s: Annotated[
+        int,
+        Meta(ge=0, description="Requests a second that it keeps though nothing else keeps their trace."),
+    ] = 10
+
+    def resolve_exporter(self, project: str) -> str:
+        if self.exporter == "auto":
+            return "cloud-trace" if project and self.service else "none"
+        return self.exporter
 
 
 class Settings(_Group, frozen=True):
@@ -152,7 +185,7 @@ _OTHER_NAMES = frozenset(
     )
 )
 # Names that platforms set; ours win over them.
-_PLATFORM_NAMES = {"PORT": "server.port", "GOOGLE_CLOUD_PROJECT": "log.project"}
+_PLATFORM_NAMES = {"PORT": "server.port", "GOOGLE_CLOUD_PROJECT": "log.project", "K_SERVICE": "trace.service"}
 
 
 class Value(NamedTuple):
@@ -244,6 +277,7 @@ class _Loader:
         self._values["registry"] = default_registry(self._environ)
         for name, text in defaults.items():
             self._take(name, text, "the environment in use")
+        self._values["trace.store"] = str(state_folder(self._environ) / "requests.db")
         self._read_file(config)
         self._read_environment()
         for name, text in flags.items():
@@ -344,9 +378,10 @@ def wants_debug() -> bool:
     return bool(os.environ.get("CHIPS_DEBUG"))
 
 
-def state_folder() -> Path:
-    """Where commands keep what they need to go on after an interruption."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path(os.environ.get("HOME") or "/") / ".local/state")
+def state_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where the gateway keeps recent requests, and commands what they need to go on after an interruption."""
+    environ = os.environ if environ is None else environ
+    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "/") / ".local/state")
     return Path(base) / "chips"
 
 

@@ -15,6 +15,7 @@ _CLEARED = (
     "PORT",
     "GOOGLE_CLOUD_PROJECT",
     "FIRESTORE_EMULATOR_HOST",
+    "K_SERVICE",
 )
 
 
@@ -41,4 +42,4 @@ def require(name: str, *, available: bool, why: str) -> None:
     required = os.environ.get("CHIPS_TESTS_REQUIRE", "").split(",")
     if "all" in required or name in required:
         pytest.fail(f"{name} is required here, but {why}")
-    pytest.skip(f"{name}: {why}")
+    pytest.skip(f"{name}: {why}", allow_module_level=True)

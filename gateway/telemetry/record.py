@@ -1,102 +1,96 @@
-"""From a finished exchange to its log line. Runs for every request, however it ended, and never raises."""
+"""From a finished exchange to its figures, its log line and, where it is kept, its trace.
 
-import time
-from collections.abc import Callable
-from typing import Any
+Runs for every request, however it ended, and never raises. What it costs stands in docs/explanation/tracing.md.
+"""
 
-import msgspec
+import logging
+import random
+from collections.abc import Callable, Sequence
 
 from gateway.core.exchange import Exchange
-from gateway.telemetry.logs import LogWriter, clock, paint, timestamp
+from gateway.telemetry.line import JsonLine, text_line
+from gateway.telemetry.logs import LogWriter
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, Metrics, Series, blame
+from gateway.telemetry.outlet import Outlet
+from gateway.telemetry.summary import summarize
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a caller who left; never sent, only recorded
-_encode = msgspec.json.Encoder().encode
-_MAX_LOGGED_URL = 512
+_log = logging.getLogger(__name__)
+_draw = random.Random().random  # noqa: S311  (nothing to guess)
 
 
 class Record:
-    """Write one line per request: JSON for machines, or one readable line for people.
+    """Count, write, keep.
 
+    `log_ratio` is the share of good requests that get a log line; bad ones always do. Up to `recent_per_s` requests a
+    second that no other reason keeps go to the `store` alone, so that a quiet gateway can tell of every request.
     `project` is the Google Cloud project that traces belong to; without one, the bare trace id is written.
     """
 
-    def __init__(self, writer: LogWriter, *, json: bool, project: str = "") -> None:
+    def __init__(
+        self,
+        writer: LogWriter,
+        metrics: Metrics,
+        *,
+        json: bool,
+        project: str = "",
+        log_ratio: float = 1.0,
+        store: Outlet | None = None,
+        exporters: Sequence[Outlet] = (),
+        recent_per_s: int = 10,
+        gateway: str = "",
+    ) -> None:
         self._write = writer.write
-        self._line: Callable[[Exchange], bytes] = self._json if json else self._text
-        self._trace_prefix = f"projects/{project}/traces/" if project else ""
+        self._line: Callable[[Exchange, int], bytes] = JsonLine(project) if json else text_line
+        self._metrics = metrics
+        self._log_ratio = log_ratio
+        self._store = store
+        self._exporters = tuple(exporters)
+        self._recent_per_s = recent_per_s if store is not None else 0
+        self._second = 0
+        self._recent = 0
+        self._gateway = gateway
 
     def __call__(self, exchange: Exchange) -> None:
-        if not exchange.routine:
-            self._write(self._line(exchange))
+        if exchange.routine:
+            return
+        try:
+            status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status
+            series = self._metrics.observe(exchange, status)
+            if status >= 400 or self._log_ratio >= 1 or _draw() < self._log_ratio:
+                self._write(self._line(exchange, status))
+            why = self._why_keep(exchange, status, series)
+            if why is not None:
+                self._keep(exchange, status, why)
+        except Exception:  # noqa: BLE001  (the answer has gone out; a fault in what is told about it must not undo that)
+            _log.exception("request %s could not be recorded", exchange.request_id)
 
-    def _json(self, exchange: Exchange) -> bytes:
-        status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status
-        duration_s = exchange.ended - exchange.arrived
-        trace = exchange.trace
-        line: dict[str, Any] = {
-            "severity": severity_of(status),
-            "time": timestamp(time.time()),
-            "message": f"{exchange.method} {_path(exchange)} {status}",
-            "logging.googleapis.com/trace": self._trace_prefix + trace.trace_id,
-            "logging.googleapis.com/spanId": trace.span_id,
-            "logging.googleapis.com/trace_sampled": exchange.kept is not None,
-            "httpRequest": {
-                "requestMethod": exchange.method,
-                "requestUrl": _path(exchange),
-                "status": status,
-                "requestSize": str(exchange.bytes_in),
-                "responseSize": str(exchange.bytes_out),
-                "latency": f"{duration_s:.6f}s",
-                "remoteIp": str(exchange.address or exchange.peer),
-            },
-            "request_id": exchange.request_id,
-            "generation": exchange.generation,
-        }
-        backend = getattr(exchange, "backend", None)
-        if backend is not None:
-            line["model"] = exchange.model.name
-            line["version"] = backend.version
-        principal = getattr(exchange, "principal", None)
-        if principal is not None:
-            line["caller"] = principal.id
-        if exchange.error is not None:
-            line["error"] = exchange.error.code
-            line["detail"] = exchange.error.detail
-            if exchange.cause is not None:
-                line["cause"] = f"{type(exchange.cause).__name__}: {exchange.cause}"[:500]
-        if exchange.attempts:
-            line["timing"] = _timing(exchange)
-        return _encode(line)
+    def _why_keep(self, exchange: Exchange, status: int, series: Series) -> str | None:
+        kept = exchange.kept
+        if kept == "asked":
+            return kept
+        if status >= 500:
+            return "failed"
+        if status == CLIENT_CLOSED_REQUEST:
+            return "left"
+        if exchange.ended - exchange.arrived > series.slow_s:
+            return "slow"
+        if kept is not None or not self._recent_per_s:
+            return kept
+        second = int(exchange.ended)
+        if second != self._second:
+            self._second = second
+            self._recent = 0
+        if self._recent < self._recent_per_s:
+            self._recent += 1
+            return "recent"
+        return None
 
-    def _text(self, exchange: Exchange) -> bytes:
-        status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status
-        backend = getattr(exchange, "backend", None)
-        served = f" {exchange.model.name}@{backend.version}" if backend is not None else ""
-        problem = f" {exchange.error.code}: {exchange.error.detail}" if exchange.error is not None else ""
-        took_ms = (exchange.ended - exchange.arrived) * 1000
-        shown = paint(severity_of(status), str(status))
-        return (
-            f"{clock(time.time())} {shown} {exchange.method} {_path(exchange)}{served} {took_ms:.1f} ms{problem}"
-        ).encode("utf-8", "backslashreplace")
-
-
-def severity_of(status: int) -> str:
-    if status >= 500:
-        return "ERROR"
-    return "WARNING" if status >= 400 else "INFO"
-
-
-def _path(exchange: Exchange) -> str:
-    # Without the query: what callers put there may be personal, and is not needed to find a request.
-    return exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
-
-
-def _timing(exchange: Exchange) -> dict[str, float]:
-    """Milliseconds: waiting for a permit, waiting for the backend's head, and the rest of its answer."""
-    last = exchange.attempts[-1]
-    timing = {"queue": exchange.queued_s * 1000}
-    if last.answered is not None:
-        timing["backend"] = (last.answered - last.began) * 1000
-        if last.ended is not None:
-            timing["receive"] = (last.ended - last.answered) * 1000
-    return {name: round(value, 3) for name, value in timing.items()}
+    def _keep(self, exchange: Exchange, status: int, why: str) -> None:
+        self._metrics.count_kept(why)
+        side, code = blame(exchange, status) if status >= 400 else ("", "")
+        summary = summarize(exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway)
+        if self._store is not None:
+            self._store.offer(summary)
+        if why != "recent":
+            for exporter in self._exporters:
+                exporter.offer(summary)

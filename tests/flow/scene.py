@@ -18,7 +18,13 @@ from tests.flow.scripted import Caller, Message, Script, ScriptedBackend, echo, 
 
 class Scene:
     def __init__(self, **flags: str) -> None:
-        flags = {"server.host": "127.0.0.1", "server.port": "0", "log.format": "json", **flags}
+        flags = {
+            "server.host": "127.0.0.1",
+            "server.port": "0",
+            "log.format": "json",
+            "trace.store": "off",
+            **flags,
+        }
         self.settings: Settings = load_settings(flags=flags, environ={})
         self.registry = MemoryRegistry()
         self._log_bytes = io.BytesIO()

@@ -1,0 +1,252 @@
+"""Counters and histograms of this process: plain lists and dictionaries, because every request pays for them.
+
+No locks: only the event loop writes. Whoever reads from a thread sees each number whole, if not all at one moment.
+"""
+
+import resource
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from gateway.core.errors import CallerError, UpstreamError
+from gateway.core.exchange import Exchange
+from gateway.telemetry.table import LATENCY_BOUNDS, OVERHEAD_BOUNDS
+
+CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a caller who left; never sent, only recorded
+OTHER: Final = "other"  # the label of everything beyond the bound on labels
+COLD_START_S: Final = 1.0
+_NEVER: Final = float("inf")
+_LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
+
+
+class Series(msgspec.Struct):
+    """What is counted for one version of one model. Both are empty for requests that reached no model."""
+
+    model: str
+    version: str
+    statuses: dict[int, int] = {}
+    errors: dict[str, int] = {}  # by "side code"
+    request: list[int] = msgspec.field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
+    request_s: float = 0.0
+    backend: list[int] = msgspec.field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
+    backend_s: float = 0.0
+    queued: int = 0
+    queued_s: float = 0.0
+    retries: int = 0
+    cold_starts: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    failed: int = 0  # on our or the backend's side
+    late: int = 0  # answered, later than the model's objective
+    slow_s: float = _NEVER  # the moving 99th percentile; what takes longer is kept
+
+
+class Usage(msgspec.Struct):
+    requests: int = 0
+    backend_s: float = 0.0
+
+
+class State(msgspec.Struct):
+    """Everything one process has counted. States of several processes add up (`telemetry.merge`)."""
+
+    at: float = 0.0  # seconds since the epoch
+    series: dict[str, dict[str, Series]] = {}  # by model and version
+    callers: dict[str, dict[str, Usage]] = {}  # by caller and model
+    overhead: list[int] = msgspec.field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
+    overhead_s: float = 0.0
+    kept: dict[str, int] = {}
+    # read when somebody asks: metric name -> label value (or "") -> number
+    counters: dict[str, dict[str, float]] = {}
+    gauges: dict[str, dict[str, float]] = {}
+
+
+Reading = dict[str, dict[str, float]]
+
+
+class Metrics:
+    """`observe` each request; `state` when somebody asks.
+
+    At most `limit` pairs of model and version, and as many of caller and model, have figures of their own.
+    """
+
+    def __init__(self, *, limit: int = 5000) -> None:
+        self._limit = limit
+        self._pairs = 0
+        self._usages = 0
+        self._state = State()
+        self._series = self._state.series
+        self._callers = self._state.callers
+        self._gauges: list[Callable[[], Reading]] = []
+        self._counters: list[Callable[[], Reading]] = []
+
+    def watch(
+        self, *, gauges: Callable[[], Reading] | None = None, counters: Callable[[], Reading] | None = None
+    ) -> None:
+        """Take over what other parts count themselves, each time a state is asked for."""
+        if gauges is not None:
+            self._gauges.append(gauges)
+        if counters is not None:
+            self._counters.append(counters)
+
+    def observe(self, exchange: Exchange, status: int) -> Series:
+        """Count a finished request; return the series it belongs to."""
+        duration_s = exchange.ended - exchange.arrived
+        if exchange.routed:
+            series = self._observe_routed(exchange, status, duration_s)
+        else:
+            try:
+                series = self._series[""][""]
+            except KeyError:
+                series = self._new_series("", "")
+        statuses = series.statuses
+        statuses[status] = statuses.get(status, 0) + 1
+        series.request[bisect_left(LATENCY_BOUNDS, duration_s)] += 1
+        series.request_s += duration_s
+        series.bytes_in += exchange.bytes_in
+        series.bytes_out += exchange.bytes_out
+        if status >= 400:
+            side, code = blame(exchange, status)
+            if side != "caller":
+                series.failed += 1
+            label = f"{side} {code}"
+            series.errors[label] = series.errors.get(label, 0) + 1
+        return series
+
+    def _observe_routed(self, exchange: Exchange, status: int, duration_s: float) -> Series:
+        model = exchange.model
+        name = model.name
+        version = exchange.backend.version
+        try:
+            series = self._series[name][version]
+        except KeyError:
+            series = self._new_series(name, version)
+        backend_s = 0.0
+        if exchange.attempts:
+            backend_s = self._observe_attempts(exchange, series)
+        limit_s = model.policy.latency_s
+        if limit_s is not None and duration_s > limit_s and status < 500:
+            series.late += 1
+        if exchange.authenticated:
+            caller = exchange.principal.id
+            try:
+                usage = self._callers[caller][name]
+            except KeyError:
+                usage = self._new_usage(caller, name)
+            usage.requests += 1
+            usage.backend_s += backend_s
+        if exchange.queued_s:
+            series.queued += 1
+            series.queued_s += exchange.queued_s
+        state = self._state
+        overhead_s = duration_s - backend_s - exchange.queued_s
+        state.overhead[bisect_left(OVERHEAD_BOUNDS, overhead_s)] += 1
+        state.overhead_s += overhead_s
+        return series
+
+    def _observe_attempts(self, exchange: Exchange, series: Series) -> float:
+        attempts = exchange.attempts
+        backend_s = 0.0
+        for attempt in attempts:
+            backend_s += (attempt.ended or exchange.ended) - attempt.began
+        series.backend[bisect_left(LATENCY_BOUNDS, backend_s)] += 1
+        series.backend_s += backend_s
+        if len(attempts) > 1:
+            series.retries += len(attempts) - 1
+        if backend_s > COLD_START_S and is_cold_start(exchange):
+            series.cold_starts += 1
+        return backend_s
+
+    def count_kept(self, why: str) -> None:
+        kept = self._state.kept
+        kept[why] = kept.get(why, 0) + 1
+
+    def state(self) -> State:
+        """The state itself, not a copy: encode it or merge it, do not change it."""
+        state = self._state
+        state.at = time.time()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        state.counters = {"chips_process_cpu_seconds_total": {"": usage.ru_utime + usage.ru_stime}}
+        state.gauges = {"chips_workers": {"": 1.0}, "chips_process_memory_bytes": {"": _resident_bytes()}}
+        for read in self._counters:
+            state.counters |= read()
+        for read in self._gauges:
+            state.gauges |= read()
+        return state
+
+    def all_series(self) -> list[Series]:
+        return [series for versions in list(self._series.values()) for series in list(versions.values())]
+
+    def _new_series(self, model: str, version: str) -> Series:
+        if self._pairs >= self._limit and model:
+            model = version = OTHER
+        versions = self._series.setdefault(model, {})
+        if version not in versions:
+            versions[version] = Series(model, version)
+            self._pairs += 1
+        return versions[version]
+
+    def _new_usage(self, caller: str, model: str) -> Usage:
+        if self._usages >= self._limit:
+            caller = model = OTHER
+        models = self._callers.setdefault(caller, {})
+        if model not in models:
+            models[model] = Usage()
+            self._usages += 1
+        return models[model]
+
+
+def blame(exchange: Exchange, status: int) -> tuple[str, str]:
+    """Who can mend it, and the error's code."""
+    error = exchange.error
+    if exchange.left:
+        return "caller", "left"
+    if error is not None:
+        if isinstance(error, CallerError):
+            return "caller", error.code
+        return ("backend" if isinstance(error, UpstreamError) else "gateway"), error.code
+    return ("backend", "answered-5xx") if status >= 500 else ("caller", "answered-4xx")
+
+
+def is_cold_start(exchange: Exchange) -> bool:
+    """Whether the last answer came much later than the backend itself accounts for."""
+    last = exchange.attempts[-1]
+    if last.answered is None or exchange.backend_server_timing is None:
+        return False
+    accounted_s = sum(phase.duration_s for phase in parse_server_timing(exchange.backend_server_timing))
+    return last.answered - (last.sent or last.began) - accounted_s > COLD_START_S
+
+
+class Phase(msgspec.Struct, frozen=True):
+    name: str
+    duration_s: float
+
+
+_MAX_PHASES = 16
+
+
+def parse_server_timing(value: bytes) -> list[Phase]:
+    """The phases of a `Server-Timing` field that have a duration. What cannot be read is left out: a backend wrote it."""
+    phases = []
+    for entry in value[:2048].decode("latin-1").split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        for parameter in parameters:
+            key, _, text = parameter.partition("=")
+            if key.strip().lower() == "dur" and name:
+                try:
+                    duration_s = float(text.strip().strip('"')) / 1000
+                except ValueError:
+                    continue
+                if 0 <= duration_s < 86_400:
+                    phases.append(Phase(name[:40], duration_s))
+    return phases[:_MAX_PHASES]
+
+
+def _resident_bytes() -> float:
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123  (read at each scrape; the shortest way)
+            return float(int(statm.read().split()[1]) * resource.getpagesize())
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -1,0 +1,111 @@
+"""All of telemetry, wired: what the composition root starts and stops in one go."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway.telemetry.logs import LogWriter
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outlet import Outlet, Sink
+from gateway.telemetry.pulse import Pulse, Shared
+from gateway.telemetry.record import Record
+from gateway.telemetry.store import Store, StoreReader, Tick
+
+_FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
+
+
+class Telemetry:
+    """`store` is the file of the embedded store; `exporter` is `cloud-trace`, `otlp` or `none`.
+
+    `folder` is where the workers of one gateway tell each other their figures; a single process has none.
+    """
+
+    def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
+        self,
+        logs: LogWriter,
+        *,
+        json: bool,
+        log_ratio: float = 1.0,
+        project: str = "",
+        service: str = "chips",
+        store: Path | None = None,
+        store_requests: int = 20_000,
+        recent_per_s: int = 10,
+        exporter: str = "none",
+        endpoint: str = "",
+        folder: Path | None = None,
+    ) -> None:
+        self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        self.metrics = Metrics()
+        self.shared = Shared(self.metrics, folder, self.instance)
+        self.reader = StoreReader(store) if store is not None else None
+        self._store = store
+        self._store_requests = store_requests
+        self._outlets: list[Outlet] = []
+        store_outlet = self._outlet("store", self._open_store) if store is not None else None
+
+        def open_exporter() -> Sink:
+            from gateway.telemetry.export import open_sink
+
+            return open_sink(
+                exporter, project=project, endpoint=endpoint, service=service, instance=self.instance
+            )
+
+        exporters = [self._outlet(exporter, open_exporter)] if exporter != "none" else []
+        self._pulse = Pulse(self.metrics, self.shared, _LazyTicks(self._open_store) if store else None)
+        self.record = Record(
+            logs,
+            self.metrics,
+            json=json,
+            project=project,
+            log_ratio=log_ratio,
+            store=store_outlet,
+            exporters=exporters,
+            recent_per_s=recent_per_s,
+            gateway=self.instance,
+        )
+        self.metrics.watch(
+            counters=lambda: {
+                "chips_traces_dropped_total": {
+                    outlet.name: float(outlet.dropped) for outlet in self._outlets
+                },
+                "chips_log_lines_dropped_total": {"": float(logs.dropped)},
+            }
+        )
+
+    def start(self) -> None:
+        for outlet in self._outlets:
+            outlet.start()
+        self._pulse.start()
+
+    async def stop(self) -> None:
+        """Send what is left, for as long as a stop may take."""
+        await asyncio.gather(
+            *(asyncio.to_thread(outlet.stop, _FLUSH_S) for outlet in self._outlets),
+            asyncio.to_thread(self._pulse.stop, _FLUSH_S),
+        )
+
+    def _outlet(self, name: str, open_sink: Callable[[], Sink]) -> Outlet:
+        outlet = Outlet(name, open_sink)
+        self._outlets.append(outlet)
+        return outlet
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            raise RuntimeError("there is no store")
+        return Store(self._store, limit=self._store_requests, worker=self.instance)
+
+
+class _LazyTicks:
+    """Opens the store in the thread that writes to it."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open_store = open_store
+        self._store: Store | None = None
+
+    def __call__(self, ticks: Sequence[Tick]) -> None:
+        if self._store is None:
+            self._store = self._open_store()
+        self._store.write_ticks(ticks)

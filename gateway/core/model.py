@@ -154,6 +154,7 @@ def check_backend(backend: Backend) -> list[str]:
 
 
 _BACKEND_PATH = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?")
+_VISIBLE_ASCII = re.compile(r"[!-~]*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]")
 
@@ -161,6 +162,8 @@ _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]
 def check_url(url: str) -> str:
     """Return a backend's address without its trailing slash, or raise ValueError that says what is wrong."""
     shown = repr(url[:200])
+    if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word
+        raise ValueError(f"{shown} holds a character that no address holds")
     try:
         parts = urlsplit(url)
         port = parts.port

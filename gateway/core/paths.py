@@ -13,7 +13,7 @@ from gateway.core.errors import BadRequest
 MAX_TARGET_BYTES = 8000  # RFC 9110 section 4.1 recommends to support at least this
 
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
-_QUERY = re.compile(r"(?:[!\x24-\x3b=\x3f-\x5f\x61-\x7e]|%[0-9A-Fa-f]{2})*")
+_QUERY = re.compile(r"(?:[!\x24\x26-\x3b=\x3f-\x5f\x61-\x7e]|%[0-9A-Fa-f]{2})*")
 _AMBIGUOUS = re.compile(
     r"//"
     r"|/(?:\.|%2e){1,2}(?=/|\Z)"  # dot segments, encoded or not

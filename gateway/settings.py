@@ -378,6 +378,11 @@ def wants_debug() -> bool:
     return bool(os.environ.get("CHIPS_DEBUG"))
 
 
+def process_environment() -> dict[str, str]:
+    """The whole environment, for a program that a command starts."""
+    return dict(os.environ)
+
+
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Where the gateway keeps recent requests, and commands what they need to go on after an interruption."""
     environ = os.environ if environ is None else environ

@@ -1,4 +1,4 @@
-"""For authors of plug-ins: the suite that every registry passes.
+"""For authors of plug-ins and backends: the suites that every registry and every backend passes.
 
 Subclass `RegistryContract` in a pytest module and give it a fixture `open_client`, a function that opens another client
 of the same, initially empty store each time it is called:
@@ -8,16 +8,29 @@ of the same, initially empty store each time it is called:
         def open_client(self):
             store = make_an_empty_store()
             return lambda: MyRegistry(store)
+
+and `BackendContract` with a fixture `backend` that says how to start or reach yours:
+
+    class TestMyBackend(BackendContract):
+        @pytest.fixture(scope="class")
+        @classmethod
+        def backend(cls):
+            return BackendUnderTest(command="Rscript serve.R", samples=Path("artifact/manifest.json"))
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Conflict, Delete, Listing, Put, Registry
+from gateway.verify.check import Check
+from gateway.verify.process import Process
+from gateway.verify.run import CHECKS, ManifestPart, Report, read_samples, started, verify
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 10.0
@@ -273,3 +286,50 @@ class RegistryContract:
                 if listing is not None:
                     return listing
         raise AssertionError("the watch ended")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendUnderTest:
+    """A backend that runs at `url`, or that `command` starts with `environment` (and PORT) in its environment."""
+
+    url: str = ""
+    command: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    samples: Path | None = None  # its manifest.json
+    ready_within_s: float = 120.0
+    # Names of checks that cannot apply, each with its reason; any other skip is a failure.
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
+
+
+class BackendContract:
+    """The checks of `chips verify`, one test each. They run once, in their order, before the first test reports."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def report(cls, backend: BackendUnderTest) -> Report:
+        return asyncio.run(_verify(backend, CHECKS))
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+    def test_contract(self, backend: BackendUnderTest, report: Report, check: Check) -> None:
+        (result,) = (result for result in report.results if result.check is check)
+        if result.outcome == "skipped":
+            reason = backend.not_applicable.get(check.name)
+            assert reason is not None, f"{check.name} was skipped: {result.why}"
+            pytest.skip(reason)
+        assert result.outcome == "passed", (
+            f"the contract says: {check.contract}\nbut: {result.why}\n\nsent:\n{result.sent}\n\ncame:\n{result.came}"
+        )
+
+
+async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
+    manifest = read_samples(backend.samples) if backend.samples is not None else ManifestPart()
+
+    async def run(url: str, process: Process | None) -> Report:
+        return await verify(
+            url, manifest=manifest, process=process, checks=checks, wait_s=backend.ready_within_s
+        )
+
+    if not backend.command:
+        return await run(backend.url, None)
+    async with started(backend.command, backend.environment) as (url, process):
+        return await run(url, process)

@@ -17,6 +17,7 @@ from gateway.cli.models import models, show
 from gateway.cli.publish import publish
 from gateway.cli.register import register
 from gateway.cli.traffic import traffic
+from gateway.cli.verify import verify
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
 
@@ -52,7 +53,7 @@ def before_the_verb(
     screen.choice.env, screen.choice.yes, screen.choice.told = env, yes, False
 
 
-for verb in (check, register, models, show, deregister, enable, disable, publish, traffic, diff):
+for verb in (check, register, models, show, deregister, enable, disable, publish, traffic, diff, verify):
     app.command()(verb)
 app.add_typer(keys, name="keys")
 app.add_typer(env, name="env")

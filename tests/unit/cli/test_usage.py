@@ -173,6 +173,7 @@ def test_help_lists_every_verb_and_ends_with_0(shell: Shell):
         "disable",
         "keys",
         "publish",
+        "verify",
         "version",
     ]:
         assert verb in out
@@ -189,6 +190,7 @@ def test_help_lists_every_verb_and_ends_with_0(shell: Shell):
         "enable",
         "disable",
         "publish",
+        "verify",
         "keys create",
         "keys list",
     ],

@@ -1,0 +1,247 @@
+"""What a check is: a sentence of the contract, and the code that holds a backend against it."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.core.model import Tensor
+from gateway.verify.process import Process
+from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
+
+JSON: Fields = (("Content-Type", "application/json"),)
+_SERVER_TIMING = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(\s*;\s*[a-z]+=[^;,]+)*", re.IGNORECASE)
+
+
+class Wrong(Exception):
+    """The backend does not do what the contract says; the text says how."""
+
+
+class NotChecked(Exception):
+    """The check does not apply here, or needs what was not given; the text says which."""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """A request and its published answer, from a manifest."""
+
+    request: dict[str, Any]
+    response: dict[str, Any]
+    tolerance: float = 1e-6
+
+
+@dataclass
+class Bench:
+    """One backend on the bench: what is known about it, and everything that was said so far."""
+
+    wire: Wire
+    model: str
+    version: str
+    samples: Sequence[Sample] = ()
+    process: Process | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[Tensor, ...] = ()
+    good: dict[str, Any] | None = None  # a request body that the backend answers with predictions
+    body_limit_bytes: int = 31 * 1024 * 1024
+    exchanges: list[tuple[Ask, Came]] = field(default_factory=list)
+    last: tuple[Ask, Came | NoAnswer] | None = None
+
+    @property
+    def open_inference(self) -> str:
+        return f"/v2/models/{self.model}"
+
+    async def ask(self, ask: Ask) -> Came:
+        """Send, remember, answer. Where no answer comes, that is wrong."""
+        try:
+            came = await self.wire.ask(ask)
+        except NoAnswer as error:
+            self.last = (ask, error)
+            raise Wrong(str(error)) from None
+        self.last = (ask, came)
+        if ask.raw is None:
+            self.exchanges.append((ask, came))
+        return came
+
+    async def get(self, path: str, fields: Fields = ()) -> Came:
+        return await self.ask(Ask("GET", path, fields))
+
+    async def post(self, path: str, content: Any, fields: Fields = JSON) -> Came:
+        """Send JSON, or bytes as they are."""
+        body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        return await self.ask(Ask("POST", path, fields, body))
+
+    def last_said(self) -> tuple[str, str]:
+        """What was sent last and what came, to show."""
+        return (str(self.last[0]), str(self.last[1])) if self.last is not None else ("", "")
+
+    def need_good(self) -> dict[str, Any]:
+        if self.good is None:
+            raise NotChecked("no request is known that the backend answers: give --samples manifest.json")
+        return self.good
+
+    def need_inputs(self) -> tuple[Tensor, ...]:
+        if not self.inputs:
+            raise NotChecked("the backend's metadata names no inputs")
+        return self.inputs
+
+    def need_process(self) -> Process:
+        if self.process is None:
+            raise NotChecked("needs the process itself: let the kit start it with --command")
+        return self.process
+
+    async def still_good(self) -> None:
+        """Whatever was sent before, the next good request is answered."""
+        before = self.last
+        if self.good is not None:
+            came = await self.post("/predict", self.good)
+        else:
+            came = await self.get("/v2/health/ready")
+        if came.status != 200:
+            raise Wrong(
+                f"after this request:\n{before[0] if before else ''}\nthe next good one got {came.status}"
+            )
+        self.last = before
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str  # group/what
+    contract: str
+    run: Callable[[Bench], Awaitable[None]]
+    short: bool = False  # part of the short form, which `chips register` runs
+
+    @property
+    def group(self) -> str:
+        return self.name.partition("/")[0]
+
+
+def check(
+    name: str, contract: str, *, short: bool = False
+) -> Callable[[Callable[[Bench], Awaitable[None]]], Check]:
+    """Make a Check of a function."""
+
+    def make(run: Callable[[Bench], Awaitable[None]]) -> Check:
+        return Check(name, contract, run, short)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Result:
+    check: Check
+    outcome: Literal["passed", "failed", "skipped"]
+    why: str = ""
+    sent: str = ""
+    came: str = ""
+    seconds: float = 0.0
+
+
+async def run_check(check: Check, bench: Bench) -> Result:
+    """Run one check to its result. Whatever a backend does, no other check suffers."""
+    began = time.monotonic()
+    bench.last = None
+    outcome: Literal["passed", "failed", "skipped"] = "passed"
+    why = ""
+    try:
+        await check.run(bench)
+    except Wrong as wrong:
+        outcome, why = "failed", str(wrong)
+    except NotChecked as reason:
+        outcome, why = "skipped", str(reason)
+    except NoAnswer as error:
+        outcome, why = "failed", str(error)
+    sent, came = bench.last_said()
+    return Result(check, outcome, why, sent, came, time.monotonic() - began)
+
+
+# -- what checks say again and again
+
+
+def require_status(came: Came, *statuses: int) -> None:
+    if came.status not in statuses:
+        raise Wrong(f"status {came.status} instead of {' or '.join(map(str, statuses))}")
+
+
+def require_json(came: Came) -> Any:
+    """The body of a good answer."""
+    kind = came.get("Content-Type").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Wrong(f"Content-Type is {kind or 'missing'} instead of application/json")
+    try:
+        return came.json()
+    except ValueError as error:
+        raise Wrong(f"the body is not JSON: {error}") from None
+
+
+def require_problem(ask: Ask, came: Came, status: int, code: str) -> dict[str, Any]:
+    """An answer that refuses, in the one shape of every language."""
+    require_status(came, status)
+    kind = came.get("Content-Type").partition(";")[0].strip().lower()
+    if kind != "application/problem+json":
+        raise Wrong(f"Content-Type is {kind or 'missing'} instead of application/problem+json")
+    try:
+        body = came.json()
+    except ValueError as error:
+        raise Wrong(f"the problem is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Wrong("the problem is not an object")
+    missing = [
+        name for name in ("type", "title", "status", "code", "detail", "request_id") if name not in body
+    ]
+    if missing:
+        raise Wrong(f"the problem has no {', '.join(missing)}")
+    if body["code"] != code:
+        raise Wrong(f"code is {body['code']!r} instead of {code!r}")
+    if body["status"] != status:
+        raise Wrong(f"the problem says status {body['status']!r}, the answer {status}")
+    if not isinstance(body["detail"], str) or not body["detail"]:
+        raise Wrong("detail says nothing")
+    if ask.path.startswith("/v2/") and body.get("error") != body["detail"]:
+        raise Wrong('on /v2/ routes the member "error" must hold the same text as "detail"')
+    return body
+
+
+def server_timing(came: Came) -> dict[str, float]:
+    """Durations in milliseconds by name. Raises Wrong where there are none, or where they cannot be read."""
+    value = came.get("Server-Timing")
+    if not value:
+        raise Wrong("there is no Server-Timing")
+    durations = {}
+    for entry in value.split(","):
+        if not _SERVER_TIMING.fullmatch(entry.strip()):
+            raise Wrong(f"Server-Timing holds {entry.strip()!r}")
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        for parameter in parameters:
+            key, _, number = parameter.partition("=")
+            if key.strip().lower() == "dur":
+                try:
+                    durations[name] = float(number.strip('" '))
+                except ValueError:
+                    raise Wrong(f"Server-Timing holds {entry.strip()!r}") from None
+    return durations
+
+
+def predictions_of(came: Came) -> list[Any]:
+    require_status(came, 200)
+    content = require_json(came)
+    if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):
+        raise Wrong('the answer holds no list "predictions"')
+    found: list[Any] = content["predictions"]
+    return found
+
+
+def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
+    """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger)."""
+    if isinstance(got, bool) or isinstance(wanted, bool):
+        return got is wanted
+    if isinstance(got, int | float) and isinstance(wanted, int | float):
+        return abs(got - wanted) <= max(tolerance, tolerance * max(abs(got), abs(wanted)))
+    if isinstance(got, list) and isinstance(wanted, list):
+        return len(got) == len(wanted) and all(
+            is_close(g, w, tolerance) for g, w in zip(got, wanted, strict=True)
+        )
+    if isinstance(got, dict) and isinstance(wanted, dict):
+        return got.keys() == wanted.keys() and all(is_close(got[key], wanted[key], tolerance) for key in got)
+    return bool(got == wanted)

@@ -1,0 +1,96 @@
+"""HTTP itself, done badly: whatever comes over the socket, the process lives and the next good request is answered."""
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from gateway.verify.check import JSON, Bench, Check, Wrong, check, require_status
+from gateway.verify.wire import Ask, NoAnswer
+
+_REFUSED = (
+    "what is not HTTP is refused with 4xx or by closing the connection; the next good request is answered"
+)
+
+_RAW = {
+    "garbage": b"\x00\x01\x02 what is this\r\n\r\n",
+    "no-version": b"GET /v2/health/live\r\n\r\n",
+    "tls-hello": b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + b"\x00" * 40 + b"\r\n\r\n",
+    "negative-length": b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: -1\r\n\r\n",
+    "length-not-a-number": b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: ten\r\n\r\n",
+    "bad-chunk": b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "long-header": b"GET /v2/health/live HTTP/1.1\r\nHost: {host}\r\nX-Long: " + b"x" * 200_000 + b"\r\n\r\n",
+    "long-target": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: {host}\r\n\r\n",
+}
+
+
+def survives(name: str, raw: bytes) -> Check:
+    async def run(bench: Bench) -> None:
+        # Closing without a word is allowed here, and waiting for more as well: only the process must live.
+        ask = Ask("", "", raw=raw)
+        bench.last = (ask, NoAnswer("the connection was closed, or nothing came"))
+        with contextlib.suppress(NoAnswer, TimeoutError):
+            async with asyncio.timeout(3), bench.wire.connection() as connection:
+                came = await connection.ask(ask)
+                bench.last = (ask, came)
+                if came.status < 400 or (came.status > 499 and came.status not in {501, 505}):
+                    raise Wrong(f"status {came.status}")
+        await bench.still_good()
+
+    return Check(f"http/{name}", _REFUSED, run)
+
+
+@check("http/path-tricks", "what is not one of the routes is 404 or 400, however it is written")
+async def path_tricks(bench: Bench) -> None:
+    for path in (
+        "//predict",
+        "/../predict",
+        "/%2e%2e/etc/passwd",
+        "/predict%00",
+        "/predict%2f..%2fx",
+        "/.%2e/.%2e/etc/passwd",
+    ):
+        require_status(await bench.get(path), 400, 404, 405)
+    await bench.still_good()
+
+
+@check("http/half-a-body", "a caller who leaves in the middle of a body breaks nothing")
+async def half_a_body(bench: Bench) -> None:
+    for _ in range(5):
+        async with bench.wire.connection() as connection:
+            connection.send(
+                Ask(
+                    "",
+                    "",
+                    raw=b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+                )
+            )
+            connection.leave()
+    await bench.still_good()
+
+
+@check("http/caller-leaves", "a caller who leaves before the answer breaks nothing")
+async def caller_leaves(bench: Bench) -> None:
+    first = bench.need_good()["instances"][0]
+    body = msgspec.json.encode({"instances": [first] * 2000})
+    for _ in range(5):
+        async with bench.wire.connection() as connection:
+            connection.send(Ask("POST", "/predict", JSON, body))
+            connection.leave()
+    await bench.still_good()
+
+
+@check("http/expect", "Expect: 100-continue is answered, so that curl's large bodies do not wait a second")
+async def expect(bench: Bench) -> None:
+    fields = (*JSON, ("Expect", "100-continue"))
+    require_status(await bench.post("/predict", bench.need_good(), fields), 200)
+
+
+CHECKS = (
+    *(survives(name, raw) for name, raw in _RAW.items()),
+    path_tricks,
+    half_a_body,
+    caller_leaves,
+    expect,
+)

@@ -1,0 +1,85 @@
+"""Many at once: concurrency as declared, and a full queue that says so."""
+
+import asyncio
+import time
+
+import msgspec
+
+from gateway.verify.check import (
+    JSON,
+    Bench,
+    NotChecked,
+    Wrong,
+    check,
+    predictions_of,
+    require_problem,
+    server_timing,
+)
+from gateway.verify.wire import Ask, Came, NoAnswer
+
+_AT_ONCE = 64
+
+
+async def _burst(bench: Bench, ask: Ask, count: int) -> list[Came]:
+    async def one() -> Came:
+        try:
+            return await bench.wire.ask(ask)
+        except NoAnswer as error:
+            bench.last = (ask, error)
+            raise Wrong(f"of {count} requests at once one got no answer: {error}") from None
+
+    results = await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, Came)]
+
+
+@check(
+    "load/burst",
+    "of many requests at once each is answered; where the queue is full: 503 overloaded with Retry-After",
+)
+async def burst(bench: Bench) -> None:
+    ask = Ask("POST", "/predict", JSON, msgspec.json.encode(bench.need_good()))
+    for came in await _burst(bench, ask, _AT_ONCE):
+        bench.last = (ask, came)
+        if came.status == 503:
+            require_problem(ask, came, 503, "overloaded")
+            if not came.get("Retry-After").isdigit():
+                raise Wrong(f"Retry-After is {came.get('Retry-After')!r}")
+        else:
+            predictions_of(came)
+    await bench.still_good()
+
+
+@check("load/no-mixing", "requests that run at once do not mix: each gets its own answer")
+async def no_mixing(bench: Bench) -> None:
+    if not bench.samples:
+        raise NotChecked("no samples: give --samples manifest.json")
+    asks = [Ask("POST", "/predict", JSON, msgspec.json.encode(sample.request)) for sample in bench.samples]
+    alone = [predictions_of(await bench.ask(ask)) for ask in asks]
+    answers = await asyncio.gather(*(_burst(bench, ask, 8) for ask in asks))
+    for ask, wanted, cames in zip(asks, alone, answers, strict=True):
+        for came in cames:
+            bench.last = (ask, came)
+            if came.status != 503 and predictions_of(came) != wanted:
+                raise Wrong(f"beside others {predictions_of(came)}, alone {wanted}")
+
+
+@check("load/concurrency", "not more predictions run at once than the metadata declares")
+async def concurrency(bench: Bench) -> None:
+    declared = (bench.metadata.get("parameters") or {}).get("concurrency")
+    if not isinstance(declared, int):
+        raise NotChecked("the metadata declares no concurrency")
+    first = bench.need_good()["instances"][0]
+    ask = Ask("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 500}))
+    began = time.monotonic()
+    cames = await _burst(bench, ask, 8)
+    took_ms = (time.monotonic() - began) * 1000
+    worked_ms = sum(server_timing(came).get("predict", 0.0) for came in cames if came.status == 200)
+    # All predictions together cannot take longer than the whole time in each of the declared slots.
+    if worked_ms > took_ms * declared * 1.1 + 5:
+        raise Wrong(f"{worked_ms:.0f} ms of predictions in {took_ms:.0f} ms is more than {declared} at once")
+
+
+CHECKS = (burst, no_mixing, concurrency)

@@ -1,0 +1,233 @@
+"""Put a backend on the bench, run the checks, and report."""
+
+import asyncio
+import contextlib
+import fnmatch
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.core.model import Tensor
+from gateway.verify.check import Bench, Check, Result, Sample, run_check
+from gateway.verify.checks import about, headers, http, infer, life, load, logs, predict, refusals
+from gateway.verify.process import Process, free_port
+from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
+
+CHECKS: tuple[Check, ...] = (
+    *about.CHECKS,
+    *predict.CHECKS,
+    *infer.CHECKS,
+    *refusals.CHECKS,
+    *headers.CHECKS,
+    *http.CHECKS,
+    *load.CHECKS,
+    *logs.CHECKS,
+    *headers.LAST,
+    *life.CHECKS,
+)
+
+_POLL_S = 0.1
+_SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 MiB are much to send twice
+
+
+class CannotBegin(Exception):
+    """There is nothing to check yet; the text says why."""
+
+
+@dataclass(frozen=True)
+class Report:
+    url: str
+    model: str
+    version: str
+    results: Sequence[Result]
+    seconds: float
+
+    def count(self, outcome: str) -> int:
+        return sum(result.outcome == outcome for result in self.results)
+
+    @property
+    def failed(self) -> list[Result]:
+        return [result for result in self.results if result.outcome == "failed"]
+
+
+class ManifestPart(msgspec.Struct):
+    """What the kit needs of a manifest."""
+
+    model: str = ""
+    version: str = ""
+    samples: tuple[Sample, ...] = ()
+
+
+def read_samples(path: Path) -> ManifestPart:
+    """A manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
+    try:
+        content = path.read_bytes()
+        if content.lstrip()[:1] == b"[":
+            return ManifestPart(samples=msgspec.json.decode(content, type=tuple[Sample, ...]))
+        return msgspec.json.decode(content, type=ManifestPart)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is neither a manifest nor a list of samples: {error}") from None
+
+
+def choose(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
+    """The checks whose names match one of `patterns` (as in fnmatch; a group alone means all of it)."""
+    wanted = [check for check in CHECKS if check.short or not short]
+    if not patterns:
+        return wanted
+    return [c for c in wanted if any(fnmatch.fnmatchcase(c.name, p) or c.group == p for p in patterns)]
+
+
+async def verify(
+    url: str,
+    *,
+    model: str = "",
+    version: str = "",
+    manifest: ManifestPart | None = None,
+    process: Process | None = None,
+    fields: Fields = (),
+    checks: Sequence[Check] = CHECKS,
+    wait_s: float = 30.0,
+    told: Callable[[Result], None] = lambda _: None,
+) -> Report:
+    """Run `checks` against the backend at `url`. Raises CannotBegin where it does not get ready within `wait_s`."""
+    began = time.monotonic()
+    bench = await prepare(
+        url, model=model, version=version, manifest=manifest, process=process, fields=fields, wait_s=wait_s
+    )
+    results = []
+    for check in checks:
+        result = await run_check(check, bench)
+        results.append(result)
+        told(result)
+    return Report(url, bench.model, bench.version, results, time.monotonic() - began)
+
+
+async def prepare(
+    url: str,
+    *,
+    model: str = "",
+    version: str = "",
+    manifest: ManifestPart | None = None,
+    process: Process | None = None,
+    fields: Fields = (),
+    wait_s: float = 30.0,
+) -> Bench:
+    """Wait for the backend, and learn what the checks need to know of it."""
+    manifest = manifest or ManifestPart()
+    wire = Wire(url, fields=fields)
+    ready = await _wait_until_ready(wire, process, wait_s)
+    said_model, _, said_version = ready.get("X-Chips-Model").partition("@")
+    bench = Bench(
+        wire,
+        model or manifest.model or said_model,
+        version or manifest.version or said_version,
+        samples=manifest.samples,
+        process=process,
+    )
+    if process is not None:
+        bench.body_limit_bytes = int(process.environment.get("CHIPS_MAX_BODY_BYTES", bench.body_limit_bytes))
+    if not bench.model:
+        raise CannotBegin(
+            "the backend does not say in X-Chips-Model which model it serves: give --model and --version"
+        )
+    await _learn(bench)
+    return bench
+
+
+async def _wait_until_ready(wire: Wire, process: Process | None, wait_s: float) -> Came:
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            came = await wire.ask(Ask("GET", "/v2/health/ready"))
+            if came.status == 200:
+                return came
+            state = f"GET /v2/health/ready answers {came.status}"
+        except NoAnswer as error:
+            state = str(error)
+        if process is not None and process.exit_code is not None:
+            said = "\n".join([*process.lines, *process.errors])[-1000:]
+            raise CannotBegin(f"the process ended with {process.exit_code} before it was ready:\n{said}")
+        if time.monotonic() >= give_up_at:
+            raise CannotBegin(f"the backend is not ready: {state}")
+        await asyncio.sleep(_POLL_S)
+
+
+async def _learn(bench: Bench) -> None:
+    try:
+        metadata = (await bench.wire.ask(Ask("GET", bench.open_inference))).json()
+        if isinstance(metadata, dict):
+            bench.metadata = metadata
+            bench.inputs = msgspec.convert(metadata.get("inputs") or (), tuple[Tensor, ...])
+    except (NoAnswer, ValueError):
+        pass  # the checks of the metadata will tell
+    if not bench.version and isinstance(bench.metadata.get("versions"), list) and bench.metadata["versions"]:
+        bench.version = str(bench.metadata["versions"][0])
+    for candidate in await _candidates(bench):
+        try:
+            came = await bench.wire.ask(
+                Ask(
+                    "POST",
+                    "/predict",
+                    (("Content-Type", "application/json"),),
+                    msgspec.json.encode(candidate),
+                )
+            )
+        except NoAnswer:
+            continue
+        if came.status == 200:
+            bench.good = candidate
+            return
+
+
+async def _candidates(bench: Bench) -> list[dict[str, Any]]:
+    """Requests that may be good: the samples, the examples of the OpenAPI document, and a guess from the metadata."""
+    found = [sample.request for sample in bench.samples]
+    with contextlib.suppress(NoAnswer, ValueError):
+        found += _examples((await bench.wire.ask(Ask("GET", "/openapi.json"))).json())
+    if bench.inputs:
+        found.append(
+            {
+                "instances": [
+                    {tensor.name: _guess(tensor.datatype, tensor.shape[1:]) for tensor in bench.inputs}
+                ]
+            }
+        )
+    return [c for c in found if isinstance(c.get("instances"), list) and c["instances"]][:5]
+
+
+def _examples(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, dict):
+        if isinstance(content.get("instances"), list):
+            return [content]
+        return [found for value in content.values() for found in _examples(value)]
+    if isinstance(content, list):
+        return [found for value in content for found in _examples(value)]
+    return []
+
+
+def _guess(datatype: str, shape: Sequence[int]) -> Any:
+    if shape:
+        return [_guess(datatype, shape[1:])] * max(shape[0], 1)
+    return {"BOOL": True, "BYTES": "a"}.get(datatype, 1.0 if datatype.startswith("FP") else 1)
+
+
+@contextlib.asynccontextmanager
+async def started(command: str, environ: Mapping[str, str]) -> AsyncIterator[tuple[str, Process]]:
+    """Start a backend on a free port, and end it. Gives its address; raises CannotBegin where there is no such program."""
+    port = free_port()
+    environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}
+    try:
+        process = Process(command, environment)
+        await process.start()
+    except (OSError, ValueError) as error:
+        raise CannotBegin(f"{command!r} cannot be started: {error}") from None
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        await process.stop()

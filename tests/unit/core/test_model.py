@@ -226,5 +226,5 @@ def test_a_keys_document_that_is_wrong_is_refused(change: dict[str, Any]):
 )
 def test_whom_a_principal_may_call(patterns: tuple[str, ...], may: list[str], may_not: list[str]):
     principal = Principal(id="x", models=patterns)
-    assert all(principal.may_call(name) for name in may)
-    assert not any(principal.may_call(name) for name in may_not)
+    assert all(principal.may("score", name) for name in may)
+    assert not any(principal.may("score", name) for name in may_not)

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.auth.api_key import ApiKeys
 from gateway.auth.chain import Chain
 from gateway.control.routes import Control
+from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_network
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
@@ -22,6 +23,7 @@ from gateway.settings import Settings
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
@@ -71,16 +73,28 @@ class Gateway:
             endpoint=trace.otlp_endpoint,
         )
         self.telemetry.metrics.watch(gauges=self._gauges)
+        self.admit = Admit(
+            [parse_network(network) for network in edge.networks],
+            lambda: self.mirror.snapshot,
+            trial=edge.trial,
+        )
         self.pipeline = Pipeline(
-            identify=Identify(trusted_hops=edge.trusted_hops),
+            identify=Identify(
+                Trust(
+                    hops=edge.trusted_hops,
+                    proxies=[parse_network(network) for network in edge.trusted_proxies],
+                    forwarded=edge.forwarding_header == "forwarded",
+                )
+            ),
             control=Control(self.mirror, chain),
-            admit=Admit([parse_network(network) for network in edge.networks]),
+            admit=self.admit,
             route=Route(self.mirror),
+            cors=Cors(),
             authenticate=Authenticate(chain),
-            authorize=Authorize(body_limit_bytes=limits.body_bytes),
+            authorize=Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial),
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             limit=self.limit,
-            forward=Forward(self._upstream, trusted_hops=edge.trusted_hops),
+            forward=Forward(self._upstream),
             record=self.telemetry.record,
         )
         self.port = 0

@@ -15,6 +15,7 @@ from gateway.core.problem import render_problem
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
@@ -31,6 +32,7 @@ class Pipeline:
         "_authenticate",
         "_authorize",
         "_control",
+        "_cors",
         "_forward",
         "_identify",
         "_limit",
@@ -39,13 +41,14 @@ class Pipeline:
         "_sample",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument for each step)
         self,
         *,
         identify: Identify,
         control: Control,
         admit: Admit,
         route: Route,
+        cors: Cors,
         authenticate: Authenticate,
         authorize: Authorize,
         sample: Sample,
@@ -57,6 +60,7 @@ class Pipeline:
         self._control = control
         self._admit = admit
         self._route = route
+        self._cors = cors
         self._authenticate = authenticate
         self._authorize = authorize
         self._sample = sample
@@ -95,6 +99,10 @@ class Pipeline:
             return
         await self._route(exchange)  # before authenticate: the model says which credentials it takes
         exchange.routed = time.monotonic()
+        preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
+        if preflight is not None:
+            await exchange.reply.send(preflight)
+            return
         if not self._authenticate.at_once(exchange):
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()

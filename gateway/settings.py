@@ -65,6 +65,18 @@ class Edge(_Group, frozen=True):
             description="Proxies in front that append to X-Forwarded-For: Cloud Run 1, with a balancer 2.",
         ),
     ] = 0
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Instead of a number of hops: networks of the proxies whose headers are believed."),
+    ] = ()
+    forwarding_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"],
+        Meta(description="Which header the trusted proxies write; no other one is read."),
+    ] = "x-forwarded-for"
+    trial: Annotated[
+        bool,
+        Meta(description="Allowlists only count and log whom they would refuse. For trying a list out."),
+    ] = False
 
 
 class Limits(_Group, frozen=True):
@@ -283,6 +295,7 @@ class _Loader:
         for name, text in flags.items():
             self._take(name, text, f"--{name}")
         self._check_networks()
+        self._check_trust()
         self._check_registry()
         if self._problems:
             raise SettingsError(self._problems)
@@ -341,12 +354,16 @@ class _Loader:
         self._sources[name] = source
 
     def _check_networks(self) -> None:
-        for name in ("edge.networks", "trace.trusted_networks"):
+        for name in ("edge.networks", "edge.trusted_proxies", "trace.trusted_networks"):
             for network in self._values.get(name, ()):
                 try:
                     parse_network(network)
                 except ValueError as error:
                     self._problems.append(f"{name}: {error} (from {self._sources[name]})")
+
+    def _check_trust(self) -> None:
+        if self._values.get("edge.trusted_hops") and self._values.get("edge.trusted_proxies"):
+            self._problems.append("edge: give either trusted_hops or trusted_proxies, not both")
 
     def _check_registry(self) -> None:
         try:

@@ -16,7 +16,9 @@ from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.keys import bearer_key, is_well_formed, key_id
 from gateway.core.model import Key
+from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import Principal
+from gateway.core.rules import quota_of
 from gateway.registry.base import KEYS, Registry, Unavailable
 from gateway.registry.snapshot import Snapshot
 
@@ -107,19 +109,14 @@ class ApiKeys(Authenticator):
         if document is None:
             self._missing[digest] = None
             return None
-        key: Key | None
-        expires_at = _INFINITY
+        known: _Known | None = None
         try:
-            key = msgspec.convert(document.body, Key)
-            if key.expires is not None:
-                expires_at = datetime.fromisoformat(key.expires).timestamp()
+            known = _known(digest, msgspec.convert(document.body, Key))
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)
-            key = None
-        if key is None or key.revoked is not None:
+        if known is None:
             self._missing[digest] = None
             return None
-        known = _Known(_principal(digest, key), expires_at)
         self._known[digest] = known
         return known
 
@@ -134,5 +131,16 @@ def _key_in(head: RequestHead) -> tuple[bytes, bool] | None:
     return None if raw is None else (raw, True)
 
 
-def _principal(digest: str, key: Key) -> Principal:
-    return Principal(id=key_id(digest), label=key.label, models=key.models, verbs=key.verbs)
+def _known(digest: str, key: Key) -> _Known | None:
+    if key.revoked is not None:
+        return None
+    principal = Principal(
+        id=key_id(digest),
+        label=key.label,
+        models=key.models,
+        verbs=key.verbs,
+        networks=NetworkSet(map(parse_network, key.networks)) if key.networks else None,
+        quota=quota_of(key),
+    )
+    expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
+    return _Known(principal, expires_at)

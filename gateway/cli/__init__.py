@@ -14,6 +14,7 @@ from gateway.cli.diff import diff
 from gateway.cli.env import env
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
+from gateway.cli.networks import networks
 from gateway.cli.publish import publish
 from gateway.cli.register import register
 from gateway.cli.traffic import traffic
@@ -57,6 +58,7 @@ for verb in (check, register, models, show, deregister, enable, disable, publish
     app.command()(verb)
 app.add_typer(keys, name="keys")
 app.add_typer(env, name="env")
+app.add_typer(networks, name="networks")
 
 
 @app.command()

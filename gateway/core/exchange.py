@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.networks import Address
     from gateway.core.paths import Target
     from gateway.core.principal import Principal
+    from gateway.core.rules import Rules
     from gateway.core.trace import TraceContext
 
 
@@ -106,7 +107,9 @@ class Exchange:
         "request_id",
         "routed",
         "routine",
+        "rules",
         "scheme",
+        "spared",
         "spent_authorization",
         "status",
         "target",
@@ -143,8 +146,11 @@ class Exchange:
         # route
         self.model: Model
         self.backend: Backend
+        self.rules: Rules
         self.generation = 0  # of the registry that it was routed by
         self.deadline = 0.0  # monotonic seconds
+        # admit, authorize and limit
+        self.spared: tuple[str, ...] = ()  # codes of refusals that were only tried out
         # authenticate
         self.principal: Principal
         self.spent_authorization = False  # the Authorization header was meant for us and ends here

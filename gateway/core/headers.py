@@ -26,8 +26,9 @@ CONNECTION: Final = 8
 EXPECT: Final = 9
 TRACESTATE: Final = 10
 TRACE_ASKED: Final = 11
-_READ_COUNT: Final = 12
-_DROPPED: Final = 12
+FORWARDED: Final = 12
+ORIGIN: Final = 13
+_DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
     b"host": HOST,
@@ -42,6 +43,8 @@ _KIND: Final[dict[bytes, int]] = {
     b"expect": EXPECT,
     b"tracestate": TRACESTATE,
     b"x-chips-trace": TRACE_ASKED,
+    b"forwarded": FORWARDED,
+    b"origin": ORIGIN,
     # hop-by-hop
     b"keep-alive": _DROPPED,
     b"proxy-authenticate": _DROPPED,
@@ -53,7 +56,6 @@ _KIND: Final[dict[bytes, int]] = {
     b"upgrade": _DROPPED,
     # written anew by whoever sends the request on
     b"content-length": _DROPPED,
-    b"forwarded": _DROPPED,
     b"via": _DROPPED,
     b"x-forwarded-host": _DROPPED,
     b"x-forwarded-proto": _DROPPED,
@@ -61,7 +63,45 @@ _KIND: Final[dict[bytes, int]] = {
     b"x-real-ip": _DROPPED,
     b"x-serverless-authorization": _DROPPED,
 }
-_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, CONNECTION, EXPECT, TRACESTATE})
+_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, FORWARDED, CONNECTION, EXPECT, TRACESTATE})
+
+# By these, proxies and platforms tell a server who is calling. A backend may believe them, so no caller may send them.
+_IDENTITY_PREFIXES: Final = (
+    b"x-chips-",
+    b"x-goog-authenticated-user-",
+    b"x-goog-iap-",
+    b"x-endpoint-api-",
+    b"x-apigateway-api-",
+    b"x-client-cert-",
+    b"x-forwarded-client-cert",
+    b"x-forwarded-user",
+    b"x-forwarded-email",
+    b"x-forwarded-groups",
+    b"x-forwarded-preferred-username",
+    b"x-forwarded-access-token",
+    b"x-forwarded-authorization",
+    b"x-forwarded-by",
+    b"x-forwarded-server",
+    b"x-forwarded-ssl",
+    b"x-auth-request-",
+    b"x-ssl-client-",
+    b"ssl-client-",
+    b"x-amzn-oidc-",
+    b"x-ms-client-principal",
+    b"x-original-",
+    b"x-rewrite-url",
+    b"x-remote-",
+    b"remote-user",
+    b"true-client-ip",
+    b"cf-connecting-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-envoy-external-address",
+    b"x-appengine-",
+    b"x-webauth-user",
+)
+
+_blank: list[bytes | None] = [None] * 14
 
 _learned: dict[bytes, bytes | int] = {}
 _LEARNED_LIMIT: Final = 1024
@@ -73,11 +113,13 @@ class RequestHead:
     `outbound` is flat, three items a field (`name: `, value, CRLF), so that a sender can join it as it is.
     """
 
-    __slots__ = ("outbound", "read")
+    __slots__ = ("forwarded_for", "outbound", "read", "vouched")
 
     def __init__(self) -> None:
-        self.read: list[bytes | None] = [None] * _READ_COUNT
+        self.read: list[bytes | None] = _blank.copy()
         self.outbound: list[bytes] = []
+        self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
+        self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """`outbound` as pairs of name and value."""
@@ -113,13 +155,27 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
     return head
 
 
+def credential_field(name: str) -> int:
+    """Reserve a field for a credential; return its position in `RequestHead.read`.
+
+    It may stand once, and it never goes on to a backend. For authenticators, when they are made.
+    """
+    lower = name.lower().encode("ascii")
+    kind = _KIND.get(lower, _DROPPED)
+    if kind == _DROPPED:
+        kind = _KIND[lower] = len(_blank)
+        _blank.append(None)
+        _learned.clear()
+    return kind
+
+
 def _learn(name: bytes) -> bytes | int:
     # Some servers read "_" in a name as "-" (CGI's rule), so X_Chips_Caller must not slip past X-Chips-Caller.
     plain = name.lower().replace(b"_", b"-")
     kind: bytes | int
     if plain in _KIND:
         kind = _KIND[plain] if b"_" not in name else _DROPPED
-    elif plain.startswith(b"x-chips-"):
+    elif plain.startswith(_IDENTITY_PREFIXES):
         kind = _DROPPED
     else:
         kind = name + b": "
@@ -161,6 +217,21 @@ _ANSWER_DROPPED: Final = frozenset(
         b"server",
         b"via",
         b"x-powered-by",
+        b"x-aspnet-version",
+        b"x-envoy-upstream-service-time",
+        b"x-backend-server",
+        b"x-served-by",
+        b"x-cloud-trace-context",
+        b"alt-svc",
+        # a backend's word on who may read its answers is not the gateway's: the model's policy says it
+        b"access-control-allow-origin",
+        b"access-control-allow-credentials",
+        b"access-control-allow-methods",
+        b"access-control-allow-headers",
+        b"access-control-expose-headers",
+        b"access-control-max-age",
+        b"ratelimit",
+        b"ratelimit-policy",
     }
 )
 

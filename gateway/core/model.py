@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.core.cors import CorsRule, check_cors
 from gateway.core.names import check_model_name, check_version
+from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
+MAX_REQUESTS_PER_S = 1_000_000.0
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,6 +33,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float = DEFAULT_TIMEOUT_S
     body_limit_bytes: int | None = None  # None: the gateway's own limit
     max_in_flight: int | None = None  # requests at the backend at once; None: the gateway's default
+    networks: tuple[str, ...] = ()  # where callers must be, besides being admitted; none: wherever those are
+    cors: dict[str, CorsRule] = {}  # by origin, or "*"
+    requests_per_s: float | None = None
+    burst: int | None = None  # requests at once after a pause; None: what one second allows
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
     trace_ratio: float | None = None  # share of traces kept; None: the gateway's default
     availability: float | None = None  # objective: share of requests that do not fail, such as 0.999
     latency_s: float | None = None  # objective: 99 % are answered within this time
@@ -74,6 +83,16 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_by: str = ""
     expires: str | None = None
     revoked: str | None = None
+    note: str = ""
+    networks: tuple[
+        str, ...
+    ] = ()  # where it may be used from, besides being admitted; none: wherever callers are
+    requests_per_s: float | None = None
+    burst: int | None = None
+    max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
+    replaces: str = ""  # the id of the key that it was made to replace
 
 
 def parse_key(document: Mapping[str, Any]) -> Key:
@@ -115,14 +134,37 @@ def check_model(model: Model) -> list[str]:
         problems.append(f"the time-out must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
     if policy.body_limit_bytes is not None and policy.body_limit_bytes < 1:
         problems.append("the body limit must be at least one byte")
-    if policy.max_in_flight is not None and policy.max_in_flight < 1:
-        problems.append("at least one request must be allowed in flight")
+    problems += check_cors(policy.cors)
+    problems += check_limits(policy)
     if policy.trace_ratio is not None and not 0 <= policy.trace_ratio <= 1:
         problems.append("the share of traces kept must lie between 0 and 1")
     if policy.availability is not None and not 0 < policy.availability < 1:
         problems.append("the availability objective must lie between 0 and 1, such as 0.999")
     if policy.latency_s is not None and not 0 < policy.latency_s <= MAX_TIMEOUT_S:
         problems.append("the latency objective must be a number of seconds above 0")
+    return problems
+
+
+def check_limits(limits: Policy | Key) -> list[str]:
+    """What is wrong with the networks and quotas of a policy or a key."""
+    problems = []
+    for network in limits.networks:
+        try:
+            parse_network(network)
+        except ValueError as error:
+            problems.append(str(error))
+    if limits.requests_per_s is not None and not 0 < limits.requests_per_s <= MAX_REQUESTS_PER_S:
+        problems.append(f"the rate must lie between 0 and {MAX_REQUESTS_PER_S:g} requests per second")
+    if limits.burst is not None and limits.requests_per_s is None:
+        problems.append("a burst needs a rate to go with")
+    for what, number in (
+        ("the burst", limits.burst),
+        ("the requests in flight", limits.max_in_flight),
+        ("the requests per day", limits.requests_per_day),
+        ("the requests per month", limits.requests_per_month),
+    ):
+        if number is not None and number < 1:
+            problems.append(f"{what} must be at least 1")
     return problems
 
 

@@ -14,10 +14,11 @@ import msgspec
 MODELS: Final = "models"
 KEYS: Final = "keys"
 REVOCATIONS: Final = "revocations"
+NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,16 +6,21 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from gateway.core.model import Backend, Model, parse_model
-from gateway.registry.base import MODELS, REVOCATIONS, Document, Listing
+from gateway.core.networks import NetworkSet, parse_network
+from gateway.core.rules import compile_rules
+from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, Document, Listing
+
+_NOBODY = NetworkSet()
 
 
 class Entry:
     """A model, ready to be routed to."""
 
-    __slots__ = ("_backends", "_by_version", "_only", "_shares", "model", "revision")
+    __slots__ = ("_backends", "_by_version", "_only", "_shares", "model", "revision", "rules")
 
     def __init__(self, model: Model, revision: int) -> None:
         self.model = model
+        self.rules = compile_rules(model.policy)
         self.revision = revision
         self._by_version = {backend.version: backend for backend in model.backends}
         shared = [
@@ -39,7 +44,15 @@ class Entry:
 class Snapshot:
     """Everything the data plane needs, at one generation. Never changed after it is made."""
 
-    __slots__ = ("entries", "generation", "problems", "registry_id", "revoked")
+    __slots__ = (
+        "entries",
+        "generation",
+        "network_revisions",
+        "networks",
+        "problems",
+        "registry_id",
+        "revoked",
+    )
 
     def __init__(
         self,
@@ -48,12 +61,16 @@ class Snapshot:
         entries: Mapping[str, Entry],
         revoked: frozenset[str],
         problems: tuple[str, ...],
+        networks: NetworkSet = _NOBODY,
+        network_revisions: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.registry_id = registry_id
         self.generation = generation
         self.entries = entries
         self.revoked = revoked  # digests of API keys
         self.problems = problems  # documents that could not be read, and why
+        self.networks = networks  # whose callers are admitted, besides those of the settings
+        self.network_revisions = network_revisions  # of the documents that `networks` was made from
 
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
@@ -67,10 +84,13 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
         known = previous.entries
     entries: dict[str, Entry] = {}
     revoked = set()
-    problems = []
+    problems: list[str] = []
+    networks: list[Document] = []
     for document in listing.documents:
         if document.kind == REVOCATIONS:
             revoked.add(document.name)
+        elif document.kind == NETWORKS:
+            networks.append(document)
         elif document.kind == MODELS:
             entry = known.get(document.name)
             if entry is None or entry.revision != document.revision:
@@ -80,13 +100,36 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
                     problems.append(f"models/{document.name} revision {document.revision}: {error}")
             if entry is not None:
                 entries[document.name] = entry
+    network_set, revisions = _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
         listing.generation,
         MappingProxyType(entries),
         frozenset(revoked),
         tuple(problems),
+        network_set,
+        revisions,
     )
+
+
+def _networks(
+    documents: list[Document], previous: Snapshot | None, problems: list[str]
+) -> tuple[NetworkSet, tuple[tuple[str, int], ...]]:
+    """The set of admitted networks. One that cannot be read admits nobody."""
+    revisions = tuple((document.name, document.revision) for document in documents)
+    if previous is not None and previous.network_revisions == revisions and _all_read(previous):
+        return previous.networks, revisions  # ten thousand of them are not compiled anew for each new model
+    found = []
+    for document in documents:
+        try:
+            found.append(parse_network(str(document.body.get("network"))))
+        except ValueError as error:
+            problems.append(f"networks/{document.name} revision {document.revision}: {error}")
+    return NetworkSet(found), revisions
+
+
+def _all_read(snapshot: Snapshot) -> bool:
+    return len(snapshot.networks) == len(snapshot.network_revisions)
 
 
 def _model(document: Document) -> Model:

@@ -1,27 +1,47 @@
 """Admit callers whose address is on the allowlist."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.core.errors import AddressNotAllowed
 from gateway.core.exchange import Exchange
 from gateway.core.networks import Network, NetworkSet, parse_network
+from gateway.registry.snapshot import Snapshot
 
 LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class Admit:
-    """Refuse a request whose address is in none of `networks`.
+    """Refuse a request whose address is neither in `networks` nor in those that the registry lists now.
 
-    No networks at all means loopback only: a gateway that nobody has configured serves its own machine and nobody else.
+    No `networks` means loopback: a gateway that nobody has configured serves its own machine and nobody else. An address
+    that is not known is in no network. With `trial`, who would be refused is counted and logged, and let pass.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        snapshot: Callable[[], Snapshot | None] = lambda: None,
+        *,
+        trial: bool = False,
+    ) -> None:
         self._networks = NetworkSet(networks or LOOPBACK)
+        self._snapshot = snapshot
+        self._trial = trial
+        self.refused = 0  # since the start, those whom a trial let pass included
 
     def __call__(self, exchange: Exchange) -> None:
         address = exchange.address
-        if address is None or address not in self._networks:
-            raise AddressNotAllowed(
-                "Your address is not on this gateway's allowlist. Ask its operator to add "
-                f"{address if address is not None else 'it'}."
-            )
+        if address is not None:
+            if address in self._networks:
+                return
+            snapshot = self._snapshot()
+            if snapshot is not None and address in snapshot.networks:
+                return
+        self.refused += 1
+        if self._trial:
+            exchange.spared += (AddressNotAllowed.code,)
+            return
+        raise AddressNotAllowed(
+            "Your address is not on this gateway's allowlist. Ask its operator to add "
+            f"{address if address is not None else 'it'}."
+        )

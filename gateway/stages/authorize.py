@@ -1,6 +1,6 @@
 """May this principal do this to this model?"""
 
-from gateway.core.errors import Forbidden, MethodNotAllowed, PayloadTooLarge
+from gateway.core.errors import AddressNotAllowed, Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.principal import METADATA, SCORE, Verb
 
@@ -13,8 +13,10 @@ _TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
-    def __init__(self, *, body_limit_bytes: int) -> None:
+    def __init__(self, *, body_limit_bytes: int, trial: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes
+        self._trial = trial
+        self.refused = 0  # for their address, since the start; those whom a trial let pass included
 
     def __call__(self, exchange: Exchange) -> None:
         model, principal, target = exchange.model, exchange.principal, exchange.target
@@ -29,8 +31,24 @@ class Authorize:
         if exchange.method not in allowed:
             allow = ", ".join(sorted(allowed))
             raise MethodNotAllowed(f"Here you can use {allow}.", allow=allow)
+        if exchange.rules.networks is not None or principal.networks is not None:
+            self._check_address(exchange)
         limit = model.policy.body_limit_bytes or self._body_limit_bytes
         exchange.body_limit_bytes = limit
         length = exchange.body.length
         if length is not None and length > limit:
             raise PayloadTooLarge(limit)
+
+    def _check_address(self, exchange: Exchange) -> None:
+        """The networks of the model, and those of the key: an admitted caller must be in both."""
+        address = exchange.address
+        for networks, whose in (
+            (exchange.rules.networks, "This model's policy does"),
+            (exchange.principal.networks, "Your credentials do"),
+        ):
+            if networks is None or (address is not None and address in networks):
+                continue
+            self.refused += 1
+            if not self._trial:
+                raise AddressNotAllowed(f"{whose} not allow calls from your address, {address}.")
+            exchange.spared += (AddressNotAllowed.code,)

@@ -3,16 +3,15 @@
 import time
 
 from gateway.core.exchange import Exchange
-from gateway.core.headers import AUTHORIZATION, CRLF, FORWARDED_FOR, HOST
+from gateway.core.headers import AUTHORIZATION, CRLF, HOST
 from gateway.core.model import Backend
 from gateway.core.paths import Target
 from gateway.upstream.base import Outbound, Upstream
 
 
 class Forward:
-    def __init__(self, upstream: Upstream, *, trusted_hops: int) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._trusts_forwarded_for = trusted_hops > 0
 
     async def __call__(self, exchange: Exchange) -> None:
         backend, target = exchange.backend, exchange.target
@@ -23,7 +22,7 @@ class Forward:
         """The caller's own fields and ours, flat: name with colon, value, CRLF."""
         head, principal = exchange.head, exchange.principal
         read = head.read
-        forwarded_for = read[FORWARDED_FOR] if self._trusts_forwarded_for else None
+        forwarded_for = head.forwarded_for
         peer = exchange.peer.encode("latin-1")
         left_ms = int((exchange.deadline - time.monotonic()) * 1000)
         fields = head.outbound

@@ -5,26 +5,22 @@ from functools import lru_cache
 
 from gateway.core.errors import BadRequest
 from gateway.core.exchange import Exchange
-from gateway.core.headers import CLOUD_TRACE, FORWARDED_FOR, HOST, REQUEST_ID, TRACEPARENT, read_request_head
+from gateway.core.forwarded import Trust
+from gateway.core.headers import CLOUD_TRACE, HOST, REQUEST_ID, TRACEPARENT, read_request_head
 from gateway.core.networks import parse_address
 from gateway.core.paths import split_target
 from gateway.core.trace import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
-_MAX_ADDRESS_LENGTH = 64
 
 _address_of = lru_cache(maxsize=16384)(parse_address)
 
 
 class Identify:
-    """Read the head of a request.
+    """Read the head of a request. `trust` says how far the headers are believed that proxies write."""
 
-    `trusted_hops` is how many proxies stand between callers and the gateway, each of which appends the address it was
-    called from to X-Forwarded-For. Entries further left were written by the caller and prove nothing.
-    """
-
-    def __init__(self, *, trusted_hops: int) -> None:
-        self._trusted_hops = trusted_hops
+    def __init__(self, trust: Trust) -> None:
+        self._caller = trust.caller
 
     def __call__(self, exchange: Exchange) -> None:
         try:
@@ -42,17 +38,11 @@ class Identify:
             exchange.request_id = given.decode("ascii")
         else:
             exchange.request_id = new_trace_id()
-        exchange.address = _address_of(self._caller(exchange.peer, read[FORWARDED_FOR]))
+        caller = self._caller(exchange.peer, head)
+        exchange.address = None if caller is None else _address_of(caller)
         host = read[HOST]
         exchange.target = split_target(
             exchange.raw_target,
             scheme=exchange.scheme,
             host=None if host is None else host.decode("latin-1"),
         )
-
-    def _caller(self, peer: str, forwarded_for: bytes | None) -> str:
-        if not self._trusted_hops or forwarded_for is None:
-            return peer
-        entries = forwarded_for.split(b",")
-        entry = entries[-min(self._trusted_hops, len(entries))].strip()
-        return entry[:_MAX_ADDRESS_LENGTH].decode("latin-1")

@@ -39,6 +39,7 @@ class Route:
                 else f'The model "{model.name}" has no backend.'
             )
         exchange.model = model
+        exchange.rules = entry.rules
         exchange.backend = backend
         exchange.deadline = exchange.arrived + _time_allowed_s(
             exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s

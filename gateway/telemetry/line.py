@@ -63,6 +63,8 @@ class JsonLine:
             caller = exchange.principal.id if exchange.authenticated else ""
             served = (exchange.model.name, exchange.backend.version, caller)
             line += self._served.get(served) or self._learn_served(served)
+        if exchange.spared:
+            line += f',"would_refuse":{_encode(exchange.spared).decode()}'
         if exchange.attempts:
             line += _timing(exchange)
         if exchange.error is not None:

@@ -9,7 +9,7 @@ from gateway.app import Gateway
 from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
-from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Put
+from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.settings import Settings, load_settings
 from gateway.telemetry.logs import LogWriter
@@ -84,6 +84,11 @@ class Scene:
             Put(kind=KEYS, name=digest_key(key), body=to_document(body), expected=0), author="test"
         )
         return key
+
+    async def admit(self, *networks: str) -> None:
+        await self._write(
+            *(Put(kind=NETWORKS, name=n.replace("/", "_"), body={"network": n}, expected=0) for n in networks)
+        )
 
     async def revoke_key(self, key: str) -> None:
         await self._write(Put(kind=REVOCATIONS, name=digest_key(key), body={}, expected=0))

@@ -30,7 +30,10 @@ def test_an_address_is_in_the_set_where_it_is_in_one_of_the_networks(chosen, dat
         candidates += [kind(n) for n in (first - 1, last + 1) if 0 <= n < 2**network.max_prefixlen]
     for address in candidates:
         assert (address in compiled) == any(address in network for network in chosen), address
-    assert compiled.size == len(chosen)
+    assert len(compiled) == len(chosen)
+    assert all(  # and once more, from memory
+        (address in compiled) == any(address in network for network in chosen) for address in candidates
+    )
 
 
 def test_an_empty_set_holds_nothing():
@@ -118,3 +121,48 @@ def test_no_text_breaks_the_parser(text: str):
 def test_with_and_without_a_port_it_is_the_same_address(address, port: int):
     with_port = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
     assert parse_address(with_port) == parse_address(str(address))
+
+
+def test_the_same_number_is_another_address_in_the_other_version():
+    compiled = NetworkSet([parse_network("192.0.2.1")])
+    assert IPv4Address("192.0.2.1") in compiled
+    assert IPv6Address(int(IPv4Address("192.0.2.1"))) not in compiled
+
+
+def test_what_is_remembered_is_bounded_and_stays_right():
+    compiled = NetworkSet([parse_network("10.0.0.0/16")])
+    for number in range(NetworkSet.REMEMBERED + 100):
+        address = IPv4Address(int(IPv4Address("10.0.0.0")) + number * 7)
+        assert (address in compiled) is (number * 7 < 65536)
+    assert len(compiled._known_4) <= NetworkSet.REMEMBERED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3221225985", "0xc0000201", "192.0.2.01", "192.0.2.1/24", "192.0.2.1:x", "192.0.2.1:123456", "192.0.2.1:+1",
+        "192.0.2.1, 192.0.2.2", "[2001:db8::1]x", "[192.0.2.1]", "[192.0.2.1]:80", "2001:db8::1::2",
+        "\u0661\u0669\u0662.0.2.1", "192\u30020\u30022\u30021", "192.0.2.1\x00", "192.0.2.1\r\nX: y",
+        "::ffff:192.0.2.1:80",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_an_address_is_nobody(text: str):
+    assert parse_address(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("::192.0.2.1", "::c000:201"),  # deprecated "compatible" addresses are not the IPv4 ones
+        ("64:ff9b::192.0.2.1", "64:ff9b::c000:201"),
+    ],
+)
+def test_only_mapped_addresses_are_the_ipv4_ones(text: str, address: str):
+    assert parse_address(text) == ip_address(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"), [("::ffff:192.0.2.0/120", "192.0.2.0/24"), ("::ffff:0:0/96", "0.0.0.0/0")]
+)
+def test_a_network_of_mapped_addresses_is_the_ipv4_one(text: str, network: str):
+    assert str(parse_network(text)) == network

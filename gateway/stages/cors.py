@@ -1,0 +1,36 @@
+"""Tell browsers which pages may call the model, and answer what they ask beforehand."""
+
+from gateway.core.answer import Answer
+from gateway.core.errors import Forbidden
+from gateway.core.exchange import Exchange
+from gateway.core.headers import ORIGIN
+
+_TAKES = frozenset({"GET", "HEAD", "POST"})
+_TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
+
+
+class Cors:
+    """Add the model's own fields to whatever answer follows, errors too. Nothing here lets anybody in."""
+
+    def __call__(self, exchange: Exchange) -> Answer | None:
+        """The answer to a preflight, which the request is then done with; None where it is none."""
+        cors = exchange.rules.cors
+        if cors is None:
+            return None
+        origin = exchange.head.read[ORIGIN]
+        if exchange.method == "OPTIONS" and origin is not None:
+            asked = _field(exchange, b"access-control-request-method")
+            if asked:
+                takes = _TAKES_BELOW if exchange.target.rest else _TAKES
+                headers = _field(exchange, b"access-control-request-headers")
+                fields = cors.preflight(origin, asked, headers, takes)
+                if fields is None:
+                    exchange.added_fields += cors.fields(None)
+                    raise Forbidden("This model's policy does not let that page send such a request.")
+                return Answer(204, fields, b"")
+        exchange.added_fields += cors.fields(origin)
+        return None
+
+
+def _field(exchange: Exchange, wanted: bytes) -> str:
+    return ",".join(value.decode("latin-1") for name, value in exchange.headers if name.lower() == wanted)

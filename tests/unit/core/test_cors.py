@@ -85,7 +85,8 @@ async def _aiohttp_cors(rule: CorsRule, origin: str, asked: Asked) -> dict[str, 
     options = aiohttp_cors.ResourceOptions(**msgspec.structs.asdict(rule))
     resource = cors.add(app.router.add_resource("/wine"))
     for method in sorted(TAKES):
-        cors.add(resource.add_route(method, answer), {origin: options})
+        if options.is_method_allowed(method) or rule.allow_methods is None:  # a route is added for it, or is not
+            cors.add(resource.add_route(method, answer), {origin: options})
     headers = {"Origin": asked.origin, "Access-Control-Request-Method": asked.method}
     if asked.headers:
         headers["Access-Control-Request-Headers"] = asked.headers

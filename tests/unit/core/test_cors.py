@@ -85,7 +85,7 @@ async def _aiohttp_cors(rule: CorsRule, origin: str, asked: Asked) -> dict[str, 
     options = aiohttp_cors.ResourceOptions(**msgspec.structs.asdict(rule))
     resource = cors.add(app.router.add_resource("/wine"))
     for method in sorted(TAKES):
-        if options.is_method_allowed(method) or rule.allow_methods is None:  # a route is added for it, or is not
+        if options.is_method_allowed(method) or rule.allow_methods is None:
             cors.add(resource.add_route(method, answer), {origin: options})
     headers = {"Origin": asked.origin, "Access-Control-Request-Method": asked.method}
     if asked.headers:

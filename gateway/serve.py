@@ -119,6 +119,7 @@ async def _serve(settings: Settings, logs: LogWriter) -> int:
     impatient.cancel()
     if not stopping.done():
         _log.warning("second signal: stopped without waiting")
+        logging.disable()  # everything that is cut off now would tell of it with its stack
         return 128 + signal.SIGINT
     stopping.result()
     _log.info("stopped")

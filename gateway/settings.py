@@ -5,6 +5,7 @@ where it came from. What may change while the gateway runs is not a setting: it 
 """
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -250,7 +251,10 @@ def mask_url(text: str) -> str:
     """`text` with the password of a URL replaced."""
     if "@" not in text or "://" not in text:
         return text
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # no URL after all, and nobody can say where its password ends
+        return text.partition("://")[0] + "://***@" + text.rpartition("@")[2]
     if parts.password is None:
         return text
     host = parts.netloc.rpartition("@")[2]
@@ -348,7 +352,10 @@ class _Loader:
             converted = msgspec.convert(value, hint, strict=not source.startswith(("$", "--")))
         except msgspec.ValidationError as error:
             reason = str(error).partition(" - at `")[0]
-            self._problems.append(f"{name}: {value!r} will not do: {reason} (from {source})")
+            self._problems.append(f"{name}: {_shown(value)} will not do: {reason} (from {source})")
+            return
+        if isinstance(converted, float) and not math.isfinite(converted):
+            self._problems.append(f"{name}: {_shown(value)} will not do: it must be finite (from {source})")
             return
         self._values[name] = converted
         self._sources[name] = source
@@ -376,6 +383,11 @@ def default_registry(environ: Mapping[str, str]) -> str:
     """A file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
     return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:99] + "…"
 
 
 def _is_list(hint: Any) -> bool:

@@ -1,0 +1,292 @@
+"""`python -m gateway` as a real process: what it prints, how it ends, and that a stop loses no request."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import __version__
+from tests.flow.beside import Beside
+from tests.flow.scripted import Message, Peer, request
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30
+
+
+class Process:
+    """A gateway as an operator starts it; standard output is read line by line."""
+
+    def __init__(self, folder: Path, *flags: str, stdout: int = subprocess.PIPE, **environ: str) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", *flags],
+            cwd=folder,
+            env={
+                **kept,
+                "PYTHONPATH": str(ROOT),
+                "HOME": str(folder),
+                "CHIPS_REGISTRY": f"sqlite://{folder}/registry.db",
+                "CHIPS_SERVER__HOST": "127.0.0.1",
+                **environ,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+        self.lines: list[str] = []
+
+    def read_until(self, text: str) -> str:
+        """The first line of standard output that holds `text`."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline().decode():
+            self.lines.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"it ended without {text!r}: {self.lines} {self.errors()}")
+
+    def port(self) -> int:
+        message: str = json.loads(self.read_until("listens on"))["message"]
+        return int(message.partition("http://127.0.0.1:")[2].split()[0])
+
+    def errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def ended(self) -> int:
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        self.lines += (out or b"").decode().splitlines(keepends=True)
+        assert b"Traceback" not in err, err
+        return self.process.returncode
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    started: list[Process] = []
+
+    def start(*flags: str, **arguments: Any) -> Process:
+        started.append(Process(tmp_path, *flags, **arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    beside = Beside()
+    yield beside
+    beside.close()
+
+
+def register(folder: Path, url: str) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gateway.cli", "register", "slow", url, "--no-probe", "--version", "1"),
+            *(
+                "--access",
+                "public",
+                "--registry",
+                f"sqlite://{folder}/registry.db",
+                "--gateway",
+                "http://127.0.0.1:9",
+            ),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done
+
+
+# -- what it prints
+
+
+def test_elsewhere_than_on_a_terminal_every_line_is_json(start):
+    gateway = start(PORT="0")
+    port = gateway.port()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready") as answer:
+        assert json.loads(answer.read())["ready"] is True
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/wine").close()
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.ended() == 0
+    entries = [json.loads(line) for line in gateway.lines]
+    assert all({"severity", "time", "message"} <= set(entry) for entry in entries)
+    assert any("httpRequest" in entry for entry in entries)
+    assert not any("\x1b" in line for line in gateway.lines)
+
+
+def test_on_a_terminal_a_block_tells_how_to_call_it(start, tmp_path: Path):
+    ours, theirs = pty.openpty()
+    try:
+        gateway = start("--server.port=0", stdout=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side has ended
+            while b"stop with Ctrl-C" not in shown:
+                shown += os.read(ours, 4096)
+        gateway.process.send_signal(signal.SIGINT)
+        assert gateway.process.wait(PATIENCE_S) == 0
+    finally:
+        os.close(ours)
+    text = shown.decode()
+    for told in (
+        f"CHIPS {__version__} listens on http://127.0.0.1:",
+        f"registry   sqlite://{tmp_path}/registry.db",
+        "chips register NAME URL",
+        "this machine only",
+        "curl http://127.0.0.1:",
+        "/-/ready",
+    ):
+        assert told in text, (told, text)
+    assert '{"severity"' not in text
+
+
+# -- how it ends
+
+
+def test_wrong_flags_end_with_64(start):
+    gateway = start("--server.port")
+    errors = gateway.errors()
+    assert gateway.ended() == 64
+    assert "--server.port needs a value" in errors
+
+
+def test_wrong_settings_end_with_78_and_are_all_named(start):
+    gateway = start(CHIPS_SERVER__PORT="many", CHIPS_LOG__LEVEL="loud")
+    errors = gateway.errors()
+    assert gateway.ended() == 78
+    assert "server.port" in errors
+    assert "log.level" in errors
+
+
+def test_a_taken_port_ends_with_71_and_names_another(start):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        gateway = start(PORT=str(port))
+        line = json.loads(gateway.read_until("cannot listen"))
+        assert gateway.ended() == 71
+    assert line["severity"] == "CRITICAL"
+    assert f"CHIPS_SERVER__PORT={port + 1}" in line["message"]
+
+
+def test_port_is_read_and_a_setting_of_ours_wins_over_it(start):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    gateway = start(PORT=str(free))
+    assert gateway.port() == free
+    other = start(PORT=str(free), CHIPS_SERVER__PORT="0")
+    assert other.port() != free
+
+
+class Slow:
+    """A backend that answers when it is told to."""
+
+    def __init__(self, beside: Beside) -> None:
+        self._beside = beside
+        self._asked = threading.Event()
+        self._release = asyncio.Event()
+        self.url = beside.backend(self._script).url
+
+    async def _script(self, _: Message, peer: Peer) -> None:
+        self._asked.set()
+        await self._release.wait()
+        await peer.answer(200, b'{"predictions": [1]}')
+
+    def wait_until_asked(self) -> None:
+        assert self._asked.wait(PATIENCE_S)
+
+    def release(self) -> None:
+        self._beside.loop.call_soon_threadsafe(self._release.set)
+
+
+def ask(port: int) -> socket.socket:
+    caller = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    caller.sendall(request("POST", "/slow", body=b"{}"))
+    return caller
+
+
+def everything(caller: socket.socket) -> bytes:
+    came = b""
+    with contextlib.suppress(ConnectionError):
+        while part := caller.recv(65536):
+            came += part
+            if came.endswith(b'{"predictions": [1]}'):
+                break
+    return came
+
+
+def answers(port: int) -> bool:
+    """Whether a new caller is answered, rather than refused or cut off."""
+    try:
+        with ask(port) as caller:
+            return bool(caller.recv(1))
+    except OSError:
+        return False
+
+
+def test_on_sigterm_what_is_under_way_finishes_and_nothing_new_is_taken(
+    start, beside: Beside, tmp_path: Path
+):
+    slow = Slow(beside)
+    register(tmp_path, slow.url)
+    gateway = start(PORT="0")
+    port = gateway.port()
+    caller = ask(port)
+    slow.wait_until_asked()
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.read_until("SIGTERM: no new requests are taken")
+    assert not answers(port)
+    slow.release()
+    came = everything(caller)
+    caller.close()
+    assert came.startswith(b"HTTP/1.1 200")
+    assert came.endswith(b'{"predictions": [1]}')
+    assert gateway.ended() == 0
+
+
+def test_the_stop_does_not_wait_for_ever(start, beside: Beside, tmp_path: Path):
+    slow = Slow(beside)
+    register(tmp_path, slow.url)
+    gateway = start(PORT="0", CHIPS_SERVER__STOP_GRACE_S="0.2")
+    caller = ask(gateway.port())
+    slow.wait_until_asked()
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.ended() == 0
+    assert b"200" not in everything(caller)[:20]
+    caller.close()
+    slow.release()
+
+
+def test_a_second_signal_does_not_wait(start, beside: Beside, tmp_path: Path):
+    slow = Slow(beside)
+    register(tmp_path, slow.url)
+    gateway = start(PORT="0", CHIPS_SERVER__STOP_GRACE_S="600")
+    caller = ask(gateway.port())
+    slow.wait_until_asked()
+    gateway.process.send_signal(signal.SIGINT)
+    gateway.read_until("SIGINT: no new requests are taken")
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.ended() == 130
+    assert not any("stack" in json.loads(line) for line in gateway.lines)
+    caller.close()
+    slow.release()

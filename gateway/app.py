@@ -17,6 +17,7 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
+from gateway.server.fast import FastServer
 from gateway.server.plain import PlainServer
 from gateway.server.protocol import ProblemServer
 from gateway.settings import Settings
@@ -31,6 +32,8 @@ from gateway.stages.route import Route
 from gateway.stages.sample import Sample
 from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.whole import Telemetry
+from gateway.upstream.base import Upstream
+from gateway.upstream.fast import FastUpstream
 from gateway.upstream.plain import PlainUpstream
 
 
@@ -48,10 +51,13 @@ class Gateway:
         self.mirror = Mirror(self.registry, first_load_timeout_s=settings.server.registry_wait_s)
         keys = ApiKeys(self.registry, lambda: self.mirror.snapshot)
         chain = Chain([keys])
-        self._upstream = PlainUpstream(
-            connections=settings.upstream.connections,
-            connect_timeout_s=settings.upstream.connect_timeout_s,
-            idle_s=settings.upstream.idle_s,
+        upstream = settings.upstream
+        make_upstream = PlainUpstream if settings.server.path == "plain" else FastUpstream
+        self.upstream: Upstream = make_upstream(
+            connections=upstream.connections,
+            connect_timeout_s=upstream.connect_timeout_s,
+            idle_s=upstream.idle_s,
+            ca_file=upstream.ca_file,
         )
         limits, edge, trace = settings.limits, settings.edge, settings.trace
         self.limit = Limit(
@@ -94,7 +100,7 @@ class Gateway:
             authorize=Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial),
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             limit=self.limit,
-            forward=Forward(self._upstream),
+            forward=Forward(self.upstream),
             record=self.telemetry.record,
         )
         self.port = 0
@@ -109,26 +115,34 @@ class Gateway:
             stack.push_async_callback(self.telemetry.stop)
             await self.mirror.start()
             stack.push_async_callback(self.mirror.stop)
-            await self._upstream.start()
-            stack.push_async_callback(self._upstream.stop)
-            runner = web.ServerRunner(
-                ProblemServer(
-                    PlainServer(self.pipeline),
-                    handler_cancellation=True,  # a caller who leaves takes the backend's work along
-                    auto_decompress=False,
-                    access_log=None,
-                    keepalive_timeout=server.keep_alive_s,
-                    max_line_size=server.header_bytes,
-                    max_field_size=server.header_bytes,
-                ),
-                shutdown_timeout=server.stop_grace_s,
-            )
+            await self.upstream.start()
+            stack.push_async_callback(self.upstream.stop)
+            runner = web.ServerRunner(self._make_server(), shutdown_timeout=server.stop_grace_s)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, server.host, server.port)
             await site.start()
             self.port = runner.addresses[0][1]
             self._stack = stack.pop_all()
+
+    def _make_server(self) -> web.Server:
+        server = self._settings.server
+        if server.path == "fast":
+            return FastServer(
+                self.pipeline,
+                keepalive_timeout_s=server.keep_alive_s,
+                head_timeout_s=server.head_wait_s,
+                field_limit_bytes=server.header_bytes,
+            )
+        return ProblemServer(
+            PlainServer(self.pipeline),
+            handler_cancellation=True,  # a caller who leaves takes the backend's work along
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=server.keep_alive_s,
+            max_line_size=server.header_bytes,
+            max_field_size=server.header_bytes,
+        )
 
     async def stop(self) -> None:
         """Stop accepting, let what is under way finish within the grace period, close everything."""

@@ -12,6 +12,7 @@ from gateway.control.routes import Control
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.problem import render_problem
+from gateway.core.turn import in_task
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -91,10 +92,12 @@ class Pipeline:
     async def _pass(self, exchange: Exchange) -> None:
         self._identify(exchange)
         if self._control.is_probe(exchange):  # before admit: a platform probes from addresses nobody can list
+            await in_task()
             await self._control.answer(exchange)
             return
         self._admit(exchange)  # before route: an outsider must not learn which models exist
         if not exchange.target.model:
+            await in_task()
             await self._control.answer(exchange)
             return
         await self._route(exchange)  # before authenticate: the model says which credentials it takes
@@ -104,10 +107,12 @@ class Pipeline:
             await exchange.reply.send(preflight)
             return
         if not self._authenticate.at_once(exchange):
+            await in_task()
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
         self._authorize(exchange)
         if self._control.is_description(exchange):
+            await in_task()
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace

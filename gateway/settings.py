@@ -45,6 +45,15 @@ class Server(_Group, frozen=True):
     header_bytes: Annotated[
         int, Meta(ge=1024, le=1_048_576, description="Longest request line or header field.")
     ] = 16_384
+    head_wait_s: Annotated[
+        float, Meta(gt=0, description="How long a caller may take to send a request's head.")
+    ] = 20.0
+    path: Annotated[
+        Literal["fast", "plain"],
+        Meta(
+            description="`fast`: own connections; `plain`: aiohttp's server and client by their public API."
+        ),
+    ] = "fast"
     registry_wait_s: Annotated[
         float,
         Meta(gt=0, description="How long a start waits for the registry before it listens all the same."),
@@ -98,6 +107,9 @@ class Limits(_Group, frozen=True):
 class Upstream(_Group, frozen=True):
     connections: Annotated[int, Meta(ge=1, description="Connections to one backend.")] = 1024
     connect_timeout_s: Annotated[float, Meta(gt=0, description="How long opening one may take.")] = 5.0
+    ca_file: Annotated[
+        str, Meta(description="Certificates (PEM) that backends may be signed by, beside the system's.")
+    ] = ""
     idle_s: Annotated[
         float,
         Meta(gt=0, description="How long an idle one is kept; shorter than the backend's own time-out."),

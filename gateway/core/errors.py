@@ -12,6 +12,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     │   ├── ModelNotFound         404 model-not-found
     │   ├── NotFound              404 not-found
     │   ├── MethodNotAllowed      405 method-not-allowed
+    │   ├── RequestTimeout        408 request-timeout
     │   ├── PayloadTooLarge       413 payload-too-large
     │   ├── HeadersTooLarge       431 headers-too-large
     │   └── TooManyRequests       429 too-many-requests
@@ -80,6 +81,10 @@ class MethodNotAllowed(CallerError):
     def __init__(self, detail: str, *, allow: str) -> None:
         # RFC 9110 section 15.5.6: a 405 names what would be allowed.
         super().__init__(detail, headers=((b"Allow", allow.encode("ascii")),))
+
+
+class RequestTimeout(CallerError):
+    code, status, title = "request-timeout", 408, "Request timeout"
 
 
 class PayloadTooLarge(CallerError):

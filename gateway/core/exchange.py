@@ -103,6 +103,7 @@ class Exchange:
         "principal",
         "queued_s",
         "raw_target",
+        "registry_age_s",
         "reply",
         "request_id",
         "routed",
@@ -148,6 +149,7 @@ class Exchange:
         self.backend: Backend
         self.rules: Rules
         self.generation = 0  # of the registry that it was routed by
+        self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline = 0.0  # monotonic seconds
         # admit, authorize and limit
         self.spared: tuple[str, ...] = ()  # codes of refusals that were only tried out

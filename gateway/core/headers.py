@@ -28,6 +28,8 @@ TRACESTATE: Final = 10
 TRACE_ASKED: Final = 11
 FORWARDED: Final = 12
 ORIGIN: Final = 13
+REGISTRY_ASKED: Final = 14
+UPGRADE: Final = 15
 _DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
@@ -45,6 +47,8 @@ _KIND: Final[dict[bytes, int]] = {
     b"x-chips-trace": TRACE_ASKED,
     b"forwarded": FORWARDED,
     b"origin": ORIGIN,
+    b"x-chips-registry": REGISTRY_ASKED,
+    b"upgrade": UPGRADE,
     # hop-by-hop
     b"keep-alive": _DROPPED,
     b"proxy-authenticate": _DROPPED,
@@ -53,7 +57,6 @@ _KIND: Final[dict[bytes, int]] = {
     b"te": _DROPPED,
     b"trailer": _DROPPED,
     b"transfer-encoding": _DROPPED,
-    b"upgrade": _DROPPED,
     # written anew by whoever sends the request on
     b"content-length": _DROPPED,
     b"via": _DROPPED,
@@ -101,7 +104,7 @@ _IDENTITY_PREFIXES: Final = (
     b"x-webauth-user",
 )
 
-_blank: list[bytes | None] = [None] * 14
+_blank: list[bytes | None] = [None] * 16
 
 _learned: dict[bytes, bytes | int] = {}
 _LEARNED_LIMIT: Final = 1024
@@ -199,7 +202,8 @@ def _without_nominated(outbound: list[bytes], connection: bytes) -> list[bytes]:
     return kept
 
 
-_ANSWER_DROPPED: Final = frozenset(
+# What the gateway itself says in an answer, or keeps to itself: a backend's own such fields end here.
+ANSWER_DROPPED: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -213,6 +217,9 @@ _ANSWER_DROPPED: Final = frozenset(
         b"chips-error",  # says that the gateway failed, so no backend may say it
         b"x-request-id",
         b"x-trace-id",
+        b"x-chips-model",
+        b"x-chips-registry",
+        b"server-timing",  # goes on in the gateway's own field of that name
         # what runs behind the gateway is nobody's business
         b"server",
         b"via",
@@ -238,7 +245,7 @@ _ANSWER_DROPPED: Final = frozenset(
 
 def answer_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The fields of a backend's answer that go on to the caller, in their order."""
-    dropped: frozenset[bytes] | set[bytes] = _ANSWER_DROPPED
+    dropped: frozenset[bytes] | set[bytes] = ANSWER_DROPPED
     fields = []
     for name, value in raw_headers:
         lower = name.lower()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import HttpVersion11, web
 
-from gateway.core.answer import Answer
+from gateway.core.answer import Answer, own_lines
 from gateway.core.exchange import Exchange
 from gateway.pipeline import Pipeline
 
@@ -84,9 +84,9 @@ class PlainReply:
         exchange = self.exchange
         for name, value in (*fields, *exchange.added_fields):
             response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
-        response.headers["X-Request-Id"] = exchange.request_id
-        response.headers["X-Trace-Id"] = exchange.trace.trace_id
-        response.headers["Server"] = "chips"
+        for line in own_lines(exchange, time.monotonic()).split("\r\n")[:-1]:
+            own_name, _, own_value = line.partition(": ")
+            response.headers[own_name] = own_value
         if length is not None:
             response.content_length = length
         # A body that we did not read would be taken for the next request.

@@ -6,12 +6,12 @@ This is the one file on the plain path that touches what aiohttp does not docume
 import logging
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge, InternalError
+from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
+from gateway.server.parser import refusal_of
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +30,8 @@ class ProblemRequestHandler(RequestHandler):
     ) -> web.StreamResponse:
         request_id = new_trace_id()
         error: GatewayError
-        if isinstance(exc, LineTooLong):
-            error = HeadersTooLarge("The request line or a header field is longer than this gateway takes.")
-        elif status < 500:
-            error = BadRequest("The request is not valid HTTP/1.1.")
+        if status < 500:
+            error = refusal_of(exc)
         else:
             error = InternalError()
             _log.error("request %s failed outside the pipeline", request_id, exc_info=exc)

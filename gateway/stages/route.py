@@ -4,7 +4,7 @@ import random
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
-from gateway.core.headers import REQUEST_TIMEOUT
+from gateway.core.headers import REGISTRY_ASKED, REQUEST_TIMEOUT
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Entry, Snapshot
 
@@ -28,6 +28,8 @@ class Route:
         if snapshot is None or entry is None:
             snapshot, entry = await self._read_through(target.model)
         exchange.generation = snapshot.generation
+        if exchange.head.read[REGISTRY_ASKED] == b"generation":
+            exchange.registry_age_s = self._mirror.age_s
         model = entry.model
         if not model.enabled:
             raise ModelNotFound(f'The model "{model.name}" is disabled at present.')

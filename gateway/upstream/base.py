@@ -1,9 +1,11 @@
 """What an upstream is: it carries one request to a backend and pipes the answer into the exchange's reply."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.core.exchange import Attempt, Exchange
+from gateway.core.exchange import Attempt, Body, Exchange, Reply
 from gateway.core.headers import CRLF, TRACESTATE
+from gateway.upstream.head import AnswerHead
 
 
 class Outbound(NamedTuple):
@@ -26,6 +28,88 @@ class Upstream(Protocol):
         """
 
     async def stop(self) -> None: ...
+
+
+class Guard(Protocol):
+    """Says where the gateway may connect to. Called with what a backend's name resolved to, before each connection."""
+
+    def __call__(self, host: str, addresses: Sequence[str]) -> None:
+        """Raise UpstreamUnreachable where one of `addresses` must not be connected to."""
+
+
+class Identity(Protocol):
+    """Proves to a backend who the gateway is: header fields for the backend at a URL, flat as in `Outbound.fields`."""
+
+    def fields(self, url: str) -> Sequence[bytes] | None:
+        """The fields as far as they are at hand; None where `fetch` must be awaited first."""
+
+    async def fetch(self, url: str) -> Sequence[bytes]: ...
+
+
+class Source(Protocol):
+    """Where a relayed answer comes from; and where, in a tunnel, what the caller sends goes."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def upload(self, piece: bytes) -> None: ...
+
+    def end(self) -> None:
+        """The caller has closed the tunnel."""
+
+
+class Relay(Reply, Protocol):
+    """A reply that takes a backend's answer by plain calls, as it arrives."""
+
+    def relay(
+        self, head: AnswerHead, body: bytes, *, complete: bool, source: Source, trailers: bytes = b""
+    ) -> None:
+        """The head, and what of the body came with it. `complete`: there is no more to come."""
+
+    def relay_piece(self, piece: bytes) -> None: ...
+
+    def relay_end(self, trailers: bytes) -> None:
+        """The body is complete. `trailers`: field lines, each with its end."""
+
+    def relay_interim(self, head: AnswerHead) -> None:
+        """An answer before the answer (1xx)."""
+
+    def relay_tunnel(self, head: AnswerHead, first: bytes, source: Source) -> None:
+        """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+
+
+class Sink(Protocol):
+    """Where a caller's body flows to."""
+
+    def upload(self, piece: bytes) -> None: ...
+
+    def upload_end(self, trailers: bytes) -> None: ...
+
+    def upload_failed(self, error: BaseException) -> None: ...
+
+
+class FlowingBody(Body, Protocol):
+    """A body that can be had at once where it has arrived, and else flows by plain calls."""
+
+    complete: bool
+    error: BaseException | None  # why there will be no more of it
+
+    def held(self) -> bytes:
+        """All of it, once `complete`."""
+
+    async def gather(self, deadline: float) -> None:
+        """Wait until it is `complete`. Only for bodies whose declared length is small."""
+
+    def flow(self, sink: Sink, limit_bytes: int) -> None:
+        """Give `sink` what has arrived, and what is still to come as it arrives."""
+
+    def dam(self) -> None:
+        """Nobody wants the rest."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
 
 def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:

@@ -12,17 +12,17 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.errors import (
-    DeadlineExceeded,
     GatewayError,
     PayloadTooLarge,
     UpstreamBroken,
     UpstreamError,
-    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import answer_fields
 from gateway.upstream.base import Outbound, trace_fields
+from gateway.upstream.tls import client_context
+from gateway.upstream.too_slow import too_slow
 
 _HELD_BODY_BYTES = 64 * 1024  # bodies up to here are sent in one piece
 
@@ -30,16 +30,23 @@ _HELD_BODY_BYTES = 64 * 1024  # bodies up to here are sent in one piece
 class PlainUpstream:
     """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
-    def __init__(self, *, connections: int, connect_timeout_s: float, idle_s: float) -> None:
+    def __init__(
+        self, *, connections: int, connect_timeout_s: float, idle_s: float, ca_file: str = ""
+    ) -> None:
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
+        self._ca_file = ca_file
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, limit_per_host=self._connections, keepalive_timeout=self._idle_s, ttl_dns_cache=30
+                limit=0,
+                limit_per_host=self._connections,
+                keepalive_timeout=self._idle_s,
+                ttl_dns_cache=30,
+                ssl=client_context(self._ca_file),
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -61,7 +68,7 @@ class PlainUpstream:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 await self._attempt(exchange, outbound, attempt)
         except TimeoutError:
-            error = _too_slow(exchange)
+            error = too_slow(exchange)
             attempt.failure = error.code
             raise error from None
         except GatewayError as error:
@@ -153,16 +160,6 @@ class _Upload:
 def _length(response: aiohttp.ClientResponse) -> int | None:
     value = response.headers.get("Content-Length")
     return int(value) if value is not None and value.isdigit() else None
-
-
-def _too_slow(exchange: Exchange) -> UpstreamError:
-    model = exchange.model
-    allowed_s = exchange.deadline - exchange.arrived
-    if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact
-        return DeadlineExceeded(
-            f"The backend did not answer within the {allowed_s * 1000:.0f} ms you allowed."
-        )
-    return UpstreamTimeout(f'The model "{model.name}" did not answer within {allowed_s:g} seconds.')
 
 
 def _classify(error: aiohttp.ClientError | OSError) -> UpstreamError:

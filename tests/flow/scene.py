@@ -17,12 +17,15 @@ from tests.flow.scripted import Caller, Message, Script, ScriptedBackend, echo, 
 
 
 class Scene:
+    path = "fast"  # tests/flow/conftest.py plays every scene on both paths
+
     def __init__(self, **flags: str) -> None:
         flags = {
             "server.host": "127.0.0.1",
             "server.port": "0",
             "log.format": "json",
             "trace.store": "off",
+            "server.path": self.path,
             **flags,
         }
         self.settings: Settings = load_settings(flags=flags, environ={})

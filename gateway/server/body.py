@@ -1,0 +1,209 @@
+"""A caller's request body: framed here, held as long as nobody wants it, and then handed on by plain calls."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.chunks import Dechunker
+from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.core.turn import Turn
+
+if TYPE_CHECKING:
+    from gateway.upstream.base import Sink
+
+_HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
+
+
+class CallerBody:
+    """`feed` it what the caller sends. `complete` says that its end has come."""
+
+    __slots__ = (
+        "_count",
+        "_dechunker",
+        "_held_bytes",
+        "_invite",
+        "_left",
+        "_limit_bytes",
+        "_more",
+        "_pause",
+        "_pieces",
+        "_resume",
+        "_sink",
+        "_turn",
+        "complete",
+        "error",
+        "length",
+    )
+
+    def __init__(
+        self,
+        length: int | None,
+        *,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        invite: Callable[[], None] | None,
+    ) -> None:
+        self.length = length
+        self.complete = length == 0
+        self._left = length or 0
+        self._dechunker = Dechunker() if length is None else None
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._count = 0
+        self._limit_bytes = 0
+        self._sink: Sink | None = None
+        self._turn: Turn | None = None  # of whoever waits for its end
+        self._more: Turn | None = None  # of whoever reads it piece by piece
+        self.error: BaseException | None = None  # why there is no more of it
+        self._pause = pause
+        self._resume = resume
+        self._invite = invite  # where the caller waits to be asked for the body (Expect: 100-continue)
+
+    # -- from the connection
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to this body; return what came after it."""
+        dechunker = self._dechunker
+        self._invite = None  # it came unasked
+        if dechunker is None:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                self._take(data)
+                return b""
+            rest = b""
+            if left < 0:
+                rest = data[left:]
+                data = data[:left]
+            self._left = 0
+            self.complete = True
+            self._take(data)
+            self._end(b"")
+            return rest
+        try:
+            pieces = dechunker.feed(data)
+        except ValueError:
+            self.fail(BadRequest("The chunks of the request's body are not valid."))
+            return b""
+        self.complete = dechunker.done
+        if pieces:
+            self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if dechunker.done:
+            self._end(dechunker.trailers)
+        return dechunker.rest
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no more of it, and what there was is not to be used."""
+        self.complete = False
+        self.error = error
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.upload_failed(error)
+        self._wake(error)
+
+    def _take(self, piece: bytes) -> None:
+        if not piece:
+            return
+        sink = self._sink
+        if sink is not None:
+            self._count += len(piece)
+            if self._count > self._limit_bytes:
+                self._sink = None
+                sink.upload_failed(PayloadTooLarge(self._limit_bytes))
+                return
+            sink.upload(piece)
+            return
+        self._pieces.append(piece)
+        self._held_bytes += len(piece)
+        if self._more is not None:
+            self._more.come()
+        elif self._held_bytes > _HELD_LIMIT_BYTES and not self.complete:
+            self._pause()
+
+    def _end(self, trailers: bytes) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.upload_end(trailers)
+        self._wake(None)
+
+    def _wake(self, error: BaseException | None) -> None:
+        for turn in (self._turn, self._more):
+            if turn is not None:
+                turn.come(error)
+
+    # -- to whoever reads it
+
+    def held(self) -> bytes:
+        pieces = self._pieces
+        if len(pieces) == 1:
+            return pieces[0]
+        whole = b"".join(pieces)
+        self._pieces = [whole]
+        return whole
+
+    async def gather(self, deadline: float) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.complete:
+            return
+        self._ask()
+        turn = self._turn = Turn()
+        alarm = asyncio.get_running_loop().call_at(
+            deadline, turn.come, RequestTimeout("The request's body did not arrive in time.")
+        )
+        try:
+            await turn
+        finally:
+            alarm.cancel()
+            self._turn = None
+
+    async def whole(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        self._ask()
+        while True:
+            if self.error is not None:
+                raise self.error
+            if self._pieces:
+                chunk = self.held()
+                self._pieces = []
+                self._held_bytes = 0
+                self._resume()
+                yield chunk
+            elif self.complete:
+                return
+            else:
+                self._more = Turn()
+                try:
+                    await self._more
+                finally:
+                    self._more = None
+
+    def flow(self, sink: "Sink", limit_bytes: int) -> None:
+        if self.error is not None:
+            sink.upload_failed(self.error)
+            return
+        self._ask()
+        self._sink = sink
+        self._limit_bytes = limit_bytes
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._held_bytes = 0
+            for piece in pieces:
+                self._take(piece)
+            self._resume()
+
+    def dam(self) -> None:
+        self._sink = None
+
+    def pause(self) -> None:
+        self._pause()
+
+    def resume(self) -> None:
+        self._resume()
+
+    def _ask(self) -> None:
+        invite, self._invite = self._invite, None
+        if invite is not None and not self.complete:
+            invite()

@@ -1,0 +1,396 @@
+"""One caller's connection: heads in, bodies in, answers out, one request at a time, in their order."""
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
+from gateway.core.exchange import Exchange
+from gateway.core.problem import render_problem
+from gateway.core.trace import new_trace_id
+from gateway.core.turn import Turn
+from gateway.server.body import CallerBody
+from gateway.server.drive import Drive
+from gateway.server.parser import HeadParser
+from gateway.server.reply import CallerReply
+
+if TYPE_CHECKING:
+    from gateway.server.fast import FastServer
+    from gateway.upstream.base import Source
+
+_log = logging.getLogger(__name__)
+
+_NEVER: Final = float("inf")
+_PIPELINED_BYTES: Final = 64 * 1024  # of later requests, held while one is under way
+_JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
+_CR: Final = 13
+_METHOD_BYTES: Final = frozenset(
+    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+_LINGER_S: Final = 5.0
+_LINGER_BYTES: Final = 64 * 1024 * 1024
+
+
+class CallerConnection(asyncio.Protocol):
+    """Speaks HTTP/1.1 with one caller. `due` is when the server closes it, unless something happens before."""
+
+    __slots__ = (
+        "_body",
+        "_busy",
+        "_drive",
+        "_head_began",
+        "_head_limit_bytes",
+        "_idle_waiter",
+        "_lingered_bytes",
+        "_lingering",
+        "_parser",
+        "_peer",
+        "_reading_paused",
+        "_received",
+        "_reply",
+        "_scheme",
+        "_server",
+        "_taking",
+        "_tunnel",
+        "drained",
+        "due",
+        "last",
+        "source",
+        "stalled_at",
+        "transport",
+        "writing_paused",
+    )
+
+    def __init__(self, server: "FastServer", loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._head_limit_bytes = server.head_limit_bytes
+        self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
+        self._drive = Drive(loop, self._ended)
+        self._received = b""  # what belongs to no request yet
+        self._head_began = False  # a part of a head is there, and has its time
+        self._busy = False
+        self._taking = False
+        self._body: CallerBody | None = None
+        self._reply: CallerReply | None = None
+        self._tunnel: Source | None = None
+        self._peer = ""
+        self._scheme = "http"
+        self._reading_paused = False
+        self._lingering = False
+        self._lingered_bytes = 0
+        self._idle_waiter: asyncio.Future[None] | None = None
+        self.transport: asyncio.Transport | None = None
+        self.source: Source | None = None  # of the answer that is being relayed
+        self.writing_paused = False
+        self.drained: Turn | None = None
+        self.last = False  # no request after the present one
+        self.due = _NEVER
+        self.stalled_at = _NEVER  # since when the caller has not read what was written
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else ""
+        if transport.get_extra_info("sslcontext") is not None:
+            self._scheme = "https"
+        self.due = time.monotonic() + self._server.keepalive_timeout_s
+        self._server.connection_made(self, self.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.due = _NEVER
+        self._received = b""
+        self._server.connection_lost(self, exc)
+        if self._tunnel is not None and self._reply is not None:
+            self._reply.finished = True  # either side may end a tunnel
+            self._tunnel.end()
+        if self._busy and (self._reply is None or not self._reply.finished):
+            self._drive.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.upload(data)
+            return
+        if self._lingering:
+            self._linger(len(data))
+            return
+        body = self._body
+        if body is not None and not body.complete:
+            if body.error is not None:
+                return
+            data = body.feed(data)
+            if not data:
+                return
+        self._received = self._received + data if self._received else data
+        if self._busy:
+            if len(self._received) > _PIPELINED_BYTES:
+                self.pause_reading()
+        else:
+            self._take_requests()
+
+    def eof_received(self) -> None:
+        """A caller who has stopped sending is taken for one who has left: the transport closes itself."""
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        self.stalled_at = time.monotonic()
+        if self.source is not None:
+            self.source.pause()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        self.stalled_at = _NEVER
+        if self.source is not None:
+            self.source.resume()
+        if self.drained is not None:
+            drained, self.drained = self.drained, None
+            drained.come()
+        if self._received and not self._busy:
+            self._take_requests()
+
+    # -- requests
+
+    def _take_requests(self) -> None:
+        """Take the requests that have arrived, one after the other: what ends at once must not nest in what follows."""
+        if self._taking:
+            return
+        self._taking = True
+        try:
+            while self._received and not self._busy and not self._lingering and not self.writing_paused:
+                if self.last or not self._take_request():
+                    break
+        finally:
+            self._taking = False
+        if not self._busy and len(self._received) <= _PIPELINED_BYTES:
+            self.resume_reading()
+
+    def _take_request(self) -> bool:
+        """Take one request off what has been received; False where there is none yet, or none to be taken."""
+        received = self._received
+        if received[0] == _CR:  # RFC 9112 section 2.2: an empty line before a request does no harm
+            received = self._received = _without_empty_lines(received)
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            self._wait_for_head(received)
+            return False
+        if end > self._head_limit_bytes:
+            self._refuse(_too_long())
+            return False
+        end += 4
+        if end == len(received):
+            head, rest = received, b""
+        else:
+            head, rest = received[:end], received[end:]
+        try:
+            message = self._parser.read(head)
+        except GatewayError as error:
+            self._refuse(error)
+            return False
+        method, target, version_11, fields, close, length = message
+        self._received = b""
+        self._head_began = False
+        self.due = _NEVER
+        if close:
+            self.last = True
+        reply = CallerReply(self, head_only=method == "HEAD", version_11=version_11)
+        body = CallerBody(
+            length,
+            pause=self.pause_reading,
+            resume=self.resume_reading,
+            invite=self._invite if version_11 and _expects(fields) else None,
+        )
+        if rest:
+            self._received = rest if length == 0 else body.feed(rest)
+        exchange = Exchange(
+            method=method,
+            raw_target=target,
+            headers=fields,
+            peer=self._peer,
+            scheme=self._scheme,
+            body=body,
+            reply=reply,
+            arrived=time.monotonic(),
+        )
+        reply.exchange = exchange
+        self._body = body
+        self._reply = reply
+        self._busy = True
+        self._server.requests_count += 1
+        self._drive.begin(self._server.pipeline(exchange))
+        return True
+
+    def _wait_for_head(self, received: bytes) -> None:
+        """Refuse at once what can never become a head; give the rest its time."""
+        if not _METHOD_BYTES.issuperset(received[:16].partition(b" ")[0]):
+            self._refuse(BadRequest("The request is not valid HTTP/1.1."))
+        elif len(received) > self._head_limit_bytes:
+            self._refuse(_too_long())
+        elif not self._head_began:
+            self._head_began = True
+            self.due = time.monotonic() + self._server.head_timeout_s
+
+    def _ended(self) -> None:
+        """The pipeline is through with the request."""
+        self._busy = False
+        reply, body = self._reply, self._body
+        self._reply = self._body = None
+        self.source = None
+        if self._idle_waiter is not None and not self._idle_waiter.done():
+            self._idle_waiter.set_result(None)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if reply is None or not reply.finished:
+            transport.abort()  # nobody has answered, and nobody will
+        elif self._tunnel is not None:
+            self._tunnel = None
+            transport.close()
+        elif body is not None and not body.complete:
+            self._begin_to_linger()
+        elif self.last:
+            transport.close()
+        else:
+            self.due = time.monotonic() + self._server.keepalive_timeout_s
+            if self._received:
+                self._take_requests()
+            elif self._reading_paused:
+                self.resume_reading()
+
+    def ends(self) -> bool:
+        """Whether the connection ends with the present answer; asked when its head is written."""
+        if self._body is not None and not self._body.complete:
+            self.last = True  # the rest of the request is still to come, and would be taken for the next one
+        return self.last
+
+    # -- writing
+
+    def write(self, raw: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(raw)
+
+    def write_two(self, head: bytes, body: bytes) -> None:
+        transport = self.transport
+        if transport is not None:
+            if len(body) <= _JOINED_BYTES:
+                transport.write(head + body)
+            else:
+                transport.writelines((head, body))
+
+    def date_line(self) -> bytes:
+        return self._server.date_line()
+
+    def _invite(self) -> None:
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def open_tunnel(self, source: "Source") -> None:
+        self.last = True
+        self.source = self._tunnel = source
+        if self._received:
+            self._received, early = b"", self._received
+            source.upload(early)
+
+    # -- reading
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and self.transport is not None:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    # -- the end
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer what is no request, and close: nobody knows where the next one would begin."""
+        request_id = new_trace_id()
+        _log.warning("refused a request that cannot be parsed: %s", error.code)
+        self._received = b""
+        self.last = True
+        answer = render_problem(error, request_id)
+        fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
+        self.write(
+            b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\nServer: chips\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (
+                answer.status,
+                error.title.encode("ascii"),
+                fields,
+                request_id.encode("ascii"),
+                self._server.date_line(),
+                len(answer.body),
+                answer.body,
+            )
+        )
+        self._begin_to_linger()
+
+    def _begin_to_linger(self) -> None:
+        """Close so that the answer arrives: a close with bytes unread would reset the connection under it."""
+        transport = self.transport
+        if transport is None:
+            return
+        self._lingering = True
+        self._received = b""
+        self.due = time.monotonic() + _LINGER_S
+        self.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _linger(self, size: int) -> None:
+        self._lingered_bytes += size
+        if self._lingered_bytes > _LINGER_BYTES:
+            self.cut()
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """`due` has come."""
+        self.due = _NEVER
+        if self._lingering or self._received:
+            self.cut()
+        else:
+            self.close()
+
+    # -- the server's shutdown, as aiohttp's Server calls it
+
+    def close(self) -> None:
+        """Take no further request."""
+        self.last = True
+        if not self._busy and self.transport is not None and not self._lingering:
+            self.transport.close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)
+        self.close()
+        if self._busy:
+            self._idle_waiter = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._idle_waiter}, timeout=timeout)
+            self._drive.cancel()
+        if self.transport is not None:
+            self.transport.close()
+
+
+def _expects(fields: tuple[tuple[bytes, bytes], ...]) -> bool:
+    for name, value in fields:
+        if len(name) == 6 and name.lower() == b"expect":
+            return value.lower() == b"100-continue"
+    return False
+
+
+def _without_empty_lines(received: bytes) -> bytes:
+    for _ in range(8):
+        if not received.startswith(b"\r\n"):
+            break
+        received = received[2:]
+    return received
+
+
+def _too_long() -> HeadersTooLarge:
+    return HeadersTooLarge("The request's head is longer than this gateway takes.")

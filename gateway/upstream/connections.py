@@ -1,0 +1,358 @@
+"""One HTTP/1.1 connection to a backend: its state is what may come next, and each byte has one place to go."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.core.chunks import Dechunker, chunk, last_chunk
+from gateway.core.errors import UpstreamBroken
+from gateway.core.exchange import Attempt, Exchange
+from gateway.core.turn import Turn
+from gateway.upstream.head import HEAD_LIMIT_BYTES, AnswerHead, read_answer_head
+
+if TYPE_CHECKING:
+    from gateway.upstream.base import FlowingBody, Relay
+    from gateway.upstream.pool import Pool
+
+_NEVER: Final = float("inf")
+
+# What may come next.
+_NOTHING: Final = 0  # no request is under way
+_HEAD: Final = 1
+_LENGTH: Final = 2
+_CHUNKS: Final = 3
+_UNTIL_CLOSE: Final = 4
+_TUNNEL: Final = 5
+
+
+class Connection(asyncio.Protocol):
+    """Carries one request at a time. `begin` one; its `Turn` comes when the caller has the answer, or with the error."""
+
+    __slots__ = (
+        "_attempt",
+        "_body",
+        "_chunked_upload",
+        "_dechunker",
+        "_exchange",
+        "_head_only",
+        "_keep_alive",
+        "_left",
+        "_paused",
+        "_received",
+        "_reply",
+        "_state",
+        "_turn",
+        "_upgrading",
+        "answer_began",
+        "deadline",
+        "idle_since",
+        "pool",
+        "transport",
+        "uses",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.uses = 0
+        self.deadline = _NEVER
+        self.idle_since = 0.0
+        self.answer_began = False  # at least one byte of the present answer has come
+        self._state = _NOTHING
+        self._turn: Turn | None = None
+        self._exchange: Exchange
+        self._attempt: Attempt
+        self._reply: Relay
+        self._body: FlowingBody | None = None  # the caller's, as long as it flows through here
+        self._chunked_upload = False
+        self._head_only = False
+        self._upgrading = False
+        self._keep_alive = True
+        self._left = 0
+        self._dechunker: Dechunker | None = None
+        self._received = b""  # of a head that is not whole yet
+        self._paused = False
+
+    @property
+    def usable(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
+    # -- the request
+
+    def begin(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> Turn:
+        """Send `request`: its head, and all of its body unless that is to `carry`."""
+        self._exchange = exchange
+        self._attempt = attempt
+        self._reply = cast("Relay", exchange.reply)
+        self._head_only = exchange.method == "HEAD"
+        self._upgrading = upgrading
+        self.answer_began = False
+        self._state = _HEAD
+        self.deadline = exchange.deadline
+        self.uses += 1
+        turn = self._turn = Turn()
+        transport = self.transport
+        if transport is None:
+            self._fail(UpstreamBroken("The backend closed the connection."))
+        else:
+            transport.write(request)
+        return turn
+
+    def carry(self, body: "FlowingBody", *, chunked: bool, limit_bytes: int) -> None:
+        """Send the body, too, as it arrives."""
+        self._body = body
+        self._chunked_upload = chunked
+        body.flow(self, limit_bytes)
+
+    def upload(self, piece: bytes) -> None:
+        transport = self.transport
+        self._exchange.bytes_in += len(piece)
+        if transport is not None:
+            transport.write(chunk(piece) if self._chunked_upload else piece)
+
+    def upload_end(self, trailers: bytes) -> None:
+        self._body = None
+        self._attempt.sent = time.monotonic()
+        if self._chunked_upload:
+            self._chunked_upload = False
+            if self.transport is not None:
+                self.transport.write(last_chunk(trailers))
+
+    def upload_failed(self, error: BaseException) -> None:
+        self._body = None
+        self._fail(error)
+
+    def pause_writing(self) -> None:
+        if self._body is not None:
+            self._body.pause()
+        elif self._state == _TUNNEL:
+            self._exchange.body.pause()  # type: ignore[attr-defined]
+
+    def resume_writing(self) -> None:
+        if self._body is not None:
+            self._body.resume()
+        elif self._state == _TUNNEL:
+            self._exchange.body.resume()  # type: ignore[attr-defined]
+
+    # -- the answer
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            self.answer_began = True
+            if self._received:
+                data = self._received + data
+                self._received = b""
+            self._read_head(data)
+        elif state == _LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                self._reply.relay_piece(data)
+                return
+            if left < 0:  # more than was announced: whose answer would that be?
+                data = data[:left]
+                self._keep_alive = False
+            self._reply.relay_piece(data)
+            self._reply.relay_end(b"")
+            self._finish()
+        elif state == _CHUNKS:
+            self._read_chunks(data)
+        elif state in {_UNTIL_CLOSE, _TUNNEL}:
+            self._reply.relay_piece(data)
+        else:
+            self.abort()  # an answer that nobody asked for
+
+    def _read_head(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > HEAD_LIMIT_BYTES:
+                self._fail(UpstreamBroken("The head of the backend's answer is too long."))
+            else:
+                self._received = data
+            return
+        try:
+            head = read_answer_head(data[:end])
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            return
+        status = head.status
+        body = data[end + 4 :]
+        if status < 200:
+            self._interim(head, body)
+            return
+        attempt, exchange, reply = self._attempt, self._exchange, self._reply
+        attempt.answered = time.monotonic()
+        attempt.status = status
+        exchange.backend_server_timing = head.timing
+        self._keep_alive = head.keep_alive
+        length = head.length
+        if self._head_only or status in {204, 304}:
+            if body:
+                self._keep_alive = False
+            reply.relay(head, b"", complete=True, source=self)
+            self._finish()
+        elif length >= 0:
+            left = length - len(body)
+            if left > 0:
+                self._left = left
+                self._state = _LENGTH
+                reply.relay(head, body, complete=False, source=self)
+                return
+            if left < 0:
+                body = body[:left]
+                self._keep_alive = False
+            reply.relay(head, body, complete=True, source=self)
+            self._finish()
+        elif head.chunked:
+            self._begin_chunks(head, body)
+        else:
+            self._state = _UNTIL_CLOSE
+            self._keep_alive = False
+            reply.relay(head, body, complete=False, source=self)
+
+    def _interim(self, head: AnswerHead, rest: bytes) -> None:
+        if head.status == 101:
+            if not self._upgrading:
+                self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
+                return
+            self._attempt.answered = time.monotonic()
+            self._attempt.status = 101
+            self._state = _TUNNEL
+            self._keep_alive = False
+            self.deadline = _NEVER
+            self._reply.relay_tunnel(head, rest, self)
+            return
+        if head.status != 100:  # that one is answered by the gateway itself
+            self._reply.relay_interim(head)
+        if rest:
+            self._read_head(rest)
+
+    def _begin_chunks(self, head: AnswerHead, body: bytes) -> None:
+        dechunker = self._dechunker = Dechunker()
+        try:
+            pieces = dechunker.feed(body) if body else []
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            return
+        self._state = _CHUNKS
+        if dechunker.done:
+            self._keep_alive = self._keep_alive and not dechunker.rest
+            self._reply.relay(head, b"".join(pieces), complete=True, source=self, trailers=dechunker.trailers)
+            self._finish()
+        else:
+            self._reply.relay(head, b"".join(pieces), complete=False, source=self)
+
+    def _read_chunks(self, data: bytes) -> None:
+        dechunker = self._dechunker
+        assert dechunker is not None  # noqa: S101
+        try:
+            pieces = dechunker.feed(data)
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend broke off in the middle of its answer."), error)
+            return
+        if pieces:
+            self._reply.relay_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if dechunker.done:
+            self._keep_alive = self._keep_alive and not dechunker.rest
+            self._reply.relay_end(dechunker.trailers)
+            self._finish()
+
+    def pause(self) -> None:
+        """The caller reads more slowly than the backend writes."""
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # -- the end
+
+    def _finish(self) -> None:
+        """The answer is complete: back to the pool, unless anything could still be on its way in either direction."""
+        body, turn = self._body, self._turn
+        self._state = _NOTHING
+        self._turn = self._dechunker = None
+        self.deadline = _NEVER
+        if self._paused:
+            self.resume()
+        if body is not None:  # the backend answered before it had the whole request
+            self._body = None
+            body.dam()
+            self.abort()
+        elif self._keep_alive:
+            self.pool.release(self)
+        else:
+            self.pool.discard(self)
+            if self.transport is not None:
+                self.transport.close()
+        if turn is not None:
+            turn.come()
+
+    def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        if cause is not None:
+            error.__cause__ = cause
+        turn = self._turn
+        self.abort()
+        if turn is not None:
+            turn.come(error)
+
+    def end(self) -> None:
+        """The caller has closed the tunnel: what was sent still goes out."""
+        turn = self._turn
+        self._state = _NOTHING
+        self._turn = None
+        self.pool.discard(self)
+        if self.transport is not None:
+            self.transport.close()
+        if turn is not None:
+            turn.come()
+
+    def expire(self, error: BaseException) -> None:
+        """The time allowed is over."""
+        self._fail(error)
+
+    def abort(self) -> None:
+        """Break the connection, whatever it carries: nothing that still comes from it is for anybody."""
+        self._state = _NOTHING
+        self._turn = self._dechunker = None
+        self.deadline = _NEVER
+        body, self._body = self._body, None
+        if body is not None:
+            body.dam()
+        self.pool.discard(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        state, turn = self._state, self._turn
+        self.pool.discard(self)
+        if state == _NOTHING:
+            return
+        if (state == _UNTIL_CLOSE and exc is None) or state == _TUNNEL:
+            self._reply.relay_end(b"")
+            self._keep_alive = False
+            self._finish()
+            return
+        self._state = _NOTHING
+        self._turn = None
+        body, self._body = self._body, None
+        if body is not None:
+            body.dam()
+        error = UpstreamBroken(
+            "The backend broke off in the middle of its answer."
+            if self.answer_began
+            else "The backend closed the connection before it answered."
+        )
+        error.__cause__ = exc
+        if turn is not None:
+            turn.come(error)

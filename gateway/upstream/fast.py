@@ -1,0 +1,245 @@
+"""The fast upstream: own connections, one write for a small request, answers handed on as they arrive."""
+
+import asyncio
+import time
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
+from gateway.core.exchange import Attempt, Exchange
+from gateway.core.headers import UPGRADE
+from gateway.core.turn import in_task
+from gateway.upstream.base import FlowingBody, Guard, Identity, Outbound, trace_fields
+from gateway.upstream.connections import Connection
+from gateway.upstream.pool import Pool
+from gateway.upstream.tls import client_context
+from gateway.upstream.too_slow import too_slow
+
+_HELD_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
+_TICK_S: Final = 0.02  # how late a deadline may be noticed
+_IDLE_TICK_S: Final = 1.0
+_KNOWN_LIMIT: Final = 1024
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})  # RFC 9110 section 9.2.2
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+class _Origin:
+    """Where a backend's address leads, and the first lines of requests to it."""
+
+    __slots__ = ("base", "host", "pool", "prefixes")
+
+    def __init__(self, pool: Pool, host: str, base: str) -> None:
+        self.pool = pool
+        self.host = host
+        self.base = base
+        self.prefixes: dict[tuple[str, str], bytes] = {}
+
+    def prefix(self, method: str, path: str) -> bytes:
+        key = (method, path)
+        prefix = self.prefixes.get(key)
+        if prefix is None:
+            prefix = f"{method} {self.base}{path} HTTP/1.1\r\nHost: {self.host}\r\n".encode("latin-1")
+            if len(path) <= 128:
+                if len(self.prefixes) >= _KNOWN_LIMIT:
+                    self.prefixes.clear()
+                self.prefixes[key] = prefix
+        return prefix
+
+
+class FastUpstream:
+    """Connections are pooled per backend, `connections` of them at most."""
+
+    def __init__(
+        self,
+        *,
+        connections: int,
+        connect_timeout_s: float,
+        idle_s: float,
+        ca_file: str = "",
+        guard: Guard | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        self._connections = connections
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._ca_file = ca_file
+        self._guard = guard
+        self._identity = identity
+        self._origins: dict[str, _Origin] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alert = False
+        self.pools: dict[str, Pool] = {}  # by scheme, host and port; for metrics
+
+    async def start(self) -> None:
+        self._tick()
+
+    async def stop(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        for pool in self.pools.values():
+            await pool.close()
+
+    async def send(self, exchange: Exchange, outbound: Outbound) -> None:
+        body = cast("FlowingBody", exchange.body)
+        if not body.complete and body.length is not None and body.length <= _HELD_BODY_BYTES:
+            await body.gather(exchange.deadline)
+        _check_body(exchange, body)
+        origin = self._origins.get(outbound.url) or self._open_origin(outbound.url)
+        pool = origin.pool
+        if not self._alert:
+            self._be_alert()
+        proof = await self._proof(outbound.url) if self._identity is not None else b""
+        fresh = False
+        while True:
+            attempt = Attempt(time.monotonic())
+            exchange.attempts.append(attempt)
+            connection = None
+            try:
+                connection = None if fresh else pool.take()
+                if connection is None:
+                    connection = await pool.wait(exchange.deadline)
+                attempt.reused = connection.uses > 0
+                attempt.connected = time.monotonic()
+                await self._carry(exchange, outbound, origin, attempt, connection, proof)
+                return
+            except GatewayError as error:
+                attempt.failure = error.code
+                if fresh or connection is None or not _may_repeat(exchange, error, attempt, connection, body):
+                    raise
+                # The backend had closed this connection when, or before, the request reached it.
+                fresh = True
+                pool.repeats += 1
+            except TimeoutError:
+                late = too_slow(exchange)
+                attempt.failure = late.code
+                raise late from None
+            finally:
+                attempt.ended = time.monotonic()
+
+    async def _carry(
+        self,
+        exchange: Exchange,
+        outbound: Outbound,
+        origin: _Origin,
+        attempt: Attempt,
+        connection: Connection,
+        proof: bytes,
+    ) -> None:
+        body = cast("FlowingBody", exchange.body)
+        upgrade = exchange.head.read[UPGRADE]
+        upgrading = upgrade is not None and upgrade.lower() == b"websocket" and exchange.method == "GET"
+        parts = [origin.prefix(outbound.method, outbound.path)]
+        parts += outbound.fields
+        parts += trace_fields(exchange, attempt)
+        if proof:
+            parts.append(proof)
+        if upgrading:
+            parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        try:
+            if body.complete:
+                _check_body(
+                    exchange, body
+                )  # again: it may have become complete while we waited for a connection
+                size = exchange.bytes_in
+                if size or outbound.method in _WITH_BODY:
+                    parts.append(b"Content-Length: %d\r\n\r\n" % size)
+                    parts.append(body.held())
+                else:
+                    parts.append(b"\r\n")
+                turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=upgrading)
+                attempt.sent = time.monotonic()
+            else:
+                length = body.length
+                parts.append(
+                    b"Transfer-Encoding: chunked\r\n\r\n"
+                    if length is None
+                    else b"Content-Length: %d\r\n\r\n" % length
+                )
+                turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=False)
+                connection.carry(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
+            await turn
+        except BaseException:
+            connection.abort()  # does nothing more where the connection is what failed
+            raise
+
+    async def _proof(self, url: str) -> bytes:
+        identity = self._identity
+        assert identity is not None  # noqa: S101
+        fields = identity.fields(url)
+        if fields is None:
+            await in_task()
+            fields = await identity.fetch(url)
+        return b"".join(fields)
+
+    def _open_origin(self, url: str) -> _Origin:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        host = parts.hostname or ""
+        name = f"{parts.scheme}://{host}:{port}"
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = Pool(
+                host=host,
+                port=port,
+                limit=self._connections,
+                connect_timeout_s=self._connect_timeout_s,
+                idle_s=self._idle_s,
+                tls=client_context(self._ca_file) if secure else None,
+                guard=self._guard,
+            )
+        if len(self._origins) >= _KNOWN_LIMIT:
+            self._origins.clear()  # backends come and go; the pools stay as long as they have connections
+            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.spent}
+        origin = self._origins[url] = _Origin(pool, parts.netloc, parts.path)
+        return origin
+
+    # -- time
+
+    def _be_alert(self) -> None:
+        """Something has a deadline now."""
+        self._alert = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """One timer for all deadlines: a timer per request would cost each of them more than this costs all."""
+        now = time.monotonic()
+        alert = False
+        for pool in tuple(self.pools.values()):
+            for connection in pool.sweep(now):
+                connection.expire(TimeoutError())
+            pool.expire_waiters(now)
+            alert = alert or pool.active
+        self._alert = alert
+        self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
+
+
+def _check_body(exchange: Exchange, body: FlowingBody) -> None:
+    """Count a body that has arrived. One whose length was not declared is too large only now."""
+    if body.error is not None:
+        raise body.error
+    if body.complete:
+        exchange.bytes_in = len(body.held())
+        if exchange.bytes_in > exchange.body_limit_bytes:
+            raise PayloadTooLarge(exchange.body_limit_bytes)
+
+
+def _may_repeat(
+    exchange: Exchange,
+    error: GatewayError,
+    attempt: Attempt,
+    connection: Connection,
+    body: FlowingBody,
+) -> bool:
+    """Whether the request can go out once more without being done twice, or without harm where it is."""
+    return (
+        attempt.reused
+        and isinstance(error, UpstreamBroken)
+        and not connection.answer_began
+        and body.complete
+        and not exchange.reply.started
+        and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
+    )

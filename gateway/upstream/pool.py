@@ -1,0 +1,237 @@
+"""The connections to one backend: bounded, shared out in the order of asking, counted."""
+
+import asyncio
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import aiohappyeyeballs
+
+from gateway.core.errors import GatewayError, UpstreamUnreachable
+from gateway.core.turn import Turn
+from gateway.upstream.connections import Connection
+from gateway.upstream.tls import ResumingContext
+
+if TYPE_CHECKING:
+    from gateway.upstream.base import Guard
+
+_HAPPY_EYEBALLS_S: Final = 0.25  # RFC 8305 section 8
+_RESOLVED_FOR_S: Final = 30.0
+
+AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class _Waiter:
+    __slots__ = ("connection", "deadline", "turn")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.turn = Turn()
+        self.connection: Connection | None = None
+
+
+class Pool:
+    """`take` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
+
+    The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
+    the order of asking. `opens`, `reuses`, `waits`, `failures` and `repeats` only ever grow.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        limit: int,
+        connect_timeout_s: float,
+        idle_s: float,
+        tls: ResumingContext | None = None,
+        guard: "Guard | None" = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.idle: list[Connection] = []
+        self.busy: set[Connection] = set()
+        self.opens = 0
+        self.reuses = 0
+        self.waits = 0
+        self.failures = 0
+        self.repeats = 0  # requests sent again because a pooled connection was already closed
+        self._limit = limit
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._tls = tls
+        self._guard = guard
+        self._waiters: deque[_Waiter] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._resolved: list[AddressInfo] = []
+        self._resolved_at = 0.0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything has a deadline."""
+        return bool(self.busy or self._waiters)
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is here that anybody could miss."""
+        return not (self.idle or self.busy or self._waiters or self._opening)
+
+    def take(self) -> Connection | None:
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            transport = connection.transport
+            if transport is not None and not transport.is_closing():
+                self.busy.add(connection)
+                self.reuses += 1
+                return connection
+        return None
+
+    async def wait(self, deadline: float) -> Connection:
+        """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable."""
+        waiter = _Waiter(deadline)
+        self._waiters.append(waiter)
+        self.waits += 1
+        self._grow()
+        try:
+            await waiter.turn
+        except BaseException:
+            if waiter.connection is not None:  # it came at the very moment the caller left
+                self.release(waiter.connection)
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+        connection = waiter.connection
+        assert connection is not None  # noqa: S101
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """The connection can carry another request."""
+        if self._tls is not None and connection.uses == 1:
+            self._tls.remember(connection.transport)
+        if not connection.usable:
+            self.discard(connection)
+        elif self._waiters:
+            waiter = self._waiters.popleft()
+            self.reuses += 1
+            waiter.connection = connection
+            waiter.turn.come()
+        else:
+            self.busy.discard(connection)
+            connection.idle_since = time.monotonic()
+            self.idle.append(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """The connection is, or will be, closed."""
+        if connection in self.busy:
+            self.busy.remove(connection)
+            if self._waiters:
+                self._grow()
+        elif connection in self.idle:
+            self.idle.remove(connection)
+
+    def sweep(self, now: float) -> list[Connection]:
+        """Close what has been idle too long; return the connections whose time is over."""
+        idle = self.idle
+        while idle and now - idle[0].idle_since > self._idle_s:
+            connection = idle.pop(0)
+            if connection.transport is not None:
+                connection.transport.close()
+        return [connection for connection in self.busy if now >= connection.deadline]
+
+    def expire_waiters(self, now: float) -> None:
+        for waiter in [waiter for waiter in self._waiters if now >= waiter.deadline]:
+            self._waiters.remove(waiter)
+            waiter.turn.come(TimeoutError())
+
+    async def close(self) -> None:
+        for task in tuple(self._opening):
+            task.cancel()
+        if self._opening:
+            await asyncio.gather(*self._opening, return_exceptions=True)
+        for connection in (*self.idle, *self.busy):
+            connection.abort()
+        self.idle.clear()
+
+    # -- opening
+
+    def _grow(self) -> None:
+        while len(self._opening) < len(self._waiters) and (
+            len(self.busy) + len(self.idle) + len(self._opening) < self._limit
+        ):
+            task = asyncio.get_running_loop().create_task(self._open(), name=f"connect {self.host}")
+            self._opening.add(task)
+
+    async def _open(self) -> None:
+        task = asyncio.current_task()
+        error: GatewayError | None = None
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                connection = await self._connect()
+        except GatewayError as refused:
+            error = refused
+        except (OSError, TimeoutError) as failure:  # an ssl.SSLError is an OSError
+            error = UpstreamUnreachable("The backend cannot be reached.")
+            error.__cause__ = failure
+        finally:
+            if task is not None:
+                self._opening.discard(task)
+        if connection is not None:
+            self.opens += 1
+            if connection.usable:
+                self.busy.add(connection)
+                self._serve(connection)
+                return
+            error = UpstreamUnreachable("The backend closed the connection at once.")
+        self.failures += 1
+        self._resolved = []  # the name may lead elsewhere by now
+        if self._waiters:
+            self._waiters.popleft().turn.come(error)
+
+    def _serve(self, connection: Connection) -> None:
+        if self._waiters:
+            waiter = self._waiters.popleft()
+            waiter.connection = connection
+            waiter.turn.come()
+        else:
+            self.release(connection)
+
+    async def _connect(self) -> Connection:
+        addresses = await self._resolve()
+        if self._guard is not None:
+            self._guard(self.host, [str(info[4][0]) for info in addresses])
+        loop = asyncio.get_running_loop()
+        sock = await aiohappyeyeballs.start_connection(
+            addresses,
+            happy_eyeballs_delay=_HAPPY_EYEBALLS_S,
+            interleave=1,
+            loop=loop,
+        )
+        try:
+            _, connection = await loop.create_connection(
+                lambda: Connection(self),
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=self.host if self._tls is not None else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def _resolve(self) -> list[AddressInfo]:
+        now = time.monotonic()
+        if not self._resolved or now - self._resolved_at > _RESOLVED_FOR_S:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+            self._resolved = found  # type: ignore[assignment]
+            self._resolved_at = now
+        return self._resolved

@@ -1,0 +1,414 @@
+"""What is on the wire, where a gateway can get it wrong without anybody noticing for years."""
+
+import asyncio
+import re
+
+import pytest
+
+from gateway.core.model import Policy
+from tests.flow.scene import Scene, assert_problem
+from tests.flow.scripted import Message, Peer, read_message
+
+
+async def test_what_the_gateway_says_in_every_answer(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        fields = [
+            ("Server-Timing", "predict;dur=12.3"),
+            ("X-Chips-Model", "wine@forged"),
+            ("X-Request-Id", "theirs"),
+            ("Server", "uvicorn"),
+        ]
+        await peer.answer(200, b"{}", fields)
+
+    await scene.model(script=script)
+    answer = await scene.call(fields=[("X-Request-Id", "mine"), ("X-Chips-Registry", "generation")])
+    assert answer.get("X-Chips-Model") == "wine@1"
+    assert answer.get("X-Request-Id") == "mine"
+    assert answer.get("Server") == "chips"
+    assert answer.get("Date") is not None
+    assert re.fullmatch(r"predict;dur=12\.3, gateway;dur=\d+\.\d\d", answer.get("Server-Timing") or "")
+    snapshot = scene.gateway.mirror.snapshot
+    assert snapshot is not None
+    assert (answer.get("X-Chips-Registry") or "").startswith(f"generation={snapshot.generation};age=")
+    assert (await scene.call()).get("X-Chips-Registry") is None
+    refused = await scene.call(key=None)
+    assert refused.get("X-Chips-Model") == "wine@1"
+    assert re.fullmatch(r"gateway;dur=\d+\.\d\d", refused.get("Server-Timing") or "")
+
+
+async def test_fields_that_connection_names_end_here_in_both_directions(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        fields = [("Connection", "X-Secret"), ("X-Secret", "1"), ("Keep-Alive", "timeout=5"), ("X-Kept", "1")]
+        await peer.answer(200, b"ok", fields)
+
+    backend = await scene.model(script=script)
+    answer = await scene.call(
+        fields=[("Connection", "X-Hop, keep-alive"), ("X-Hop", "1"), ("TE", "trailers")]
+    )
+    assert answer.get("X-Secret") is None
+    assert answer.get("Keep-Alive") is None
+    assert answer.get("X-Kept") == "1"
+    (seen,) = backend.seen
+    assert seen.get("X-Hop") is None
+    assert seen.get("TE") is None
+    assert seen.get("Via") == "1.1 chips"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_without_a_body_whatever_its_length_says(scene: Scene, status: int):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(
+            b"HTTP/1.1 %d Nothing\r\n%b\r\n" % (status, b"Content-Length: 10\r\n" * (status == 304))
+        )
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    for _ in range(2):
+        await caller.send(scene.request())
+        answer = await caller.answer()
+        assert (answer.status, answer.body) == (status, b"")
+        assert answer.get("Transfer-Encoding") is None
+
+
+async def test_an_answer_that_ends_with_its_connection(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil ")
+        await peer.write(b"close")
+        peer.close()
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    for _ in range(2):  # the caller's own connection goes on
+        await caller.send(scene.request())
+        answer = await caller.answer()
+        assert (answer.status, answer.body, answer.complete) == (200, b"until close", True)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;ext=1\r\nabc\r\n0\r\n\r\n"
+
+
+async def test_a_chunked_answer_to_a_caller_who_speaks_http_1_0(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(CHUNKED)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    answer = await caller.answer()
+    assert answer.first.startswith("HTTP/1.0 200")
+    assert answer.get("Transfer-Encoding") is None
+    assert answer.body == b"okabc"
+    assert await caller.ended() == b""
+
+
+async def test_http_1_0_with_keep_alive(scene: Scene):
+    await scene.model()
+    caller = await scene.caller()
+    for _ in range(2):
+        await caller.send(
+            scene.request(fields=[("Connection", "keep-alive")]).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        )
+        answer = await caller.answer()
+        assert answer.status == 200
+        assert (answer.get("Connection") or "").lower() == "keep-alive"
+    await caller.send(scene.request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert (await caller.answer()).status == 200
+    assert await caller.ended() == b""
+
+
+async def test_connection_close_is_kept(scene: Scene):
+    await scene.model()
+    caller = await scene.caller()
+    await caller.send(scene.request(fields=[("Connection", "close")]))
+    answer = await caller.answer()
+    assert (answer.get("Connection") or "").lower() == "close"
+    assert await caller.ended() == b""
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+async def test_a_head_and_a_chunked_answer_in_small_pieces(scene: Scene, step: int):
+    async def script(request: Message, peer: Peer) -> None:
+        for i in range(0, len(CHUNKED), step):
+            await peer.write(CHUNKED[i : i + step])
+            await asyncio.sleep(0)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    raw = scene.request(body=b"hello")
+    for i in range(0, len(raw), step):
+        await caller.send(raw[i : i + step])
+        await asyncio.sleep(0)
+    answer = await caller.answer()
+    assert (answer.status, answer.body) == (200, b"okabc")
+
+
+async def test_pipelined_requests_are_answered_in_their_order(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(200, request.body)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    bodies = [b"%d" % i * (i * 97 % 300 + 1) for i in range(100)]
+    await caller.send(b"".join(scene.request(body=body) for body in bodies))
+    for body in bodies:
+        assert (await caller.answer()).body == body
+
+
+@pytest.mark.path("fast")
+async def test_trailers_arrive_in_both_directions(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+            b"2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 1\r\n\r\n"
+        )
+
+    backend = await scene.model(script=script)
+    caller = await scene.caller()
+    head = b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
+    await caller.send(head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await caller.send(b"0\r\nX-Sum: 1\r\nHost: evil\r\n\r\n")
+    answer = await caller.answer()
+    assert (answer.body, answer.trailers) == (b"ok", [("X-Sum", "7")])
+    assert backend.seen[0].body == b"hello"
+
+
+async def test_bytes_after_an_answer_are_for_nobody(scene: Scene):
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + evil)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    for _ in range(5):
+        await caller.send(scene.request())
+        answer = await caller.answer()
+        assert (answer.status, answer.body) == (200, b"ok")
+
+
+@pytest.mark.path("fast")
+async def test_an_answer_that_nobody_asked_for_ends_its_connection(scene: Scene):
+    backend = await scene.model()
+    assert (await scene.call()).status == 200
+    (writer,) = backend._open
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL")
+    while backend._open:
+        await asyncio.sleep(0)
+    answer = await scene.call()
+    assert (answer.status, b"EVIL" in answer.body) == (200, False)
+
+
+@pytest.mark.path("fast")
+async def test_interim_answers_go_on_but_for_100(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        )
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    hint = await caller.answer()
+    assert (hint.status, hint.get("Link")) == (103, "</a>")
+    assert (await caller.answer()).body == b"ok"
+    await caller.send(scene.request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert (await caller.answer()).status == 200
+
+
+@pytest.mark.path("fast")
+async def test_an_answer_read_strictly(scene: Scene):
+    for head in (
+        b"HTTP/1.1 200 OK\r\nX-A: a\rb\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX-A: a\nX-B: b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX-A: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ):
+
+        async def script(request: Message, peer: Peer, head: bytes = head) -> None:
+            await peer.write(head)
+
+        name = f"m{len(scene.backends)}"
+        await scene.model(name, script=script)
+        assert_problem(await scene.call("POST", f"/{name}"), 502, "upstream-broken")
+
+
+async def test_a_connection_that_the_backend_closes_after_each_answer_loses_nothing(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(200, b"ok")  # a kept connection is promised by silence
+        peer.close()
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    for _ in range(30):
+        await caller.send(scene.request("GET", "/wine/x"))
+        assert (await caller.answer()).status == 200
+
+
+def closes_the_second_request(peers: list[Peer]):
+    async def script(request: Message, peer: Peer) -> None:
+        if peers and peers[-1] is peer:
+            peers.append(peer)
+            peer.abort()  # closed as it read the request
+            return
+        peers.append(peer)
+        await peer.answer(200, b"ok")
+
+    return script
+
+
+@pytest.mark.path("fast")
+async def test_a_pooled_connection_closed_under_us_is_replaced_where_that_is_safe(scene: Scene):
+    first: list[Peer] = []
+    backend = await scene.model(script=closes_the_second_request(first))
+    assert (await scene.call("GET", "/wine/x")).status == 200
+    assert (await scene.call("GET", "/wine/x")).status == 200
+    assert len(backend.seen) == 3
+
+    await scene.model("pure", script=closes_the_second_request([]), policy=Policy(pure=True))
+    assert (await scene.call("POST", "/pure")).status == 200
+    assert (await scene.call("POST", "/pure")).status == 200
+
+    other = await scene.model("other", script=closes_the_second_request([]))
+    assert (await scene.call("POST", "/other")).status == 200
+    assert_problem(await scene.call("POST", "/other"), 502, "upstream-broken")  # it may have been done
+    assert len(other.seen) == 2
+    lines = scene.log_lines()
+    assert [line["httpRequest"]["status"] for line in lines] == [200, 200, 200, 200, 200, 502]
+
+
+@pytest.mark.path("fast")
+async def test_a_websocket_is_a_tunnel(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        assert request.get("Upgrade") == "websocket"
+        assert request.get("Connection") == "Upgrade"
+        assert request.get("Sec-WebSocket-Key") == "x"
+        await peer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: y\r\n\r\n\x81\x02hi"
+        )
+        assert await peer.reader.readexactly(4) == b"\x81\x02ho"
+        await peer.write(b"\x88\x00")
+        assert await peer.reader.read() == b""
+        backend.lost.set()
+
+    backend = await scene.model(script=script)
+    caller = await scene.caller()
+    fields = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "x")]
+    await caller.send(scene.request("GET", "/wine/live", fields=fields))
+    answer = await read_message(caller.reader, request=False)
+    assert (answer.status, answer.get("Upgrade"), answer.get("Sec-WebSocket-Accept")) == (
+        101,
+        "websocket",
+        "y",
+    )
+    assert await caller.reader.readexactly(4) == b"\x81\x02hi"
+    await caller.send(b"\x81\x02ho")
+    assert await caller.reader.readexactly(2) == b"\x88\x00"
+    caller.leave()
+    await backend.lost.wait()
+    while scene.gateway.limit.in_flight:
+        await asyncio.sleep(0)
+    (line,) = scene.log_lines()
+    assert line["httpRequest"]["status"] == 101
+
+
+async def test_an_upgrade_that_the_backend_declines(scene: Scene):
+    await scene.model()
+    caller = await scene.caller()
+    fields = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "x")]
+    await caller.send(scene.request("GET", "/wine/live", fields=fields))
+    assert (await caller.answer()).status == 200
+    await caller.send(scene.request())
+    assert (await caller.answer()).status == 200
+
+
+async def test_a_body_whose_chunks_are_not_valid_reaches_nobody(scene: Scene):
+    backend = await scene.model()
+    head = b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
+    for tail in (
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+    ):
+        caller = await scene.caller()
+        await caller.send(head + b"Transfer-Encoding: chunked\r\n\r\n" + tail)
+        raw = await caller.ended()
+        assert b" 400 " in raw.partition(b"\r\n")[0], raw
+    assert backend.seen == []
+    await scene.still_good(backend)
+
+
+@pytest.mark.path("fast")  # the plain path notices only when the time allowed is over
+async def test_a_chunk_that_turns_bad_later_leaves_the_backend_with_half_a_request(scene: Scene):
+    backend = await scene.model()
+    caller = await scene.caller()
+    await caller.send(
+        b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    )
+    while not backend.connections:
+        await asyncio.sleep(0)
+    await caller.send(b"5\r\nworldX\r\n0\r\n\r\n")
+    await caller.ended()
+    await scene.still_good(backend)
+    assert [seen.complete for seen in backend.seen] in ([False, True], [True])
+
+
+@pytest.mark.path("fast")
+async def test_a_caller_who_does_not_read_stops_the_backend(scene: Scene):
+    written = 0
+    total = 256 * 1024 * 1024
+
+    async def script(request: Message, peer: Peer) -> None:
+        nonlocal written
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while written < total:
+            await peer.write(b"x" * 65536)
+            written += 65536
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    await caller.reader.readuntil(b"\r\n\r\n")
+    before = -1
+    while written != before:  # until it stands still
+        before = written
+        await asyncio.sleep(0.1)
+    assert written < 32 * 1024 * 1024
+    caller.leave()
+
+
+@pytest.mark.path("fast")
+async def test_a_backend_that_does_not_read_stops_the_caller(scene: Scene):
+    release = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await release.wait()
+        writer.close()
+
+    backend = await scene.model()
+    await backend.stop()
+    server = await asyncio.start_server(serve, "127.0.0.1", backend.port)
+    caller = await scene.caller()
+    size = 31 * 1024 * 1024
+    await caller.send(scene.request(body=b"").replace(b"Content-Length: 0", b"Content-Length: %d" % size))
+    sent = 0
+    while sent < size:
+        caller.writer.write(b"x" * 65536)
+        sent += 65536
+        try:
+            await asyncio.wait_for(caller.writer.drain(), 0.3)
+        except TimeoutError:
+            break
+    assert sent < 24 * 1024 * 1024
+    release.set()
+    caller.leave()
+    server.close()

@@ -46,5 +46,5 @@ $(VENV)/.ready: pyproject.toml backends/python/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed. Run make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (a minute or two, once)"
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'backends/python[onnx]' skl2onnx
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'backends/python[test]'
 	@touch $@

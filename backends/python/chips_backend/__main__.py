@@ -5,30 +5,49 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import MutableMapping
 
-from chips_backend.app import App, listen
-from chips_backend.artifact import ArtifactError
-from chips_backend.config import Config, ConfigError, read_config
+from chips_backend.config import Config, ConfigError, available_cpus, read_config
 from chips_backend.logs import Log
-from chips_backend.service import StartError, load
 
 EX_OSERR = 71
 EX_CONFIG = 78
-STOP_GRACE_S = 8.0  # Cloud Run kills after 10
+STOP_GRACE_S = 8.0  # for requests that run; Cloud Run kills after 10
+WORKERS_GRACE_S = 1.0  # for predictions that are left then
 
 
 def main() -> int:
+    # The first process of a container is not ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         config = read_config(os.environ)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return EX_CONFIG
-    log = Log(project=config.project, facts={"model": config.model, "version": config.version})
+    share_processors(os.environ, config.concurrency)
+    facts = {
+        "model": config.model,
+        "version": config.version,
+        "service": config.service,
+        "revision": config.revision,
+    }
+    log = Log(project=config.project)
+    log.know(**{name: fact for name, fact in facts.items() if fact})
     return asyncio.run(serve(config, log))
+
+
+def share_processors(environ: MutableMapping[str, str], concurrency: int) -> None:
+    """Predictions that run at once shall not each start a thread for every processor. Numeric libraries read this as they are imported."""
+    environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // concurrency)))
 
 
 async def serve(config: Config, log: Log) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
+    # Imported here, so that a wrong setting is told at once.
+    from chips_backend.app import App, listen
+    from chips_backend.artifact import ArtifactError
+    from chips_backend.service import Loaded, StartError, load
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,16 +59,16 @@ async def serve(config: Config, log: Log) -> int:
         log.error(f"cannot listen on port {config.port}: {error.strerror or error}; set PORT to another one")
         return EX_OSERR
     port = runner.addresses[0][1]
-    log.info(
-        f"listening on port {port}, loading {config.model}@{config.version} from {config.artifact}", port=port
-    )
+    log.info(f"listening on port {port}, loading {config.artifact}", port=port)
+    loaded: Loaded | None = None
     loading = asyncio.create_task(load(config, log), name="load")
     stopped = asyncio.create_task(stopping.wait(), name="stop")
     try:
         await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            app.become_ready(loading.result())
-            log.info(f"ready: {config.model}@{config.version}, {config.concurrency} predictions at once")
+            loaded = loading.result()
+            app.become_ready(loaded)
+            log.info(f"ready: {loaded.served}, {config.concurrency} predictions at once")
             await stopped
         log.info("stopping: no new requests are taken; what runs may finish")
     except (ArtifactError, StartError) as error:
@@ -62,8 +81,8 @@ async def serve(config: Config, log: Log) -> int:
             with contextlib.suppress(asyncio.CancelledError):
                 await loading
         await runner.cleanup()
-        if app.loaded is not None:
-            await app.loaded.workers.stop()
+        if loaded is not None:
+            await loaded.stop(WORKERS_GRACE_S)
     log.info("stopped")
     return 0
 

@@ -14,15 +14,25 @@ from aiohttp.web_protocol import RequestHandler
 
 from chips_backend.config import Config
 from chips_backend.logs import Log
+from chips_backend.model import Refused
 from chips_backend.openapi import describe
-from chips_backend.problem import Problem
+from chips_backend.problem import Problem, invalid_instances
 from chips_backend.schema import Scoring, parse_json, read_instances, read_tensors, tensor_outputs
 from chips_backend.service import Loaded
 from chips_backend.trace import Trace, read_trace
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _JSON = "application/json"
-_encode = msgspec.json.Encoder().encode
+
+
+def _plain(value: Any) -> Any:
+    """What a model may have left in its predictions: NumPy's numbers and arrays."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a prediction holds a {type(value).__name__}, which JSON does not know")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class Call:
@@ -55,14 +65,17 @@ class App:
         self._log = log
         self.loaded: Loaded | None = None
         self._openapi = b""
-        self._served = f"{config.model}@{config.version}"
-        self._routes = self._table()
+        self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
+        self._routes = self._table(config.model, config.version)
 
     def become_ready(self, loaded: Loaded) -> None:
-        self._openapi = _encode(describe(self._config, loaded.manifest))
+        manifest = loaded.manifest
+        self._openapi = _encode(describe(manifest))
+        self._served = loaded.served
+        self._routes = self._table(manifest.model, manifest.version)
         self.loaded = loaded
 
-    def _table(self) -> dict[str, dict[str, Route]]:
+    def _table(self, model: str | None, version: str | None) -> dict[str, dict[str, Route]]:
         config = self._config
         table: dict[str, dict[str, Route]] = {
             "/predict": {"POST": self._predict},
@@ -70,10 +83,11 @@ class App:
             "/v2/health/ready": {"GET": self._ready},
             "/openapi.json": {"GET": self._describe},
         }
-        for model in (f"/v2/models/{config.model}", f"/v2/models/{config.model}/versions/{config.version}"):
-            table[model] = {"GET": self._metadata}
-            table[f"{model}/ready"] = {"GET": self._ready}
-            table[f"{model}/infer"] = {"POST": self._infer}
+        if model is not None and version is not None:
+            for prefix in (f"/v2/models/{model}", f"/v2/models/{model}/versions/{version}"):
+                table[prefix] = {"GET": self._metadata}
+                table[f"{prefix}/ready"] = {"GET": self._ready}
+                table[f"{prefix}/infer"] = {"POST": self._infer}
         if config.predict_route is not None:
             table.setdefault(config.predict_route, {})["POST"] = self._predict
         if config.health_route is not None:
@@ -95,7 +109,8 @@ class App:
                 problem.__cause__,
             )
             headers = {"Content-Type": "application/problem+json", **problem.headers}
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the caller has left, or time is up at the end
+            self._log_call(call, 499, 0, "client-closed-request", None)
             raise
         except Exception as error:  # noqa: BLE001  (nothing a caller sends may end the process)
             failed = Problem(
@@ -104,18 +119,34 @@ class App:
             status, body, code, cause = 500, self._render(failed, call), failed.code, error
             headers = {"Content-Type": "application/problem+json"}
         response = web.Response(status=status, body=body, headers=headers)
-        response.headers["X-Request-Id"] = call.request_id
-        response.headers["X-Chips-Model"] = self._served
-        response.headers["Server-Timing"] = ", ".join(
-            f"{name};dur={ms:.1f}" for name, ms in call.timing.items()
-        )
+        self._sign(response, call)
         if not request.content.is_eof():
             response.force_close()  # a body that nobody read would be taken for the next request
         self._log_call(call, status, len(body), code, cause)
         return response
 
+    def _sign(self, response: web.Response, call: Call) -> None:
+        response.headers["X-Request-Id"] = call.request_id
+        if self._served:
+            response.headers["X-Chips-Model"] = self._served
+        response.headers["Server-Timing"] = ", ".join(
+            f"{name};dur={ms:.1f}" for name, ms in call.timing.items()
+        )
+
+    def refuse(self, request: web.BaseRequest, problem: Problem, cause: BaseException | None) -> web.Response:
+        """Answer what is no HTTP request that could be routed."""
+        call = Call(request)
+        body = self._render(problem, call)
+        response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
+        self._sign(response, call)
+        response.force_close()
+        self._log_call(call, problem.status, len(body), problem.code, cause)
+        return response
+
     async def _answer(self, call: Call) -> bytes:
         methods = self._routes.get(call.path)
+        if methods is None and call.path.startswith("/v2/models/"):
+            self._need_model()  # whose name may only be known when it is loaded
         if methods is None:
             raise Problem(
                 404,
@@ -135,8 +166,7 @@ class App:
         return b'{"live":true}'
 
     async def _ready(self, _: Call) -> bytes:
-        self._need_model()
-        return _encode({"ready": True, "name": self._config.model})
+        return _encode({"ready": True, "name": self._need_model().manifest.model})
 
     async def _describe(self, _: Call) -> bytes:
         self._need_model()
@@ -144,18 +174,19 @@ class App:
 
     async def _metadata(self, _: Call) -> bytes:
         loaded = self._need_model()
-        manifest, artifact = loaded.manifest, loaded.artifact
+        config, manifest, artifact = self._config, loaded.manifest, loaded.artifact
         return _encode(
             {
-                "name": self._config.model,
-                "versions": [self._config.version],
+                "name": manifest.model,
+                "versions": [manifest.version],
                 "platform": f"python-{manifest.format}",
                 "inputs": manifest.signature.inputs,
                 "outputs": manifest.signature.outputs,
                 "parameters": {
-                    "concurrency": self._config.concurrency,
+                    "concurrency": config.concurrency,
                     "artifact": artifact.address,
                     "artifact_digest": artifact.digest,
+                    **({"batch_target_ms": config.batch_target_ms} if config.batch_target_ms else {}),
                 },
             }
         )
@@ -166,20 +197,25 @@ class App:
         predictions = await self._score(call, loaded, scoring)
         began = time.monotonic()
         content = _encode(
-            {"predictions": predictions, "model": self._config.model, "version": self._config.version}
+            {
+                "predictions": predictions,
+                "model": loaded.manifest.model,
+                "version": loaded.manifest.version,
+            }
         )
         call.timing["render"] = (time.monotonic() - began) * 1000
         return content
 
     async def _infer(self, call: Call) -> bytes:
         loaded = self._need_model()
-        signature = loaded.manifest.signature
+        manifest = loaded.manifest
+        signature = manifest.signature
         scoring = await self._parse(call, lambda body: read_tensors(body, signature))
         predictions = await self._score(call, loaded, scoring)
         began = time.monotonic()
         answer: dict[str, Any] = {
-            "model_name": self._config.model,
-            "model_version": self._config.version,
+            "model_name": manifest.model,
+            "model_version": manifest.version,
             "outputs": tensor_outputs(predictions, signature),
         }
         if scoring.id is not None:
@@ -224,7 +260,10 @@ class App:
         return b"".join(pieces)
 
     async def _score(self, call: Call, loaded: Loaded, scoring: Scoring) -> list[Any]:
-        outcome = await loaded.workers.score(scoring.rows, scoring.parameters, self._deadline(call))
+        try:
+            outcome = await loaded.score(scoring.rows, scoring.parameters, self._deadline(call))
+        except Refused as error:
+            raise invalid_instances([str(error)]) from None
         call.timing["queue"] = outcome.queue_s * 1000
         call.timing["predict"] = outcome.predict_s * 1000
         return outcome.predictions
@@ -279,7 +318,8 @@ class App:
 class _Connection(RequestHandler):
     """Aiohttp's connection, with a problem where its parser refuses a request."""
 
-    __slots__ = ()
+    __slots__ = ("app",)
+    app: App
 
     def handle_error(
         self,
@@ -288,31 +328,34 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        request_id = uuid4().hex
         if isinstance(exc, LineTooLong):
             problem = Problem(431, "headers-too-large", "the request line or a header field is too long")
         elif status < 500:
             problem = Problem(400, "bad-request", "the request is not valid HTTP/1.1")
         else:
             problem = Problem(500, "prediction-failed", "the request failed; the log has the reason")
-            self.log_exception("request %s failed", request_id, exc_info=exc)
-        body = problem.render(request_id, open_inference=request.raw_path.startswith("/v2/"))
-        response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
-        response.headers["X-Request-Id"] = request_id
-        response.force_close()
-        return response
+        return self.app.refuse(request, problem, exc if problem.status == 500 else None)
 
 
 class _Server(web.Server):
+    def __init__(self, app: App, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._app = app
+
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        connection = _Connection(self, loop=self._loop, **self._kwargs)
+        connection.app = self._app
+        return connection
 
 
 async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunner:
     """Serve `app` on all interfaces; `cleanup()` of what is returned stops accepting and lets what runs finish."""
     server = _Server(
-        app, access_log=None, keepalive_timeout=650.0
-    )  # longer than any caller keeps a connection
+        app,
+        handler_cancellation=True,  # who has left waits no more, and is not predicted
+        access_log=None,
+        keepalive_timeout=650.0,  # longer than any caller keeps a connection
+    )
     runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()

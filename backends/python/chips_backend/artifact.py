@@ -52,7 +52,30 @@ class _Source(Protocol):
         """Write `file` to `target`, completely and with the right digest, or raise ArtifactError."""
 
 
-def obtain(address: str, cache_dir: Path, model: str, version: str, log: Log) -> Artifact:
+class Wanted(NamedTuple):
+    """Which artifact it must be; None is any."""
+
+    model: str | None = None
+    version: str | None = None
+    digest: str | None = None  # of the manifest, as `chips publish` prints it
+
+    def check(self, manifest: Manifest, digest: str, address: str) -> None:
+        wanted = (self.model or manifest.model, self.version or manifest.version)
+        if wanted != (manifest.model, manifest.version):
+            raise ArtifactError(
+                f"{address} is {manifest.model}@{manifest.version}, but CHIPS_MODEL and CHIPS_VERSION say "
+                f"{wanted[0]}@{wanted[1]}: correct one of them",
+                EX_DATAERR,
+            )
+        if self.digest not in {None, digest}:
+            raise ArtifactError(
+                f"the manifest at {address} has the digest {digest}, but CHIPS_ARTIFACT_DIGEST says {self.digest}: "
+                "it is not what was released, so nothing of it is loaded",
+                EX_DATAERR,
+            )
+
+
+def obtain(address: str, cache_dir: Path, wanted: Wanted, log: Log) -> Artifact:
     """Return the artifact at `address` (gs://bucket/prefix/, file:// or a folder), every byte of it checked.
 
     Two processes may do this at once. Raises ArtifactError.
@@ -63,18 +86,13 @@ def obtain(address: str, cache_dir: Path, model: str, version: str, log: Log) ->
         manifest = parse_manifest(content)
     except ValueError as error:
         raise ArtifactError(f"{source.address}: {error}", EX_DATAERR) from None
-    if (manifest.model, manifest.version) != (model, version):
-        raise ArtifactError(
-            f"{source.address} is {manifest.model}@{manifest.version}, but CHIPS_MODEL and CHIPS_VERSION say "
-            f"{model}@{version}: correct one of them",
-            EX_DATAERR,
-        )
     digest = hashlib.sha256(content).hexdigest()
-    if isinstance(source, _Folder):
+    wanted.check(manifest, f"sha256:{digest}", source.address)
+    if isinstance(source, _Folder) and source.is_laid_out(manifest):
         for file in manifest.files:
-            source.check(file)
+            source.check(file, source.path / file.place)
         return Artifact(source.path, manifest, f"sha256:{digest}", source.address)
-    folder = cache_dir / model / digest
+    folder = cache_dir / manifest.model / digest
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
@@ -87,7 +105,7 @@ def obtain(address: str, cache_dir: Path, model: str, version: str, log: Log) ->
 
 def _open(address: str, log: Log) -> "_Folder | _Bucket":
     parts = urlsplit(address)
-    if parts.scheme == "gs":
+    if parts.scheme == "gs" and parts.netloc:
         return _Bucket(parts.netloc, parts.path.strip("/"), log)
     if parts.scheme in {"", "file"}:
         return _Folder(Path(unquote(parts.path) if parts.scheme else address))
@@ -98,19 +116,19 @@ def _is_whole(folder: Path, manifest: Manifest) -> bool:
     """Whether the cache holds every file as it should be. Looked at each start: a pickle is code."""
     if not folder.is_dir():
         return False
-    if all(_digest_of(folder / file.path) == file.sha256 for file in manifest.files):
+    if all(_digest_of(folder / file.place) == file.sha256 for file in manifest.files):
         return True
     shutil.rmtree(folder)
     return False
 
 
-def _fetch_all(source: "_Bucket", manifest: Manifest, folder: Path, log: Log) -> None:
+def _fetch_all(source: _Source, manifest: Manifest, folder: Path, log: Log) -> None:
     draft = folder.parent / f".{folder.name}.{uuid4().hex}"
     _remove_leftovers(folder)
     progress = _Progress(sum(file.bytes for file in manifest.files), log)
     try:
         for file in manifest.files:
-            target = draft / file.path
+            target = draft / file.place
             target.parent.mkdir(parents=True, exist_ok=True)
             source.fetch(file, target, progress)
         draft.rename(folder)
@@ -199,8 +217,17 @@ class _Folder:
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}", EX_NOPERM) from None
 
-    def check(self, file: File) -> None:
+    def is_laid_out(self, manifest: Manifest) -> bool:
+        """Whether the files lie as the model wants them; not so where a bucket was copied as it was (KServe does)."""
+        return all(file.place == file.path or (self.path / file.place).is_file() for file in manifest.files)
+
+    def fetch(self, file: File, target: Path, progress: "_Progress") -> None:
         path = self.path / file.path
+        self.check(file, path)
+        target.symlink_to(path.absolute())
+        progress.add(file.bytes)
+
+    def check(self, file: File, path: Path) -> None:
         try:
             digest = _digest_of(path)
         except OSError as error:

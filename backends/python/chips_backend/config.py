@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_MODEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ROUTE = re.compile(r"/[A-Za-z0-9._~/-]*")
+from chips_backend.manifest import MODEL_NAME, VERSION
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ROUTE = re.compile(r"/[A-Za-z0-9._~:@/-]*")
+_CGROUP = Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # this container's share of the processors: microseconds per period, or "max"
 
 _OURS = (
     "CHIPS_MODEL",
     "CHIPS_VERSION",
     "CHIPS_ARTIFACT",
+    "CHIPS_ARTIFACT_DIGEST",
     "CHIPS_CACHE_DIR",
     "CHIPS_CONCURRENCY",
     "CHIPS_MAX_BODY_BYTES",
+    "CHIPS_BATCH_TARGET_MS",
 )
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 _THE_GATEWAYS = frozenset(
@@ -37,21 +43,30 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    model: str
-    version: str
     artifact: str
+    model: str | None = None  # where they are not given, the manifest says what is served
+    version: str | None = None
+    artifact_digest: str | None = None
     port: int = 8080
     cache_dir: Path = Path(tempfile.gettempdir()) / "chips"
     concurrency: int = 1
     max_body_bytes: int = 31 * 1024 * 1024
+    batch_target_ms: int = 0  # 0: each request is predicted by itself
     predict_route: str | None = None  # Vertex AI's own paths, beside the contract's
     health_route: str | None = None
     project: str = ""
+    service: str = ""
+    revision: str = ""
 
 
 def available_cpus() -> int:
     """The processors this process may use: fewer than the machine has, in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP.read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return allowed
 
 
 def read_config(environ: Mapping[str, str]) -> Config:
@@ -62,16 +77,17 @@ def read_config(environ: Mapping[str, str]) -> Config:
             close = difflib.get_close_matches(name, _OURS, n=1)
             problems.append(f"{name} is not known" + (f"; did you mean {close[0]}?" if close else ""))
 
-    def text(name: str, *others: str, pattern: re.Pattern[str] | None = None, required: bool = False) -> str:
-        value = next((environ[key] for key in (name, *others) if environ.get(key)), "")
-        if required and not value:
-            problems.append(f"{name} is not set")
-        elif value and pattern is not None and not pattern.fullmatch(value):
+    def found(*names: str) -> tuple[str, str]:
+        return next(((name, environ[name]) for name in names if environ.get(name)), (names[0], ""))
+
+    def text(*names: str, pattern: re.Pattern[str] | None = None) -> str:
+        name, value = found(*names)
+        if value and pattern is not None and not pattern.fullmatch(value):
             problems.append(f"{name}={value[:80]!r} is not allowed there")
         return value
 
-    def number(name: str, *others: str, default: int, least: int, most: int) -> int:
-        value = text(name, *others)
+    def number(*names: str, default: int, least: int, most: int) -> int:
+        name, value = found(*names)
         if not value:
             return default
         if not value.isascii() or not value.isdigit() or not least <= int(value[:12]) <= most:
@@ -79,17 +95,26 @@ def read_config(environ: Mapping[str, str]) -> Config:
             return default
         return int(value)
 
+    artifact = text("CHIPS_ARTIFACT", "AIP_STORAGE_URI")
+    if not artifact:
+        problems.append(
+            "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model"
+        )
     config = Config(
-        model=text("CHIPS_MODEL", pattern=_MODEL_NAME, required=True),
-        version=text("CHIPS_VERSION", pattern=_VERSION, required=True),
-        artifact=text("CHIPS_ARTIFACT", "AIP_STORAGE_URI", required=True),
+        artifact=artifact,
+        model=text("CHIPS_MODEL", pattern=MODEL_NAME) or None,
+        version=text("CHIPS_VERSION", pattern=VERSION) or None,
+        artifact_digest=text("CHIPS_ARTIFACT_DIGEST", pattern=_DIGEST) or None,
         port=number("PORT", "AIP_HTTP_PORT", default=8080, least=0, most=65535),
         cache_dir=Path(text("CHIPS_CACHE_DIR") or Path(tempfile.gettempdir()) / "chips"),
         concurrency=number("CHIPS_CONCURRENCY", default=available_cpus(), least=1, most=1000),
         max_body_bytes=number("CHIPS_MAX_BODY_BYTES", default=31 * 1024 * 1024, least=1, most=2**31),
+        batch_target_ms=number("CHIPS_BATCH_TARGET_MS", default=0, least=0, most=60_000),
         predict_route=text("AIP_PREDICT_ROUTE", pattern=_ROUTE) or None,
         health_route=text("AIP_HEALTH_ROUTE", pattern=_ROUTE) or None,
         project=text("GOOGLE_CLOUD_PROJECT"),
+        service=text("K_SERVICE"),
+        revision=text("K_REVISION"),
     )
     if problems:
         raise ConfigError(problems)

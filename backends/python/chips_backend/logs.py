@@ -19,18 +19,20 @@ class Log:
         self._stream = stream or sys.stdout
         self._readable = self._stream.isatty()
         self._prefix = f"projects/{project}/traces/" if project else ""
-        self._facts = facts or {}
+        self._facts = dict(facts or {})
+
+    def know(self, **facts: str) -> None:
+        """From now on, every line says this too."""
+        self._facts.update({name: fact for name, fact in facts.items() if fact})
 
     def info(self, message: str, **fields: Any) -> None:
         self._write("INFO", message, fields)
 
-    def warning(self, message: str, **fields: Any) -> None:
-        self._write("WARNING", message, fields)
+    def warning(self, message: str, *, cause: BaseException | None = None, **fields: Any) -> None:
+        self._write("WARNING", message, fields, cause)
 
     def error(self, message: str, *, cause: BaseException | None = None, **fields: Any) -> None:
-        if cause is not None:
-            fields["stack"] = "".join(traceback.format_exception(cause))
-        self._write("ERROR", message, fields)
+        self._write("ERROR", message, fields, cause)
 
     def request(self, *, severity: str, message: str, trace: Trace | None, **fields: Any) -> None:
         """One request; `trace` goes under the names by which Cloud Logging joins lines and spans."""
@@ -40,7 +42,11 @@ class Log:
             fields["logging.googleapis.com/trace_sampled"] = trace.sampled
         self._write(severity, message, fields)
 
-    def _write(self, severity: str, message: str, fields: dict[str, Any]) -> None:
+    def _write(
+        self, severity: str, message: str, fields: dict[str, Any], cause: BaseException | None = None
+    ) -> None:
+        if cause is not None:
+            fields["stack"] = "".join(traceback.format_exception(cause))
         now = datetime.now(UTC)
         if self._readable:
             line = f"{now.astimezone():%H:%M:%S} {severity.lower()} {message}"

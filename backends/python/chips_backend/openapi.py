@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from chips_backend.config import Config
 from chips_backend.manifest import Manifest, Tensor
 
 
-def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
+def describe(manifest: Manifest) -> dict[str, Any]:
     inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
-    model = f"/v2/models/{config.model}"
+    model = f"/v2/models/{manifest.model}"
     problem = {
         "description": "A problem (RFC 9457)",
         "content": {"application/problem+json": {"schema": _ref("Problem")}},
@@ -30,7 +29,7 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
 
     return {
         "openapi": "3.1.0",
-        "info": {"title": config.model, "version": config.version},
+        "info": {"title": manifest.model, "version": manifest.version},
         "paths": {
             "/predict": post("Predict", "Request", "Response"),
             f"{model}/infer": post("Infer", "InferRequest", "InferResponse"),
@@ -56,8 +55,8 @@ def describe(config: Config, manifest: Manifest) -> dict[str, Any]:
                     "required": ["predictions", "model", "version"],
                     "properties": {
                         "predictions": {"type": "array", "items": _value(outputs[0], 1) if outputs else {}},
-                        "model": {"const": config.model},
-                        "version": {"const": config.version},
+                        "model": {"const": manifest.model},
+                        "version": {"const": manifest.version},
                     },
                 },
                 "InferRequest": {

@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from chips_backend.artifact import EX_DATAERR, Artifact, obtain
+from chips_backend.artifact import EX_DATAERR, Artifact, Wanted, obtain
+from chips_backend.batch import Batcher
 from chips_backend.config import Config
 from chips_backend.logs import Log
-from chips_backend.manifest import Manifest, Sample
+from chips_backend.manifest import Manifest, Sample, Tensor
+from chips_backend.model import Rows
 from chips_backend.schema import read_instances
 from chips_backend.workers import Outcome, Workers
 
@@ -25,58 +28,94 @@ class StartError(Exception):
 class Loaded(NamedTuple):
     artifact: Artifact
     workers: Workers
+    score: Callable[[Rows, dict[str, Any], float | None], Awaitable[Outcome]]
+    batcher: Batcher | None
 
     @property
     def manifest(self) -> Manifest:
         return self.artifact.manifest
 
+    @property
+    def served(self) -> str:
+        return f"{self.manifest.model}@{self.manifest.version}"
+
+    async def stop(self, grace_s: float) -> None:
+        if self.batcher is not None:
+            await self.batcher.stop()
+        await self.workers.stop(grace_s)
+
 
 async def load(config: Config, log: Log) -> Loaded:
     """Fetch, check, load and warm up. Raises ArtifactError or StartError."""
-    artifact = await asyncio.to_thread(
-        obtain, config.artifact, config.cache_dir, config.model, config.version, log
-    )
+    wanted = Wanted(config.model, config.version, config.artifact_digest)
+    artifact = await asyncio.to_thread(obtain, config.artifact, config.cache_dir, wanted, log)
+    manifest = artifact.manifest
+    log.know(model=manifest.model, version=manifest.version)
     log.info(f"the artifact {artifact.address} is complete and checked", artifact_digest=artifact.digest)
     workers = Workers(config.concurrency)
     try:
-        await workers.start(artifact.folder, artifact.manifest)
+        await workers.start(artifact.folder, manifest)
     except Exception as error:
         log.error("the model could not be loaded", cause=error)
-        made_with = ", ".join(f"{name} {version}" for name, version in artifact.manifest.runtime.items())
+        made_with = ", ".join(f"{name} {version}" for name, version in manifest.runtime.items())
         raise StartError(
             f"{artifact.address} could not be loaded: {type(error).__name__}: {error}. "
             f"It was made with {made_with or 'versions that its manifest does not name'}: are these installed?",
             EX_SOFTWARE,
         ) from error
-    loaded = Loaded(artifact, workers)
-    await _warm_up(loaded, log)
-    return loaded
+    await _warm_up(manifest, workers, log)
+    if config.batch_target_ms:
+        batcher = Batcher(workers, config.batch_target_ms / 1000)
+        return Loaded(artifact, workers, batcher.score, batcher)
+    return Loaded(artifact, workers, workers.score, None)
 
 
-async def _warm_up(loaded: Loaded, log: Log) -> None:
-    """Score the manifest's first sample. Another answer than the published one means another environment: stop."""
-    manifest = loaded.manifest
-    if not manifest.samples:
-        log.warning(
-            "the manifest has no samples, so the first caller warms the model up and nobody has checked it"
-        )
-        return
-    sample = manifest.samples[0]
+async def _warm_up(manifest: Manifest, workers: Workers, log: Log) -> None:
+    """Predict once in every slot: the manifest's first sample, or a row of zeros where it has none.
+
+    Another answer than the published one means another environment: stop.
+    """
+    sample = manifest.samples[0] if manifest.samples else None
     try:
-        scoring = read_instances(sample.request, manifest.signature)
-        outcome = await loaded.workers.score(scoring.rows, scoring.parameters, None)
+        scoring = read_instances(sample.request if sample else _neutral(manifest), manifest.signature)
+        outcomes = await asyncio.gather(
+            *(workers.score(scoring.rows, scoring.parameters, None) for _ in range(workers.concurrency))
+        )
     except Exception as error:
+        if sample is None:
+            log.warning(
+                "the manifest has no samples, and a row of zeros could not be predicted to warm up",
+                cause=error,
+            )
+            return
         log.error("the first sample could not be scored", cause=error)
         raise StartError(
             f"the manifest's first sample could not be scored: {type(error).__name__}: {error}", EX_DATAERR
         ) from error
-    if not is_close(outcome.predictions, sample.response.get("predictions"), sample.tolerance):
-        raise StartError(
-            "the manifest's first sample came out differently from what was published "
-            f"({_mismatch(outcome, sample)}): the packages here differ from those the model was made with",
-            EX_DATAERR,
+    took = f"in {outcomes[0].predict_s * 1000:.1f} ms"
+    if sample is None:
+        log.warning(
+            f"warmed up with a row of zeros, {took}; the manifest has no samples, so nobody has checked the model"
         )
-    log.info(f"warmed up: the first sample came out as published, in {outcome.predict_s * 1000:.1f} ms")
+        return
+    for outcome in outcomes:
+        if not is_close(outcome.predictions, sample.response.get("predictions"), sample.tolerance):
+            raise StartError(
+                "the manifest's first sample came out differently from what was published "
+                f"({_mismatch(outcome, sample)}): the packages here differ from those the model was made with",
+                EX_DATAERR,
+            )
+    log.info(f"warmed up: the first sample came out as published, {took}")
+
+
+def _neutral(manifest: Manifest) -> dict[str, Any]:
+    return {"instances": [[_zero(tensor, 1) for tensor in manifest.signature.inputs]]}
+
+
+def _zero(tensor: Tensor, dimension: int) -> Any:
+    if dimension < len(tensor.shape):
+        return [_zero(tensor, dimension + 1) for _ in range(abs(tensor.shape[dimension]))]
+    return {"BYTES": "", "BOOL": False}.get(tensor.datatype, 0)
 
 
 def _mismatch(outcome: Outcome, sample: Sample) -> str:
@@ -85,6 +124,8 @@ def _mismatch(outcome: Outcome, sample: Sample) -> str:
 
 def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two JSON values are the same, numbers within `tolerance` (absolute, and relative to the larger one)."""
+    if isinstance(got, float) and not math.isfinite(got):
+        return wanted is None  # as JSON shows it
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted
     if isinstance(got, int | float) and isinstance(wanted, int | float):

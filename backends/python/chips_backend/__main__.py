@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import MutableMapping
+from typing import NoReturn
 
 from chips_backend.config import Config, ConfigError, available_cpus, read_config
 from chips_backend.logs import Log
@@ -87,8 +88,12 @@ async def serve(config: Config, log: Log) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
     code = main()
     sys.stdout.flush()
     # A download that is still under way in a thread must not hold up the end: the next start throws its draft away.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

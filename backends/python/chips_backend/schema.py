@@ -180,7 +180,7 @@ def read_tensors(body: Any, signature: Signature) -> Scoring:
     if len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names:
         rows = _matrix(tensors[0], len(inputs))
     else:
-        rows = _columns(tensors, names)
+        rows = _columns(tensors, inputs)
     problems: list[str] = []
     for index, row in enumerate(rows):
         for tensor, value in zip(inputs, row, strict=True):
@@ -197,7 +197,7 @@ class _Tensor(NamedTuple):
 
     def rows(self) -> Rows:
         width = math.prod(self.shape[1:])
-        return [self.data[at : at + width] for at in range(0, len(self.data), width)] if width else []
+        return [self.data[at : at + width] for at in range(0, len(self.data), width)]
 
 
 def _tensor(given: Any, index: int) -> _Tensor:
@@ -207,7 +207,7 @@ def _tensor(given: Any, index: int) -> _Tensor:
     name, shape, datatype, data = (given.get(key) for key in ("name", "shape", "datatype", "data"))
     if not isinstance(name, str):
         raise invalid_instances([f"{where}.name must be a string"])
-    if datatype not in _CHECKS:
+    if not isinstance(datatype, str) or datatype not in _CHECKS:
         raise invalid_instances([f"{where}.datatype: {_shown(datatype)} is not a datatype"])
     if (
         not isinstance(shape, list)
@@ -217,6 +217,8 @@ def _tensor(given: Any, index: int) -> _Tensor:
         )
     ):
         raise invalid_instances([f"{where}.shape must be an array of sizes"])
+    if 0 in shape[1:]:
+        raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
     if not isinstance(data, list):
         raise invalid_instances([f"{where}.data must be an array (binary tensors are not taken)"])
     flat = _flatten(data)
@@ -253,7 +255,15 @@ def _matrix(tensor: _Tensor, width: int) -> Rows:
     return tensor.rows()
 
 
-def _columns(tensors: Sequence[_Tensor], names: Sequence[str]) -> Rows:
+def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
+    """The values of one row in the form of its shape."""
+    for size in reversed(shape[1:]):
+        flat = [flat[at : at + size] for at in range(0, len(flat), size)] if size else []
+    return flat
+
+
+def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> Rows:
+    names = [tensor.name for tensor in inputs]
     by_name = {tensor.name: tensor for tensor in tensors}
     problems = [f"there is no input {_shown(name)}" for name in by_name if name not in names]
     problems += [f"input {name} is missing" for name in names if name not in by_name]
@@ -265,21 +275,28 @@ def _columns(tensors: Sequence[_Tensor], names: Sequence[str]) -> Rows:
     if len(set(counts.values())) > 1:
         raise invalid_instances([f"the inputs differ in their number of rows: {counts}"])
     columns = []
-    for name in names:
-        rows = by_name[name].rows()
-        columns.append([row[0] for row in rows] if math.prod(by_name[name].shape[1:]) == 1 else rows)
+    for tensor in inputs:
+        given = by_name[tensor.name]
+        if len(tensor.shape) <= 1 and given.shape[1:] in ([], [1]):
+            columns.append(given.data)
+        else:
+            columns.append([_nested(row, given.shape[1:]) for row in given.rows()])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def tensor_outputs(predictions: list[Any], signature: Signature) -> list[dict[str, Any]]:
-    """Predictions as Open Inference Protocol tensors."""
+    """Predictions as one Open Inference Protocol tensor; what has no such form, as text that is JSON."""
     declared = signature.outputs[0] if signature.outputs else None
-    width = len(predictions[0]) if predictions and isinstance(predictions[0], list) else None
-    data = [value for row in predictions for value in row] if width is not None else predictions
+    shape, data = [len(predictions)], predictions
+    while data and all(isinstance(item, list) and len(item) == len(data[0]) for item in data):
+        shape.append(len(data[0]))
+        data = [value for item in data for value in item]
+    if any(isinstance(item, list | dict) for item in data):
+        shape, data = [len(predictions)], [msgspec.json.encode(item).decode() for item in predictions]
     return [
         {
             "name": declared.name if declared is not None else "prediction",
-            "shape": [len(predictions)] if width is None else [len(predictions), width],
+            "shape": shape,
             "datatype": _datatype(data, declared),
             "data": data,
         }

@@ -1,0 +1,105 @@
+"""What the backend's tests share. They also run in a copy of this folder alone; what needs Cloud Storage is skipped there."""
+
+import importlib
+import importlib.util
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chips_backend.logs import Log
+from chips_backend.testing import Backend, running, write_artifact
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+
+if (_REPOSITORY / "tests/gcs/fixture.py").exists():
+    if str(_REPOSITORY) not in sys.path:
+        sys.path.append(str(_REPOSITORY))
+    _fixture = importlib.import_module("tests.gcs.fixture")
+    gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
+else:
+
+    @pytest.fixture
+    def gcs() -> None:
+        pytest.skip("Cloud Storage: the server for tests lies in the repository of CHIPS")
+
+
+# A model whose requests say what it shall do: the sum of each row, or trouble.
+MODEL = """
+import os, time
+from pathlib import Path
+
+from chips_backend.model import Refused
+
+def load(folder):
+    if (folder / "broken").exists():
+        raise RuntimeError("cannot be loaded")
+    return folder
+
+def predict(model, rows, parameters):
+    if "begun" in parameters:
+        Path(parameters["begun"], str(time.monotonic_ns())).touch()
+    while "gate" in parameters and not Path(parameters["gate"]).exists():
+        time.sleep(0.005)
+    for row in rows:
+        if row[0] == -1.0:
+            raise RuntimeError("the model's secret reason")
+        if row[0] == -2.0:
+            raise Refused("there is no such wine")
+        if row[0] == -3.0:
+            os._exit(3)
+    return [parameters.get("as", sum(value or 0 for value in row)) for row in rows]
+"""
+
+SIGNATURE = {
+    "inputs": [
+        {"name": "a", "datatype": "FP64", "shape": [-1]},
+        {"name": "b", "datatype": "INT64", "shape": [-1]},
+    ],
+    "outputs": [{"name": "sum", "datatype": "FP64", "shape": [-1]}],
+}
+SAMPLES = [{"request": {"instances": [{"a": 1.5, "b": 2}]}, "response": {"predictions": [3.5]}}]
+
+# The command, with the model in processes instead of threads.
+IN_PROCESSES = (
+    sys.executable,
+    "-c",
+    "from chips_backend import predict; predict.RUNS_IN = 'process'; from chips_backend.__main__ import run; run()",
+)
+
+
+def write_model(folder: Path, **fields: Any) -> Path:
+    return write_artifact(
+        folder,
+        {"model.py": MODEL.encode()},
+        **{"format": "python", "signature": SIGNATURE, "samples": SAMPLES, **fields},
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An artifact of the model above."""
+    return write_model(tmp_path / "artifact")
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """One backend for all tests of a file: each leaves it as it was."""
+    artifact = write_model(tmp_path_factory.mktemp("backend") / "artifact")
+    environ = {
+        "CHIPS_ARTIFACT": str(artifact),
+        "CHIPS_MODEL": "test",
+        "CHIPS_VERSION": "1",
+        "CHIPS_MAX_BODY_BYTES": "100000",
+        "GOOGLE_CLOUD_PROJECT": "the-project",
+        "K_SERVICE": "wine-backend",
+    }
+    with running(environ) as started:
+        yield started
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log(io.StringIO())

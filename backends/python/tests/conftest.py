@@ -17,6 +17,7 @@ _REPOSITORY = Path(__file__).resolve().parents[3]
 if (_REPOSITORY / "tests/gcs/fixture.py").exists():
     if str(_REPOSITORY) not in sys.path:
         sys.path.append(str(_REPOSITORY))
+    pytest.register_assert_rewrite("tests.gcs.fixture")
     _fixture = importlib.import_module("tests.gcs.fixture")
     gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
 else:

@@ -9,6 +9,7 @@ import typer
 from gateway import __version__
 from gateway.cli import screen
 from gateway.cli.check import check
+from gateway.cli.deploy import deploy, undeploy
 from gateway.cli.deregister import deregister, disable, enable
 from gateway.cli.diff import diff
 from gateway.cli.env import env
@@ -54,7 +55,21 @@ def before_the_verb(
     screen.choice.env, screen.choice.yes, screen.choice.told = env, yes, False
 
 
-for verb in (check, register, models, show, deregister, enable, disable, publish, traffic, diff, verify):
+for verb in (
+    check,
+    register,
+    models,
+    show,
+    deregister,
+    enable,
+    disable,
+    publish,
+    traffic,
+    diff,
+    verify,
+    deploy,
+    undeploy,
+):
     app.command()(verb)
 app.add_typer(keys, name="keys")
 app.add_typer(env, name="env")

@@ -10,7 +10,8 @@ from gateway.cli import screen
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.changes import merge_document, without_version
 from gateway.core.model import Model
-from gateway.registry.base import MODELS, Delete, Put, Registry
+from gateway.registry.base import MODELS, Delete, Document, Put, Registry
+from gateway.settings import Settings
 
 
 def deregister(
@@ -33,13 +34,7 @@ def deregister(
     async def work(registry: Registry) -> int:
         document = await screen.find_document(registry, name)
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
-        change: Put | Delete = Delete(kind=MODELS, name=name, expected=document.revision)
-        if version is not None:
-            model = screen.read_model(document)
-            _check_removable(model, version, force=force)
-            if len(model.backends) > 1:
-                body = merge_document(document.body, without_version(model, version))
-                change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
+        change = _removal(document, version, force=force)
         _confirm(f"Take {what} out of service?", yes=yes)
         return await registry.write(change, author=screen.author(by), reason=reason)
 
@@ -50,6 +45,29 @@ def deregister(
         generation,
         as_json=as_json,
     )
+
+
+def _removal(document: Document, version: str | None, *, force: bool) -> Put | Delete:
+    """The change that removes a version, or all of the model: also where the version is its last one."""
+    if version is not None:
+        model = screen.read_model(document)
+        _check_removable(model, version, force=force)
+        if len(model.backends) > 1:
+            body = merge_document(document.body, without_version(model, version))
+            return Put(kind=MODELS, name=document.name, body=body, expected=document.revision)
+    return Delete(kind=MODELS, name=document.name, expected=document.revision)
+
+
+async def remove_version(
+    settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
+) -> bool:
+    """Take a version out without a question; False where it was not in. Raises Failure where it takes traffic."""
+    async with screen.registry_at(settings) as registry:
+        document = await registry.read(MODELS, name)
+        if document is None or screen.read_model(document).backend(version) is None:
+            return False
+        await registry.write(_removal(document, version, force=force), author=author, reason=reason)
+        return True
 
 
 def enable(

@@ -37,6 +37,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     project: str = ""
     region: str = ""
     images: str = ""  # repository that images are pushed to
+    account: str = ""  # service account of backends that `chips deploy` makes a service for
     protected: bool = False  # whether commands ask before they write
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -35,10 +35,20 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
         return value if isinstance(value, str) else ""
 
 
-async def probe(url: str, model: str, *, wait_s: float, progress: Callable[[str], None]) -> Metadata:
-    """Wait until the backend at `url` is ready, and return what it says about `model`. Raises Failure."""
+async def probe(
+    url: str,
+    model: str,
+    *,
+    wait_s: float,
+    progress: Callable[[str], None],
+    headers: Mapping[str, str] | None = None,
+) -> Metadata:
+    """Wait until the backend at `url` is ready, and return what it says about `model`. Raises Failure.
+
+    `headers` are credentials, where the backend is not open to everybody.
+    """
     async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
         await _wait_until_ready(session, url, wait_s, progress)
         status, body = await _get(session, f"{url}/v2/models/{model}")

@@ -79,8 +79,8 @@ def publish(
             version=version,
             format=format or guess_format(files),
             created_by=screen.author(by),
-            signature=_read(signature, Signature),
-            samples=_read(samples, list[Sample]) or (),
+            signature=read_json(signature, Signature),
+            samples=read_json(samples, list[Sample]) or (),
         )
     except ValueError as error:
         hint = "name it with --format" if "format" in str(error) else ""
@@ -97,7 +97,7 @@ def publish(
                 is_new = opened.publish(manifest, dict(files), progress)
             _tell(manifest, opened, is_new=is_new, as_json=as_json)
     except StoreError as error:
-        raise Failure(str(error), hint=_hint(error), code=_code(error)) from error
+        raise store_failure(error) from error
 
 
 def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bool) -> None:
@@ -126,7 +126,7 @@ def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bo
     )
 
 
-def _read(path: Path | None, kind: Any) -> Any:
+def read_json(path: Path | None, kind: Any) -> Any:
     """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
     if path is None:
         return None
@@ -145,6 +145,11 @@ def _runtime(given: list[str], format: str) -> dict[str, str]:
         if not all(name and equals and value for name, equals, value in pairs):
             raise Failure("--runtime is written NAME=VERSION, such as R=4.2.2", code=EX_USAGE)
         return {name: value for name, _, value in pairs}
+    return packages_here(format)
+
+
+def packages_here(format: str) -> dict[str, str]:
+    """The versions that a Python model was likely made with: those that are installed here."""
     if format not in _PYTHON_FORMATS:
         return {}
     found = {"python": platform.python_version()}
@@ -197,15 +202,12 @@ class _Tenths:
             screen.note(f"published {tenth * 10} % of {self._total} bytes")
 
 
-def _hint(error: StoreError) -> str:
+def store_failure(error: StoreError) -> Failure:
+    """What to say where the artifact store cannot do it."""
     if isinstance(error, AlreadyPublished):
-        return "publish under a new --version"
-    return "the same command goes on where it stopped" if isinstance(error, StoreUnavailable) else ""
-
-
-def _code(error: StoreError) -> int:
-    if isinstance(error, AlreadyPublished):
-        return EX_CANTCREAT
+        return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):
-        return EX_NOPERM
-    return EX_UNAVAILABLE if isinstance(error, StoreUnavailable) else EX_DATAERR
+        return Failure(str(error), code=EX_NOPERM)
+    if isinstance(error, StoreUnavailable):
+        return Failure(str(error), hint="the same command goes on where it stopped", code=EX_UNAVAILABLE)
+    return Failure(str(error), code=EX_DATAERR)

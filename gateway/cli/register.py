@@ -1,6 +1,7 @@
 """`chips register`: put a backend into the registry, and see it live."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from gateway.core.changes import differences, merge_document, with_backend
 from gateway.core.model import Backend, Model, check_model, check_url
 from gateway.core.names import check_model_name, check_version
 from gateway.registry.base import MODELS, Document, Listing, Put, Registry
+from gateway.settings import Settings
 
 
 def register(
@@ -68,7 +70,7 @@ def register(
     `chips register wine https://wine-v2-abc.run.app --traffic 10 --reason "canary"`
     """
     settings = screen.settings_for(registry_url)
-    wish = _Wish(
+    wish = Wish(
         name=_checked(check_model_name, name),
         url=_checked(check_url, url),
         version=None if version is None else _checked(check_version, version),
@@ -86,7 +88,7 @@ def register(
         raise Failure(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
-    report = _Report(as_json=as_json)
+    report = Report(as_json=as_json)
 
     async def work() -> None:
         metadata = await _probe(wish, wait, report) if probing else None
@@ -102,7 +104,7 @@ def register(
     screen.run(work())
 
 
-class _Wish(NamedTuple):
+class Wish(NamedTuple):
     """What the command line asks for; None means "as it is"."""
 
     name: str
@@ -119,21 +121,32 @@ class _Outcome(NamedTuple):
     version: str
 
 
-class _Report:
+class Report:
     """Tells a person line by line, or a machine at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
-        self._facts |= facts
+        self.facts |= facts
         if not self._as_json:
             screen.say(label, text, style=style)
 
     def end(self) -> None:
         if self._as_json:
-            screen.print_json(self._facts)
+            screen.print_json(self.facts)
+
+
+async def enter(
+    settings: Settings, wish: Wish, *, author: str, reason: str, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """Register without a word; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
+    report = Report(as_json=True)
+    metadata = await _probe(wish, 10.0, report, headers)
+    async with screen.registry_at(settings) as registry:
+        outcome = await _write(registry, wish, metadata, report, author, reason, dry_run=False)
+    return {**report.facts, "traffic": dict(outcome.model.traffic)}
 
 
 def _checked(check: Any, value: str) -> str:
@@ -144,7 +157,9 @@ def _checked(check: Any, value: str) -> str:
     return checked
 
 
-async def _probe(wish: _Wish, wait_s: float, report: _Report) -> Metadata:
+async def _probe(
+    wish: Wish, wait_s: float, report: Report, headers: Mapping[str, str] | None = None
+) -> Metadata:
     told = set()
 
     def progress(message: str) -> None:
@@ -152,7 +167,7 @@ async def _probe(wish: _Wish, wait_s: float, report: _Report) -> Metadata:
             told.add(message)
             screen.note(f"waiting: {message}")
 
-    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress)
+    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress, headers=headers)
     if wish.version is None and len(metadata.versions) != 1:
         raise Failure(
             f"the backend names {len(metadata.versions)} versions, so say which one this is",
@@ -176,9 +191,9 @@ async def _probe(wish: _Wish, wait_s: float, report: _Report) -> Metadata:
 
 async def _write(
     registry: Registry,
-    wish: _Wish,
+    wish: Wish,
     metadata: Metadata | None,
-    report: _Report,
+    report: Report,
     author: str,
     reason: str,
     *,
@@ -226,7 +241,7 @@ async def _write(
     return outcome
 
 
-def _wanted(wish: _Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
+def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
     """The model as it shall be, and the version that this is about. Raises Failure."""
     model = screen.read_model(document) if document is not None else Model(name=wish.name)
     version = wish.version or (metadata.versions[0] if metadata is not None else "")
@@ -267,7 +282,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: _Report) -> None:
+async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: Report) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
     obstacle = await wait_until_live(address, listing)
     model = outcome.model

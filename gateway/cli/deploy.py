@@ -1,0 +1,295 @@
+"""`chips deploy` and `chips undeploy`: from a backend folder to a version in the registry by one command."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gateway.artifacts.manifest import Sample, Signature, build_manifest, collect_files, guess_format
+from gateway.artifacts.store import AlreadyPublished, StoreError, open_store
+from gateway.cli import screen
+from gateway.cli.deregister import remove_version
+from gateway.cli.probe import probe
+from gateway.cli.publish import packages_here, read_json, store_failure
+from gateway.cli.register import Wish, enter
+from gateway.cli.screen import EX_CONFIG, EX_DATAERR, Failure
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.steps import STEPS
+from gateway.deploy.steps import deploy as take_steps
+from gateway.deploy.target import Deployed, DeployError, Target, Tell
+from gateway.settings import Settings, endpoint_override, full_environment, state_folder
+
+_PLACES = (Path(), Path("models"), Path("backends"))
+
+TargetOption = Annotated[
+    Literal["local", "cloud-run"] | None,
+    typer.Option(
+        "--target",
+        help="A process here, or Cloud Run. [default: cloud-run where the environment has a project]",
+    ),
+]
+
+
+def deploy(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|NAME", help="A folder with backend.toml, or its name below models/ or backends/."
+        ),
+    ],
+    version: Annotated[str | None, typer.Option(help="The version; otherwise backend.toml's.")] = None,
+    target: TargetOption = None,
+    image: Annotated[str, typer.Option(help="Use this image (…@sha256:…) and build none.")] = "",
+    traffic: Annotated[
+        int | None,
+        typer.Option(min=0, max=100, help="Percent for this version. [default: 0; 100 for a model's first]"),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Publish, build, start, verify and register a version, which takes no traffic yet.
+
+    Interrupted or failed, the same command goes on where it stopped.
+
+    Examples:
+
+    `chips deploy models/wine --version 4`
+
+    `chips deploy models/wine --target local`
+    """
+    settings = screen.settings_for(registry_url)
+    source = _folder(folder, version)
+    chosen = _target(target, settings, image=image)
+    report = _Report(as_json=as_json)
+    if dry_run:
+        _plan(source, chosen, settings, as_json=as_json)
+        return
+    screen.confirm_write(settings)
+    author = screen.author(by)
+
+    def register(source: BackendFolder, deployed: Deployed, _: Tell) -> str:
+        wish = Wish(
+            name=source.model,
+            url=deployed.url,
+            version=source.version,
+            traffic=traffic,
+            model={"owner": owner},
+            policy={"timeout_s": source.settings.timeout_s if source.settings.timeout_s != 60.0 else None},
+            backend={"concurrency": source.settings.concurrency},
+        )
+        entered = screen.run(
+            enter(settings, wish, author=author, reason=reason, headers=chosen.credentials(deployed.url))
+        )
+        report.facts |= entered
+        share = entered["traffic"].get(source.version, 0)
+        return f"{source.model}@{source.version} takes {share} % of the traffic"
+
+    try:
+        deployed = take_steps(
+            source,
+            chosen,
+            report,
+            publish=lambda source, tell: _publish(source, settings, author, tell),
+            verify=lambda source, deployed, tell: _verify(source, deployed, chosen, tell),
+            register=register,
+        )
+    except DeployError as error:
+        raise Failure(f"{report.step}: {error}", hint=error.hint or report.resume, code=error.code) from error
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from error
+    report.summarize(source, deployed, chosen)
+
+
+def undeploy(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Option("--version", help="The version to end.")],
+    target: TargetOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where it takes traffic; the others take it over.")
+    ] = False,
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Take a version out of the registry, then end its backend. The artifact and the history stay.
+
+    Example: `chips undeploy wine --version 3`
+    """
+    settings = screen.settings_for(registry_url)
+    chosen = _target(target, settings, image="")
+    removed = screen.run(
+        remove_version(settings, name, version, force=force, author=screen.author(by), reason=reason)
+    )
+    try:
+        stopped = chosen.stop(name, version)
+    except DeployError as error:
+        raise Failure(str(error), hint=error.hint, code=error.code) from error
+    if not removed and not stopped:
+        raise Failure(f"{name}@{version} is neither registered nor running", code=EX_DATAERR)
+    if as_json:
+        screen.print_json({"model": name, "version": version, "deregistered": removed, "stopped": stopped})
+        return
+    screen.say(f"{name}@{version}", "out of the registry" if removed else "was not in the registry")
+    screen.say("", "its backend ended" if stopped else "no backend of it ran")
+
+
+class _Report:
+    """Steps as they go, for people; one document at the end, for machines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._began = time.monotonic()
+        self.step = ""
+        self.facts: dict[str, Any] = {"steps": {}}
+        self.resume = "mend it and run the same command again: what is done is not done twice"
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        if not self._as_json:
+            number = next(i for i, (name, _) in enumerate(STEPS, 1) if name == step)
+            screen.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
+
+    def tell(self, text: str) -> None:
+        if not self._as_json:
+            screen.out.print(f"    {text}", style="dim")
+
+    def end(self, step: str, outcome: str) -> None:
+        self.facts["steps"][step] = outcome
+        if outcome and not self._as_json:
+            screen.out.print(f"    {outcome}")
+
+    def summarize(self, source: BackendFolder, deployed: Deployed, target: Target) -> None:
+        took_s = time.monotonic() - self._began
+        if self._as_json:
+            screen.print_json(
+                {
+                    "model": source.model,
+                    "version": source.version,
+                    "target": target.name,
+                    "url": deployed.url,
+                    "took_s": round(took_s, 3),
+                    **self.facts,
+                }
+            )
+            return
+        screen.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
+        if not self.facts.get("traffic", {}).get(source.version):
+            others = [v for v, share in self.facts["traffic"].items() if share]
+            rest = f" {others[0]}=90" if len(others) == 1 else " …"
+            screen.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+
+
+def _folder(given: str, version: str | None) -> BackendFolder:
+    path = next((place / given for place in _PLACES if (place / given).is_dir()), None)
+    if path is None:
+        raise Failure(
+            f"there is no folder {given}, nor models/{given} or backends/{given}",
+            hint="chips new writes one",
+            code=EX_DATAERR,
+        )
+    try:
+        return BackendFolder(path, version=version)
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+
+
+def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
+    chosen = screen.chosen_environment()
+    environment = chosen.environment if chosen is not None else None
+    if wanted is None:
+        wanted = "cloud-run" if environment is not None and environment.project else "local"
+    if wanted == "local":
+        from gateway.deploy.local import LocalTarget
+
+        return LocalTarget(state_folder() / "local", full_environment())
+    if environment is None:
+        raise Failure(
+            "Cloud Run needs an environment that says where",
+            hint="chips env list; chips --env NAME deploy …",
+            code=EX_CONFIG,
+        )
+    if not settings.artifacts.startswith("gs://"):
+        raise Failure(
+            "Cloud Run fetches artifacts from Cloud Storage, but the artifact store is "
+            f"{settings.artifacts or 'not set'}",
+            hint="set artifacts to gs://bucket in the environment",
+            code=EX_CONFIG,
+        )
+    from gateway.deploy.cloud_run import CloudRunTarget, Place
+    from gateway.deploy.google import Google
+
+    place = Place(
+        project=environment.project,
+        region=environment.region,
+        images=environment.images,
+        account=environment.account,
+    )
+    bucket = settings.artifacts.removeprefix("gs://").partition("/")[0]
+    return CloudRunTarget(place, Google(endpoint_override), bucket=bucket, image=image)
+
+
+def _plan(source: BackendFolder, target: Target, settings: Settings, *, as_json: bool) -> None:
+    if as_json:
+        screen.print_json(
+            {
+                "model": source.model,
+                "version": source.version,
+                "target": target.name,
+                "artifacts": settings.artifacts,
+                "steps": [name for name, _ in STEPS],
+            }
+        )
+        return
+    screen.say("plan", f"{source.model}@{source.version} from {source.path} to {target.name}")
+    for number, (name, what) in enumerate(STEPS, 1):
+        screen.say(f"  {number} {name}", what)
+    screen.say("dry run", "nothing was done", style="bold yellow")
+
+
+def _publish(source: BackendFolder, settings: Settings, author: str, tell: Tell) -> str:
+    """Publish the artifact; return its address."""
+    try:
+        files = collect_files(source.artifact)
+        kind = source.settings.format or guess_format(files)
+        manifest = build_manifest(
+            files,
+            model=source.model,
+            version=source.version,
+            format=kind,
+            created_by=author,
+            runtime=packages_here(kind),
+            signature=read_json(source.beside("signature"), Signature),
+            samples=read_json(source.beside("samples"), list[Sample]) or (),
+        )
+    except ValueError as error:
+        raise DeployError(str(error), code=EX_DATAERR) from None
+    try:
+        with closing(open_store(settings.artifacts, state_folder=state_folder())) as store:
+            is_new = store.publish(manifest, dict(files), lambda _: None)
+            tell(f"{manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
+            return store.address(source.model, source.version)
+    except AlreadyPublished as error:
+        raise DeployError(str(error), hint="deploy it under another --version", code=73) from error
+    except StoreError as error:
+        failure = store_failure(error)
+        raise DeployError(failure.message, hint=failure.hint, code=failure.code) from error
+
+
+def _verify(source: BackendFolder, deployed: Deployed, target: Target, tell: Tell) -> str:
+    credentials = target.credentials(deployed.url)
+    try:
+        metadata = screen.run(
+            probe(deployed.url, source.model, wait_s=30, progress=tell, headers=credentials)
+        )
+    except Failure as failure:
+        raise DeployError(failure.message, hint=failure.hint, code=failure.code) from failure
+    if source.version not in metadata.versions:
+        raise DeployError(f"it serves version {', '.join(metadata.versions)}, not {source.version}", code=76)
+    return "as the contract says"

@@ -1,0 +1,151 @@
+"""A backend folder: the code of a backend, its artifact, and `backend.toml`, which says what to make of them."""
+
+import difflib
+import gzip
+import hashlib
+import io
+import tarfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.names import check_model_name, check_version
+
+SETTINGS_NAME: Final = "backend.toml"
+# What a build never needs; .gcloudignore and .dockerignore add to it.
+_LEFT_OUT: Final = frozenset(
+    {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".Rproj.user"}
+)
+_CLOUD_RUN_NAME_LENGTH: Final = 43  # so that `model-NAME` and its tagged addresses stay within 63
+
+
+class FolderError(Exception):
+    """The folder cannot be deployed; the text says what to mend."""
+
+
+class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`backend.toml`. Paths are relative to the folder."""
+
+    model: str
+    version: str = ""  # or `--version`
+    artifact: str = "artifact"
+    format: str = ""  # by the files' suffixes where it is empty
+    signature: str = ""
+    samples: str = ""
+    command: tuple[str, ...] = ()  # how it runs on this machine; the container runs what its Dockerfile says
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 1
+    cpu: Annotated[float, Meta(gt=0, le=8)] = 1
+    memory: Annotated[str, Meta(pattern="^[0-9]+(Mi|Gi)$")] = "1Gi"
+    min_instances: Annotated[int, Meta(ge=0)] = 0
+    max_instances: Annotated[int, Meta(ge=1)] = 4
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    language: Literal["", "python", "r", "julia"] = ""
+
+
+class BackendFolder:
+    """A folder that was read and checked. Raises FolderError."""
+
+    def __init__(self, path: Path, *, version: str | None = None) -> None:
+        self.path = path
+        self.settings = _read(path / SETTINGS_NAME)
+        self.model = self.settings.model
+        self.version = version or self.settings.version
+        problems = []
+        for check, value in ((check_model_name, self.model), (check_version, self.version)):
+            try:
+                check(value)
+            except ValueError as error:
+                problems.append(
+                    str(error) if value else "no version: name it in backend.toml, or with --version"
+                )
+        if len(self.model) > _CLOUD_RUN_NAME_LENGTH:
+            problems.append(
+                f"the model's name is longer than the {_CLOUD_RUN_NAME_LENGTH} characters that fit Cloud Run"
+            )
+        for name in ("artifact", "signature", "samples"):
+            value = getattr(self.settings, name)
+            if value and not (path / value).exists():
+                problems.append(f"{name}: there is no {path / value}")
+        if problems:
+            raise FolderError(f"{path / SETTINGS_NAME}: " + "; ".join(problems))
+
+    @property
+    def artifact(self) -> Path:
+        return self.path / self.settings.artifact
+
+    def beside(self, name: str) -> Path | None:
+        """The path of a file that the settings name, or None."""
+        value: str = getattr(self.settings, name)
+        return self.path / value if value else None
+
+    def command(self) -> list[str]:
+        if not self.settings.command:
+            raise FolderError(
+                f'{self.path / SETTINGS_NAME} does not say how it runs here: add command = ["python", "-m", "chips_backend"]'
+            )
+        return list(self.settings.command)
+
+    def source(self) -> bytes:
+        """The folder as a tar.gz whose bytes depend on the files alone, not on when or by whom they were written.
+
+        The artifact is left out: a backend fetches it, so a new version of a model needs no new image.
+        """
+        buffer = io.BytesIO()
+        with (
+            gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
+            tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for file in self._files():
+                entry = tarfile.TarInfo(file.relative_to(self.path).as_posix())
+                content = file.read_bytes()
+                entry.size = len(content)
+                entry.mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
+                archive.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+    def _files(self) -> list[Path]:
+        left_out = {self.artifact.resolve()}
+        found = []
+        for file in sorted(self.path.rglob("*")):
+            parts = set(file.relative_to(self.path).parts)
+            if file.is_symlink():
+                raise FolderError(f"{file} is a link, which a build cannot follow: copy what it points to")
+            if not file.is_file() or parts & _LEFT_OUT:
+                continue
+            if any(parent in left_out for parent in (file.resolve(), *file.resolve().parents)):
+                continue
+            found.append(file)
+        return found
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> BackendSettings:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FolderError(
+            f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'
+        ) from None
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FolderError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return msgspec.convert(content, BackendSettings)
+    except msgspec.ValidationError as error:
+        raise FolderError(f"{path}: {_explained(str(error), content)}") from None
+
+
+def _explained(reason: str, content: Mapping[str, object]) -> str:
+    wrong = next((name for name in content if name not in BackendSettings.__struct_fields__), None)
+    if wrong is None:
+        return reason
+    close = difflib.get_close_matches(wrong, BackendSettings.__struct_fields__, n=1)
+    return f"there is no setting {wrong}" + (f"; did you mean {close[0]}?" if close else "")

@@ -1,0 +1,60 @@
+"""The way from a backend folder to a version in the registry, one step after the other.
+
+Each step finds out by itself what is done already, so the same command, given again after Ctrl-C or a failure, goes on
+where it stopped. What a later step fails on leaves nothing behind that takes traffic.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gateway.deploy.folder import BackendFolder
+from gateway.deploy.target import Deployed, Target, Tell
+
+STEPS: Sequence[tuple[str, str]] = (
+    ("check", "can it be deployed there at all?"),
+    ("publish", "store the artifact with its manifest; a version never changes"),
+    ("build", "make the image, unless these very sources were built before"),
+    ("start", "start it beside the versions that run, without traffic, and wait until it is ready"),
+    ("verify", "hold it against the backend contract"),
+    ("register", "put it into the registry"),
+)
+
+
+class Progress(Protocol):
+    def begin(self, step: str) -> None: ...
+
+    def tell(self, text: str) -> None: ...
+
+    def end(self, step: str, outcome: str) -> None: ...
+
+
+def deploy(
+    folder: BackendFolder,
+    target: Target,
+    progress: Progress,
+    *,
+    publish: Callable[[BackendFolder, Tell], str],
+    verify: Callable[[BackendFolder, Deployed, Tell], str],
+    register: Callable[[BackendFolder, Deployed, Tell], str],
+) -> Deployed:
+    """Take every step; the three that concern the artifact store, the contract and the registry are given.
+
+    Raises whatever a step raises: the steps before it are done, those after it are not begun.
+    """
+    artifact, image = "", ""
+
+    def take(step: str, work: Callable[[], str]) -> str:
+        progress.begin(step)
+        outcome = work()
+        progress.end(step, outcome)
+        return outcome
+
+    take("check", lambda: target.check(folder))
+    artifact = take("publish", lambda: publish(folder, progress.tell))
+    image = take("build", lambda: target.build(folder, progress.tell))
+    progress.begin("start")
+    deployed = target.start(folder, image, artifact, progress.tell)
+    progress.end("start", f"{deployed.url} ({deployed.detail})")
+    take("verify", lambda: verify(folder, deployed, progress.tell))
+    take("register", lambda: register(folder, deployed, progress.tell))
+    return deployed

@@ -1,0 +1,165 @@
+"""`chips deploy --target local`: real processes, a real model, interrupted wherever it can be."""
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.deploy.local import _children
+from tests.unit.cli.shell import Shell
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on(shell: Shell, tmp_path: Path) -> Iterator[None]:
+    yield
+    for note in (Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*.json"):
+        shell("undeploy", note.parent.name, "--version", note.stem, "--target", "local", "--force")
+    for process in list(_children.values()):
+        process.kill()
+        process.wait()
+    _children.clear()
+
+
+def deployed(shell: Shell, folder: Path, *options: str) -> Any:
+    return shell.ok("deploy", str(folder), "--target", "local", "--json", *options).json()
+
+
+def score(url: str, samples: Path) -> Any:
+    sample = json.loads(samples.read_text())[0]
+    request = urllib.request.Request(
+        f"{url}/predict", json.dumps(sample["request"]).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["predictions"] == sample["response"]["predictions"]
+
+
+def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path):
+    first = deployed(shell, backend_folder)
+    assert list(first["steps"]) == ["check", "publish", "build", "start", "verify", "register"]
+    assert score(first["url"], backend_folder / "samples.json")
+    assert shell.model()["traffic"] == {"1": 100}
+
+    again = deployed(shell, backend_folder)
+    assert again["url"] == first["url"], "what runs already is not started twice"
+
+    second = deployed(shell, backend_folder, "--version", "2")
+    assert second["url"] != first["url"]
+    assert shell.model()["traffic"] == {"1": 100, "2": 0}
+    shell.ok("traffic", "wine", "1=0", "2=100")
+
+    ended = shell("undeploy", "wine", "--version", "2", "--target", "local")
+    assert ended.code == 65
+    assert "takes 100 % of the traffic" in ended.err
+    shell.ok("undeploy", "wine", "--version", "1", "--target", "local")
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(first["url"])
+    assert [b["version"] for b in shell.model()["backends"]] == ["2"]
+    assert shell("undeploy", "wine", "--version", "1", "--target", "local").code == 65
+
+
+def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
+    out = shell.ok("deploy", "wine", "--target", "local").out
+    assert "1/6 check" in out
+    assert "6/6 register" in out
+    assert "wine@1 takes 100 % of the traffic" in out
+    assert "\x1b" not in out
+
+
+def test_a_dry_run_does_nothing(shell: Shell, backend_folder: Path, tmp_path: Path):
+    out = shell.ok("deploy", "wine", "--target", "local", "--dry-run").out
+    assert "nothing was done" in out
+    assert not (tmp_path / "artifacts").exists()
+    assert shell.ok("models", "--json").json() == []
+
+
+def test_a_backend_that_does_not_start_is_not_registered(shell: Shell, backend_folder: Path):
+    samples = json.loads((backend_folder / "samples.json").read_text())
+    samples[0]["response"]["predictions"] = [99]
+    (backend_folder / "samples.json").write_text(json.dumps(samples))
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code == 70
+    assert "first sample came out differently" in ended.err
+    assert "start: " in ended.err
+    assert shell.ok("models", "--json").json() == []
+
+
+def test_another_content_under_one_version_is_refused(shell: Shell, backend_folder: Path):
+    deployed(shell, backend_folder)
+    (backend_folder / "artifact/notes.txt").write_text("more")
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code == 73
+    assert "under another --version" in ended.err
+
+
+@pytest.mark.parametrize("step", ["publish", "start", "verify", "register"])
+def test_killed_at_any_step_the_same_command_goes_on(shell: Shell, backend_folder: Path, step: str):
+    process = shell.start("deploy", "wine", "--target", "local")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f" {step}" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    finished = deployed(shell, backend_folder)
+    assert score(finished["url"], backend_folder / "samples.json")
+    assert shell.model()["traffic"] == {"1": 100}
+    assert shell.model()["revision"] == 1
+
+
+def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folder: Path):
+    processes = [shell.start("deploy", "wine", "--target", "local", "--json") for _ in range(2)]
+    ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    urls = {json.loads(out)["url"] for (out, _), code in ended if code == 0}
+    assert len(urls) == 1, ended
+    # Both wrote the same, so the second finds it unchanged or loses a race that it is told of.
+    assert {code for _, code in ended} <= {0, 75}, ended
+    assert len(shell.model()["backends"]) == 1
+
+
+def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backend_folder: Path):
+    deployed(shell, backend_folder)
+    note = Path(os.environ["XDG_STATE_HOME"]) / "chips/local/wine/1.json"
+    ours = json.loads(note.read_text())
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        note.write_text(json.dumps({**ours, "pid": stranger.pid}))
+        shell("undeploy", "wine", "--version", "1", "--target", "local", "--force")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        os.kill(ours["pid"], signal.SIGTERM)
+
+
+BAD_FOLDERS = {
+    "no settings": (None, "there is no"),
+    "not TOML": ("model =", "not valid TOML"),
+    "a typing mistake": ('model = "wine"\nversoin = "1"\n', "did you mean version?"),
+    "no version": ('model = "wine"\n', "no version"),
+    "a name that cannot be": ('model = "Wine"\nversion = "1"\n', "cannot be a model's name"),
+    "an artifact that is not there": ('model = "wine"\nversion = "1"\nartifact = "x"\n', "there is no"),
+    "a number that is too large": ('model = "wine"\nversion = "1"\nconcurrency = 5000\n', "1000"),
+    "no command": ('model = "wine"\nversion = "1"\n', "how it runs here"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FOLDERS)
+def test_a_folder_that_is_wrong_is_told(shell: Shell, backend_folder: Path, what: str):
+    content, told = BAD_FOLDERS[what]
+    settings = backend_folder / "backend.toml"
+    if content is None:
+        settings.unlink()
+    else:
+        settings.write_text(content)
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code in {65, 69}, ended
+    assert told in ended.err
+    assert shell("deploy", "nowhere", "--target", "local").code == 65

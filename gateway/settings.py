@@ -445,11 +445,6 @@ def named_environment() -> str:
     return os.environ.get("CHIPS_ENV", "")
 
 
-def full_environment() -> Mapping[str, str]:
-    """All of the environment, for programs that are started here."""
-    return dict(os.environ)
-
-
 def endpoint_override(service: str) -> str:
     """Another address of a Google API, by the variable that gcloud reads too; for proxies and tests."""
     return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}", "").rstrip("/")

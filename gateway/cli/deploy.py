@@ -19,7 +19,7 @@ from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import Deployed, DeployError, Target, Tell
-from gateway.settings import Settings, endpoint_override, full_environment, state_folder
+from gateway.settings import Settings, endpoint_override, process_environment, state_folder
 
 _PLACES = (Path(), Path("models"), Path("backends"))
 
@@ -208,7 +208,7 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
     if wanted == "local":
         from gateway.deploy.local import LocalTarget
 
-        return LocalTarget(state_folder() / "local", full_environment())
+        return LocalTarget(state_folder() / "local", process_environment())
     if environment is None:
         raise Failure(
             "Cloud Run needs an environment that says where",

@@ -258,6 +258,8 @@ class CloudRunTarget:
             if known.type_ != revision:
                 known.type_, known.revision = revision, service.latest_ready_revision.rpartition("/")[2]
         kept = [known for known in service.traffic if known.tag != tag]
+        # What this version's former revision took, this one takes over: somebody must.
+        target.percent = sum(known.percent for known in service.traffic if known.tag == tag)
         del service.traffic[:]
         service.traffic.extend([*kept, target])
         return self._finished(

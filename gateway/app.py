@@ -84,6 +84,13 @@ class Gateway:
             lambda: self.mirror.snapshot,
             trial=edge.trial,
         )
+        self._control = Control(
+            self.mirror,
+            chain,
+            registry=self.registry,
+            shared=self.telemetry.shared,
+            reader=self.telemetry.reader,
+        )
         self.pipeline = Pipeline(
             identify=Identify(
                 Trust(
@@ -92,7 +99,7 @@ class Gateway:
                     forwarded=edge.forwarding_header == "forwarded",
                 )
             ),
-            control=Control(self.mirror, chain),
+            control=self._control,
             admit=self.admit,
             route=Route(self.mirror),
             cors=Cors(),
@@ -123,6 +130,7 @@ class Gateway:
             site = web.TCPSite(runner, server.host, server.port)
             await site.start()
             self.port = runner.addresses[0][1]
+            stack.callback(self._control.live.stop)  # first of all: people who watch would hold the drain up
             self._stack = stack.pop_all()
 
     def _make_server(self) -> web.Server:
@@ -159,4 +167,6 @@ class Gateway:
             gauges["chips_registry_generation"] = snapshot.generation
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
-        return {name: {"": float(value)} for name, value in gauges.items()}
+        readings = {name: {"": float(value)} for name, value in gauges.items()}
+        readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
+        return readings

@@ -1,22 +1,59 @@
-"""What the gateway answers itself: what it is, whether it is well, and what a model is."""
+"""What the gateway answers itself: what it is, whether it is well, what a model is; and, to operators, how it goes."""
+
+from collections.abc import Awaitable, Callable
 
 from gateway import __version__
+from gateway.auth.base import Proof
 from gateway.auth.chain import Chain
+from gateway.control.assets import asset
+from gateway.control.board import Board
+from gateway.control.live import Live
+from gateway.control.openapi import openapi
+from gateway.control.requests import Requests, parse_query
 from gateway.core.answer import Answer, json_answer
-from gateway.core.errors import MethodNotAllowed, NotFound
+from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound, RegistryUnavailable, Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
-from gateway.core.principal import METADATA
+from gateway.core.principal import METADATA, OPERATE
+from gateway.registry.base import MODELS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
+from gateway.telemetry.exposition import CONTENT_TYPE, exposition
+from gateway.telemetry.pulse import Shared
+from gateway.telemetry.store import StoreReader
 
 _READ = frozenset({"GET", "HEAD"})
 _PROBES = frozenset({"/-/live", "/-/ready", "/v2/health/live", "/v2/health/ready"})
+_NOTHING_HERE = "There is nothing here. GET / says what this gateway offers."
+_NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class Control:
-    def __init__(self, mirror: Mirror, chain: Chain) -> None:
+    """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        chain: Chain,
+        *,
+        registry: Registry,
+        shared: Shared,
+        reader: StoreReader | None,
+    ) -> None:
         self._mirror = mirror
         self._chain = chain
+        self._registry = registry
+        self._shared = shared
+        self._board = Board(mirror, shared, reader)
+        self._requests = Requests(reader)
+        self.live = Live(self._board, reader)
+        self._operate: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
+            "/-/metrics": self._metrics,
+            "/-/models": self._models,
+            "/-/curves": self._curves,
+            "/-/requests": self._listed,
+            "/-/callers": self._callers,
+            "/-/history": self._history,
+        }
 
     def is_probe(self, exchange: Exchange) -> bool:
         return exchange.target.path in _PROBES
@@ -30,21 +67,103 @@ class Control:
         if exchange.method not in _READ:
             raise MethodNotAllowed("Here you can use GET, HEAD.", allow="GET, HEAD")
         path = exchange.target.path
-        if path in {"/-/live", "/v2/health/live"}:
-            answer = json_answer({"live": True})
-        elif path in {"/-/ready", "/v2/health/ready"}:
-            answer = self._ready()
-        elif path == "/":
-            answer = await self._index(exchange)
-        elif path == "/v2":
-            answer = json_answer({"name": "chips", "version": __version__, "extensions": []})
-        else:
-            raise NotFound("There is nothing here. GET / says what this gateway offers.")
-        exchange.routine = path in _PROBES and answer.status == 200
+        if path == "/-/events":
+            await self._events(exchange)
+            return
+        answer = await self._answer(exchange, path)
+        # Probes, scrapes and the console's files: where they go well there is nothing to tell.
+        quiet = path in _PROBES or path == "/-/metrics" or path.startswith("/-/console/")
+        exchange.routine = quiet and answer.status < 400
         await exchange.reply.send(answer)
+
+    async def _answer(self, exchange: Exchange, path: str) -> Answer:
+        if path in {"/-/live", "/v2/health/live"}:
+            return json_answer({"live": True})
+        if path in {"/-/ready", "/v2/health/ready"}:
+            return self._ready()
+        if path == "/":
+            return await self._index(exchange)
+        if path == "/v2":
+            return json_answer({"name": "chips", "version": __version__, "extensions": []})
+        if path == "/-/openapi.json":
+            proof = await self._chain(exchange.head)
+            return json_answer(openapi(self._callable(proof)))
+        if path in {"/-/console", "/-/docs"}:
+            return Answer(308, ((b"Location", path.encode() + b"/"), *_NO_STORE), b"")
+        return await self._page(exchange, path)
+
+    async def _page(self, exchange: Exchange, path: str) -> Answer:
+        for folder, page in (("/-/console/", ""), ("/-/docs/", "docs")):
+            if path.startswith(folder):
+                rest = path.removeprefix(folder)
+                found = asset(rest or page, exchange.headers)
+                if found is None:
+                    raise NotFound(_NOTHING_HERE)
+                return found
+        operate = self._operate.get(path)
+        if operate is not None:
+            await self._check_operator(exchange)
+            return await operate(exchange)
+        if path.startswith("/-/requests/"):
+            await self._check_operator(exchange)
+            found_requests = await self._requests.one(path.removeprefix("/-/requests/"))
+            return json_answer(found_requests, headers=_NO_STORE)
+        if path.startswith("/-/models/"):
+            await self._check_operator(exchange)
+            model = await self._board.model(path.removeprefix("/-/models/"))
+            if model is None:
+                raise NotFound("There is no such model in this registry.")
+            return json_answer(model, headers=_NO_STORE)
+        raise NotFound(_NOTHING_HERE)
 
     async def describe(self, exchange: Exchange) -> None:
         await exchange.reply.send(json_answer(_description(exchange.model)))
+
+    async def _check_operator(self, exchange: Exchange) -> None:
+        proof = await self._chain(exchange.head)
+        if proof is None:
+            raise Unauthenticated("This is for operators: send a key that may operate the gateway.")
+        exchange.principal = proof.principal
+        if not proof.principal.may(OPERATE):
+            raise Forbidden(
+                "Your key may not operate this gateway; its operator can make one: chips keys create --help"
+            )
+
+    async def _events(self, exchange: Exchange) -> None:
+        await self._check_operator(exchange)
+        asked = parse_query(exchange.target.query, {"only"})
+        if exchange.method == "HEAD":
+            await exchange.reply.send(Answer(200, ((b"Content-Type", b"text/event-stream"),), b""))
+            return
+        await self.live(exchange, boards=asked.get("only") != "requests")
+
+    async def _metrics(self, exchange: Exchange) -> Answer:  # noqa: ARG002
+        state = await self._board.present()
+        snapshot = self._mirror.snapshot
+        models = [] if snapshot is None else [entry.model for entry in snapshot.entries.values()]
+        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), exposition(state, models))
+
+    async def _models(self, exchange: Exchange) -> Answer:  # noqa: ARG002
+        return json_answer(await self._board.document(), headers=_NO_STORE)
+
+    async def _curves(self, exchange: Exchange) -> Answer:  # noqa: ARG002
+        return json_answer(await self._board.curves(), headers=_NO_STORE)
+
+    async def _listed(self, exchange: Exchange) -> Answer:
+        return json_answer(await self._requests.listed(exchange.target.query), headers=_NO_STORE)
+
+    async def _callers(self, exchange: Exchange) -> Answer:  # noqa: ARG002
+        return json_answer({"callers": await self._board.callers()}, headers=_NO_STORE)
+
+    async def _history(self, exchange: Exchange) -> Answer:
+        asked = parse_query(exchange.target.query, {"model"})
+        try:
+            changes = await self._registry.history(kind=MODELS, name=asked.get("model") or None, limit=100)
+        except RegistryError as error:
+            raise RegistryUnavailable(
+                "The registry does not answer, so its history cannot be shown."
+            ) from error
+        return json_answer({"changes": changes}, headers=_NO_STORE)
 
     def _ready(self) -> Answer:
         mirror = self._mirror
@@ -71,17 +190,6 @@ class Control:
 
     async def _index(self, exchange: Exchange) -> Answer:
         proof = await self._chain(exchange.head)
-        snapshot = self._mirror.snapshot
-        models = [] if snapshot is None else [entry.model for entry in snapshot.entries.values()]
-        callable_models = [
-            model
-            for model in sorted(models, key=lambda model: model.name)
-            if model.enabled
-            and (
-                model.policy.access == "public"
-                or (proof is not None and proof.principal.may(METADATA, model.name))
-            )
-        ]
         return json_answer(
             {
                 "name": "CHIPS",
@@ -92,10 +200,25 @@ class Control:
                 else {"id": proof.principal.id, "label": proof.principal.label},
                 "models": [
                     {"name": model.name, "description": model.description, "url": f"/{model.name}"}
-                    for model in callable_models
+                    for model in self._callable(proof)
                 ],
+                "docs": "/-/docs/",
             }
         )
+
+    def _callable(self, proof: Proof | None) -> list[Model]:
+        """The models that this caller may know of, by name."""
+        snapshot = self._mirror.snapshot
+        models = [] if snapshot is None else [entry.model for entry in snapshot.entries.values()]
+        return [
+            model
+            for model in sorted(models, key=lambda model: model.name)
+            if model.enabled
+            and (
+                model.policy.access == "public"
+                or (proof is not None and proof.principal.may(METADATA, model.name))
+            )
+        ]
 
 
 def _description(model: Model) -> dict[str, object]:

@@ -106,6 +106,10 @@ class Limit:
             exchange.queued_s = time.monotonic() - began
         return Permit(self, gate)
 
+    def in_flight_by_model(self) -> dict[str, float]:
+        """The requests at each model that has any."""
+        return {name: float(gate.in_flight) for name, gate in list(self._gates.items()) if gate.in_flight}
+
     def waiting(self, model: str) -> int:
         """How many requests wait for `model` now."""
         gate = self._gates.get(model)

@@ -4,16 +4,19 @@ import random
 from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
+from gateway.core.headers import TRACE_ASKED
 from gateway.core.networks import Network, NetworkSet, parse_network
+from gateway.core.principal import OPERATE
 
 _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 _draw = random.Random().random  # noqa: S311  (nothing to guess)
 
 
 class Sample:
-    """Keep a share `ratio` of all traces, and those of callers in `trusted` networks who set the sampled flag.
+    """Keep a share `ratio` of all traces, and those that are asked for.
 
-    The share is drawn here and not computed from the trace id, which a caller may choose.
+    Asking may callers in `trusted` networks, by the sampled flag of their own trace, and whoever may operate the model,
+    by `X-Chips-Trace: 1`. The share is drawn here and not computed from the trace id, which a caller may choose.
     """
 
     def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:
@@ -23,7 +26,9 @@ class Sample:
     def __call__(self, exchange: Exchange) -> None:
         own_ratio = exchange.model.policy.trace_ratio
         ratio = self._ratio if own_ratio is None else own_ratio
-        if exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
+        if exchange.head.read[TRACE_ASKED] == b"1" and exchange.principal.may(OPERATE, exchange.model.name):
+            exchange.kept = "asked"
+        elif exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
             exchange.kept = "caller"
         elif ratio and _draw() < ratio:
             exchange.kept = "sampled"

@@ -74,7 +74,7 @@ class Record:
             return "left"
         if exchange.ended - exchange.arrived > series.slow_s:
             return "slow"
-        if kept is not None or not self._recent_per_s:
+        if kept is not None or not self._recent_per_s or not exchange.routed:
             return kept
         second = int(exchange.ended)
         if second != self._second:

@@ -109,6 +109,13 @@ METRICS: Final = (
     ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(
+        "chips_model_in_flight_requests",
+        "gauge",
+        "",
+        ("model",),
+        "The same by model; idle ones are left out.",
+    ),
+    Metric(
         "chips_registry_age_seconds",
         "gauge",
         "seconds",

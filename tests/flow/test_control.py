@@ -1,0 +1,211 @@
+"""What operators and callers are told by the gateway itself, over the wire."""
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.core.model import Backend, Model, Policy
+from tests.console.stage import Stage, staged
+from tests.flow.scene import assert_problem
+
+OPERATORS_PAGES = ("metrics", "models", "models/wine", "curves", "requests", "callers", "history", "events")
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    async with staged(tmp_path) as stage:
+        yield stage
+
+
+async def get(stage: Stage, path: str, key: str | None = ""):
+    return await stage.call("GET", path, key=stage.operator if key == "" else key)
+
+
+@pytest.mark.parametrize("page", [*OPERATORS_PAGES, "requests/some-id"])
+async def test_operators_pages_are_for_operators(stage: Stage, page: str):
+    assert_problem(await get(stage, f"/-/{page}", key=None), 401, "unauthenticated")
+    assert_problem(await get(stage, f"/-/{page}", key=stage.key), 403, "forbidden")
+    assert_problem(await get(stage, f"/-/{page}", key="chips_wrong"), 401, "unauthenticated")
+
+
+async def test_metrics_over_the_wire(stage: Stage):
+    await stage.call("POST", "/wine")
+    await stage.call("POST", "/nobody")
+    answer = await get(stage, "/-/metrics")
+    assert answer.status == 200
+    text = answer.body.decode()
+    assert 'chips_requests_total{model="wine",version="' in text
+    assert 'chips_requests_total{model="",version="",status="404"} 1' in text
+    assert 'chips_objective_latency_seconds{model="wine"} 0.05' in text
+    assert "chips_registry_generation" in text
+
+
+async def test_a_request_is_told_in_full(stage: Stage):
+    answer = await stage.call("POST", "/wine", fields=[("X-Request-Id", "order-66")])
+    found = await when_kept(stage, "order-66")
+    (one,) = found["requests"]
+    assert one["trace_id"] == answer.get("X-Trace-Id")
+    assert (one["status"], one["model"], one["method"], one["path"]) == (200, "wine", "POST", "/wine")
+    assert one["artifact_digest"].startswith("sha256:")
+    names = [span["name"] for span in one["spans"]]
+    assert names[0] == "POST /wine"
+    assert "attempt 1" in names
+    assert "backend predict" in names
+    (backend,) = (seen for b in stage.backends for seen in b.seen)
+    assert (backend.get("traceparent") or "").split("-")[2] == one["attempts"][0]["span_id"]
+    by_trace = await when_kept(stage, one["trace_id"])
+    assert by_trace == found
+
+
+async def when_kept(stage: Stage, request_id: str):
+    """The request as soon as it is in the store, which a thread writes."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await get(stage, f"/-/requests/{request_id}")
+            if answer.status == 200:
+                return answer.json()
+            assert_problem(answer, 404, "not-found")
+
+
+async def test_a_failure_is_kept_though_nothing_else_would_keep_it(tmp_path):
+    async with staged(tmp_path, **{"trace.recent_per_s": "0", "trace.ratio": "0"}) as stage:
+        await stage.put(
+            Model(name="away", backends=(stage_backend("http://127.0.0.1:1"),), traffic={"1": 100}), "test"
+        )
+        good = await stage.call("POST", "/wine")
+        bad = await stage.call("POST", "/away")
+        assert bad.status == 502
+        (one,) = (await when_kept(stage, bad.get("X-Request-Id") or ""))["requests"]
+        assert (one["kept"], one["error"], one["side"]) == ("failed", "upstream-unreachable", "backend")
+        assert one["spans"][1]["error"] == "upstream-unreachable"
+        assert (await get(stage, f"/-/requests/{good.get('X-Request-Id')}")).status == 404
+        listed = (await get(stage, "/-/requests?kind=failed&model=away")).json()
+        assert [r["request_id"] for r in listed["requests"]] == [bad.get("X-Request-Id")]
+
+
+def stage_backend(url: str):
+    return Backend(version="1", url=url)
+
+
+async def test_who_may_operate_a_model_may_ask_for_a_trace(tmp_path):
+    async with staged(tmp_path, **{"trace.recent_per_s": "0", "trace.ratio": "0"}) as stage:
+        asked = [("X-Chips-Trace", "1")]
+        mine = await stage.call("POST", "/wine", key=stage.operator, fields=asked)
+        await stage.call("POST", "/wine", key=stage.key, fields=asked)
+        (one,) = (await when_kept(stage, mine.get("X-Request-Id") or ""))["requests"]
+        assert one["kept"] == "asked"
+        flags = [(s.get("traceparent") or "")[-2:] for b in stage.backends for s in b.seen]
+        assert sorted(flags) == ["00", "01"]
+        assert all(s.get("X-Chips-Trace") is None for b in stage.backends for s in b.seen)
+
+
+async def test_a_list_is_asked_for_in_words_that_exist(stage: Stage):
+    assert_problem(await get(stage, "/-/requests?kind=bed"), 400, "bad-request")
+    assert_problem(await get(stage, "/-/requests?modell=wine"), 400, "bad-request")
+    assert_problem(await get(stage, "/-/requests?limit=many"), 400, "bad-request")
+    assert_problem(await get(stage, "/-/models/nobody"), 404, "not-found")
+
+
+async def test_the_board(stage: Stage):
+    for _ in range(5):
+        await stage.call("POST", "/wine")
+    board = (await get(stage, "/-/models")).json()
+    (wine,) = (model for model in board["models"] if model["name"] == "wine")
+    assert wine["requests"] == 5
+    assert [v["version"] for v in wine["versions"]] == ["1", "2", "3"]
+    assert board["registry"]["connected"] is True
+    detail = (await get(stage, "/-/models/wine")).json()
+    assert sum(sum(v["statuses"].values()) for v in detail["versions"].values()) == 5
+    callers = (await get(stage, "/-/callers")).json()["callers"]
+    assert callers[0]["models"]["wine"]["requests"] == 5
+
+
+async def test_the_history_says_who_and_why(stage: Stage):
+    changes = (await get(stage, "/-/history?model=wine")).json()["changes"]
+    assert [(c["author"], c["reason"]) for c in changes] == [("ana", "send a tenth to version 3")]
+
+
+async def test_events_arrive_as_they_happen(stage: Stage):
+    caller = await stage.caller()
+    await caller.send(stage.request("GET", "/-/events", key=stage.operator))
+    head = await caller.reader.readuntil(b"\r\n\r\n")
+    assert b"text/event-stream" in head
+    async with asyncio.timeout(30):
+        while not (await caller.reader.readline()).startswith(b"event: board"):
+            pass
+        sent = await stage.call("POST", "/wine")
+        while not (await caller.reader.readline()).startswith(b"event: requests"):
+            pass
+        data = await caller.reader.readline()
+    told = json.loads(data.removeprefix(b"data: "))
+    assert [one["request_id"] for one in told] == [sent.get("X-Request-Id")]
+
+
+async def test_whoever_watches_does_not_hold_up_a_stop(tmp_path):
+    async with staged(tmp_path, **{"server.stop_grace_s": "500"}) as stage:
+        caller = await stage.caller()
+        await caller.send(stage.request("GET", "/-/events", key=stage.operator))
+        await caller.reader.readuntil(b": watching")
+        async with asyncio.timeout(60):
+            await stage.gateway.stop()
+            await caller.ended()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/-/console/", "text/html"),
+        ("/-/docs/", "text/html"),
+        ("/-/console/console.js", "text/javascript"),
+        ("/-/console/console.css", "text/css"),
+        ("/-/docs/docs.js", "text/javascript"),
+    ],
+)
+async def test_the_consoles_files_need_no_key_and_reach_nowhere(stage: Stage, path: str, kind: str):
+    answer = await get(stage, path, key=None)
+    assert answer.status == 200
+    assert (answer.get("Content-Type") or "").startswith(kind)
+    policy = answer.get("Content-Security-Policy") or ""
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert b"https://" not in answer.body.replace(b"http://www.w3.org", b"")
+    again = await stage.call("GET", path, key=None, fields=[("If-None-Match", answer.get("ETag") or "")])
+    assert (again.status, again.body) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/-/console/nothing.js", "/-/console/__init__.py", "/-/console/a/b", "/-/nothing"]
+)
+async def test_there_is_nothing_else(stage: Stage, path: str):
+    assert_problem(await get(stage, path), 404, "not-found")
+
+
+async def test_the_console_has_one_address(stage: Stage):
+    answer = await get(stage, "/-/console", key=None)
+    assert (answer.status, answer.get("Location")) == (308, "/-/console/")
+
+
+async def test_openapi_lists_what_this_caller_may_call(stage: Stage):
+    await stage.put(
+        Model(
+            name="open",
+            policy=Policy(access="public"),
+            backends=(stage_backend("http://127.0.0.1:1"),),
+            traffic={"1": 100},
+        ),
+        "public",
+    )
+    document = (await get(stage, "/-/openapi.json", key=None)).json()
+    assert list(document["paths"]) == ["/open"]
+    document = (await get(stage, "/-/openapi.json", key=await stage.make_key("wine"))).json()
+    assert set(document["paths"]) == {"/open", "/wine"}
+    instance = document["components"]["schemas"]["wine.instance"]["anyOf"][0]
+    assert set(instance["properties"]) == {"alcohol", "malic_acid", "ash", "magnesium"}
+
+
+async def test_without_a_store_the_rest_works(tmp_path):
+    async with staged(tmp_path, **{"trace.store": "off"}) as stage:
+        assert (await get(stage, "/-/requests")).json()["requests"] == []
+        assert_problem(await get(stage, "/-/requests/x"), 404, "not-found")
+        assert (await get(stage, "/-/models")).status == 200

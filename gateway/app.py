@@ -9,7 +9,10 @@ from pathlib import Path
 from aiohttp import web
 
 from gateway.auth.api_key import ApiKeys
+from gateway.auth.base import Authenticator
+from gateway.auth.certificate import Certificates
 from gateway.auth.chain import Chain
+from gateway.auth.kinds import API_KEY, CERTIFICATE, TOKEN, open_plug_in
 from gateway.control.routes import Control
 from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_network
@@ -20,7 +23,7 @@ from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
 from gateway.server.plain import PlainServer
 from gateway.server.protocol import ProblemServer
-from gateway.settings import Settings
+from gateway.settings import Auth, Settings
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -50,7 +53,8 @@ class Gateway:
         self.registry = registry or open_registry(settings.registry)
         self.mirror = Mirror(self.registry, first_load_timeout_s=settings.server.registry_wait_s)
         keys = ApiKeys(self.registry, lambda: self.mirror.snapshot)
-        chain = Chain([keys])
+        chain = Chain(_authenticators(settings.auth, keys))
+        self._chain = chain
         upstream = settings.upstream
         make_upstream = PlainUpstream if settings.server.path == "plain" else FastUpstream
         self.upstream: Upstream = make_upstream(
@@ -122,6 +126,8 @@ class Gateway:
             stack.push_async_callback(self.telemetry.stop)
             await self.mirror.start()
             stack.push_async_callback(self.mirror.stop)
+            await self._chain.start()
+            stack.push_async_callback(self._chain.stop)
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             runner = web.ServerRunner(self._make_server(), shutdown_timeout=server.stop_grace_s)
@@ -170,3 +176,28 @@ class Gateway:
         readings = {name: {"": float(value)} for name, value in gauges.items()}
         readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
         return readings
+
+
+def _authenticators(auth: Auth, keys: ApiKeys) -> list[Authenticator]:
+    """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
+    chain: list[Authenticator] = []
+    for name in auth.chain:
+        if name == API_KEY:
+            chain.append(keys)
+        elif name == TOKEN:
+            if auth.issuers:
+                from gateway.auth.jwt import Tokens
+
+                chain.append(Tokens(auth.issuers))
+        elif name == CERTIFICATE:
+            if auth.certificates:
+                chain.append(
+                    Certificates(
+                        auth.certificates,
+                        identity_header=auth.certificate_header,
+                        verified_header=auth.certificate_verified_header,
+                    )
+                )
+        else:
+            chain.append(open_plug_in(name))
+    return chain

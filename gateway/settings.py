@@ -16,6 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.auth.kinds import check_chain
+from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
 from gateway.core.networks import parse_network
 from gateway.registry.schemes import open_registry
 
@@ -87,6 +89,31 @@ class Edge(_Group, frozen=True):
         bool,
         Meta(description="Allowlists only count and log whom they would refuse. For trying a list out."),
     ] = False
+
+
+class Auth(_Group, frozen=True):
+    chain: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Kinds of credentials, in the order they are tried; also names of plug-ins (entry points)."
+        ),
+    ] = ("api-key", "token", "certificate")
+    issuers: Annotated[
+        tuple[Issuer, ...],
+        Meta(description="Whose tokens are taken: docs/how-to/let-callers-in.md. JSON outside the file."),
+    ] = ()
+    certificates: Annotated[
+        tuple[Certificate, ...],
+        Meta(
+            description="Which client certificates, checked by a load balancer, are taken. JSON outside the file."
+        ),
+    ] = ()
+    certificate_header: Annotated[
+        str, Meta(description="The header by which the balancer says whose certificate it is.")
+    ] = "x-client-cert-spiffe-id"
+    certificate_verified_header: Annotated[
+        str, Meta(description="The header by which it says `true` where the certificate's chain is good.")
+    ] = "x-client-cert-chain-verified"
 
 
 class Limits(_Group, frozen=True):
@@ -186,6 +213,7 @@ class Settings(_Group, frozen=True):
     ] = ""
     server: Server = Server()
     edge: Edge = Edge()
+    auth: Auth = Auth()
     limits: Limits = Limits()
     upstream: Upstream = Upstream()
     log: Log = Log()
@@ -195,6 +223,7 @@ class Settings(_Group, frozen=True):
 GROUPS: Mapping[str, type[_Group]] = {
     "server": Server,
     "edge": Edge,
+    "auth": Auth,
     "limits": Limits,
     "upstream": Upstream,
     "log": Log,
@@ -312,6 +341,7 @@ class _Loader:
             self._take(name, text, f"--{name}")
         self._check_networks()
         self._check_trust()
+        self._check_auth()
         self._check_registry()
         if self._problems:
             raise SettingsError(self._problems)
@@ -357,12 +387,12 @@ class _Loader:
             meant = f"; did you mean {close[0]}?" if close else ""
             self._problems.append(f"{name}: there is no such setting (from {source}){meant}")
             return
-        if isinstance(value, str) and _is_list(hint):
-            value = [part.strip() for part in value.split(",") if part.strip()]
         try:
+            if isinstance(value, str) and _is_list(hint):
+                value = _parts(value)
             # Text from the environment becomes a number here; a number in the file must be one.
             converted = msgspec.convert(value, hint, strict=not source.startswith(("$", "--")))
-        except msgspec.ValidationError as error:
+        except msgspec.MsgspecError as error:
             reason = str(error).partition(" - at `")[0]
             self._problems.append(f"{name}: {_shown(value)} will not do: {reason} (from {source})")
             return
@@ -384,6 +414,24 @@ class _Loader:
         if self._values.get("edge.trusted_hops") and self._values.get("edge.trusted_proxies"):
             self._problems.append("edge: give either trusted_hops or trusted_proxies, not both")
 
+    def _check_auth(self) -> None:
+        issuers: tuple[Issuer, ...] = self._values.get("auth.issuers", ())
+        certificates: tuple[Certificate, ...] = self._values.get("auth.certificates", ())
+        for issuer in issuers:
+            self._problems += [f"auth.issuers: {issuer.name}: {problem}" for problem in check_issuer(issuer)]
+        for entry in certificates:
+            found = check_certificate(entry)
+            self._problems += [f"auth.certificates: {entry.name}: {problem}" for problem in found]
+        trusts = self._values.get("edge.trusted_hops") or self._values.get("edge.trusted_proxies")
+        if certificates and not trusts:
+            self._problems.append(
+                "auth.certificates: nobody's headers are believed; set edge.trusted_proxies (or trusted_hops)"
+            )
+        try:
+            check_chain(self._values.get("auth.chain", Auth().chain))
+        except ValueError as error:
+            self._problems.append(f"auth.chain: {error} (from {self._sources['auth.chain']})")
+
     def _check_registry(self) -> None:
         try:
             open_registry(self._values["registry"])
@@ -400,6 +448,13 @@ def default_registry(environ: Mapping[str, str]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _parts(text: str) -> Any:
+    """A list from the environment or a flag: parts between commas, or an array in JSON."""
+    if text.lstrip().startswith("["):
+        return msgspec.json.decode(text.encode("utf-8"))
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _is_list(hint: Any) -> bool:

@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
-from cachetools import TTLCache
 
 from gateway.auth.base import LATER, Authenticator, Later, Proof
+from gateway.auth.remembered import Remembered
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.keys import bearer_key, is_well_formed, key_id
@@ -53,8 +53,13 @@ class ApiKeys(Authenticator):
         self._registry = registry
         self._snapshot = snapshot
         self._now = now
-        self._known: TTLCache[str, _Known] = TTLCache(size, ttl_s)
-        self._missing: TTLCache[str, None] = TTLCache(size, missing_ttl_s)
+        self._ttl_s = ttl_s
+        self._missing_ttl_s = missing_ttl_s
+        self._known: Remembered[_Known] = Remembered(size)
+        self._missing: Remembered[bool] = Remembered(size)
+        self.used: dict[
+            str, float
+        ] = {}  # when each key was last used here, by digest; emptied by who keeps it
         self._reading: dict[str, asyncio.Task[_Known | None]] = {}
 
     def at_once(self, head: RequestHead) -> Proof | Later | None:
@@ -63,13 +68,14 @@ class ApiKeys(Authenticator):
             return None
         raw, in_authorization = found
         digest = sha256(raw).hexdigest()
-        known = self._known.get(digest)
+        now = self._now()
+        known = self._known.get(digest, now)
         if known is None:
             if not is_well_formed(raw.decode("latin-1")):
                 raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
-            if digest not in self._missing:
+            if self._missing.get(digest, now) is None:
                 return LATER
-        return self._proof(digest, known, in_authorization=in_authorization)
+        return self._proof(digest, known, now, in_authorization=in_authorization)
 
     async def __call__(self, head: RequestHead) -> Proof | None:
         at_once = self.at_once(head)
@@ -79,11 +85,16 @@ class ApiKeys(Authenticator):
         assert found is not None  # noqa: S101  (there was one a moment ago)
         raw, in_authorization = found
         digest = sha256(raw).hexdigest()
-        return self._proof(digest, await self._look_up(digest), in_authorization=in_authorization)
+        known = await self._look_up(digest)
+        return self._proof(digest, known, self._now(), in_authorization=in_authorization)
 
-    def _proof(self, digest: str, known: "_Known | None", *, in_authorization: bool) -> Proof:
-        if known is None or known.expires_at <= self._now() or self._is_revoked(digest):
+    def claims(self, authorization: bytes) -> bool:
+        return bearer_key(authorization) is not None
+
+    def _proof(self, digest: str, known: _Known | None, now: float, *, in_authorization: bool) -> Proof:
+        if known is None or known.expires_at <= now or self._is_revoked(digest):
             raise Unauthenticated(_UNKNOWN)
+        self.used[digest] = now
         return Proof(known.principal, in_authorization)
 
     def _is_revoked(self, digest: str) -> bool:
@@ -106,18 +117,19 @@ class ApiKeys(Authenticator):
             raise RegistryUnavailable(
                 "Your key cannot be checked now: the registry does not answer."
             ) from error
+        now = self._now()
         if document is None:
-            self._missing[digest] = None
+            self._missing.put(digest, True, now + self._missing_ttl_s)  # noqa: FBT003
             return None
         known: _Known | None = None
         try:
             known = _known(digest, msgspec.convert(document.body, Key))
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)
-        if known is None:
-            self._missing[digest] = None
+        if known is None or known.expires_at <= now:
+            self._missing.put(digest, True, now + self._missing_ttl_s)  # noqa: FBT003
             return None
-        self._known[digest] = known
+        self._known.put(digest, known, min(known.expires_at, now + self._ttl_s))
         return known
 
 

@@ -18,6 +18,17 @@ class Chain:
                 return proof
         return None
 
+    def claims(self, authorization: bytes) -> bool:
+        return any(authenticator.claims(authorization) for authenticator in self._authenticators)
+
+    async def start(self) -> None:
+        for authenticator in self._authenticators:
+            await authenticator.start()
+
+    async def stop(self) -> None:
+        for authenticator in self._authenticators:
+            await authenticator.stop()
+
     async def __call__(self, head: RequestHead) -> Proof | None:
         for authenticator in self._authenticators:
             proof = await authenticator(head)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gateway.cli import screen
@@ -21,13 +22,18 @@ def check(
     """
     values = load_effective(config=config)
     if as_json:
-        screen.print_json({value.name: {"value": value.value, "source": value.source} for value in values})
+        screen.print_json(
+            {
+                value.name: {"value": msgspec.to_builtins(value.value), "source": value.source}
+                for value in values
+            }
+        )
         return
     from rich.table import Table
 
     table = Table("setting", "value", "source", box=None, pad_edge=False)
     for value in values:
-        shown = ", ".join(value.value) if isinstance(value.value, tuple) else str(value.value)
+        shown = ", ".join(map(str, value.value)) if isinstance(value.value, tuple) else str(value.value)
         table.add_row(
             value.name, shown or "–", value.source, style="" if value.source == "default" else "bold"
         )

@@ -25,6 +25,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     └── GatewayFault              we failed
         ├── Overloaded            503 overloaded
         ├── RegistryUnavailable   503 registry-unavailable
+        ├── IssuerUnavailable     503 issuer-unavailable      a token cannot be checked now
         └── InternalError         500 internal-error
 """
 
@@ -143,6 +144,13 @@ class RegistryUnavailable(GatewayFault):
     code, status, title = "registry-unavailable", 503, "Registry unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(detail, headers=_retry_after(retry_after_s))
+
+
+class IssuerUnavailable(GatewayFault):
+    code, status, title = "issuer-unavailable", 503, "Issuer unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 10) -> None:
         super().__init__(detail, headers=_retry_after(retry_after_s))
 
 

@@ -7,7 +7,6 @@ from gateway.auth.chain import Chain
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION
-from gateway.core.keys import bearer_key
 from gateway.core.principal import CALLER_VERBS, Principal
 
 ANONYMOUS = Principal(id="anonymous", models=("*",))
@@ -41,13 +40,12 @@ class Authenticate:
             )
         elif proof is None:
             raise Unauthenticated(
-                "Send an API key in the header X-Api-Key, or as Authorization: Bearer <key>."
+                "Send an API key in the header X-Api-Key, or a key or token as Authorization: Bearer …"
             )
         else:
             exchange.principal = proof.principal
         authorization = exchange.head.read[AUTHORIZATION]
         if authorization is not None:
-            # A key of ours never goes on, also where another credential was the one that counted.
-            exchange.spent_authorization = (proof is not None and proof.spent_authorization) or bearer_key(
-                authorization
-            ) is not None
+            # What is meant for us never goes on, also where another credential was the one that counted.
+            spent = proof is not None and proof.spent_authorization
+            exchange.spent_authorization = spent or self._chain.claims(authorization)

@@ -1,0 +1,3 @@
+import ChipsBackend
+
+ChipsBackend.Backend.leave(ChipsBackend.serve())

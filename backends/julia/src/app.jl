@@ -1,0 +1,252 @@
+# From a request to its answer: routes, headers, limits, the log line. Knows no web framework.
+
+const REQUEST_ID = r"^[A-Za-z0-9._:+/=@-]{1,128}\z"
+const JSON_TYPE = "application/json"
+const PROBLEM_TYPE = "application/problem+json"
+
+"A request as a web server hands it over; `body` is empty where the server did not read one."
+struct Request
+    method::String
+    target::String
+    headers::Headers
+    body::Vector{UInt8}
+end
+
+struct Answer
+    status::Int
+    headers::Headers
+    body::Vector{UInt8}
+end
+
+"One request on its way: what it asked, how long its parts took, what the log will say."
+mutable struct Call
+    request::Request
+    path::String
+    request_id::String
+    arrived::Float64
+    timing::Vector{Pair{String,Float64}}  # milliseconds
+end
+
+function Call(request::Request)
+    given = header(request.headers, "x-request-id", "")
+    request_id = occursin(REQUEST_ID, given) ? given : replace(string(uuid4()), "-" => "")
+    timing = ["queue" => 0.0, "parse" => 0.0, "predict" => 0.0, "render" => 0.0]
+    return Call(request, String(first(split(request.target, '?'))), request_id, time(), timing)
+end
+
+is_open_inference(call::Call) = startswith(call.path, "/v2/")
+
+function set_time!(call::Call, name, seconds)
+    place = findfirst(part -> first(part) == name, call.timing)
+    call.timing[place] = name => seconds * 1000
+end
+
+"Answers requests. `loaded` is nothing until the model is ready."
+mutable struct App
+    config::Config
+    routes::Dict{String,Dict{String,Function}}
+    loaded::Union{Loaded,Nothing}
+    openapi::Vector{UInt8}
+    running::Threads.Atomic{Int}
+end
+
+App(config::Config) = App(config, table(config), nothing, UInt8[], Threads.Atomic{Int}(0))
+
+function become_ready!(app::App, loaded::Loaded)
+    app.openapi = encode(describe(app.config, loaded.artifact.manifest))
+    app.loaded = loaded
+end
+
+function table(config::Config)
+    routes = Dict{String,Dict{String,Function}}(
+        "/predict" => Dict("POST" => predict_route),
+        "/v2/health/live" => Dict("GET" => live_route),
+        "/v2/health/ready" => Dict("GET" => ready_route),
+        "/openapi.json" => Dict("GET" => openapi_route),
+    )
+    for model in ("/v2/models/$(config.model)", "/v2/models/$(config.model)/versions/$(config.version)")
+        routes[model] = Dict("GET" => metadata_route)
+        routes["$model/ready"] = Dict("GET" => ready_route)
+        routes["$model/infer"] = Dict("POST" => infer_route)
+    end
+    add(path, method, route) = isempty(path) || (get!(Dict{String,Function}, routes, path)[method] = route)
+    add(config.predict_route, "POST", predict_route)
+    add(config.health_route, "GET", ready_route)
+    return routes
+end
+
+"The answer to a request. Whatever happens, there is one."
+function handle(app::App, request::Request)
+    call = Call(request)
+    Threads.atomic_add!(app.running, 1)
+    trace = read_trace(request.headers)
+    task_local_storage(:log_fields, log_fields(trace, call.request_id, app.config.project)) do
+        code, type = "", JSON_TYPE
+        status, body, extra = try
+            200, route(app, call), Headers()
+        catch error
+            problem = error isa Problem ? error : failed(call, error, catch_backtrace())
+            code, type = problem.code, PROBLEM_TYPE
+            problem.status, render(problem, call.request_id, open_inference = is_open_inference(call)), problem.headers
+        finally
+            Threads.atomic_sub!(app.running, 1)
+        end
+        headers = Headers([
+            "Content-Type" => type
+            extra
+            "X-Request-Id" => call.request_id
+            "X-Chips-Model" => "$(app.config.model)@$(app.config.version)"
+            "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
+        ])
+        log_call(call, status, length(body), code)
+        return Answer(status, headers, body)
+    end
+end
+
+"What is no Problem is the model's failure: the stack goes to the log, never to the caller."
+function failed(call::Call, error, trace)
+    @error "request $(call.request_id) failed" exception = (error, trace)
+    return Problem(500, "prediction-failed", "the prediction failed; the log has the reason under this id")
+end
+
+function route(app::App, call::Call)
+    methods = get(app.routes, call.path, nothing)
+    methods === nothing && throw(
+        Problem(
+            404,
+            "not-found",
+            "there is nothing at $(first(call.path, 200)); GET /openapi.json tells what there is",
+        ),
+    )
+    method = call.request.method == "HEAD" ? "GET" : call.request.method
+    if !haskey(methods, method)
+        allow = join(sort!([collect(keys(methods)); haskey(methods, "GET") ? ["HEAD"] : String[]]), ", ")
+        throw(Problem(405, "method-not-allowed", "use $allow here", "Allow" => allow))
+    end
+    return methods[method](app, call)::Vector{UInt8}
+end
+
+live_route(::App, ::Call) = encode((live = true,))
+
+function ready_route(app::App, ::Call)
+    need_model(app)
+    return encode((ready = true, name = app.config.model))
+end
+
+function openapi_route(app::App, ::Call)
+    need_model(app)
+    return app.openapi
+end
+
+function metadata_route(app::App, ::Call)
+    artifact = need_model(app).artifact
+    signature = artifact.manifest.signature
+    describe_one(tensor) = (name = tensor.name, datatype = tensor.datatype, shape = tensor.shape)
+    return encode((
+        name = app.config.model,
+        versions = [app.config.version],
+        platform = "julia-$(artifact.manifest.format)",
+        inputs = map(describe_one, signature.inputs),
+        outputs = map(describe_one, signature.outputs),
+        parameters = (
+            concurrency = app.config.concurrency,
+            artifact = artifact.address,
+            artifact_digest = artifact.digest,
+        ),
+    ))
+end
+
+function predict_route(app::App, call::Call)
+    loaded = need_model(app)
+    scoring = parse_request(app, call, body -> read_instances(body, loaded.artifact.manifest.signature))
+    predictions = predictions_of(app, call, loaded, scoring)
+    return render_timed(call) do
+        (predictions = predictions, model = app.config.model, version = app.config.version)
+    end
+end
+
+function infer_route(app::App, call::Call)
+    loaded = need_model(app)
+    signature = loaded.artifact.manifest.signature
+    scoring = parse_request(app, call, body -> read_tensors(body, signature))
+    predictions = predictions_of(app, call, loaded, scoring)
+    return render_timed(call) do
+        answer = Pair{String,Any}[
+            "model_name" => app.config.model,
+            "model_version" => app.config.version,
+            "outputs" => tensor_outputs(predictions, signature),
+        ]
+        scoring.id === nothing || push!(answer, "id" => scoring.id)
+        answer
+    end
+end
+
+function need_model(app::App)
+    loaded = app.loaded
+    loaded === nothing && throw(Problem(503, "not-ready", "the model is still being loaded", "Retry-After" => "1"))
+    return loaded
+end
+
+function parse_request(app::App, call::Call, read_scoring)
+    request, limit = call.request, app.config.max_body_bytes
+    type = lowercase(strip(first(split(header(request.headers, "content-type", JSON_TYPE), ';'))))
+    type == JSON_TYPE || endswith(type, "+json") ||
+        throw(Problem(415, "unsupported-media-type", "send application/json, not $(first(type, 80))"))
+    max(length(request.body), declared_length(request.headers)) <= limit ||
+        throw(Problem(413, "payload-too-large", "the body is larger than $limit bytes"))
+    began = time()
+    try
+        return read_scoring(parse_body(request.body))
+    finally
+        set_time!(call, "parse", time() - began)
+    end
+end
+
+declared_length(headers) = something(tryparse(Int, header(headers, "content-length", "0")), 0)
+
+function predictions_of(app::App, call::Call, loaded::Loaded, scoring::Scoring)
+    outcome = score(loaded, scoring, deadline = deadline(call))
+    outcome isa Failed && throw(failed(call, outcome.error, outcome.trace))
+    set_time!(call, "queue", outcome.queue_s)
+    set_time!(call, "predict", outcome.run_s)
+    return outcome.value
+end
+
+"When the caller stops waiting, by X-Request-Timeout in milliseconds."
+function deadline(call::Call)
+    allowed = header(call.request.headers, "x-request-timeout", "")
+    occursin(r"^[0-9]+\z", allowed) || return Inf
+    ends = call.arrived + parse(Int, first(allowed, 12)) / 1000
+    ends > time() || throw(
+        Problem(504, "deadline-exceeded", "the time allowed was over before the prediction could begin"),
+    )
+    return ends
+end
+
+function render_timed(make, call::Call)
+    began = time()
+    content = encode(make())
+    set_time!(call, "render", time() - began)
+    return content
+end
+
+function log_call(call::Call, status, size, code)
+    request = call.request
+    fields = Dict{Symbol,Any}(
+        :httpRequest => (
+            requestMethod = request.method,
+            requestUrl = first(call.path, 512),
+            status = status,
+            requestSize = string(length(request.body)),
+            responseSize = string(size),
+            latency = "$(round(time() - call.arrived, digits = 6))s",
+        ),
+        :timing => Pair{String,Float64}[name => round(ms, digits = 3) for (name, ms) in call.timing],
+    )
+    caller = header(request.headers, "x-chips-caller", "")
+    isempty(caller) || (fields[:caller] = first(caller, 128))
+    isempty(code) || (fields[:code] = code)
+    # A platform asks whether the model is ready often while it loads.
+    level = status < 400 || code == "not-ready" ? Logging.Info : status < 500 ? Logging.Warn : Logging.Error
+    @logmsg level "$(request.method) $(first(call.path, 200)) $status" fields...
+end

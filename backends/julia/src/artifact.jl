@@ -1,0 +1,187 @@
+# Bring the artifact here: fetched once, checked byte for byte before any loader opens it, kept by its digest.
+
+struct Artifact
+    folder::String
+    manifest::Manifest
+    digest::String  # sha256:… of the manifest, which holds those of all files
+    address::String
+end
+
+"An artifact in a folder of this machine: used where it is."
+struct Folder
+    path::String
+end
+
+address(folder::Folder) = folder.path
+
+"""
+The artifact at `place` (gs://bucket/prefix/, file:// or a folder), every byte of it checked. Two processes may do this at
+once. Throws ArtifactError.
+"""
+function obtain(place, cache_dir, model, version; environ = ENV)
+    source = open_source(place, environ)
+    content = read_manifest_bytes(source)
+    manifest = try
+        parse_manifest(content)
+    catch error
+        error isa ManifestError || rethrow()
+        throw(ArtifactError("$(address(source)): $(error.message)", EX_DATAERR))
+    end
+    (manifest.model, manifest.version) == (model, version) || throw(
+        ArtifactError(
+            "$(address(source)) is $(manifest.model)@$(manifest.version), but CHIPS_MODEL and CHIPS_VERSION say " *
+            "$model@$version: correct one of them",
+            EX_DATAERR,
+        ),
+    )
+    digest = bytes2hex(sha256(content))
+    return Artifact(bring(source, manifest, joinpath(cache_dir, model, digest)), manifest, "sha256:$digest", address(source))
+end
+
+function open_source(place, environ)
+    scheme, separator, rest = let found = match(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)\z"s, place)
+        found === nothing ? ("", "", place) : (lowercase(found[1]), "://", found[2])
+    end
+    isempty(scheme) && return Folder(rest)
+    host, _, path = partition(rest, '/')
+    scheme == "file" && return Folder("/" * unescape_uri(path))
+    scheme == "gs" && !isempty(host) && return Bucket(host, strip(path, '/'), environ)
+    throw(ArtifactError("CHIPS_ARTIFACT=$place: use gs://bucket/prefix/, file:// or a folder", EX_NOINPUT))
+end
+
+function read_manifest_bytes(folder::Folder)
+    path = joinpath(folder.path, "manifest.json")
+    ispath(path) || throw(
+        ArtifactError("there is no $path: is CHIPS_ARTIFACT right, and has the version been published?", EX_NOINPUT),
+    )
+    try
+        return read(path)
+    catch error
+        error isa Union{SystemError,Base.IOError} || rethrow()
+        throw(ArtifactError("$path cannot be read: $(reason(error))", EX_NOPERM))
+    end
+end
+
+function bring(folder::Folder, manifest::Manifest, _)
+    for file in manifest.files
+        path = joinpath(folder.path, file.path)
+        digest = try
+            digest_of(path)
+        catch error
+            error isa Union{SystemError,Base.IOError} || rethrow()
+            throw(ArtifactError("$path cannot be read: $(reason(error))", EX_NOPERM))
+        end
+        digest === nothing &&
+            throw(ArtifactError("$path is missing, though the manifest lists it: publish the model again", EX_NOINPUT))
+        digest == file.sha256 || throw(mismatch(path, file))
+    end
+    return folder.path
+end
+
+function bring(bucket::Bucket, manifest::Manifest, folder)
+    try
+        mkpath(dirname(folder))
+        with_lock(folder * ".lock") do
+            is_whole(folder, manifest) || fetch_all(bucket, manifest, folder)
+        end
+    catch error
+        error isa Union{SystemError,Base.IOError} || rethrow()
+        throw(disk_error(error, dirname(dirname(folder))))
+    end
+    return folder
+end
+
+"Whether the cache holds every file as it should be. Looked at each start: a serialized object is code."
+function is_whole(folder, manifest::Manifest)
+    isdir(folder) || return false
+    all(file -> digest_of(joinpath(folder, file.path)) == file.sha256, manifest.files) && return true
+    rm(folder, recursive = true)
+    return false
+end
+
+function fetch_all(bucket::Bucket, manifest::Manifest, folder)
+    remove_leftovers(folder)
+    draft = joinpath(dirname(folder), ".$(basename(folder)).$(uuid4())")
+    progress = Progress(sum(Int[file.bytes for file in manifest.files]))
+    try
+        mkpath(draft)
+        for file in manifest.files
+            target = joinpath(draft, file.path)
+            mkpath(dirname(target))
+            fetch_file(bucket, file, target, count -> advance!(progress, count))
+        end
+        systemerror("rename", ccall(:rename, Cint, (Cstring, Cstring), draft, folder) != 0)
+    finally
+        rm(draft, recursive = true, force = true)
+    end
+end
+
+"Drafts of processes that were killed; we hold the lock, so nobody is at work on one."
+function remove_leftovers(folder)
+    for name in readdir(dirname(folder))
+        startswith(name, ".$(basename(folder)).") && rm(joinpath(dirname(folder), name), recursive = true, force = true)
+    end
+end
+
+"Hold a lock between processes, which the system lets go whatever becomes of us."
+function with_lock(action, path)
+    open(path, "w") do stream
+        exclusive_at_once = 2 | 4  # LOCK_EX | LOCK_NB; to wait in the call would hold up a thread
+        while ccall(:flock, Cint, (Cint, Cint), fd(stream), exclusive_at_once) != 0
+            Libc.errno() in (Libc.EAGAIN, Libc.EINTR) || throw(SystemError("flock"))
+            sleep(0.05)
+        end
+        action()
+    end
+end
+
+"SHA-256 of a file, read in blocks; nothing where there is none."
+function digest_of(path)
+    isfile(path) || return nothing
+    context = SHA.SHA256_CTX()
+    block = Vector{UInt8}(undef, BLOCK_BYTES)
+    open(path) do stream
+        while (count = readbytes!(stream, block, BLOCK_BYTES)) > 0
+            SHA.update!(context, block, count)
+            yield()  # others may have to answer meanwhile
+        end
+    end
+    return bytes2hex(SHA.digest!(context))
+end
+
+mismatch(place, file::ArtifactFile) = ArtifactError(
+    "$place is not the file that was published: its SHA-256 is not $(first(file.sha256, 12))… as the manifest says. " *
+    "It is not loaded. Publish the model again under a new version.",
+    EX_DATAERR,
+)
+
+number_of(error::SystemError) = Int(error.errnum)
+number_of(error::Base.IOError) = -Int(error.code)
+
+reason(error::SystemError) = Libc.strerror(error.errnum)
+reason(error::Base.IOError) = error.msg
+
+function disk_error(error, cache_dir)
+    number_of(error) in (Libc.ENOSPC, Libc.EDQUOT) && return ArtifactError(
+        "the disk with $cache_dir is full: give it more room (on Cloud Run the disk is memory) " *
+        "or name another folder in CHIPS_CACHE_DIR",
+        EX_IOERR,
+    )
+    number_of(error) in (Libc.EACCES, Libc.EPERM, Libc.EROFS) &&
+        return ArtifactError("no permission to write $cache_dir: name another folder in CHIPS_CACHE_DIR", EX_NOPERM)
+    return ArtifactError("$cache_dir cannot be used: $(reason(error))", EX_IOERR)
+end
+
+"One log line each ten percent."
+mutable struct Progress
+    total::Int
+    done::Int
+end
+Progress(total) = Progress(max(total, 1), 0)
+
+function advance!(progress::Progress, count)
+    before = progress.done * 10 ÷ progress.total
+    progress.done += count
+    tenth = progress.done * 10 ÷ progress.total
+    tenth > before && @info "fetched $(tenth * 10) % of the artifact" fetched_bytes = progress.done
+end

@@ -1,0 +1,123 @@
+# The manifest of an artifact, as `chips publish` writes it.
+
+"One input or output; the first dimension is the row, -1 is any length."
+struct Tensor
+    name::String
+    datatype::String
+    shape::Vector{Int}
+end
+
+struct Signature
+    inputs::Vector{Tensor}
+    outputs::Vector{Tensor}
+end
+
+struct ArtifactFile
+    path::String
+    bytes::Int
+    sha256::String
+end
+
+struct Sample
+    request::Dict{String,Any}
+    response::Dict{String,Any}
+    tolerance::Float64
+end
+
+struct Manifest
+    model::String
+    version::String
+    format::String
+    files::Vector{ArtifactFile}
+    runtime::Dict{String,String}
+    signature::Signature
+    samples::Vector{Sample}
+end
+
+"The text says what is wrong with a manifest."
+struct ManifestError <: Exception
+    message::String
+end
+Base.showerror(io::IO, error::ManifestError) = print(io, error.message)
+
+"Read a manifest. A path that leaves the artifact's folder is wrong."
+function parse_manifest(content::Vector{UInt8})
+    manifest = try
+        read_manifest(parse_json(content))
+    catch error
+        error isa Union{JSONError,ManifestError} || rethrow()
+        throw(ManifestError("its manifest.json cannot be read: $(sprint(showerror, error))"))
+    end
+    for file in manifest.files
+        leaves(file.path) &&
+            throw(ManifestError("its manifest.json names '$(file.path)', which lies outside of the artifact"))
+    end
+    return manifest
+end
+
+function read_manifest(given)
+    field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))
+    return Manifest(
+        field(given, "model", String, "\$"),
+        field(given, "version", String, "\$"),
+        field(given, "format", String, "\$"),
+        each(read_file, given, "files", "\$"),
+        Dict{String,String}(
+            name => value isa String ? value : throw(ManifestError("expected a string - at \$.runtime.$name")) for
+            (name, value) in field(given, "runtime", Dict{String,Any}, "\$", Dict{String,Any}())
+        ),
+        read_signature(field(given, "signature", Dict{String,Any}, "\$", Dict{String,Any}()), "\$.signature"),
+        each(read_sample, given, "samples", "\$", []),
+    )
+end
+
+read_signature(given, where_) =
+    Signature(each(read_tensor, given, "inputs", where_, []), each(read_tensor, given, "outputs", where_, []))
+
+function read_tensor(given, where_)
+    shape = field(given, "shape", Vector{Any}, where_, Any[-1])
+    all(size -> size isa Int64, shape) || throw(ManifestError("expected whole numbers - at $where_.shape"))
+    return Tensor(field(given, "name", String, where_), field(given, "datatype", String, where_), Vector{Int}(shape))
+end
+
+read_file(given, where_) = ArtifactFile(
+    field(given, "path", String, where_),
+    field(given, "bytes", Int64, where_),
+    field(given, "sha256", String, where_),
+)
+
+function read_sample(given, where_)
+    tolerance = field(given, "tolerance", Union{Int64,Float64}, where_, 1e-6)
+    return Sample(
+        field(given, "request", Dict{String,Any}, where_),
+        field(given, "response", Dict{String,Any}, where_),
+        Float64(tolerance),
+    )
+end
+
+function field(given, name, type, where_, default = nothing)
+    given isa Dict{String,Any} || throw(ManifestError("expected an object - at $where_"))
+    if !haskey(given, name)
+        default === nothing && throw(ManifestError("the field $name is missing - at $where_"))
+        return default
+    end
+    given[name] isa type || throw(ManifestError("the field $name is of the wrong type - at $where_.$name"))
+    return given[name]
+end
+
+each(read_one, given, name, where_, default...) = [
+    read_one(item, "$where_.$name[$(index - 1)]") for
+    (index, item) in enumerate(field(given, name, Vector{Any}, where_, map(Vector{Any}, default)...))
+]
+
+function leaves(path)
+    parts = split(path, '/')
+    return isempty(path) || startswith(path, '/') || ".." in parts || occursin('\\', path) || occursin('\0', path) || all(isempty, parts) || all(==("."), parts)
+end
+
+"The path of the one file with such a suffix."
+function main_file(manifest::Manifest, suffixes...)
+    found = [file.path for file in manifest.files if any(suffix -> endswith(file.path, suffix), suffixes)]
+    length(found) == 1 || throw(ArgumentError("expected one file that ends in $(join(suffixes, " or ")), found $(length(found))"))
+    return first(found)
+end

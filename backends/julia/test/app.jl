@@ -1,0 +1,164 @@
+using .Backend: App, Config, Predictor, Request, become_ready!, bring_into_service, handle, StartError
+using .Backend.StrictJSON: encode, parse_json
+using Serialization: serialize
+using SHA: sha256
+
+"A folder with an artifact whose model doubles x; its sample says so, unless told otherwise."
+function doubler(; published = 4.0)
+    folder = mktempdir()
+    serialize(joinpath(folder, "model.jls"), (factor = 2.0,))
+    content = read(joinpath(folder, "model.jls"))
+    manifest = (
+        schema = 1, model = "double", version = "1", format = "jls", runtime = (julia = "1.5.3",),
+        files = [(path = "model.jls", bytes = length(content), sha256 = bytes2hex(sha256(content)))],
+        signature = (
+            inputs = [(name = "x", datatype = "FP64", shape = [-1])],
+            outputs = [(name = "y", datatype = "FP64", shape = [-1])],
+        ),
+        samples = [(request = (instances = [[2]],), response = (predictions = [published],), tolerance = 1e-9)],
+    )
+    write(joinpath(folder, "manifest.json"), encode(manifest))
+    return folder
+end
+
+function double(model, rows, parameters)
+    get(parameters, "fail", false) && error("a secret of the model")
+    get(parameters, "short", false) && return [1.0]
+    return [model.factor * row[1] for row in rows]
+end
+
+const DOUBLE = Predictor((folder, manifest) -> Predict.load(folder, manifest), double)
+
+config(folder; options...) =
+    Config(; model = "double", version = "1", artifact = folder, cache_dir = mktempdir(), max_body_bytes = 1000, options...)
+
+function quietly(action)
+    io = IOBuffer()
+    result = with_logger(action, Backend.CloudLogger(io))
+    return result, String(take!(io))
+end
+
+function app(; options...)
+    folder = doubler()
+    made = App(config(folder; options...))
+    become_ready!(made, first(quietly(() -> bring_into_service(made.config, DOUBLE))))
+    return made
+end
+
+function ask(app, method, path, body = ""; headers = ["Content-Type" => "application/json"])
+    answer, log = quietly(() -> handle(app, Request(method, path, headers, Vector{UInt8}(body))))
+    return answer.status, parse_json(answer.body), Dict(answer.headers), log
+end
+
+@testset "before the model is there" begin
+    early = App(config(doubler()))
+    @test ask(early, "GET", "/v2/health/live")[1:2] == (200, Dict("live" => true))
+    for (method, path) in ("GET" => "/v2/health/ready", "GET" => "/openapi.json", "POST" => "/predict", "GET" => "/v2/models/double")
+        status, body, headers = ask(early, method, path)
+        @test (status, body["code"], headers["Retry-After"]) == (503, "not-ready", "1")
+    end
+end
+
+const READY = app(predict_route = "/vertex", health_route = "/alive")
+
+@testset "predictions" begin
+    status, body, headers = ask(READY, "POST", "/predict?x=1", "{\"instances\":[[2],{\"x\":null},[0.5]]}")
+    @test (status, body) == (200, Dict("predictions" => [4.0, nothing, 1.0], "model" => "double", "version" => "1"))
+    @test headers["X-Chips-Model"] == "double@1" && headers["Content-Type"] == "application/json"
+    @test occursin(r"^queue;dur=\d+\.\d, parse;dur=\d+\.\d, predict;dur=\d+\.\d, render;dur=\d+\.\d$", headers["Server-Timing"])
+    @test ask(READY, "POST", "/vertex", "{\"instances\":[[1]]}")[1] == 200
+    @test ask(READY, "POST", "/predict", "{\"instances\":[]}")[2]["predictions"] == []
+    @test ask(READY, "POST", "/predict", "{\"instances\":[]}", headers = Headers())[1] == 200
+    @test ask(READY, "POST", "/predict", "{\"instances\":[]}", headers = ["content-type" => "application/x+JSON; a=b"])[1] == 200
+end
+
+@testset "the Open Inference Protocol" begin
+    request = "{\"id\":\"a\",\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP64\",\"data\":[1,2]}]}"
+    for path in ("/v2/models/double/infer", "/v2/models/double/versions/1/infer")
+        status, body, = ask(READY, "POST", path, request)
+        @test (status, body["id"], body["model_name"], body["model_version"]) == (200, "a", "double", "1")
+        @test body["outputs"] == [Dict("name" => "y", "shape" => [2], "datatype" => "FP64", "data" => [2.0, 4.0])]
+    end
+    status, body, = ask(READY, "POST", "/v2/models/double/infer", "{}")
+    @test (status, body["code"]) == (422, "invalid-instances") && body["error"] == body["detail"]
+    metadata = ask(READY, "GET", "/v2/models/double")[2]
+    @test (metadata["platform"], metadata["parameters"]["concurrency"], metadata["versions"]) == ("julia-jls", 1, ["1"])
+    @test ask(READY, "GET", "/v2/models/double/versions/1/ready")[2] == Dict("ready" => true, "name" => "double")
+    for path in ("/v2/health/ready", "/alive", "/v2/models/double/ready")
+        @test ask(READY, "GET", path)[1] == 200
+        @test ask(READY, "HEAD", path)[1] == 200
+    end
+end
+
+@testset "what the caller did wrong is told, and the next one is served" begin
+    for (method, path, body, headers, status, code) in (
+        ("POST", "/predict", "{", nothing, 400, "malformed-json"),
+        ("POST", "/predict", "", nothing, 400, "malformed-json"),
+        ("POST", "/predict", "[]", nothing, 422, "invalid-instances"),
+        ("POST", "/predict", "{}", ["Content-Type" => "text/plain"], 415, "unsupported-media-type"),
+        ("POST", "/predict", " " ^ 1001, nothing, 413, "payload-too-large"),
+        ("POST", "/predict", "", ["Content-Length" => "1001"], 413, "payload-too-large"),
+        ("GET", "/predict", "", nothing, 405, "method-not-allowed"),
+        ("DELETE", "/v2/health/live", "", nothing, 405, "method-not-allowed"),
+        ("GET", "/", "", nothing, 404, "not-found"),
+        ("GET", "/predict/", "", nothing, 404, "not-found"),
+        ("POST", "/v2/models/other/infer", "{}", nothing, 404, "not-found"),
+        ("POST", "/predict", "{\"instances\":[[1]]}", ["X-Request-Timeout" => "0"], 504, "deadline-exceeded"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1],[2]],\"parameters\":{\"short\":true}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":\"x\"}}", nothing, 500, "prediction-failed"),
+    )
+        given = something(headers, ["Content-Type" => "application/json"])
+        answer = ask(READY, method, path, body, headers = given)
+        problem = answer[2]
+        @test (answer[1], problem["status"], problem["code"]) == (status, status, code)
+        @test Set(keys(problem)) ⊇ Set(["type", "title", "status", "code", "detail", "request_id"])
+        @test haskey(problem, "error") == startswith(path, "/v2/")
+        @test answer[3]["Content-Type"] == "application/problem+json" && answer[3]["X-Request-Id"] == problem["request_id"]
+        @test !occursin("secret", String(encode(problem)))
+        @test ask(READY, "POST", "/predict", "{\"instances\":[[1]]}")[2]["predictions"] == [2.0]
+    end
+    @test ask(READY, "GET", "/predict")[3]["Allow"] == "POST"
+    @test ask(READY, "POST", "/alive")[3]["Allow"] == "GET, HEAD"
+end
+
+@testset "a request's line says all but the payload" begin
+    headers = [
+        "Content-Type" => "application/json", "X-Request-Id" => "id-7", "X-Chips-Caller" => "ana",
+        "traceparent" => "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ]
+    _, _, answered, log = ask(READY, "POST", "/predict?q=payload", "{\"instances\":[[\"payload\"]]}", headers = headers)
+    line = parse_json(chomp(log))
+    @test !occursin("payload", log)
+    @test (line["request_id"], line["caller"], line["code"], line["severity"]) == ("id-7", "ana", "invalid-instances", "WARNING")
+    @test line["logging.googleapis.com/spanId"] == "00f067aa0ba902b7"
+    @test (line["httpRequest"]["status"], line["httpRequest"]["requestUrl"]) == (422, "/predict")
+    @test answered["X-Request-Id"] == "id-7"
+    @test ask(READY, "GET", "/v2/health/live", headers = ["X-Request-Id" => "a b"])[3]["X-Request-Id"] != "a b"
+    _, _, _, failure = ask(READY, "POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}")
+    @test occursin("a secret of the model", failure) && occursin("ERROR", failure)
+end
+
+@testset "the description tells the model's fields" begin
+    document = ask(READY, "GET", "/openapi.json")[2]
+    @test document["openapi"] == "3.1.0"
+    schemas = document["components"]["schemas"]
+    @test schemas["Instance"]["oneOf"][1]["properties"] == Dict("x" => Dict("type" => ["number", "null"]))
+    @test schemas["Response"]["properties"]["model"] == Dict("const" => "double")
+end
+
+@testset "another answer than the published one stops the start" begin
+    error = try
+        quietly(() -> bring_into_service(config(doubler(published = 5.0)), DOUBLE))
+    catch error
+        error
+    end
+    @test error isa StartError && error.exit_code == 65 && occursin("got [4.0], published [5.0]", error.message)
+    broken = Predictor((folder, manifest) -> error("no such package"), double)
+    error = try
+        quietly(() -> bring_into_service(config(doubler()), broken))
+    catch error
+        error
+    end
+    @test error isa StartError && error.exit_code == 70 && occursin("julia 1.5.3", error.message)
+end

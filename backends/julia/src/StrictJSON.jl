@@ -8,7 +8,7 @@ module StrictJSON
 export JSONError, encode, parse_json
 
 const DEEPEST = 900
-const MOST_DIGITS = 320  # of a whole number
+const MOST_DIGITS = 4300  # of a whole number
 
 "Not JSON; `offset` is the byte, from 0, at which that became clear."
 struct JSONError <: Exception

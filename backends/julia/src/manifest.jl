@@ -112,7 +112,7 @@ each(read_one, given, name, where_, default...) = [
 
 function leaves(path)
     parts = split(path, '/')
-    return isempty(path) || startswith(path, '/') || ".." in parts || occursin('\\', path) || occursin('\0', path) || all(isempty, parts) || all(==("."), parts)
+    return startswith(path, '/') || any(in(path), ('\\', '\0')) || ".." in parts || all(in(("", ".")), parts)
 end
 
 "The path of the one file with such a suffix."

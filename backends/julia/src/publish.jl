@@ -74,7 +74,8 @@ function files_of(source)
 end
 
 function format_of(names)
-    formats = unique([FORMATS[suffix] for suffix in map(name -> lowercase(last(splitext(name))), collect(names)) if haskey(FORMATS, suffix)])
+    suffixes = [lowercase(last(splitext(name))) for name in names]
+    formats = unique([FORMATS[suffix] for suffix in suffixes if haskey(FORMATS, suffix)])
     length(formats) > 1 && filter!(!isequal("json"), formats)  # settings beside a model, most likely
     length(formats) == 1 || throw(PublishError("the format cannot be guessed from the files' names: name it by format"))
     return only(formats)

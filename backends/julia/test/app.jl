@@ -53,7 +53,8 @@ end
 @testset "before the model is there" begin
     early = App(config(doubler()))
     @test ask(early, "GET", "/v2/health/live")[1:2] == (200, Dict("live" => true))
-    for (method, path) in ("GET" => "/v2/health/ready", "GET" => "/openapi.json", "POST" => "/predict", "GET" => "/v2/models/double")
+    asked = ("GET" => "/v2/health/ready", "GET" => "/openapi.json", "POST" => "/predict", "GET" => "/v2/models/double")
+    for (method, path) in asked
         status, body, headers = ask(early, method, path)
         @test (status, body["code"], headers["Retry-After"]) == (503, "not-ready", "1")
     end

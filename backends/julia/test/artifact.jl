@@ -91,7 +91,8 @@ end
 end
 
 @testset "what a disk has against it is said" begin
-    for (number, code, words) in ((Libc.ENOSPC, 74, "is full"), (Libc.EACCES, 77, "no permission"), (Libc.EIO, 74, "cannot be used"))
+    known = ((Libc.ENOSPC, 74, "is full"), (Libc.EACCES, 77, "no permission"), (Libc.EIO, 74, "cannot be used"))
+    for (number, code, words) in known
         for error in (SystemError("write", number), Base.IOError("x", -number))
             found = Backend.disk_error(error, "/cache")
             @test found.exit_code == code && occursin(words, found.message) && occursin("/cache", found.message)

@@ -48,7 +48,8 @@ end
 end
 
 @testset "what is written is read back the same" begin
-    for value in (1, -1.5, 1e300, 5e-324, "\"\\\n\t\u2028é😀\x01", [1, "a", [nothing]], Dict("a" => Dict("b" => [])), true, nothing)
+    text = "\"\\\n\t\u2028é😀\x01"
+    for value in (1, -1.5, 1e300, 5e-324, text, [1, "a", [nothing]], Dict("a" => Dict("b" => [])), true, nothing)
         @test parse_json(encode(value)) == value
         @test parse_json(encode(value, indent = 2)) == value
     end

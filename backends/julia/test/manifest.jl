@@ -38,6 +38,7 @@ end
 
 @testset "a path that leaves the artifact is refused" begin
     for path in ("/etc/passwd", "../x", "a/../../x", "", ".", "a\\b", "a\0b")
-        @test occursin("outside of the artifact", complaint(manifest_json(files = [Dict("path" => path, "bytes" => 1, "sha256" => "")])))
+        files = [Dict("path" => path, "bytes" => 1, "sha256" => "")]
+        @test occursin("outside of the artifact", complaint(manifest_json(files = files)))
     end
 end

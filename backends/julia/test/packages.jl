@@ -1,7 +1,7 @@
 # What needs packages cannot run here; it is at least Julia, and Project.toml knows what it uses.
 
 const FOLDER = dirname(@__DIR__)
-const PARTS = ("src/ChipsBackend.jl", "src/GenieServer.jl", "src/jld2.jl", "bin/serve.jl", "build/sysimage.jl", "build/trace.jl")
+const PARTS = ("src/ChipsBackend.jl", "src/GenieServer.jl", "src/jld2.jl", "bin/serve.jl", "sysimage/build.jl", "sysimage/trace.jl")
 
 parsed(path) = Base.parse_input_line(read(joinpath(FOLDER, path), String), filename = path)
 
@@ -29,6 +29,7 @@ for path in PARTS
     @test !(parsed(path).head in (:incomplete, :error))
 end
 
-sources = [joinpath("src", name) for name in readdir(joinpath(FOLDER, "src"))]
-@test reduce(union, map(path -> imported(parsed(path)), sources)) == names_in("Project.toml", "deps")
-@test reduce(union, map(path -> imported(parsed(path)), ["build/sysimage.jl", "build/trace.jl"])) == names_in("build/Project.toml", "deps")
+used(paths) = reduce(union, map(path -> imported(parsed(path)), paths))
+
+@test used([joinpath("src", name) for name in readdir(joinpath(FOLDER, "src"))]) == names_in("Project.toml", "deps")
+@test used(["sysimage/build.jl", "sysimage/trace.jl"]) == names_in("sysimage/Project.toml", "deps")

@@ -18,7 +18,8 @@ complaint_of(action) =
 
 @testset "a published version is what backends read" begin
     store = mktempdir()
-    place = publish(model_file(), model = "wine", version = "3", store = store, by = "ana", samples = [(request = (a = 1,), response = (b = 2,))])
+    samples = [(request = (a = 1,), response = (b = 2,))]
+    place = publish(model_file(), model = "wine", version = "3", store = store, by = "ana", samples = samples)
     @test place == joinpath(store, "wine", "3")
     manifest = parse_json(read(joinpath(place, "manifest.json")))
     @test (manifest["schema"], manifest["format"], manifest["created_by"], manifest["runtime"]) ==
@@ -45,7 +46,8 @@ end
     write(joinpath(folder, "more", "table.json"), "{}")
     write(joinpath(folder, "model.jld2"), "x")
     place = publish(folder, model = "wine", version = "3", store = mktempdir())
-    @test [file["path"] for file in parse_json(read(joinpath(place, "manifest.json")))["files"]] == ["model.jld2", "more/table.json"]
+    listed = parse_json(read(joinpath(place, "manifest.json")))["files"]
+    @test [file["path"] for file in listed] == ["model.jld2", "more/table.json"]
     symlink("/etc/passwd", joinpath(folder, "link"))
     @test occursin("not a plain file", complaint_of(() -> publish(folder, model = "wine", version = "4", store = mktempdir())))
 end

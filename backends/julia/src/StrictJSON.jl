@@ -5,7 +5,7 @@ last value counts, as in the other languages' backends.
 """
 module StrictJSON
 
-export JSONError, encode, parse_json
+export JSONError, encode, object, parse_json
 
 const DEEPEST = 900
 const MOST_DIGITS = 4300  # of a whole number
@@ -246,65 +246,91 @@ function read_number(reader::Reader)
     return number
 end
 
-"The JSON of `value`. What JSON has no number for, NaN and the infinities, is null: a missing value."
-encode(value; indent = 0) = take!(write_value(IOBuffer(), value, indent, 0))
-
-write_value(io::IO, ::Union{Nothing,Missing}, _, _) = (print(io, "null"); io)
-write_value(io::IO, value::Union{Bool,Integer}, _, _) = (print(io, value); io)
-write_value(io::IO, value::Union{Symbol,AbstractChar}, _, _) = write_text(io, string(value))
-write_value(io::IO, value::AbstractString, _, _) = write_text(io, value)
-
-function write_value(io::IO, value::Real, _, _)
-    number = value isa Base.IEEEFloat ? value : Float64(value)
-    print(io, isfinite(number) ? number : "null")
-    return io
-end
-
-# Julia prints a Float32 as 1.0f-5.
-function write_value(io::IO, value::Union{Float16,Float32}, _, _)
-    print(io, isfinite(value) ? replace(string(value), 'f' => 'e') : "null")
-    return io
-end
-
-write_value(io::IO, items::Tuple, indent, level) = write_array(io, items, indent, level)
-write_value(io::IO, items::AbstractVector, indent, level) = write_array(io, items, indent, level)
-
-function write_array(io::IO, items, indent, level)
-    write_all(io, items, '[', ']', indent, level) do item
-        write_value(io, item, indent, level + 1)
+"An object with its fields in order. To be given any types and not be compiled for each keeps starts short."
+function object(@nospecialize(fields...))
+    made = Pair{String,Any}[]
+    for field in fields
+        push!(made, Pair{String,Any}(field.first, field.second))
     end
+    return made
 end
 
-# A matrix is an array of its rows.
-write_value(io::IO, matrix::AbstractMatrix, indent, level) =
-    write_value(io, [matrix[row, :] for row in axes(matrix, 1)], indent, level)
+"The JSON of `value`. What JSON has no number for, NaN and the infinities, is null: a missing value."
+encode(@nospecialize(value); indent = 0) = take!(write_value(IOBuffer(), value, indent, 0))
 
-write_value(io::IO, object::Union{AbstractDict,NamedTuple}, indent, level) = write_object(io, pairs(object), indent, level)
-write_value(io::IO, object::AbstractVector{<:Pair}, indent, level) = write_object(io, object, indent, level)
+# One function for all types, since one for each would have to be compiled for each.
+function write_value(io::IOBuffer, @nospecialize(value), indent::Int, level::Int)
+    if value isa Vector{Float64}
+        write_numbers(io, value)
+    elseif value isa AbstractDict || value isa AbstractVector{<:Pair}
+        write_object(io, value, indent, level)
+    elseif value isa NamedTuple
+        write_object(io, pairs(value), indent, level)
+    elseif value isa AbstractMatrix
+        write_array(io, [value[row, :] for row in axes(value, 1)], indent, level)
+    elseif value isa AbstractVector || value isa Tuple
+        write_array(io, value, indent, level)
+    elseif value isa AbstractString
+        write_text(io, String(value))
+    elseif value isa Symbol || value isa AbstractChar
+        write_text(io, string(value))
+    elseif value === nothing || value === missing
+        print(io, "null")
+    elseif value isa Integer
+        print(io, value)
+    elseif value isa Float32 || value isa Float16
+        print(io, isfinite(value) ? replace(string(value), 'f' => 'e') : "null")  # Julia prints 1.0f-5
+    else
+        write_numbers(io, Float64(value))
+    end
+    return io
+end
 
-function write_object(io::IO, object, indent, level)
-    write_all(io, object, '{', '}', indent, level) do (name, value)
+write_numbers(io::IOBuffer, number::Float64) = print(io, isfinite(number) ? number : "null")
+
+function write_numbers(io::IOBuffer, numbers::Vector{Float64})
+    print(io, '[')
+    for (index, number) in enumerate(numbers)
+        index > 1 && print(io, ',')
+        write_numbers(io, number)
+    end
+    print(io, ']')
+end
+
+function write_object(io::IOBuffer, @nospecialize(fields), indent::Int, level::Int)
+    print(io, '{')
+    is_first = true
+    for (name, value) in fields
+        write_between(io, is_first, indent, level + 1)
+        is_first = false
         write_text(io, string(name))
         print(io, indent > 0 ? ": " : ":")
         write_value(io, value, indent, level + 1)
     end
+    is_first || write_break(io, indent, level)
+    print(io, '}')
 end
 
-function write_all(write_one, io::IO, items, opening, closing, indent, level)
-    print(io, opening)
+function write_array(io::IOBuffer, @nospecialize(items), indent::Int, level::Int)
+    print(io, '[')
     is_first = true
     for item in items
-        is_first || print(io, ',')
+        write_between(io, is_first, indent, level + 1)
         is_first = false
-        indent > 0 && print(io, '\n', ' '^(indent * (level + 1)))
-        write_one(item)
+        write_value(io, item, indent, level + 1)
     end
-    indent > 0 && !is_first && print(io, '\n', ' '^(indent * level))
-    print(io, closing)
-    return io
+    is_first || write_break(io, indent, level)
+    print(io, ']')
 end
 
-function write_text(io::IO, text::AbstractString)
+function write_between(io::IOBuffer, is_first::Bool, indent::Int, level::Int)
+    is_first || print(io, ',')
+    write_break(io, indent, level)
+end
+
+write_break(io::IOBuffer, indent::Int, level::Int) = indent > 0 && print(io, '\n', ' '^(indent * level))
+
+function write_text(io::IOBuffer, text::String)
     print(io, '"')
     for char in text
         if char == '"' || char == '\\'

@@ -10,7 +10,11 @@ struct Request
     target::String
     headers::Headers
     body::Vector{UInt8}
+    Request(method, target, headers, body) = new(method, target, [name => text(value) for (name, value) in headers], body)
 end
+
+"A header's value as text: bytes that are no UTF-8 are Latin-1, as HTTP once had it."
+text(value) = isvalid(value) ? value : String(Char.(codeunits(value)))
 
 struct Answer
     status::Int
@@ -126,11 +130,11 @@ function route(app::App, call::Call)
     return methods[method](app, call)::Vector{UInt8}
 end
 
-live_route(::App, ::Call) = encode((live = true,))
+live_route(::App, ::Call) = encode(object("live" => true))
 
 function ready_route(app::App, ::Call)
     need_model(app)
-    return encode((ready = true, name = app.config.model))
+    return encode(object("ready" => true, "name" => app.config.model))
 end
 
 function openapi_route(app::App, ::Call)
@@ -141,27 +145,30 @@ end
 function metadata_route(app::App, ::Call)
     artifact = need_model(app).artifact
     signature = artifact.manifest.signature
-    describe_one(tensor) = (name = tensor.name, datatype = tensor.datatype, shape = tensor.shape)
-    return encode((
-        name = app.config.model,
-        versions = [app.config.version],
-        platform = "julia-$(artifact.manifest.format)",
-        inputs = map(describe_one, signature.inputs),
-        outputs = map(describe_one, signature.outputs),
-        parameters = (
-            concurrency = app.config.concurrency,
-            artifact = artifact.address,
-            artifact_digest = artifact.digest,
+    return encode(
+        object(
+            "name" => app.config.model,
+            "versions" => [app.config.version],
+            "platform" => "julia-$(artifact.manifest.format)",
+            "inputs" => map(tensor_object, signature.inputs),
+            "outputs" => map(tensor_object, signature.outputs),
+            "parameters" => object(
+                "concurrency" => app.config.concurrency,
+                "artifact" => artifact.address,
+                "artifact_digest" => artifact.digest,
+            ),
         ),
-    ))
+    )
 end
+
+tensor_object(tensor) = object("name" => tensor.name, "datatype" => tensor.datatype, "shape" => tensor.shape)
 
 function predict_route(app::App, call::Call)
     loaded = need_model(app)
     scoring = parse_request(app, call, body -> read_instances(body, loaded.artifact.manifest.signature))
     predictions = predictions_of(app, call, loaded, scoring)
     return render_timed(call) do
-        (predictions = predictions, model = app.config.model, version = app.config.version)
+        object("predictions" => predictions, "model" => app.config.model, "version" => app.config.version)
     end
 end
 
@@ -171,11 +178,11 @@ function infer_route(app::App, call::Call)
     scoring = parse_request(app, call, body -> read_tensors(body, signature))
     predictions = predictions_of(app, call, loaded, scoring)
     return render_timed(call) do
-        answer = Pair{String,Any}[
+        answer = object(
             "model_name" => app.config.model,
             "model_version" => app.config.version,
             "outputs" => tensor_outputs(predictions, signature),
-        ]
+        )
         scoring.id === nothing || push!(answer, "id" => scoring.id)
         answer
     end
@@ -233,13 +240,13 @@ end
 function log_call(call::Call, status, size, code)
     request = call.request
     fields = Dict{Symbol,Any}(
-        :httpRequest => (
-            requestMethod = request.method,
-            requestUrl = first(call.path, 512),
-            status = status,
-            requestSize = string(length(request.body)),
-            responseSize = string(size),
-            latency = "$(round(time() - call.arrived, digits = 6))s",
+        :httpRequest => object(
+            "requestMethod" => request.method,
+            "requestUrl" => first(call.path, 512),
+            "status" => status,
+            "requestSize" => string(length(request.body)),
+            "responseSize" => string(size),
+            "latency" => "$(round(time() - call.arrived, digits = 6))s",
         ),
         :timing => Pair{String,Float64}[name => round(ms, digits = 3) for (name, ms) in call.timing],
     )

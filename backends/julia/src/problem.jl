@@ -27,14 +27,14 @@ Base.showerror(io::IO, problem::Problem) = print(io, problem.code, ": ", problem
 
 "The body. On `/v2/…` it also carries `error`, so that one body serves both specifications."
 function render(problem::Problem, request_id; open_inference)
-    body = Pair{String,Any}[
+    body = object(
         "type" => "about:blank",
         "title" => get(TITLES, problem.status, "Error"),
         "status" => problem.status,
         "code" => problem.code,
         "detail" => problem.detail,
         "request_id" => request_id,
-    ]
+    )
     open_inference && push!(body, "error" => problem.detail)
     return encode(body)
 end

@@ -245,12 +245,13 @@ function tensor_outputs(predictions, signature::Signature)
     declared = isempty(signature.outputs) ? nothing : first(signature.outputs)
     is_table = !isempty(predictions) && first(predictions) isa AbstractVector
     data = is_table ? reduce(vcat, predictions) : predictions
-    return [(
-        name = declared === nothing ? "prediction" : declared.name,
-        shape = is_table ? [length(predictions), length(first(predictions))] : [length(predictions)],
-        datatype = datatype_of(data, declared),
-        data = data,
-    )]
+    output = object(
+        "name" => declared === nothing ? "prediction" : declared.name,
+        "shape" => is_table ? [length(predictions), length(first(predictions))] : [length(predictions)],
+        "datatype" => datatype_of(data, declared),
+        "data" => data,
+    )
+    return [output]
 end
 
 function datatype_of(data, declared)

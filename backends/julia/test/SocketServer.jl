@@ -109,7 +109,7 @@ function read_line(socket)
         write(line, byte)
         position(line) > 16 * 1024 && throw(NoRequest(431))
     end
-    text = String(take!(line))
+    text = String(Char.(take!(line)))
     return endswith(text, '\r') ? chop(text) : text
 end
 

@@ -135,7 +135,12 @@ end
     @test line["logging.googleapis.com/spanId"] == "00f067aa0ba902b7"
     @test (line["httpRequest"]["status"], line["httpRequest"]["requestUrl"]) == (422, "/predict")
     @test answered["X-Request-Id"] == "id-7"
-    @test ask(READY, "GET", "/v2/health/live", headers = ["X-Request-Id" => "a b"])[3]["X-Request-Id"] != "a b"
+    for name in ("X-Request-Id", "traceparent", "X-Cloud-Trace-Context", "X-Request-Timeout"), value in ("a b", "\xff", "ü")
+        strange = ask(READY, "POST", "/predict", "{\"instances\":[[1]]}", headers = [name => value])
+        @test (strange[1], strange[3]["X-Request-Id"] != value) == (200, true)
+    end
+    @test ask(READY, "POST", "/predict", "{}", headers = ["Content-Type" => "text/\xff"])[1] == 415
+    @test ask(READY, "GET", "/\xff")[1] == 404
     _, _, _, failure = ask(READY, "POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}")
     @test occursin("a secret of the model", failure) && occursin("ERROR", failure)
 end

@@ -110,10 +110,11 @@ end
 end
 
 @testset "predictions become tensors" begin
-    output(predictions, signature = TWO) = only(tensor_outputs(predictions, signature))
-    @test output([1.5, 2.0]) == (name = "y", shape = [2], datatype = "FP64", data = [1.5, 2.0])
-    @test output([[1, 2], [3, 4]]).shape == [2, 2] && output([[1, 2], [3, 4]]).data == [1, 2, 3, 4]
-    @test output(["a"]).datatype == "BYTES"
+    output(predictions, signature = TWO) = Dict(only(tensor_outputs(predictions, signature)))
+    @test output([1.5, 2.0]) == Dict("name" => "y", "shape" => [2], "datatype" => "FP64", "data" => [1.5, 2.0])
+    table = output([[1, 2], [3, 4]])
+    @test (table["shape"], table["data"]) == ([2, 2], [1, 2, 3, 4])
+    @test output(["a"])["datatype"] == "BYTES"
     none = Signature([], [])
-    @test [output(values, none).datatype for values in ([true], [1], [1.5], Any[])] == ["BOOL", "INT64", "FP64", "FP64"]
+    @test [output(values, none)["datatype"] for values in ([true], [1], [1.5], Any[])] == ["BOOL", "INT64", "FP64", "FP64"]
 end

@@ -32,7 +32,7 @@ take_from(place; model = "wine", version = "3") = obtain(place, mktempdir(), mod
 end
 
 @testset "what is not what was published is refused" begin
-    corrupt = refusal(() -> take_from(artifact_folder(written = "abd")))
+    corrupt = refusal(() -> take_from(artifact_folder(written = "abx")))
     @test corrupt.exit_code == 65 && occursin("is not the file that was published", corrupt.message)
     @test refusal(() -> take_from(artifact_folder(written = "ab"))).exit_code == 65
     @test refusal(() -> take_from(artifact_folder(), version = "4")).exit_code == 65

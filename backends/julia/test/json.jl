@@ -44,7 +44,7 @@ end
     end
     @test failure("[1,\n  x]").offset == 6
     @test failure(Vector{UInt8}(b"\"ab\xff\"")).offset == 3
-    @test failure("{\"a\": tru}").offset == 9
+    @test failure("{\"a\": t}").offset == 7
 end
 
 @testset "what is written is read back the same" begin

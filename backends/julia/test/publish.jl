@@ -36,7 +36,7 @@ end
     before = read(joinpath(place, "manifest.json"))
     @test again("abc", "bob") == place
     @test read(joinpath(place, "manifest.json")) == before
-    @test occursin("never changes", complaint_of(() -> again("abd", "ana")))
+    @test occursin("never changes", complaint_of(() -> again("abx", "ana")))
     @test read(joinpath(place, "model.jls"), String) == "abc"
 end
 

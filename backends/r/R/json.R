@@ -1,0 +1,190 @@
+# JSON in and out. In: jsonlite's parser, made as strict as the standard. Out: by hand, since toJSON() takes 0.1 ms
+# whatever its size, rounds to 15 digits, and writes one prediction as a bare number.
+
+deepest_nesting <- 950L
+
+#' Parse a request body; a problem says at which line and column it is not JSON.
+#'
+#' `parse_json()` and not `fromJSON()`: the latter opens the URLs and files that a text names. Nothing is simplified:
+#' jsonlite would turn `[1, "a"]` into texts without a word. It also takes comments, lone surrogates and `1e400`, and
+#' its depth is the depth of R's own stack, so these are looked for first.
+#'
+#' @return A list of `value`, and `text`, which [is_float_literal()] needs.
+parse_body <- function(bytes) {
+  zero <- match(as.raw(0L), bytes)
+  if (!is.na(zero)) {
+    stop_malformed(paste("the body is not JSON: a zero byte at", place_of(bytes, zero - 1L)))
+  }
+  text <- rawToChar(bytes)
+  Encoding(text) <- "UTF-8"
+  if (!validUTF8(text)) {
+    stop_malformed("the body is not UTF-8")
+  }
+  if (identical(utils::head(bytes, 3L), as.raw(c(0xEF, 0xBB, 0xBF)))) {
+    stop_malformed("the body is not JSON: a byte order mark at line 1, column 1")
+  }
+  valid <- jsonlite::validate(text)
+  if (!valid) {
+    what <- strsplit(attr(valid, "err"), "\n", fixed = TRUE)[[1]][[1]]
+    what <- sub("[.]?[[:space:]]*$", "", sub("^(lexical|parse) error: ", "", what))
+    place <- place_of(bytes, max(0L, attr(valid, "offset") - 1L))
+    stop_malformed(sprintf("the body is not JSON: %s at %s", what, place))
+  }
+  check_nesting(text)
+  check_escapes(text)
+  check_overflow(text)
+  list(value = jsonlite::parse_json(text, simplifyVector = FALSE), text = text)
+}
+
+place_of <- function(bytes, offset) {
+  before <- utils::head(bytes, offset)
+  breaks <- which(before == as.raw(10L))
+  sprintf("line %d, column %d", length(breaks) + 1L, as.integer(offset - max(0L, breaks)) + 1L)
+}
+
+without_strings <- function(text) gsub('"(?:[^"\\\\]++|\\\\.)*+"', '""', text, perl = TRUE, useBytes = TRUE)
+
+check_nesting <- function(text) {
+  opening <- charToRaw("[{")
+  closing <- charToRaw("]}")
+  if (sum(charToRaw(text) %in% opening) <= deepest_nesting) {
+    return(invisible())
+  }
+  bytes <- charToRaw(without_strings(text))
+  if (max(cumsum((bytes %in% opening) - (bytes %in% closing))) > deepest_nesting) {
+    stop_malformed("the body is nested too deeply")
+  }
+}
+
+check_escapes <- function(text) {
+  if (!grepl("\\u", text, fixed = TRUE)) {
+    return(invisible())
+  }
+  text <- gsub("\\\\", "", text, fixed = TRUE) # an escaped backslash escapes nothing
+  whole_pairs <- gsub("\\\\u[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2}", "", text)
+  if (grepl("\\\\u[dD][89a-fA-F]", whole_pairs)) {
+    stop_malformed("the body is not JSON: half of a surrogate pair in a string")
+  }
+  if (grepl("\\u0000", text, fixed = TRUE)) {
+    stop_invalid("the body has a string with the character U+0000, which R cannot hold")
+  }
+}
+
+# Numbers beyond the largest double: jsonlite reads them as Inf.
+check_overflow <- function(text) {
+  if (!grepl("[0-9][eE][+]?[0-9]{3}|[0-9]{309}", text, perl = TRUE)) {
+    return(invisible())
+  }
+  numbers <- number_literals(text)
+  float <- grepl("[.eE]", numbers)
+  if (any(is.infinite(as.numeric(numbers[float]))) || any(nchar(numbers[!float]) > 4300L)) {
+    stop_malformed("the body is not JSON: a number is out of range")
+  }
+}
+
+number_literals <- function(text) {
+  bare <- without_strings(text)
+  regmatches(bare, gregexpr("-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?", bare))[[1]]
+}
+
+#' Whether a whole number from 2^31 on was written as a float: jsonlite reads `3000000000` and `3e9` alike.
+is_float_literal <- function(values, text) {
+  numbers <- number_literals(text)
+  values %in% as.numeric(grep("[.eE]", numbers, value = TRUE))
+}
+
+# -- out
+
+#' Texts as JSON strings.
+json_string <- function(x) {
+  x <- enc2utf8(unname(x))
+  broken <- !validUTF8(x)
+  if (any(broken)) x[broken] <- iconv(x[broken], "UTF-8", "UTF-8", sub = "?")
+  x <- gsub('(["\\\\])', "\\\\\\1", x)
+  if (any(grepl("[\x01-\x1f]", x, useBytes = TRUE))) {
+    for (code in 1:31) x <- gsub(rawToChar(as.raw(code)), sprintf("\\u%04x", code), x, fixed = TRUE)
+  }
+  paste0('"', x, '"', recycle0 = TRUE)
+}
+
+#' The same JSON in ASCII alone.
+json_ascii <- function(text) {
+  if (!grepl("[^ -~]", text, perl = TRUE)) {
+    return(text)
+  }
+  codes <- utf8ToInt(text)
+  high <- codes > 0xFFFF
+  units <- ifelse(high, sprintf("\\u%04x\\u%04x", 0xD800L + (codes - 0x10000L) %/% 0x400L,
+                                0xDC00L + (codes - 0x10000L) %% 0x400L), sprintf("\\u%04x", codes))
+  plain <- codes >= 32L & codes < 127L
+  units[plain] <- strsplit(intToUtf8(codes[plain]), "")[[1]]
+  paste(units, collapse = "")
+}
+
+#' One JSON text for each element of a vector; what is missing or not finite is null.
+#'
+#' @param whole Whether whole numbers are to look like integers; else a double looks like one, `3.0`.
+json_values <- function(x, whole = FALSE) {
+  if (is.factor(x)) {
+    x <- as.character(x)
+  } else if (inherits(x, "POSIXct")) {
+    x <- sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
+  } else if (inherits(x, "Date")) {
+    x <- format(x, "%Y-%m-%d")
+  }
+  if (is.list(x)) {
+    return(vapply(x, json_value, character(1), USE.NAMES = FALSE))
+  }
+  text <- if (is.character(x)) {
+    json_string(x)
+  } else if (is.logical(x)) {
+    ifelse(x, "true", "false")
+  } else if (is.integer(x)) {
+    sprintf("%d", x)
+  } else if (is.double(x)) {
+    json_doubles(unclass(x), whole)
+  } else {
+    stop(sprintf("predictions of class %s cannot be written as JSON", toString(class(x))), call. = FALSE)
+  }
+  text[is.na(x)] <- "null"
+  text
+}
+
+# The shortest text that reads back as the same double.
+json_doubles <- function(x, whole) {
+  text <- rep("null", length(x))
+  finite <- which(is.finite(x))
+  if (length(finite) == 0) {
+    return(text)
+  }
+  values <- as.double(x[finite])
+  shortest <- sprintf("%.15g", values)
+  for (digits in c("%.16g", "%.17g")) {
+    inexact <- as.numeric(shortest) != values
+    if (any(inexact)) shortest[inexact] <- sprintf(digits, values[inexact])
+  }
+  if (!whole) {
+    integral <- !grepl("[.e]", shortest)
+    shortest[integral] <- paste0(shortest[integral], ".0")
+  }
+  text[finite] <- shortest
+  text
+}
+
+json_array <- function(texts) paste0("[", paste(texts, collapse = ","), "]")
+
+#' Any value: a named list is an object, an unnamed one an array, a vector of length one a bare value unless `I()`.
+json_value <- function(x) {
+  if (is.null(x)) {
+    return("null")
+  }
+  if (is.list(x)) {
+    values <- vapply(x, json_value, character(1), USE.NAMES = FALSE)
+    if (is.null(names(x))) {
+      return(json_array(values))
+    }
+    return(paste0("{", paste0(json_string(names(x)), ":", values, collapse = ",", recycle0 = TRUE), "}"))
+  }
+  values <- json_values(x)
+  if (length(x) == 1L && !inherits(x, "AsIs")) values else json_array(values)
+}

@@ -1,0 +1,52 @@
+#' Logs: one JSON object a line in Cloud Logging's words; readable lines on a terminal. Never anything of a payload.
+#'
+#' @param facts Named list of what stands in every line.
+#' @return A list of `info`, `warning`, `error` and `request`.
+new_log <- function(project = "", facts = list(), con = stdout(), readable = isatty(con)) {
+  prefix <- if (nzchar(project)) sprintf("projects/%s/traces/", project) else ""
+  write <- function(severity, message, fields) {
+    now <- Sys.time()
+    line <- if (readable) {
+      paste(c(paste(format(now, "%H:%M:%S"), tolower(severity), message), fields$stack), collapse = "\n")
+    } else {
+      # Microseconds cut off, not rounded: format() may round up into the next second.
+      time <- paste0(format(now, "%Y-%m-%dT%H:%M:%S", tz = "UTC"),
+                     sprintf(".%06dZ", as.integer((as.numeric(now) %% 1) * 1e6)))
+      json_line(c(list(severity = severity, message = message, time = time), facts, fields))
+    }
+    cat(line, "\n", sep = "", file = con)
+  }
+  list(
+    info = function(message, ...) write("INFO", message, list(...)),
+    warning = function(message, ...) write("WARNING", message, list(...)),
+    error = function(message, ...) write("ERROR", message, list(...)),
+    # One request; `trace` goes under the names by which Cloud Logging joins lines and spans.
+    request = function(severity, message, trace, fields) {
+      if (!is.null(trace)) {
+        fields[["logging.googleapis.com/trace"]] <- paste0(prefix, trace$trace_id)
+        fields[["logging.googleapis.com/spanId"]] <- trace$span_id
+        fields[["logging.googleapis.com/trace_sampled"]] <- trace$sampled
+      }
+      write(severity, message, fields)
+    }
+  )
+}
+
+# A line is written for every request, and toJSON() takes 0.2 ms for one. Only ASCII: without a locale, as in most
+# containers, R would write "<U+00FC>" for what is not.
+json_line <- function(fields) {
+  values <- vapply(fields, function(x) {
+    if (is.list(x)) {
+      json_line(x)
+    } else if (length(x) != 1L || is.na(x)) {
+      "null"
+    } else if (is.character(x)) {
+      json_ascii(json_string(x))
+    } else if (is.logical(x)) {
+      if (x) "true" else "false"
+    } else {
+      format(x, digits = 15, scientific = FALSE, trim = TRUE)
+    }
+  }, character(1))
+  paste0("{", paste0('"', names(fields), '":', values, collapse = ","), "}")
+}

@@ -1,0 +1,192 @@
+# Open Inference Protocol, version 2 (KServe): tensors in, tensors out.
+
+deepest_tensor <- 8L
+
+#' Read an inference request: a tensor for each input, or one tensor [rows, inputs] for all of them.
+#'
+#' @return As [read_instances()] does, and the `id`.
+read_tensors <- function(body, inputs) {
+  value <- body$value
+  if (!is_object(value)) {
+    stop_invalid(sprintf("expected an object with \"inputs\", got %s", kind_of(value)))
+  }
+  id <- member(value, "id")
+  if (!is.null(id) && !is.character(id)) {
+    stop_invalid(paste("id must be a string, got", kind_of(id)))
+  }
+  given <- member(value, "inputs")
+  if (!is_array(given) || length(given) == 0) {
+    stop_invalid("inputs must be an array with at least one tensor")
+  }
+  parameters <- read_parameters(value)
+  tensors <- Map(read_tensor, given, sprintf("inputs[%d]", seq_along(given) - 1L), MoreArgs = list(text = body$text))
+  if (length(inputs) == 0) {
+    rows <- tensor_rows(tensors[[1]])
+    return(list(rows = rows, count = length(rows), parameters = parameters, id = id))
+  }
+  names <- vapply(inputs, `[[`, "", "name")
+  columns <- if (length(tensors) == 1L && length(inputs) > 1L && !tensors[[1]]$name %in% names) {
+    matrix_columns(tensors[[1]], length(inputs))
+  } else {
+    tensor_columns(tensors, names)
+  }
+  count <- length(columns[[1]])
+  problems <- character()
+  for (column in seq_along(inputs)) {
+    places <- sprintf("%s[%d]", names[[column]], seq_len(count) - 1L)
+    problems <- c(problems, check_cells(columns[[column]], inputs[[column]], places, body$text)$text)
+  }
+  if (length(problems)) stop_invalid(problems)
+  list(rows = as_frame(columns, count, inputs), count = count, parameters = parameters, id = id)
+}
+
+read_tensor <- function(given, where, text) {
+  if (!is_object(given)) {
+    stop_invalid(sprintf("%s: expected an object, got %s", where, kind_of(given)))
+  }
+  name <- member(given, "name")
+  if (!is.character(name)) {
+    stop_invalid(paste0(where, ".name must be a string"))
+  }
+  datatype <- member(given, "datatype")
+  if (!is.character(datatype) || !datatype %in% datatypes) {
+    stop_invalid(sprintf("%s.datatype: %s is not a datatype", where, shown(datatype)))
+  }
+  shape <- member(given, "shape")
+  if (!is_array(shape) || length(shape) == 0 || !all(vapply(shape, function(n) is.integer(n) && n >= 0L, NA))) {
+    stop_invalid(paste0(where, ".shape must be an array of sizes"))
+  }
+  shape <- as.double(unlist(shape))
+  data <- member(given, "data")
+  if (!is_array(data)) {
+    stop_invalid(paste0(where, ".data must be an array (binary tensors are not taken)"))
+  }
+  cells <- flatten(data)
+  if (length(cells) != prod(shape)) {
+    stop_invalid(sprintf("%s: shape [%s] means %.0f values, data has %d", where, toString(shape), prod(shape),
+                         length(cells)))
+  }
+  places <- sprintf("%s.data[%d]", where, seq_along(cells) - 1L)
+  wrong <- check_cells(cells, list(datatype = datatype, shape = -1), places, text)$text
+  if (length(wrong)) stop_invalid(wrong)
+  list(name = name, shape = shape, cells = cells)
+}
+
+# The protocol lets row-major data be nested or flat.
+flatten <- function(data) {
+  for (level in seq_len(deepest_tensor)) {
+    nested <- vapply(data, is_array, NA)
+    if (!any(nested)) break
+    data <- if (all(nested)) unlist(data, recursive = FALSE, use.names = FALSE) else
+      do.call(c, Map(function(cell, is_nested) if (is_nested) cell else list(cell), data, nested))
+    if (is.null(data)) data <- list()
+    if (!is.list(data)) data <- as.list(data)
+  }
+  unname(data)
+}
+
+#' A tensor cut along its first dimension.
+tensor_rows <- function(tensor) {
+  count <- tensor$shape[[1]]
+  width <- prod(tensor$shape[-1])
+  if (width == 0 || count == 0) {
+    return(list())
+  }
+  lapply(seq_len(count), function(row) tensor$cells[(row - 1) * width + seq_len(width)])
+}
+
+matrix_columns <- function(tensor, width) {
+  if (length(tensor$shape) != 2L || tensor$shape[[2]] != width) {
+    stop_invalid(sprintf("%s: expected shape [rows, %d], got [%s]", tensor$name, width, toString(tensor$shape)))
+  }
+  starts <- (seq_len(tensor$shape[[1]]) - 1L) * width
+  lapply(seq_len(width), function(column) tensor$cells[starts + column])
+}
+
+tensor_columns <- function(tensors, names) {
+  given <- vapply(tensors, `[[`, "", "name")
+  unknown <- setdiff(given, names)
+  missing <- setdiff(names, given)
+  problems <- c(
+    if (length(unknown)) paste("there is no input", vapply(unknown, shown, "")),
+    if (length(missing)) sprintf("input %s is missing", missing),
+    if (anyDuplicated(given)) "an input is there twice"
+  )
+  if (length(problems)) stop_invalid(problems)
+  tensors <- tensors[match(names, given)]
+  counts <- vapply(tensors, function(tensor) tensor$shape[[1]], 0)
+  if (length(unique(counts)) > 1L) {
+    stop_invalid(paste("the inputs differ in their number of rows:", toString(sprintf("%s %.0f", names, counts))))
+  }
+  lapply(tensors, function(tensor) if (prod(tensor$shape[-1]) == 1) tensor$cells else tensor_rows(tensor))
+}
+
+#' Predictions as JSON: of the native answer, and as tensors.
+#'
+#' A vector is one value a row, a matrix an array a row, a data frame an object a row.
+render_predictions <- function(predictions, outputs) {
+  whole <- declared_whole(outputs)
+  if (is.data.frame(predictions)) {
+    cells <- Map(function(name, column) paste0(json_string(name), ":", json_values(column, whole)),
+                 names(predictions), predictions)
+    return(json_array(paste0("{", do.call(paste, c(unname(cells), sep = ",")), "}")[seq_len(nrow(predictions))]))
+  }
+  if (is.matrix(predictions)) {
+    cells <- lapply(seq_len(ncol(predictions)), function(column) json_values(predictions[, column], whole))
+    return(json_array(paste0("[", do.call(paste, c(cells, sep = ",")), "]")[seq_len(nrow(predictions))]))
+  }
+  json_array(json_values(predictions, whole))
+}
+
+render_outputs <- function(predictions, outputs) {
+  declared <- if (length(outputs)) outputs[[1]]
+  name <- if (is.null(declared)) "prediction" else declared$name
+  tensor <- function(name, shape, data, declared) {
+    datatype <- output_datatype(data, declared)
+    whole <- datatype %in% names(integer_limits)
+    paste0('{"name":', json_string(name), ',"shape":', json_array(shape), ',"datatype":"', datatype, '","data":',
+           json_array(json_values(data, whole)), "}")
+  }
+  if (is.data.frame(predictions)) {
+    tensors <- Map(function(name, column) tensor(name, length(column), column, NULL), names(predictions), predictions)
+    return(json_array(unlist(tensors)))
+  }
+  if (is.matrix(predictions)) {
+    return(json_array(tensor(name, dim(predictions), c(t(predictions)), declared)))
+  }
+  json_array(tensor(name, length(predictions), predictions, declared))
+}
+
+declared_whole <- function(outputs) length(outputs) > 0 && outputs[[1]]$datatype %in% names(integer_limits)
+
+output_datatype <- function(data, declared) {
+  actual <- own_datatype(data)
+  if (is.null(declared)) {
+    return(actual)
+  }
+  wanted <- declared$datatype
+  number <- actual %in% c("FP64", "INT64")
+  fits <- if (wanted %in% names(integer_limits)) {
+    limits <- integer_limits[[wanted]]
+    number && all(is.finite(data)) && all(data == trunc(data) & data >= limits[[1]] & data <= limits[[2]])
+  } else if (wanted %in% names(float_limits)) {
+    number && all(abs(data[is.finite(data)]) <= float_limits[[wanted]])
+  } else {
+    wanted == actual
+  }
+  if (fits) wanted else actual
+}
+
+own_datatype <- function(data) {
+  if (is.logical(data)) {
+    if (length(data) > 0 && all(is.na(data))) "FP64" else "BOOL"
+  } else if (is.object(data) || is.character(data)) {
+    "BYTES"
+  } else if (is.integer(data)) {
+    "INT64"
+  } else if (is.double(data) || length(data) == 0) {
+    "FP64"
+  } else {
+    "BYTES"
+  }
+}

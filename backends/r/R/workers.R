@@ -1,0 +1,168 @@
+# Where predictions run. R has one thread, so a prediction in this process would stop everything: health, deadlines,
+# the refusal of too many. They run in forks of it, which share the loaded model's memory until they write to it.
+#
+# parallel:::mcfork and its kin are not exported, but documented for this use (?mcfork), and as old as the package.
+
+waiting_per_slot <- 16L
+
+#' A pool of `size` workers with a bounded line before them; [start_workers()] starts them.
+#'
+#' @param work Function of a job that returns an outcome; runs in the workers.
+#' @param warm Function without arguments, run once in each worker before its first job; an error in it stops the start.
+#' @return An environment: `workers` by process id, each with its `process` and the `job` it is at; `queue`, of jobs.
+new_pool <- function(size, work, warm, log) {
+  list2env(list(size = size, work = work, warm = warm, log = log, workers = list(), queue = list()))
+}
+
+#' Fork the workers, and wait until all are warm.
+start_workers <- function(pool) {
+  for (i in seq_len(pool$size)) launch_worker(pool)
+  for (pid in names(pool$workers)) {
+    message <- parallel:::readChild(as.integer(pid))
+    if (!is.raw(message)) stop_start("a worker ended while it was warmed up: is there enough memory?", "software")
+    outcome <- unserialize(message)
+    if (!is.null(outcome$problem)) stop_start(outcome$problem, outcome$exit)
+    pool$workers[[pid]]["job"] <- list(NULL)
+  }
+}
+
+stop_workers <- function(pool) {
+  for (worker in pool$workers) tools::pskill(worker$process$pid, tools::SIGKILL)
+}
+
+#' Have a job done. `kind` and `body` are for the worker; `deadline` (ms, Inf for none) and `done`, called with the
+#' outcome, for us.
+submit_job <- function(pool, job) {
+  job$arrived <- clock_ms()
+  if (length(pool$queue) >= pool$size * waiting_per_slot) {
+    stop_problem(503L, "overloaded", "all prediction slots are busy and the queue is full", list("Retry-After" = "1"))
+  }
+  pool$queue <- c(pool$queue, list(job))
+  hand_out(pool)
+}
+
+#' Take what the workers have to say, after waiting for it so many seconds at most.
+hear_workers <- function(pool, wait_s) {
+  for (pid in said_something(pool$workers, wait_s)) hear_worker(pool, pid)
+  if (length(pool$queue)) hand_out(pool)
+}
+
+outstanding_jobs <- function(pool) length(pool$queue) + sum(vapply(pool$workers, is_busy, NA))
+
+is_busy <- function(worker) !is.null(worker$job)
+
+launch_worker <- function(pool) {
+  process <- fork_worker(pool$work, pool$warm)
+  pool$workers[[as.character(process$pid)]] <- list(process = process, job = list(warming = TRUE))
+}
+
+hand_out <- function(pool) {
+  now <- clock_ms()
+  late <- vapply(pool$queue, function(job) job$deadline <= now, NA)
+  waited <- pool$queue[late]
+  pool$queue <- pool$queue[!late]
+  for (job in waited) {
+    problem <- new_problem(504L, "deadline-exceeded", "the time allowed was over before a slot was free")
+    job$done(list(problem = problem, timing = c(queue = now - job$arrived)))
+  }
+  while (length(pool$queue) && length(free <- Filter(Negate(is_busy), pool$workers))) {
+    job <- pool$queue[[1]]
+    pool$queue <- pool$queue[-1]
+    give(pool, names(free)[[1]], job)
+  }
+}
+
+give <- function(pool, pid, job) {
+  job$began <- clock_ms()
+  sent <- tryCatch(send_job(pool$workers[[pid]]$process, job), error = identity)
+  if (inherits(sent, "error")) {
+    # It died while it had nothing to do: no fault of this job.
+    bury(pool, pid)
+    pool$queue <- c(list(job), pool$queue)
+  } else {
+    pool$workers[[pid]]$job <- job
+  }
+}
+
+hear_worker <- function(pool, pid) {
+  message <- parallel:::readChild(as.integer(pid))
+  job <- pool$workers[[pid]]$job
+  if (is.raw(message)) {
+    outcome <- unserialize(message)
+    pool$workers[[pid]]["job"] <- list(NULL)
+  } else {
+    bury(pool, pid)
+    problem <- prediction_failed()
+    outcome <- list(problem = problem, stack = "the worker ended in the middle of this prediction")
+  }
+  if (isTRUE(job$warming)) {
+    if (is.raw(message) && !is.null(outcome$problem)) {
+      pool$log$error(paste("a worker could not be warmed up:", outcome$problem))
+    }
+  } else if (!is.null(job)) {
+    outcome$timing <- c(queue = job$began - job$arrived, outcome$timing)
+    job$done(outcome)
+  }
+}
+
+bury <- function(pool, pid) {
+  pool$workers[[pid]] <- NULL
+  pool$log$error(sprintf("the worker %s ended by itself: out of memory, or a fault in a library; another is started",
+                         pid))
+  launch_worker(pool)
+}
+
+said_something <- function(workers, wait_s) {
+  pids <- as.integer(names(workers))
+  found <- parallel:::selectChildren(pids, wait_s)
+  if (is.integer(found)) as.character(found) else character()
+}
+
+send_job <- function(process, job) {
+  message <- serialize(job[c("kind", "body")], NULL, xdr = FALSE)
+  header <- writeBin(length(message), raw())
+  parallel:::sendChildStdin(process, c(header, message))
+}
+
+fork_worker <- function(work, warm) {
+  process <- parallel:::mcfork()
+  if (inherits(process, "masterProcess")) {
+    # Nothing may return from here: what follows in the parent is none of the worker's business.
+    tryCatch(suspendInterrupts(be_worker(work, warm)), condition = identity,
+             finally = parallel:::mcexit(1L))
+  }
+  process
+}
+
+be_worker <- function(work, warm) {
+  close_sockets()
+  compiler::enableJIT(3L) # which forking has turned off
+  sink(stderr()) # what a model prints is no log line
+  if (exists(".Random.seed", globalenv())) rm(".Random.seed", envir = globalenv()) # each its own
+  answer <- function(outcome) {
+    parallel:::sendMaster(serialize(outcome, NULL, xdr = FALSE))
+  }
+  answer(tryCatch({
+    warm()
+    list()
+  }, error = function(e) {
+    exit <- if (inherits(e, "chips_start_error")) names(exit_codes)[exit_codes == e$exit_code] else "software"
+    list(problem = conditionMessage(e), exit = exit)
+  }))
+  jobs <- file("stdin", open = "rb")
+  repeat {
+    size <- readBin(jobs, "integer", 1L)
+    if (length(size) == 0) parallel:::mcexit(0L)
+    job <- unserialize(readBin(jobs, "raw", size))
+    answer(tryCatch(work(job), interrupt = function(e) {
+      list(problem = new_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1")))
+    }))
+  }
+}
+
+# A worker that is started later has been given copies of the callers' connections, which must end when ours do.
+close_sockets <- function() {
+  open <- list.files("/proc/self/fd", full.names = TRUE)
+  sockets <- grepl("^(socket|anon_inode):", Sys.readlink(open))
+  parallel:::closeFD(as.integer(basename(open[sockets])))
+}

@@ -1,0 +1,97 @@
+# A formula keeps the environment that it was written in, and with it whatever a test leaves there.
+fitted <- stats::lm(stats::as.formula("dist ~ speed", globalenv()), cars)
+publish_here <- function(store, model = fitted, version = "1", ...) {
+  suppressMessages(chips_publish(model, "cars", version, list(chips_tensor("speed")), list(chips_tensor("dist")),
+                                 store = store, by = "ana", ...))
+}
+start <- function(address, log = quiet_log()) obtain(address, tempfile("cache"), "cars", "1", log)
+exit_of <- function(expr) {
+  error <- tryCatch(expr, chips_start_error = identity)
+  expect_s3_class(error, "chips_start_error")
+  error
+}
+
+test_that("what is published is obtained, from a path and a file: address", {
+  store <- withr::local_tempdir()
+  target <- publish_here(store)
+  found <- start(target)
+  expect_equal(found$folder, target)
+  model <- file.path(target, "model.rds")
+  bytes <- readBin(model, "raw", file.size(model))
+  expect_equal(found$manifest$files[[1]]$sha256, paste(openssl::sha256(bytes)))
+  expect_equal(start(paste0("file://", target))$digest, found$digest)
+  expect_equal(found$digest, paste0("sha256:", sha256_of(file.path(target, "manifest.json"))))
+  expect_s3_class(load_model(found$folder, found$manifest), "lm")
+})
+
+test_that("a version never changes, and the same again is no mistake", {
+  store <- withr::local_tempdir()
+  publish_here(store)
+  before <- tools::md5sum(list.files(store, recursive = TRUE, full.names = TRUE))
+  publish_here(store)
+  expect_error(publish_here(store, stats::lm(dist ~ 1, cars)), "never changes")
+  expect_equal(tools::md5sum(list.files(store, recursive = TRUE, full.names = TRUE)), before)
+  expect_equal(list.files(file.path(store, "cars"), all.files = TRUE, no.. = TRUE), "1")
+})
+
+test_that("what is not what was published stops the start, each with its code", {
+  store <- withr::local_tempdir()
+  target <- publish_here(store)
+  model <- file.path(target, "model.rds")
+  manifest <- file.path(target, "manifest.json")
+  whole <- readBin(model, "raw", file.size(model))
+  for (changed in list(rev(whole), utils::head(whole, -1L), c(whole, as.raw(0L)), raw())) {
+    writeBin(changed, model)
+    error <- exit_of(start(target))
+    expect_equal(error$exit_code, 65L)
+    expect_match(conditionMessage(error), "not the file that was published")
+  }
+  unlink(model)
+  expect_equal(exit_of(start(target))$exit_code, 66L)
+  writeBin(whole, model)
+  expect_equal(exit_of(obtain(target, tempfile(), "cars", "2", quiet_log()))$exit_code, 65L)
+  text <- readLines(manifest)
+  for (change in list(c("model[.]rds", "../model.rds"), c("model[.]rds", "/etc/passwd"),
+                      c("\"schema\": 1", "\"schema\": 2"),
+                      c("\"files\"", "\"fils\""), c("^\\{", "["))) {
+    writeLines(sub(change[[1]], change[[2]], text), manifest)
+    error <- exit_of(start(target))
+    expect_equal(error$exit_code, 65L)
+    expect_match(conditionMessage(error), "manifest.json")
+  }
+  unlink(manifest)
+  expect_equal(exit_of(start(target))$exit_code, 66L)
+  expect_equal(exit_of(start("s3://bucket/x"))$exit_code, 66L)
+  expect_equal(exit_of(start("gs://"))$exit_code, 66L)
+})
+
+test_that("publishing needs a name, a version, a store and an RDS file", {
+  store <- withr::local_tempdir()
+  expect_error(chips_publish(1, "A b", "1", store = store), "no name")
+  expect_error(chips_publish(1, "ab", "1 2", store = store), "no version")
+  expect_error(chips_publish(1, "ab", "1", store = ""), "store")
+  folder <- withr::local_tempdir()
+  expect_error(chips_publish(folder, "ab", "1", store = store), "no files")
+  writeLines("x", file.path(folder, "model.bin"))
+  expect_error(chips_publish(folder, "ab", "1", store = store), "chips publish")
+})
+
+test_that("retries are with jitter, end, and begin anew after progress", {
+  waits <- numeric()
+  sleep <- function(seconds) waits <<- c(waits, seconds)
+  log <- quiet_log()
+  tries <- 0L
+  error <- exit_of(patiently("x", sleep, function() {
+    tries <<- tries + 1L
+    stop("no answer")
+  }, log = log))
+  expect_equal(c(tries, error$exit_code), c(attempts_without_progress, 69L))
+  expect_true(all(waits >= 0 & waits <= first_delay_s * 2^seq_along(waits)))
+  expect_length(log$lines(), 5L)
+  size <- 0
+  expect_equal(patiently("x", sleep, progress = function() size, call = function() {
+    size <<- size + 1
+    if (size < 30) stop("broke off")
+    "done"
+  }), "done")
+})

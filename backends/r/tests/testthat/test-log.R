@@ -1,0 +1,17 @@
+test_that("a line is one JSON object in ASCII, whatever is in it", {
+  path <- withr::local_tempfile()
+  con <- file(path, open = "w")
+  log <- new_log("p1", list(model = "co2"), con = con, readable = FALSE)
+  log$request("INFO", "GET /\u00fc\n\"x\" 200", list(trace_id = "t", span_id = "s", sampled = TRUE),
+              list(httpRequest = list(status = 200L, latency = "0.1s"), timing = list(queue = 0.125), nothing = NA))
+  close(con)
+  lines <- readLines(path)
+  expect_length(lines, 1L)
+  expect_match(lines, "^[ -~]+$")
+  entry <- jsonlite::parse_json(lines)
+  expect_equal(entry$message, "GET /\u00fc\n\"x\" 200")
+  expect_equal(entry[["logging.googleapis.com/trace"]], "projects/p1/traces/t")
+  expect_equal(entry[["logging.googleapis.com/trace_sampled"]], TRUE)
+  expect_equal(entry$timing$queue, 0.125)
+  expect_match(entry$time, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}[.][0-9]{6}Z$")
+})

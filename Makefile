@@ -23,6 +23,7 @@ check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/mypy gateway tests examples
 	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
 	$(BIN)/lint-imports
+	@if command -v Rscript >/dev/null; then $(MAKE) -C backends/r lint; else echo "skipped: lintr, since there is no R here"; fi
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
 
 deploy-check: $(VENV)/.ready  ## deploy/: formatted, valid, planned offline, held against rules and Google's own words

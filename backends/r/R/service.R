@@ -49,7 +49,7 @@ answer_scoring <- function(service, config, kind, body) {
 #' Predict, and see that each row has its prediction.
 score <- function(model, scoring) {
   if (scoring$count == 0L) {
-    return(list())
+    return(double())
   }
   predictions <- predict_rows(model, scoring$rows, scoring$parameters)
   if (length(dim(predictions)) == 1L) predictions <- as.vector(predictions)

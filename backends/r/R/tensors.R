@@ -165,6 +165,9 @@ output_datatype <- function(data, declared) {
     return(actual)
   }
   wanted <- declared$datatype
+  if (length(data) == 0) {
+    return(wanted)
+  }
   number <- actual %in% c("FP64", "INT64")
   fits <- if (wanted %in% names(integer_limits)) {
     limits <- integer_limits[[wanted]]
@@ -179,12 +182,12 @@ output_datatype <- function(data, declared) {
 
 own_datatype <- function(data) {
   if (is.logical(data)) {
-    if (length(data) > 0 && all(is.na(data))) "FP64" else "BOOL"
+    if (all(is.na(data))) "FP64" else "BOOL"
   } else if (is.object(data) || is.character(data)) {
     "BYTES"
   } else if (is.integer(data)) {
     "INT64"
-  } else if (is.double(data) || length(data) == 0) {
+  } else if (is.double(data)) {
     "FP64"
   } else {
     "BYTES"

@@ -53,7 +53,7 @@ test_that("what is not what was published stops the start, each with its code", 
   text <- readLines(manifest)
   for (change in list(c("model[.]rds", "../model.rds"), c("model[.]rds", "/etc/passwd"),
                       c("\"schema\": 1", "\"schema\": 2"),
-                      c("\"files\"", "\"fils\""), c("^\\{", "["))) {
+                      c("\"files\"", "\"flies\""), c("^\\{", "["))) {
     writeLines(sub(change[[1]], change[[2]], text), manifest)
     error <- exit_of(start(target))
     expect_equal(error$exit_code, 65L)

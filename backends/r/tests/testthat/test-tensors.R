@@ -61,5 +61,6 @@ test_that("and as tensors, of the declared datatype where they fit", {
   expect_equal(outputs_of(matrix(1:6, 2))[[1]][c("shape", "data")],
                list(shape = list(2L, 3L), data = list(1L, 3L, 5L, 2L, 4L, 6L)))
   expect_equal(length(outputs_of(data.frame(y = 1:2, z = 3:4))), 2L)
-  expect_equal(outputs_of(list())[[1]]$shape, list(0L))
+  expect_equal(outputs_of(double(), list(tensor("y", "BYTES")))[[1]],
+               list(name = "y", shape = list(0L), datatype = "BYTES", data = list()))
 })

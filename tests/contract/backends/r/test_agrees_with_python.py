@@ -13,8 +13,8 @@ from sklearn.linear_model import LinearRegression
 
 from gateway.core.model import Backend as Registered
 from tests.contract.backends.cases import BAD, GOOD, Case
-from tests.contract.backends.r.conftest import publish
 from tests.contract.backends.process import PYTHON, Backend, R
+from tests.contract.backends.r.conftest import publish
 from tests.flow.scene import Scene
 
 LANGUAGES = {"r": R, "python": PYTHON}

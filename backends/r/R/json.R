@@ -11,8 +11,8 @@ deepest_nesting <- 950L
 #'
 #' @return A list of `value`, and `text`, which [is_float_literal()] needs.
 parse_body <- function(bytes) {
-  zero <- match(as.raw(0L), bytes)
-  if (!is.na(zero)) {
+  zero <- grepRaw(as.raw(0L), bytes, fixed = TRUE)
+  if (length(zero)) {
     stop_malformed(paste("the body is not JSON: a zero byte at", place_of(bytes, zero - 1L)))
   }
   text <- rawToChar(bytes)
@@ -44,14 +44,12 @@ place_of <- function(bytes, offset) {
 
 without_strings <- function(text) gsub('"(?:[^"\\\\]++|\\\\.)*+"', '""', text, perl = TRUE, useBytes = TRUE)
 
+# How each byte changes the depth. A table, since %in% on bytes takes ten times as long.
+nesting_steps <- replace(replace(integer(256L), utf8ToInt("[") + c(1L, 33L), 1L), utf8ToInt("]") + c(1L, 33L), -1L)
+
 check_nesting <- function(text) {
-  opening <- charToRaw("[{")
-  closing <- charToRaw("]}")
-  if (sum(charToRaw(text) %in% opening) <= deepest_nesting) {
-    return(invisible())
-  }
-  bytes <- charToRaw(without_strings(text))
-  if (max(cumsum((bytes %in% opening) - (bytes %in% closing))) > deepest_nesting) {
+  steps <- function(text) nesting_steps[as.integer(charToRaw(text)) + 1L]
+  if (sum(steps(text) == 1L) > deepest_nesting && max(cumsum(steps(without_strings(text)))) > deepest_nesting) {
     stop_malformed("the body is nested too deeply")
   }
 }

@@ -73,31 +73,37 @@ instance_rows <- function(instances, names) {
   same <- objects & vapply(instances, function(instance) identical(names(instance), names), NA)
   right <- same | (!objects & vapply(instances, is_array, NA) & lengths(instances) == length(names))
   rows <- instances
+  seen <- list(names = NULL)
   for (at in which(!right)) {
-    read <- if (objects[[at]]) reorder(instances[[at]], names) else list(problems = wrong_shape(instances[[at]], names))
-    if (length(read$problems)) {
-      found <- sprintf("instances[%d]%s", at - 1L, read$problems)
-      problems <- rbind(problems, data.frame(row = at, column = 0L, text = found))
+    instance <- instances[[at]]
+    # Other orders mostly come in numbers too, so what was found out about one is kept for the next.
+    if (objects[[at]] && !identical(names(instance), seen$names)) seen <- study_names(names(instance), names)
+    found <- if (objects[[at]]) seen$problems else wrong_shape(instance, names)
+    if (length(found)) {
+      text <- sprintf("instances[%d]%s", at - 1L, found)
+      problems <- rbind(problems, data.frame(row = at, column = 0L, text = text))
       if (nrow(problems) >= enough_problems) break
     }
-    if (!is.null(read$values)) {
-      rows[[at]] <- read$values
+    if (objects[[at]] && !is.null(seen$order)) {
+      rows[[at]] <- instance[seen$order]
       right[[at]] <- TRUE
     }
   }
   list(rows = rows[right], at = which(right), named = objects[right], problems = problems)
 }
 
-reorder <- function(instance, names) {
-  instance <- instance[!duplicated(names(instance), fromLast = TRUE)]
-  missing <- setdiff(names, names(instance))
-  unknown <- setdiff(names(instance), names)
+# What is wrong with the names of an object, and the order that makes them the signature's; NULL where some are missing.
+study_names <- function(given, wanted) {
+  missing <- setdiff(wanted, given)
+  unknown <- setdiff(given, wanted)
   list(
+    names = given,
     problems = c(
       vapply(unknown, function(name) paste(": there is no input", shown(name)), "", USE.NAMES = FALSE),
       sprintf(".%s is missing", missing)
     ),
-    values = if (length(missing) == 0) unname(instance[match(names, names(instance))])
+    # Of a name given twice the last counts, as most parsers have it.
+    order = if (length(missing) == 0) length(given) + 1L - match(wanted, rev(given))
   )
 }
 
@@ -211,7 +217,7 @@ as_column <- function(cells, datatype, shape) {
 is_object <- function(x) is.list(x) && !is.null(names(x))
 is_array <- function(x) is.list(x) && is.null(names(x))
 
-# The last of several, as most parsers have it.
+# The last of several.
 member <- function(object, name) {
   at <- which(names(object) == name)
   if (length(at)) object[[at[[length(at)]]]]

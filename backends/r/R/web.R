@@ -2,12 +2,12 @@
 
 request_id_pattern <- "^[A-Za-z0-9._:+/=@-]{1,128}$"
 stop_grace_s <- 8 # Cloud Run kills after 10
-quiet_s <- 0.3 # what the last callers had on its way when the stop began has arrived by then
+quiet_s <- 0.3 # by then what callers had on its way has arrived, and what was answered has left
 
 #' The httpuv application.
 #'
 #' @param pool As [new_pool()] returns, started.
-#' @param state Environment shared with [serve()]: whether it is `stopping`, and when it `accepted` last.
+#' @param state Environment shared with [serve()]: whether it is `stopping`, and when something last `moved`.
 new_app <- function(service, config, pool, log, state) {
   routes <- route_table(service, config)
   router <- plumber_router(routes)
@@ -42,13 +42,15 @@ new_app <- function(service, config, pool, log, state) {
     call = function(req) {
       call <- new_call(req)
       tryCatch({
+        # HTTP/0.9 has no header fields; httpuv takes it, and would answer with some.
+        if (length(req$HEADERS) == 0) stop_problem(400L, "bad-request", "the request is not valid HTTP/1.1")
         check_route(routes, call)
         if (call$method == "POST") {
           body <- read_scoring_body(req, call, config)
           if (state$stopping) {
             stop_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1"))
           }
-          state$accepted <- clock_ms()
+          state$moved <- clock_ms()
           req$chips_body <- body
           call$bytes_in <- length(body)
         }
@@ -67,6 +69,7 @@ new_app <- function(service, config, pool, log, state) {
             refuse(call, outcome$problem, outcome$stack)
           }
           later_answer$settle(response)
+          state$moved <- clock_ms()
         }
         submit_job(pool, job)
         later_answer
@@ -278,19 +281,19 @@ serve <- function(server, pool, state, log) {
     repeat {
       go_on(pool)
       if (clock_ms() - looked >= 200) {
-        if (interrupt_pending()) break
+        if (pool$interrupted || interrupt_pending()) break
         looked <- clock_ms()
       }
     }
     log$info("stopping: no new requests are taken; what runs may finish")
     stopping <- clock_ms()
-    state$accepted <- stopping
+    state$moved <- stopping
     repeat {
       go_on(pool, 0.02)
       now <- clock_ms()
       state$stopping <- now - stopping >= 1000 * quiet_s
-      idle <- outstanding_jobs(pool) == 0L && now - state$accepted >= 1000 * quiet_s && state$stopping
-      if (idle || now - stopping >= 1000 * stop_grace_s) break
+      if (outstanding_jobs(pool) == 0L && now - state$moved >= 1000 * quiet_s) break
+      if (now - stopping >= 1000 * stop_grace_s) break
     }
   })
 }

@@ -9,9 +9,11 @@ waiting_per_slot <- 16L
 #'
 #' @param work Function of a job that returns an outcome; runs in the workers.
 #' @param warm Function without arguments, run once in each worker before its first job; an error in it stops the start.
-#' @return An environment: `workers` by process id, each with its `process` and the `job` it is at; `queue`, of jobs.
+#' @return An environment: `workers` by process id, each with its `process` and the `job` it is at; `queue`, of jobs;
+#'   `interrupted`, whether an interrupt came.
 new_pool <- function(size, work, warm, log) {
-  list2env(list(size = size, work = work, warm = warm, log = log, workers = list(), queue = list()))
+  list2env(list(size = size, work = work, warm = warm, log = log, workers = list(), queue = list(),
+                interrupted = FALSE))
 }
 
 #' Fork the workers, and wait until all are warm.
@@ -43,7 +45,7 @@ submit_job <- function(pool, job) {
 
 #' Take what the workers have to say, after waiting for it so many seconds at most.
 hear_workers <- function(pool, wait_s) {
-  for (pid in said_something(pool$workers, wait_s)) hear_worker(pool, pid)
+  for (pid in said_something(pool, wait_s)) hear_worker(pool, pid)
   if (length(pool$queue)) hand_out(pool)
 }
 
@@ -112,9 +114,12 @@ bury <- function(pool, pid) {
   launch_worker(pool)
 }
 
-said_something <- function(workers, wait_s) {
-  pids <- as.integer(names(workers))
-  found <- parallel:::selectChildren(pids, wait_s)
+# Waiting on files is open to interrupts even where they are suspended: one is noted here, and obeyed at its place.
+said_something <- function(pool, wait_s) {
+  found <- tryCatch(parallel:::selectChildren(as.integer(names(pool$workers)), wait_s), interrupt = function(e) {
+    pool$interrupted <- TRUE
+    NULL
+  })
   if (is.integer(found)) as.character(found) else character()
 }
 

@@ -266,7 +266,7 @@ BAD = [
             _j({"inputs": [_tensor("all", [1, 2, 3], shape=[3])]}),
             _j({"inputs": [_tensor("all", [1, 2, 3, 4], shape=[2, 2])]}),
             _j({"inputs": [_tensor("x", [1], "FP99")]}),
-            _j({"inputs": [_tensor("x", [1], None)]}),
+            _j({"inputs": [{"name": "x", "shape": [1], "data": [1]}]}),
             _j({"inputs": [_tensor("x", [1], shape=[2])]}),
             _j({"inputs": [_tensor("x", [1], shape=[-1])]}),
             _j({"inputs": [_tensor("x", [1], shape=[1.0])]}),

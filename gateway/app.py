@@ -18,6 +18,7 @@ from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_network
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
+from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
@@ -51,8 +52,13 @@ class Gateway:
         self._stack = AsyncExitStack()
         self._own_registry = registry is None
         self.registry = registry or open_registry(settings.registry)
-        self.mirror = Mirror(self.registry, first_load_timeout_s=settings.server.registry_wait_s)
-        keys = ApiKeys(self.registry, lambda: self.mirror.snapshot)
+        self.mirror = Mirror(
+            self.registry,
+            fallback=open_fallback(settings.registry_fallback) if settings.registry_fallback else None,
+            first_load_timeout_s=settings.server.registry_wait_s,
+            hold_s=settings.server.registry_hold_s,
+        )
+        keys = ApiKeys(self.registry, self.mirror)
         chain = Chain(_authenticators(settings.auth, keys))
         self._chain = chain
         upstream = settings.upstream

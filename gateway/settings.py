@@ -19,6 +19,7 @@ from msgspec import Meta
 from gateway.auth.kinds import check_chain
 from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
 from gateway.core.networks import parse_network
+from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
 
 
@@ -60,6 +61,13 @@ class Server(_Group, frozen=True):
         float,
         Meta(gt=0, description="How long a start waits for the registry before it listens all the same."),
     ] = 10.0
+    registry_hold_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long the last good state is kept when the registry is suddenly another one, or an older one.",
+        ),
+    ] = 300.0
 
 
 class Edge(_Group, frozen=True):
@@ -206,8 +214,17 @@ class Trace(_Group, frozen=True):
 
 class Settings(_Group, frozen=True):
     registry: Annotated[
-        str, Meta(description="URL of the registry: sqlite:///path/registry.db or memory://NAME.")
+        str,
+        Meta(
+            description="URL of the registry: sqlite:///path/registry.db, firestore://PROJECT/DATABASE or memory://NAME."
+        ),
     ]
+    registry_fallback: Annotated[
+        str,
+        Meta(
+            description="Copy of the registry for a start while it is away: file:/path, or gs://bucket/object."
+        ),
+    ] = ""
     artifacts: Annotated[
         str, Meta(description="Where `chips publish` puts artifacts: gs://bucket/prefix or a folder.")
     ] = ""
@@ -437,6 +454,10 @@ class _Loader:
             open_registry(self._values["registry"])
         except ValueError as error:
             self._problems.append(f"registry: {error} (from {self._sources.get('registry', 'default')})")
+        try:
+            open_fallback(self._values.get("registry_fallback") or "file:/none")
+        except ValueError as error:
+            self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")
 
 
 def default_registry(environ: Mapping[str, str]) -> str:

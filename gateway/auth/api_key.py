@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,42 +20,57 @@ from gateway.core.model import Key
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import Principal
 from gateway.core.rules import quota_of
-from gateway.registry.base import KEYS, Registry, Unavailable
-from gateway.registry.snapshot import Snapshot
+from gateway.registry.base import KEYS, Registry, RegistryError
+from gateway.registry.budget import Budget
+from gateway.registry.mirror import Mirror
 
 _log = logging.getLogger(__name__)
+_jitter = random.Random().uniform  # noqa: S311  (spreads looks; nothing to guess)
+
+_AGAIN_S = 15.0  # until the next look, where one has failed
 
 _INFINITY = float("inf")
 _UNKNOWN = "This API key is not known, or no longer valid."
 
 
-class _Known(NamedTuple):
-    principal: Principal
-    expires_at: float  # seconds since the epoch; infinity where it does not expire
+class _Known:
+    __slots__ = ("expires_at", "look_at", "principal")
+
+    def __init__(self, principal: Principal, expires_at: float, look_at: float) -> None:
+        self.principal = principal
+        self.expires_at = expires_at  # seconds since the epoch; infinity where it does not expire
+        self.look_at = look_at  # monotonic: when to look again whether it is still there
 
 
 class ApiKeys(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
-    A key that was read is trusted for `ttl_s`; one that is not there is not asked for again for `missing_ttl_s`. The
-    revocations in the mirrored snapshot override both.
+    A key that was read is looked up again every `ttl_s`, behind the caller's back: while the registry is away it goes on
+    being valid, for `stale_s` at most. One that is not there is not asked for again for `missing_ttl_s`. The revocations
+    in the mirrored snapshot override both. Reads are rationed, because anybody can make up keys that look right.
     """
 
     def __init__(
         self,
         registry: Registry,
-        snapshot: Callable[[], Snapshot | None],
+        mirror: Mirror,
         *,
         ttl_s: float = 300.0,
+        stale_s: float = 24 * 3600.0,
         missing_ttl_s: float = 2.0,
         size: int = 100_000,
+        budget: Budget | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
-        self._snapshot = snapshot
-        self._now = now
+        self._mirror = mirror
         self._ttl_s = ttl_s
+        self._now = now
+        self._clock = clock
+        self._stale_s = stale_s
         self._missing_ttl_s = missing_ttl_s
+        self._budget = budget or Budget(per_second=200, burst=1000)
         self._known: Remembered[_Known] = Remembered(size)
         self._missing: Remembered[bool] = Remembered(size)
         self.used: dict[
@@ -68,14 +84,16 @@ class ApiKeys(Authenticator):
             return None
         raw, in_authorization = found
         digest = sha256(raw).hexdigest()
-        now = self._now()
-        known = self._known.get(digest, now)
+        tick = self._clock()
+        known = self._known.get(digest, tick)
         if known is None:
             if not is_well_formed(raw.decode("latin-1")):
                 raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
-            if self._missing.get(digest, now) is None:
+            if self._missing.get(digest, tick) is None:
                 return LATER
-        return self._proof(digest, known, now, in_authorization=in_authorization)
+        elif known.look_at <= tick:
+            self._look_again(digest, known)
+        return self._proof(digest, known, self._now(), in_authorization=in_authorization)
 
     async def __call__(self, head: RequestHead) -> Proof | None:
         at_once = self.at_once(head)
@@ -98,38 +116,69 @@ class ApiKeys(Authenticator):
         return Proof(known.principal, in_authorization)
 
     def _is_revoked(self, digest: str) -> bool:
-        snapshot = self._snapshot()
+        snapshot = self._mirror.snapshot
         return snapshot is not None and digest in snapshot.revoked
 
     async def _look_up(self, digest: str) -> _Known | None:
         reading = self._reading.get(digest)
         if reading is None:
-            reading = asyncio.get_running_loop().create_task(self._read(digest), name="read key")
-            self._reading[digest] = reading
-            reading.add_done_callback(lambda _: self._reading.pop(digest, None))
+            if not self._budget.take():
+                raise RegistryUnavailable("Too many keys are being looked up at the moment.", retry_after_s=1)
+            reading = self._begin(digest, self._read(digest))
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
         return await asyncio.shield(reading)
+
+    def _look_again(self, digest: str, known: _Known) -> None:
+        """See behind the caller's back whether a key is still what it was."""
+        if digest not in self._reading and self._budget.take():
+            _ = self._begin(digest, self._read_again(digest, known))
+
+    def _begin(self, digest: str, work: Coroutine[Any, Any, _Known | None]) -> "asyncio.Task[_Known | None]":
+        reading = asyncio.get_running_loop().create_task(work, name="read key")
+        self._reading[digest] = reading
+        reading.add_done_callback(lambda done: self._ended(digest, done))
+        return reading
+
+    def _ended(self, digest: str, done: "asyncio.Task[_Known | None]") -> None:
+        self._reading.pop(digest, None)
+        if not done.cancelled():
+            done.exception()  # whoever waits gets it; nobody may be left who does
+
+    async def _read_again(self, digest: str, known: _Known) -> _Known | None:
+        try:
+            found = await self._read(digest)
+        except RegistryUnavailable:
+            found = None
+        else:
+            # A registry that was wiped has lost the key too; that is no reason to turn its owner away.
+            if found is None and self._mirror.trusted:
+                self._known.forget(digest)
+                return None
+        if found is None:
+            self._missing.forget(digest)
+            known.look_at = self._clock() + _jitter(_AGAIN_S / 2, _AGAIN_S)
+        return found
 
     async def _read(self, digest: str) -> _Known | None:
         try:
             document = await self._registry.read(KEYS, digest)
-        except Unavailable as error:
+        except RegistryError as error:
             raise RegistryUnavailable(
                 "Your key cannot be checked now: the registry does not answer."
             ) from error
-        now = self._now()
+        tick = self._clock()
         if document is None:
-            self._missing.put(digest, True, now + self._missing_ttl_s)  # noqa: FBT003
+            self._missing.put(digest, True, tick + self._missing_ttl_s)  # noqa: FBT003
             return None
         known: _Known | None = None
         try:
-            known = _known(digest, msgspec.convert(document.body, Key))
+            known = _known(digest, msgspec.convert(document.body, Key), tick + self._ttl_s)
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)
-        if known is None or known.expires_at <= now:
-            self._missing.put(digest, True, now + self._missing_ttl_s)  # noqa: FBT003
+        if known is None or known.expires_at <= self._now():
+            self._missing.put(digest, True, tick + self._missing_ttl_s)  # noqa: FBT003
             return None
-        self._known.put(digest, known, min(known.expires_at, now + self._ttl_s))
+        self._known.put(digest, known, tick + self._stale_s)
         return known
 
 
@@ -143,7 +192,7 @@ def _key_in(head: RequestHead) -> tuple[bytes, bool] | None:
     return None if raw is None else (raw, True)
 
 
-def _known(digest: str, key: Key) -> _Known | None:
+def _known(digest: str, key: Key, look_at: float) -> _Known | None:
     if key.revoked is not None:
         return None
     principal = Principal(
@@ -155,4 +204,4 @@ def _known(digest: str, key: Key) -> _Known | None:
         quota=quota_of(key),
     )
     expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
-    return _Known(principal, expires_at)
+    return _Known(principal, expires_at, look_at)

@@ -21,6 +21,8 @@ from gateway.registry.base import (
 )
 from gateway.registry.schemes import refuse_query
 
+_LOOK_S = 5.0
+
 
 class Store:
     """What the clients of one `memory://NAME` share."""
@@ -45,6 +47,14 @@ def open_url(parts: SplitResult) -> Registry:
     return MemoryRegistry(_named.setdefault(parts.netloc, Store()) if parts.netloc else None)
 
 
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
 class MemoryRegistry:
     def __init__(self, store: Store | None = None) -> None:
         self._store = store or Store()
@@ -66,7 +76,8 @@ class MemoryRegistry:
         try:
             while True:
                 yield await self.load()
-                await changed.wait()
+                while not await _is_set(changed, _LOOK_S):
+                    yield None
                 changed.clear()
         finally:
             self._store.changed.discard(changed)

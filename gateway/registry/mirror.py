@@ -5,123 +5,267 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-from gateway.registry.base import Listing, Registry, RegistryError
-from gateway.registry.snapshot import Snapshot, compile_snapshot
+from cachetools import TTLCache
+
+from gateway.core.names import check_model_name
+from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
+from gateway.registry.budget import Budget
+from gateway.registry.fallback import Fallback
+from gateway.registry.snapshot import Entry, Snapshot, compile_entry, compile_steps
 
 _log = logging.getLogger(__name__)
 _jitter = random.Random().uniform  # noqa: S311  (spreads reconnects; nothing to guess)
 
-_FIRST_DELAY_S = 0.2
-_LONGEST_DELAY_S = 15.0
-_REFRESH_INTERVAL_S = 0.25
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 15.0
+_FIRST_LOOK_S: Final = 2.0  # how long a start that has a fallback waits for the registry itself
+_SLICE_S: Final = 0.002  # how long compiling may hold the loop at a time
+_ASKED_TTL_S: Final = 2.0
+_KEEP_INTERVAL_S: Final = 30.0
+
+REGISTRY: Final = "registry"
+FALLBACK: Final = "fallback"
 
 
 class Mirror:
-    """`snapshot` is the data plane's only view of the registry: a plain attribute, swapped whole, never waited for."""
+    """`snapshot` is the data plane's only view of the registry: a plain attribute, swapped whole, never waited for.
 
-    def __init__(self, registry: Registry, *, first_load_timeout_s: float = 10.0) -> None:
+    A registry that has become another one, or gone back in time, is not believed at once: a database that was wiped, or
+    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and
+    `held` says why; then what is there is accepted, unless it lists no model while the last good snapshot lists some.
+    Keys that it revokes are dead at once all the same.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        fallback: Fallback | None = None,
+        first_load_timeout_s: float = 10.0,
+        hold_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._registry = registry
+        self._fallback = fallback
         self._first_load_timeout_s = first_load_timeout_s
-        self._confirmed_at = time.monotonic()
-        self._refreshed_at = -_REFRESH_INTERVAL_S
-        self._refreshing: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._hold_s = hold_s
+        self._clock = clock
+        self._sleep = sleep
+        self._confirmed_at = clock()
+        self._held_since = 0.0
+        self._held_listing: Listing | None = None
+        self._since: Listing | None = None  # what the fallback gave, until the registry itself answers
+        self._to_keep: Listing | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._advanced = asyncio.Event()
+        self._asked: TTLCache[str, Entry | None] = TTLCache(10_000, _ASKED_TTL_S, clock)
+        self._asking: dict[str, asyncio.Task[Entry | None]] = {}
+        self._budget = Budget(per_second=4, burst=20, clock=clock)
         self.snapshot: Snapshot | None = None
+        self.source = REGISTRY  # or FALLBACK: what the snapshot was made from
         self.connected = False
+        self.held = ""  # why the registry's present state is not believed; empty where it is
         self.last_error = ""
+        self.failures = 0  # how often the watch has broken
 
     @property
     def age_s(self) -> float:
         """Seconds since the registry last confirmed that the snapshot is what it holds."""
-        return time.monotonic() - self._confirmed_at
+        return self._clock() - self._confirmed_at
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what the registry says now can be taken for the truth, "there is no such thing" above all."""
+        return self.connected and not self.held
 
     async def start(self) -> None:
         """Begin to watch; wait for the first snapshot, but not for ever: a registry that is away may come back."""
-        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="registry mirror")
-        if not await self.wait_for(0, timeout_s=self._first_load_timeout_s):
+        patience_s = self._first_load_timeout_s
+        if self._fallback is not None and await self._load_fallback(self._fallback):
+            patience_s = min(patience_s, _FIRST_LOOK_S)
+        create_task = asyncio.get_running_loop().create_task
+        self._tasks = [create_task(self._watch(), name="registry mirror")]
+        if self._fallback is not None and self._fallback.kept_by_gateways:
+            self._tasks.append(create_task(self._keep(self._fallback), name="registry fallback"))
+        if await self._wait(lambda: self.connected, timeout_s=patience_s):
+            return
+        if self.snapshot is None:
             _log.error("the registry has not been read yet, so no model can be served: %s", self.last_error)
+        else:
+            _log.error("serving from the fallback, for the registry does not answer: %s", self.last_error)
 
     async def stop(self) -> None:
-        for task in (self._watching, self._refreshing):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in (*self._tasks, *self._asking.values()):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, RegistryError):
+                await task
+        if self._fallback is not None and self._to_keep is not None:
+            await self._save(self._fallback)
 
     async def wait_for(self, generation: int, *, timeout_s: float) -> bool:
         """Wait until the snapshot is at `generation` or later; False where it is not in time."""
+        return await self._wait(
+            lambda: self.snapshot is not None and self.snapshot.generation >= generation, timeout_s=timeout_s
+        )
+
+    async def _wait(self, condition: Callable[[], bool], *, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
-                while self.snapshot is None or self.snapshot.generation < generation:
+                while not condition():
                     self._advanced.clear()
                     await self._advanced.wait()
         except TimeoutError:
             return False
         return True
 
-    async def refresh(self) -> None:
-        """Read the registry once more, for a name that the snapshot lacks.
+    # -- reading through
 
-        All who ask at once share one read, and there are at most four a second: somebody who asks for names that do not
-        exist must not become a load on the registry. Never raises; the snapshot stays as it is where the read fails.
+    async def find(self, name: str) -> Entry | None:
+        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where that cannot be told now.
+
+        All who ask for one name share one read, its answer counts for two seconds, and there is a ration of reads:
+        somebody who asks for names that do not exist must not become a load on the registry.
         """
-        if self._refreshing is None:
-            if time.monotonic() - self._refreshed_at < _REFRESH_INTERVAL_S:
-                return
-            self._refreshing = asyncio.get_running_loop().create_task(
-                self._refresh(), name="registry refresh"
-            )
-        await asyncio.shield(self._refreshing)
-
-    async def _refresh(self) -> None:
         try:
-            self._accept(await self._registry.load())
-        except RegistryError as error:
-            self._fail(error)
-        finally:
-            self._refreshed_at = time.monotonic()
-            self._refreshing = None
+            check_model_name(name)
+        except ValueError:
+            return None  # no registry can hold it
+        if name in self._asked:
+            return self._asked[name]
+        asking = self._asking.get(name)
+        if asking is None:
+            if not self.trusted:
+                raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
+            if not self._budget.take():
+                return None  # the stream is well, so what it does not tell is hardly there
+            asking = asyncio.get_running_loop().create_task(self._ask(name), name="registry read-through")
+            self._asking[name] = asking
+            asking.add_done_callback(lambda done: self._asked_for(name, done))
+        # Shielded: one caller who leaves must not take the answer from the others who wait for it.
+        return await asyncio.shield(asking)
+
+    async def _ask(self, name: str) -> Entry | None:
+        document = await self._registry.read(MODELS, name)
+        entry: Entry | None = None
+        if document is not None:
+            try:
+                entry = compile_entry(document)
+            except ValueError as error:
+                _log.error("a registry document cannot be used: models/%s: %s", name, error)
+        self._asked[name] = entry
+        return entry
+
+    def _asked_for(self, name: str, done: "asyncio.Task[Entry | None]") -> None:
+        self._asking.pop(name, None)
+        if not done.cancelled():
+            done.exception()  # whoever waits gets it; nobody may be left who does
+
+    # -- watching
 
     async def _watch(self) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
+            began = self._clock()
             try:
-                async for listing in self._registry.watch():
-                    delay_s = _FIRST_DELAY_S
-                    if listing is None:
-                        self._confirm()
+                async for listing in self._registry.watch(self._since):
+                    if listing is not None:
+                        await self._accept(listing)
+                    elif self._held_listing is not None:
+                        await self._accept(self._held_listing)
                     else:
-                        self._accept(listing)
+                        self._confirm()
+                raise Unavailable("the registry ended its watch")
             except RegistryError as error:
                 self._fail(error)
             except Exception as bug:  # noqa: BLE001  (whatever a plug-in raises, the mirror lives on)
+                _log.debug("the watch met a bug", exc_info=bug)
                 self._fail(bug)
+            # One that lives for a moment each time must not be opened again and again at once.
+            if self._clock() - began > _LONGEST_DELAY_S:
+                delay_s = _FIRST_DELAY_S
             # Full jitter: a hundred gateways that lost one registry must not come back as one.
-            await asyncio.sleep(_jitter(0, delay_s))
+            await self._sleep(_jitter(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    def _accept(self, listing: Listing) -> None:
+    async def _accept(self, listing: Listing) -> None:
         current = self.snapshot
-        if current is not None and current.registry_id == listing.registry_id:
-            if listing.generation < current.generation:
-                return  # an answer that was overtaken
-            if listing.generation == current.generation:
-                self._confirm()
+        if current is not None:
+            same = current.registry_id == listing.registry_id
+            if same and listing.generation == current.generation:
+                self._settle()
                 return
-        self.snapshot = compile_snapshot(listing, current)
-        for problem in self.snapshot.problems:
+            if not (same and listing.generation > current.generation) and self._must_hold(current, listing):
+                return
+        snapshot = await self._compile(listing, current)
+        self._asked.clear()
+        self.snapshot = snapshot
+        for problem in snapshot.problems:
             _log.error("a registry document cannot be used: %s", problem)
-        self._confirm()
+        if self._fallback is not None and self._fallback.kept_by_gateways:
+            self._to_keep = listing
+        self._settle()
+
+    async def _compile(self, listing: Listing, current: Snapshot | None) -> Snapshot:
+        """Compile beside the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
+        steps = compile_steps(listing, current)
+        clock = time.perf_counter
+        ends = clock() + _SLICE_S
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                snapshot: Snapshot = done.value
+                return snapshot
+            if clock() > ends:
+                await asyncio.sleep(0)
+                ends = clock() + _SLICE_S
+
+    def _must_hold(self, current: Snapshot, listing: Listing) -> bool:
+        """Whether to keep `current`, though the registry is another one now, or at an earlier generation."""
+        empties = bool(current.entries) and not any(document.kind == MODELS for document in listing.documents)
+        if self.source == FALLBACK and not empties:
+            return False  # the registry itself is worth more than a copy of it
+        if self._held_listing is None:
+            self._held_since = self._clock()
+            what = (
+                f"went back from generation {current.generation} to {listing.generation}"
+                if current.registry_id == listing.registry_id
+                else f"has become another one ({listing.registry_id}, generation {listing.generation})"
+            )
+            self.held = f"the registry {what}" + (", which lists no model" if empties else "")
+            _log.error("%s; the last good state is served on", self.held)
+        if self._clock() - self._held_since >= self._hold_s and not empties:
+            _log.warning("%s, and that for %g s: it is accepted", self.held, self._hold_s)
+            return False
+        if self._held_listing is not listing:
+            self._held_listing = listing
+            self.snapshot = current.with_revocations(listing)
+        self.connected = True
+        self.last_error = ""
         self._advanced.set()
+        return True
+
+    def _settle(self) -> None:
+        """The snapshot is what the registry holds."""
+        if self.held:
+            _log.warning("the registry is believed again")
+        self.held = ""
+        self._held_listing = None
+        self.source = REGISTRY
+        self._since = None
+        self._confirm()
 
     def _confirm(self) -> None:
         if not self.connected and self.last_error:
             _log.warning("the registry is back")
         self.connected = True
         self.last_error = ""
-        self._confirmed_at = time.monotonic()
+        self._confirmed_at = self._clock()
+        self._advanced.set()
 
     def _fail(self, error: BaseException) -> None:
         if self.connected or not self.last_error:
@@ -132,4 +276,36 @@ class Mirror:
             )
             _log.error("the registry does not answer (%s): %s", serving, error)
         self.connected = False
-        self.last_error = str(error)
+        self.failures += 1
+        self.last_error = str(error) or type(error).__name__
+
+    # -- the fallback
+
+    async def _load_fallback(self, fallback: Fallback) -> bool:
+        try:
+            kept = await fallback.load()
+        except RegistryError as error:
+            _log.error("the fallback cannot be used: %s", error)
+            return False
+        if kept is None:
+            _log.warning("there is no fallback yet at %s", fallback)
+            return False
+        self.snapshot = await self._compile(kept.listing, None)
+        self.source = FALLBACK
+        self._since = kept.listing
+        self._confirmed_at = self._clock() - max(0.0, kept.age_s)
+        return True
+
+    async def _keep(self, fallback: Fallback) -> None:
+        while True:
+            await self._sleep(_KEEP_INTERVAL_S)
+            if self._to_keep is not None:
+                await self._save(fallback)
+
+    async def _save(self, fallback: Fallback) -> None:
+        listing, self._to_keep = self._to_keep, None
+        assert listing is not None  # noqa: S101  (the callers have looked)
+        try:
+            await fallback.save(listing)
+        except RegistryError as error:
+            _log.error("the fallback cannot be written: %s", error)

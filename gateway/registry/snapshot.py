@@ -1,7 +1,8 @@
 """The registry as the data plane sees it: immutable, indexed by name, swapped whole."""
 
+import copy
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -72,10 +73,29 @@ class Snapshot:
         self.networks = networks  # whose callers are admitted, besides those of the settings
         self.network_revisions = network_revisions  # of the documents that `networks` was made from
 
+    def with_revocations(self, listing: Listing) -> "Snapshot":
+        """This, and what `listing` revokes."""
+        more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
+        found = copy.copy(self)
+        found.revoked = self.revoked | more
+        return found
+
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing`. Entries of `previous` are taken over where the document is still the same.
+    """Compile `listing` in one go: see `compile_steps`."""
+    steps = compile_steps(listing, previous)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            snapshot: Snapshot = done.value
+            return snapshot
 
+
+def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
+    """Compile `listing`, with a pause for the caller's other work after each document.
+
+    Entries of `previous` are taken over where the document is still the same.
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service, for a typing mistake must not take a model away from its callers.
     """
@@ -87,6 +107,7 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
     problems: list[str] = []
     networks: list[Document] = []
     for document in listing.documents:
+        yield
         if document.kind == REVOCATIONS:
             revoked.add(document.name)
         elif document.kind == NETWORKS:
@@ -95,12 +116,12 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
             entry = known.get(document.name)
             if entry is None or entry.revision != document.revision:
                 try:
-                    entry = Entry(_model(document), document.revision)
+                    entry = compile_entry(document)
                 except ValueError as error:
                     problems.append(f"models/{document.name} revision {document.revision}: {error}")
             if entry is not None:
                 entries[document.name] = entry
-    network_set, revisions = _networks(networks, previous, problems)
+    network_set, revisions = yield from _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
         listing.generation,
@@ -114,13 +135,14 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
 
 def _networks(
     documents: list[Document], previous: Snapshot | None, problems: list[str]
-) -> tuple[NetworkSet, tuple[tuple[str, int], ...]]:
+) -> Generator[None, None, tuple[NetworkSet, tuple[tuple[str, int], ...]]]:
     """The set of admitted networks. One that cannot be read admits nobody."""
     revisions = tuple((document.name, document.revision) for document in documents)
     if previous is not None and previous.network_revisions == revisions and _all_read(previous):
         return previous.networks, revisions  # ten thousand of them are not compiled anew for each new model
     found = []
     for document in documents:
+        yield
         try:
             found.append(parse_network(str(document.body.get("network"))))
         except ValueError as error:
@@ -132,8 +154,11 @@ def _all_read(snapshot: Snapshot) -> bool:
     return len(snapshot.networks) == len(snapshot.network_revisions)
 
 
-def _model(document: Document) -> Model:
+def compile_entry(document: Document) -> Entry:
+    """A model's document, ready to be routed to. ValueError says everything that is wrong with it."""
+    if document.problem:
+        raise ValueError(document.problem)
     model = parse_model(document.body)
     if model.name != document.name:
         raise ValueError(f'it says that it is "{model.name}"')
-    return model
+    return Entry(model, document.revision)

@@ -5,6 +5,7 @@ import random
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
 from gateway.core.headers import REGISTRY_ASKED, REQUEST_TIMEOUT
+from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Entry, Snapshot
 
@@ -48,14 +49,19 @@ class Route:
         )
 
     async def _read_through(self, name: str) -> tuple[Snapshot, Entry]:
-        await self._mirror.refresh()
         snapshot = self._mirror.snapshot
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
-        entry = snapshot.entries.get(name)
+        try:
+            entry = await self._mirror.find(name)
+        except RegistryError as error:
+            # "There is none" would be a lie, and one that callers remember.
+            raise RegistryUnavailable(
+                f'Whether there is a model "{name[:80]}" cannot be told now: the registry does not answer.'
+            ) from error
         if entry is None:
             raise ModelNotFound(f'There is no model "{name[:80]}" here. GET / lists the models you may call.')
-        return snapshot, entry
+        return self._mirror.snapshot or snapshot, entry
 
 
 def _time_allowed_s(asked: bytes | None, allowed_s: float) -> float:

@@ -20,7 +20,7 @@ from gateway.registry.base import MIRRORED, Change, Document, RegistryError, dec
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500
-MAX_DOCUMENT_BYTES: Final = 1_000_000  # Firestore's limit is 1 MiB, names of fields included
+MAX_BODY_BYTES: Final = 450_000  # the history keeps two of them in one document
 MAX_COMMIT_BYTES: Final = 9_500_000  # of 10 MiB
 _LAST_GENERATION: Final = 10**15
 _LAST_INDEX: Final = 10**6

@@ -45,6 +45,7 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
 _FIRST_DELAY_S: Final = 0.02
 _LONGEST_DELAY_S: Final = 1.0
+_MAX_REMARK: Final = 10_000
 _LOOK_S: Final = 10.0  # how long a stream may be silent before we ask whether there is truly nothing new
 _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has seen already
 
@@ -307,6 +308,16 @@ class _Writing:
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
         ]
+        for change, body in zip(changes, self._bodies, strict=True):
+            if body is not None and len(body.encode()) > layout.MAX_BODY_BYTES:
+                raise RegistryError(
+                    f"{change.kind}/{change.name} takes {len(body.encode())} bytes, and this registry keeps at most "
+                    f"{layout.MAX_BODY_BYTES} in one document. Nothing was written."
+                )
+        if len(self._author) + len(self._reason) > _MAX_REMARK:
+            raise RegistryError(
+                f"author and reason together may have {_MAX_REMARK} characters. Nothing was written."
+            )
         self._head_at = (names.mirror, HEAD)
         self._asked = 0  # the generation that a commit without an answer would have made
 
@@ -372,16 +383,7 @@ class _Writing:
         writes = [Write(*self._head_at, fields, was.updated if was is not None else None)]
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
             writes += self._compose_one(found, change, body, generation, index)
-        size = 0
-        for write in writes:
-            of_one = layout.size_of(write.identity, write.fields)
-            size += of_one
-            if of_one > layout.MAX_DOCUMENT_BYTES:
-                raise RegistryError(
-                    f"{write.fields.get('kind')}/{write.fields.get('name')} is too large for Firestore: with its last "
-                    f"state, which the history keeps, it takes {of_one} bytes of {layout.MAX_DOCUMENT_BYTES}. "
-                    "Nothing was written."
-                )
+        size = sum(layout.size_of(write.identity, write.fields) for write in writes)
         if size > layout.MAX_COMMIT_BYTES:
             raise RegistryError(
                 f"these {len(self._changes)} changes take {size} bytes, and Firestore writes at most "

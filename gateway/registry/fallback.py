@@ -1,0 +1,241 @@
+"""A copy of the registry's listing, for a cold start while the registry is away: a file, or an object in Cloud Storage.
+
+    file:/var/lib/chips/fallback.gz     kept by every gateway for itself
+    gs://bucket/chips/fallback.gz       kept by whoever writes to the registry; gateways only read it
+
+It holds what a gateway mirrors: models and revocations, never keys. It is gzip (so damage is noticed) over lines of JSON:
+a head, then a document each.
+"""
+
+import asyncio
+import gzip
+import os
+import re
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
+
+_FORMAT: Final = 1
+_TIMEOUT_S: Final = 5.0
+_ATTEMPTS: Final = 5
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+
+
+class Kept(NamedTuple):
+    listing: Listing
+    age_s: float  # since it was written
+
+
+class Fallback(Protocol):
+    kept_by_gateways: bool
+
+    async def load(self) -> Kept | None:
+        """None where there is none yet. Raises RegistryError where it cannot be read."""
+
+    async def save(self, listing: Listing) -> bool:
+        """Replace an older listing; False where what is there is as new. Raises RegistryError."""
+
+
+def open_fallback(url: str) -> Fallback:
+    """ValueError says what is wrong with the URL."""
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.query or parts.fragment:
+        raise ValueError("a fallback takes no options: write file:/path or gs://bucket/object")
+    if parts.scheme == "file" and not parts.netloc and path.startswith("/") and not path.endswith("/"):
+        return FileFallback(Path(path))
+    if parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and path.strip("/"):
+        return GcsFallback(parts.netloc, path.lstrip("/"))
+    raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
+
+
+async def refresh_fallback(fallback: Fallback, registry: Registry) -> bool:
+    """Bring the fallback up to what the registry holds, reading only what is newer where that can be."""
+    try:
+        kept = await fallback.load()
+    except RegistryError:
+        kept = None  # one that is damaged is replaced
+    watch = registry.watch(kept.listing if kept is not None else None)
+    try:
+        async for listing in watch:
+            if listing is not None:
+                return await fallback.save(listing)
+    finally:
+        await watch.aclose()  # type: ignore[attr-defined]
+    raise Unavailable("the registry ended its watch")
+
+
+class FileFallback:
+    kept_by_gateways = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"file:{self._path}"
+
+    async def load(self) -> Kept | None:
+        return await asyncio.to_thread(self._load)
+
+    async def save(self, listing: Listing) -> bool:
+        return await asyncio.to_thread(self._save, listing)
+
+    def _load(self) -> Kept | None:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
+        return decode(content, str(self))
+
+    def _save(self, listing: Listing) -> bool:
+        try:
+            kept = self._load()
+        except RegistryError:
+            kept = None
+        if kept is not None and not _is_newer(listing, kept.listing):
+            return False
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Only its owner may read it: it tells where backends are. A crash leaves the old one whole.
+            handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(encode(listing))
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).replace(self._path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise Unavailable(f"{self} cannot be written: {error.strerror}") from error
+        return True
+
+
+class GcsFallback:
+    kept_by_gateways = False  # a hundred writers of one object would be in each other's way
+
+    def __init__(self, bucket: str, name: str) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._client: Any = None
+
+    def __str__(self) -> str:
+        return f"gs://{self._bucket}/{self._name}"
+
+    async def load(self) -> Kept | None:
+        kept: Kept | None = (await asyncio.to_thread(self._ask, self._load))[0]
+        return kept
+
+    async def save(self, listing: Listing) -> bool:
+        return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing)))
+
+    def _blob(self) -> Any:
+        from google.cloud import storage
+
+        if self._client is None:
+            self._client = storage.Client()
+        return self._client.bucket(self._bucket).blob(self._name)
+
+    def _ask(self, work: Callable[[], Any]) -> Any:
+        """Do `work` in this thread; whatever Google's client raises becomes a RegistryError."""
+        import google.auth.exceptions
+        import requests
+        from google.api_core import exceptions
+
+        try:
+            return work()
+        except exceptions.Forbidden as error:
+            raise RegistryError(f"no permission for the fallback {self}: {error.message}") from error
+        except (
+            exceptions.GoogleAPIError,
+            google.auth.exceptions.GoogleAuthError,
+            requests.RequestException,
+        ) as error:
+            raise Unavailable(f"the fallback {self} cannot be reached: {str(error)[:300]}") from error
+
+    def _load(self) -> tuple[Kept | None, int]:
+        """What is kept, and the object's generation (0: there is none), so that it can be replaced if nobody else does."""
+        from google.api_core import exceptions
+
+        blob = self._blob()
+        try:
+            content = blob.download_as_bytes(timeout=_TIMEOUT_S, retry=None)
+        except exceptions.NotFound:
+            return None, 0
+        return decode(content, str(self)), int(blob.generation)
+
+    def _save(self, listing: Listing) -> bool:
+        from google.api_core import exceptions
+
+        content = encode(listing)
+        for _ in range(_ATTEMPTS):
+            try:
+                kept, generation = self._load()
+            except _Damaged:
+                kept, generation = None, None
+            if kept is not None and not _is_newer(listing, kept.listing):
+                return False
+            try:
+                self._blob().upload_from_string(
+                    content,
+                    content_type="application/gzip",
+                    if_generation_match=generation,
+                    timeout=6 * _TIMEOUT_S,
+                    retry=None,
+                )
+            except exceptions.PreconditionFailed:
+                continue  # another writer was quicker, perhaps with something newer
+            return True
+        raise Unavailable(f"too many others are writing {self}")
+
+
+class _Damaged(RegistryError): ...
+
+
+def _is_newer(listing: Listing, kept: Listing) -> bool:
+    return listing.registry_id != kept.registry_id or listing.generation > kept.generation
+
+
+def encode(listing: Listing) -> bytes:
+    """Line by line, so that another thread gets its turn between two of them."""
+    head = {
+        "format": _FORMAT,
+        "registry_id": listing.registry_id,
+        "generation": listing.generation,
+        "documents": len(listing.documents),
+        "saved": time.time(),
+    }
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    parts = [compressor.compress(msgspec.json.encode(head) + b"\n")]
+    parts += [compressor.compress(msgspec.json.encode(document) + b"\n") for document in listing.documents]
+    return b"".join([*parts, compressor.flush()])
+
+
+def decode(content: bytes, place: str) -> Kept:
+    try:
+        first, *lines = gzip.decompress(content).splitlines()
+        head = msgspec.json.decode(first, type=dict[str, Any])
+        if head["format"] != _FORMAT:
+            raise _Damaged(f"{place} was written by another release of CHIPS")
+        if head["documents"] != len(lines):
+            raise _Damaged(f"{place} is incomplete")
+        decoder = msgspec.json.Decoder(Document)
+        listing = Listing(
+            registry_id=head["registry_id"],
+            generation=head["generation"],
+            documents=tuple(decoder.decode(line) for line in lines),
+        )
+        return Kept(listing, time.time() - head["saved"])
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise _Damaged(f"{place} is damaged or no fallback: {error}") from error

@@ -25,6 +25,8 @@ class Place(NamedTuple):
 
 def parse_place(parts: SplitResult) -> Place:
     """ValueError says what is wrong with the URL."""
+    if "@" in parts.netloc:
+        raise ValueError(f"{_FORM}; it has no user name or password")
     if parts.fragment:
         raise ValueError(f"{_FORM}; it has no #{parts.fragment[:40]}")
     database = unquote(parts.path.strip("/")) or "(default)"

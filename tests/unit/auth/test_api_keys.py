@@ -1,0 +1,169 @@
+"""API keys over time: looked up again behind the caller's back, kept while the registry is away, rationed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from gateway.auth.api_key import ApiKeys
+from gateway.core.errors import RegistryUnavailable, Unauthenticated
+from gateway.core.headers import RequestHead, read_request_head
+from gateway.core.keys import digest_key, make_key
+from gateway.registry.base import KEYS, Document, Registry, RegistryError
+from gateway.registry.budget import Budget
+from gateway.registry.mirror import Mirror
+from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
+
+
+class World:
+    def __init__(self) -> None:
+        self.registry = Scripted()
+        self.clock = Clock()
+        self.mirror = Mirror(cast(Registry, self.registry), clock=self.clock, sleep=self.clock.sleep)
+        self.keys = self.make()
+
+    def make(self, **options: Any) -> ApiKeys:
+        return ApiKeys(cast(Registry, self.registry), self.mirror, clock=self.clock, **options)
+
+    def make_key(self) -> str:
+        key = make_key()
+        digest = digest_key(key)
+        body = {"label": "ana", "models": ["*"], "created": "2026-01-01T00:00:00Z"}
+        self.registry.documents[digest] = Document(kind=KEYS, name=digest, revision=1, body=body)
+        return key
+
+    async def ask(self, key: str) -> str | None:
+        proof = await self.keys(head(key))
+        return None if proof is None else proof.principal.label
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def head(key: str) -> RequestHead:
+    return read_request_head([(b"X-Api-Key", key.encode())])
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    world.registry.tell(listing(1, model("wine")))
+    await world.mirror.start()
+    yield world
+    await world.mirror.stop()
+
+
+async def test_a_key_is_read_once_and_looked_up_again_later(world: World):
+    key = world.make_key()
+    for _ in range(3):
+        assert await world.ask(key) == "ana"
+    assert len(world.registry.reads) == 1
+    world.clock.now += 301
+    assert await world.ask(key) == "ana"
+    await world.settle()
+    assert len(world.registry.reads) == 2
+    assert await world.ask(key) == "ana"
+    assert len(world.registry.reads) == 2
+
+
+async def test_a_known_key_outlives_an_outage_without_waiting(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    world.registry.read_error = RegistryError("down")
+    for _ in range(100):
+        world.clock.now += 301
+        proof = world.keys.at_once(head(key))  # never LATER: nobody waits for a registry that is away
+        assert getattr(proof, "principal", None) is not None
+        await world.settle()
+    tries = len(world.registry.reads)
+    for _ in range(50):
+        world.clock.now += 0.01
+        assert await world.ask(key) == "ana"
+    await world.settle()
+    assert len(world.registry.reads) - tries <= 1, "a failed look is not repeated for each request"
+
+
+async def test_an_outage_does_not_make_a_key_immortal(world: World):
+    world.keys = world.make(stale_s=3600)
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    world.registry.read_error = RegistryError("down")
+    world.clock.now += 3601
+    with pytest.raises(RegistryUnavailable):
+        await world.ask(key)
+
+
+async def test_a_key_that_is_gone_is_refused_after_the_next_look(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    world.registry.documents.clear()
+    world.clock.now += 301
+    assert await world.ask(key) == "ana"
+    await world.settle()
+    with pytest.raises(Unauthenticated):
+        await world.ask(key)
+
+
+async def test_a_wiped_registry_turns_no_known_key_away(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    world.registry.documents.clear()
+    world.registry.tell(listing(0, registry_id="wiped"))
+    await world.registry.told()
+    assert world.mirror.held
+    for _ in range(5):
+        world.clock.now += 301
+        assert await world.ask(key) == "ana"
+        await world.settle()
+
+
+async def test_a_revoked_key_is_dead_at_once(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    world.registry.tell(listing(2, model("wine"), revocation(digest_key(key))))
+    assert await world.mirror.wait_for(2, timeout_s=5)
+    with pytest.raises(Unauthenticated):
+        await world.ask(key)
+
+
+async def test_made_up_keys_are_rationed(world: World):
+    world.keys = world.make(budget=Budget(per_second=10, burst=20, clock=world.clock))
+    known = world.make_key()
+    assert await world.ask(known) == "ana"
+    refused = rationed = 0
+    for _ in range(200):
+        try:
+            await world.ask(make_key())
+        except Unauthenticated:
+            refused += 1
+        except RegistryUnavailable:
+            rationed += 1
+    assert (refused, rationed) == (19, 181)
+    assert len(world.registry.reads) == 20
+    assert await world.ask(known) == "ana"
+
+
+async def test_one_made_up_key_is_read_once_in_two_seconds(world: World):
+    key = make_key()
+    for _ in range(10):
+        with pytest.raises(Unauthenticated):
+            await world.ask(key)
+    assert len(world.registry.reads) == 1
+    world.clock.now += 2.1
+    with pytest.raises(Unauthenticated):
+        await world.ask(key)
+    assert len(world.registry.reads) == 2
+
+
+async def test_all_who_show_a_new_key_at_once_share_one_read(world: World):
+    key = world.make_key()
+    world.registry.read_gate = asyncio.Event()
+    asking = [asyncio.create_task(world.ask(key)) for _ in range(50)]
+    await world.settle()
+    asking[0].cancel()
+    world.registry.read_gate.set()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert found[1:] == ["ana"] * 49
+    assert len(world.registry.reads) == 1

@@ -1,9 +1,11 @@
 """Where a Firestore registry lies: good URLs, and hostile ones."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from gateway.registry.firestore.place import Place, parse_place
-from gateway.registry.schemes import open_registry, urlsplit
+from gateway.registry.schemes import open_registry
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     import grpc
     from google.cloud.trace_v2 import BatchWriteSpansRequest, TraceServiceClient
     from google.cloud.trace_v2.services.trace_service.transports import TraceServiceGrpcTransport
-    from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
+    from google.protobuf.empty_pb2 import Empty
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     from gateway.telemetry.export import CloudTrace, Otlp, resource_of

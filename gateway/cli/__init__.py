@@ -18,8 +18,11 @@ from gateway.cli.models import models, show
 from gateway.cli.networks import networks
 from gateway.cli.publish import publish
 from gateway.cli.register import register
+from gateway.cli.tail import tail
+from gateway.cli.top import top
 from gateway.cli.traffic import traffic
 from gateway.cli.verify import verify
+from gateway.cli.why import why
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
 
@@ -69,6 +72,9 @@ for verb in (
     verify,
     deploy,
     undeploy,
+    why,
+    tail,
+    top,
 ):
     app.command()(verb)
 app.add_typer(keys, name="keys")

@@ -104,6 +104,11 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def report(failure: Failure, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})

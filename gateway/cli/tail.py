@@ -1,0 +1,88 @@
+"""`chips tail`: requests as they are kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import screen
+from gateway.cli.gateway_at import GatewayOption, KeyOption, gateway_at
+from gateway.cli.why import row_of
+from gateway.control.requests import brief
+from gateway.settings import load_settings
+from gateway.telemetry.store import StoreReader
+
+_POLL_S = 0.3
+
+
+def tail(
+    model: Annotated[str, typer.Option("--model", help="Only requests to this model.")] = "",
+    errors: Annotated[bool, typer.Option("--errors", help="Only requests that failed.")] = False,
+    last: Annotated[
+        int, typer.Option("--last", min=0, help="Begin with this many that were there before.")
+    ] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end after those of --last.")
+    ] = True,
+    gateway: GatewayOption = "",
+    key: KeyOption = "",
+    store: Annotated[
+        str, typer.Option("--store", help="The store's file; otherwise the setting trace.store.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
+) -> None:
+    """Show requests as they happen: every bad one, and of the good ones some each second.
+
+    They come from the store on this machine, or from --gateway (CHIPS_GATEWAY), wherever that runs.
+
+    Examples: `chips tail --model wine --errors`, `chips tail --gateway https://models.example.com --json`
+    """
+
+    async def work() -> None:
+        if gateway:
+            requests = _from_gateway(gateway, key, last=last, follow=follow)
+        else:
+            path = store or load_settings().trace.store
+            if path == "off":
+                raise screen.Failure(
+                    "there is no store here: the setting trace.store is off",
+                    hint="name a running gateway with --gateway",
+                    code=screen.EX_DATAERR,
+                )
+            requests = _from_store(StoreReader(Path(path)), last=last, follow=follow)
+        async for request in requests:
+            if (model and request["model"] != model) or (errors and request["status"] < 400):
+                continue
+            if as_json:
+                screen.print_json_line(request)
+            else:
+                screen.out.print(row_of(request))
+
+    screen.run(work())
+
+
+async def _from_store(reader: StoreReader, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    number = reader.last_number()
+    for kept in reversed(reader.newest(limit=last) if last else []):
+        yield brief(kept)
+    while follow:
+        kept_since = await asyncio.to_thread(reader.after, number)
+        for kept in kept_since:
+            number = kept.number
+            yield brief(kept)
+        await asyncio.sleep(_POLL_S)
+
+
+async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    async with gateway_at(address, key) as at:
+        if last:
+            before = await at.read("/-/requests", limit=str(last))
+            for request in reversed(before["requests"]):
+                yield request
+        if follow:
+            async for name, content in at.events("/-/events?only=requests"):
+                if name == "requests":
+                    for request in content:
+                        yield request

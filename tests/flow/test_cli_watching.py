@@ -1,0 +1,85 @@
+"""`chips why`, `tail` and `top` against a gateway that runs."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from tests.console.stage import Stage, staged
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    async with staged(tmp_path) as stage:
+        yield stage
+
+
+async def start(stage: Stage, *arguments: str, key: str = "") -> asyncio.subprocess.Process:
+    environment = {
+        **os.environ,
+        "CHIPS_GATEWAY": f"http://127.0.0.1:{stage.gateway.port}",
+        "CHIPS_KEY": key or stage.operator,
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.cli",
+        *arguments,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def chips(stage: Stage, *arguments: str, key: str = "") -> tuple[int | None, str, str]:
+    process = await start(stage, *arguments, key=key)
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_why_asks_the_gateway(stage: Stage):
+    answer = await stage.call("POST", "/wine")
+    request_id = answer.get("X-Request-Id") or ""
+    async with asyncio.timeout(50):
+        while True:
+            code, out, err = await chips(stage, "why", request_id)
+            if code == 0:
+                break
+            assert code == 65, err
+    assert "backend predict" in out
+    assert "wine@" in out
+
+
+async def test_tail_follows(stage: Stage):
+    process = await start(stage, "tail", "--last", "0", "--json", "--model", "wine")
+    assert process.stdout is not None
+    told: dict[str, Any] = {}
+    async with asyncio.timeout(50):
+        reading = asyncio.ensure_future(process.stdout.readline())
+        while not reading.done():  # until it listens, what is sent is not for it
+            await stage.call("POST", "/fraud-cards")
+            await stage.call("POST", "/wine")
+            await asyncio.wait({reading}, timeout=0.3)
+        told = json.loads(await reading)
+    assert told["model"] == "wine"
+    process.terminate()
+    await process.wait()
+
+
+async def test_top_for_people_and_machines(stage: Stage):
+    await stage.call("POST", "/wine")
+    code, out, err = await chips(stage, "top", "--once")
+    assert code == 0, err
+    assert "wine" in out
+    assert "1 70 %" in out
+    code, out, _ = await chips(stage, "top", "--json")
+    assert {model["name"] for model in json.loads(out)["models"]} >= {"wine", "fraud-cards"}
+
+
+async def test_a_key_that_may_not(stage: Stage):
+    code, _, err = await chips(stage, "top", "--once", key=stage.key)
+    assert code == 77
+    assert "may not operate" in err

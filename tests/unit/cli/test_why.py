@@ -1,0 +1,97 @@
+"""`chips why` and `chips tail` on the store of this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.core.errors import UpstreamBroken
+from gateway.telemetry.store import Store
+from tests.unit.cli.shell import Shell
+from tests.unit.telemetry.test_store import summary
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    path = tmp_path / "requests.db"
+    monkeypatch.setenv("CHIPS_TRACE__STORE", str(path))
+    return Store(path, limit=100)
+
+
+def test_one_screen_tells_it_all(shell: Shell, store: Store):
+    error = UpstreamBroken("The backend closed the connection before it answered.")
+    kept = summary(status=502, kept="failed", attempts=2, error=error, cause=ConnectionResetError("peer"))
+    store.write([kept], 1)
+    for given in (kept.request_id, kept.trace_id):
+        out = shell.ok("why", given).out
+        for expected in (
+            "POST /wine",
+            "502",
+            "The backend closed the connection",
+            "ConnectionResetError: peer",
+            "key-1",
+            "wine@1 at http://backend.test",
+            "generation 0",
+            "2: upstream-broken; status 502",
+            "Cloud Run",
+            kept.trace_id,
+            "attempt 1",
+            "attempt 2",
+            "█",
+        ):
+            assert expected in out, expected
+
+
+def test_for_machines(shell: Shell, store: Store):
+    kept = summary(server_timing=b"predict;dur=20")
+    store.write([kept], 1)
+    ((one),) = shell.ok("why", kept.request_id, "--json").json()
+    assert one["request"]["trace_id"] == kept.trace_id
+    assert "backend predict" in [span["name"] for span in one["spans"]]
+
+
+def test_a_request_that_nobody_kept(shell: Shell, store: Store):
+    ended = shell("why", "nothing")
+    assert ended.code == 65
+    assert "requests.db" in ended.err
+
+
+def test_no_gateway_there(shell: Shell):
+    ended = shell("why", "some-id", "--gateway", "http://127.0.0.1:9")
+    assert ended.code == 69
+    assert "no gateway answers at http://127.0.0.1:9" in ended.err
+    for address in ("nonsense", "http://"):
+        assert shell("top", "--once", "--gateway", address).code in {65, 69}
+
+
+def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: Store):
+    kept = summary(target="/[red]x[/]\x1b[2J", model="wine")
+    store.write([kept], 1)
+    out = shell.ok("why", kept.request_id).out
+    assert "[red]x[/]" in out
+    assert "\x1b[2J" not in out
+    assert "\x1b[2J" not in shell.ok("tail", "--no-follow").out
+
+
+def test_tail_shows_what_was_and_filters(shell: Shell, store: Store):
+    good, bad, other = summary(), summary(status=502, kept="failed"), summary(model="fraud", status=500)
+    store.write([good, bad, other], 1)
+
+    def ids(*options: str) -> list[str]:
+        lines = shell.ok("tail", "--no-follow", "--json", *options).out.splitlines()
+        return [json.loads(line)["request_id"] for line in lines]
+
+    assert ids() == [good.request_id, bad.request_id, other.request_id]
+    assert ids("--errors") == [bad.request_id, other.request_id]
+    assert ids("--model", "wine", "--errors") == [bad.request_id]
+    assert ids("--last", "1") == [other.request_id]
+    assert other.request_id in shell.ok("tail", "--no-follow").out
+
+
+def test_tail_without_a_store(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHIPS_TRACE__STORE", "off")
+    assert shell("tail").code == 65
+
+
+def test_top_knows_its_orders(shell: Shell):
+    assert shell("top", "--sort", "luck").code == 64

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     results = run(count=options.count, rounds=options.rounds)
-    print(json.dumps({"python": platform.python_version(), "us_per_request": results}, indent=2))  # noqa: T201
+    print(json.dumps({"python": platform.python_version(), "us_per_request": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,526 @@
+"""Starts each proxy on a CPU of its own, loads it from another, and counts what it spent.
+
+The figure of record is CPU microseconds per request of the proxy's process tree, by the scheduler's accounting. Rounds are
+interleaved, so that what the machine does meanwhile hits all alike; the tables show medians.
+"""
+
+import argparse
+import asyncio
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import machine, report
+
+HERE = Path(__file__).parent
+PROXY_CPU, LOAD_CPU = 0, 1
+PORT, BACKEND, SECURE = 18080, 18090, 18443
+
+
+class Case(NamedTuple):
+    path: str
+    up: int
+    down: int
+    connections: int = 32
+    about: str = ""
+
+
+CASES = {
+    "1k": Case("/m1k", 1024, 1024, about="1 KB up, 1 KB down"),
+    "100k-up": Case("/m1k", 102_400, 1024, about="100 KB up, 1 KB down"),
+    "100k-down": Case("/m100k", 1024, 102_400, about="1 KB up, 100 KB down"),
+    "1m-up": Case("/m1k", 1_048_576, 1024, about="1 MB up, 1 KB down"),
+    "1m-down": Case("/m1m", 1024, 1_048_576, about="1 KB up, 1 MB down"),
+    "chunked": Case("/c100k", 1024, 102_400, about="1 KB up, 100 KB down in chunks"),
+    "stream": Case("/events", 1024, 1000, about="ten small chunks down"),
+    "tls": Case("/tls", 1024, 1024, about="1 KB each way, https to the backend"),
+    "c256": Case("/m1k", 1024, 1024, 256, about="1 KB each way, 256 connections"),
+    "c512": Case("/m1k", 1024, 1024, 512, about="1 KB each way, 512 connections"),
+}
+
+
+class Place(NamedTuple):
+    """Where one run keeps its files, and what it is given."""
+
+    work: Path
+    key: str
+    envoy: str
+    gateways: dict[str, str]  # name of a variant: its Python
+
+
+class Peer(NamedTuple):
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    about: str
+
+
+def render(place: Place, name: str, **more: str) -> Path:
+    text = (HERE / "peers" / name).read_text()
+    values = {
+        "WORK": str(place.work),
+        "KEY": place.key,
+        "PORT": str(PORT),
+        "BACKEND": str(BACKEND),
+        "SECURE": str(SECURE),
+    }
+    for word, value in {**values, "KILOBYTE": "x" * 1024, **more}.items():
+        text = text.replace(f"@{word}@", value)
+    target = place.work / (more.get("AS") or name)
+    target.write_text(text)
+    return target
+
+
+_TRACING = """          tracing:
+            random_sampling: {value: 1.0}
+            provider:
+              name: envoy.tracers.opentelemetry
+              typed_config:
+                "@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+                grpc_service: {envoy_grpc: {cluster_name: collector}, timeout: 1s}
+                service_name: envoy"""
+_COLLECTOR = """  - name: collector
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment: {cluster_name: collector, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}"""
+
+
+def gateway(place: Place, name: str, about: str, registry: str = "small", **settings: str) -> Peer:
+    flags = {
+        "registry": f"sqlite://{place.work}/{registry}.db",
+        "server.host": "127.0.0.1",
+        "server.port": str(PORT),
+        "edge.networks": "127.0.0.0/8,203.0.113.0/24,10.0.0.0/8",
+        "edge.trusted_hops": "1",
+        "upstream.ca_file": f"{place.work}/cert.pem",
+        "log.format": "json",
+        "trace.store": f"{place.work}/{name.replace(' ', '-')}-store.db",
+        **settings,
+    }
+    python = place.gateways["compiled" if "compiled" in name else "plain"]
+    return Peer(
+        name, [python, "-m", "gateway", *(f"--{flag}={value}" for flag, value in flags.items())], {}, about
+    )
+
+
+def peers(place: Place) -> dict[str, Peer]:
+    found = [
+        gateway(place, "chips", "this gateway, pure Python: every duty, 1 % of traces kept"),
+        gateway(
+            place,
+            "chips untraced",
+            "the same, no trace kept but of what fails or is slow",
+            **{"trace.ratio": "0"},
+        ),
+        gateway(place, "chips plain", "the same duties on aiohttp's public API", **{"server.path": "plain"}),
+        gateway(place, "chips 10k", "10 000 models and 100 000 keys in the registry", registry="large"),
+        Peer(
+            "textbook",
+            [
+                place.gateways["plain"],
+                "-m",
+                "benchmarks.textbook",
+                str(PORT),
+                f"http://127.0.0.1:{BACKEND}",
+                f"https://localhost:{SECURE}",
+                place.key,
+                f"{place.work}/cert.pem",
+            ],
+            {},
+            "aiohttp application, middlewares, ClientSession",
+        ),
+    ]
+    if "compiled" in place.gateways:
+        found.append(gateway(place, "chips compiled", "this gateway with the compiled leaf functions"))
+    if shutil.which("nginx"):
+        found.append(
+            Peer(
+                "nginx",
+                ["nginx", "-p", str(place.work), "-c", str(render(place, "nginx.conf"))],
+                {},
+                "nginx, the same duties",
+            )
+        )
+    if shutil.which("haproxy"):
+        (place.work / "haproxy.keys").write_text(place.key + "\n")
+        found.append(
+            Peer(
+                "haproxy",
+                ["haproxy", "-db", "-f", str(render(place, "haproxy.cfg"))],
+                {},
+                "HAProxy, the same duties",
+            )
+        )
+    if shutil.which("caddy"):
+        caddyfile = str(render(place, "Caddyfile"))
+        found.append(
+            Peer(
+                "caddy",
+                ["caddy", "run", "--config", caddyfile, "--adapter", "caddyfile"],
+                {"GOMAXPROCS": "1", "XDG_CONFIG_HOME": str(place.work), "XDG_DATA_HOME": str(place.work)},
+                "Caddy, the same duties",
+            )
+        )
+    if place.envoy:
+        for name, tracing, about in (
+            ("envoy", True, "Envoy, the same duties, 1 % of traces sampled"),
+            ("envoy untraced", False, "Envoy, the same duties, no tracing"),
+        ):
+            config = render(
+                place,
+                "envoy.yaml",
+                AS=f"{name.replace(' ', '-')}.yaml",
+                TRACING=_TRACING if tracing else "",
+                COLLECTOR=_COLLECTOR if tracing else "",
+            )
+            found.append(
+                Peer(
+                    name,
+                    [
+                        place.envoy,
+                        "-c",
+                        str(config),
+                        "--concurrency",
+                        "1",
+                        "-l",
+                        "error",
+                        "--disable-hot-restart",
+                        "--base-id",
+                        "9",
+                    ],
+                    {},
+                    about,
+                )
+            )
+    return {peer.name: peer for peer in found}
+
+
+# -- what stands around the proxies
+
+
+def pinned(cpu: int, command: list[str], **more: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["taskset", "-c", str(cpu), *command], start_new_session=True, **more)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in reversed(machine.tree(process.pid)):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 30) -> float:
+    """Seconds until somebody listens."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < timeout_s:
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+        except OSError:
+            time.sleep(0.005)
+            continue
+        return time.perf_counter() - began
+    raise RuntimeError(f"nobody listens on port {port}")
+
+
+def request_bytes(place: Place, case: Case) -> bytes:
+    body = b'{"inputs":"' + b"x" * (case.up - 13) + b'"}'
+    head = (
+        f"POST {case.path} HTTP/1.1\r\nHost: gateway-abcdefghij-uc.a.run.app\r\nUser-Agent: python-requests/2.32.3\r\n"
+        "Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nContent-Type: application/json\r\n"
+        f"X-Api-Key: {place.key}\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n"
+        f"traceparent: 00-105445aa7843bc8bf206b12000100000-0000000000000001-00\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def check_answer(place: Place, case: Case) -> None:
+    """One request by hand: a proxy that refuses everything would win every race."""
+    import http.client
+
+    raw = request_bytes(place, case)
+    connection = socket.create_connection(("127.0.0.1", PORT), 10)
+    connection.sendall(raw)
+    answer = http.client.HTTPResponse(connection, method="POST")
+    answer.begin()
+    size = len(answer.read())
+    connection.close()
+    if answer.status != 200 or size != case.down:
+        raise RuntimeError(f"answered {answer.status} with {size} bytes instead of 200 with {case.down}")
+
+
+def closed_loop(place: Place, case: Case, seconds: int) -> dict[str, Any]:
+    command = [
+        "taskset",
+        "-c",
+        str(LOAD_CPU),
+        "wrk",
+        "-t1",
+        f"-c{case.connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "20s",
+    ]
+    command += ["-s", str(HERE / "tools" / "post.lua"), f"http://127.0.0.1:{PORT}{case.path}"]
+    environment = {**os.environ, "BODY_BYTES": str(case.up), "API_KEY": place.key}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=seconds + 60
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("JSON "))
+    return dict(json.loads(line[5:]))
+
+
+def open_loop(place: Place, case: Case, rate: float, seconds: int) -> dict[str, Any]:
+    command = [
+        "taskset",
+        "-c",
+        str(LOAD_CPU),
+        str(place.work / "openloop"),
+        str(PORT),
+        str(case.connections),
+        f"{rate:.0f}",
+        f"{seconds:g}",
+    ]
+    done = subprocess.run(
+        command, input=request_bytes(place, case), capture_output=True, check=False, timeout=seconds + 60
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode().strip() or "the open loop did not get all its answers")
+    return dict(json.loads(done.stdout))
+
+
+@contextmanager
+def surroundings(envoy: str, gateways: dict[str, str], *, large: bool) -> Iterator[Place]:
+    """Tools built, certificate and registries made, backends running."""
+    with tempfile.TemporaryDirectory(prefix="chips-bench-") as folder:
+        work = Path(folder)
+        work.chmod(0o755)
+        for tool in ("backend", "openloop"):
+            subprocess.run(["cc", "-O2", "-o", work / tool, HERE / "tools" / f"{tool}.c"], check=True)
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-keyout",
+                work / "key.pem",
+                "-out",
+                work / "cert.pem",
+            ],
+            check=True,
+            capture_output=True,
+        )
+        key = asyncio.run(make_registry(work / "small.db"))
+        if large:
+            asyncio.run(make_registry(work / "large.db", models=10_000, keys=100_000, key=key))
+        place = Place(work, key, envoy, gateways)
+        backend = pinned(LOAD_CPU, [str(work / "backend"), str(BACKEND)])
+        secure = (
+            pinned(LOAD_CPU, ["nginx", "-p", str(work), "-c", str(render(place, "secure.conf"))])
+            if shutil.which("nginx")
+            else None
+        )
+        try:
+            wait_for_port(BACKEND, backend)
+            if secure is not None:
+                wait_for_port(SECURE, secure)
+            yield place
+        finally:
+            stop(backend)
+            if secure is not None:
+                stop(secure)
+
+
+async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str = "") -> str:
+    """A registry with the models of the cases, a key that may call them, and as many others as asked for."""
+    from gateway.core.changes import to_document
+    from gateway.core.keys import digest_key, make_key
+    from gateway.core.model import Backend, Key, Model
+    from gateway.registry.base import KEYS, MODELS, Put
+    from gateway.registry.schemes import open_registry
+
+    registry = open_registry(f"sqlite://{path}")
+    key = key or make_key()
+    plain, secure = f"http://127.0.0.1:{BACKEND}", f"https://localhost:{SECURE}"
+    routes = {case.path[1:]: secure if case.path == "/tls" else plain for case in CASES.values()}
+    changes = [
+        Put(
+            kind=MODELS,
+            name=name,
+            body=to_document(
+                Model(
+                    name=name,
+                    backends=(Backend(version="1", url=url, predict_path=f"/{name}"),),
+                    traffic={"1": 100},
+                )
+            ),
+            expected=0,
+        )
+        for name, url in {**routes, **{f"other-{i}": plain for i in range(models)}}.items()
+    ]
+    entry = Key(label="bench", models=("*",), created="2026-01-01T00:00:00Z")
+    changes += [
+        Put(kind=KEYS, name=name, body=to_document(entry), expected=0)
+        for name in (digest_key(key), *(digest_key(f"other-{i}") for i in range(keys)))
+    ]
+    for i in range(0, len(changes), 5000):
+        await registry.write(*changes[i : i + 5000], author="bench")
+    await registry.close()
+    return key
+
+
+# -- measuring
+
+
+def measure(
+    place: Place, peer: Peer, cases: Sequence[str], seconds: int, rates: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Start `peer`, and give one result for each case; an open-loop one, too, where a rate is given."""
+    log = (place.work / f"{peer.name.replace(' ', '-')}.out").open("wb")
+    began = time.perf_counter()
+    process = pinned(
+        PROXY_CPU,
+        peer.command,
+        env={**os.environ, **peer.environment},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=HERE.parent,
+    )
+    try:
+        try:
+            wait_for_port(PORT, process)
+        except RuntimeError as error:
+            yield {
+                "peer": peer.name,
+                "case": "start",
+                "error": f"{error}: {Path(log.name).read_text()[-500:]}",
+            }
+            return
+        for name in cases:
+            case = CASES[name]
+            try:
+                check_answer(place, case)
+                started_s = time.perf_counter() - began
+                closed_loop(place, case, 1)
+                pids = machine.tree(process.pid)
+                before = machine.cpu_us(pids)
+                load = closed_loop(place, case, seconds)
+                spent = machine.cpu_us(pids) - before
+            except (RuntimeError, OSError, subprocess.SubprocessError, StopIteration) as error:
+                yield {"peer": peer.name, "case": name, "error": str(error)}
+                continue
+            duration_s = load["duration_us"] / 1e6
+            yield {
+                "peer": peer.name,
+                "case": name,
+                "cpu_us": spent / load["requests"],
+                "per_s": load["requests"] / duration_s,
+                "p50_us": load["p50_us"],
+                "p99_us": load["p99_us"],
+                "failed": load["failed"],
+                "busy": spent / load["duration_us"],
+                "mb_per_cpu_s": load["requests"] * (case.up + case.down) / spent,
+                "rss_mb": machine.rss_mb(pids),
+                "started_s": started_s,
+            }
+            if name in rates:
+                try:
+                    yield {
+                        "peer": peer.name,
+                        "case": name,
+                        "open_rate": rates[name],
+                        **open_loop(place, case, rates[name], seconds),
+                    }
+                except (RuntimeError, subprocess.SubprocessError) as error:
+                    yield {"peer": peer.name, "case": name, "open_rate": rates[name], "error": str(error)}
+    finally:
+        stop(process)
+        log.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", default="", help="comma-separated; all by default")
+    parser.add_argument("--cases", default="", help=f"comma-separated, of {', '.join(CASES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of load per measurement")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        help="requests/s of the open loop on case 1k; 0: half of what Envoy takes",
+    )
+    parser.add_argument("--envoy", default=os.environ.get("ENVOY", ""), help="Envoy's program")
+    parser.add_argument(
+        "--compiled", default="", help="a Python in which this gateway is installed with its compiled parts"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder for the results; none: only the terminal"
+    )
+    given = parser.parse_args()
+    gateways = {"plain": sys.executable} | ({"compiled": given.compiled} if given.compiled else {})
+    cases = given.cases.split(",") if given.cases else list(CASES)
+    results: list[dict[str, Any]] = []
+    with surroundings(given.envoy, gateways, large=not given.peers or "chips 10k" in given.peers) as place:
+        known = peers(place)
+        chosen = given.peers.split(",") if given.peers else list(known)
+        about = {name: known[name].about for name in chosen}
+        for number in range(given.rounds):
+            for name in chosen:
+                only_small = [
+                    case for case in cases if name not in {"chips 10k", "chips untraced"} or case == "1k"
+                ]
+                for result in measure(
+                    place, known[name], only_small, given.seconds, {"1k": given.rate} if given.rate else {}
+                ):
+                    results.append({"round": number, **result})
+                    print(report.line(results[-1]), flush=True)
+    document = {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "peers": about,
+        "cases": {name: CASES[name].about for name in cases},
+        "results": results,
+    }
+    print(report.table(document))
+    if given.out is not None:
+        report.write(document, given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

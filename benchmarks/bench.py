@@ -105,6 +105,7 @@ def gateway(place: Place, name: str, about: str, registry: str = "small", **sett
         "registry": f"sqlite://{place.work}/{registry}.db",
         "server.host": "127.0.0.1",
         "server.port": str(PORT),
+        "server.workers": "1",
         "edge.networks": "127.0.0.0/8,203.0.113.0/24,10.0.0.0/8",
         "edge.trusted_hops": "1",
         "upstream.ca_file": f"{place.work}/cert.pem",

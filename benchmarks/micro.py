@@ -55,7 +55,7 @@ async def run(batches: int, size: int, *, profile: bool) -> None:
             "trace.store": f"{path}/store.db",
         }
         logs = LogWriter(io.TextIOWrapper(io.BytesIO()))
-        logs.write = lambda _line: None  # type: ignore[method-assign]
+        logs.write = lambda line: None  # type: ignore[method-assign]  # noqa: ARG005
         gateway = Gateway(load_settings(flags=flags, environ={}), logs)
         await gateway.start()
         upstream = cast("FastUpstream", gateway.upstream)

@@ -44,11 +44,20 @@ from gateway.upstream.plain import PlainUpstream
 class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
-    A `registry` given here is used instead of the one the settings name; whoever gave it closes it.
+    `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
+    the one the settings name; whoever gave it closes it.
     """
 
-    def __init__(self, settings: Settings, logs: LogWriter, *, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        logs: LogWriter,
+        *,
+        registry: Registry | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._settings = settings
+        self._shares_port = folder is not None
         self._stack = AsyncExitStack()
         self._own_registry = registry is None
         self.registry = registry or open_registry(settings.registry)
@@ -87,6 +96,7 @@ class Gateway:
             recent_per_s=trace.recent_per_s,
             exporter=trace.resolve_exporter(settings.log.project),
             endpoint=trace.otlp_endpoint,
+            folder=folder,
         )
         self.telemetry.metrics.watch(gauges=self._gauges)
         self.admit = Admit(
@@ -139,7 +149,7 @@ class Gateway:
             runner = web.ServerRunner(self._make_server(), shutdown_timeout=server.stop_grace_s)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, server.host, server.port)
+            site = web.TCPSite(runner, server.host, server.port, reuse_port=self._shares_port or None)
             await site.start()
             self.port = runner.addresses[0][1]
             stack.callback(self._control.live.stop)  # first of all: people who watch would hold the drain up

@@ -1,16 +1,23 @@
 """The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from gateway import __version__
 from gateway.app import Gateway
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
-from gateway.telemetry.logs import LogWriter, direct_logging, wants_json
+from gateway.telemetry.logs import LogWriter, clock, direct_logging, timestamp, wants_json
+from gateway.workers import AWAITED, Workers, allowed_cpus, hold_port
 
 _log = logging.getLogger(__name__)
 
@@ -74,14 +81,64 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. A second signal does not wait for the drain."""
-    logs = LogWriter(sys.stdout)
-    direct_logging(logs, json=wants_json(settings.log.format), level=settings.log.level)
-    logs.start()
+    count = settings.server.workers or allowed_cpus()
+    if settings.registry.startswith("memory:"):
+        count = 1  # what is in one process's memory no other can read
+    if count == 1:
+        return _run_one(settings, None, None)
+    server = settings.server
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(settings, logs))
-    finally:
-        logs.stop()
+        held = hold_port(server.host, server.port)
+    except OSError as error:
+        with contextlib.closing(_Log(settings)):
+            _tell_taken(settings, error)
+        return EX_OSERR
+    with held:
+        port = held.getsockname()[1]
+        shared = msgspec.structs.replace(settings, server=msgspec.structs.replace(server, port=port))
+        workers = Workers(
+            count,
+            lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
+            tell=lambda severity, message: tell(settings, severity, message),
+            grace_s=server.stop_grace_s + 2,
+            fatal=frozenset({EX_OSERR, EX_CONFIG}),
+        )
+        return workers.run()
+
+
+class _Worker(NamedTuple):
+    number: int
+    folder: Path
+    lifeline: int
+
+
+class _Log:
+    """The log of one process, from its first line to its last."""
+
+    def __init__(self, settings: Settings, lock: Path | None = None) -> None:
+        self.writer = LogWriter(sys.stdout, lock=lock)
+        direct_logging(self.writer, json=wants_json(settings.log.format), level=settings.log.level)
+        self.writer.start()
+
+    def close(self) -> None:
+        self.writer.stop()
+
+
+def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -> int:
+    log = _Log(settings, worker.folder / "log.lock" if worker is not None else None)
+    with contextlib.closing(log), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, log.writer, worker, lifeline))
+
+
+def tell(settings: Settings, severity: str, message: str) -> None:
+    """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
+    now = time.time()
+    if wants_json(settings.log.format):
+        line = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+    else:
+        line = f"{clock(now)} {severity.lower()} {message}".encode()
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), line + b"\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -92,25 +149,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, logs: LogWriter) -> int:
+async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, lifeline: int | None) -> int:
     signals = asyncio.Queue[signal.Signals]()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
-    gateway = Gateway(settings, logs)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)  # a worker is born with them blocked
+    if lifeline is not None:  # nobody writes to it: it is readable when the supervisor has died
+        loop.add_reader(lifeline, _orphaned, loop, lifeline, signals)
+    gateway = Gateway(settings, logs, folder=worker.folder if worker is not None else None)
     try:
         await gateway.start()
     except OSError as error:
-        host, port = settings.server.host, settings.server.port
-        _log.critical(
-            "cannot listen on %s port %d: %s; another port: CHIPS_SERVER__PORT=%d",
-            host,
-            port,
-            error,
-            port + 1,
-        )
+        _tell_taken(settings, error)
         return EX_OSERR
-    announce(gateway, settings)
+    if worker is None or worker.number == 0:
+        announce(gateway, settings)
     received = await signals.get()
     _log.info("%s: no new requests are taken; what is under way may finish", signal.Signals(received).name)
     stopping = asyncio.create_task(gateway.stop(), name="stop")
@@ -124,6 +178,20 @@ async def _serve(settings: Settings, logs: LogWriter) -> int:
     stopping.result()
     _log.info("stopped")
     return 0
+
+
+def _orphaned(
+    loop: asyncio.AbstractEventLoop, lifeline: int, signals: "asyncio.Queue[signal.Signals]"
+) -> None:
+    loop.remove_reader(lifeline)
+    signals.put_nowait(signal.SIGTERM)
+
+
+def _tell_taken(settings: Settings, error: OSError) -> None:
+    host, port = settings.server.host, settings.server.port
+    _log.critical(
+        "cannot listen on %s port %d: %s; another port: CHIPS_SERVER__PORT=%d", host, port, error, port + 1
+    )
 
 
 def announce(gateway: Gateway, settings: Settings) -> None:

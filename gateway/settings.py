@@ -51,6 +51,10 @@ class Server(_Group, frozen=True):
     head_wait_s: Annotated[
         float, Meta(gt=0, description="How long a caller may take to send a request's head.")
     ] = 20.0
+    workers: Annotated[
+        int,
+        Meta(ge=0, le=256, description="Processes on the port; 0: one for each CPU this container may use."),
+    ] = 0
     path: Annotated[
         Literal["fast", "plain"],
         Meta(

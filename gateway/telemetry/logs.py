@@ -1,10 +1,14 @@
 """Logs: JSON lines in Cloud Logging's words, or readable lines on a terminal, written off the event loop."""
 
+import contextlib
+import fcntl
 import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -26,8 +30,16 @@ class LogWriter:
     At most `limit_lines` wait; beyond that, lines are dropped and counted, and the count is logged.
     """
 
-    def __init__(self, stream: TextIO, *, limit_lines: int = 20_000, interval_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        limit_lines: int = 20_000,
+        interval_s: float = 0.05,
+        lock: Path | None = None,
+    ) -> None:
         self._stream = stream
+        self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
         self._lines: list[bytes] = []
@@ -68,12 +80,22 @@ class LogWriter:
             if lines:
                 lines.append(b"")
                 try:
-                    self._stream.buffer.write(b"\n".join(lines))
-                    self._stream.flush()
+                    with self._alone():
+                        self._stream.buffer.write(b"\n".join(lines))
+                        self._stream.flush()
                 except (OSError, ValueError):
                     return  # nobody reads the log any more; requests go on
             if stopping and not self._lines:
                 return
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        with self._lock.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+            yield
 
 
 class JsonFormatter(logging.Formatter):

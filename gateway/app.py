@@ -16,6 +16,7 @@ from gateway.auth.kinds import API_KEY, CERTIFICATE, TOKEN, open_plug_in
 from gateway.control.routes import Control
 from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_network
+from gateway.limits.shared import SharedMeter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
@@ -32,6 +33,7 @@ from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
+from gateway.stages.meter import Meter
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
 from gateway.telemetry.logs import LogWriter, wants_json
@@ -79,6 +81,10 @@ class Gateway:
             ca_file=upstream.ca_file,
         )
         limits, edge, trace = settings.limits, settings.edge, settings.trace
+        self._shared_meter = (
+            SharedMeter(limits.shared, timeout_s=limits.shared_timeout_s) if limits.shared else None
+        )
+        self.meter = Meter(self._shared_meter, lost=limits.shared_lost, trial=limits.trial)
         self.limit = Limit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
@@ -126,6 +132,7 @@ class Gateway:
             authenticate=Authenticate(chain),
             authorize=Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial),
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
+            meter=self.meter,
             limit=self.limit,
             forward=Forward(self.upstream),
             record=self.telemetry.record,
@@ -144,6 +151,9 @@ class Gateway:
             stack.push_async_callback(self.mirror.stop)
             await self._chain.start()
             stack.push_async_callback(self._chain.stop)
+            if self._shared_meter is not None:
+                await self._shared_meter.start()
+                stack.push_async_callback(self._shared_meter.stop)
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             runner = web.ServerRunner(self._make_server(), shutdown_timeout=server.stop_grace_s)

@@ -20,6 +20,7 @@ from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
+from gateway.stages.meter import Meter
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
 from gateway.telemetry.record import Record
@@ -37,6 +38,7 @@ class Pipeline:
         "_forward",
         "_identify",
         "_limit",
+        "_meter",
         "_record",
         "_route",
         "_sample",
@@ -53,6 +55,7 @@ class Pipeline:
         authenticate: Authenticate,
         authorize: Authorize,
         sample: Sample,
+        meter: Meter,
         limit: Limit,
         forward: Forward,
         record: Record,
@@ -65,6 +68,7 @@ class Pipeline:
         self._authenticate = authenticate
         self._authorize = authorize
         self._sample = sample
+        self._meter = meter
         self._limit = limit
         self._forward = forward
         self._record = record
@@ -116,7 +120,9 @@ class Pipeline:
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
-        # After authorize: the unwelcome use up no permit.
+        # After authorize: the unwelcome use up nothing. Before limit: who is over the rate waits in no queue.
+        if not self._meter.at_once(exchange):
+            await self._meter(exchange)
         with self._limit.at_once(exchange) or await self._limit(exchange):
             exchange.permitted = time.monotonic()
             await self._forward(exchange)

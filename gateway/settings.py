@@ -141,6 +141,24 @@ class Limits(_Group, frozen=True):
     ] = 1024
     queue: Annotated[int, Meta(ge=0, description="Requests that wait for a model that is full.")] = 256
     queue_wait_s: Annotated[float, Meta(gt=0, description="How long one of them waits.")] = 1.0
+    trial: Annotated[
+        bool, Meta(description="Rates and quotas only count and log whom they would refuse.")
+    ] = False
+    shared: Annotated[
+        str,
+        Meta(
+            description="redis:// or rediss:// URL by which rates and quotas hold for all gateways together. None: each counts."
+        ),
+    ] = ""
+    shared_timeout_s: Annotated[float, Meta(gt=0, description="How long that Redis may take to answer.")] = (
+        0.25
+    )
+    shared_lost: Annotated[
+        Literal["local", "refuse", "admit"],
+        Meta(
+            description="While it does not answer: each gateway counts for itself, refuses, or counts nothing."
+        ),
+    ] = "local"
 
 
 class Upstream(_Group, frozen=True):
@@ -363,6 +381,7 @@ class _Loader:
         self._check_networks()
         self._check_trust()
         self._check_auth()
+        self._check_shared()
         self._check_registry()
         if self._problems:
             raise SettingsError(self._problems)
@@ -434,6 +453,13 @@ class _Loader:
     def _check_trust(self) -> None:
         if self._values.get("edge.trusted_hops") and self._values.get("edge.trusted_proxies"):
             self._problems.append("edge: give either trusted_hops or trusted_proxies, not both")
+
+    def _check_shared(self) -> None:
+        url = self._values.get("limits.shared", "")
+        if url and not url.startswith(("redis://", "rediss://")):
+            self._problems.append(
+                f"limits.shared: it must begin with redis:// or rediss:// (from {self._sources['limits.shared']})"
+            )
 
     def _check_auth(self) -> None:
         issuers: tuple[Issuer, ...] = self._values.get("auth.issuers", ())

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from gateway.auth.base import Authenticator, Later, Proof
+from gateway.auth.base import LATER, Authenticator, Later, Proof
+from gateway.core.errors import AddressNotAllowed
 from gateway.core.headers import RequestHead
 
 
@@ -15,7 +16,7 @@ class Chain:
         for authenticator in self._authenticators:
             proof = authenticator.at_once(head)
             if proof is not None:
-                return proof
+                return proof if proof is LATER else _used_where_it_may_be(proof, head)
         return None
 
     def claims(self, authorization: bytes) -> bool:
@@ -33,5 +34,13 @@ class Chain:
         for authenticator in self._authenticators:
             proof = await authenticator(head)
             if proof is not None:
-                return proof
+                return _used_where_it_may_be(proof, head)
         return None
+
+
+def _used_where_it_may_be(proof: Proof, head: RequestHead) -> Proof:
+    """Here, so that it holds for models, for the list of models and for the operators' pages alike."""
+    networks = proof.principal.networks
+    if networks is not None and (head.address is None or head.address not in networks):
+        raise AddressNotAllowed(f"Your credentials may not be used from your address, {head.address}.")
+    return proof

@@ -29,6 +29,7 @@ A class exists only because its `code` is a contract with callers; any other exc
         └── InternalError         500 internal-error
 """
 
+import math
 from typing import ClassVar
 
 
@@ -43,6 +44,10 @@ class GatewayError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.headers = headers
+
+
+def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"Retry-After", str(seconds).encode("ascii")),)
 
 
 class CallerError(GatewayError): ...
@@ -102,6 +107,9 @@ class HeadersTooLarge(CallerError):
 class TooManyRequests(CallerError):
     code, status, title = "too-many-requests", 429, "Too many requests"
 
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
+
 
 class UpstreamError(GatewayError): ...
 
@@ -127,10 +135,6 @@ class DeadlineExceeded(UpstreamError):
 
 
 class GatewayFault(GatewayError): ...
-
-
-def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"Retry-After", str(seconds).encode("ascii")),)
 
 
 class Overloaded(GatewayFault):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.core.errors import BadRequest
+from gateway.core.networks import Address
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -116,11 +117,12 @@ class RequestHead:
     `outbound` is flat, three items a field (`name: `, value, CRLF), so that a sender can join it as it is.
     """
 
-    __slots__ = ("forwarded_for", "outbound", "read", "vouched")
+    __slots__ = ("address", "forwarded_for", "outbound", "read", "vouched")
 
     def __init__(self) -> None:
         self.read: list[bytes | None] = _blank.copy()
         self.outbound: list[bytes] = []
+        self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
 

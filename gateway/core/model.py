@@ -15,7 +15,7 @@ from gateway.core.principal import CALLER_VERBS, Verb
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
-MAX_REQUESTS_PER_S = 1_000_000.0
+MAX_REQUESTS_PER_S = 10_000.0
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

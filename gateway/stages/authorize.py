@@ -2,6 +2,7 @@
 
 from gateway.core.errors import AddressNotAllowed, Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange
+from gateway.core.networks import NetworkSet
 from gateway.core.principal import METADATA, SCORE, Verb
 
 _PREDICT = frozenset({"POST", "GET", "HEAD"})
@@ -31,24 +32,19 @@ class Authorize:
         if exchange.method not in allowed:
             allow = ", ".join(sorted(allowed))
             raise MethodNotAllowed(f"Here you can use {allow}.", allow=allow)
-        if exchange.rules.networks is not None or principal.networks is not None:
-            self._check_address(exchange)
+        if exchange.rules.networks is not None:
+            self._check_address(exchange, exchange.rules.networks)
         limit = model.policy.body_limit_bytes or self._body_limit_bytes
         exchange.body_limit_bytes = limit
         length = exchange.body.length
         if length is not None and length > limit:
             raise PayloadTooLarge(limit)
 
-    def _check_address(self, exchange: Exchange) -> None:
-        """The networks of the model, and those of the key: an admitted caller must be in both."""
+    def _check_address(self, exchange: Exchange, networks: NetworkSet) -> None:
         address = exchange.address
-        for networks, whose in (
-            (exchange.rules.networks, "This model's policy does"),
-            (exchange.principal.networks, "Your credentials do"),
-        ):
-            if networks is None or (address is not None and address in networks):
-                continue
-            self.refused += 1
-            if not self._trial:
-                raise AddressNotAllowed(f"{whose} not allow calls from your address, {address}.")
-            exchange.spared += (AddressNotAllowed.code,)
+        if address is not None and address in networks:
+            return
+        self.refused += 1
+        if not self._trial:
+            raise AddressNotAllowed(f"This model's policy does not allow calls from your address, {address}.")
+        exchange.spared += (AddressNotAllowed.code,)

@@ -39,7 +39,7 @@ class Identify:
         else:
             exchange.request_id = new_trace_id()
         caller = self._caller(exchange.peer, head)
-        exchange.address = None if caller is None else _address_of(caller)
+        exchange.address = head.address = None if caller is None else _address_of(caller)
         host = read[HOST]
         exchange.target = split_target(
             exchange.raw_target,

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from gateway.core.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.core.errors import DeadlineExceeded, GatewayError, Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
 
 
@@ -23,11 +23,12 @@ class _Gate:
 class Permit:
     """Held while a request is at a backend; leaving the `with` gives it back, whatever happened."""
 
-    __slots__ = ("_gate", "_limit")
+    __slots__ = ("_gate", "_held_for", "_limit")
 
-    def __init__(self, limit: "Limit", gate: _Gate) -> None:
+    def __init__(self, limit: "Limit", gate: _Gate, held_for: str | None) -> None:
         self._limit = limit
         self._gate = gate
+        self._held_for = held_for  # the caller whose requests in flight are counted
 
     def __enter__(self) -> None: ...
 
@@ -35,6 +36,8 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._limit.release(self._gate)
+        if self._held_for is not None:
+            self._limit.let_go(self._held_for)
 
 
 class Limit:
@@ -50,31 +53,54 @@ class Limit:
         self._queue_limit = queue
         self._queue_wait_s = queue_wait_s
         self._gates: dict[str, _Gate] = {}
+        self._held: dict[str, int] = {}  # in flight, of callers for whom that is limited
         self.in_flight = 0
 
     def at_once(self, exchange: Exchange) -> Permit | None:
-        """A permit where one is free; None: `await` the stage itself."""
+        """A permit where one is free; None: there is none now, so `await` the stage itself."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
             raise Overloaded("The gateway has as many requests under way as it takes. Try again in a moment.")
         gate = self._gates.get(model.name)
         if gate is None:
             gate = self._gates[model.name] = _Gate()
+        allowed = exchange.principal.quota.max_in_flight
+        held_for = None if allowed is None else self._hold(exchange.principal.id, allowed)
         limit = model.policy.max_in_flight or self._model_limit
         if gate.in_flight < limit and not gate.waiting:
             gate.in_flight += 1
             self.in_flight += 1
-            return Permit(self, gate)
+            return Permit(self, gate, held_for)
         return None
 
     async def __call__(self, exchange: Exchange) -> Permit:
-        permit = self.at_once(exchange)
-        if permit is not None:
-            return permit
-        name = exchange.model.name
-        return await self._queue(exchange, self._gates[name], name)
+        """Wait for a permit, after `at_once` had none."""
+        name, principal = exchange.model.name, exchange.principal
+        gate = self._gates[name]
+        held_for = None if principal.quota.max_in_flight is None else principal.id
+        try:
+            await self._queue(exchange, gate, name)
+        except BaseException:
+            if held_for is not None:
+                self.let_go(held_for)
+            raise
+        return Permit(self, gate, held_for)
 
-    async def _queue(self, exchange: Exchange, gate: _Gate, model: str) -> Permit:
+    def _hold(self, caller: str, allowed: int) -> str:
+        held = self._held.get(caller, 0)
+        if held >= allowed:
+            raise TooManyRequests(f"You have {held} requests under way, as many as you may.", 1.0)
+        self._held[caller] = held + 1
+        return caller
+
+    def let_go(self, caller: str) -> None:
+        held = self._held[caller] - 1
+        if held:
+            self._held[caller] = held
+        else:
+            del self._held[caller]
+
+    async def _queue(self, exchange: Exchange, gate: _Gate, model: str) -> None:
         if len(gate.waiting) >= self._queue_limit:
             raise Overloaded(f'The model "{model}" is busy and its queue is full. Try again in a moment.')
         loop = asyncio.get_running_loop()
@@ -104,7 +130,6 @@ class Limit:
         finally:
             alarm.cancel()
             exchange.queued_s = time.monotonic() - began
-        return Permit(self, gate)
 
     def in_flight_by_model(self) -> dict[str, float]:
         """The requests at each model that has any."""

@@ -1,0 +1,107 @@
+"""Limits counted in Redis: exact over all gateways that share it, for one round trip per limited request."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from gateway.limits.charge import Charge, Verdict
+
+_log = logging.getLogger(__name__)
+
+_PREFIX: Final = "chips:limit:"
+_AWAY_S: Final = 1.0  # for which a Redis that failed is not asked again
+
+# One script, so that a request takes from all its accounts or from none, and two gateways never read the same number.
+# Redis' own clock counts, for those of the gateways differ.
+_SCRIPT: Final = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local answer, after, refused = {}, {}, false
+for i, name in ipairs(KEYS) do
+  local quota, interval, ends_at = tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i])
+  local value = tonumber(redis.call('GET', name) or '0')
+  if interval > 0 then
+    local earned_at = math.max(value, now) + interval
+    local spare = quota * interval - (earned_at - now)
+    after[i] = earned_at
+    if spare < -0.000001 then
+      refused = true
+      answer[i] = {0, tostring(earned_at - interval - now), tostring(-spare)}
+    else
+      answer[i] = {math.floor(spare / interval + 0.000001), tostring(earned_at - now), '0'}
+    end
+  else
+    local left = math.max(ends_at - now, 0.001)
+    after[i] = value + 1
+    if value >= quota then
+      refused = true
+      answer[i] = {0, tostring(left), tostring(left)}
+    else
+      answer[i] = {quota - value - 1, tostring(left), '0'}
+    end
+  end
+end
+for i, name in ipairs(KEYS) do
+  local interval, ends_at = tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i])
+  if refused then
+    if answer[i][3] == '0' then answer[i][1] = answer[i][1] + 1 end
+  elseif interval > 0 then
+    redis.call('SET', name, string.format('%.6f', after[i]), 'PX', math.ceil((after[i] - now) * 1000) + 1000)
+  else
+    redis.call('SET', name, after[i], 'PX', math.ceil(math.max(ends_at - now, 1) * 1000) + 60000)
+  end
+end
+return answer
+"""
+
+
+class SharedLost(Exception):
+    """Redis does not answer; the limit stage does what the settings say."""
+
+
+class SharedMeter:
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._client: Any = None
+        self._script: Any = None
+        self._away_until = 0.0
+
+    async def start(self) -> None:
+        """Make the client; it connects when it is first needed."""
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        self._client = Redis.from_url(
+            self._url,
+            socket_timeout=self._timeout_s,
+            socket_connect_timeout=self._timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=256,
+        )
+        self._script = self._client.register_script(_SCRIPT)
+
+    async def stop(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def charge(self, charges: Sequence[Charge]) -> list[Verdict]:
+        """As `LocalMeter.charge`; raises SharedLost."""
+        from redis.exceptions import RedisError
+
+        if time.monotonic() < self._away_until:
+            raise SharedLost
+        arguments = [
+            value
+            for charge in charges
+            for value in (charge.quota, repr(charge.interval_s), repr(charge.ends_at))
+        ]
+        try:
+            answer = await self._script(keys=[_PREFIX + charge.account for charge in charges], args=arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._away_until = time.monotonic() + _AWAY_S
+            _log.error("the shared limits cannot be counted: %s", type(error).__name__)
+            raise SharedLost from error
+        return [Verdict(int(remaining), float(reset), float(wait)) for remaining, reset, wait in answer]

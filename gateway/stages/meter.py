@@ -1,0 +1,87 @@
+"""Rates and quotas: how often a caller may call, and how often a model may be called."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from gateway.core.errors import Overloaded, TooManyRequests
+from gateway.core.exchange import Exchange
+from gateway.core.principal import UNLIMITED
+from gateway.limits.charge import Charge, Verdict, charges, told
+from gateway.limits.local import LocalMeter
+from gateway.limits.shared import SharedLost, SharedMeter
+
+Lost = Literal["local", "refuse", "admit"]
+
+
+class Meter:
+    """Charge a request to all that it counts against, or refuse it and charge it to nothing.
+
+    Counts are this process's own, or, with a `shared` meter, those of all gateways that share it. Where that one is lost,
+    `lost` says what happens: count here, refuse, or admit. With `trial`, nothing is refused.
+    """
+
+    def __init__(
+        self,
+        shared: SharedMeter | None = None,
+        *,
+        lost: Lost = "local",
+        trial: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._local = LocalMeter()
+        self._shared = shared
+        self._lost = lost
+        self._trial = trial
+        self._now = now
+        self.refused = 0  # since the start, those whom a trial let pass included
+
+    def at_once(self, exchange: Exchange) -> bool:
+        """Do it without waiting; False: `await` the stage itself, because the count lies elsewhere."""
+        if exchange.principal.quota is UNLIMITED and exchange.rules.quota is UNLIMITED:
+            return True
+        if self._shared is not None:
+            return False
+        now = self._now()
+        charged = _charges(exchange, now)
+        if charged:
+            self._judge(exchange, charged, self._local.charge(charged, now))
+        return True
+
+    async def __call__(self, exchange: Exchange) -> None:
+        now = self._now()
+        charged = _charges(exchange, now)
+        if not charged or self._shared is None:
+            return
+        try:
+            verdicts = await self._shared.charge(charged)
+        except SharedLost:
+            if self._lost == "refuse":
+                raise Overloaded("Your limits cannot be counted now. Try again in a moment.") from None
+            if self._lost == "admit":
+                return
+            verdicts = self._local.charge(charged, now)
+        self._judge(exchange, charged, verdicts)
+
+    def _judge(self, exchange: Exchange, charged: Sequence[Charge], verdicts: Sequence[Verdict]) -> None:
+        exchange.added_fields += told(charged, verdicts)
+        wait_s, policy = max((v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True))
+        if not wait_s:
+            return
+        self.refused += 1
+        if self._trial:
+            exchange.spared += (TooManyRequests.code,)
+            return
+        whose, _, window = policy.partition("-")
+        subject = "You have" if whose == "key" else f'The model "{exchange.model.name}" has'
+        used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
+        what = used_up.get(window, "used up the requests of this month")
+        raise TooManyRequests(f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}.", wait_s)
+
+
+def _charges(exchange: Exchange, now: float) -> list[Charge]:
+    principal = exchange.principal
+    return [
+        *charges("key", principal.id, principal.quota, now),
+        *charges("model", exchange.model.name, exchange.rules.quota, now),
+    ]

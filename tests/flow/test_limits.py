@@ -1,0 +1,117 @@
+"""Limits as callers meet them: how often, how many at once, what they are told, and trying a limit out."""
+
+import asyncio
+
+import pytest
+
+from gateway.core.model import Policy
+from tests.flow.scene import Scene, assert_problem
+
+
+async def test_a_rate_per_key(scene: Scene):
+    backend = await scene.model()
+    key = await scene.make_key("*", requests_per_s=0.01, burst=2)
+    answers = [await scene.call(key=key) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert_problem(answers[2], 429, "too-many-requests")
+    assert answers[0].get("RateLimit-Policy") == '"key-rate";q=2;w=200'
+    assert [(answer.get("RateLimit") or "").partition(";t=")[0] for answer in answers] == [
+        '"key-rate";r=1', '"key-rate";r=0', '"key-rate";r=0',
+    ]  # fmt: skip
+    assert 90 <= int(answers[2].get("Retry-After") or 0) <= 100
+    assert len(backend.seen) == 2
+    answer = await scene.call()  # another key is another account
+    assert answer.status == 200
+    assert answer.get("RateLimit") is None
+
+
+async def test_quotas_of_key_and_model(scene: Scene):
+    backend = await scene.model(policy=Policy(requests_per_day=3))
+    key = await scene.make_key("*", requests_per_month=1)
+    assert (await scene.call(key=key)).status == 200
+    problem = assert_problem(await scene.call(key=key), 429, "too-many-requests")
+    assert "month" in problem["detail"]
+    assert (await scene.call()).status == 200
+    assert (await scene.call()).status == 200
+    problem = assert_problem(await scene.call(), 429, "too-many-requests")
+    assert "wine" in problem["detail"]
+    assert len(backend.seen) == 3
+
+
+async def test_what_is_refused_before_uses_nothing_up(scene: Scene):
+    await scene.model()
+    key = await scene.make_key("beer", "wine", requests_per_day=1)
+    assert_problem(await scene.call("POST", "/beer", key=key), 404, "model-not-found")
+    assert_problem(await scene.call("PUT", key=key, body=b""), 405, "method-not-allowed")
+    assert (await scene.call("GET", key=key)).status == 200
+    assert (await scene.call(key=key)).status == 200
+    assert_problem(await scene.call(key=key), 429, "too-many-requests")
+
+
+async def test_requests_in_flight_per_key(scene: Scene):
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, peer):
+        arrived.set()
+        await go_on.wait()
+        await peer.answer()
+
+    await scene.model(script=slow)
+    key = await scene.make_key("*", max_in_flight=1)
+    first = asyncio.create_task(scene.call(key=key))
+    await arrived.wait()
+    problem = assert_problem(await scene.call(key=key), 429, "too-many-requests")
+    assert "under way" in problem["detail"]
+    go_on.set()
+    assert (await first).status == 200
+    assert (await scene.call(key=key)).status == 200
+    assert scene.gateway.limit._held == {}
+
+
+async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene: Scene):
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, peer):
+        arrived.set()
+        await go_on.wait()
+        await peer.answer()
+
+    await scene.model(script=slow, policy=Policy(max_in_flight=1))
+    key = await scene.make_key("*", max_in_flight=1)
+    first = asyncio.create_task(scene.call())
+    await arrived.wait()
+    waiting = await scene.caller()
+    await waiting.send(scene.request(key=key))
+    async with asyncio.timeout(20):
+        while not scene.gateway.limit.waiting("wine"):
+            await asyncio.sleep(0)
+    assert_problem(await scene.call(key=key), 429, "too-many-requests")
+    waiting.leave()
+    async with asyncio.timeout(20):
+        while scene.gateway.limit._held:
+            await asyncio.sleep(0)
+    go_on.set()
+    assert (await first).status == 200
+    assert (await scene.call(key=key)).status == 200
+
+
+async def test_a_trial_counts_and_lets_pass():
+    async with Scene(**{"limits.trial": "true"}) as scene:
+        await scene.model()
+        key = await scene.make_key("*", requests_per_day=1)
+        assert [(await scene.call(key=key)).status for _ in range(3)] == [200, 200, 200]
+        assert scene.gateway.meter.refused == 2
+        told = [line.get("would_refuse") for line in scene.log_lines() if "httpRequest" in line]
+        assert told == [None, ["too-many-requests"], ["too-many-requests"]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "statuses"), [("local", [200, 429]), ("admit", [200, 200]), ("refuse", [503, 503])]
+)
+async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuses: list[int]):
+    flags = {"limits.shared": "redis://127.0.0.1:9", "limits.shared_lost": lost}
+    async with Scene(**flags) as scene:
+        await scene.model()
+        key = await scene.make_key("*", requests_per_day=1)
+        assert [(await scene.call(key=key)).status for _ in range(2)] == statuses
+        assert (await scene.call()).status == 200  # who has no limit does not depend on it

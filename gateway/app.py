@@ -5,6 +5,7 @@ Objects are made from the bottom up and started in that order; what was started 
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -26,6 +27,7 @@ from gateway.server.fast import FastServer
 from gateway.server.plain import PlainServer
 from gateway.server.protocol import ProblemServer
 from gateway.settings import Auth, Settings
+from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -40,7 +42,12 @@ from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.whole import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.fast import FastUpstream
+from gateway.upstream.guard import Guard
+from gateway.upstream.identity import IdTokens
 from gateway.upstream.plain import PlainUpstream
+
+if TYPE_CHECKING:
+    from gateway.auth.caller_token import CallerTokens
 
 
 class Gateway:
@@ -73,12 +80,18 @@ class Gateway:
         chain = Chain(_authenticators(settings.auth, keys))
         self._chain = chain
         upstream = settings.upstream
+        self._identity = (
+            IdTokens(metadata_host=upstream.metadata_host) if upstream.identity == "google" else None
+        )
+        signer = _signer(upstream) if upstream.sign_callers else None
         make_upstream = PlainUpstream if settings.server.path == "plain" else FastUpstream
         self.upstream: Upstream = make_upstream(
             connections=upstream.connections,
             connect_timeout_s=upstream.connect_timeout_s,
             idle_s=upstream.idle_s,
             ca_file=upstream.ca_file,
+            guard=guard_of(upstream),
+            identity=self._identity,
         )
         limits, edge, trace = settings.limits, settings.edge, settings.trace
         self._shared_meter = (
@@ -116,6 +129,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            jwks=signer.jwks if signer is not None else b'{"keys":[]}',
         )
         self.pipeline = Pipeline(
             identify=Identify(
@@ -134,7 +148,7 @@ class Gateway:
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             meter=self.meter,
             limit=self.limit,
-            forward=Forward(self.upstream),
+            forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
         self.port = 0
@@ -151,6 +165,9 @@ class Gateway:
             stack.push_async_callback(self.mirror.stop)
             await self._chain.start()
             stack.push_async_callback(self._chain.stop)
+            if self._identity is not None:
+                await self._identity.start()
+                stack.push_async_callback(self._identity.stop)
             if self._shared_meter is not None:
                 await self._shared_meter.start()
                 stack.push_async_callback(self._shared_meter.stop)
@@ -202,6 +219,20 @@ class Gateway:
         readings = {name: {"": float(value)} for name, value in gauges.items()}
         readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
         return readings
+
+
+def guard_of(upstream: UpstreamSettings) -> Guard:
+    return Guard(
+        upstream.policy,
+        hosts=upstream.hosts,
+        networks=[parse_network(network) for network in upstream.networks],
+    )
+
+
+def _signer(upstream: UpstreamSettings) -> "CallerTokens":
+    from gateway.auth.caller_token import CallerTokens
+
+    return CallerTokens([Path(file) for file in upstream.signing_keys])
 
 
 def _authenticators(auth: Auth, keys: ApiKeys) -> list[Authenticator]:

@@ -171,6 +171,38 @@ class Upstream(_Group, frozen=True):
         float,
         Meta(gt=0, description="How long an idle one is kept; shorter than the backend's own time-out."),
     ] = 30.0
+    policy: Annotated[
+        Literal["local", "cloud"],
+        Meta(
+            description="Where backends may be. `cloud`, the default on Cloud Run: named hosts with public addresses alone."
+        ),
+    ] = "local"
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="Under `cloud`: hosts of backends besides *.run.app, such as *.example.com."),
+    ] = ()
+    networks: Annotated[
+        tuple[str, ...], Meta(description="Private networks in which backends may be, such as 10.8.0.0/24.")
+    ] = ()
+    identity: Annotated[
+        Literal["none", "google"],
+        Meta(
+            description="`google`, the default on Cloud Run: ID tokens in X-Serverless-Authorization, to https:// backends."
+        ),
+    ] = "none"
+    metadata_host: Annotated[
+        str, Meta(description="Where ID tokens come from; `GCE_METADATA_HOST` is read too.")
+    ] = "metadata.google.internal"
+    sign_callers: Annotated[
+        bool,
+        Meta(description="Tell backends who calls in a signed X-Chips-Caller-Token; keys at /-/jwks.json."),
+    ] = False
+    signing_keys: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Files of private keys (P-256, PEM) to sign with: the first signs, all are published. None: one per process."
+        ),
+    ] = ()
 
 
 class Log(_Group, frozen=True):
@@ -278,7 +310,12 @@ _OTHER_NAMES = frozenset(
     )
 )
 # Names that platforms set; ours win over them.
-_PLATFORM_NAMES = {"PORT": "server.port", "GOOGLE_CLOUD_PROJECT": "log.project", "K_SERVICE": "trace.service"}
+_PLATFORM_NAMES = {
+    "PORT": "server.port",
+    "GOOGLE_CLOUD_PROJECT": "log.project",
+    "K_SERVICE": "trace.service",
+    "GCE_METADATA_HOST": "upstream.metadata_host",
+}
 
 
 class Value(NamedTuple):
@@ -415,6 +452,9 @@ class _Loader:
         for name, setting in _PLATFORM_NAMES.items():
             if self._environ.get(name):
                 self._take(setting, self._environ[name], f"${name}")
+        if self._environ.get("K_SERVICE"):  # Cloud Run: backends are elsewhere, and want to know who calls
+            self._take("upstream.policy", "cloud", "$K_SERVICE")
+            self._take("upstream.identity", "google", "$K_SERVICE")
         for name in sorted(self._environ):
             if name.startswith("CHIPS_") and name not in _OTHER_NAMES:
                 setting = name.removeprefix("CHIPS_").lower().replace("__", ".")
@@ -443,7 +483,7 @@ class _Loader:
         self._sources[name] = source
 
     def _check_networks(self) -> None:
-        for name in ("edge.networks", "edge.trusted_proxies", "trace.trusted_networks"):
+        for name in ("edge.networks", "edge.trusted_proxies", "trace.trusted_networks", "upstream.networks"):
             for network in self._values.get(name, ()):
                 try:
                     parse_network(network)

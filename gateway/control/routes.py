@@ -22,7 +22,8 @@ from gateway.telemetry.pulse import Shared
 from gateway.telemetry.store import StoreReader
 
 _READ = frozenset({"GET", "HEAD"})
-_PROBES = frozenset({"/-/live", "/-/ready", "/v2/health/live", "/v2/health/ready"})
+# Asked for by platforms, and the last by backends, from addresses that nobody can list.
+_PROBES = frozenset({"/-/live", "/-/ready", "/v2/health/live", "/v2/health/ready", "/-/jwks.json"})
 _NOTHING_HERE = "There is nothing here. GET / says what this gateway offers."
 _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
@@ -38,7 +39,9 @@ class Control:
         registry: Registry,
         shared: Shared,
         reader: StoreReader | None,
+        jwks: bytes = b'{"keys":[]}',
     ) -> None:
+        self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
         self._mirror = mirror
         self._chain = chain
         self._registry = registry
@@ -81,6 +84,12 @@ class Control:
             return json_answer({"live": True})
         if path in {"/-/ready", "/v2/health/ready"}:
             return self._ready()
+        if path == "/-/jwks.json":
+            fields = (
+                (b"Content-Type", b"application/jwk-set+json"),
+                (b"Cache-Control", b"public, max-age=300"),
+            )
+            return Answer(200, fields, self._jwks)
         if path == "/":
             return await self._index(exchange)
         if path == "/v2":

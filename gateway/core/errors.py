@@ -107,7 +107,7 @@ class HeadersTooLarge(CallerError):
 class TooManyRequests(CallerError):
     code, status, title = "too-many-requests", 429, "Too many requests"
 
-    def __init__(self, detail: str, retry_after_s: float) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
 
 

@@ -1,6 +1,7 @@
 """Send the request on to its backend, and the answer back to the caller."""
 
 import time
+from typing import TYPE_CHECKING
 
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION, CRLF, HOST
@@ -8,10 +9,14 @@ from gateway.core.model import Backend
 from gateway.core.paths import Target
 from gateway.upstream.base import Outbound, Upstream
 
+if TYPE_CHECKING:
+    from gateway.auth.caller_token import CallerTokens
+
 
 class Forward:
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, signer: "CallerTokens | None" = None) -> None:
         self._upstream = upstream
+        self._signer = signer
 
     async def __call__(self, exchange: Exchange) -> None:
         backend, target = exchange.backend, exchange.target
@@ -34,6 +39,9 @@ class Forward:
             b"X-Chips-Caller: ", principal.id.encode("ascii"), CRLF,
             b"Via: ", b"1.1 chips", CRLF,
         )  # fmt: skip
+        if self._signer is not None:
+            token = self._signer.token(principal.id, exchange.model.name)
+            fields += (b"X-Chips-Caller-Token: ", token, CRLF)
         host = read[HOST]
         if host is not None:
             fields += (b"X-Forwarded-Host: ", host, CRLF)

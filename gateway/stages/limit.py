@@ -89,7 +89,7 @@ class Limit:
     def _hold(self, caller: str, allowed: int) -> str:
         held = self._held.get(caller, 0)
         if held >= allowed:
-            raise TooManyRequests(f"You have {held} requests under way, as many as you may.", 1.0)
+            raise TooManyRequests(f"You have {held} requests under way, as many as you may.")
         self._held[caller] = held + 1
         return caller
 

@@ -76,7 +76,9 @@ class Meter:
         subject = "You have" if whose == "key" else f'The model "{exchange.model.name}" has'
         used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
         what = used_up.get(window, "used up the requests of this month")
-        raise TooManyRequests(f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}.", wait_s)
+        raise TooManyRequests(
+            f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}.", retry_after_s=wait_s
+        )
 
 
 def _charges(exchange: Exchange, now: float) -> list[Charge]:

@@ -4,8 +4,11 @@ It is the yardstick for the fast one and the way out should a release of aiohttp
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
@@ -20,7 +23,7 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import answer_fields
-from gateway.upstream.base import Outbound, trace_fields
+from gateway.upstream.base import Guard, Identity, Outbound, trace_fields
 from gateway.upstream.tls import client_context
 from gateway.upstream.too_slow import too_slow
 
@@ -31,8 +34,17 @@ class PlainUpstream:
     """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
-        self, *, connections: int, connect_timeout_s: float, idle_s: float, ca_file: str = ""
+        self,
+        *,
+        connections: int,
+        connect_timeout_s: float,
+        idle_s: float,
+        ca_file: str = "",
+        guard: Guard | None = None,
+        identity: Identity | None = None,
     ) -> None:
+        self._guard = guard
+        self._identity = identity
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
@@ -47,6 +59,7 @@ class PlainUpstream:
                 keepalive_timeout=self._idle_s,
                 ttl_dns_cache=30,
                 ssl=client_context(self._ca_file),
+                socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -56,6 +69,16 @@ class PlainUpstream:
             max_line_size=16 * 1024,
             max_field_size=16 * 1024,
         )
+
+    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """A socket for one of the addresses that a name resolved to, which is the one it is then connected to."""
+        family, kind, protocol, _, address = info
+        if self._guard is not None:
+            try:
+                self._guard("", [str(address[0])])
+            except UpstreamUnreachable as refused:
+                raise OSError(str(refused.__cause__)) from None  # so that the next address gets its turn
+        return socket.socket(family=family, type=kind, proto=protocol)
 
     async def stop(self) -> None:
         await self._session.close()
@@ -87,6 +110,14 @@ class PlainUpstream:
             (name[:-2].decode("latin-1"), value.decode("latin-1"))
             for name, value in zip(fields[::3], fields[1::3], strict=True)
         )
+        if self._guard is not None:
+            self._guard(urlsplit(outbound.url).hostname or "", ())
+        if self._identity is not None:
+            proof = self._identity.fields(outbound.url)
+            if proof is None:
+                proof = await self._identity.fetch(outbound.url)
+            for name, value in zip(proof[::3], proof[1::3], strict=True):
+                headers[name[:-2].decode("ascii")] = value.decode("ascii")
         upload = _Upload(exchange)
         try:
             response = await self._session.request(

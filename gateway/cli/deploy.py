@@ -11,16 +11,17 @@ from gateway.artifacts.manifest import Sample, Signature, build_manifest, collec
 from gateway.artifacts.store import AlreadyPublished, StoreError, open_store
 from gateway.cli import screen
 from gateway.cli.deregister import remove_version
-from gateway.cli.probe import probe
 from gateway.cli.publish import packages_here, read_json, store_failure
 from gateway.cli.register import Wish, enter
-from gateway.cli.screen import EX_CONFIG, EX_DATAERR, Failure
+from gateway.cli.screen import EX_CONFIG, EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import Deployed, DeployError, Target, Tell
 from gateway.settings import Settings, endpoint_override, process_environment, state_folder
+from gateway.verify.run import CannotBegin, ManifestPart, choose, read_samples, verify
 
+_VERIFY_WAIT_S = 30.0
 _PLACES = (Path(), Path("models"), Path("backends"))
 
 TargetOption = Annotated[
@@ -283,13 +284,36 @@ def _publish(source: BackendFolder, settings: Settings, author: str, tell: Tell)
 
 
 def _verify(source: BackendFolder, deployed: Deployed, target: Target, tell: Tell) -> str:
-    credentials = target.credentials(deployed.url)
+    """The short form of `chips verify`, and the folder's own samples."""
+    samples = source.beside("samples")
     try:
-        metadata = screen.run(
-            probe(deployed.url, source.model, wait_s=30, progress=tell, headers=credentials)
+        manifest = read_samples(samples) if samples is not None else ManifestPart()
+        report = screen.run(
+            verify(
+                deployed.url,
+                model=source.model,
+                version=source.version,
+                manifest=manifest,
+                process=None,
+                fields=tuple(target.credentials(deployed.url).items()),
+                checks=choose([], short=True),
+                wait_s=_VERIFY_WAIT_S,
+                told=lambda result: (
+                    tell(f"{result.check.name}: {result.why}") if result.outcome == "failed" else None
+                ),
+            )
         )
-    except Failure as failure:
-        raise DeployError(failure.message, hint=failure.hint, code=failure.code) from failure
-    if source.version not in metadata.versions:
-        raise DeployError(f"it serves version {', '.join(metadata.versions)}, not {source.version}", code=76)
-    return "as the contract says"
+    except ValueError as error:
+        raise DeployError(str(error), code=EX_DATAERR) from None
+    except CannotBegin as error:
+        raise DeployError(
+            str(error),
+            hint="can it be reached from here? deploy/README.md says how to verify a closed service",
+        ) from None
+    if report.failed:
+        raise DeployError(
+            f"{len(report.failed)} of {len(report.results)} checks failed; it takes no traffic and is not registered",
+            hint=f"chips verify {deployed.url} tells all",
+            code=EX_PROTOCOL,
+        )
+    return f"{report.count('passed')} checks of the contract passed"

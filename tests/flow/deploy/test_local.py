@@ -163,3 +163,30 @@ def test_a_folder_that_is_wrong_is_told(shell: Shell, backend_folder: Path, what
     assert ended.code in {65, 69}, ended
     assert told in ended.err
     assert shell("deploy", "nowhere", "--target", "local").code == 65
+
+
+LIAR = """
+import http.server, json, os
+class Liar(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name, version = os.environ["CHIPS_MODEL"], os.environ["CHIPS_VERSION"]
+        body = json.dumps({"name": name, "versions": [version], "live": True, "ready": True}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Liar).serve_forever()
+"""
+
+
+def test_a_backend_that_breaks_the_contract_is_not_registered(shell: Shell, backend_folder: Path):
+    (backend_folder / "liar.py").write_text(LIAR)
+    settings = (backend_folder / "backend.toml").read_text()
+    (backend_folder / "backend.toml").write_text(settings.replace('"-m", "chips_backend"', '"liar.py"'))
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code == 76
+    assert "verify: " in ended.err
+    assert "is not registered" in ended.err
+    assert "chips verify http://" in ended.err
+    assert shell.ok("models", "--json").json() == []

@@ -16,6 +16,7 @@ from gateway.cli.env import env
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
 from gateway.cli.networks import networks
+from gateway.cli.plan import plan
 from gateway.cli.publish import publish
 from gateway.cli.register import register
 from gateway.cli.tail import tail
@@ -75,6 +76,7 @@ for verb in (
     why,
     tail,
     top,
+    plan,
 ):
     app.command()(verb)
 app.add_typer(keys, name="keys")

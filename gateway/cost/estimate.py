@@ -1,0 +1,109 @@
+"""What a model costs in a month: a closed form, with its parts, from how it is called and how it is deployed.
+
+Requests come at random and are served for a fixed time, so by Little's law `rps x latency` of them are under way. An
+instance takes `concurrency` at once; Cloud Run aims at 60 % of that (cloud.google.com/run/docs/about-instance-autoscaling),
+so `rps x latency / (0.6 x concurrency)` instances run. Cloud Run bills an instance while at least one request is under
+way in it: with an offered load of `a` requests for each running instance, that is the share `1 - exp(-a)` of its life.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+from gateway.cost.prices import Prices
+
+MONTH_S: Final = 730 * 3600.0
+UTILIZATION: Final = 0.6  # of an instance's concurrency, which Cloud Run's autoscaler aims at
+_LOG_LINE_BYTES: Final = 900
+_GIB: Final = 1024.0**3
+
+
+class Load(NamedTuple):
+    """How a model is called, on average over the month."""
+
+    rps: float
+    latency_s: float
+    request_bytes: float = 1024
+    response_bytes: float = 1024
+    busy_share: float = 1.0  # of the month in which calls come at all; the rest of it is silent
+
+
+class Deployment(NamedTuple):
+    """How it is deployed."""
+
+    concurrency: int
+    cpu: float
+    memory_gib: float
+    min_instances: int = 0
+    artifact_gib: float = 0.1
+
+
+class Part(NamedTuple):
+    name: str
+    amount: float  # of the currency, a month
+    why: str
+
+
+class Estimate(NamedTuple):
+    instances: float  # running while calls come
+    parts: list[Part]
+
+    @property
+    def total(self) -> float:
+        return sum(part.amount for part in self.parts)
+
+
+def estimate(load: Load, deployment: Deployment, prices: Prices) -> Estimate:
+    """The cost of one model's backend in a month, without free tiers. ValueError where the load makes no sense."""
+    if load.rps < 0 or load.latency_s <= 0 or not 0 < load.busy_share <= 1:
+        raise ValueError("requests a second cannot be negative, and the latency must be more than nothing")
+    run = prices.cloud_run
+    busy_s = MONTH_S * load.busy_share
+    rps = load.rps / load.busy_share  # while calls come
+    under_way = rps * load.latency_s
+    needed = under_way / (UTILIZATION * deployment.concurrency)
+    instances = max(needed, float(deployment.min_instances), 1.0 if load.rps else 0.0)
+    active_share = 1 - math.exp(-under_way / instances) if instances else 0.0
+    active_s = instances * active_share * busy_s
+    # A warm instance that serves nobody is billed at the idle price.
+    idle_s = max(deployment.min_instances * MONTH_S - min(active_s, deployment.min_instances * MONTH_S), 0.0)
+    requests = load.rps * MONTH_S
+    log_gib = requests * _LOG_LINE_BYTES * 2 / _GIB  # the gateway's line and the backend's
+    egress_gib = requests * load.response_bytes / _GIB
+    return Estimate(
+        instances,
+        [
+            Part(
+                "computing",
+                active_s * (deployment.cpu * run.cpu_active + deployment.memory_gib * run.memory_gib_active),
+                f"{active_s / 3600:,.0f} instance hours in which a request was under way",
+            ),
+            Part(
+                "kept warm",
+                idle_s * (deployment.cpu * run.cpu_idle + deployment.memory_gib * run.memory_gib_idle),
+                f"{idle_s / 3600:,.0f} instance hours of waiting, for min_instances = {deployment.min_instances}",
+            ),
+            Part(
+                "requests",
+                requests / 1e6 * run.per_million_requests * 2,
+                f"{requests / 1e6:,.2f} million, at the gateway and at the backend",
+            ),
+            Part(
+                "egress",
+                egress_gib * prices.network.egress_gib,
+                f"{egress_gib:,.2f} GiB of answers to the internet",
+            ),
+            Part("logs", log_gib * prices.logging.gib, f"{log_gib:,.2f} GiB, two lines a request"),
+            Part(
+                "artifact",
+                deployment.artifact_gib * prices.storage.gib_month,
+                f"{deployment.artifact_gib:g} GiB in Cloud Storage",
+            ),
+        ],
+    )
+
+
+def always_on(deployment: Deployment, prices: Prices, instances: int = 1) -> float:
+    """A month of instances that keep their processor between requests, as the gateway's do."""
+    run = prices.cloud_run
+    rate = deployment.cpu * run.cpu_always + deployment.memory_gib * run.memory_gib_always
+    return instances * MONTH_S * rate

@@ -1,0 +1,80 @@
+"""The closed form: its limits, its directions, and one figure worked out by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.cost.estimate import MONTH_S, Deployment, Load, estimate
+from gateway.cost.prices import read_prices
+from tests.unit.cli.shell import Shell
+
+PRICES = read_prices()
+ONE = Deployment(concurrency=1, cpu=1, memory_gib=1)
+
+rates = st.floats(0.001, 500)
+latencies = st.floats(0.001, 5)
+
+
+def part(name: str, load: Load, deployment: Deployment) -> float:
+    return next(p.amount for p in estimate(load, deployment, PRICES).parts if p.name == name)
+
+
+def test_nobody_calls_and_nothing_is_kept_costs_the_artifact_alone():
+    found = estimate(Load(rps=0, latency_s=1), ONE, PRICES)
+    assert found.instances == 0
+    assert {p.name for p in found.parts if p.amount} == {"artifact"}
+
+
+def test_one_warm_instance_that_nobody_calls_costs_its_idle_price():
+    run = PRICES.cloud_run
+    deployment = ONE._replace(min_instances=1)
+    expected = MONTH_S * (run.cpu_idle + run.memory_gib_idle)
+    assert part("kept warm", Load(rps=0, latency_s=1), deployment) == pytest.approx(expected)
+
+
+def test_a_full_month_by_hand():
+    # 6 requests a second of 100 ms are 0.6 under way: one instance at 60 %, active 1 - e^-0.6 = 45.1 % of the month.
+    run = PRICES.cloud_run
+    expected = MONTH_S * 0.45119 * (run.cpu_active + run.memory_gib_active)
+    assert part("computing", Load(rps=6, latency_s=0.1), ONE) == pytest.approx(expected, rel=1e-4)
+
+
+@given(rates, latencies)
+def test_computing_is_bounded_by_one_request_at_a_time_and_by_all_instances_always(
+    rps: float, latency_s: float
+):
+    load = Load(rps=rps, latency_s=latency_s)
+    found = estimate(load, ONE, PRICES)
+    rate = PRICES.cloud_run.cpu_active + PRICES.cloud_run.memory_gib_active
+    cost = part("computing", load, ONE)
+    assert cost <= found.instances * MONTH_S * rate * (1 + 1e-9)
+    assert cost <= rps * latency_s * MONTH_S * rate * (1 + 1e-9), (
+        "requests that overlap in an instance share it"
+    )
+
+
+@given(rates, latencies, st.integers(1, 80))
+def test_more_at_once_never_costs_more(rps: float, latency_s: float, concurrency: int):
+    load = Load(rps=rps, latency_s=latency_s)
+    more = ONE._replace(concurrency=concurrency + 1)
+    assert part("computing", load, more) <= part("computing", load, ONE._replace(concurrency=concurrency)) * (
+        1 + 1e-9
+    )
+
+
+@given(rates, latencies)
+def test_twice_the_calls_never_cost_less(rps: float, latency_s: float):
+    once = estimate(Load(rps=rps, latency_s=latency_s), ONE, PRICES).total
+    assert estimate(Load(rps=2 * rps, latency_s=latency_s), ONE, PRICES).total >= once
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    shell = Shell(tmp_path, monkeypatch, capsys)
+    shell.register("wine", "1", "--concurrency", "4")
+    found = shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms", "--json").json()
+    assert found["concurrency"] == 4
+    assert found["total"] == pytest.approx(sum(found["parts"].values()), abs=0.01)
+    assert "a month" in shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms").out
+    assert shell.ok("plan", "new", "--rps", "1", "--latency", "1s", "--json").json()["concurrency"] == 1
+    for wrong in (("--rps", "1", "--latency", "40"), ("--rps", "1", "--latency", "1s", "--memory", "big")):
+        assert shell("plan", "wine", *wrong).code == 64

@@ -12,6 +12,7 @@ from gateway.cli.check import check
 from gateway.cli.deploy import deploy, undeploy
 from gateway.cli.deregister import deregister, disable, enable
 from gateway.cli.diff import diff
+from gateway.cli.doctor import doctor
 from gateway.cli.env import env
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
@@ -77,6 +78,7 @@ for verb in (
     tail,
     top,
     plan,
+    doctor,
 ):
     app.command()(verb)
 app.add_typer(keys, name="keys")

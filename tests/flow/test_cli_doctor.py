@@ -1,0 +1,92 @@
+"""`chips doctor`: a healthy system, and one fault after the other, each told with what mends it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flow.beside import Beside, Contract
+from tests.unit.cli.shell import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    beside = Beside()
+    yield beside
+    beside.close()
+
+
+def findings(shell: Shell, code: int = 0, *before: str) -> dict[str, Any]:
+    ended = shell(*before, "doctor", "--json")
+    assert ended.code == code, ended
+    return {finding["subject"]: finding for finding in ended.json()}
+
+
+def test_a_healthy_system(shell: Shell, beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backend = beside.backend(Contract(parameters={"concurrency": 2}))
+    gateway = beside.gateway(shell.registry)
+    monkeypatch.setenv("CHIPS_SERVER__PORT", str(gateway.port))
+    monkeypatch.setenv("CHIPS_ARTIFACTS", str(tmp_path / "artifacts"))
+    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
+    found = findings(shell)
+    for subject in ("python", "settings", "artifacts", "registry", "gateway", "clock", "wine@1"):
+        assert found[subject]["outcome"] == "ok", found[subject]
+    out = shell.ok("doctor").out
+    assert "healthy" in out
+    assert "\x1b" not in out
+
+
+def test_each_fault_is_told_with_what_mends_it(
+    shell: Shell, beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    contract = Contract(parameters={"concurrency": 2})
+    backend = beside.backend(contract)
+    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
+    shell.register("gone", "1")
+    shell.register("canary", "1", "--body-limit", "99999999")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("CHIPS_ARTIFACTS", str(tmp_path / "file"))
+    contract.metadata["parameters"] = {"concurrency": 5}
+    found = findings(shell, 1)
+    assert found["gateway"]["mend"] == "chips serve"
+    assert found["artifacts"]["outcome"] == "wrong"
+    assert found["gone@1"]["outcome"] == "wrong"
+    assert "cannot be reached" in found["gone@1"]["text"]
+    assert found["wine@1"]["outcome"] == "warning"
+    assert "it runs 5 at once, registered are 2" in found["wine@1"]["text"]
+    contract.metadata["versions"] = ["9"]
+    assert (
+        "version 9" in findings(shell, 1)["wine@1"]["text"]
+        or "5 at once" in findings(shell, 1)["wine@1"]["text"]
+    )
+    shell.ok("disable", "gone")
+    shell.ok("disable", "canary")
+    assert findings(shell, 1)["gone@1"]["outcome"] == "warning", "a disabled model's backend may be gone"
+    assert "unwell" in shell("doctor").out
+
+
+def test_settings_and_registries_that_are_wrong(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "registry.db").write_text("this is not a database, by its look")
+    assert findings(shell, 1)["registry"]["outcome"] == "wrong"
+    monkeypatch.setenv("CHIPS_SERVR__PORT", "1")
+    assert "did you mean" in findings(shell, 1)["settings"]["text"]
+
+
+def test_a_cloud_environment_without_credentials(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "nothing"))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    monkeypatch.setenv("CHIPS_ARTIFACTS", "gs://somewhere")
+    found = findings(shell, 1)
+    assert found["credentials"]["outcome"] == "wrong"
+    assert found["credentials"]["mend"] == "gcloud auth application-default login"

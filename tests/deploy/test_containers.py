@@ -1,0 +1,80 @@
+"""What every Dockerfile and pipeline keeps. No engine builds them here; these are the rules that can be read off."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+DOCKERFILES = sorted([*Path("backends").glob("*/Dockerfile"), *Path("deploy").rglob("Dockerfile")])
+PIPELINES = sorted([*Path("deploy/cloudbuild").glob("*.yaml"), *Path(".github/workflows").glob("*.yaml")])
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    text = re.sub(r"^\s*#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = (line.strip() for line in text.splitlines() if line.strip())
+    return [(name.upper(), rest.strip()) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_there_are_some():
+    assert len(DOCKERFILES) >= 2
+    assert len(PIPELINES) >= 3
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+class TestDockerfile:
+    def test_the_last_stage_runs_as_nobody_special(self, path: Path):
+        last = instructions(path)
+        start = max(index for index, (name, _) in enumerate(last) if name == "FROM")
+        users = [value for name, value in last[start:] if name == "USER"]
+        assert users
+        assert users[-1].split(":")[0] not in {"root", "0"}
+
+    def test_signals_reach_the_program(self, path: Path):
+        started = [value for name, value in instructions(path) if name in {"ENTRYPOINT", "CMD"}]
+        assert started
+        assert all(value.startswith("[") for value in started), "the shell form would take SIGTERM for itself"
+
+    def test_bases_are_arguments_so_that_a_digest_can_pin_them(self, path: Path):
+        arguments = {value.split("=")[0] for name, value in instructions(path) if name == "ARG"}
+        stages = set()
+        for name, value in instructions(path):
+            if name == "FROM":
+                base, _, stage = value.partition(" AS ")
+                assert base in stages or re.fullmatch(r"\$\{?(\w+)\}?", base), value
+                found = re.fullmatch(r"\$\{?(\w+)\}?", base)
+                assert found is None or found[1] in arguments
+                stages.add(stage.strip())
+        assert not any("latest" in value for name, value in instructions(path) if name == "ARG")
+
+    def test_package_lists_do_not_stay(self, path: Path):
+        for name, value in instructions(path):
+            if name == "RUN" and "apt-get install" in value:
+                assert "--no-install-recommends" in value
+                assert "rm -rf /var/lib/apt/lists" in value
+
+    def test_no_secret_and_no_script_from_the_network(self, path: Path):
+        text = path.read_text()
+        assert not re.search(r"(PASSWORD|SECRET|TOKEN|API_KEY)=", text)
+        assert not re.search(r"(curl|wget)[^|\n]*\|\s*(ba|z)?sh", text)
+
+    def test_the_context_leaves_out_the_rest(self, path: Path):
+        context = Path() if path.parent == Path("deploy/gateway") else path.parent
+        ignored = (context / ".dockerignore").read_text().split()
+        assert "*" in ignored or {".git", "tests"} <= {entry.strip("/") for entry in ignored}
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=str)
+def test_a_pipeline_is_yaml_and_calls_our_verbs(path: Path):
+    assert yaml.safe_load(path.read_text())
+    text = path.read_text()
+    for verb in re.findall(r"(?:gateway\.cli|chips)(?:,| )[^\n]*?\b(deploy|traffic|verify|register)\b", text):
+        assert Path(f"gateway/cli/{verb}.py").exists()
+
+
+def test_a_workflow_never_pastes_an_input_into_a_script():
+    """`${{ inputs.x }}` in `run:` is text of the script: whoever fills in the form could run anything."""
+    for path in Path(".github/workflows").glob("*.yaml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        for job in jobs.values():
+            assert not any("${{" in step.get("run", "") for step in job["steps"]), path

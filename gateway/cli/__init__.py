@@ -17,6 +17,7 @@ from gateway.cli.env import env
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
 from gateway.cli.networks import networks
+from gateway.cli.new import new
 from gateway.cli.plan import plan
 from gateway.cli.publish import publish
 from gateway.cli.register import register
@@ -79,6 +80,7 @@ for verb in (
     top,
     plan,
     doctor,
+    new,
 ):
     app.command()(verb)
 app.add_typer(keys, name="keys")

@@ -69,7 +69,7 @@ class BackendFolder:
         for name in ("artifact", "signature", "samples"):
             value = getattr(self.settings, name)
             if value and not (path / value).exists():
-                problems.append(f"{name}: there is no {path / value}")
+                problems.append(f"{name}: there is no {path / value}; has the model been trained?")
         if problems:
             raise FolderError(f"{path / SETTINGS_NAME}: " + "; ".join(problems))
 
@@ -92,7 +92,7 @@ class BackendFolder:
     def source(self) -> bytes:
         """The folder as a tar.gz whose bytes depend on the files alone, not on when or by whom they were written.
 
-        The artifact is left out: a backend fetches it, so a new version of a model needs no new image.
+        What training made is left out: a backend fetches it, so a new version of a model needs no new image.
         """
         buffer = io.BytesIO()
         with (
@@ -108,7 +108,8 @@ class BackendFolder:
         return buffer.getvalue()
 
     def _files(self) -> list[Path]:
-        left_out = {self.artifact.resolve()}
+        made = (self.artifact, self.beside("signature"), self.beside("samples"))
+        left_out = {path.resolve() for path in made if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):
             parts = set(file.relative_to(self.path).parts)

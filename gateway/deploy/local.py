@@ -49,7 +49,7 @@ class LocalTarget:
 
     def check(self, folder: BackendFolder) -> str:
         command = folder.command()
-        if "/" in command[0] and not Path(command[0]).exists():
+        if "/" in command[0] and not (folder.path / command[0]).exists():
             raise DeployError(f"there is no {command[0]}, which backend.toml's command begins with", code=65)
         return f"a process on this machine: {' '.join(command)}"
 

@@ -266,6 +266,19 @@ class Trace(_Group, frozen=True):
         return self.exporter
 
 
+class Metrics(_Group, frozen=True):
+    exporter: Annotated[
+        Literal["none", "cloud-monitoring", "otlp"],
+        Meta(description="Where metrics are sent, beside `/-/metrics`, which is always there."),
+    ] = "none"
+    otlp_endpoint: Annotated[
+        str, Meta(description="Base URL of the OTLP/HTTP collector; empty: that of the traces.")
+    ] = ""
+    every_s: Annotated[
+        float, Meta(ge=5, le=600, description="How often they are sent; Cloud Monitoring takes one in 5 s.")
+    ] = 60.0
+
+
 class Settings(_Group, frozen=True):
     registry: Annotated[
         str,
@@ -289,6 +302,7 @@ class Settings(_Group, frozen=True):
     upstream: Upstream = Upstream()
     log: Log = Log()
     trace: Trace = Trace()
+    metrics: Metrics = Metrics()
 
 
 GROUPS: Mapping[str, type[_Group]] = {
@@ -299,6 +313,7 @@ GROUPS: Mapping[str, type[_Group]] = {
     "upstream": Upstream,
     "log": Log,
     "trace": Trace,
+    "metrics": Metrics,
 }
 
 # Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.

@@ -148,9 +148,7 @@ class Control:
 
     async def _metrics(self, exchange: Exchange) -> Answer:  # noqa: ARG002
         state = await self._board.present()
-        snapshot = self._mirror.snapshot
-        models = [] if snapshot is None else [entry.model for entry in snapshot.entries.values()]
-        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), exposition(state, models))
+        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), exposition(state))
 
     async def _models(self, exchange: Exchange) -> Answer:  # noqa: ARG002
         return json_answer(await self._board.document(), headers=_NO_STORE)

@@ -6,7 +6,15 @@ from typing import Any
 from gateway.telemetry.metrics import Series, State, Usage
 
 # Of these, the sum over processes would mean nothing.
-_LARGEST = frozenset({"chips_registry_age_seconds", "chips_registry_models", "chips_registry_problems"})
+_LARGEST = frozenset(
+    {
+        "chips_objective_availability_ratio",
+        "chips_objective_latency_seconds",
+        "chips_registry_age_seconds",
+        "chips_registry_models",
+        "chips_registry_problems",
+    }
+)
 _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 

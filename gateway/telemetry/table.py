@@ -129,6 +129,8 @@ METRICS: Final = (
     Metric("chips_pool_connections", "gauge", "", ("state",), "Connections to backends: `idle` or `busy`."),
     Metric("chips_pool_opens_total", "counter", "", (), "Connections to backends opened."),
     Metric("chips_pool_reuses_total", "counter", "", (), "Requests that found a connection open."),
+    Metric("chips_pool_waits_total", "counter", "", (), "Requests that had to wait for a connection."),
+    Metric("chips_pool_failures_total", "counter", "", (), "Connections that could not be opened."),
     Metric("chips_traces_kept_total", "counter", "", ("why",), "Traces kept, and why."),
     Metric(
         "chips_traces_dropped_total",

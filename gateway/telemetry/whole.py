@@ -11,6 +11,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outlet import Outlet, Sink
 from gateway.telemetry.pulse import Pulse, Shared
 from gateway.telemetry.record import Record
+from gateway.telemetry.send import MetricsSender, MetricsSink
 from gateway.telemetry.store import Store, StoreReader, Tick
 
 _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
@@ -19,7 +20,7 @@ _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 class Telemetry:
     """`store` is the file of the embedded store; `exporter` is `cloud-trace`, `otlp` or `none`.
 
-    `folder` is where the workers of one gateway tell each other their figures; a single process has none.
+    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway tell each other their figures; a single process has none.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -35,6 +36,9 @@ class Telemetry:
         recent_per_s: int = 10,
         exporter: str = "none",
         endpoint: str = "",
+        metrics_exporter: str = "none",
+        metrics_endpoint: str = "",
+        metrics_every_s: float = 60.0,
         folder: Path | None = None,
     ) -> None:
         self.instance = f"{socket.gethostname()}-{os.getpid()}"
@@ -55,6 +59,21 @@ class Telemetry:
 
         exporters = [self._outlet(exporter, open_exporter)] if exporter != "none" else []
         self._pulse = Pulse(self.metrics, self.shared, _LazyTicks(self._open_store) if store else None)
+        self._sender = None
+        if metrics_exporter != "none":
+
+            def open_metrics() -> MetricsSink:
+                from gateway.telemetry.export_metrics import open_metrics_sink
+
+                return open_metrics_sink(
+                    metrics_exporter,
+                    project=project,
+                    endpoint=metrics_endpoint,
+                    service=service,
+                    instance=self.instance,
+                )
+
+            self._sender = MetricsSender(self.metrics, open_metrics, every_s=metrics_every_s)
         self.record = Record(
             logs,
             self.metrics,
@@ -79,12 +98,15 @@ class Telemetry:
         for outlet in self._outlets:
             outlet.start()
         self._pulse.start()
+        if self._sender is not None:
+            self._sender.start()
 
     async def stop(self) -> None:
         """Send what is left, for as long as a stop may take."""
         await asyncio.gather(
             *(asyncio.to_thread(outlet.stop, _FLUSH_S) for outlet in self._outlets),
             asyncio.to_thread(self._pulse.stop, _FLUSH_S),
+            *([asyncio.to_thread(self._sender.stop, _FLUSH_S)] if self._sender is not None else []),
         )
 
     def _outlet(self, name: str, open_sink: Callable[[], Sink]) -> Outlet:

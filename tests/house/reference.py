@@ -1,12 +1,12 @@
-"""Write the reference pages that are made from the code: `python -m tests.house.reference`."""
+"""Write the reference pages and the monitoring files that are made from the code: `python -m tests.house.reference`."""
 
 import sys
 from pathlib import Path
 
-from tests.house import cli_page, settings_page
+from tests.house import cli_page, metrics_page, monitoring, settings_page
 
 FOLDER = Path(__file__).parents[2] / "docs/reference"
-PAGES = {"cli.md": cli_page.render, "settings.md": settings_page.render}
+PAGES = {"cli.md": cli_page.render, "metrics.md": metrics_page.render, "settings.md": settings_page.render}
 
 
 def main() -> None:
@@ -14,6 +14,11 @@ def main() -> None:
     for name, render in PAGES.items():
         (FOLDER / name).write_text(render(), encoding="utf-8")
         sys.stdout.write(f"wrote docs/reference/{name}\n")
+    for name, render in monitoring.FILES.items():
+        path = monitoring.FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(), encoding="utf-8")
+        sys.stdout.write(f"wrote deploy/monitoring/{name}\n")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def main() -> int:
     }
     log = Log(project=config.project)
     log.know(**{name: fact for name, fact in facts.items() if fact})
-    return asyncio.run(serve(config, log))
+    # Not asyncio.run, which would wait at the end for threads: for a download, or for a prediction past its grace.
+    return asyncio.new_event_loop().run_until_complete(serve(config, log))
 
 
 def share_processors(environ: MutableMapping[str, str], concurrency: int) -> None:
@@ -91,8 +92,7 @@ async def serve(config: Config, log: Log) -> int:
 def run() -> NoReturn:
     code = main()
     sys.stdout.flush()
-    # A download that is still under way in a thread must not hold up the end: the next start throws its draft away.
-    os._exit(code)
+    os._exit(code)  # whatever runs in a thread; the next start throws the draft of a download away
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The web side, and the only file that knows aiohttp: routes, headers, limits, the log line of each request."""
 
 import asyncio
+import errno
 import re
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -358,5 +360,16 @@ async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunne
     )
     runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)
     await runner.setup()
-    await web.TCPSite(runner, port=port).start()
+    await web.SockSite(runner, _socket(port)).start()
     return runner
+
+
+def _socket(port: int) -> socket.socket:
+    """One socket for all interfaces of both families, so that port 0 means one port."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                raise
+    return socket.create_server(("", port))

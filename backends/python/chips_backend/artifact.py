@@ -22,6 +22,7 @@ _ATTEMPTS: Final = 6  # without any progress
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 10.0
 _TIMEOUT_S: Final = 60.0
+_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # trying again does not help
 _jitter = random.Random().uniform  # noqa: S311  (spreads retries)
 
 # sysexits.h
@@ -274,6 +275,8 @@ class _Bucket:
     def fetch(self, file: File, target: Path, progress: _Progress) -> None:
         blob = self._bucket.blob(f"{self._prefix}/{file.path}")
         self._patiently(file.path, lambda: blob.reload(retry=None, timeout=_TIMEOUT_S))
+        if blob.size != file.bytes:
+            raise _mismatch(self.address + file.path, file)
         with target.open("xb") as stream:
             sink = _Sink(stream, file.bytes, progress)
 
@@ -302,40 +305,50 @@ class _Bucket:
     def _patiently(self, name: str, call: Any, progress: Any = lambda: 0) -> Any:
         """Do `call`, again and again where that may help, with full jitter; its last error in our words."""
         import requests
-        from google.api_core import exceptions
-        from google.auth.exceptions import TransportError
+        import urllib3
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
+        broken = (requests.RequestException, urllib3.exceptions.HTTPError, TransportError, OSError)
         failures, last = 0, progress()
         while True:
             try:
                 return call()
-            except (exceptions.NotFound, exceptions.PreconditionFailed):
+            except GoogleAPICallError as error:
+                if error.code not in {408, 429} and not (error.code or 0) >= 500:
+                    raise self._refused(name, error.code or 0) from None
+                cause: Exception = error
+            except broken as error:
+                if isinstance(error, OSError) and error.errno in _DISK:
+                    raise
+                cause = error
+            except GoogleAuthError as error:
+                raise self._refused(name, 401, f": {error}") from None
+            failures = 1 if progress() > last else failures + 1
+            last = progress()
+            if failures >= _ATTEMPTS:
                 raise ArtifactError(
-                    f"{self.address}{name} is not there: is CHIPS_ARTIFACT right, and has the version been published?",
-                    EX_NOINPUT,
-                ) from None
-            except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-                raise ArtifactError(
-                    f"no permission to read {self.address}{name}: give this service's account "
-                    f"roles/storage.objectViewer on the bucket ({error.code})",
-                    EX_NOPERM,
-                ) from None
-            except (
-                exceptions.ServerError,
-                exceptions.TooManyRequests,
-                requests.RequestException,
-                TransportError,
-                ConnectionError,
-                TimeoutError,
-            ) as error:
-                failures = 1 if progress() > last else failures + 1
-                last = progress()
-                if failures >= _ATTEMPTS:
-                    raise ArtifactError(
-                        f"{self.address}{name} cannot be fetched now: {error}", EX_UNAVAILABLE
-                    ) from error
-                self._log.warning(f"fetching {name} failed and is tried again: {type(error).__name__}")
-                time.sleep(_jitter(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
+                    f"{self.address}{name} cannot be fetched now: {cause}", EX_UNAVAILABLE
+                ) from cause
+            self._log.warning(f"fetching {name} failed and is tried again: {type(cause).__name__}")
+            time.sleep(_jitter(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
+
+    def _refused(self, name: str, status: int, why: str = "") -> ArtifactError:
+        where = f"{self.address}{name}"
+        if status == 404:
+            return ArtifactError(
+                f"{where} is not there: is CHIPS_ARTIFACT right, and has the version been published?",
+                EX_NOINPUT,
+            )
+        if status == 412:
+            return ArtifactError(f"{where} was replaced while it was fetched: start again", EX_DATAERR)
+        if status in {401, 403}:
+            return ArtifactError(
+                f"no permission to read {where}: give this service's account roles/storage.objectViewer on the bucket "
+                f"(status {status}{why})",
+                EX_NOPERM,
+            )
+        return ArtifactError(f"{where} was refused with status {status}", EX_UNAVAILABLE)
 
 
 class _Sink:

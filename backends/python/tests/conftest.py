@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,8 @@ SIGNATURE = {
 }
 SAMPLES = [{"request": {"instances": [{"a": 1.5, "b": 2}]}, "response": {"predictions": [3.5]}}]
 
-# The command, with the model in processes instead of threads.
-IN_PROCESSES = (
-    sys.executable,
-    "-c",
-    "from chips_backend import predict; predict.RUNS_IN = 'process'; from chips_backend.__main__ import run; run()",
-)
 
-
-def write_model(folder: Path, **fields: Any) -> Path:
+def _write_model(folder: Path, **fields: Any) -> Path:
     return write_artifact(
         folder,
         {"model.py": MODEL.encode()},
@@ -80,15 +73,27 @@ def write_model(folder: Path, **fields: Any) -> Path:
 
 
 @pytest.fixture
+def write_model() -> Callable[..., Path]:
+    """Write an artifact of the model above; what is named replaces what its manifest says."""
+    return _write_model
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """An artifact of the model above."""
-    return write_model(tmp_path / "artifact")
+    return _write_model(tmp_path / "artifact")
+
+
+@pytest.fixture
+def in_processes() -> tuple[str, ...]:
+    """The command, with the model in processes instead of threads."""
+    code = "from chips_backend import predict; predict.RUNS_IN = 'process'; from chips_backend.__main__ import run; run()"
+    return (sys.executable, "-c", code)
 
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """One backend for all tests of a file: each leaves it as it was."""
-    artifact = write_model(tmp_path_factory.mktemp("backend") / "artifact")
+    artifact = _write_model(tmp_path_factory.mktemp("backend") / "artifact")
     environ = {
         "CHIPS_ARTIFACT": str(artifact),
         "CHIPS_MODEL": "test",

@@ -82,7 +82,9 @@ async def serve(config: Config, log: Log) -> int:
             loading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await loading
-        await runner.cleanup()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_GRACE_S):
+                await runner.cleanup()
         if loaded is not None:
             await loaded.stop(WORKERS_GRACE_S)
     log.info("stopped")

@@ -128,6 +128,7 @@ class App:
         return response
 
     def _sign(self, response: web.Response, call: Call) -> None:
+        response.headers["Server"] = "chips"
         response.headers["X-Request-Id"] = call.request_id
         if self._served:
             response.headers["X-Chips-Model"] = self._served
@@ -356,6 +357,7 @@ async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunne
         app,
         handler_cancellation=True,  # who has left waits no more, and is not predicted
         access_log=None,
+        lingering_time=2.0,  # for the rest of a body that was refused
         keepalive_timeout=650.0,  # longer than any caller keeps a connection
     )
     runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)

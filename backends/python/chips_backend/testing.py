@@ -95,6 +95,7 @@ class Backend:
             with contextlib.suppress(queue.Empty):
                 line = self._new.get(timeout=1.0)
                 if line is None:
+                    self._new.put(None)
                     break
                 self.log.append(line)
                 if matches(line):

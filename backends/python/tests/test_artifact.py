@@ -100,9 +100,12 @@ def test_a_broken_download_goes_on_where_it_was(gcs, tmp_path, log, monkeypatch)
     gcs.fault(method="GET", path="model.joblib.*alt=media", times=2, truncate=MIB)
     received: list[int] = []
     write = artifact._Sink.write
-    monkeypatch.setattr(
-        artifact._Sink, "write", lambda sink, block: received.append(len(block)) or write(sink, block)
-    )
+
+    def counted(sink: Any, block: bytes) -> int:
+        received.append(len(block))
+        return write(sink, block)
+
+    monkeypatch.setattr(artifact._Sink, "write", counted)
     obtain(address, tmp_path, ANY, log)
     assert sum(received) == len(CONTENT), "no byte was fetched twice"
 
@@ -137,7 +140,8 @@ def test_an_object_that_is_swapped_while_it_is_fetched_is_never_mixed(gcs, tmp_p
     address = publish(gcs, {"model.joblib": CONTENT})
     gcs.fault(method="GET", path="model.joblib.*alt=media", truncate=MIB)
     monkeypatch.setattr(
-        artifact.time, "sleep", lambda _: upload(gcs, "models/test/1/model.joblib", os.urandom(3 * MIB))
+        "chips_backend.artifact.time.sleep",
+        lambda _: upload(gcs, "models/test/1/model.joblib", os.urandom(3 * MIB)),
     )
     code, _ = refused(address, tmp_path, log)
     assert code in {65, 66}

@@ -1,0 +1,264 @@
+"""Micro-batching: what waits together is predicted together, and everybody gets their own."""
+
+import asyncio
+import math
+import random
+import threading
+from typing import Any
+
+import pytest
+from chips_backend.batch import Batcher, Cost
+from chips_backend.problem import Problem
+from chips_backend.testing import running
+from chips_backend.workers import Workers
+
+
+class Slot:
+    """Predicts when the test says so; sees what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[Any], dict[str, Any]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self) -> None: ...
+
+    def mend(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def submit(self, rows: Any, parameters: dict[str, Any]) -> asyncio.Future[list[Any]]:
+        self.calls.append((list(rows), parameters))
+        return asyncio.ensure_future(self._predict(list(rows), parameters))
+
+    async def _predict(self, rows: list[Any], parameters: dict[str, Any]) -> list[Any]:
+        await self.gate.wait()
+        if any(row[0] == "bad" for row in rows):
+            raise ValueError("a bad row")
+        return [(row[0], parameters.get("as")) for row in rows]
+
+
+class Scene:
+    def __init__(self, target_s: float = 1.0) -> None:
+        self.workers = Workers(1)
+        self.slot = Slot()
+        self.workers._slots = [self.slot]
+        self.workers._free.append(self.slot)
+        self.batcher = Batcher(self.workers, target_s)
+        for rows in (1, 2, 3, 4) * 5:
+            self.batcher._cost.learn(rows, 0.010 + 0.001 * rows)
+
+    def ask(self, *values: Any, deadline: float | None = None, **parameters: Any) -> asyncio.Task[Any]:
+        rows = [[value] for value in values]
+        return asyncio.create_task(self.batcher.score(rows, parameters, deadline))
+
+    async def begun(self, count: int) -> None:
+        while len(self.slot.calls) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def scene():
+    made = Scene()
+    yield made
+    made.slot.gate.set()
+    await made.batcher.stop()
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_what_waits_together_is_predicted_together(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    others = [scene.ask(number, number + 100) for number in range(2, 12)]
+    await settled()
+    scene.slot.gate.set()
+    assert (await first).predictions == [(1, None)]
+    for number, other in enumerate(others, start=2):
+        assert (await other).predictions == [(number, None), (number + 100, None)]
+    assert [len(rows) for rows, _ in scene.slot.calls] == [1, 20]
+
+
+async def test_an_error_reaches_only_whose_rows_made_it(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = {number: scene.ask("bad" if number % 3 == 0 else number) for number in range(2, 10)}
+    await settled()
+    scene.slot.gate.set()
+    await first
+    for number, task in asked.items():
+        if number % 3 == 0:
+            with pytest.raises(ValueError, match="a bad row"):
+                await task
+        else:
+            assert (await task).predictions == [(number, None)]
+
+
+async def test_other_parameters_are_another_call(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask(number, **({"as": number % 2} if number % 2 else {})) for number in range(6)]
+    await settled()
+    scene.slot.gate.set()
+    await first
+    assert [(await task).predictions for task in asked] == [[(n, n % 2 if n % 2 else None)] for n in range(6)]
+    assert [[row[0] for row in rows] for rows, _ in scene.slot.calls] == [[1], [0, 2, 4], [1, 3, 5]]
+
+
+async def test_who_leaves_is_not_predicted(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask(number) for number in range(2, 6)]
+    await settled()
+    asked[1].cancel()
+    await settled()
+    scene.slot.gate.set()
+    await first
+    for task in (asked[0], *asked[2:]):
+        await task
+    assert [row[0] for row in scene.slot.calls[1][0]] == [2, 4, 5]
+
+
+async def test_a_deadline_that_passes_in_the_line(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    late = scene.ask(2, deadline=asyncio.get_running_loop().time() + 0.02)
+    with pytest.raises(Problem) as caught:
+        await late
+    assert caught.value.code == "deadline-exceeded"
+    scene.slot.gate.set()
+    await first
+    await settled()
+    assert len(scene.slot.calls) == 1
+
+
+async def test_a_full_line_is_refused(scene):
+    scene.slot.gate.clear()
+    asked = [scene.ask(0)]
+    await scene.begun(1)
+    asked += [scene.ask(number) for number in range(16)]
+    await settled()
+    await settled()
+    assert not any(task.done() for task in asked)
+    with pytest.raises(Problem) as caught:
+        await scene.ask(99)
+    assert (caught.value.code, caught.value.headers) == ("overloaded", {"Retry-After": "1"})
+    scene.slot.gate.set()
+    assert len(await asyncio.gather(*asked)) == 17
+
+
+async def test_a_request_is_never_split_and_a_batch_never_too_large(scene):
+    most = scene.batcher._cost.rows_within(0.8)
+    scene.batcher._cost.learn = lambda *_: None
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask(*range(400)) for _ in range(5)]
+    huge = scene.ask(*range(5000))
+    await settled()
+    scene.slot.gate.set()
+    for task in (first, *asked, huge):
+        await task
+    sizes = [len(rows) for rows, _ in scene.slot.calls]
+    assert sum(sizes) == 1 + 2000 + 5000
+    assert all(size <= most or size == 5000 for size in sizes)
+
+
+async def test_chaos_maps_every_answer_to_its_caller(scene):
+    chance = random.Random(7)  # noqa: S311
+
+    async def caller(number: int) -> None:
+        values = [
+            f"{number}-{row}" if chance.random() > 0.1 else "bad" for row in range(chance.randint(0, 4))
+        ]
+        await asyncio.sleep(chance.random() * 0.02)
+        try:
+            outcome = await scene.batcher.score([[value] for value in values], {"as": number % 3}, None)
+        except ValueError:
+            assert "bad" in values
+        except Problem as problem:
+            if problem.code != "overloaded":
+                raise
+        else:
+            assert "bad" not in values
+            assert outcome.predictions == [(value, number % 3) for value in values]
+
+    await asyncio.gather(*(caller(number) for number in range(300)))
+
+
+# -- what is learned
+
+
+def test_the_cost_of_a_call_is_learned():
+    cost = Cost()
+    assert cost.rows_within(1.0) == 1, "nothing is known"
+    cost.learn(1, 0.010)
+    assert cost.rows_within(0.1) == 10, "one size only: all of it is taken to be per row"
+    for rows in (1, 4, 9, 2, 7):
+        cost.learn(rows, 0.009 + 0.001 * rows)
+    fixed, per_row = cost.line
+    assert (fixed, per_row) == pytest.approx((0.009, 0.001))
+    assert cost.rows_within(0.0295) == 20
+    assert cost.rows_within(0.001) == 1
+    for rows in (1, 4, 9, 2, 7) * 100:
+        cost.learn(rows, 0.09 + 0.01 * rows)
+    assert cost.line == pytest.approx((0.09, 0.01), rel=0.02), "what was long ago is forgotten"
+
+
+def test_strange_measurements_do_no_harm():
+    cost = Cost()
+    for rows, seconds in ((5, 0.0), (1, 0.5), (100, 0.001), (0, 0.0), (3, 9.0)):
+        cost.learn(rows, seconds)
+        assert 1 <= cost.rows_within(0.1) <= 1024
+        assert all(part >= 0 and math.isfinite(part) for part in cost.line)
+
+
+async def test_waiting_is_bounded_by_what_it_gains_and_by_the_target(scene):
+    batcher = scene.batcher
+    batcher._line.append(entry := _waiting())
+    batcher._gap_s = 0.001
+    assert 0 < batcher._worth_waiting(1) <= 0.002, "others come soon, and a call costs ten times as much"
+    batcher._gap_s = 1.0
+    assert batcher._worth_waiting(1) == 0, "nobody comes"
+    batcher._gap_s = 0.001
+    entry.arrived -= 10
+    assert batcher._worth_waiting(1) <= 0, "the oldest has waited long enough"
+    batcher._line.clear()
+
+
+def _waiting() -> Any:
+    from chips_backend.batch import _Entry
+
+    return _Entry([[1]], {}, None)
+
+
+def test_over_http(model):
+    with running({"CHIPS_ARTIFACT": str(model), "CHIPS_BATCH_TARGET_MS": "50"}) as backend:
+        assert backend.get("/v2/models/test").json["parameters"]["batch_target_ms"] == 50
+        wrong: list[Any] = []
+
+        def call(number: int) -> None:
+            for turn in range(15):
+                bad = (number + turn) % 5 == 0
+                value = -1.0 if bad else number * 100.0 + turn
+                answer = backend.post("/predict", {"instances": [[value, 0]]})
+                if (answer.status, answer.json.get("predictions")) != (
+                    (500, None) if bad else (200, [value])
+                ):
+                    wrong.append(answer)
+
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert backend.post("/predict", {"instances": []}).json["predictions"] == []

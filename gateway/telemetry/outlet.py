@@ -46,6 +46,8 @@ class Outlet:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._waiting: list[Summary] = []
+        self._taken = 0  # by the thread, and neither written nor lost yet
+        self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
         self._thread = threading.Thread(target=self._run, name=f"outlet {name}", daemon=True)
@@ -67,6 +69,9 @@ class Outlet:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._given_up = True
+            self.dropped += self._taken
         self.dropped += len(self._waiting)
         self._waiting = []
         if self.dropped:
@@ -78,23 +83,31 @@ class Outlet:
             self._wake.wait(self._interval_s)
             stopping = self._deadline is not None
             waiting, self._waiting = self._waiting, []
+            self._taken = len(waiting)
             for start in range(0, len(waiting), self._batch):
                 batch = waiting[start : start + self._batch]
                 left_s = self._left_s()
                 if left_s <= 0:
-                    self.dropped += len(waiting) - start
+                    self._lose(len(waiting) - start)
                     break
                 try:
                     if sink is None:
                         sink = self._open_sink()
                     sink.write(batch, left_s)
                 except Exception as error:  # noqa: BLE001  (whatever a sink raises, requests go on)
-                    self.dropped += len(batch)
+                    self._lose(len(batch))
                     self._tell(error)
+                else:
+                    self._taken -= len(batch)
             if stopping:
                 break
         if sink is not None:
             sink.close()
+
+    def _lose(self, count: int) -> None:
+        if not self._given_up:  # else they have been counted
+            self.dropped += count
+            self._taken -= count
 
     def _left_s(self) -> float:
         if self._deadline is None:

@@ -49,6 +49,10 @@ def register(
     probing: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Whether to ask the backend first.")
     ] = True,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also a backend that breaks the contract; the history says so."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
@@ -61,7 +65,7 @@ def register(
     registry_url: screen.RegistryOption = None,
     as_json: screen.JsonOption = False,
 ) -> None:
-    """Put a backend into the registry: probe it, show what changes, write, and wait until a gateway serves it.
+    """Put a backend into the registry: check it, show what changes, write, and wait until a gateway serves it.
 
     Examples:
 
@@ -92,9 +96,16 @@ def register(
 
     async def work() -> None:
         metadata = await _probe(wish, wait, report) if probing else None
+        broken = await _verify(wish, metadata, report, force=force) if metadata is not None else ""
         async with screen.registry_at(settings) as registry:
             outcome = await _write(
-                registry, wish, metadata, report, screen.author(by), reason, dry_run=dry_run
+                registry,
+                wish,
+                metadata,
+                report,
+                screen.author(by),
+                "; ".join(filter(None, (reason, broken))),
+                dry_run=dry_run,
             )
             if not dry_run:
                 address = screen.gateway_address(gateway, settings)
@@ -180,6 +191,7 @@ async def _probe(
             hint="leave out --version to take the backend's own",
             code=screen.EX_PROTOCOL,
         )
+    _checked(check_version, wish.version or metadata.versions[0])
     takes = metadata.number("concurrency")
     report.tell(
         "backend",
@@ -187,6 +199,36 @@ async def _probe(
         + (f", runs {takes} at once" if takes is not None else ""),
     )
     return metadata
+
+
+async def _verify(wish: Wish, metadata: Metadata, report: Report, *, force: bool) -> str:
+    """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
+    from gateway.verify.run import CannotBegin, choose, verify
+
+    version = wish.version or metadata.versions[0]
+    try:
+        found = await verify(
+            wish.url, model=wish.name, version=version, checks=choose([], short=True), wait_s=0
+        )
+    except CannotBegin as error:
+        raise Failure(str(error), code=screen.EX_UNAVAILABLE) from None
+    failed = [result.check.name for result in found.failed]
+    if failed and not force:
+        first = found.failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(
+            f"the backend breaks the contract: {first.check.name}: {first.why}{more}",
+            hint=f"`chips verify {wish.url}` tells all of it; --force registers it all the same, and the history says so",
+            code=screen.EX_PROTOCOL,
+        )
+    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
+    if failed:
+        report.tell(
+            "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked
+        )
+        return f"forced although the backend breaks the contract: {', '.join(failed)}"
+    report.tell("contract", f"kept, as far as {checked['passed']} checks can see", verified=checked)
+    return ""
 
 
 async def _write(

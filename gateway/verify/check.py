@@ -47,6 +47,9 @@ class Bench:
     body_limit_bytes: int = 31 * 1024 * 1024
     exchanges: list[tuple[Ask, Came]] = field(default_factory=list)
     last: tuple[Ask, Came | NoAnswer] | None = None
+    early: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # statuses of predict and ready during the start
 
     @property
     def open_inference(self) -> str:

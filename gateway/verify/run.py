@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.verify.check import Bench, Check, Result, Sample, run_check
+from gateway.verify.check import JSON, Bench, Check, Result, Sample, run_check
 from gateway.verify.checks import about, headers, http, infer, life, load, logs, predict, refusals
 from gateway.verify.process import Process, free_port
 from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
@@ -121,7 +121,8 @@ async def prepare(
     """Wait for the backend, and learn what the checks need to know of it."""
     manifest = manifest or ManifestPart()
     wire = Wire(url, fields=fields)
-    ready = await _wait_until_ready(wire, process, wait_s)
+    early: list[tuple[int, int]] = []
+    ready = await _wait_until_ready(wire, process, wait_s, early)
     said_model, _, said_version = ready.get("X-Chips-Model").partition("@")
     bench = Bench(
         wire,
@@ -129,6 +130,7 @@ async def prepare(
         version or manifest.version or said_version,
         samples=manifest.samples,
         process=process,
+        early=early,
     )
     if process is not None:
         bench.body_limit_bytes = int(process.environment.get("CHIPS_MAX_BODY_BYTES", bench.body_limit_bytes))
@@ -140,11 +142,19 @@ async def prepare(
     return bench
 
 
-async def _wait_until_ready(wire: Wire, process: Process | None, wait_s: float) -> Came:
+async def _wait_until_ready(
+    wire: Wire, process: Process | None, wait_s: float, early: list[tuple[int, int]]
+) -> Came:
+    """Ask until it is ready. Of a process that has just been started, note what it predicts before that."""
     give_up_at = time.monotonic() + wait_s
     while True:
         try:
+            predicted = (
+                await wire.ask(Ask("POST", "/predict", JSON, b'{"instances": []}')) if process else None
+            )
             came = await wire.ask(Ask("GET", "/v2/health/ready"))
+            if predicted is not None:
+                early.append((predicted.status, came.status))
             if came.status == 200:
                 return came
             state = f"GET /v2/health/ready answers {came.status}"
@@ -170,14 +180,7 @@ async def _learn(bench: Bench) -> None:
         bench.version = str(bench.metadata["versions"][0])
     for candidate in await _candidates(bench):
         try:
-            came = await bench.wire.ask(
-                Ask(
-                    "POST",
-                    "/predict",
-                    (("Content-Type", "application/json"),),
-                    msgspec.json.encode(candidate),
-                )
-            )
+            came = await bench.wire.ask(Ask("POST", "/predict", JSON, msgspec.json.encode(candidate)))
         except NoAnswer:
             continue
         if came.status == 200:

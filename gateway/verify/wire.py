@@ -21,6 +21,10 @@ class NoAnswer(Exception):
     """No whole answer came; the text says what came instead."""
 
 
+class Nothing(NoAnswer):
+    """Not a single byte came."""
+
+
 class Ask(NamedTuple):
     """A request. `raw`, where given, is sent as it is, instead of all the rest."""
 
@@ -69,9 +73,11 @@ class Connection:
         self._wire = wire
         self._reader = reader
         self._writer = writer
+        self._began = False  # the head of the present answer was there
 
     async def ask(self, ask: Ask) -> Came:
         began = time.monotonic()
+        self._began = False
         self.send(ask)
         try:
             async with asyncio.timeout(self._wire.timeout_s):
@@ -79,12 +85,14 @@ class Connection:
         except TimeoutError:
             raise NoAnswer(f"no whole answer within {self._wire.timeout_s:g} seconds") from None
         except asyncio.IncompleteReadError as error:
-            part = _cut(error.partial, 100)
-            raise NoAnswer(
-                f"the connection ended after {part!r}" if part else "the connection ended"
-            ) from None
+            if not error.partial and not self._began:
+                raise Nothing("the connection ended without an answer") from None
+            raise NoAnswer(f"the connection ended after {_cut(error.partial, 100)!r}") from None
         except (OSError, asyncio.LimitOverrunError) as error:
-            raise NoAnswer(f"the connection broke: {error}") from None
+            kind = NoAnswer if self._began else Nothing
+            raise kind(f"the connection broke: {error}") from None
+        except ValueError as error:
+            raise NoAnswer(f"Content-Length or a chunk's size is no number: {error}") from None
         return Came(status, fields, body, time.monotonic() - began)
 
     def send(self, ask: Ask) -> None:
@@ -94,6 +102,7 @@ class Connection:
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
         while True:
             head = await self._reader.readuntil(b"\r\n\r\n")
+            self._began = True
             first, *lines = head[:-4].decode("latin-1").split("\r\n")
             version, _, rest = first.partition(" ")
             if version not in {"HTTP/1.1", "HTTP/1.0"} or not rest[:3].isdigit():

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 from gateway.app import Gateway
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
-from tests.flow.scripted import Message, Peer, Script, ScriptedBackend
+from tests.flow.scripted import Script, ScriptedBackend
 
 Result = TypeVar("Result")
 
@@ -57,36 +56,3 @@ class Beside:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
-
-
-JSON = [("Content-Type", "application/json")]
-
-
-class Contract:
-    """A backend that keeps the contract, as a script; `routes` overrides what a path answers."""
-
-    def __init__(self, name: str = "wine", *versions: str, **metadata: Any) -> None:
-        self.metadata: dict[str, Any] = {
-            "name": name,
-            "versions": list(versions or ("1",)),
-            "platform": "sklearn_joblib",
-            "inputs": [{"name": "alcohol", "datatype": "FP64", "shape": [-1]}],
-            "outputs": [{"name": "prediction", "datatype": "INT64", "shape": [-1]}],
-            "parameters": {"concurrency": 2},
-            **metadata,
-        }
-        self.routes: dict[str, tuple[int, bytes, list[tuple[str, str]]]] = {}
-        self.not_ready = 0  # so many readiness checks are answered 503
-
-    async def __call__(self, request: Message, peer: Peer) -> None:
-        if request.target in self.routes:
-            await peer.answer(*self.routes[request.target])
-        elif request.target == "/v2/health/live":
-            await peer.answer()
-        elif request.target == "/v2/health/ready":
-            self.not_ready -= 1
-            await peer.answer(503 if self.not_ready >= 0 else 200)
-        elif request.target == f"/v2/models/{self.metadata['name']}":
-            await peer.answer(200, json.dumps(self.metadata).encode(), JSON)
-        else:
-            await peer.answer(404, b'{"code": "not-found"}', JSON)

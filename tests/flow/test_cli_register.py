@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import Unavailable
-from tests.flow.beside import JSON, Beside, Contract
+from tests.flow.beside import Beside
+from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
 from tests.unit.cli.shell import Shell
 
@@ -57,12 +58,11 @@ def test_what_the_backend_says_is_what_is_registered(shell: Shell, beside: Besid
             "outputs": [{"name": "prediction", "datatype": "INT64", "shape": [-1]}],
         }
     ]
-    assert [seen.target for seen in backend.seen] == [
-        "/v2/health/live",
-        "/v2/health/ready",
-        "/v2/models/wine",
+    assert [(seen.method, seen.target) for seen in backend.seen[:3]] == [
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/wine"),
     ]
-    assert all(seen.method == "GET" for seen in backend.seen)
 
 
 def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, beside: Beside):
@@ -111,7 +111,7 @@ def test_options_win_over_what_the_backend_says_and_stay(shell: Shell, beside: B
 
 def test_the_digest_of_another_artifact_does_not_stay(shell: Shell, beside: Beside):
     backend = beside.backend(
-        Contract(parameters={"artifact": "gs://b/wine/1", "artifact_digest": "sha256:1"})
+        Contract(parameters={"concurrency": 1, "artifact": "gs://b/wine/1", "artifact_digest": "sha256:1"})
     )
     shell.ok("register", "wine", backend.url)
     assert shell.model()["backends"][0]["artifact_digest"] == "sha256:1"
@@ -290,7 +290,7 @@ def test_a_backend_that_does_not_say_which_version_must_be_told(
     ended = shell("register", "wine", backend.url)
     assert ended.code == 64
     assert "--version" in ended.err
-    shell.ok("register", "wine", backend.url, "--version", "2")
+    shell.ok("register", "wine", backend.url, "--version", "2", "--force")
 
 
 def test_a_version_that_cannot_be_one_ends_well(shell: Shell, beside: Beside):
@@ -353,6 +353,40 @@ def test_a_backend_that_hangs_up_ends_with_69(shell: Shell, beside: Beside):
         peer.abort()
 
     assert shell("register", "wine", beside.backend(script).url, "--wait", "0").code == 69
+
+
+# -- a backend that breaks the contract
+
+
+def test_a_backend_that_breaks_the_contract_is_refused(shell: Shell, beside: Beside):
+    contract = Contract()
+    contract.routes["/predict"] = (200, b'{"predictions": [NaN]}', JSON)
+    ended = shell("register", "wine", beside.backend(contract).url)
+    assert ended.code == 76
+    assert "breaks the contract: predict/answer: the body is not JSON" in ended.err
+    assert "more)" in ended.err
+    assert "chips verify" in ended.err
+    assert "--force" in ended.err
+    assert nothing_written(shell)
+
+
+def test_what_was_forced_stands_in_the_history(shell: Shell, beside: Beside):
+    contract = Contract()
+    contract.metadata["parameters"] = {}
+    told = shell.ok(
+        "register", "wine", beside.backend(contract).url, "--force", "--reason", "canary", "--json"
+    ).json()
+    assert told["verified"]["failed"] == ["about/concurrency"]
+    assert told["verified"]["passed"] > 15
+    reason = shell.model()["changed"]["reason"]
+    assert reason == "canary; forced although the backend breaks the contract: about/concurrency"
+
+
+def test_force_says_nothing_where_nothing_was_forced(shell: Shell, beside: Beside):
+    backend = beside.backend(Contract())
+    ended = shell.ok("register", "wine", backend.url, "--force")
+    assert "kept, as far as" in ended.out
+    assert shell.model()["changed"]["reason"] == ""
 
 
 # -- live

@@ -1,23 +1,43 @@
-"""The end, and starts that must fail: for a process that the kit started itself. These run last."""
+"""The start that must fail, and the end: of a process that the kit started itself. These run last."""
 
 import asyncio
 import contextlib
 import json
-import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from gateway.verify.check import JSON, Bench, Wrong, check, predictions_of
+from gateway.verify.check import JSON, Bench, NotChecked, Wrong, check, predictions_of
 from gateway.verify.process import Process, free_port
-from gateway.verify.wire import Ask, Came, NoAnswer
+from gateway.verify.wire import Ask, Came, NoAnswer, Nothing
 
 EX_CONFIG = 78
+_MANIFEST = "manifest.json"
 _STOP_S = 10.0
+_BEGUN_S = 0.05  # after one answer, another request has begun by then, or all are done
 _START_S = 120.0
 
 
-async def _must_not_start(bench: Bench, **environment: str | None) -> Process:
-    """Start the command once more with a changed environment (None: without the name); it must end by itself."""
+@check(
+    "life/never-early",
+    "never ready before warm: no prediction is answered while the backend says that it is not ready",
+)
+async def never_early(bench: Bench) -> None:
+    bench.need_process()
+    for predicted, ready in bench.early:
+        if predicted == 200 and ready == 503:
+            raise Wrong("POST /predict was answered with 200 while GET /v2/health/ready answered 503")
+
+
+async def _must_not_start(bench: Bench, code: int | None, **environment: str | None) -> str:
+    """Start the command once more with a changed environment (None: without the name); it must end by itself.
+
+    With `code`, or, where that is None, with anything but 0. Gives what it said.
+    """
     running = bench.need_process()
     changed = {**running.environment, "PORT": str(free_port())}
     for name, value in environment.items():
@@ -27,60 +47,87 @@ async def _must_not_start(bench: Bench, **environment: str | None) -> Process:
     process = Process(running.command, changed)
     await process.start()
     try:
-        code = await process.ended(timeout_s=_START_S)
+        ended_with = await process.ended(timeout_s=_START_S)
     finally:
         await process.stop()
-    said = "\n".join([*process.lines, *process.errors])[-600:]
-    given = ", ".join(
-        f"{name}={value}" if value is not None else f"no {name}" for name, value in environment.items()
-    )
-    if code is None:
+    said = "\n".join([*process.lines, *process.errors])
+    given = ", ".join(f"{n}={v}" if v is not None else f"no {n}" for n, v in environment.items())
+    bench.last = (Ask("", "", raw=f"the command, with {given}".encode()), NoAnswer(said[-600:]))
+    if ended_with is None:
         raise Wrong(f"with {given} it starts all the same")
-    if code != EX_CONFIG:
-        raise Wrong(f"with {given} it ends with {code} instead of {EX_CONFIG}; it said: {said}")
-    return process
+    if ended_with == 0 or ended_with != (code or ended_with):
+        raise Wrong(f"with {given} it ends with {ended_with} instead of {code or 'an error'}")
+    return said
+
+
+def _require_named(what: str, said: str) -> None:
+    if what not in said:
+        raise Wrong(f"nothing it said names {what}")
 
 
 @check("life/unknown-setting", "an unknown CHIPS_ name stops the start with one clear line and exit code 78")
 async def unknown_setting(bench: Bench) -> None:
-    process = await _must_not_start(bench, CHIPS_CONCURENCY="2")
-    if not any("CHIPS_CONCURENCY" in line for line in (*process.lines, *process.errors)):
-        raise Wrong("nothing it said names CHIPS_CONCURENCY")
+    _require_named("CHIPS_CONCURENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURENCY="2"))
 
 
 @check("life/bad-setting", "a value that does not parse stops the start with one clear line and exit code 78")
 async def bad_setting(bench: Bench) -> None:
-    process = await _must_not_start(bench, CHIPS_CONCURRENCY="many")
-    if not any("CHIPS_CONCURRENCY" in line for line in (*process.lines, *process.errors)):
-        raise Wrong("nothing it said names CHIPS_CONCURRENCY")
+    _require_named("CHIPS_CONCURRENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURRENCY="many"))
 
 
 @check("life/missing-setting", "without CHIPS_MODEL it does not start: exit code 78")
 async def missing_setting(bench: Bench) -> None:
-    await _must_not_start(bench, CHIPS_MODEL=None)
+    await _must_not_start(bench, EX_CONFIG, CHIPS_MODEL=None)
+
+
+@contextlib.contextmanager
+def _copied_artifact(bench: Bench) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
+    given = bench.need_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
+    folder = Path(given)
+    if not given or not (folder / _MANIFEST).is_file():
+        raise NotChecked("CHIPS_ARTIFACT is no local folder, so the kit cannot spoil a copy of it")
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "artifact"
+        shutil.copytree(folder, copy)
+        yield copy, json.loads((copy / _MANIFEST).read_bytes())
+
+
+async def _must_not_start_from(bench: Bench, artifact: Path) -> str:
+    cache = str(artifact.parent / "cache")
+    return await _must_not_start(bench, None, CHIPS_ARTIFACT=str(artifact), CHIPS_CACHE_DIR=cache)
+
+
+@check("life/corrupt-file", "a file with another digest than the manifest's stops the start, and is named")
+async def corrupt_file(bench: Bench) -> None:
+    with _copied_artifact(bench) as (artifact, manifest):
+        path = artifact / manifest["files"][0]["path"]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        _require_named(path.name, await _must_not_start_from(bench, artifact))
+
+
+@check("life/missing-file", "a file of the manifest that is not there stops the start, and is named")
+async def missing_file(bench: Bench) -> None:
+    with _copied_artifact(bench) as (artifact, manifest):
+        path = artifact / manifest["files"][0]["path"]
+        path.unlink()
+        _require_named(path.name, await _must_not_start_from(bench, artifact))
 
 
 @check(
-    "life/progress",
-    "never ready before warm: the log tells of the start, and no request was scored before it was ready",
+    "life/wrong-sample",
+    "the manifest's first sample is scored as warm-up and must match: else the start stops",
 )
-async def progress(bench: Bench) -> None:
-    process = bench.need_process()
-    ready_at = next(
-        (at for at, line in enumerate(process.lines) if re.search(r"\bready\b", line, re.IGNORECASE)), None
-    )
-    scored_at = next((at for at, line in enumerate(process.lines) if _is_score(line)), None)
-    if scored_at is not None and ready_at is not None and scored_at < ready_at:
-        raise Wrong(
-            f"it answered a prediction before it said that it was ready: {process.lines[scored_at][:300]}"
-        )
-
-
-def _is_score(line: str) -> bool:
-    with contextlib.suppress(ValueError, AttributeError):
-        http = json.loads(line).get("httpRequest") or {}
-        return http.get("requestUrl", "").endswith("/predict") and http.get("status") == 200
-    return False
+async def wrong_sample(bench: Bench) -> None:
+    with _copied_artifact(bench) as (artifact, manifest):
+        if not manifest.get("samples"):
+            raise NotChecked("the manifest has no samples")
+        response = manifest["samples"][0]["response"]
+        response["predictions"] = ["verify" for _ in response["predictions"]]
+        (artifact / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        await _must_not_start_from(bench, artifact)
 
 
 @check(
@@ -92,18 +139,14 @@ async def stop(bench: Bench) -> None:
     ask = Ask("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 2000}))
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(bench.wire.connection()) for _ in range(4)]
-        under_way = [asyncio.create_task(connection.ask(ask)) for connection in connections]
-        # One whole answer shows that the others have been read as well: they came before it.
-        await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        asked = [asyncio.create_task(connection.ask(ask)) for connection in connections]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(_BEGUN_S)
+        under_way = [task for task in asked if not task.done()]
         process.terminate()
-        outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.wait(asked)
+    _require_finished(bench, ask, asked, under_way)
     code = await process.ended(timeout_s=_STOP_S)
-    for outcome in outcomes:
-        bench.last = (ask, outcome) if isinstance(outcome, Came | NoAnswer) else bench.last
-        if not isinstance(outcome, Came):
-            raise Wrong(f"a request that was under way when SIGTERM came got no whole answer: {outcome}")
-        if outcome.status != 503:
-            predictions_of(outcome)
     if code is None:
         raise Wrong(f"it still runs {_STOP_S:g} seconds after SIGTERM")
     if code != 0:
@@ -115,4 +158,27 @@ async def stop(bench: Bench) -> None:
         raise Wrong("after it ended, something still answers at its address")
 
 
-CHECKS = (progress, unknown_setting, bad_setting, missing_setting, stop)
+def _require_finished(
+    bench: Bench, ask: Ask, asked: list[asyncio.Task[Came]], under_way: list[asyncio.Task[Came]]
+) -> None:
+    """What was answered is whole; and of what was under way at least one was running, and is answered.
+
+    How many of them were running and how many still waited in the system's own queues, nobody outside can tell.
+    """
+    answered = 0
+    for task in asked:
+        error = task.exception()
+        bench.last = (ask, error if isinstance(error, NoAnswer) else task.result())
+        if error is None:
+            answered += task in under_way
+            if task.result().status != 503:
+                predictions_of(task.result())
+        elif not isinstance(error, Nothing):
+            raise Wrong(f"a request that was under way when SIGTERM came got half an answer: {error}")
+    if under_way and not answered:
+        raise Wrong(f"of {len(under_way)} requests that were under way when SIGTERM came none was answered")
+
+
+CHECKS = (
+    never_early, unknown_setting, bad_setting, missing_setting, corrupt_file, missing_file, wrong_sample, stop,
+)  # fmt: skip

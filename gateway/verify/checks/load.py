@@ -79,6 +79,7 @@ async def concurrency(bench: Bench) -> None:
     worked_ms = sum(server_timing(came).get("predict", 0.0) for came in cames if came.status == 200)
     # All predictions together cannot take longer than the whole time in each of the declared slots.
     if worked_ms > took_ms * declared * 1.1 + 5:
+        bench.last = (ask, cames[0])
         raise Wrong(f"{worked_ms:.0f} ms of predictions in {took_ms:.0f} ms is more than {declared} at once")
 
 

@@ -1,0 +1,355 @@
+"""One broken backend for each check: the whole contract is kept, but for one sentence."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from tests.flow.contract import JSON, Answer, Contract
+from tests.flow.scripted import Message, Peer, ScriptedBackend
+
+INPUTS = [
+    {"name": "alcohol", "datatype": "FP64", "shape": [-1]},
+    {"name": "bottles", "datatype": "INT64", "shape": [-1]},
+    {"name": "region", "datatype": "BYTES", "shape": [-1]},
+]
+SAMPLES = [
+    {
+        "request": {"instances": [{"alcohol": 12.0, "bottles": n, "region": "Ahr"}]},
+        "response": {"predictions": [12 + n]},
+    }
+    for n in (1, 2, 3)
+]
+
+
+class Whole(Contract):
+    """The contract with a number, an integer and a text as inputs."""
+
+    def __init__(self, **metadata: Any) -> None:
+        super().__init__("wine", "1", inputs=INPUTS, **metadata)
+
+
+class Backend(ScriptedBackend):
+    """What is not HTTP is refused with 400, or ends all service where the backend is `frail` in that way."""
+
+    def __init__(self, script: Any, *, frail: Literal["", "garbage", "half", "leaves"] = "") -> None:
+        super().__init__(self.answer_strictly)
+        self._script = script
+        self._frail = frail
+        self._served: set[asyncio.Task[None]] = set()
+        self._large: list[asyncio.StreamWriter] = []
+        self.dead = False
+
+    async def stop(self) -> None:
+        await super().stop()
+        await asyncio.sleep(0)  # a connection that was accepted just now begins to be served
+        for writer in list(self._open):
+            writer.transport.abort()
+        await asyncio.gather(*self._served, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.add(task)
+        if self._frail == "leaves" and any(large.transport.is_closing() for large in self._large):
+            self.dead = True
+        if not self.dead:
+            await self._survive(reader, writer)
+        writer.close()
+
+    async def _survive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        before = len(self.seen)
+        try:
+            await super()._serve(reader, writer)
+        except (ValueError, IndexError, AssertionError, asyncio.LimitOverrunError):
+            self.dead = self._frail == "garbage"
+            if not self.dead and not writer.is_closing():
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        else:
+            if self._frail == "half" and any(not request.complete for request in self.seen[before:]):
+                self.dead = True
+
+    async def answer_strictly(self, request: Message, peer: Peer) -> None:
+        if not request.first.endswith(" HTTP/1.1"):
+            raise ValueError(request.first)
+        if len(request.body) > 10_000:
+            self._large.append(peer.writer)
+        await self._script(request, peer)
+
+
+Twist = Callable[[Message, Answer], Answer]
+
+
+def twisted(change: Twist, contract: Contract | None = None) -> Backend:
+    """A backend whose every answer goes through `change`."""
+    contract = contract or Whole()
+
+    async def script(request: Message, peer: Peer) -> None:
+        answer = change(request, contract.answer(request))
+        body = answer.content if isinstance(answer.content, bytes) else json.dumps(answer.content).encode()
+        await peer.answer(answer.status, body, answer.fields)
+
+    return Backend(script)
+
+
+def where(path: str, **changes: Any) -> Twist:
+    """Change members of a good answer at `path`; None takes one away."""
+
+    def change(request: Message, answer: Answer) -> Answer:
+        if request.target != path or answer.status != 200:
+            return answer
+        content = {**answer.content, **changes}
+        return answer._replace(content={name: value for name, value in content.items() if value is not None})
+
+    return change
+
+
+def status_at(path: str, status: int, *, after: int = 0) -> Twist:
+    """Answer `status` at `path`, from the request number `after` on."""
+    count = 0
+
+    def change(request: Message, answer: Answer) -> Answer:
+        nonlocal count
+        if request.target != path:
+            return answer
+        count += 1
+        return answer._replace(status=status) if count > after else answer
+
+    return change
+
+
+def refuses_nothing(_: Message, answer: Answer) -> Answer:
+    return Answer(200, {"predictions": []}, JSON) if answer.status >= 400 else answer
+
+
+def predictions(change: Callable[[list[Any]], Any]) -> Twist:
+    """Change the predictions of every good answer."""
+
+    def twist(_: Message, answer: Answer) -> Answer:
+        if answer.status != 200 or "predictions" not in answer.content:
+            return answer
+        return answer._replace(
+            content={**answer.content, "predictions": change(answer.content["predictions"])}
+        )
+
+    return twist
+
+
+def field(name: str, value: str | None, *, only: Callable[[Answer], bool] = lambda _: True) -> Twist:
+    """Put another header field, or none, in the place of one."""
+
+    def twist(_: Message, answer: Answer) -> Answer:
+        if not only(answer):
+            return answer
+        kept = [(n, v) for n, v in answer.fields if n != name]
+        return answer._replace(fields=kept if value is None else [*kept, (name, value)])
+
+    return twist
+
+
+def on_request(matches: Callable[[Message], bool], status: int, content: Any = None) -> Twist:
+    """Answer certain requests with `status`."""
+
+    def twist(request: Message, answer: Answer) -> Answer:
+        return (
+            Answer(status, {} if content is None else content, answer.fields) if matches(request) else answer
+        )
+
+    return twist
+
+
+def infers(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Twist:
+    """Change good answers to tensors."""
+
+    def twist(request: Message, answer: Answer) -> Answer:
+        good = answer.status == 200 and request.target.endswith("/infer")
+        return answer._replace(content=change(answer.content)) if good else answer
+
+    return twist
+
+
+def output(**changes: Any) -> Twist:
+    return infers(lambda content: {**content, "outputs": [{**content["outputs"][0], **changes}]})
+
+
+def reflects_request_ids(request: Message, answer: Answer) -> Answer:
+    given = request.get("X-Request-Id")
+    if answer.status < 400 or given is None:
+        return answer
+    return answer._replace(content={**answer.content, "request_id": given})
+
+
+def by_field_order(request: Message, answer: Answer) -> Answer:
+    """As a matrix made from the values of an object, in whatever order they come."""
+    if request.target != "/predict" or answer.status != 200:
+        return answer
+    found = [
+        next(iter(row.values())) for row in json.loads(request.body)["instances"] if isinstance(row, dict)
+    ]
+    return answer._replace(
+        content={**answer.content, "predictions": [0 if isinstance(v, str) else 1 for v in found]}
+    )
+
+
+def _array_rows(request: Message) -> bool:
+    return request.body.startswith(b'{"instances":[[')
+
+
+def _mixing() -> Backend:
+    """A shared variable where each request should have had its own."""
+    contract = Whole()
+    shared: list[Answer] = []
+
+    async def script(request: Message, peer: Peer) -> None:
+        shared.append(contract.answer(request))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answer = shared[-1] if request.target == "/predict" else contract.answer(request)
+        await peer.answer(answer.status, json.dumps(answer.content).encode(), answer.fields)
+
+    return Backend(script)
+
+
+def _hangs_up_after_one() -> Backend:
+    contract = Whole()
+
+    async def script(request: Message, peer: Peer) -> None:
+        await contract(request, peer)
+        peer.close()
+
+    return Backend(script)
+
+
+def _stalls() -> Backend:
+    """Each answer on a connection but the first comes late, as with a delayed acknowledgement."""
+    contract = Whole()
+    met: set[Peer] = set()
+
+    async def script(request: Message, peer: Peer) -> None:
+        if peer in met:
+            await asyncio.sleep(0.1)
+        met.add(peer)
+        await contract(request, peer)
+
+    return Backend(script)
+
+
+def _frail(how: Literal["half", "leaves"]) -> Callable[[], Backend]:
+    return lambda: Backend(Whole(), frail=how)
+
+
+def _with(**metadata: Any) -> Callable[[], Backend]:
+    return lambda: Backend(Whole(**metadata))
+
+
+def _broken(change: Twist) -> Callable[[], Backend]:
+    return lambda: twisted(change)
+
+
+def _fresh(make: Callable[..., Twist], *arguments: Any, **options: Any) -> Callable[[], Backend]:
+    """For changes that count: each backend counts for itself."""
+    return lambda: twisted(make(*arguments, **options))
+
+
+MODEL = "/v2/models/wine"
+GROUPS_THAT_REFUSE = ("malformed", "invalid", "tensors", "not-found", "method", "media-type", "size")
+_TIMING = "Server-Timing"
+
+# By check: backends that break just that. A check that refuses bad input fails where nothing is refused.
+BROKEN: dict[str, list[Callable[[], Backend]]] = {
+    "about/live": [_broken(status_at("/v2/health/live", 500))],
+    "about/ready": [_fresh(status_at, "/v2/health/ready", 503, after=1)],
+    "about/model-ready": [_broken(status_at(f"{MODEL}/ready", 404))],
+    "about/metadata": [
+        _with(versions=["2"]),
+        _with(versions="1"),
+        _with(platform=""),
+        _with(outputs=[{"name": "prediction"}]),
+        _with(outputs=[{"name": "prediction", "datatype": "float", "shape": [-1]}]),
+        _with(outputs=[{"name": "prediction", "datatype": "FP64"}]),
+        _broken(where(MODEL, name="iris")),
+        _broken(where(MODEL, inputs=None)),
+        _broken(on_request(lambda r: r.target == MODEL, 200, ["wine"])),
+        _broken(on_request(lambda r: r.target == MODEL, 200, b"{")),
+    ],
+    "about/version-metadata": [_broken(status_at(f"{MODEL}/versions/1", 404)), _broken(where(f"{MODEL}/versions/1", name="x"))],
+    "about/concurrency": [_with(parameters={}), _with(parameters={"concurrency": 0}), _with(parameters={"concurrency": True})],
+    "about/openapi": [
+        _broken(where("/openapi.json", openapi="3.0.3")),
+        _broken(where("/openapi.json", info={})),
+        _broken(where("/openapi.json", paths={"/predict": {}})),
+        _broken(where("/openapi.json", components={})),
+        _broken(status_at("/openapi.json", 404)),
+    ],
+    "predict/answer": [
+        _broken(where("/predict", version="2")),
+        _broken(where("/predict", model=None)),
+        _broken(predictions(lambda found: found * 2)),
+        _broken(field("Content-Type", "text/html")),
+    ],
+    "predict/samples": [_broken(predictions(lambda found: [value + 1 for value in found]))],
+    "predict/order": [_broken(predictions(sorted))],
+    "predict/array-form": [
+        _broken(on_request(_array_rows, 422)),
+        _broken(lambda r, a: predictions(lambda found: [0 for _ in found])(r, a) if _array_rows(r) else a),
+    ],
+    "predict/field-order": [_broken(by_field_order)],
+    "predict/no-instances": [
+        _broken(on_request(lambda r: r.body == b'{"instances":[]}', 500)),
+        _broken(predictions(lambda found: found or [1])),
+    ],
+    "predict/many-instances": [_broken(predictions(lambda found: found[:100]))],
+    "predict/missing-value": [
+        _broken(on_request(lambda r: b"null" in r.body, 200, b'{"predictions": [NaN]}')),
+        _broken(on_request(lambda r: b"null" in r.body, 500)),
+        _broken(on_request(lambda r: b"null" in r.body, 400)),
+    ],
+    "predict/charset": [_broken(on_request(lambda r: "charset" in (r.get("Content-Type") or ""), 415))],
+    "predict/white-space": [_broken(on_request(lambda r: r.body.startswith(b"\n"), 400))],
+    "predict/chunked": [_broken(on_request(lambda r: r.get("Transfer-Encoding") is not None, 411))],
+    "infer/answer": [
+        _broken(output(shape=[7])),
+        _broken(infers(lambda content: {**content, "outputs": []})),
+        _broken(infers(lambda content: {**content, "outputs": [{"name": "prediction"}]})),
+        _broken(infers(lambda content: {**content, "model_name": "iris"})),
+        _broken(status_at(f"{MODEL}/infer", 500)),
+    ],
+    "infer/version": [
+        _broken(infers(lambda content: {**content, "model_version": "2"})),
+        _broken(status_at(f"{MODEL}/versions/1/infer", 404)),
+    ],
+    "infer/id": [
+        _broken(infers(lambda content: {name: value for name, value in content.items() if name != "id"})),
+        _broken(infers(lambda content: {"id": "made-up", **content})),
+    ],
+    "infer/same-scores": [_broken(output(data=[0]))],
+    "infer/datatype": [_broken(output(datatype="FP64")), _broken(output(name="score"))],
+    "headers/x-chips-model": [_broken(field("X-Chips-Model", None)), _broken(field("X-Chips-Model", "wine@9"))],
+    "headers/server-timing": [
+        _broken(field(_TIMING, None)),
+        _broken(field(_TIMING, "queue;dur=0")),
+        _broken(field(_TIMING, "queue;dur=0, parse;dur=0, predict;dur=-1, render;dur=0")),
+        _broken(field(_TIMING, "queue;dur=0, parse;dur=0, predict;dur=99999, render;dur=0")),
+        _broken(field(_TIMING, "queue;dur=x")),
+        _broken(field(_TIMING, "()")),
+    ],
+    "headers/server-timing-everywhere": [_broken(field(_TIMING, None, only=lambda answer: answer.status == 404))],
+    "headers/no-5xx": [_broken(status_at("/no-such-path", 500))],
+    "headers/request-id": [_broken(lambda r, a: a._replace(content={**a.content, "request_id": "mine"}) if a.status >= 400 else a)],
+    "headers/bad-request-id": [_broken(reflects_request_ids)],
+    "headers/bad-trace": [_broken(on_request(lambda r: (r.get("traceparent") or "").startswith("ff"), 400))],
+    "headers/deadline": [_broken(on_request(lambda r: r.get("X-Request-Timeout") == "0", 200, {"predictions": [1]}))],
+    "headers/deadline-later": [
+        _broken(on_request(lambda r: r.get("X-Request-Timeout") == "soon", 500)),
+        _broken(on_request(lambda r: r.get("X-Request-Timeout") == "30000", 504)),
+    ],
+    "headers/kept-alive": [_hangs_up_after_one],
+    "headers/no-stall": [_stalls],
+    "http/path-tricks": [_broken(on_request(lambda r: "passwd" in r.target, 200, {"root": "x"}))],
+    "http/half-a-body": [_frail("half")],
+    "http/caller-leaves": [_frail("leaves")],
+    "http/expect": [_broken(on_request(lambda r: r.get("Expect") is not None, 417))],
+    "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
+    "load/no-mixing": [_mixing],
+    "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
+}  # fmt: skip

@@ -1,0 +1,240 @@
+"""The kit itself: a backend that keeps the contract passes, and each check fires where its sentence is broken."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.verify.check import (
+    Bench,
+    Check,
+    NotChecked,
+    Result,
+    Sample,
+    Wrong,
+    is_close,
+    require_problem,
+    run_check,
+    server_timing,
+)
+from gateway.verify.run import CHECKS, ManifestPart, Report, choose, verify
+from gateway.verify.wire import Ask, Came, Wire
+from tests.contract.backends.broken import (
+    BROKEN,
+    GROUPS_THAT_REFUSE,
+    SAMPLES,
+    Backend,
+    Whole,
+    refuses_nothing,
+    twisted,
+)
+
+MANIFEST = ManifestPart("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
+NEEDS_PROCESS = ("logs", "life")
+BY_NAME = {check.name: check for check in CHECKS}
+# A check of all answers so far needs some answers so far.
+BEFORE = {"headers/server-timing-everywhere": ["not-found/path"], "headers/no-5xx": ["not-found/path"]}
+
+
+async def check_against(backend: Backend, checks: list[Check]) -> Report:
+    await backend.start()
+    try:
+        return await verify(backend.url, manifest=MANIFEST, checks=checks, wait_s=5)
+    finally:
+        await backend.stop()
+
+
+async def test_a_backend_that_keeps_the_contract_passes_every_check():
+    report = await check_against(Backend(Whole()), list(CHECKS))
+    assert [(r.check.name, r.why) for r in report.results if r.outcome == "failed"] == []
+    skipped = {r.check.name for r in report.results if r.outcome == "skipped"}
+    assert {name.partition("/")[0] for name in skipped} <= {*NEEDS_PROCESS}, skipped
+
+
+def broken_backends() -> list[Any]:
+    cases = [
+        pytest.param(name, make, id=f"{name}-{number}")
+        for name, makes in BROKEN.items()
+        for number, make in enumerate(makes)
+    ]
+    refusing = [check.name for check in CHECKS if check.group in GROUPS_THAT_REFUSE]
+    return cases + [pytest.param(name, lambda: twisted(refuses_nothing), id=name) for name in refusing]
+
+
+@pytest.mark.parametrize(("name", "make"), broken_backends())
+async def test_a_check_fires_where_its_sentence_is_broken(name: str, make: Callable[[], Backend]):
+    checks = [BY_NAME[before] for before in BEFORE.get(name, [])] + [BY_NAME[name]]
+    result = (await check_against(make(), checks)).results[-1]
+    assert result.outcome == "failed", result
+    assert result.why
+    assert result.sent
+    assert result.came
+
+
+def test_every_check_is_shown_to_fire_somewhere():
+    shown = {case.values[0] for case in broken_backends()}
+    elsewhere = {check.name for check in CHECKS if check.group in NEEDS_PROCESS}  # test_wrong_programs
+    raw = {check.name for check in CHECKS if check.group == "http"} - set(BROKEN)  # below
+    assert {check.name for check in CHECKS} == shown | elsewhere | raw
+
+
+@pytest.mark.parametrize("name", [c.name for c in CHECKS if c.group == "http" and c.name not in BROKEN])
+async def test_what_is_not_http_must_not_end_the_service(name: str):
+    result = (await check_against(Backend(Whole(), frail="garbage"), [BY_NAME[name]])).results[-1]
+    assert result.outcome == "failed", result
+
+
+def test_names_are_unique_and_the_short_form_is_short():
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    assert all(check.contract for check in CHECKS)
+    assert 15 <= len(choose([], short=True)) <= 30
+    assert {check.name for check in choose(["infer", "about/live"])} == {
+        *(name for name in names if name.startswith("infer/")),
+        "about/live",
+    }
+    assert sum(check.group in {"malformed", "invalid", "tensors"} for check in CHECKS) > 30
+
+
+# -- what all checks use
+
+GOOD: dict[str, Any] = {
+    "type": "about:blank", "title": "t", "status": 422, "code": "c", "detail": "d", "request_id": "r", "error": "d",
+}  # fmt: skip
+
+
+def problem(*, kind: str = "application/problem+json", status: int = 422, **changes: Any) -> Came:
+    content = {name: value for name, value in {**GOOD, **changes}.items() if value is not ...}
+    return Came(status, (("Content-Type", kind),), json.dumps(content).encode(), 0.0)
+
+
+def test_a_good_problem_is_good():
+    require_problem(Ask("GET", "/v2/x"), problem(), 422, "c")
+    require_problem(Ask("GET", "/x"), problem(error=...), 422, "c")
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        problem(kind="application/json"),
+        problem(status=400),
+        problem(code="other"),
+        problem(detail=""),
+        problem(detail=7),
+        problem(error=...),
+        problem(error="other"),
+        *(problem(**{name: ...}) for name in ("type", "title", "code", "detail", "request_id")),  # type: ignore[arg-type]
+        Came(422, (("Content-Type", "application/problem+json"),), b"[]", 0.0),
+        Came(422, (("Content-Type", "application/problem+json"),), b"{", 0.0),
+        Came(422, (("Content-Type", "application/problem+json"),), b"", 0.0),
+    ],
+    ids=str,
+)
+def test_a_bad_problem_is_told(came: Came):
+    with pytest.raises(Wrong):
+        require_problem(Ask("GET", "/v2/x"), came, 422, "c")
+
+
+def test_server_timing_is_read():
+    fields = (("Server-Timing", 'a;dur=1.5, b;desc="x";dur="2"'), ("server-timing", "c"))
+    assert server_timing(Came(200, fields, b"", 0.0)) == {"a": 1.5, "b": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted", "close"),
+    [
+        ([1.0], [1], True),
+        ([1.0000001], [1], True),
+        ([1.1], [1], False),
+        ([1e9], [1e9 + 1], True),
+        ([True], [1], False),
+        ([1, 2], [1], False),
+        ({"a": 1}, {"a": 1.0}, True),
+        ({"a": 1}, {"b": 1}, False),
+        ("a", "a", True),
+        ([None], [0], False),
+    ],
+)
+def test_what_is_close(got: Any, wanted: Any, close: bool):
+    assert is_close(got, wanted, 1e-6) is close
+
+
+# -- the wire
+
+
+async def answer_of(raw: bytes, *, close: bool = True) -> Came:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        if not close:
+            await reader.read()  # until the other side has had enough
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        return await Wire(f"http://127.0.0.1:{port}", timeout_s=5 if close else 0.2).ask(Ask("GET", "/"))
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1;x=y\r\ni\r\n0\r\nA: b\r\n\r\n",
+            b"hi",
+        ),
+        (b"HTTP/1.0 200\r\n\r\nhi", b"hi"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    ],
+)
+async def test_an_answer_is_read_however_it_is_framed(raw: bytes, body: bytes):
+    assert (await answer_of(raw)).body == body
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "the connection ended"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", "ended after 'hi'"),
+        (b"SSH-2.0-x\r\n\r\n", "not HTTP/1.1"),
+        (b"HTTP/1.1 OK\r\n\r\n", "not HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n", "Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
+    ],
+)
+async def test_half_an_answer_is_none(raw: bytes, says: str):
+    from gateway.verify.wire import NoAnswer
+
+    with pytest.raises(NoAnswer, match=says):
+        await answer_of(raw)
+
+
+async def test_silence_is_no_answer():
+    from gateway.verify.wire import NoAnswer
+
+    with pytest.raises(NoAnswer, match="no whole answer within"):
+        await answer_of(b"HTTP/1.1 200", close=False)
+
+
+async def test_a_bug_in_a_check_is_not_the_backends_fault():
+    async def run(_: Bench) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await run_check(Check("a/b", "c", run), Bench(Wire("http://x"), "wine", "1"))
+
+
+async def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
+    async def run(_: Bench) -> None:
+        raise NotChecked("no reason")
+
+    result = await run_check(Check("a/b", "c", run), Bench(Wire("http://x"), "wine", "1"))
+    assert (result.outcome, result.why) == ("skipped", "no reason")
+    assert isinstance(result, Result)

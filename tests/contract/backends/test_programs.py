@@ -1,0 +1,100 @@
+"""Checks of a process that the kit starts: each fires where the program breaks its sentence."""
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.verify.check import Result
+from gateway.verify.checks import life
+from gateway.verify.run import CHECKS, CannotBegin, choose, read_samples, started, verify
+from tests.contract.backends.broken import SAMPLES
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = shlex.join([sys.executable, "-m", "tests.contract.backends.program"])
+
+BROKEN = {
+    "logs/json-lines": ["log-text", "log-severity"],
+    "logs/request": ["log-text", "log-none", "log-fields", "log-model", "log-http", "log-caller"],
+    "logs/traceparent": ["log-trace", "log-span", "log-sampled"],
+    "logs/cloud-trace": ["log-cloud-trace"],
+    "logs/no-payload": ["log-payload"],
+    "life/never-early": ["early"],
+    "life/unknown-setting": ["unknown-setting", "code-1", "silent"],
+    "life/bad-setting": ["bad-setting", "code-1", "silent"],
+    "life/missing-setting": ["missing-setting", "code-1"],
+    "life/corrupt-file": ["corrupt-file", "artifact-code", "nameless"],
+    "life/missing-file": ["missing-file", "artifact-code"],
+    "life/wrong-sample": ["wrong-sample", "artifact-code"],
+    "life/stop": ["stop-code", "stop-never", "stop-cuts"],
+}
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"a model")
+    file = {"path": "model.bin", "bytes": 7, "sha256": hashlib.sha256(b"a model").hexdigest()}
+    manifest = {"schema": 1, "model": "wine", "version": "1", "files": [file], "samples": SAMPLES}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.verify.checks.logs._PATIENCE_S", 1.0)
+    monkeypatch.setattr(life, "_STOP_S", 2.0)
+    monkeypatch.setattr(life, "_START_S", 4.0)
+
+
+async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")},
+        "PYTHONPATH": str(ROOT),
+        "BREAK": broken,
+        "CHIPS_MODEL": "wine",
+        "CHIPS_VERSION": "1",
+        "CHIPS_ARTIFACT": str(artifact),
+    }
+    manifest = read_samples(artifact / "manifest.json")
+    async with started(COMMAND, environment) as (url, process):
+        report = await verify(url, manifest=manifest, process=process, checks=choose(names), wait_s=30)
+    return list(report.results)
+
+
+async def test_a_program_that_keeps_the_contract_passes_every_check(artifact: Path):
+    results = await run(artifact, ["logs", "life", "size", "about"])
+    assert [(r.check.name, r.outcome, r.why) for r in results if r.outcome != "passed"] == []
+    assert {r.check.name for r in results} >= set(BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [(name, broken) for name, ways in BROKEN.items() for broken in ways], ids=str
+)
+async def test_a_check_fires_where_its_sentence_is_broken(artifact: Path, name: str, broken: str):
+    (result,) = await run(artifact, [name], broken)
+    assert result.outcome == "failed", result
+    assert result.why
+
+
+def test_every_check_of_a_process_is_shown_to_fire():
+    assert set(BROKEN) == {check.name for check in CHECKS if check.group in {"logs", "life"}}
+
+
+async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact: Path):
+    (artifact / "model.bin").write_bytes(b"another model")
+    with pytest.raises(
+        CannotBegin, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
+    ):
+        await run(artifact, ["about"])
+
+
+async def test_a_program_that_is_none_is_told():
+    with pytest.raises(CannotBegin, match="cannot be started"):
+        async with started("/no/such/program", {}):
+            pass

@@ -102,8 +102,7 @@ class Workers:
             if received is None:
                 continue
             if received.si_signo in {signal.SIGTERM, signal.SIGINT}:
-                self._stop(received.si_signo)
-                return 0
+                return self._stop(received.si_signo)
             fatal = self._reap()
             if fatal is not None:
                 self._stop(signal.SIGTERM)
@@ -144,8 +143,9 @@ class Workers:
             )
         return None
 
-    def _stop(self, number: int) -> None:
-        """Drain all. A second signal is passed on, too: the workers then stop without waiting."""
+    def _stop(self, number: int) -> int:
+        """Drain all. A second signal is passed on, too: the workers then stop without waiting, as the exit code says."""
+        code = 0
         self._send(number)
         end = time.monotonic() + self._grace_s
         while self._running:
@@ -155,8 +155,10 @@ class Workers:
                 end = time.monotonic() + 5
             elif received.si_signo in {signal.SIGTERM, signal.SIGINT}:
                 self._send(received.si_signo)
+                code = 128 + signal.SIGINT
             for process, _ in _ended():
                 self._running.pop(process, None)
+        return code
 
     def _send(self, number: int) -> None:
         for process in self._running:

@@ -148,7 +148,7 @@ def _tell(result: Result) -> None:
         ("came", result.came),
     ):
         for number, line in enumerate(text.splitlines()):
-            screen.say(f"  {label}" if not number else "", line)
+            screen.say(f" {label}" if not number else "", line)
     screen.out.print("")
 
 

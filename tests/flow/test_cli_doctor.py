@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.flow.beside import Beside, Contract
+from tests.flow.beside import Beside
+from tests.flow.contract import Contract
 from tests.unit.cli.shell import Shell
 
 

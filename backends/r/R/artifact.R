@@ -10,19 +10,27 @@ obtain <- function(address, cache_dir, model, version, log, client = gcs_client(
   manifest <- tryCatch(parse_manifest(bytes), error = function(e) {
     stop_start(sprintf("%s: %s", source$address, conditionMessage(e)), "data")
   })
-  if (!identical(c(manifest$model, manifest$version), c(model, version))) {
-    stop_start(sprintf("%s is %s@%s, but CHIPS_MODEL and CHIPS_VERSION say %s@%s: correct one of them",
-                       source$address, manifest$model, manifest$version, model, version), "data")
-  }
+  check_identity(manifest, model, version, source$address)
   digest <- paste(openssl::sha256(bytes))
   folder <- source$folder
   if (is.null(folder)) {
-    folder <- file.path(cache_dir, model, digest)
+    folder <- file.path(cache_dir, manifest$model, digest)
     fetch(source, manifest, folder, cache_dir, log)
   } else {
     for (file in manifest$files) check_file(file.path(folder, file$path), file)
   }
   list(folder = folder, manifest = manifest, digest = paste0("sha256:", digest), address = source$address)
+}
+
+# An empty `model` or `version` is whatever the manifest says.
+check_identity <- function(manifest, model, version, address) {
+  if (!grepl(model_name_pattern, manifest$model) || !grepl(version_pattern, manifest$version)) {
+    stop_start(sprintf("%s: its manifest.json has no proper model and version", address), "data")
+  }
+  if (!model %in% c("", manifest$model) || !version %in% c("", manifest$version)) {
+    stop_start(sprintf("%s is %s@%s, but CHIPS_MODEL and CHIPS_VERSION say %s@%s: correct one of them", address,
+                       manifest$model, manifest$version, model, version), "data")
+  }
 }
 
 open_source <- function(address, client, log) {
@@ -109,12 +117,12 @@ check_file <- function(path, file, where = path) {
     stop_start(sprintf("%s is missing, though the manifest lists it: publish the model again", where), "no_input")
   }
   stop_unless_readable(path)
-  if (!identical(sha256_of(path), file$sha256)) {
-    stop_start(sprintf(paste(
-      "%s is not the file that was published: its SHA-256 is not %s\u2026 as the manifest says. It is not loaded.",
-      "Publish the model again under a new version."
-    ), where, substr(file$sha256, 1L, 12L)), "data")
-  }
+  if (!identical(sha256_of(path), file$sha256)) stop_mismatch(where)
+}
+
+stop_mismatch <- function(where) {
+  stop_start(paste(where, "is not the file that was published: its SHA-256 or size is not what the manifest says.",
+                   "It is not loaded. Publish the model again under a new version."), "data")
 }
 
 stop_unless_readable <- function(path) {
@@ -135,7 +143,8 @@ make_folder <- function(path, cache_dir) {
     return(invisible())
   }
   if (grepl("No space left|quota", why)) stop_disk_full(cache_dir)
-  stop_not_writable(cache_dir)
+  if (grepl("denied|not permitted|[Rr]ead-only", why)) stop_not_writable(cache_dir)
+  stop_start(sprintf("%s cannot be used: %s", cache_dir, why), "io")
 }
 
 stop_disk_full <- function(cache_dir) {
@@ -151,9 +160,9 @@ stop_not_writable <- function(cache_dir) {
 tenths <- function(total, log) {
   done <- 0
   function(count) {
-    before <- done * 10 %/% max(total, 1)
+    before <- (done * 10) %/% max(total, 1)
     done <<- done + count
-    now <- done * 10 %/% max(total, 1)
+    now <- (done * 10) %/% max(total, 1)
     if (now > before) log$info(sprintf("fetched %.0f %% of the artifact", now * 10), fetched_bytes = done)
   }
 }

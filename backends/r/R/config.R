@@ -36,9 +36,11 @@ read_config <- function(environment = as.list(Sys.getenv())) {
     as.numeric(value)
   }
   route <- "^/[A-Za-z0-9._~/-]*$"
+  # Vertex AI says where the artifact lies, and nothing else: then the manifest says what it is.
+  by_vertex <- !nzchar(text("CHIPS_ARTIFACT")) && nzchar(text("AIP_STORAGE_URI"))
   config <- list(
-    model = text("CHIPS_MODEL", model_name_pattern, required = TRUE),
-    version = text("CHIPS_VERSION", version_pattern, required = TRUE),
+    model = text("CHIPS_MODEL", model_name_pattern, required = !by_vertex),
+    version = text("CHIPS_VERSION", version_pattern, required = !by_vertex),
     artifact = text(c("CHIPS_ARTIFACT", "AIP_STORAGE_URI"), required = TRUE),
     port = as.integer(number(c("PORT", "AIP_HTTP_PORT"), 8080, 0, 65535)),
     cache_dir = text("CHIPS_CACHE_DIR"),

@@ -65,7 +65,9 @@ gcs_get <- function(client, bucket, object, query, log) {
 #' @param progress Called with the number of bytes that have newly arrived.
 gcs_download <- function(client, bucket, object, path, limit, progress, log = NULL) {
   where <- gs_address(bucket, object)
-  generation <- gcs_stat(client, bucket, object, log)$generation
+  stat <- gcs_stat(client, bucket, object, log)
+  if (!identical(as.double(stat$size), as.double(limit))) stop_mismatch(where)
+  generation <- stat$generation
   url <- sprintf("%s?alt=media&generation=%s&ifGenerationMatch=%s", object_url(client, bucket, object), generation,
                  generation)
   sink <- new_sink(path, limit, progress, where)
@@ -90,11 +92,11 @@ new_sink <- function(path, limit, progress, where) {
     problem = function() problem,
     write = function(block) {
       if (size + length(block) > limit) {
-        problem <<- list(sprintf("%s is larger than its manifest says: publish the model again", where), "data")
+        problem <<- "size"
         stop("too large")
       }
       tryCatch(writeBin(block, con), error = function(e) {
-        problem <<- list("disk", "io")
+        problem <<- "disk"
         stop(e)
       })
       size <<- size + length(block)
@@ -119,10 +121,10 @@ stream <- function(url, headers, sink, where) {
     }, handle = handle),
     error = identity
   )
-  problem <- sink$problem()
-  if (identical(problem[[2]], "data")) stop_start(problem[[1]], "data")
-  if (identical(problem[[2]], "io")) stop(structure(class = c("chips_disk_error", "error", "condition"),
-                                                    list(message = "writing failed", call = NULL)))
+  if (identical(sink$problem(), "size")) stop_mismatch(where)
+  if (identical(sink$problem(), "disk")) {
+    stop(structure(class = c("chips_disk_error", "error", "condition"), list(message = "writing failed", call = NULL)))
+  }
   status <- curl::handle_data(handle)$status_code
   if (status != 0L) stop_for_status(status, where)
   if (inherits(tried, "error")) stop(conditionMessage(tried), call. = FALSE)
@@ -133,15 +135,11 @@ patiently <- function(what, sleep, call, progress = function() 0, log = NULL) {
   failures <- 0L
   last <- progress()
   repeat {
-    outcome <- tryCatch(
-      list(value = call()),
-      chips_start_error = function(e) stop(e),
-      chips_disk_error = function(e) stop(e),
-      error = identity
-    )
+    outcome <- tryCatch(list(value = call()), error = identity)
     if (!inherits(outcome, "error")) {
       return(outcome$value)
     }
+    if (inherits(outcome, c("chips_start_error", "chips_disk_error"))) stop(outcome)
     failures <- if (progress() > last) 1L else failures + 1L
     last <- progress()
     if (failures >= attempts_without_progress) {
@@ -176,7 +174,8 @@ gcs_headers <- function(client) {
 }
 
 stop_for_status <- function(status, where) {
-  if (status %in% c(404L, 412L)) {
+  if (status == 412L) stop_start(sprintf("%s was replaced while it was fetched: start again", where), "data")
+  if (status == 404L) {
     stop_start(sprintf("%s is not there: is CHIPS_ARTIFACT right, and has the version been published?", where),
                "no_input")
   }
@@ -185,7 +184,7 @@ stop_for_status <- function(status, where) {
                        "roles/storage.objectViewer", status), "no_permission")
   }
   if (status >= 400L && !status %in% c(408L, 416L, 429L) && status < 500L) {
-    stop_start(sprintf("%s cannot be read: Cloud Storage answered %d", where, status), "unavailable")
+    stop_start(sprintf("%s was refused with status %d", where, status), "unavailable")
   }
   if (!status %in% c(200L, 206L)) stop("status ", status, call. = FALSE)
 }

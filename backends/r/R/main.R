@@ -7,7 +7,7 @@ main <- function() {
   if (is.null(config)) {
     return(exit_codes$config)
   }
-  log <- new_log(config$project, list(model = config$model, version = config$version))
+  log <- log_of(config)
   tryCatch({
     run(config, log)
     log$info("stopped")
@@ -23,10 +23,13 @@ main <- function() {
   })
 }
 
+log_of <- function(config) new_log(config$project, list(model = config$model, version = config$version))
+
 run <- function(config, log) {
-  served <- sprintf("%s@%s", config$model, config$version)
-  log$info(sprintf("loading %s from %s", served, config$artifact))
+  log$info(sprintf("loading the artifact %s", config$artifact))
   service <- load_service(config, log)
+  config[c("model", "version")] <- service$manifest[c("model", "version")]
+  log <- log_of(config)
   if (length(service$manifest$samples) == 0) {
     log$warning("the manifest has no samples, so the first caller warms the model up and nobody has checked it")
   }
@@ -42,6 +45,5 @@ run <- function(config, log) {
   state$stopping <- FALSE
   listening <- listen(new_app(service, config, pool, log, state), config$port)
   log$info(sprintf("listening on port %d", listening$port), port = listening$port)
-  log$info(sprintf("ready: %s, %d predictions at once", served, config$concurrency))
   serve(listening$server, pool, state, log)
 }

@@ -277,6 +277,7 @@ listen <- function(app, port, attempts = 20L) {
 serve <- function(server, pool, state, log) {
   on.exit(httpuv::stopServer(server))
   suspendInterrupts({
+    log$info(sprintf("ready: %d predictions at once", pool$size))
     looked <- clock_ms()
     repeat {
       go_on(pool)
@@ -305,9 +306,10 @@ go_on <- function(pool, idle_s = 0.2) {
   hear_workers(pool, if (busy && !isTRUE(moved)) 0.001 else 0)
 }
 
+# Twice, since a second interrupt may come while the first unwinds: Ctrl-C reaches R by the terminal and by entrypoint.sh.
 interrupt_pending <- function() {
-  tryCatch({
+  tryCatch(tryCatch({
     allowInterrupts(Sys.sleep(0.001))
     FALSE
-  }, interrupt = function(e) TRUE)
+  }, interrupt = function(e) TRUE), interrupt = function(e) TRUE)
 }

@@ -133,8 +133,8 @@ fork_worker <- function(work, warm) {
   process <- parallel:::mcfork()
   if (inherits(process, "masterProcess")) {
     # Nothing may return from here: what follows in the parent is none of the worker's business.
-    tryCatch(suspendInterrupts(be_worker(work, warm)), condition = identity,
-             finally = parallel:::mcexit(1L))
+    tryCatch(suspendInterrupts(be_worker(work, warm)), error = function(e) message(conditionMessage(e)),
+             finally = end_worker())
   }
   process
 }
@@ -157,13 +157,16 @@ be_worker <- function(work, warm) {
   jobs <- file("stdin", open = "rb")
   repeat {
     size <- readBin(jobs, "integer", 1L)
-    if (length(size) == 0) parallel:::mcexit(0L)
+    if (length(size) == 0) end_worker() # the server has ended
     job <- unserialize(readBin(jobs, "raw", size))
     answer(tryCatch(work(job), interrupt = function(e) {
       list(problem = new_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1")))
     }))
   }
 }
+
+# mcexit() would wait for a word from the server, for ever where that has been killed.
+end_worker <- function() tools::pskill(Sys.getpid(), tools::SIGKILL)
 
 # A worker that is started later has been given copies of the callers' connections, which must end when ours do.
 close_sockets <- function() {

@@ -1,5 +1,6 @@
 """A real backend as a process, in any language: its address, its log, its end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -80,6 +81,10 @@ class Backend:
         return self
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.wait_for(lambda entry: 'port' in entry)['port']}"
 
@@ -107,7 +112,8 @@ class Backend:
 
     def kill(self) -> None:
         """End it and all it started, without warning."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.end()
 
     def why(self) -> str:

@@ -50,6 +50,7 @@ test_that("what is not what was published stops the start, each with its code", 
   expect_equal(exit_of(start(target))$exit_code, 66L)
   writeBin(whole, model)
   expect_equal(exit_of(obtain(target, tempfile(), "cars", "2", quiet_log()))$exit_code, 65L)
+  expect_equal(obtain(target, tempfile(), "", "", quiet_log())$manifest$version, "1")
   text <- readLines(manifest)
   for (change in list(c("model[.]rds", "../model.rds"), c("model[.]rds", "/etc/passwd"),
                       c("\"schema\": 1", "\"schema\": 2"),
@@ -94,4 +95,11 @@ test_that("retries are with jitter, end, and begin anew after progress", {
     if (size < 30) stop("broke off")
     "done"
   }), "done")
+})
+
+test_that("progress is one line each ten percent", {
+  log <- quiet_log()
+  progress <- tenths(1000, log)
+  for (i in 1:40) progress(25)
+  expect_equal(log$lines(), sprintf("fetched %d %% of the artifact", 1:10 * 10))
 })

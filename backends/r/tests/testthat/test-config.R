@@ -16,6 +16,8 @@ test_that("Vertex AI's names count where ours are absent", {
   expect_equal(config[c("artifact", "port", "predict_route")],
                list(artifact = "gs://b/m", port = 9000L, predict_route = "/score"))
   expect_equal(read_config(c(vertex, PORT = "9001"))$port, 9001L)
+  vertex[c("CHIPS_MODEL", "CHIPS_VERSION")] <- NULL
+  expect_equal(read_config(vertex)[c("model", "version")], list(model = "", version = ""))
 })
 
 test_that("everything that is wrong is said at once", {

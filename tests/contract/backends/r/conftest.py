@@ -1,8 +1,10 @@
 """Real R, and artifacts for it."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,6 @@ def run_r(code: str, *arguments: str) -> str:
 
 def publish(store: str, source: Path, model: str, version: str = "1", **environ: str) -> None:
     """`chips publish`, as a person would."""
-    import os
-    import sys
-
     described = source.parent / "described"
     described.mkdir(exist_ok=True)
     (described / "signature.json").write_text(json.dumps(SIGNATURE))

@@ -1,0 +1,45 @@
+"""The R backend keeps the contract, every sentence of it that the kit can check, with a model that R published itself."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.testing import BackendContract, BackendUnderTest
+from tests.contract.backends.process import R
+from tests.contract.backends.r.conftest import run_r
+
+PUBLISH = """
+seen <- data.frame(x = c(0, 1, 2, 0, 1, 3), n = c(0L, 2L, 1L, 5L, 3L, 2L), kind = c("a", "b", "b", "a", "a", "b"))
+seen$y <- 2 * seen$x + 3 * seen$n + ifelse(seen$kind == "a", 1, 0)
+model <- stats::lm(stats::as.formula("y ~ x + n + kind", globalenv()), seen)
+row <- list(x = 1.5, n = 2L, kind = "b")
+samples <- list(
+  list(request = list(instances = list(row)), response = list(predictions = I(9))),
+  list(request = list(instances = list(list(0.5, 1L, "a"), row)), response = list(predictions = c(5, 9)))
+)
+inputs <- list(chips_tensor("x", "FP64"), chips_tensor("n", "INT32"), chips_tensor("kind", "BYTES"))
+chips_publish(model, "mixed", "1", inputs, list(chips_tensor("y")), samples, store = commandArgs(TRUE)[1])
+"""
+
+
+class TestRBackend(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, has_r: None, tmp_path_factory: pytest.TempPathFactory) -> BackendUnderTest:
+        store = tmp_path_factory.mktemp("mixed")
+        run_r(PUBLISH, str(store))
+        artifact: Path = store / "mixed" / "1"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
+        return BackendUnderTest(
+            command=R[0],
+            environment={
+                **kept,
+                "CHIPS_MODEL": "mixed",
+                "CHIPS_VERSION": "1",
+                "CHIPS_ARTIFACT": str(artifact),
+                "CHIPS_CONCURRENCY": "2",
+            },
+            samples=artifact / "manifest.json",
+            not_applicable={"headers/no-stall": "httpuv would stall, so each connection is closed"},
+        )

@@ -306,7 +306,8 @@ go_on <- function(pool, idle_s = 0.2) {
   hear_workers(pool, if (busy && !isTRUE(moved)) 0.001 else 0)
 }
 
-# Twice, since a second interrupt may come while the first unwinds: Ctrl-C reaches R by the terminal and by entrypoint.sh.
+# Twice, since a second interrupt may come while the first unwinds: Ctrl-C reaches R from the terminal and from
+# entrypoint.sh.
 interrupt_pending <- function() {
   tryCatch(tryCatch({
     allowInterrupts(Sys.sleep(0.001))

@@ -109,7 +109,9 @@ publish_by_command <- function(source, name, version, signature, samples, store,
     "--samples", write(lapply(samples, complete_sample), "samples.json"),
     rbind("--runtime", paste0(names(runtime), "=", unlist(runtime)))
   )
-  if (system2(command, shQuote(arguments)) != 0L) stop("chips publish failed; it has said why", call. = FALSE)
+  # R searches its own folders for libraries first; a Python of another build must not.
+  status <- system2(command, shQuote(arguments), env = "LD_LIBRARY_PATH=")
+  if (status != 0L) stop("chips publish failed; it has said why", call. = FALSE)
   invisible(paste(sub("/+$", "", store), name, version, "", sep = "/"))
 }
 

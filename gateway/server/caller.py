@@ -238,6 +238,8 @@ class CallerConnection(asyncio.Protocol):
         reply, body = self._reply, self._body
         self._reply = self._body = None
         self.source = None
+        if reply is not None:
+            del reply.exchange  # the two hold each other: apart, they need no garbage collector
         if self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
         transport = self.transport

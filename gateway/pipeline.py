@@ -104,7 +104,10 @@ class Pipeline:
             await in_task()
             await self._control.answer(exchange)
             return
-        await self._route(exchange)  # before authenticate: the model says which credentials it takes
+        if not self._route.at_once(
+            exchange
+        ):  # before authenticate: the model says which credentials it takes
+            await self._route(exchange)
         exchange.routed = time.monotonic()
         preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
         if preflight is not None:

@@ -1,7 +1,7 @@
 """A caller's request body: framed here, held as long as nobody wants it, and then handed on by plain calls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunks import Dechunker
@@ -9,6 +9,7 @@ from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.core.turn import Turn
 
 if TYPE_CHECKING:
+    from gateway.server.caller import CallerConnection
     from gateway.upstream.base import Sink
 
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
@@ -18,33 +19,28 @@ class CallerBody:
     """`feed` it what the caller sends. `complete` says that its end has come."""
 
     __slots__ = (
+        "_connection",
         "_count",
         "_dechunker",
         "_held_bytes",
-        "_invite",
         "_left",
         "_limit_bytes",
         "_more",
-        "_pause",
         "_pieces",
-        "_resume",
         "_sink",
         "_turn",
         "complete",
         "error",
+        "expected",
         "length",
     )
 
-    def __init__(
-        self,
-        length: int | None,
-        *,
-        pause: Callable[[], None],
-        resume: Callable[[], None],
-        invite: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, connection: "CallerConnection", length: int | None) -> None:
+        self._connection = connection
         self.length = length
         self.complete = length == 0
+        self.expected = False  # the caller waits to be asked for it
+        self.error: BaseException | None = None  # why there is no more of it
         self._left = length or 0
         self._dechunker = Dechunker() if length is None else None
         self._pieces: list[bytes] = []
@@ -54,17 +50,13 @@ class CallerBody:
         self._sink: Sink | None = None
         self._turn: Turn | None = None  # of whoever waits for its end
         self._more: Turn | None = None  # of whoever reads it piece by piece
-        self.error: BaseException | None = None  # why there is no more of it
-        self._pause = pause
-        self._resume = resume
-        self._invite = invite  # where the caller waits to be asked for the body (Expect: 100-continue)
 
     # -- from the connection
 
     def feed(self, data: bytes) -> bytes:
         """Take what belongs to this body; return what came after it."""
         dechunker = self._dechunker
-        self._invite = None  # it came unasked
+        self.expected = False  # it came unasked
         if dechunker is None:
             left = self._left - len(data)
             if left > 0:
@@ -77,7 +69,12 @@ class CallerBody:
                 data = data[:left]
             self._left = 0
             self.complete = True
-            self._take(data)
+            if self._sink is None and not self._pieces:  # all of it at once
+                self._pieces.append(data)
+                if self._turn is None and self._more is None:
+                    return rest
+            else:
+                self._take(data)
             self._end(b"")
             return rest
         try:
@@ -118,7 +115,7 @@ class CallerBody:
         if self._more is not None:
             self._more.come()
         elif self._held_bytes > _HELD_LIMIT_BYTES and not self.complete:
-            self._pause()
+            self._connection.pause_reading()
 
     def _end(self, trailers: bytes) -> None:
         sink, self._sink = self._sink, None
@@ -127,9 +124,10 @@ class CallerBody:
         self._wake(None)
 
     def _wake(self, error: BaseException | None) -> None:
-        for turn in (self._turn, self._more):
-            if turn is not None:
-                turn.come(error)
+        if self._turn is not None:
+            self._turn.come(error)
+        if self._more is not None:
+            self._more.come(error)
 
     # -- to whoever reads it
 
@@ -160,7 +158,11 @@ class CallerBody:
     async def whole(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
+        return _Chunks(self)
+
+    async def next_chunk(self) -> bytes | None:
+        """What has arrived since the last call, or arrives next; None at the end."""
         self._ask()
         while True:
             if self.error is not None:
@@ -169,16 +171,15 @@ class CallerBody:
                 chunk = self.held()
                 self._pieces = []
                 self._held_bytes = 0
-                self._resume()
-                yield chunk
-            elif self.complete:
-                return
-            else:
-                self._more = Turn()
-                try:
-                    await self._more
-                finally:
-                    self._more = None
+                self._connection.resume_reading()
+                return chunk
+            if self.complete:
+                return None
+            self._more = Turn()
+            try:
+                await self._more
+            finally:
+                self._more = None
 
     def flow(self, sink: "Sink", limit_bytes: int) -> None:
         if self.error is not None:
@@ -192,18 +193,34 @@ class CallerBody:
             self._held_bytes = 0
             for piece in pieces:
                 self._take(piece)
-            self._resume()
+            self._connection.resume_reading()
 
     def dam(self) -> None:
         self._sink = None
 
     def pause(self) -> None:
-        self._pause()
+        self._connection.pause_reading()
 
     def resume(self) -> None:
-        self._resume()
+        self._connection.resume_reading()
 
     def _ask(self) -> None:
-        invite, self._invite = self._invite, None
-        if invite is not None and not self.complete:
-            invite()
+        if self.expected and not self.complete:
+            self.expected = False
+            self._connection.invite()
+
+
+class _Chunks:
+    __slots__ = ("_body",)
+
+    def __init__(self, body: CallerBody) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._body.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk

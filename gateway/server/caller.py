@@ -5,6 +5,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from aiohttp import HttpVersion11
+
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.problem import render_problem
@@ -12,7 +14,7 @@ from gateway.core.trace import new_trace_id
 from gateway.core.turn import Turn
 from gateway.server.body import CallerBody
 from gateway.server.drive import Drive
-from gateway.server.parser import HeadParser
+from gateway.server.parser import HeadParser, body_length, expects_continue
 from gateway.server.reply import CallerReply
 
 if TYPE_CHECKING:
@@ -189,25 +191,25 @@ class CallerConnection(asyncio.Protocol):
         except GatewayError as error:
             self._refuse(error)
             return False
-        method, target, version_11, fields, close, length = message
         self._received = b""
         self._head_began = False
         self.due = _NEVER
-        if close:
+        if message.should_close:
             self.last = True
-        reply = CallerReply(self, head_only=method == "HEAD", version_11=version_11)
-        body = CallerBody(
-            length,
-            pause=self.pause_reading,
-            resume=self.resume_reading,
-            invite=self._invite if version_11 and _expects(fields) else None,
-        )
+        method = message.method
+        reply = CallerReply(self, head_only=method == "HEAD", version_11=message.version is HttpVersion11)
+        body = CallerBody(self, body_length(message))
         if rest:
-            self._received = rest if length == 0 else body.feed(rest)
+            if body.complete:
+                self._received = rest
+            else:
+                self._received = body.feed(rest)
+        elif not body.complete and expects_continue(message):
+            body.expected = True
         exchange = Exchange(
             method=method,
-            raw_target=target,
-            headers=fields,
+            raw_target=message.path,
+            headers=message.raw_headers,
             peer=self._peer,
             scheme=self._scheme,
             body=body,
@@ -284,7 +286,8 @@ class CallerConnection(asyncio.Protocol):
     def date_line(self) -> bytes:
         return self._server.date_line()
 
-    def _invite(self) -> None:
+    def invite(self) -> None:
+        """Tell a caller who waits for it that the body may come (RFC 9110 section 10.1.1)."""
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def open_tunnel(self, source: "Source") -> None:
@@ -377,13 +380,6 @@ class CallerConnection(asyncio.Protocol):
             self._drive.cancel()
         if self.transport is not None:
             self.transport.close()
-
-
-def _expects(fields: tuple[tuple[bytes, bytes], ...]) -> bool:
-    for name, value in fields:
-        if len(name) == 6 and name.lower() == b"expect":
-            return value.lower() == b"100-continue"
-    return False
 
 
 def _without_empty_lines(received: bytes) -> bytes:

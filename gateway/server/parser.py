@@ -6,24 +6,17 @@ tests call, fails loudly where a release of aiohttp changes what this relies on.
 """
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-from aiohttp import HttpVersion11
+from aiohttp import HttpVersion10, HttpVersion11
+from aiohttp.hdrs import CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 
 _MAX_FIELDS: Final = 128
-
-
-class RequestHead(NamedTuple):
-    method: str
-    target: str
-    version_11: bool
-    fields: tuple[tuple[bytes, bytes], ...]
-    close: bool  # the connection ends after this request
-    length: int | None  # of the body; None where it comes in chunks
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
 
 
 class _NoProtocol:
@@ -50,8 +43,11 @@ class HeadParser:
             response_with_body=False,
         )
 
-    def read(self, head: bytes) -> RequestHead:
-        """Read one whole head, its empty line included. Raises BadRequest or HeadersTooLarge."""
+    def read(self, head: bytes) -> Any:
+        """Read one whole head, its empty line included, into aiohttp's message. Raises BadRequest or HeadersTooLarge.
+
+        The message is of a type of the C parser's that no stub names.
+        """
         try:
             messages, upgraded, tail = self._parser.feed_data(head)
         except HttpProcessingError as error:
@@ -61,24 +57,28 @@ class HeadParser:
             self._parser = self._make()  # it thinks that HTTP is over here; whether it is, is not its to say
         if len(messages) != 1 or tail:
             raise BadRequest("The request is not valid HTTP/1.1.")
-        message = messages[0][0]
-        length: int | None = 0
-        if message.chunked:
-            length = None
-        for name, value in message.raw_headers:
-            size = len(name)
-            if size == 14 and name.lower() == b"content-length":
-                length = int(value)
-            elif size == 17 and name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
-                # The parser takes any list that ends in "chunked", and what it does not know without a word.
-                raise BadRequest("The only transfer coding this gateway reads is chunked.")
-        version = message.version
-        version_11 = version == HttpVersion11
-        if not version_11 and (version.major != 1 or length is None):
+        message: Any = messages[0][0]
+        coding = message.headers.get(TRANSFER_ENCODING)
+        # The parser takes any list that ends in "chunked", and what it does not know without a word.
+        if coding is not None and (coding.lower() != "chunked" or message.version != HttpVersion11):
+            raise BadRequest("The only transfer coding this gateway reads is chunked, in HTTP/1.1.")
+        if message.version not in _VERSIONS:
             raise BadRequest("The request is not valid HTTP/1.1 or HTTP/1.0.")
-        return RequestHead(
-            message.method, message.path, version_11, message.raw_headers, message.should_close, length
-        )
+        return message
+
+
+def body_length(message: Any) -> int | None:
+    """The length that a request's head announces; None where the body comes in chunks."""
+    if message.chunked:
+        return None
+    length = message.headers.get(CONTENT_LENGTH)
+    return 0 if length is None else int(length)
+
+
+def expects_continue(message: Any) -> bool:
+    return bool(
+        message.version == HttpVersion11 and message.headers.get(EXPECT, "").lower() == "100-continue"
+    )
 
 
 def refusal_of(error: BaseException | None) -> GatewayError:

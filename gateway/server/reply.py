@@ -36,6 +36,7 @@ class CallerReply:
         "finished",
         "started",
     )
+    __deletable__ = ("exchange",)  # for the compiler; see CallerConnection._ended
 
     exchange: Exchange
 

@@ -22,12 +22,21 @@ class Route:
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
 
-    async def __call__(self, exchange: Exchange) -> None:
-        target = exchange.target
+    def at_once(self, exchange: Exchange) -> bool:
+        """Do it where the snapshot knows the model; False: `await` the stage itself."""
         snapshot = self._mirror.snapshot
-        entry = snapshot.entries.get(target.model) if snapshot is not None else None
+        entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
         if snapshot is None or entry is None:
-            snapshot, entry = await self._read_through(target.model)
+            return False
+        self._choose(exchange, snapshot, entry)
+        return True
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if not self.at_once(exchange):
+            self._choose(exchange, *await self._read_through(exchange.target.model))
+
+    def _choose(self, exchange: Exchange, snapshot: Snapshot, entry: Entry) -> None:
+        target = exchange.target
         exchange.generation = snapshot.generation
         if exchange.head.read[REGISTRY_ASKED] == b"generation":
             exchange.registry_age_s = self._mirror.age_s

@@ -14,7 +14,7 @@ class Outbound(NamedTuple):
     method: str
     url: str  # the backend's address, no trailing slash
     path: str  # below it, with the query
-    fields: list[bytes]  # flat: `name: `, value, CRLF
+    fields: list[bytes]  # field lines, each with its CRLF, in as many pieces as it takes
 
 
 class Upstream(Protocol):
@@ -38,7 +38,7 @@ class Guard(Protocol):
 
 
 class Identity(Protocol):
-    """Proves to a backend who the gateway is: header fields for the backend at a URL, flat as in `Outbound.fields`."""
+    """Proves to a backend who the gateway is: header fields for the backend at a URL, in pieces as in `Outbound.fields`."""
 
     def fields(self, url: str) -> Sequence[bytes] | None:
         """The fields as far as they are at hand; None where `fetch` must be awaited first."""
@@ -113,7 +113,7 @@ class FlowingBody(Body, Protocol):
 
 
 def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
-    """The trace context of one attempt, flat as in `Outbound.fields`.
+    """The trace context of one attempt, in pieces as in `Outbound.fields`.
 
     Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
     """

@@ -77,13 +77,17 @@ class Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
+    def carries(self, attempt: Attempt) -> bool:
+        """Whether `attempt` is still under way here."""
+        return self._turn is not None and self._attempt is attempt
+
     # -- the request
 
     def begin(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> Turn:
         """Send `request`: its head, and all of its body unless that is to `carry`."""
         self._exchange = exchange
         self._attempt = attempt
-        self._reply = cast("Relay", exchange.reply)
+        self._reply = exchange.reply  # type: ignore[assignment]  # the server's own, which relays
         self._head_only = exchange.method == "HEAD"
         self._upgrading = upgrading
         self.answer_began = False

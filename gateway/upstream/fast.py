@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from typing import Final, cast
+from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import UPGRADE
-from gateway.core.turn import in_task
+from gateway.core.turn import Turn, in_task
 from gateway.upstream.base import FlowingBody, Guard, Identity, Outbound, trace_fields
 from gateway.upstream.connections import Connection
 from gateway.upstream.pool import Pool
@@ -81,7 +81,7 @@ class FastUpstream:
             await pool.close()
 
     async def send(self, exchange: Exchange, outbound: Outbound) -> None:
-        body = cast("FlowingBody", exchange.body)
+        body: FlowingBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows
         if not body.complete and body.length is not None and body.length <= _HELD_BODY_BYTES:
             await body.gather(exchange.deadline)
         _check_body(exchange, body)
@@ -89,19 +89,22 @@ class FastUpstream:
         pool = origin.pool
         if not self._alert:
             self._be_alert()
-        proof = await self._proof(outbound.url) if self._identity is not None else b""
+        proof = b"" if self._identity is None else await self._proof(self._identity, outbound.url)
         fresh = False
         while True:
-            attempt = Attempt(time.monotonic())
+            began = time.monotonic()
+            attempt = Attempt(began)
             exchange.attempts.append(attempt)
-            connection = None
+            connection = None if fresh else pool.take()
             try:
-                connection = None if fresh else pool.take()
                 if connection is None:
                     connection = await pool.wait(exchange.deadline)
-                attempt.reused = connection.uses > 0
-                attempt.connected = time.monotonic()
-                await self._carry(exchange, outbound, origin, attempt, connection, proof)
+                    attempt.reused = connection.uses > 0
+                    attempt.connected = time.monotonic()
+                else:
+                    attempt.reused = True
+                    attempt.connected = began
+                await _begin(exchange, body, outbound, origin, attempt, connection, proof)
                 return
             except GatewayError as error:
                 attempt.failure = error.code
@@ -116,56 +119,10 @@ class FastUpstream:
                 raise late from None
             finally:
                 attempt.ended = time.monotonic()
+                if connection is not None and connection.carries(attempt):
+                    connection.abort()  # whatever ended this attempt, it was not the answer
 
-    async def _carry(
-        self,
-        exchange: Exchange,
-        outbound: Outbound,
-        origin: _Origin,
-        attempt: Attempt,
-        connection: Connection,
-        proof: bytes,
-    ) -> None:
-        body = cast("FlowingBody", exchange.body)
-        upgrade = exchange.head.read[UPGRADE]
-        upgrading = upgrade is not None and upgrade.lower() == b"websocket" and exchange.method == "GET"
-        parts = [origin.prefix(outbound.method, outbound.path)]
-        parts += outbound.fields
-        parts += trace_fields(exchange, attempt)
-        if proof:
-            parts.append(proof)
-        if upgrading:
-            parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-        try:
-            if body.complete:
-                _check_body(
-                    exchange, body
-                )  # again: it may have become complete while we waited for a connection
-                size = exchange.bytes_in
-                if size or outbound.method in _WITH_BODY:
-                    parts.append(b"Content-Length: %d\r\n\r\n" % size)
-                    parts.append(body.held())
-                else:
-                    parts.append(b"\r\n")
-                turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=upgrading)
-                attempt.sent = time.monotonic()
-            else:
-                length = body.length
-                parts.append(
-                    b"Transfer-Encoding: chunked\r\n\r\n"
-                    if length is None
-                    else b"Content-Length: %d\r\n\r\n" % length
-                )
-                turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=False)
-                connection.carry(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
-            await turn
-        except BaseException:
-            connection.abort()  # does nothing more where the connection is what failed
-            raise
-
-    async def _proof(self, url: str) -> bytes:
-        identity = self._identity
-        assert identity is not None  # noqa: S101
+    async def _proof(self, identity: Identity, url: str) -> bytes:
         fields = identity.fields(url)
         if fields is None:
             await in_task()
@@ -215,6 +172,42 @@ class FastUpstream:
             alert = alert or pool.active
         self._alert = alert
         self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
+
+
+def _begin(
+    exchange: Exchange,
+    body: FlowingBody,
+    outbound: Outbound,
+    origin: _Origin,
+    attempt: Attempt,
+    connection: Connection,
+    proof: bytes,
+) -> Turn:
+    """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
+    method = outbound.method
+    upgrade = exchange.head.read[UPGRADE]
+    upgrading = upgrade is not None and method == "GET" and upgrade.lower() == b"websocket"
+    parts = [origin.prefix(method, outbound.path), *outbound.fields, *trace_fields(exchange, attempt), proof]
+    if upgrading:
+        parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    if body.complete:
+        _check_body(exchange, body)  # again: it may have become complete while we waited for a connection
+        size = exchange.bytes_in
+        if size or method in _WITH_BODY:
+            parts.append(b"Content-Length: %d\r\n\r\n" % size)
+            parts.append(body.held())
+        else:
+            parts.append(b"\r\n")
+        turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=upgrading)
+        attempt.sent = time.monotonic()
+        return turn
+    length = body.length
+    parts.append(
+        b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
+    )
+    turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=False)
+    connection.carry(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
+    return turn
 
 
 def _check_body(exchange: Exchange, body: FlowingBody) -> None:

@@ -115,7 +115,7 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
             raise ValueError("not a length")
     elif kind == _CODING and value.lower() != b"chunked":
         raise ValueError("an unknown transfer coding")
-    if kind not in {_TIMING, _DATE} and len(line) <= _KNOWN_LINE_BYTES and name != b"set-cookie":
+    if kind != _TIMING and len(line) <= _KNOWN_LINE_BYTES and name != b"set-cookie":
         if len(_known_lines) >= _KNOWN_LIMIT:
             _known_lines.clear()
         _known_lines[line] = (kind, value)

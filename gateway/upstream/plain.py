@@ -6,7 +6,7 @@ It is the yardstick for the fast one and the way out should a release of aiohttp
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -105,19 +105,18 @@ class PlainUpstream:
             attempt.ended = time.monotonic()
 
     async def _attempt(self, exchange: Exchange, outbound: Outbound, attempt: Attempt) -> None:
-        fields = (*outbound.fields, *trace_fields(exchange, attempt))
-        headers = CIMultiDict(
-            (name[:-2].decode("latin-1"), value.decode("latin-1"))
-            for name, value in zip(fields[::3], fields[1::3], strict=True)
-        )
         if self._guard is not None:
             self._guard(urlsplit(outbound.url).hostname or "", ())
+        proof: Sequence[bytes] | None = ()
         if self._identity is not None:
             proof = self._identity.fields(outbound.url)
             if proof is None:
                 proof = await self._identity.fetch(outbound.url)
-            for name, value in zip(proof[::3], proof[1::3], strict=True):
-                headers[name[:-2].decode("ascii")] = value.decode("ascii")
+        lines = b"".join((*outbound.fields, *trace_fields(exchange, attempt), *(proof or ())))
+        headers = CIMultiDict[str]()
+        for line in lines.decode("latin-1").split("\r\n")[:-1]:
+            name, _, value = line.partition(": ")
+            headers.add(name, value)
         upload = _Upload(exchange)
         try:
             response = await self._session.request(

@@ -1,0 +1,211 @@
+"""The two protocol adapters on wires that lead nowhere, with an oracle: what may be answered, and what may not."""
+
+import asyncio
+from typing import Any
+
+from gateway.core.answer import Answer
+from gateway.core.exchange import Exchange
+from gateway.core.trace import continue_trace
+from gateway.core.turn import Turn
+from gateway.server.caller import CallerConnection
+from gateway.server.fast import FastServer
+from gateway.upstream.connections import Connection
+from gateway.upstream.pool import Pool
+
+
+class Wire(asyncio.Transport):
+    """A transport that remembers what was written, and refuses to be written to once it was cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.cut = False
+
+    def write(self, data: Any) -> None:
+        assert not self.cut, "bytes after a cut"
+        if not self.closed:
+            self.written += bytes(data)
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return self.closed or self.cut
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.cut = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+
+class Callers:
+    """A caller's connection whose pipeline answers each request with its target and body, and notes them down."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.seen: list[tuple[str, bytes]] = []
+        self.wire = Wire()
+        asyncio.set_event_loop(loop)
+        self.server = FastServer.__new__(FastServer)
+        self.server._loop = loop
+        self.server._open = set()
+        self.server._alarm = loop.call_later(3600, lambda: None)
+        self.server._date, self.server._date_second = b"", 0
+        self.server.requests_count = 0
+        self.server.pipeline = self.pipeline
+        self.server.keepalive_timeout_s = self.server.head_timeout_s = 60
+        self.server.field_limit_bytes, self.server.head_limit_bytes = 8192, 65536
+        self.connection = CallerConnection(self.server, loop)
+        self.connection.connection_made(self.wire)
+
+    async def pipeline(self, exchange: Exchange) -> None:
+        exchange.trace = continue_trace(None)
+        exchange.request_id = "r"
+        body: Any = exchange.body
+        try:
+            whole = await body.whole()
+        except Exception as error:  # noqa: BLE001
+            exchange.error = error  # type: ignore[assignment]
+            await exchange.reply.send(Answer(400, (), b"bad"))
+            return
+        self.seen.append((exchange.raw_target, whole))
+        await exchange.reply.send(Answer(200, (), exchange.raw_target.encode() + b" " + whole))
+
+    def feed(self, data: bytes, step: int) -> None:
+        """Raises where the adapter does."""
+        for i in range(0, len(data), step):
+            if self.wire.closed or self.wire.cut:
+                break
+            self.connection.data_received(data[i : i + step])
+
+    def leave(self) -> None:
+        self.connection.connection_lost(None)
+        if self.server._alarm is not None:
+            self.server._alarm.cancel()
+
+
+def answers_in(raw: bytes) -> list[tuple[int, bytes]]:
+    """The answers on a caller's wire, each with a length."""
+    found = []
+    while raw:
+        head, _, rest = raw.partition(b"\r\n\r\n")
+        length = next(
+            int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")
+        )
+        assert len(rest) >= length, "an answer that is not whole"
+        found.append((int(head[9:12]), rest[:length]))
+        raw = rest[length:]
+    return found
+
+
+class Relayed:
+    """A reply that takes down what is relayed to it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.ended = False
+        self.started = False
+        self.tunnel = False
+
+    def relay(self, head: Any, body: bytes, *, complete: bool, source: Any, trailers: bytes = b"") -> None:
+        assert not self.started, "two answers to one request"
+        self.started = True
+        self.status = head.status
+        self.body = body
+        self.ended = complete
+
+    def relay_piece(self, piece: bytes) -> None:
+        assert self.started, "a body before its head"
+        assert not self.ended, "bytes after the end"
+        self.body += piece
+
+    def relay_end(self, trailers: bytes) -> None:
+        assert not self.ended, "two ends"
+        self.ended = True
+
+    def relay_interim(self, head: Any) -> None:
+        assert 102 <= head.status <= 199
+        assert not self.started
+
+    def relay_tunnel(self, head: Any, first: bytes, source: Any) -> None:
+        raise AssertionError("a tunnel that nobody asked for")
+
+
+class _Exchange:
+    def __init__(self, reply: Relayed, method: str) -> None:
+        self.reply = reply
+        self.method = method
+        self.deadline = float("inf")
+        self.backend_server_timing: bytes | None = None
+        self.bytes_in = 0
+
+
+class _Attempt:
+    answered: float | None = None
+    status: int | None = None
+    sent: float | None = None
+
+
+class Backends:
+    """A connection to a backend with one request under way."""
+
+    def __init__(self, method: str = "POST") -> None:
+        self.pool = Pool(host="b", port=1, limit=1, connect_timeout_s=1, idle_s=1)
+        self.wire = Wire()
+        self.connection = Connection(self.pool)
+        self.connection.connection_made(self.wire)
+        self.pool.busy.add(self.connection)
+        self.error: BaseException | None = None
+        self.came = 0
+        self.begin(method)
+
+    def begin(self, method: str) -> None:
+        self.reply = Relayed()
+        exchange: Any = _Exchange(self.reply, method)
+        attempt: Any = _Attempt()
+        self.turn: Turn = self.connection.begin(exchange, attempt, b"request", upgrading=False)
+        self.turn.wake = self._come
+
+    def _come(self) -> None:
+        self.came += 1
+        self.error = self.turn._error
+
+    def feed(self, data: bytes, step: int) -> None:
+        for i in range(0, len(data), step):
+            if self.wire.closed or self.wire.cut:
+                break
+            self.connection.data_received(data[i : i + step])
+
+    def end(self) -> None:
+        """The backend closes."""
+        if not self.wire.cut:
+            self.connection.connection_lost(None)
+
+    def check(self) -> None:
+        """What must hold whatever the backend sent."""
+        assert self.came <= 1
+        if self.connection in self.pool.idle:
+            assert self.came == 1
+            assert self.error is None
+            assert self.reply.ended
+            assert not self.wire.is_closing()
+        if self.error is not None:
+            assert not self.reply.ended, "a failed answer that looks complete"
+            assert self.wire.cut or self.connection.transport is None
+        if self.came and self.error is None:
+            assert self.reply.ended

@@ -14,6 +14,7 @@ from gateway.auth.base import Authenticator
 from gateway.auth.certificate import Certificates
 from gateway.auth.chain import Chain
 from gateway.auth.kinds import API_KEY, CERTIFICATE, TOKEN, open_plug_in
+from gateway.auth.last_used import LastUsed
 from gateway.control.routes import Control
 from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_network
@@ -80,6 +81,7 @@ class Gateway:
         keys = ApiKeys(self.registry, self.mirror)
         chain = Chain(_authenticators(settings.auth, keys))
         self._chain = chain
+        self._last_used = LastUsed(self.registry, keys.used)
         upstream = settings.upstream
         self._identity = (
             IdTokens(metadata_host=upstream.metadata_host) if upstream.identity == "google" else None
@@ -167,6 +169,8 @@ class Gateway:
             stack.push_async_callback(self.telemetry.stop)
             await self.mirror.start()
             stack.push_async_callback(self.mirror.stop)
+            await self._last_used.start()
+            stack.push_async_callback(self._last_used.stop)
             await self._chain.start()
             stack.push_async_callback(self._chain.stop)
             if self._identity is not None:

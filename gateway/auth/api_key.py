@@ -73,9 +73,7 @@ class ApiKeys(Authenticator):
         self._budget = budget or Budget(per_second=200, burst=1000)
         self._known: Remembered[_Known] = Remembered(size)
         self._missing: Remembered[bool] = Remembered(size)
-        self.used: dict[
-            str, float
-        ] = {}  # when each key was last used here, by digest; emptied by who keeps it
+        self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
         self._reading: dict[str, asyncio.Task[_Known | None]] = {}
 
     def at_once(self, head: RequestHead) -> Proof | Later | None:

@@ -14,6 +14,7 @@ from gateway.cli.deregister import deregister, disable, enable
 from gateway.cli.diff import diff
 from gateway.cli.doctor import doctor
 from gateway.cli.env import env
+from gateway.cli.explain_access import explain_access
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
 from gateway.cli.networks import networks
@@ -76,6 +77,7 @@ for verb in (
     deploy,
     undeploy,
     why,
+    explain_access,
     tail,
     top,
     plan,

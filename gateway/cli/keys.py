@@ -12,9 +12,10 @@ from gateway.cli import screen
 from gateway.cli.screen import EX_DATAERR, Failure
 from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, key_id, make_key
-from gateway.core.model import Key, parse_key
+from gateway.core.model import Key, check_limits, parse_key
 from gateway.core.names import check_model_pattern
-from gateway.registry.base import KEYS, REVOCATIONS, Document, Put, Registry, now_text
+from gateway.core.principal import VERBS, Verb
+from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_text
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -28,6 +29,23 @@ def create(
         list[str], typer.Option("--models", help="Name pattern of models it may call; may be repeated.")
     ] = ["*"],  # noqa: B006  (typer's way to say it)
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h or 2027-01-31.")] = None,
+    verbs: Annotated[
+        list[str],
+        typer.Option(
+            "--verbs", help="What it may do: score, metadata, operate (console and metrics); may be repeated."
+        ),
+    ] = ["score", "metadata"],  # noqa: B006
+    network: Annotated[
+        list[str] | None, typer.Option(help="Network it may be used from; may be repeated.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second.")] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Requests at once after a pause; otherwise what one second allows.")
+    ] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    per_day: Annotated[int | None, typer.Option(help="Requests per day (UTC).")] = None,
+    per_month: Annotated[int | None, typer.Option(help="Requests per month (UTC).")] = None,
+    note: Annotated[str, typer.Option(help="Anything else worth knowing about it.")] = "",
     by: screen.AuthorOption = None,
     registry_url: screen.RegistryOption = None,
     as_json: screen.JsonOption = False,
@@ -50,23 +68,124 @@ def create(
         created=now_text(),
         created_by=author,
         expires=None if expires is None else _expiry(expires),
+        verbs=_verbs(verbs),
+        networks=tuple(network or ()),
+        requests_per_s=rate,
+        burst=burst,
+        max_in_flight=max_in_flight,
+        requests_per_day=per_day,
+        requests_per_month=per_month,
+        note=note,
     )
+    problems = check_limits(entry)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
 
     async def work(registry: Registry) -> int:
         change = Put(kind=KEYS, name=digest, body=to_document(entry), expected=0)
         return await registry.write(change, author=author)
 
     screen.with_registry(registry_url, work)
-    if as_json:
-        screen.print_json(
-            {"key": key, "id": key_id(digest), "label": label, "models": models, "expires": entry.expires}
+    _hand_over(key, entry, as_json=as_json)
+
+
+def _verbs(given: list[str]) -> tuple[Verb, ...]:
+    unknown = [verb for verb in given if verb not in VERBS]
+    if unknown:
+        raise Failure(
+            f"there is no verb {unknown[0]!r}",
+            hint=f"known are {', '.join(VERBS)}; repeat --verbs",
+            code=EX_DATAERR,
         )
+    return tuple(verb for verb in VERBS if verb in given)
+
+
+def _hand_over(key: str, entry: Key, *, as_json: bool) -> None:
+    """Print a new key, this once."""
+    identifier = key_id(digest_key(key))
+    if as_json:
+        shown = msgspec.to_builtins(entry)
+        screen.print_json({"key": key, "id": identifier, "expires": None, **shown})
         return
     sys.stdout.write(key + "\n")
     ends = f", until {entry.expires}" if entry.expires is not None else ""
     screen.note(
-        f"key {key_id(digest)} for {', '.join(models)}{ends}; it is not shown again, only its digest is kept"
+        f"key {identifier} for {', '.join(entry.models)}{ends}; it is not shown again, only its digest is kept"
     )
+
+
+@keys.command()
+def rotate(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The id in `chips keys list`.")],
+    overlap: Annotated[
+        str, typer.Option(help="How long the old one goes on: 24h, 7d; 0 ends it at once.")
+    ] = "24h",
+    expires: Annotated[
+        str | None,
+        typer.Option(help="When the new one ends; otherwise it lasts as long as the old one was to."),
+    ] = None,
+    reason: screen.ReasonOption = "",
+    by: screen.AuthorOption = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Make a key that may do what another one may, and let the other one end after a while. Prints the new one, once.
+
+    Example: `KEY=$(chips keys rotate 3f0c2b1a9d8e --overlap 7d)`
+    """
+    new_key = make_key()
+    author = screen.author(by)
+    at_once = overlap == "0"
+    old_ends = now_text() if at_once else _expiry(overlap)
+    new_ends = None if expires is None else _expiry(expires)
+
+    async def work(registry: Registry) -> Key:
+        document = await find_key(registry, identifier)
+        try:
+            old = parse_key(document.body)
+        except ValueError as error:
+            raise Failure(
+                f"that key cannot be read: {error}", hint="make a new one", code=EX_DATAERR
+            ) from None
+        if _state(old) != "valid":
+            raise Failure(
+                f"key {key_id(document.name)} is {_state(old)}", hint="make a new one", code=EX_DATAERR
+            )
+        new = msgspec.structs.replace(
+            old,
+            created=now_text(),
+            created_by=author,
+            expires=new_ends or _renewed(old),
+            replaces=key_id(document.name),
+        )
+        ends = old_ends if old.expires is None else min(old.expires, old_ends)
+        changes: list[Put | Delete] = [
+            Put(kind=KEYS, name=digest_key(new_key), body=to_document(new), expected=0),
+            Put(
+                kind=KEYS,
+                name=document.name,
+                body={**document.body, **({"revoked": old_ends} if at_once else {"expires": ends})},
+                expected=document.revision,
+            ),
+        ]
+        if at_once:
+            changes.append(Put(kind=REVOCATIONS, name=document.name, body={"at": old_ends}, expected=0))
+        await registry.write(*changes, author=author, reason=reason or f"replaces {key_id(document.name)}")
+        return new
+
+    _hand_over(new_key, screen.with_registry(registry_url, work), as_json=as_json)
+
+
+def _renewed(old: Key) -> str | None:
+    """The end of a key that replaces `old`: as long after now as that one was made for."""
+    if old.expires is None:
+        return None
+    lasts = datetime.fromisoformat(old.expires) - datetime.fromisoformat(old.created)
+    return _text(datetime.now(UTC) + lasts)
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @keys.command("list")
@@ -76,21 +195,27 @@ def list_keys(registry_url: screen.RegistryOption = None, as_json: screen.JsonOp
     Example: `chips keys list`
     """
 
-    async def work(registry: Registry) -> tuple[Document, ...]:
-        return await registry.list(KEYS)
+    async def work(registry: Registry) -> tuple[tuple[Document, ...], dict[str, str]]:
+        uses = {use.name: str(use.body.get("at", "")) for use in await registry.list(KEY_USES)}
+        return await registry.list(KEYS), uses
 
-    documents = screen.with_registry(registry_url, work)
+    documents, uses = screen.with_registry(registry_url, work)
     if as_json:
-        screen.print_json([_listed(document) for document in documents])
+        screen.print_json(
+            [{**_listed(document), "last_used": uses.get(document.name)} for document in documents]
+        )
         return
     if not documents:
         screen.out.print("no keys yet; make one: chips keys create LABEL")
         return
     from rich.table import Table
 
-    table = Table("id", "label", "models", "created", "expires", "state", box=None, pad_edge=False)
+    table = Table(
+        "id", "label", "models", "created", "expires", "last used", "state", box=None, pad_edge=False
+    )
     for document in documents:
-        table.add_row(*_row(document))
+        *start, state = _row(document)
+        table.add_row(*start, uses.get(document.name, "–"), state)
     screen.out.print(table)
 
 
@@ -108,7 +233,7 @@ def revoke(
     """
 
     async def work(registry: Registry) -> str:
-        document = await _find(registry, identifier)
+        document = await find_key(registry, identifier)
         # Its body is not parsed: also a key whose document is broken must be possible to end.
         revoked = document.body.get("revoked")
         if revoked is not None:
@@ -131,7 +256,7 @@ def revoke(
         screen.say("revoked", key_id(digest))
 
 
-async def _find(registry: Registry, identifier: str) -> Document:
+async def find_key(registry: Registry, identifier: str) -> Document:
     wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
     found = [document for document in await registry.list(KEYS) if document.name.startswith(wanted)]
     if len(wanted) < 4 or not found:
@@ -160,7 +285,7 @@ def _expiry(text: str) -> str:
         ) from None
     if at <= now:
         raise Failure(f"{text} is in the past", code=EX_DATAERR)
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _text(at)
 
 
 def _listed(document: Document) -> dict[str, Any]:

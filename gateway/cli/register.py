@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
@@ -12,10 +14,13 @@ from gateway.cli.live import wait_until_live
 from gateway.cli.probe import Metadata, probe
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.changes import differences, merge_document, with_backend
+from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_model, check_url
 from gateway.core.names import check_model_name, check_version
+from gateway.core.networks import parse_network
 from gateway.registry.base import MODELS, Document, Listing, Put, Registry
 from gateway.settings import Settings
+from gateway.upstream.guard import Guard, Refused
 
 
 def register(
@@ -38,6 +43,23 @@ def register(
     timeout: Annotated[float | None, typer.Option(help="Seconds one request may take.")] = None,
     body_limit: Annotated[int | None, typer.Option(min=1, help="Largest request body in bytes.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Requests at the backend at once.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Network that callers must be in; may be repeated; `any` for no other."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second, of all callers together.")] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Requests at once after a pause; otherwise what one second allows.")
+    ] = None,
+    per_day: Annotated[int | None, typer.Option(help="Requests per day (UTC).")] = None,
+    per_month: Annotated[int | None, typer.Option(help="Requests per month (UTC).")] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may call it; may be repeated; `none` takes all away."),
+    ] = None,
+    cors_credentials: Annotated[
+        bool, typer.Option("--cors-credentials", help="Those pages may send cookies and certificates.")
+    ] = False,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
     ] = None,
@@ -85,6 +107,12 @@ def register(
             "timeout_s": timeout,
             "body_limit_bytes": body_limit,
             "max_in_flight": max_in_flight,
+            "networks": _networks(network),
+            "requests_per_s": rate,
+            "burst": burst,
+            "requests_per_day": per_day,
+            "requests_per_month": per_month,
+            "cors": _cors(cors_origin, credentials=cors_credentials),
         },
         backend={"concurrency": concurrency, "artifact": artifact, "predict_path": path},
     )
@@ -93,10 +121,19 @@ def register(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
     report = Report(as_json=as_json)
+    _check_place(settings, wish.url)
 
     async def work() -> None:
         metadata = await _probe(wish, wait, report) if probing else None
         broken = await _verify(wish, metadata, report, force=force) if metadata is not None else ""
+        if metadata is not None and is_elsewhere(wish.url):
+            report.tell(
+                "warning",
+                "it answers without credentials, so whoever knows its address goes around the gateway; "
+                "on Cloud Run, deploy it with --no-allow-unauthenticated",
+                style="bold yellow",
+                open=True,
+            )
         async with screen.registry_at(settings) as registry:
             outcome = await _write(
                 registry,
@@ -113,6 +150,51 @@ def register(
         report.end()
 
     screen.run(work())
+
+
+def _check_place(settings: Settings, url: str) -> None:
+    """Refuse what the gateway would not connect to, here where somebody can mend it."""
+    upstream = settings.upstream
+    guard = Guard(
+        upstream.policy,
+        hosts=upstream.hosts,
+        networks=[parse_network(network) for network in upstream.networks],
+    )
+    try:
+        guard.check_url(url)
+    except Refused as refused:
+        raise Failure(str(refused), code=EX_DATAERR) from None
+
+
+def is_elsewhere(url: str) -> bool:
+    """Whether the backend is reached over a network: then its own door matters."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return url.startswith("https://") and not ip_address(host).is_loopback
+    except ValueError:
+        return url.startswith("https://") and host != "localhost"
+
+
+def _networks(given: list[str] | None) -> tuple[str, ...] | None:
+    return () if given == ["any"] else tuple(given) if given else None
+
+
+# What a page needs to send a request and to read what came of it.
+_CORS_HEADERS = (
+    "authorization",
+    "content-type",
+    "traceparent",
+    "x-api-key",
+    "x-request-id",
+    "x-request-timeout",
+)
+
+
+def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule] | None:
+    if not origins:
+        return None
+    rule = CorsRule(allow_headers=_CORS_HEADERS, allow_credentials=credentials, max_age=600)
+    return {} if origins == ["none"] else dict.fromkeys(origins, rule)
 
 
 class Wish(NamedTuple):

@@ -14,6 +14,7 @@ import msgspec
 MODELS: Final = "models"
 KEYS: Final = "keys"
 REVOCATIONS: Final = "revocations"
+KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is

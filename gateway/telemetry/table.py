@@ -107,6 +107,13 @@ METRICS: Final = (
         ("caller", "model"),
         "Backend time used by caller and model, for showback.",
     ),
+    Metric(
+        "chips_edge_refusals_total",
+        "counter",
+        "",
+        ("by",),
+        "Refused by the allowlist, a model's networks, or a limit; those whom a trial let pass included.",
+    ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(
         "chips_model_in_flight_requests",

@@ -1,0 +1,183 @@
+"""`chips explain-access`: may this key call this model, and why (not)?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+
+from gateway.cli import screen
+from gateway.cli.keys import find_key
+from gateway.cli.screen import EX_DATAERR, Failure
+from gateway.core.keys import key_id
+from gateway.core.model import Key, Model, Policy, parse_key
+from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
+from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
+from gateway.registry.base import NETWORKS, Document, Registry
+from gateway.settings import Settings
+from gateway.stages.admit import LOOPBACK
+
+EX_NO = 1
+
+
+class Reason(NamedTuple):
+    allowed: bool
+    about: str
+    text: str
+
+
+def _for(about: str, text: str) -> Reason:
+    return Reason(allowed=True, about=about, text=text)
+
+
+def _against(about: str, text: str) -> Reason:
+    return Reason(allowed=False, about=about, text=text)
+
+
+def explain_access(
+    identifier: Annotated[
+        str, typer.Argument(metavar="KEY", help="The id in `chips keys list`, the key itself, or `none`.")
+    ],
+    model_name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model; `*` for the gateway as a whole.")
+    ],
+    verb: Annotated[
+        Literal["score", "metadata", "operate"], typer.Option(help="What it is to be used for.")
+    ] = "score",
+    address: Annotated[
+        str | None, typer.Option("--from", help="The caller's address; otherwise addresses are not judged.")
+    ] = None,
+    registry_url: screen.RegistryOption = None,
+    as_json: screen.JsonOption = False,
+) -> None:
+    """Say whether a key may do something to a model, and every reason for and against. Ends with 1 where it may not.
+
+    Example: `chips explain-access 3f0c2b1a9d8e wine --from 192.0.2.7`
+    """
+    at = None if address is None else parse_address(address)
+    if address is not None and at is None:
+        raise Failure(f"{address!r} is not an address", code=EX_DATAERR)
+    settings = screen.settings_for(registry_url)
+
+    async def work(registry: Registry) -> list[Reason]:
+        document = None if identifier == "none" else await find_key(registry, identifier)
+        model = None
+        if model_name != "*":
+            _, model = await screen.find_model(registry, model_name)
+        listed = [found.body.get("network") for found in await registry.list(NETWORKS)]
+        return list(reasons(settings, listed, document, model, verb, at))
+
+    found = screen.with_registry(registry_url, work)
+    allowed = all(reason.allowed for reason in found)
+    if as_json:
+        screen.print_json({"allowed": allowed, "reasons": [reason._asdict() for reason in found]})
+    else:
+        for reason in found:
+            screen.say(reason.about, reason.text, style="bold green" if reason.allowed else "bold red")
+        screen.say("so", "yes" if allowed else "no", style="bold")
+    if not allowed:
+        raise typer.Exit(EX_NO)
+
+
+def reasons(
+    settings: Settings,
+    listed: list[object],
+    document: Document | None,
+    model: Model | None,
+    verb: Verb,
+    address: Address | None,
+) -> Iterator[Reason]:
+    """In the order in which the gateway asks. It goes on after a no, so that all that must be mended is told."""
+    if address is not None:
+        yield _admitted(settings, listed, address)
+    if model is not None and not model.enabled:
+        yield _against("model", f"{model.name} is disabled")
+    public = model is not None and model.policy.access == "public" and verb in CALLER_VERBS
+    if document is None:
+        text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
+        yield Reason(public, "key", text)
+    else:
+        yield from _of_key(document, model, verb, address, public=public)
+    if model is not None:
+        yield from _of_model(model.policy, address)
+
+
+def _admitted(settings: Settings, listed: list[object], address: Address) -> Reason:
+    own = [parse_network(network) for network in settings.edge.networks] or list(LOOPBACK)
+    for where, networks in (("the settings", own), ("the registry", list(_readable(listed)))):
+        for network in networks:
+            if address in NetworkSet([network]):
+                return _for("allowlist", f"{address} is in {network}, by {where}")
+    trial = "; but edge.trial lets it pass" if settings.edge.trial else ""
+    return Reason(
+        settings.edge.trial,
+        "allowlist",
+        f"{address} is in no admitted network{trial}: chips networks add {address}",
+    )
+
+
+def _of_key(
+    document: Document, model: Model | None, verb: Verb, address: Address | None, *, public: bool
+) -> Iterator[Reason]:
+    name = key_id(document.name)
+    try:
+        key = parse_key(document.body)
+    except ValueError as error:
+        yield _against("key", f"{name} cannot be read: {error}")
+        return
+    yield _state(name, key)
+    if key.networks and address is not None:
+        networks = NetworkSet(map(parse_network, key.networks))
+        yield Reason(address in networks, "key", f"it may be used from {', '.join(key.networks)}")
+    principal = Principal(id=name, models=key.models, verbs=key.verbs)
+    if public and model is not None:
+        yield _for("rights", f"anybody may {verb} {model.name}")
+        return
+    what = "the gateway as a whole" if model is None else model.name
+    about = f"it may {', '.join(key.verbs)} {', '.join(key.models)}"
+    needed = "; the whole gateway takes operate and the pattern *" if model is None or verb == OPERATE else ""
+    yield Reason(
+        principal.may(verb, None if model is None else model.name),
+        "rights",
+        f"{verb} {what}? {about}{needed}",
+    )
+    yield from _limits("key", key)
+
+
+def _state(name: str, key: Key) -> Reason:
+    if key.revoked is not None:
+        return _against("key", f"{name} ({key.label}) was revoked, {key.revoked}")
+    if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
+        return _against("key", f"{name} ({key.label}) expired, {key.expires}")
+    ends = f" until {key.expires}" if key.expires is not None else ""
+    return _for("key", f"{name} ({key.label}) is valid{ends}")
+
+
+def _of_model(policy: Policy, address: Address | None) -> Iterator[Reason]:
+    if policy.networks and address is not None:
+        networks = NetworkSet(map(parse_network, policy.networks))
+        yield Reason(address in networks, "model", f"it may be called from {', '.join(policy.networks)}")
+    yield from _limits("model", policy)
+
+
+def _limits(whose: str, limits: Key | Policy) -> Iterator[Reason]:
+    told = [
+        f"{number:g} {what}"
+        for number, what in (
+            (limits.requests_per_s, "requests per second"),
+            (limits.max_in_flight, "at once"),
+            (limits.requests_per_day, "per day"),
+            (limits.requests_per_month, "per month"),
+        )
+        if number is not None
+    ]
+    if told:
+        yield _for("limits", f"{whose}: {', '.join(told)}")
+
+
+def _readable(listed: list[object]) -> Iterator[Network]:
+    for text in listed:
+        try:
+            yield parse_network(str(text))
+        except ValueError:
+            continue  # it admits nobody at the gateway either

@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check deploy-check format docs clean
+.PHONY: help audit demo test check deploy-check format docs clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,8 +23,13 @@ check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/mypy gateway tests examples
 	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.house.secrets
 	@if command -v Rscript >/dev/null; then $(MAKE) -C backends/r lint; else echo "skipped: lintr, since there is no R here"; fi
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
+
+audit: $(VENV)/.ready  ## known vulnerabilities in the pinned dependencies; needs the network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 deploy-check: $(VENV)/.ready  ## deploy/: formatted, valid, planned offline, held against rules and Google's own words
 	@command -v terraform >/dev/null || { echo "error: terraform is not installed; it is one binary, from its maker's site"; exit 1; }

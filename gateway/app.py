@@ -124,6 +124,8 @@ class Gateway:
             metrics_every_s=settings.metrics.every_s,
         )
         self.telemetry.metrics.watch(gauges=self._gauges, counters=self._pool_counters)
+        self.telemetry.metrics.watch(counters=self._refusals)
+        self.authorize = Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial)
         self.admit = Admit(
             [parse_network(network) for network in edge.networks],
             lambda: self.mirror.snapshot,
@@ -150,7 +152,7 @@ class Gateway:
             route=Route(self.mirror),
             cors=Cors(),
             authenticate=Authenticate(chain),
-            authorize=Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial),
+            authorize=self.authorize,
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             meter=self.meter,
             limit=self.limit,
@@ -212,6 +214,14 @@ class Gateway:
     async def stop(self) -> None:
         """Stop accepting, let what is under way finish within the grace period, close everything."""
         await self._stack.aclose()
+
+    def _refusals(self) -> dict[str, dict[str, float]]:
+        counts = {
+            "allowlist": self.admit.refused,
+            "model-networks": self.authorize.refused,
+            "limits": self.meter.refused,
+        }
+        return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot

@@ -1,0 +1,172 @@
+"""What the edge costs per request: identify's address, allowlist, authenticate, authorize, on warm credentials.
+
+python -m benchmarks.edge [--json]
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from ipaddress import IPv4Network
+from typing import Any
+
+from gateway.auth.api_key import ApiKeys
+from gateway.auth.chain import Chain
+from gateway.auth.jwt import Tokens
+from gateway.core.answer import Answer
+from gateway.core.changes import to_document
+from gateway.core.exchange import Exchange
+from gateway.core.headers import read_request_head
+from gateway.core.issuers import Issuer
+from gateway.core.keys import digest_key, make_key
+from gateway.core.model import Backend, Key, Model
+from gateway.core.networks import NetworkSet, parse_address
+from gateway.core.paths import split_target
+from gateway.registry.base import KEYS, MODELS, Put
+from gateway.registry.memory import MemoryRegistry
+from gateway.registry.mirror import Mirror
+from gateway.stages.admit import Admit
+from gateway.stages.authenticate import Authenticate
+from gateway.stages.authorize import Authorize
+
+ROUNDS, CALLS = 15, 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    rows = asyncio.run(measure())
+    if parser.parse_args().json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    for name, cost in rows.items():
+        sys.stdout.write(f"{name:<44} {cost:7.3f} µs\n")
+
+
+async def measure() -> dict[str, float]:
+    """Microseconds of CPU per call, medians."""
+    rows: dict[str, float] = {}
+    address = parse_address("192.0.2.7")
+    assert address is not None
+    for size in (10, 10_000):
+        found = NetworkSet(
+            [*(IPv4Network((167772160 + n * 256, 24)) for n in range(size)), IPv4Network("192.0.2.0/24")]
+        )
+        rows[f"allowlist of {size} networks, an address seen before"] = cost(partial(_warm, found, address))
+        rows[f"allowlist of {size} networks, an address never seen"] = cost(partial(_cold, found, address))
+    registry, key = MemoryRegistry(), make_key()
+    body = to_document(Key(label="bench", models=("wine",), created="2026-01-01T00:00:00Z"))
+    model = Model(name="wine", backends=(Backend(version="1", url="http://127.0.0.1:9"),), traffic={"1": 100})
+    await registry.write(
+        Put(kind=KEYS, name=digest_key(key), body=body, expected=0),
+        Put(kind=MODELS, name="wine", body=to_document(model), expected=0),
+        author="bench",
+    )
+    mirror = Mirror(registry)
+    await mirror.start()
+    assert mirror.snapshot is not None
+    admit = Admit(
+        [IPv4Network((167772160 + n * 256, 24)) for n in range(10_000)] + [IPv4Network("192.0.2.0/24")],
+        lambda: mirror.snapshot,
+    )
+    authorize = Authorize(body_limit_bytes=1 << 20)
+    keys = Chain([ApiKeys(registry, mirror)])
+    exchange = _exchange(b"X-Api-Key", key.encode())
+    exchange.address = exchange.head.address = address
+    exchange.model, exchange.rules = model, mirror.snapshot.entries["wine"].rules
+    await Authenticate(keys)(exchange)
+    authenticate = Authenticate(keys)
+    rows["API key, known"] = cost(lambda: authenticate.at_once(exchange))
+    rows["authorize"] = cost(lambda: authorize(exchange))
+
+    def both() -> None:
+        admit(exchange)
+        authenticate.at_once(exchange)
+
+    rows["allowlist and API key together"] = cost(both)
+    rows |= await _token_rows()
+    await mirror.stop()
+    return rows
+
+
+async def _token_rows() -> dict[str, float]:
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    from gateway.auth.jwks import PublicKey
+
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    tokens = Tokens(
+        [Issuer(name="acme", issuer=("https://i",), jwks="https://i/keys", audience=("us",), subjects=("*",))]
+    )
+    (known,) = tokens._keys.values()
+    known.keys = {"k1": PublicKey("RS256", private.public_key())}
+    known._fresh_until = float("inf")
+    now = int(time.time())
+    claims = {"iss": "https://i", "aud": "us", "sub": "ana", "iat": now, "exp": now + 3600}
+    token = jwt.encode(claims, private, algorithm="RS256", headers={"kid": "k1"})
+    await tokens.start()
+    head = _exchange(b"Authorization", f"Bearer {token}".encode()).head
+    tokens.at_once(head)
+    warm = cost(lambda: tokens.at_once(head))
+
+    def first() -> None:
+        tokens._verified.__init__(10)  # type: ignore[misc]
+        tokens.at_once(head)
+
+    cold = cost(first, calls=300)
+    await tokens.stop()
+    return {"token, remembered": warm, "token, verified (RS256)": cold}
+
+
+def _warm(networks: NetworkSet, address: Any) -> bool:
+    return address in networks
+
+
+def _cold(networks: NetworkSet, address: Any) -> bool:
+    networks._known_4.clear()
+    return address in networks
+
+
+def cost(work: Callable[[], object], *, calls: int = CALLS) -> float:
+    rounds = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for _ in range(calls):
+            work()
+        rounds.append((time.process_time() - began) / calls * 1e6)
+    return round(statistics.median(rounds), 3)
+
+
+class _Nothing:
+    length = 100
+    started = False
+
+    async def send(self, answer: Answer) -> None: ...
+
+
+def _exchange(name: bytes, value: bytes) -> Exchange:
+    nothing: Any = _Nothing()
+    exchange = Exchange(
+        method="POST",
+        raw_target="/wine",
+        headers=(),
+        peer="192.0.2.7",
+        scheme="http",
+        body=nothing,
+        reply=nothing,
+        arrived=0.0,
+    )
+    exchange.head = read_request_head([(b"Host", b"chips"), (name, value)])
+    exchange.target = split_target("/wine")
+    return exchange
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""docs/tutorial/find-the-slow-version.md, followed to the letter: with the console alone, and at the terminal alone."""
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.slow_version import Running, running
+from tests.console.conftest import Watched
+
+pytestmark = pytest.mark.timeout(180)
+PAGE = Path(__file__).parents[2] / "docs/tutorial/find-the-slow-version.md"
+
+
+async def test_with_the_console_alone(browser: Any):
+    async with running() as it:
+        context = await browser.new_context(viewport={"width": 1180, "height": 860})
+        watched = Watched(await context.new_page(), it.url)
+        page = watched.page
+        await watched.sign_in(it.operator)
+        await page.wait_for_selector("#row-wine td.bad:has-text('late')")
+        await page.click("#row-wine a")
+        marked = await page.wait_for_selector("tr:has-text('slower than the rest') th")
+        assert (await marked.inner_text()).split()[0] == "3"
+        await page.click("section:has-text('Slowest kept') tr:has(td[data-label=Version]:text-is('3')) a")
+        await page.wait_for_selector(".waterfall tbody tr")
+        took = {}
+        for row in await page.query_selector_all(".waterfall tbody tr"):
+            name = (await (await row.query_selector("th")).inner_text()).strip()
+            took[name] = (await (await row.query_selector("td.num")).inner_text()).strip()
+        assert float(took["backend predict"].split()[0]) > 20, took
+        await context.close()
+        assert watched.faults == []
+
+
+async def chips(it: Running, *arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", *arguments),
+        env={**os.environ, "CHIPS_GATEWAY": it.url, "CHIPS_KEY": it.operator},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_at_the_terminal_alone():
+    async with running() as it:
+        requests: list[Any] = []
+        while len([one for one in requests if one["version"] == "3"]) < 3:
+            lines = await chips(it, "tail", "--model", "wine", "--last", "200", "--no-follow", "--json")
+            requests = [json.loads(line) for line in lines.splitlines()]
+        medians = {
+            version: statistics.median(one["duration_ms"] for one in requests if one["version"] == version)
+            for version in {one["version"] for one in requests}
+        }
+        assert max(medians, key=lambda version: medians[version]) == "3"
+        assert "wine" in await chips(it, "top", "--once")
+        slow = next(one for one in reversed(requests) if one["version"] == "3")
+        told = await chips(it, "why", slow["request_id"])
+        assert "wine@3 at http://127.0.0.1:" in told
+        predict = re.search(r"backend predict .* ([0-9.]+) ms", told)
+        assert predict is not None
+        assert float(predict[1]) > 20
+
+
+def test_the_pictures_are_there():
+    pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", PAGE.read_text(encoding="utf-8"))
+    assert pictures
+    for picture in pictures:
+        assert (PAGE.parent / picture).read_bytes().startswith(b"\x89PNG")

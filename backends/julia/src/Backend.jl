@@ -10,7 +10,7 @@ using SHA
 using Serialization: deserialize, serialize
 using UUIDs: uuid4
 
-export Answer, App, Manifest, Predictor, Request, handle, leave, main_file, publish, serve
+export Answer, App, Manifest, Predictor, Refused, Request, handle, leave, main_file, publish, serve
 
 include("StrictJSON.jl")
 using .StrictJSON

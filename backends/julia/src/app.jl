@@ -49,29 +49,38 @@ end
 mutable struct App
     config::Config
     routes::Dict{String,Dict{String,Function}}
+    served::String  # model@version; empty until it is known
     loaded::Union{Loaded,Nothing}
     openapi::Vector{UInt8}
     running::Threads.Atomic{Int}
 end
 
-App(config::Config) = App(config, table(config), nothing, UInt8[], Threads.Atomic{Int}(0))
+function App(config::Config)
+    served = config.model === nothing || config.version === nothing ? "" : "$(config.model)@$(config.version)"
+    return App(config, table(config, config.model, config.version), served, nothing, UInt8[], Threads.Atomic{Int}(0))
+end
 
 function become_ready!(app::App, loaded::Loaded)
-    app.openapi = encode(describe(app.config, loaded.artifact.manifest))
+    manifest = loaded.artifact.manifest
+    app.openapi = encode(describe(manifest))
+    app.served = "$(manifest.model)@$(manifest.version)"
+    app.routes = table(app.config, manifest.model, manifest.version)
     app.loaded = loaded
 end
 
-function table(config::Config)
+function table(config::Config, model_name, version)
     routes = Dict{String,Dict{String,Function}}(
         "/predict" => Dict("POST" => predict_route),
         "/v2/health/live" => Dict("GET" => live_route),
         "/v2/health/ready" => Dict("GET" => ready_route),
         "/openapi.json" => Dict("GET" => openapi_route),
     )
-    for model in ("/v2/models/$(config.model)", "/v2/models/$(config.model)/versions/$(config.version)")
-        routes[model] = Dict("GET" => metadata_route)
-        routes["$model/ready"] = Dict("GET" => ready_route)
-        routes["$model/infer"] = Dict("POST" => infer_route)
+    if model_name !== nothing && version !== nothing
+        for model in ("/v2/models/$model_name", "/v2/models/$model_name/versions/$version")
+            routes[model] = Dict("GET" => metadata_route)
+            routes["$model/ready"] = Dict("GET" => ready_route)
+            routes["$model/infer"] = Dict("POST" => infer_route)
+        end
     end
     add(path, method, route) = isempty(path) || (get!(Dict{String,Function}, routes, path)[method] = route)
     add(config.predict_route, "POST", predict_route)
@@ -99,7 +108,7 @@ function handle(app::App, request::Request)
             "Content-Type" => type
             extra
             "X-Request-Id" => call.request_id
-            "X-Chips-Model" => "$(app.config.model)@$(app.config.version)"
+            isempty(app.served) ? Headers() : Headers(["X-Chips-Model" => app.served])
             "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
         ])
         log_call(call, status, length(body), code)
@@ -115,6 +124,8 @@ end
 
 function route(app::App, call::Call)
     methods = get(app.routes, call.path, nothing)
+    # Whose name may only be known when it is loaded.
+    methods === nothing && startswith(call.path, "/v2/models/") && need_model(app)
     methods === nothing && throw(
         Problem(
             404,
@@ -133,8 +144,7 @@ end
 live_route(::App, ::Call) = encode(object("live" => true))
 
 function ready_route(app::App, ::Call)
-    need_model(app)
-    return encode(object("ready" => true, "name" => app.config.model))
+    return encode(object("ready" => true, "name" => need_model(app).artifact.manifest.model))
 end
 
 function openapi_route(app::App, ::Call)
@@ -147,8 +157,8 @@ function metadata_route(app::App, ::Call)
     signature = artifact.manifest.signature
     return encode(
         object(
-            "name" => app.config.model,
-            "versions" => [app.config.version],
+            "name" => artifact.manifest.model,
+            "versions" => [artifact.manifest.version],
             "platform" => "julia-$(artifact.manifest.format)",
             "inputs" => map(tensor_object, signature.inputs),
             "outputs" => map(tensor_object, signature.outputs),
@@ -168,19 +178,21 @@ function predict_route(app::App, call::Call)
     scoring = parse_request(app, call, body -> read_instances(body, loaded.artifact.manifest.signature))
     predictions = predictions_of(app, call, loaded, scoring)
     return render_timed(call) do
-        object("predictions" => predictions, "model" => app.config.model, "version" => app.config.version)
+        manifest = loaded.artifact.manifest
+        object("predictions" => predictions, "model" => manifest.model, "version" => manifest.version)
     end
 end
 
 function infer_route(app::App, call::Call)
     loaded = need_model(app)
-    signature = loaded.artifact.manifest.signature
+    manifest = loaded.artifact.manifest
+    signature = manifest.signature
     scoring = parse_request(app, call, body -> read_tensors(body, signature))
     predictions = predictions_of(app, call, loaded, scoring)
     return render_timed(call) do
         answer = object(
-            "model_name" => app.config.model,
-            "model_version" => app.config.version,
+            "model_name" => manifest.model,
+            "model_version" => manifest.version,
             "outputs" => tensor_outputs(predictions, signature),
         )
         scoring.id === nothing || push!(answer, "id" => scoring.id)
@@ -213,6 +225,7 @@ declared_length(headers) = something(tryparse(Int, header(headers, "content-leng
 
 function predictions_of(app::App, call::Call, loaded::Loaded, scoring::Scoring)
     outcome = score(loaded, scoring, deadline = deadline(call))
+    outcome isa Failed && outcome.error isa Refused && throw(invalid_instances([outcome.error.message]))
     outcome isa Failed && throw(failed(call, outcome.error, outcome.trace))
     set_time!(call, "queue", outcome.queue_s)
     set_time!(call, "predict", outcome.run_s)

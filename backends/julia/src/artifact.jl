@@ -15,11 +15,11 @@ end
 address(folder::Folder) = folder.path
 
 """
-The artifact at `place` (gs://bucket/prefix/, file:// or a folder), every byte of it checked. Two processes may do this at
-once. Throws ArtifactError.
+The artifact that `config` names (at gs://bucket/prefix/, file:// or a folder), every byte of it checked. Two processes may do
+this at once. Throws ArtifactError.
 """
-function obtain(place, cache_dir, model, version; environ = ENV)
-    source = open_source(place, environ)
+function obtain(config::Config; environ = ENV)
+    source = open_source(config.artifact, environ)
     content = read_manifest_bytes(source)
     manifest = try
         parse_manifest(content)
@@ -27,26 +27,39 @@ function obtain(place, cache_dir, model, version; environ = ENV)
         error isa ManifestError || rethrow()
         throw(ArtifactError("$(address(source)): $(error.message)", EX_DATAERR))
     end
+    digest = bytes2hex(sha256(content))
+    check_wanted(config, manifest, "sha256:$digest", address(source))
+    folder = bring(source, manifest, joinpath(config.cache_dir, manifest.model, digest))
+    return Artifact(folder, manifest, "sha256:$digest", address(source))
+end
+
+function check_wanted(config::Config, manifest::Manifest, digest, address)
+    model, version = something(config.model, manifest.model), something(config.version, manifest.version)
     (manifest.model, manifest.version) == (model, version) || throw(
         ArtifactError(
-            "$(address(source)) is $(manifest.model)@$(manifest.version), but CHIPS_MODEL and CHIPS_VERSION say " *
+            "$address is $(manifest.model)@$(manifest.version), but CHIPS_MODEL and CHIPS_VERSION say " *
             "$model@$version: correct one of them",
             EX_DATAERR,
         ),
     )
-    digest = bytes2hex(sha256(content))
-    return Artifact(bring(source, manifest, joinpath(cache_dir, model, digest)), manifest, "sha256:$digest", address(source))
+    config.artifact_digest in (nothing, digest) || throw(
+        ArtifactError(
+            "the manifest at $address has the digest $digest, but CHIPS_ARTIFACT_DIGEST says " *
+            "$(config.artifact_digest): it is not what was released, so nothing of it is loaded",
+            EX_DATAERR,
+        ),
+    )
 end
 
-function open_source(place, environ)
-    scheme, separator, rest = let found = match(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)\z"s, place)
-        found === nothing ? ("", "", place) : (lowercase(found[1]), "://", found[2])
+function open_source(given, environ)
+    scheme, separator, rest = let found = match(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)\z"s, given)
+        found === nothing ? ("", "", given) : (lowercase(found[1]), "://", found[2])
     end
     isempty(scheme) && return Folder(rest)
     host, _, path = partition(rest, '/')
     scheme == "file" && return Folder("/" * unescape_uri(path))
     scheme == "gs" && !isempty(host) && return Bucket(host, strip(path, '/'), environ)
-    throw(ArtifactError("CHIPS_ARTIFACT=$place: use gs://bucket/prefix/, file:// or a folder", EX_NOINPUT))
+    throw(ArtifactError("CHIPS_ARTIFACT=$given: use gs://bucket/prefix/, file:// or a folder", EX_NOINPUT))
 end
 
 function read_manifest_bytes(folder::Folder)
@@ -62,27 +75,45 @@ function read_manifest_bytes(folder::Folder)
     end
 end
 
-function bring(folder::Folder, manifest::Manifest, _)
+function bring(source::Folder, manifest::Manifest, folder)
+    is_laid_out(source, manifest) || return bring_to(folder, source, manifest)
     for file in manifest.files
-        path = joinpath(folder.path, file.path)
-        digest = try
-            digest_of(path)
-        catch error
-            error isa Union{SystemError,Base.IOError} || rethrow()
-            throw(ArtifactError("$path cannot be read: $(reason(error))", EX_NOPERM))
-        end
-        digest === nothing &&
-            throw(ArtifactError("$path is missing, though the manifest lists it: publish the model again", EX_NOINPUT))
-        digest == file.sha256 || throw(mismatch(path, file))
+        check(file, joinpath(source.path, place(file)))
     end
-    return folder.path
+    return source.path
 end
 
-function bring(bucket::Bucket, manifest::Manifest, folder)
+"Whether the files lie as the model wants them; not so where a bucket was copied as it was (KServe does)."
+is_laid_out(source::Folder, manifest::Manifest) =
+    all(file -> place(file) == file.path || isfile(joinpath(source.path, place(file))), manifest.files)
+
+function check(file::ArtifactFile, path)
+    digest = try
+        digest_of(path)
+    catch error
+        error isa Union{SystemError,Base.IOError} || rethrow()
+        throw(ArtifactError("$path cannot be read: $(reason(error))", EX_NOPERM))
+    end
+    digest === nothing &&
+        throw(ArtifactError("$path is missing, though the manifest lists it: publish the model again", EX_NOINPUT))
+    digest == file.sha256 || throw(mismatch(path, file))
+end
+
+function fetch_file(source::Folder, file::ArtifactFile, target, progress)
+    path = joinpath(source.path, file.path)
+    check(file, path)
+    symlink(abspath(path), target)
+    progress(file.bytes)
+end
+
+bring(source::Bucket, manifest::Manifest, folder) = bring_to(folder, source, manifest)
+
+"The artifact in the cache, fetched unless it is there."
+function bring_to(folder, source, manifest::Manifest)
     try
         mkpath(dirname(folder))
         with_lock(folder * ".lock") do
-            is_whole(folder, manifest) || fetch_all(bucket, manifest, folder)
+            is_whole(folder, manifest) || fetch_all(source, manifest, folder)
         end
     catch error
         error isa Union{SystemError,Base.IOError} || rethrow()
@@ -94,21 +125,21 @@ end
 "Whether the cache holds every file as it should be. Looked at each start: a serialized object is code."
 function is_whole(folder, manifest::Manifest)
     isdir(folder) || return false
-    all(file -> digest_of(joinpath(folder, file.path)) == file.sha256, manifest.files) && return true
+    all(file -> digest_of(joinpath(folder, place(file))) == file.sha256, manifest.files) && return true
     rm(folder, recursive = true)
     return false
 end
 
-function fetch_all(bucket::Bucket, manifest::Manifest, folder)
+function fetch_all(source, manifest::Manifest, folder)
     remove_leftovers(folder)
     draft = joinpath(dirname(folder), ".$(basename(folder)).$(uuid4())")
     progress = Progress(sum(Int[file.bytes for file in manifest.files]))
     try
         mkpath(draft)
         for file in manifest.files
-            target = joinpath(draft, file.path)
+            target = joinpath(draft, place(file))
             mkpath(dirname(target))
-            fetch_file(bucket, file, target, count -> advance!(progress, count))
+            fetch_file(source, file, target, count -> advance!(progress, count))
         end
         systemerror("rename", ccall(:rename, Cint, (Cstring, Cstring), draft, folder) != 0)
     finally

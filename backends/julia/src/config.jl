@@ -4,6 +4,7 @@ const OURS = (
     "CHIPS_MODEL",
     "CHIPS_VERSION",
     "CHIPS_ARTIFACT",
+    "CHIPS_ARTIFACT_DIGEST",
     "CHIPS_CACHE_DIR",
     "CHIPS_CONCURRENCY",
     "CHIPS_MAX_BODY_BYTES",
@@ -13,7 +14,8 @@ const THE_GATEWAYS = ["CHIPS_" * name for name in ("REGISTRY", "ARTIFACTS", "CON
 
 const MODEL_NAME = r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\z"
 const VERSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z"
-const ROUTE = r"^/[A-Za-z0-9._~/-]*\z"
+const DIGEST = r"^sha256:[0-9a-f]{64}\z"
+const ROUTE = r"^/[A-Za-z0-9._~:@/-]*\z"
 
 "The environment is wrong; `problems` lists everything."
 struct ConfigError <: Exception
@@ -22,9 +24,10 @@ end
 Base.showerror(io::IO, error::ConfigError) = print(io, join(error.problems, "; "))
 
 Base.@kwdef struct Config
-    model::String
-    version::String
     artifact::String
+    model::Union{String,Nothing} = nothing  # where they are not given, the manifest says what is served
+    version::Union{String,Nothing} = nothing
+    artifact_digest::Union{String,Nothing} = nothing
     port::Int = 8080
     cache_dir::String = joinpath(tempdir(), "chips")
     concurrency::Int = 1
@@ -32,36 +35,37 @@ Base.@kwdef struct Config
     predict_route::String = ""  # Vertex AI's own paths, beside the contract's
     health_route::String = ""
     project::String = ""
+    service::String = ""
+    revision::String = ""
 end
 
 "Read the environment; ConfigError lists everything that is wrong with it. `capacity` predictions can run at once."
 function read_config(environ; capacity = 1)
     problems = unknown_names(environ)
-    function text(names...; pattern = nothing, required = false)
-        value = ""
-        for name in names
-            value = get(environ, name, "")
-            isempty(value) || break
-        end
-        if required && isempty(value)
-            push!(problems, "$(first(names)) is not set")
-        elseif !isempty(value) && pattern !== nothing && !occursin(pattern, value)
-            push!(problems, "$(first(names))='$(first(value, 80))' is not allowed there")
-        end
+    found(names) = something(findfirst(name -> !isempty(get(environ, name, "")), names), 1)
+    function text(names...; pattern = r"")
+        name = names[found(names)]
+        value = get(environ, name, "")
+        isempty(value) || occursin(pattern, value) || push!(problems, "$name='$(first(value, 80))' is not allowed there")
         return value
     end
     function number(names...; default, least, most)
-        value = text(names...)
+        name = names[found(names)]
+        value = get(environ, name, "")
         isempty(value) && return default
-        digits = occursin(r"^[0-9]{1,12}\z", value) ? parse(Int, value) : -1
-        least <= digits <= most && return digits
-        push!(problems, "$(first(names))='$(first(value, 80))' is not a whole number from $least to $most")
+        given = occursin(r"^[0-9]{1,12}\z", value) ? parse(Int, value) : -1
+        least <= given <= most && return given
+        push!(problems, "$name='$(first(value, 80))' is not a whole number from $least to $most")
         return default
     end
+    artifact = text("CHIPS_ARTIFACT", "AIP_STORAGE_URI")
+    isempty(artifact) &&
+        push!(problems, "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model")
     config = Config(
-        model = text("CHIPS_MODEL", pattern = MODEL_NAME, required = true),
-        version = text("CHIPS_VERSION", pattern = VERSION_NAME, required = true),
-        artifact = text("CHIPS_ARTIFACT", "AIP_STORAGE_URI", required = true),
+        artifact = artifact,
+        model = nonempty(text("CHIPS_MODEL", pattern = MODEL_NAME)),
+        version = nonempty(text("CHIPS_VERSION", pattern = VERSION_NAME)),
+        artifact_digest = nonempty(text("CHIPS_ARTIFACT_DIGEST", pattern = DIGEST)),
         port = number("PORT", "AIP_HTTP_PORT", default = 8080, least = 0, most = 65535),
         cache_dir = something(nonempty(text("CHIPS_CACHE_DIR")), joinpath(tempdir(), "chips")),
         concurrency = number("CHIPS_CONCURRENCY", default = capacity, least = 1, most = 1000),
@@ -69,6 +73,8 @@ function read_config(environ; capacity = 1)
         predict_route = text("AIP_PREDICT_ROUTE", pattern = ROUTE),
         health_route = text("AIP_HEALTH_ROUTE", pattern = ROUTE),
         project = text("GOOGLE_CLOUD_PROJECT"),
+        service = text("K_SERVICE"),
+        revision = text("K_REVISION"),
     )
     if config.concurrency > capacity
         push!(

@@ -12,6 +12,11 @@ struct CloudLogger <: AbstractLogger
 end
 CloudLogger(io::IO, facts = Dict{String,Any}()) = CloudLogger(io, facts, io isa Base.TTY, ReentrantLock())
 
+"From now on, every line says what is served."
+know!(::AbstractLogger, _) = nothing
+know!(logger::CloudLogger, manifest) =
+    lock(() -> merge!(logger.facts, Dict("model" => manifest.model, "version" => manifest.version)), logger.turn)
+
 Logging.min_enabled_level(::CloudLogger) = Logging.Info
 Logging.shouldlog(::CloudLogger, _...) = true
 Logging.catch_exceptions(::CloudLogger) = true
@@ -22,7 +27,8 @@ function Logging.handle_message(logger::CloudLogger, level, message, rest...; ex
         "message" => string(message),
         "time" => Dates.format(now(UTC), dateformat"yyyy-mm-dd\THH:MM:SS.sss\Z"),
     )
-    merge!(line, logger.facts, get(task_local_storage(), :log_fields, Dict{String,Any}()))
+    lock(() -> merge!(line, logger.facts), logger.turn)
+    merge!(line, get(task_local_storage(), :log_fields, Dict{String,Any}()))
     for (name, value) in fields
         line[string(name)] = plain(value)
     end

@@ -13,9 +13,15 @@ struct Signature
 end
 
 struct ArtifactFile
-    path::String
+    path::String  # where it lies in the store
     bytes::Int
     sha256::String
+end
+
+"Its path in the artifact: what was put before it, to name objects by their content, is left out."
+function place(file::ArtifactFile)
+    prefix = first(file.sha256, 16) * "/"
+    return startswith(file.path, prefix) ? file.path[length(prefix)+1:end] : file.path
 end
 
 struct Sample
@@ -48,12 +54,28 @@ function parse_manifest(content::Vector{UInt8})
         error isa Union{JSONError,ManifestError} || rethrow()
         throw(ManifestError("its manifest.json cannot be read: $(sprint(showerror, error))"))
     end
-    for file in manifest.files
-        leaves(file.path) &&
-            throw(ManifestError("its manifest.json names '$(file.path)', which lies outside of the artifact"))
-    end
+    wrong = first_problem(manifest)
+    isempty(wrong) || throw(ManifestError("its manifest.json is wrong: $wrong"))
     return manifest
 end
+
+function first_problem(manifest::Manifest)
+    occursin(MODEL_NAME, manifest.model) && occursin(VERSION_NAME, manifest.version) ||
+        return "'$(first(manifest.model, 80))@$(first(manifest.version, 80))' is no model and version"
+    for file in manifest.files
+        stays_inside(file.path) || return "it names '$(first(file.path, 200))', which lies outside of the artifact"
+        occursin(r"^[0-9a-f]{64}\z", file.sha256) && file.bytes >= 0 ||
+            return "$(first(file.path, 200)) has no valid size and SHA-256"
+    end
+    allunique(map(place, manifest.files)) || return "it names a file twice"
+    for tensor in [manifest.signature.inputs; manifest.signature.outputs]
+        is_datatype(tensor.datatype) ||
+            return "'$(first(tensor.name, 80))' has the unknown datatype '$(first(tensor.datatype, 40))'"
+    end
+    return allunique([input.name for input in manifest.signature.inputs]) ? "" : "two inputs have one name"
+end
+
+stays_inside(path) = !any(in(("", ".", "..")), split(path, '/')) && !any(in(('\\', '\0')), path)
 
 function read_manifest(given)
     field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))
@@ -110,14 +132,9 @@ each(read_one, given, name, where_, default...) = [
     (index, item) in enumerate(field(given, name, Vector{Any}, where_, map(Vector{Any}, default)...))
 ]
 
-function leaves(path)
-    parts = split(path, '/')
-    return startswith(path, '/') || any(in(path), ('\\', '\0')) || ".." in parts || all(in(("", ".")), parts)
-end
-
 "The path of the one file with such a suffix."
 function main_file(manifest::Manifest, suffixes...)
-    found = [file.path for file in manifest.files if any(suffix -> endswith(file.path, suffix), suffixes)]
+    found = [path for path in map(place, manifest.files) if any(suffix -> endswith(path, suffix), suffixes)]
     length(found) == 1 || throw(ArgumentError("expected one file that ends in $(join(suffixes, " or ")), found $(length(found))"))
     return first(found)
 end

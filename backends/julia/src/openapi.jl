@@ -2,14 +2,14 @@
 
 const OPENAPI = read(joinpath(@__DIR__, "openapi.json"), String)
 
-function describe(config::Config, manifest::Manifest)
-    document = parse_json(replace(OPENAPI, "MODEL" => config.model))
-    document["info"] = object("title" => config.model, "version" => config.version)
+function describe(manifest::Manifest)
+    document = parse_json(replace(OPENAPI, "MODEL" => manifest.model))
+    document["info"] = object("title" => manifest.model, "version" => manifest.version)
     schemas = document["components"]["schemas"]
     schemas["Instance"] = instance_schema(manifest.signature.inputs)
     isempty(manifest.samples) || (schemas["Request"]["examples"] = [first(manifest.samples).request])
     answered = schemas["Response"]["properties"]
-    answered["model"], answered["version"] = object("const" => config.model), object("const" => config.version)
+    answered["model"], answered["version"] = object("const" => manifest.model), object("const" => manifest.version)
     outputs = manifest.signature.outputs
     isempty(outputs) || (answered["predictions"]["items"] = value_schema(first(outputs), 2))
     return document

@@ -3,11 +3,12 @@ The file to edit: how a model is loaded, and how it predicts. Nothing here knows
 
 `load` is called once, after every file of the artifact has been checked against its SHA-256. `predict` is called in several
 threads at once, with rows in the order of the signature, and returns one prediction for each row, in the same order: a vector,
-or a matrix with a row for each. It must not change the model.
+or a matrix with a row for each. It must not change the model. `throw(Refused("why"))` tells the caller 422 and why;
+anything else that is thrown is a 500, and its stack in the log.
 """
 module Predict
 
-using ..Backend: Manifest, main_file
+using ..Backend: Manifest, Refused, main_file
 using Serialization: deserialize
 
 "Load the model from the artifact's files in `folder`."

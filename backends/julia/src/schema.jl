@@ -154,7 +154,7 @@ function read_tensors(body, signature::Signature)
     isempty(inputs) && return Scoring(rows_of(first(tensors)), parameters, id)
     names = [input.name for input in inputs]
     together = length(tensors) == 1 && length(inputs) > 1 && !(first(tensors).name in names)
-    rows = together ? matrix_rows(first(tensors), length(inputs)) : column_rows(tensors, names)
+    rows = together ? matrix_rows(first(tensors), length(inputs)) : column_rows(tensors, inputs)
     problems = String[]
     checked = Any[
         Any[
@@ -173,6 +173,8 @@ function read_tensor_of(given, place)
     datatype isa String && is_datatype(datatype) ||
         throw(invalid_instances(["$place.datatype: $(shown(datatype)) is not a datatype"]))
     is_shape(shape) || throw(invalid_instances(["$place.shape must be an array of sizes"]))
+    any(iszero, shape[2:end]) &&
+        throw(invalid_instances(["$place.shape: rows without values, [$(join(shape, ", "))]"]))
     data isa Vector || throw(invalid_instances(["$place.data must be an array (binary tensors are not taken)"]))
     flat = flatten(data)
     total = prod(big, shape)
@@ -211,8 +213,7 @@ function flatten(data)
 end
 
 function rows_of(tensor::Tensors)
-    width = isempty(tensor.data) ? 0 : length(tensor.data) ÷ first(tensor.shape)
-    return width == 0 ? Any[] : Any[tensor.data[at:at+width-1] for at in 1:width:length(tensor.data)]
+    return isempty(tensor.data) ? Any[] : parts_of(tensor.data, prod(tensor.shape[2:end]))
 end
 
 function matrix_rows(tensor::Tensors, width)
@@ -222,7 +223,8 @@ function matrix_rows(tensor::Tensors, width)
     return rows_of(tensor)
 end
 
-function column_rows(tensors, names)
+function column_rows(tensors, inputs)
+    names = [input.name for input in inputs]
     given = Dict(tensor.name => tensor for tensor in tensors)
     problems = ["there is no input $(shown(name))" for name in sort!(collect(keys(given))) if !(name in names)]
     append!(problems, ["input $name is missing" for name in names if !haskey(given, name)])
@@ -233,21 +235,33 @@ function column_rows(tensors, names)
         said = join(("$name: $count" for (name, count) in zip(names, counts)), ", ")
         throw(invalid_instances(["the inputs differ in their number of rows: $said"]))
     end
-    columns = map(names) do name
-        rows = rows_of(given[name])
-        prod(given[name].shape[2:end]) == 1 ? [first(row) for row in rows] : rows
+    columns = map(inputs) do input
+        tensor = given[input.name]
+        length(input.shape) <= 1 && tensor.shape[2:end] in ([], [1]) && return tensor.data
+        return Any[nested(row, tensor.shape[2:end]) for row in rows_of(tensor)]
     end
     return [Any[column[index] for column in columns] for index in 1:minimum(length, columns)]
 end
 
-"Predictions as Open Inference Protocol tensors."
+"The values of one row, flat, in the form of its shape."
+nested(flat, shape) = isempty(shape) ? only(flat) : foldr((size, values) -> parts_of(values, size), shape[2:end], init = flat)
+
+parts_of(values, size) = Any[values[at:at+size-1] for at in 1:size:length(values)]
+
+"Predictions as one Open Inference Protocol tensor; what has no such form, as text that is JSON."
 function tensor_outputs(predictions, signature::Signature)
     declared = isempty(signature.outputs) ? nothing : first(signature.outputs)
-    is_table = !isempty(predictions) && first(predictions) isa AbstractVector
-    data = is_table ? reduce(vcat, predictions) : predictions
+    shape, data = [length(predictions)], predictions
+    while !isempty(data) && all(item -> item isa AbstractVector && length(item) == length(first(data)), data)
+        push!(shape, length(first(data)))
+        data = reduce(vcat, data)
+    end
+    if any(item -> item isa Union{AbstractVector,AbstractDict,NamedTuple}, data)
+        shape, data = [length(predictions)], [String(encode(item)) for item in predictions]
+    end
     output = object(
         "name" => declared === nothing ? "prediction" : declared.name,
-        "shape" => is_table ? [length(predictions), length(first(predictions))] : [length(predictions)],
+        "shape" => shape,
         "datatype" => datatype_of(data, declared),
         "data" => data,
     )

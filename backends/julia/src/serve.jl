@@ -16,7 +16,8 @@ function serve(listen, predictor::Predictor; environ = ENV, input = nothing, out
         println(stderr, "error: ", sprint(showerror, error))
         return EX_CONFIG
     end
-    facts = Dict{String,Any}("model" => config.model, "version" => config.version)
+    known = ("model" => config.model, "version" => config.version, "service" => config.service, "revision" => config.revision)
+    facts = Dict{String,Any}(name => fact for (name, fact) in known if !(fact in (nothing, "")))
     logger = CloudLogger(output, facts)
     global_logger(logger)
     return with_logger(() -> serve(listen, predictor, config, environ, input), logger)
@@ -30,8 +31,7 @@ function serve(listen, predictor::Predictor, config::Config, environ, input)
         @error "cannot listen on port $(config.port): $(first(sprint(showerror, error), 200)); set PORT to another one"
         return EX_OSERR
     end
-    served = "$(config.model)@$(config.version)"
-    @info "listening on port $port, loading $served from $(config.artifact)" port = port
+    @info "listening on port $port, loading $(config.artifact)" port = port
     events = Channel{Any}(2)
     input === nothing || @async (read(input); put!(events, :stop))
     # In a thread that predicts, so that the one that answers can answer meanwhile.
@@ -45,7 +45,7 @@ function serve(listen, predictor::Predictor, config::Config, environ, input)
         return EX_SOFTWARE
     elseif event isa Loaded
         become_ready!(app, event)
-        @info "ready: $served, $(config.concurrency) predictions at once"
+        @info "ready: $(app.served), $(config.concurrency) predictions at once"
         take!(events)
     end
     @info "stopping: no new requests are taken; what runs may finish"
@@ -58,6 +58,7 @@ end
 function load_or_error(config, predictor, environ)
     try
         loaded = bring_into_service(config, predictor, environ = environ)
+        know!(current_logger(), loaded.artifact.manifest)
         rehearse(config, loaded)
         return loaded
     catch error
@@ -69,7 +70,7 @@ end
 function rehearse(config, loaded)
     app = App(config)
     become_ready!(app, loaded)
-    model = "/v2/models/$(config.model)"
+    model = "/v2/models/$(loaded.artifact.manifest.model)"
     samples = loaded.artifact.manifest.samples
     bodies = ["{", "{\"instances\":[{\"\":0}]}", (String(encode(sample.request)) for sample in first_items(samples, 1))...]
     with_logger(CloudLogger(devnull)) do

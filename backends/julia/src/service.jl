@@ -13,6 +13,11 @@ struct Predictor
     predict::Any
 end
 
+"What `predict` may throw where the caller is to be told, with 422: the text goes to the caller."
+struct Refused <: Exception
+    message::String
+end
+
 struct Loaded
     artifact::Artifact
     model::Any
@@ -22,7 +27,7 @@ end
 
 "Fetch, check, load and warm up. Throws ArtifactError or StartError."
 function bring_into_service(config::Config, predictor::Predictor; environ = ENV)
-    artifact = obtain(config.artifact, config.cache_dir, config.model, config.version, environ = environ)
+    artifact = obtain(config, environ = environ)
     @info "the artifact $(artifact.address) is complete and checked" artifact_digest = artifact.digest
     model = try
         predictor.load(artifact.folder, artifact.manifest)
@@ -57,30 +62,50 @@ function score(loaded::Loaded, scoring::Scoring; deadline = Inf)
     end
 end
 
-"Score the manifest's first sample. Another answer than the published one means another environment: stop."
+"""
+Predict once for every slot: the manifest's first sample, or a row of zeros where it has none. Another answer than the published
+one means another environment: stop.
+"""
 function warm_up(loaded::Loaded)
     manifest = loaded.artifact.manifest
-    if isempty(manifest.samples)
-        @warn "the manifest has no samples, so the first caller warms the model up and nobody has checked it"
-        return
-    end
-    sample = first(manifest.samples)
-    outcome = try
-        outcome = score(loaded, read_instances(sample.request, manifest.signature))
-        outcome isa Failed ? throw(outcome.error) : outcome
+    sample = isempty(manifest.samples) ? nothing : first(manifest.samples)
+    outcomes = try
+        scoring = read_instances(sample === nothing ? neutral(manifest) : sample.request, manifest.signature)
+        tasks = [@async score(loaded, scoring) for _ in 1:loaded.workers.concurrency]
+        map(outcome -> outcome isa Failed ? throw(outcome.error) : outcome, map(fetch, tasks))
     catch error
-        @error "the first sample could not be scored" exception = (error, catch_backtrace())
+        thrown = (error, catch_backtrace())
+        if sample === nothing
+            @warn "the manifest has no samples, and a row of zeros could not be predicted to warm up" exception = thrown
+            return
+        end
+        @error "the first sample could not be scored" exception = thrown
         throw(StartError("the manifest's first sample could not be scored: $(named(error))", EX_DATAERR))
     end
-    got, published = parse_json(encode(outcome.value)), get(sample.response, "predictions", nothing)
-    is_close(got, published, sample.tolerance) || throw(
-        StartError(
-            "the manifest's first sample came out differently from what was published (got $(brief(got)), published " *
-            "$(brief(published))): the packages here differ from those the model was made with",
-            EX_DATAERR,
-        ),
-    )
-    @info "warmed up: the first sample came out as published, in $(round(outcome.run_s * 1000, digits = 1)) ms"
+    took = "in $(round(first(outcomes).run_s * 1000, digits = 1)) ms"
+    if sample === nothing
+        @warn "warmed up with a row of zeros, $took; the manifest has no samples, so nobody has checked the model"
+        return
+    end
+    published = get(sample.response, "predictions", nothing)
+    for got in (parse_json(encode(outcome.value)) for outcome in outcomes)
+        is_close(got, published, sample.tolerance) || throw(
+            StartError(
+                "the manifest's first sample came out differently from what was published (got $(brief(got)), " *
+                "published $(brief(published))): the packages here differ from those the model was made with",
+                EX_DATAERR,
+            ),
+        )
+    end
+    @info "warmed up: the first sample came out as published, $took"
+end
+
+neutral(manifest::Manifest) = Dict{String,Any}("instances" => Any[Any[zero_of(input, 2) for input in manifest.signature.inputs]])
+
+function zero_of(tensor::Tensor, dimension)
+    dimension <= length(tensor.shape) &&
+        return Any[zero_of(tensor, dimension + 1) for _ in 1:abs(tensor.shape[dimension])]
+    return tensor.datatype == "BYTES" ? "" : tensor.datatype == "BOOL" ? false : 0
 end
 
 brief(value) = first(String(encode(value)), 80)

@@ -24,6 +24,7 @@ end
 function double(model, rows, parameters)
     get(parameters, "fail", false) && error("a secret of the model")
     get(parameters, "short", false) && return [1.0]
+    get(parameters, "refuse", false) && throw(Backend.Refused("there is no such wine"))
     return [model.factor * row[1] for row in rows]
 end
 
@@ -51,6 +52,9 @@ function ask(app, method, path, body = ""; headers = ["Content-Type" => "applica
 end
 
 @testset "before the model is there" begin
+    unnamed = App(Config(artifact = "/x"))
+    @test ask(unnamed, "GET", "/v2/models/double")[2]["code"] == "not-ready"
+    @test !haskey(ask(unnamed, "GET", "/v2/health/live")[3], "X-Chips-Model")
     early = App(config(doubler()))
     @test ask(early, "GET", "/v2/health/live")[1:2] == (200, Dict("live" => true))
     asked = ("GET" => "/v2/health/ready", "GET" => "/openapi.json", "POST" => "/predict", "GET" => "/v2/models/double")
@@ -108,6 +112,7 @@ end
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1],[2]],\"parameters\":{\"short\":true}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":\"x\"}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"refuse\":true}}", nothing, 422, "invalid-instances"),
     )
         given = something(headers, ["Content-Type" => "application/json"])
         answer = ask(READY, method, path, body, headers = given)

@@ -1,13 +1,14 @@
-using .Backend: ArtifactError, TransferError, obtain, open_source, patiently, with_lock
+using .Backend: ArtifactError, Config, TransferError, obtain, open_source, patiently, with_lock
 using SHA: sha256
 
 digest(content) = bytes2hex(sha256(content))
 
 "A folder with an artifact of one file, which holds `content` but for what `written` says."
-function artifact_folder(content = "abc"; written = content)
+function artifact_folder(content = "abc"; written = content, prefix = "")
     folder = mktempdir()
-    write(joinpath(folder, "model.jls"), written)
-    file = Dict("path" => "model.jls", "bytes" => sizeof(content), "sha256" => digest(content))
+    mkpath(joinpath(folder, prefix))
+    write(joinpath(folder, prefix * "model.jls"), written)
+    file = Dict("path" => prefix * "model.jls", "bytes" => sizeof(content), "sha256" => digest(content))
     manifest = Dict("schema" => 1, "model" => "wine", "version" => "3", "format" => "jls", "files" => [file])
     write(joinpath(folder, "manifest.json"), Backend.encode(manifest))
     return folder
@@ -21,14 +22,26 @@ refusal(action) =
         error isa ArtifactError || rethrow()
         error
     end
-take_from(place; model = "wine", version = "3") = obtain(place, mktempdir(), model, version, environ = Dict{String,String}())
+take_from(place; model = "wine", version = "3", digest = nothing) = obtain(
+    Config(artifact = place, cache_dir = mktempdir(), model = model, version = version, artifact_digest = digest),
+    environ = Dict{String,String}(),
+)
 
 @testset "a folder is used where it is" begin
     folder = artifact_folder()
     artifact = take_from(folder)
     @test artifact.folder == folder
     @test artifact.digest == "sha256:" * digest(read(joinpath(folder, "manifest.json")))
+    @test take_from(folder, model = nothing, version = nothing, digest = artifact.digest).manifest.model == "wine"
     @test take_from("file://" * replace(folder, "j" => "%6a")).folder == folder
+end
+
+@testset "a bucket's folder that was copied as it was is laid out in the cache" begin
+    copied = artifact_folder(prefix = first(digest("abc"), 16) * "/")
+    artifact = take_from(copied)
+    @test artifact.folder != copied && read(joinpath(artifact.folder, "model.jls"), String) == "abc"
+    write(joinpath(copied, first(digest("abc"), 16), "model.jls"), "abx")
+    @test refusal(() -> take_from(copied)).exit_code == 65
 end
 
 @testset "what is not what was published is refused" begin
@@ -37,6 +50,7 @@ end
     @test refusal(() -> take_from(artifact_folder(written = "ab"))).exit_code == 65
     @test refusal(() -> take_from(artifact_folder(), version = "4")).exit_code == 65
     @test occursin("correct one of them", refusal(() -> take_from(artifact_folder(), model = "beer")).message)
+    @test occursin("not what was released", refusal(() -> take_from(artifact_folder(), digest = "sha256:" * "0" ^ 64)).message)
     gone = artifact_folder()
     rm(joinpath(gone, "model.jls"))
     @test refusal(() -> take_from(gone)).exit_code == 66

@@ -18,13 +18,13 @@ end
 
 @testset "Vertex AI's names stand in for ours, and come second" begin
     environ = Dict(
-        "CHIPS_MODEL" => "wine", "CHIPS_VERSION" => "3", "AIP_STORAGE_URI" => "gs://b/p", "AIP_HTTP_PORT" => "9000",
+        "AIP_STORAGE_URI" => "gs://b/p", "AIP_HTTP_PORT" => "9000",
         "AIP_PREDICT_ROUTE" => "/v1/endpoints/1:predict", "AIP_HEALTH_ROUTE" => "/health",
     )
-    @test problems(environ) == ["AIP_PREDICT_ROUTE='/v1/endpoints/1:predict' is not allowed there"]
-    environ["AIP_PREDICT_ROUTE"] = "/v1/endpoints/1/predict"
     config = read_config(environ)
     @test (config.artifact, config.port, config.health_route) == ("gs://b/p", 9000, "/health")
+    @test (config.model, config.version, config.predict_route) == (nothing, nothing, "/v1/endpoints/1:predict")
+    @test problems(merge(environ, Dict("AIP_HTTP_PORT" => "x"))) == ["AIP_HTTP_PORT='x' is not a whole number from 0 to 65535"]
     @test read_config(merge(environ, Dict("PORT" => "1"))).port == 1
 end
 
@@ -32,12 +32,15 @@ end
     found = problems(Dict("PORT" => "x", "CHIPS_MODEL" => "Wine", "CHIPS_CONCURENCY" => "2"))
     @test found == [
         "CHIPS_CONCURENCY is not known; did you mean CHIPS_CONCURRENCY?",
+        "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model",
         "CHIPS_MODEL='Wine' is not allowed there",
-        "CHIPS_VERSION is not set",
-        "CHIPS_ARTIFACT is not set",
         "PORT='x' is not a whole number from 0 to 65535",
     ]
-    for (name, value) in ("PORT" => "65536", "PORT" => "-1", "PORT" => "1 ", "CHIPS_MAX_BODY_BYTES" => "0", "CHIPS_MODEL" => "a\n")
+    wrong = (
+        "PORT" => "65536", "PORT" => "-1", "PORT" => "1 ", "CHIPS_MAX_BODY_BYTES" => "0", "CHIPS_MODEL" => "a\n",
+        "CHIPS_ARTIFACT_DIGEST" => "abc",
+    )
+    for (name, value) in wrong
         @test length(problems(merge(good(), Dict(name => value)))) == 1
     end
 end

@@ -1,10 +1,12 @@
 using .Backend: Manifest, ManifestError, main_file, parse_manifest
 
+const SOME = "ab" ^ 32
+
 manifest_json(; changes...) = Backend.encode(
     merge(
         Dict{String,Any}(
             "schema" => 1, "model" => "wine", "version" => "3", "format" => "jls", "runtime" => Dict("julia" => "1.5.3"),
-            "files" => [Dict("path" => "model.jls", "bytes" => 3, "sha256" => "ab")],
+            "files" => [Dict("path" => "model.jls", "bytes" => 3, "sha256" => SOME)],
             "signature" => Dict("inputs" => [Dict("name" => "x", "datatype" => "FP64")]),
             "samples" => [Dict("request" => Dict(), "response" => Dict())],
         ),
@@ -26,6 +28,8 @@ complaint(content) =
     @test manifest.samples[1].tolerance == 1e-6
     @test main_file(manifest, ".jls") == "model.jls"
     @test_throws ArgumentError main_file(manifest, ".jld2")
+    stored = parse_manifest(manifest_json(files = [Dict("path" => "$(SOME[1:16])/a/m.jls", "bytes" => 1, "sha256" => SOME)]))
+    @test main_file(stored, ".jls") == "a/m.jls"
 end
 
 @testset "what is wrong is said with its place" begin
@@ -36,8 +40,19 @@ end
     @test occursin("expected an object", complaint(Vector{UInt8}("[]")))
 end
 
+@testset "what cannot be true is refused" begin
+    file(; changes...) = merge(Dict("path" => "a", "bytes" => 1, "sha256" => SOME), Dict(string(n) => v for (n, v) in changes))
+    input(name, type = "FP64") = Dict("name" => name, "datatype" => type)
+    @test occursin("no model and version", complaint(manifest_json(model = "Wine")))
+    @test occursin("a file twice", complaint(manifest_json(files = [file(), file(path = "$(SOME[1:16])/a")])))
+    @test occursin("no valid size", complaint(manifest_json(files = [file(sha256 = "AB" ^ 32)])))
+    @test occursin("no valid size", complaint(manifest_json(files = [file(bytes = -1)])))
+    @test occursin("unknown datatype", complaint(manifest_json(signature = Dict("inputs" => [input("x", "FP65")]))))
+    @test occursin("one name", complaint(manifest_json(signature = Dict("inputs" => [input("x"), input("x")]))))
+end
+
 @testset "a path that leaves the artifact is refused" begin
-    for path in ("/etc/passwd", "../x", "a/../../x", "", ".", "a\\b", "a\0b")
+    for path in ("/etc/passwd", "../x", "a/../../x", "", ".", "a//b", "a\\b", "a\0b")
         files = [Dict("path" => path, "bytes" => 1, "sha256" => "")]
         @test occursin("outside of the artifact", complaint(manifest_json(files = files)))
     end

@@ -80,6 +80,9 @@ one(name, shape, data, type = "FP64") = "{\"name\":\"$name\",\"shape\":$shape,\"
     @test tensors("{\"inputs\":[$(one("x", "[2,2]", "[1,2,3,4]"))]}").rows == [[1.0, 2.0], [3.0, 4.0]]
     @test tensors("{\"inputs\":[$(one("x", "[2,2]", "[[1,2],[3,4]]"))]}").rows == [[1.0, 2.0], [3.0, 4.0]]
     @test isempty(tensors("{\"inputs\":[$(one("x", "[0,2]", "[]"))]}").rows)
+    deep = Signature([Tensor("v", "FP64", [-1, 2, 1])], [])
+    @test read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[2,2,1]", "[1,2,3,4]"))]}")), deep).rows ==
+          [[[[1.0], [2.0]]], [[[3.0], [4.0]]]]
     wide = Signature([Tensor("v", "FP64", [-1, 2])], [])
     @test read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[1,2]", "[1,2]"))]}")), wide).rows == [[[1.0, 2.0]]]
 end
@@ -97,6 +100,7 @@ end
         "{\"inputs\":[$(one("a", "[true]", "[1]"))]}" => "inputs[0].shape must be an array of sizes",
         "{\"inputs\":[$(one("a", "[1]", "\"AA==\""))]}" => "inputs[0].data must be an array",
         "{\"inputs\":[$(one("a", "[3]", "[1]"))]}" => "inputs[0]: shape [3] means 3 values, data has 1",
+        "{\"inputs\":[$(one("a", "[2,0]", "[]"))]}" => "inputs[0].shape: rows without values, [2, 0]",
         "{\"inputs\":[$(one("a", "[1]", "[true]"))]}" => "inputs[0].data[0]: expected a number, got true",
         "{\"inputs\":[$(one("c", "[1]", "[1]")),$(one("a", "[1]", "[1]"))]}" => "there is no input \"c\"; input b is missing",
         "{\"inputs\":[$(one("a", "[1]", "[1]")),$(one("a", "[1]", "[1]")),$(one("b", "[1]", "[1]"))]}" => "an input is there twice",
@@ -114,6 +118,11 @@ end
     @test output([1.5, 2.0]) == Dict("name" => "y", "shape" => [2], "datatype" => "FP64", "data" => [1.5, 2.0])
     table = output([[1, 2], [3, 4]])
     @test (table["shape"], table["data"]) == ([2, 2], [1, 2, 3, 4])
+    cube = output([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
+    @test (cube["shape"], cube["data"]) == ([2, 2, 2], 1:8)
+    ragged = output([[1], [2, 3]])
+    @test (ragged["shape"], ragged["data"], ragged["datatype"]) == ([2], ["[1]", "[2,3]"], "BYTES")
+    @test output([Dict("a" => 1)])["data"] == ["{\"a\":1}"]
     @test output(["a"])["datatype"] == "BYTES"
     none = Signature([], [])
     @test [output(values, none)["datatype"] for values in ([true], [1], [1.5], Any[])] == ["BOOL", "INT64", "FP64", "FP64"]

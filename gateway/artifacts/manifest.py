@@ -23,6 +23,7 @@ FORMATS: Mapping[str, str] = {
     ".skops": "skops",
     ".rds": "rds",
     ".jld2": "jld2",
+    ".jls": "jls",
     ".json": "json",
 }
 

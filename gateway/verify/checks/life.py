@@ -75,9 +75,9 @@ async def bad_setting(bench: Bench) -> None:
     _require_named("CHIPS_CONCURRENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURRENCY="many"))
 
 
-@check("life/missing-setting", "without CHIPS_MODEL it does not start: exit code 78")
+@check("life/missing-setting", "without CHIPS_ARTIFACT it does not start: exit code 78")
 async def missing_setting(bench: Bench) -> None:
-    await _must_not_start(bench, EX_CONFIG, CHIPS_MODEL=None)
+    await _must_not_start(bench, EX_CONFIG, CHIPS_ARTIFACT=None, AIP_STORAGE_URI=None)
 
 
 @contextlib.contextmanager

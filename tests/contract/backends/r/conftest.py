@@ -1,10 +1,7 @@
 """Real R, and artifacts for it."""
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +9,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
+from tests.contract.backends.linear import publish
 from tests.contract.backends.process import ROOT, Backend, R
 
 PACKAGES = "plumber jsonlite curl openssl filelock"
-SIGNATURE = {
-    "inputs": [
-        {"name": "x", "datatype": "FP64", "shape": [-1]},
-        {"name": "n", "datatype": "INT32", "shape": [-1]},
-        {"name": "k", "datatype": "INT64", "shape": [-1]},
-    ],
-    "outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}],
-}
-SAMPLES = [
-    {"request": {"instances": [{"x": 1.5, "n": 2, "k": 3}]}, "response": {"predictions": [12.0]}},
-    {"request": {"instances": [[0.0, 0, 0], [1.0, 1, 1]]}, "response": {"predictions": [0.0, 6.0]}},
-]
 
 
 @pytest.fixture(scope="session")
@@ -51,21 +37,6 @@ def run_r(code: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def publish(store: str, source: Path, model: str, version: str = "1", **environ: str) -> None:
-    """`chips publish`, as a person would."""
-    described = source.parent / "described"
-    described.mkdir(exist_ok=True)
-    (described / "signature.json").write_text(json.dumps(SIGNATURE))
-    (described / "samples.json").write_text(json.dumps(SAMPLES))
-    command = [sys.executable, "-m", "gateway.cli", "publish", str(source), "--model", model]
-    command += ["--version", version, "--store", store, "--signature", str(described / "signature.json")]
-    command += ["--samples", str(described / "samples.json")]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,27 @@
+"2x + 3n + k, and what the tests ask for beside it."
+module Predict
+
+using ..Backend: main_file
+using Serialization: deserialize
+
+load(folder, manifest) = deserialize(joinpath(folder, main_file(manifest, ".jls")))
+
+function predict(weights, rows, parameters)
+    gate = get(parameters, "gate", nothing)
+    while gate isa String && !ispath(gate)
+        sleep(0.005)
+    end
+    haskey(parameters, "compute_s") && spin(parameters["compute_s"])
+    return [sum(weights .* row) for row in rows]
+end
+
+"Compute, and let nobody else have the thread."
+function spin(seconds)
+    ends, sum = time() + seconds, 0.0
+    while time() < ends
+        sum += rand()
+    end
+    return sum
+end
+
+end

@@ -1,0 +1,65 @@
+"""The Julia backend keeps the contract, every sentence of it that the kit can check, with a model trained and published by Julia."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway.testing import BackendContract, BackendUnderTest
+from tests.contract.backends.julia.conftest import run_julia
+from tests.contract.backends.process import JULIA
+
+PUBLISH = """
+include("src/Backend.jl")
+Backend.publish("{folder}/model.jls"; model = "wine", version = "1", store = "{folder}/store",
+    signature = "{folder}/signature.json", samples = "{folder}/samples.json")
+"""
+
+
+@pytest.fixture(scope="session")
+def julia_wine(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a published artifact: the wine model of the Julia examples."""
+    folder = tmp_path_factory.mktemp("julia-wine")
+    said = run_julia(julia, "examples/wine/train.jl", str(folder))
+    assert float(said.rpartition(" ")[2]) > 0.9
+    run_julia(julia, "-e", PUBLISH.format(folder=folder))
+    return folder / "store/wine/1"
+
+
+pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+
+
+class TestJuliaBackend(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(
+        cls, julia: str, julia_wine: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> BackendUnderTest:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
+        cache = str(tmp_path_factory.mktemp("cache"))
+        return BackendUnderTest(
+            command=shlex.join(JULIA),
+            environment={**kept, "JULIA": julia, "CHIPS_ARTIFACT": str(julia_wine), "CHIPS_CACHE_DIR": cache},
+            samples=julia_wine / "manifest.json",
+            not_applicable={
+                "invalid/fraction-for-integer": "all inputs of the wine model are FP64",
+                "invalid/number-for-text": "all inputs of the wine model are FP64",
+            },
+        )
+
+
+def test_its_own_tests_pass(julia: str):
+    assert "Pass" in run_julia(julia, "--compile=min", "test/runtests.jl")
+
+
+def test_its_style_is_clean():
+    done = subprocess.run(
+        ["backends/julia/ci/style.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[4],
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,129 @@
+"""A Julia process: started as Vertex AI and KServe do, busy, asked to stop."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.contract.backends.julia.conftest import Start
+from tests.contract.backends.linear import publish
+from tests.contract.backends.process import Backend, free_port
+
+pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+
+ROW = {"x": 1.5, "n": 2, "k": 3}
+VERTEX = "/v1/endpoints/7/deployedModels/9"
+
+
+@pytest.fixture(scope="module")
+def artifact(linear_jls: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = tmp_path_factory.mktemp("store")
+    publish(str(store), linear_jls)
+    return str(store / "linear" / "1")
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(32) as callers:
+        yield callers
+
+
+def predict(backend: Backend, timeout_ms: int | None = None, **parameters: Any) -> requests.Response:
+    headers = {} if timeout_ms is None else {"X-Request-Timeout": str(timeout_ms)}
+    return backend.ask(
+        "POST", "/predict", json={"instances": [ROW], "parameters": parameters}, headers=headers
+    )
+
+
+def occupy(backend: Backend, callers: ThreadPoolExecutor, gate: Path) -> "Future[requests.Response]":
+    """A prediction that holds the only slot until `gate` is there; it does when this returns."""
+    held = callers.submit(predict, backend, gate=str(gate))
+    while predict(backend, timeout_ms=200).status_code != 504:
+        pass
+    return held
+
+
+def test_as_vertex_and_kserve_start_it(
+    artifact: str, start_julia: Start, callers: ThreadPoolExecutor, tmp_path: Path
+):
+    """Only names that Vertex AI sets; then the requests that either of them sends; then the end."""
+    port = free_port()
+    backend = start_julia(
+        {
+            "PORT": "",
+            "AIP_HTTP_PORT": port,
+            "AIP_STORAGE_URI": artifact,
+            "AIP_PREDICT_ROUTE": f"{VERTEX}:predict",
+            "AIP_HEALTH_ROUTE": VERTEX,
+            "AIP_FRAMEWORK": "CUSTOM_CONTAINER",
+        }
+    ).ready()
+    assert backend.url.endswith(f":{port}")
+    assert backend.ask("GET", VERTEX).status_code == 200
+    answer = backend.ask("POST", f"{VERTEX}:predict", json={"instances": [ROW]})
+    assert answer.json() == {"predictions": [12.0], "model": "linear", "version": "1"}
+
+    assert backend.ask("GET", "/v2/health/live").status_code == 200
+    assert backend.ask("GET", "/v2/models/linear/ready").status_code == 200
+    inputs = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [value]}
+        for name, kind, value in (("x", "FP64", 1.5), ("n", "INT32", 2), ("k", "INT64", 3))
+    ]
+    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": inputs}).json()
+    assert inferred["outputs"] == [{"name": "y", "shape": [1], "datatype": "FP64", "data": [12.0]}]
+    assert inferred["id"] == "7"
+
+    # What runs when it is asked to stop is finished.
+    gate = tmp_path / "gate"
+    held = occupy(backend, callers, gate)
+    backend.send_signal(signal.SIGTERM)
+    backend.wait_for(lambda entry: str(entry["message"]).startswith("stopping"))
+    gate.touch()
+    assert held.result().json()["predictions"] == [12.0]
+    assert backend.end() == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=5)
+
+
+def test_busy_it_answers_or_refuses(
+    artifact: str, start_julia: Start, callers: ThreadPoolExecutor, tmp_path: Path
+):
+    backend = start_julia({"CHIPS_ARTIFACT": artifact, "CHIPS_CONCURRENCY": 1}).ready()
+    # While it computes, and no other task can have that thread, it answers.
+    computing = callers.submit(predict, backend, compute_s=3)
+    asked = 0
+    while not computing.done():
+        assert backend.ask("GET", "/v2/health/live").status_code == 200
+        asked += 1
+    assert asked > 3
+    gate = tmp_path / "gate"
+    held = occupy(backend, callers, gate)
+    late = predict(backend, timeout_ms=50)
+    assert (late.status_code, late.json()["code"]) == (504, "deadline-exceeded")
+    waiting = [callers.submit(predict, backend) for _ in range(16)]
+    while (full := predict(backend, timeout_ms=1000)).status_code != 503:
+        pass
+    assert (full.json()["code"], full.headers["Retry-After"]) == ("overloaded", "1")
+    gate.touch()
+    assert {call.result().status_code for call in [held, *waiting]} == {200}
+    # The shell is killed without warning: Julia, whose input has ended, stops too.
+    backend.send_signal(signal.SIGKILL)
+    backend.wait_for(lambda entry: entry["message"] == "stopped")
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "words"),
+    [
+        ({}, 78, "CHIPS_ARTIFACT is not set"),
+        ({"CHIPS_ARTIFACT": "/x", "CHIPS_CONCURENCY": "2"}, 78, "did you mean CHIPS_CONCURRENCY?"),
+        ({"CHIPS_ARTIFACT": "/nowhere"}, 66, "there is no /nowhere/manifest.json"),
+    ],
+)
+def test_what_stops_the_start(start_julia: Start, environ: dict[str, str], code: int, words: str):
+    backend = start_julia(environ)
+    assert backend.end() == code
+    assert words in "\n".join(backend.output)

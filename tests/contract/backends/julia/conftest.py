@@ -69,7 +69,7 @@ class Driver:
 
     def __init__(self, julia: str) -> None:
         self._process = subprocess.Popen(
-            [julia, "--startup-file=no", "--compile=min", str(Path(__file__).with_name("driver.jl"))],
+            [julia, "--startup-file=no", "--optimize=1", str(Path(__file__).with_name("driver.jl"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -41,8 +41,8 @@ def settings() -> list[str]:
     ]
     if not os.environ.get("CHIPS_CONCURRENCY", "1").isdigit() and BREAK != "bad-setting":
         problems.append("CHIPS_CONCURRENCY is no number")
-    if not os.environ.get("CHIPS_MODEL") and BREAK != "missing-setting":
-        problems.append("CHIPS_MODEL is not set")
+    if not os.environ.get("CHIPS_ARTIFACT") and BREAK != "missing-setting":
+        problems.append("CHIPS_ARTIFACT is not set")
     return problems
 
 

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from tests.contract.backends.linear import publish
 from tests.contract.backends.process import R
-from tests.contract.backends.r.conftest import Start, publish
+from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
 
 MIB = 1 << 20

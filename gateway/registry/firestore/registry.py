@@ -115,9 +115,10 @@ class FirestoreRegistry:
         while True:
             if view is None:
                 view = self._last = await self._read_whole(rpc)
-                told = True
-                yield view.listing()
+                told = False
             try:
+                # The stream begins with all of the view's own generation, so it also completes a view that was read in
+                # the midst of a commit, as the emulator lets it happen.
                 async with aclosing(self._follow(rpc, view.head.generation)) as states:
                     async for head, fresh in states:
                         if head is None or (told and head == view.head):
@@ -438,6 +439,6 @@ def where(names: Collections, kind: str, name: str) -> tuple[str, str]:
 
 def _mirrored(found: Found) -> Document | None:
     """A document for the listing; None where it is the head, was deleted, or is of a kind that this release does not mirror."""
-    if layout.name_in(found.identity)[0] not in MIRRORED:
+    if ":" not in found.identity or layout.name_in(found.identity)[0] not in MIRRORED:
         return None
     return layout.read_document(found.identity, found.fields)

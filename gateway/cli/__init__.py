@@ -9,12 +9,15 @@ import typer
 from gateway import __version__
 from gateway.cli import screen
 from gateway.cli.check import check
+from gateway.cli.declare import import_declared
 from gateway.cli.deploy import deploy, undeploy
 from gateway.cli.deregister import deregister, disable, enable
 from gateway.cli.diff import diff
 from gateway.cli.doctor import doctor
 from gateway.cli.env import env
 from gateway.cli.explain_access import explain_access
+from gateway.cli.export import export
+from gateway.cli.history import history
 from gateway.cli.keys import keys
 from gateway.cli.models import models, show
 from gateway.cli.networks import networks
@@ -22,10 +25,12 @@ from gateway.cli.new import new
 from gateway.cli.plan import plan
 from gateway.cli.publish import publish
 from gateway.cli.register import register
+from gateway.cli.rollback import rollback
 from gateway.cli.tail import tail
 from gateway.cli.top import top
 from gateway.cli.traffic import traffic
 from gateway.cli.verify import verify
+from gateway.cli.watch import watch
 from gateway.cli.why import why
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
@@ -83,8 +88,13 @@ for verb in (
     plan,
     doctor,
     new,
+    history,
+    rollback,
+    export,
+    watch,
 ):
     app.command()(verb)
+app.command("import")(import_declared)  # the word itself is Python's
 app.add_typer(keys, name="keys")
 app.add_typer(env, name="env")
 app.add_typer(networks, name="networks")

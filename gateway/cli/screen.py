@@ -15,7 +15,8 @@ from rich.text import Text
 
 from gateway.cli.environments import Chosen, Pointer, UnknownEnvironment, find_environment, read_environments
 from gateway.core.model import Model, parse_model
-from gateway.registry.base import MODELS, Delete, Document, Put, Registry
+from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
+from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
 from gateway.settings import (
     Settings,
@@ -202,13 +203,16 @@ class _Guarded:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
         self._settings = settings
+        self.has_written = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._registry, name)
 
     async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
         confirm_write(self._settings)
-        return await self._registry.write(*changes, author=author, reason=reason)
+        generation = await self._registry.write(*changes, author=author, reason=reason)
+        self.has_written = True
+        return generation
 
 
 @asynccontextmanager
@@ -217,8 +221,21 @@ async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
     guarded: Any = _Guarded(registry, settings)
     try:
         yield guarded
+        if guarded.has_written and settings.registry_fallback:
+            await _refresh_fallback(settings.registry_fallback, registry)
     finally:
         await registry.close()
+
+
+async def _refresh_fallback(url: str, registry: Registry) -> None:
+    """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
+    fallback = open_fallback(url)
+    if fallback.kept_by_gateways:
+        return
+    try:
+        await refresh_fallback(fallback, registry)
+    except RegistryError as error:
+        err.print(f"the fallback is not up to date: {error}", style="yellow")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -99,7 +99,7 @@ def test_it_must_be_confirmed(shell: Shell, file: Path):
         ("", "chips: 1"),
         ("[]", "chips: 1"),
         ("chips: 2\nmodels: {}", "chips: 1"),
-        ("chips: 1\nmodles: {}", "modles: there is no such section"),
+        ("chips: 1\nmodel: {}", "model: there is no such section"),
         ("chips: 1\nkeys: {}", "keys: there is no such section"),
         ("chips: 1\nmodels: [wine]", "models: must hold names"),
         ("chips: 1\nmodels: {wine: 7}", "models/wine: must be a name"),

@@ -40,7 +40,7 @@ def test_a_place(url: str, place: Place):
         "firestore://my-project/prod?prefix=a/b",
         "firestore://my-project/prod?prefix=__a__",
         "firestore://my-project/prod?prefix=" + "x" * 41,
-        "firestore://my-project/prod?perfix=a",
+        "firestore://my-project/prod?praefix=a",
         "firestore://my-project/prod?prefix",
         "firestore://my-project/prod#x",
         "firestore://user:secret@my-project/prod",

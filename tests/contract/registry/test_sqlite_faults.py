@@ -41,6 +41,8 @@ asyncio.run(main())
 """
 
 
+# A thousand times in all: CHIPS_TEST_KILLS=1000 python -m pytest -k kill_9; here as many as CI has time for.
+@pytest.mark.timeout(60 + 3 * KILLS)
 async def test_kill_9_in_mid_write_loses_and_tears_nothing(tmp_path: Path):
     path = tmp_path / "registry.db"
     for _ in range(KILLS):
@@ -182,3 +184,22 @@ async def test_a_replaced_file_is_noticed(tmp_path: Path):
     (tmp_path / "two.db").replace(tmp_path / "one.db")
     assert [document.name for document in (await one.load()).documents] == ["b"]
     await one.close()
+
+
+async def test_a_spoilt_document_hides_no_other(tmp_path: Path):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    for name in ("a", "b", "c"):
+        await registry.write(Put(kind=MODELS, name=name, body={"n": 1}, expected=0), author="x")
+    for name, text in (("a", "{"), ("b", "[1]")):
+        await registry._run(
+            operator.methodcaller("execute", "UPDATE documents SET body = ? WHERE name = ?", (text, name))
+        )
+    found = {document.name: document for document in (await registry.load()).documents}
+    assert found["c"].body == {"n": 1}
+    assert "not a JSON object" in found["a"].problem
+    assert "not a JSON object" in found["b"].problem
+    for name in ("a", "b"):
+        await registry.write(Put(kind=MODELS, name=name, body={"n": 2}, expected=1), author="x")
+        assert (await registry.history(name=name))[0].before == {}
+    assert all(document.problem == "" for document in await registry.list(MODELS))
+    await registry.close()

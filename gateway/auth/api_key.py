@@ -45,7 +45,8 @@ class _Known:
 class ApiKeys(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
-    A key that was read is looked up again every `ttl_s`, behind the caller's back: while the registry is away it goes on
+    A key that was read is looked up again after about `ttl_s`, behind the caller's back: it never changes but by being
+    revoked, which is mirrored, so that is for whatever somebody does by hand. While the registry is away it goes on
     being valid, for `stale_s` at most. One that is not there is not asked for again for `missing_ttl_s`. The revocations
     in the mirrored snapshot override both. Reads are rationed, because anybody can make up keys that look right.
     """
@@ -55,7 +56,7 @@ class ApiKeys(Authenticator):
         registry: Registry,
         mirror: Mirror,
         *,
-        ttl_s: float = 300.0,
+        ttl_s: float = 3600.0,
         stale_s: float = 24 * 3600.0,
         missing_ttl_s: float = 2.0,
         size: int = 100_000,
@@ -70,7 +71,7 @@ class ApiKeys(Authenticator):
         self._clock = clock
         self._stale_s = stale_s
         self._missing_ttl_s = missing_ttl_s
-        self._budget = budget or Budget(per_second=200, burst=1000)
+        self._budget = budget or Budget(per_second=500, burst=2000)
         self._known: Remembered[_Known] = Remembered(size)
         self._missing: Remembered[bool] = Remembered(size)
         self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
@@ -170,7 +171,9 @@ class ApiKeys(Authenticator):
             return None
         known: _Known | None = None
         try:
-            known = _known(digest, msgspec.convert(document.body, Key), tick + self._ttl_s)
+            known = _known(
+                digest, msgspec.convert(document.body, Key), tick + _jitter(0.75, 1.25) * self._ttl_s
+            )
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)
         if known is None or known.expires_at <= self._now():

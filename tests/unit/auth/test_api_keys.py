@@ -24,6 +24,7 @@ class World:
         self.keys = self.make()
 
     def make(self, **options: Any) -> ApiKeys:
+        options = {"ttl_s": 240.0, **options}  # 300 s at most, with the jitter
         return ApiKeys(cast(Registry, self.registry), self.mirror, clock=self.clock, **options)
 
     def make_key(self) -> str:

@@ -33,7 +33,7 @@ _CHANNEL: Final = [
     ("grpc.http2.ping_timeout_ms", 10_000),
     # gRPC's own back-off grows to two minutes; ours, with jitter, is in the mirror.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # which is how long connecting may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 

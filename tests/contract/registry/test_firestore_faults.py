@@ -23,7 +23,6 @@ from tests.firestore.fixture import registry_url
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror_module, "_LONGEST_DELAY_S", 0.2)
-    monkeypatch.setattr(rpc_module, "_READ_S", 2.0)
 
 
 @pytest.fixture
@@ -131,14 +130,15 @@ async def test_network_loss_and_back(firestore: str, cable: Cable, opened, mirro
 
 
 async def test_a_silent_network_is_noticed(firestore: str, cable: Cable, opened, mirrored, monkeypatch):
-    monkeypatch.setattr(rpc_module, "_READ_S", 0.3)
     registrar = opened(firestore)
     await registrar.write(wine(), author="ana")
     registry = opened(await through(cable, firestore))
     registry._look_s = 0.05
     mirror = await mirrored(registry)
-    cable.freeze()
-    await until(lambda: not mirror.connected)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(rpc_module, "_READ_S", 0.3)
+        cable.freeze()
+        await until(lambda: not mirror.connected)
     generation = await registrar.write(wine("beer"), author="ana")
     cable.mend()
     assert await mirror.wait_for(generation, timeout_s=40)
@@ -147,7 +147,6 @@ async def test_a_silent_network_is_noticed(firestore: str, cable: Cable, opened,
 async def test_a_write_whose_answer_is_lost_is_done_once(
     firestore: str, cable: Cable, opened, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(rpc_module, "_COMMIT_S", 0.5)
     watcher = opened(firestore)
     registrar = opened(await through(cable, firestore))
     await registrar.write(wine(), author="ana")
@@ -157,7 +156,9 @@ async def test_a_write_whose_answer_is_lost_is_done_once(
         monkeypatch.setattr(rpc_module.Rpc, "commit", commit)
         cable.lose_answers()
         try:
-            await commit(self, writes)
+            with monkeypatch.context() as hurried:
+                hurried.setattr(rpc_module, "_COMMIT_S", 0.5)
+                await commit(self, writes)
         finally:
             cable.cut()
             cable.mend()
@@ -172,32 +173,34 @@ async def test_a_write_whose_answer_is_lost_is_done_once(
 async def test_a_write_of_which_nothing_is_known_says_so(
     firestore: str, cable: Cable, opened, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(rpc_module, "_COMMIT_S", 0.3)
-    monkeypatch.setattr(rpc_module, "_READ_S", 0.3)
-    monkeypatch.setattr(registry_module, "_WRITE_S", 1.0)
     watcher = opened(firestore)
     registrar = opened(await through(cable, firestore))
     await registrar.write(wine(), author="ana")
     commit = rpc_module.Rpc.commit
 
     async def commit_into_the_void(self: Any, writes: Any) -> None:
+        monkeypatch.setattr(rpc_module, "_COMMIT_S", 0.3)
+        monkeypatch.setattr(rpc_module, "_READ_S", 0.3)
         cable.lose_answers()
         await commit(self, writes)
+
+    monkeypatch.setattr(registry_module, "_WRITE_S", 1.0)
 
     monkeypatch.setattr(rpc_module.Rpc, "commit", commit_into_the_void)
     with pytest.raises(Unavailable, match="it was written whole, as generation 2") as caught:
         await registrar.write(wine("beer"), wine("tea"), author="ana")
+    monkeypatch.setattr(rpc_module, "_QUERY_S", 50.0)
     assert "chips history" in str(caught.value)
     listing = await watcher.load()
     assert {document.name for document in listing.documents} in ({"wine"}, {"wine", "beer", "tea"})
 
 
 async def test_calls_are_bounded(cable: Cable, firestore: str, opened, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rpc_module, "_READ_S", 0.2)
-    monkeypatch.setattr(rpc_module, "_QUERY_S", 0.2)
     registry = opened(await through(cable, firestore))
     await registry.load()
     cable.freeze()
+    monkeypatch.setattr(rpc_module, "_READ_S", 0.2)
+    monkeypatch.setattr(rpc_module, "_QUERY_S", 0.2)
     for call in (
         registry.load,
         lambda: registry.read(MODELS, "a"),

@@ -228,7 +228,7 @@ class Mirror:
             # 0.3 s at a time for ten thousand models, and find nothing.
             with _without_collection():
                 snapshot = await self._compile_sliced(listing, None)
-            gc.freeze()
+                gc.freeze()
             return snapshot
         return await self._compile_sliced(listing, current)
 

@@ -103,6 +103,7 @@ class Backend:
         """Wait for the end; the exit code."""
         code = self._process.wait(TIMEOUT_S)
         self._reader.join(TIMEOUT_S)
+        assert not self._reader.is_alive(), "something that it started still runs"
         assert self._process.stdout is not None
         self._process.stdout.close()
         return code

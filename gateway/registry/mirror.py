@@ -23,6 +23,7 @@ _jitter = random.Random().uniform  # noqa: S311  (spreads reconnects; nothing to
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 15.0
 _FIRST_LOOK_S: Final = 2.0  # how long a start that has a fallback waits for the registry itself
+_MANY: Final = 1000  # documents
 _SLICE_S: Final = 0.002  # how long compiling may hold the loop at a time
 _ASKED_TTL_S: Final = 2.0
 _KEEP_INTERVAL_S: Final = 30.0
@@ -223,12 +224,12 @@ class Mirror:
 
     async def _compile(self, listing: Listing, current: Snapshot | None) -> Snapshot:
         """Compile beside the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
-        if current is None:
+        if current is None and len(listing.documents) >= _MANY:
             # Millions of small objects that stay: the garbage collector would look through them all, again and again,
             # 0.3 s at a time for ten thousand models, and find nothing.
             with _without_collection():
                 snapshot = await self._compile_sliced(listing, None)
-                gc.freeze()
+                gc.freeze()  # before it goes on, or it would begin with all of this
             return snapshot
         return await self._compile_sliced(listing, current)
 

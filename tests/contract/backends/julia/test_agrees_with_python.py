@@ -17,7 +17,7 @@ from tests.contract.backends.julia.conftest import LINEAR
 from tests.contract.backends.linear import publish, write_joblib
 from tests.contract.backends.process import JULIA, PYTHON, Backend
 
-pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 
 @pytest.fixture(scope="module")

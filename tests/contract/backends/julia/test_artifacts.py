@@ -24,7 +24,7 @@ from tests.contract.backends.linear import publish
 from tests.contract.backends.process import PYTHON, ROOT, Backend
 from tests.gcs.fixture import Gcs
 
-pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 ROW = {"x": 1.5, "n": 2, "k": 3}
 

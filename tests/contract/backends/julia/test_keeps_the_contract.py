@@ -28,7 +28,7 @@ def julia_wine(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store/wine/1"
 
 
-pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 
 class TestJuliaBackend(BackendContract):

@@ -13,7 +13,7 @@ from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import Backend, free_port
 
-pytestmark = pytest.mark.timeout(300)  # a Julia compiles its program at each start
+pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 ROW = {"x": 1.5, "n": 2, "k": 3}
 VERTEX = "/v1/endpoints/7/deployedModels/9"

@@ -1,0 +1,24 @@
+"""docs/tutorial/julia.md, run as it is written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require
+from tests.docs.page import ROOT, Reader, commands
+
+pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+
+
+def test_the_tutorial_does_what_it_says(julia: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    require("curl", available=shutil.which("curl") is not None, why="curl is not installed")
+    monkeypatch.setenv("JULIA", julia)
+    found = list(commands(ROOT / "docs/tutorial/julia.md"))
+    assert len(found) > 8
+    reader = Reader(tmp_path)
+    try:
+        for command in found:
+            reader.run(command)
+    finally:
+        reader.close()

@@ -1,13 +1,14 @@
 """A folder as artifact store."""
 
+import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.artifacts.store import (
     AlreadyPublished,
     PermissionRefused,
@@ -27,13 +28,38 @@ class LocalStore:
         return str(self._folder(model, version))
 
     def manifest(self, model: str, version: str) -> Manifest | None:
+        content = self.manifest_content(model, version)
+        try:
+            return None if content is None else parse_manifest(content)
+        except ValueError as error:
+            raise StoreError(f"{self.address(model, version)}: {error}") from error
+
+    def manifest_content(self, model: str, version: str) -> bytes | None:
         path = self._folder(model, version) / MANIFEST_NAME
         try:
-            return parse_manifest(path.read_bytes())
-        except FileNotFoundError:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise StoreError(f"{path}: {error}") from error
+
+    def versions(self, model: str | None = None) -> list[tuple[str, str]]:
+        found = self._root.glob(f"{glob.escape(model) if model else '*'}/*/{MANIFEST_NAME}")
+        names = [path.parent.relative_to(self._root).parts for path in found]
+        return sorted(
+            (name, version)
+            for name, version in names
+            if not (name.startswith(".") or version.startswith("."))
+        )
+
+    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+        path = self._folder(manifest.model, manifest.version) / file.path
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(_BLOCK_BYTES):
+                    yield block
+        except PermissionError as error:
+            raise PermissionRefused(f"no permission to read {path}") from error
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         folder = self._folder(manifest.model, manifest.version)

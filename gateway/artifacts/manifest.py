@@ -24,6 +24,8 @@ FORMATS: Mapping[str, str] = {
     ".rds": "rds",
     ".jld2": "jld2",
     ".jls": "jls",
+    ".ubj": "xgboost",
+    ".py": "python",
     ".json": "json",
 }
 
@@ -32,6 +34,11 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     path: str  # relative, with slashes
     bytes: int
     sha256: str
+
+    @property
+    def place(self) -> str:
+        """Its path in the artifact, without what a store puts before it to name objects by their content."""
+        return self.path.removeprefix(self.sha256[:16] + "/")
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +87,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def parse_manifest(content: bytes) -> Manifest:
     """Read a stored manifest; ValueError says what is wrong."""
     try:
-        return msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"its {MANIFEST_NAME} cannot be read: {error}") from None
+    for file in manifest.files:
+        parts = file.place.split("/")
+        if any(part in {"", ".", ".."} for part in parts) or {"\\", "\0"} & set(file.path):
+            raise ValueError(
+                f"its {MANIFEST_NAME} names {file.path[:200]!r}, which lies outside of the artifact"
+            )
+    return manifest
 
 
 def collect_files(source: Path) -> list[tuple[str, Path]]:
@@ -111,8 +125,9 @@ def guess_format(files: Sequence[tuple[str, Path]]) -> str:
     formats = {
         FORMATS[suffix] for name, _ in files if (suffix := PurePosixPath(name).suffix.lower()) in FORMATS
     }
-    if len(formats) > 1:
-        formats.discard("json")  # settings beside a model, most likely
+    for beside in ("json", "python"):  # settings or code beside a model, most likely
+        if len(formats) > 1:
+            formats.discard(beside)
     if len(formats) != 1:
         raise ValueError(
             f"the format cannot be guessed from the files' names (found {sorted(formats) or 'none'})"

@@ -4,12 +4,12 @@ A version is a folder `<root>/<model>/<version>/` with the files and, written la
 is there nothing is published; once it is there nothing changes any more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from gateway.artifacts.manifest import Manifest
+from gateway.artifacts.manifest import File, Manifest
 
 Progress = Callable[[int], None]  # called with the number of bytes that have newly arrived
 
@@ -38,6 +38,15 @@ class ArtifactStore(Protocol):
         """What a backend is given as CHIPS_ARTIFACT."""
 
     def manifest(self, model: str, version: str) -> Manifest | None: ...
+
+    def manifest_content(self, model: str, version: str) -> bytes | None:
+        """The manifest's own bytes, whose SHA-256 is the artifact's digest."""
+
+    def versions(self, model: str | None = None) -> list[tuple[str, str]]:
+        """What is published, as (model, version) in order; of one model, or of all."""
+
+    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+        """The bytes of one file, some at a time. FileNotFoundError where it is not there."""
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         """Store `files` (by their path in the artifact), then the manifest.

@@ -8,6 +8,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli import screen
+from gateway.cli.artifacts import artifacts
 from gateway.cli.check import check
 from gateway.cli.declare import import_declared
 from gateway.cli.deploy import deploy, undeploy
@@ -96,6 +97,7 @@ for verb in (
     app.command()(verb)
 app.command("import")(import_declared)  # the word itself is Python's
 app.add_typer(keys, name="keys")
+app.add_typer(artifacts, name="artifacts")
 app.add_typer(env, name="env")
 app.add_typer(networks, name="networks")
 

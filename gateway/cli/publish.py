@@ -2,8 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,14 +27,18 @@ from gateway.artifacts.store import (
     open_store,
 )
 from gateway.cli import screen
+from gateway.cli.progress import progress
 from gateway.cli.screen import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.settings import state_folder
 
 EX_CANTCREAT = 73
 EX_NOPERM = 77
 
-_PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx"})
-_PYTHON_PACKAGES = ("scikit-learn", "numpy", "joblib", "onnxruntime")
+_PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx", "xgboost", "lightgbm", "python"})
+_PYTHON_PACKAGES = (
+    *("scikit-learn", "numpy", "pandas", "joblib", "skops"),
+    *("onnxruntime", "xgboost", "xgboost-cpu", "lightgbm"),
+)
 
 
 def publish(
@@ -52,7 +55,10 @@ def publish(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", help="joblib, onnx, rds, jld2, …; otherwise by the file's suffix."),
+        typer.Option(
+            "--format",
+            help="joblib, skops, onnx, xgboost, lightgbm, python, rds, jld2, …; otherwise by the file's suffix.",
+        ),
     ] = None,
     signature: Annotated[
         Path | None, typer.Option(help="JSON file: inputs and outputs by name, datatype, shape.")
@@ -93,8 +99,8 @@ def publish(
         settings = screen.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
             screen.confirm_write(settings, store=store or settings.artifacts)
-            with _progress(manifest, shown=not as_json) as progress:
-                is_new = opened.publish(manifest, dict(files), progress)
+            with progress("published", manifest.total_bytes, shown=not as_json) as told:
+                is_new = opened.publish(manifest, dict(files), told)
             _tell(manifest, opened, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise store_failure(error) from error
@@ -159,47 +165,6 @@ def packages_here(format: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def _progress(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line each tenth elsewhere, nothing for machines."""
-    if not shown:
-        yield lambda _: None
-    elif screen.err.is_terminal:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        with Progress(
-            "publishing",
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=screen.err,
-        ) as bar:
-            task = bar.add_task("publishing", total=manifest.total_bytes)
-            yield lambda count: bar.advance(task, count)
-    else:
-        yield _Tenths(manifest.total_bytes)
-
-
-class _Tenths:
-    def __init__(self, total: int) -> None:
-        self._total = max(total, 1)
-        self._done = 0
-
-    def __call__(self, count: int) -> None:
-        before = self._done * 10 // self._total
-        self._done += count
-        tenth = self._done * 10 // self._total
-        if tenth > before and self._total >= 1 << 20:
-            screen.note(f"published {tenth * 10} % of {self._total} bytes")
 
 
 def store_failure(error: StoreError) -> Failure:

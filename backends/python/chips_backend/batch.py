@@ -37,27 +37,40 @@ class Cost:
 
     @property
     def line(self) -> tuple[float, float]:
-        """(fixed, per_row), both at least zero. As long as all calls had one size, all of it is per row: careful."""
+        """(fixed, per_row), both at least zero. As long as all calls had one size, all of it is per row."""
         if self._x == 0:
             return 0.0, 0.0
-        spread = self._n * self._xx - self._x * self._x
-        if spread > 1e-6 * self._xx:
+        if self._differ:
+            spread = self._n * self._xx - self._x * self._x
             per_row = max(0.0, (self._n * self._xy - self._x * self._y) / spread)
             fixed = (self._y - per_row * self._x) / self._n
             if fixed >= 0:
                 return fixed, per_row
         return 0.0, self._y / self._x
 
+    @property
+    def _differ(self) -> bool:
+        """Whether calls of different sizes were seen."""
+        return self._n * self._xx - self._x * self._x > 1e-6 * self._xx
+
     def of(self, rows: int) -> float:
         fixed, per_row = self.line
         return fixed + per_row * rows
 
     def rows_within(self, seconds: float) -> int:
-        """How many rows a call may have; one, before anything was seen."""
+        """How many rows a call may have.
+
+        One, before anything was seen. Twice as many as before, while only one size was seen: that is how it learns what
+        a row adds. Where even one row misses the target, those that make the call a fifth longer at most.
+        """
         fixed, per_row = self.line
         if per_row <= 0:
             return _MOST_ROWS if self._n else 1
-        return max(1, min(_MOST_ROWS, math.floor((seconds - fixed) / per_row)))
+        seconds = max(seconds, 1.2 * (fixed + per_row))
+        fitting = math.floor((seconds - fixed) / per_row)
+        if not self._differ:
+            fitting = max(fitting, math.ceil(2 * self._x / self._n))
+        return max(1, min(_MOST_ROWS, fitting))
 
 
 class _Entry:

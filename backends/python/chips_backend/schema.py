@@ -91,17 +91,23 @@ def _row(instance: Any, inputs: Sequence[Tensor], where: str, problems: list[str
         if missing:
             return []
         values = [instance[tensor.name] for tensor in inputs]
-        places = [f"{where}.{tensor.name}" for tensor in inputs]
     elif isinstance(instance, list):
         if len(instance) != len(inputs):
             problems.append(f"{where}: expected {len(inputs)} values, got {len(instance)}")
             return []
         values = instance
-        places = [f"{where}[{column}]" for column in range(len(inputs))]
     else:
         problems.append(f"{where}: expected an object or an array, got {_kind(instance)}")
         return []
-    for tensor, value, place in zip(inputs, values, places, strict=True):
+    for column, (tensor, value) in enumerate(zip(inputs, values, strict=True)):
+        if (
+            type(value) is float
+            and tensor.datatype == "FP64"
+            and len(tensor.shape) <= 1
+            and math.isfinite(value)
+        ):
+            continue  # by far the most
+        place = f"{where}.{tensor.name}" if isinstance(instance, dict) else f"{where}[{column}]"
         _check(value, tensor.datatype, tensor.shape[1:], place, problems)
     return values
 

@@ -51,8 +51,11 @@ class Watched:
         page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
 
     def _on_console(self, message: Any) -> None:
-        # A refusal is how the page learns that it needs a key.
-        if message.type in {"error", "warning"} and "status of 401" not in message.text:
+        # A refusal is how the page learns that it needs a key; a request a moment old is not in the store yet.
+        awaited = "status of 401" in message.text or (
+            "status of 404" in message.text and "/-/requests/" in message.location.get("url", "")
+        )
+        if message.type in {"error", "warning"} and not awaited:
             self.faults.append(f"console: {message.text}")
 
     def _on_request(self, request: Any) -> None:

@@ -1,5 +1,6 @@
 """`chips verify`: does a backend, in whatever language, do what the contract says?"""
 
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -74,6 +75,11 @@ def verify(
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     fields = tuple(_field(text) for text in header or [])
+    if junit is not None:
+        _check_writable(junit)
+
+    # What the kit has started must end also where the kit itself is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     async def work() -> Report:
         async with _backend(url, command) as (address, process):
@@ -112,6 +118,14 @@ async def _backend(url: str | None, command: str | None) -> AsyncIterator[tuple[
     except CannotBegin as error:
         hint = "wait longer with --wait, and look at the backend's log"
         raise Failure(str(error), hint=hint, code=EX_UNAVAILABLE) from None
+
+
+def _check_writable(path: Path) -> None:
+    """Before minutes of checks whose results would then be lost."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}", code=EX_DATAERR) from None
 
 
 def _silent(_: Result) -> None: ...

@@ -3,10 +3,15 @@
 import sys
 from pathlib import Path
 
-from tests.house import cli_page, metrics_page, monitoring, settings_page
+from tests.house import checks_page, cli_page, metrics_page, monitoring, settings_page
 
 FOLDER = Path(__file__).parents[2] / "docs/reference"
-PAGES = {"cli.md": cli_page.render, "metrics.md": metrics_page.render, "settings.md": settings_page.render}
+PAGES = {
+    "checks.md": checks_page.render,
+    "cli.md": cli_page.render,
+    "metrics.md": metrics_page.render,
+    "settings.md": settings_page.render,
+}
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import msgspec
 
 from gateway.verify.check import JSON, Bench, NotChecked, Wrong, check, predictions_of
 from gateway.verify.process import Process, free_port
-from gateway.verify.wire import Ask, Came, NoAnswer, Nothing
+from gateway.verify.wire import Ask, Came, NoAnswer, Nothing, Wire
 
 EX_CONFIG = 78
 _MANIFEST = "manifest.json"
 _STOP_S = 10.0
 _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all are done
 _START_S = 120.0
+_POLL_S = 0.1
 
 
 @check(
@@ -75,7 +77,7 @@ async def bad_setting(bench: Bench) -> None:
     _require_named("CHIPS_CONCURRENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURRENCY="many"))
 
 
-@check("life/missing-setting", "without CHIPS_ARTIFACT it does not start: exit code 78")
+@check("life/missing-setting", "without CHIPS_ARTIFACT and AIP_STORAGE_URI it does not start: exit code 78")
 async def missing_setting(bench: Bench) -> None:
     await _must_not_start(bench, EX_CONFIG, CHIPS_ARTIFACT=None, AIP_STORAGE_URI=None)
 
@@ -130,6 +132,74 @@ async def wrong_sample(bench: Bench) -> None:
         await _must_not_start_from(bench, artifact)
 
 
+@contextlib.asynccontextmanager
+async def _another(
+    bench: Bench, port: int, environment: Mapping[str, str], health: str = "/v2/health/ready"
+) -> AsyncIterator[Wire]:
+    """The same command once more, ready at `port`. Raises Wrong where it does not get ready."""
+    process = Process(bench.need_process().command, environment)
+    wire = Wire(f"http://127.0.0.1:{port}")
+    await process.start()
+    try:
+        give_up_at = time.monotonic() + _START_S
+        while not await _is_ready(wire, health):
+            if process.exit_code is not None or time.monotonic() > give_up_at:
+                said = "\n".join([*process.lines, *process.errors])[-600:]
+                ended = (
+                    "has not got ready" if process.exit_code is None else f"ended with {process.exit_code}"
+                )
+                raise Wrong(f"it {ended}; it said: {said}")
+            await asyncio.sleep(_POLL_S)
+        yield wire
+    finally:
+        await process.stop()
+
+
+async def _is_ready(wire: Wire, health: str) -> bool:
+    try:
+        return (await wire.ask(Ask("GET", health))).status == 200
+    except NoAnswer:
+        return False
+
+
+@check(
+    "life/vertex",
+    "it also starts as Vertex AI starts it: with AIP_HTTP_PORT, AIP_STORAGE_URI and AIP_…_ROUTE",
+)
+async def vertex(bench: Bench) -> None:
+    ask = Ask("POST", "/verify/predict", JSON, msgspec.json.encode(bench.need_good()))
+    port = free_port()
+    environment = bench.need_process().environment
+    environment["AIP_STORAGE_URI"] = environment.pop("CHIPS_ARTIFACT", environment.get("AIP_STORAGE_URI", ""))
+    environment["AIP_HTTP_PORT"] = str(port)
+    environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"] = ask.path, "/verify/health"
+    del environment["PORT"]
+    async with _another(bench, port, environment, "/verify/health") as wire:
+        came = await wire.ask(ask)
+        bench.last = (ask, came)
+        predictions_of(came)
+
+
+@check("life/two-at-once", "two processes on one machine may start at once, with nothing in the cache")
+async def two_at_once(bench: Bench) -> None:
+    ask = Ask("POST", "/predict", JSON, msgspec.json.encode(bench.need_good()))
+    environment = bench.need_process().environment
+
+    async def one(cache: str) -> None:
+        port = free_port()
+        changed = {**environment, "PORT": str(port), "CHIPS_CACHE_DIR": cache}
+        async with _another(bench, port, changed) as wire:
+            came = await wire.ask(ask)
+            bench.last = (ask, came)
+            predictions_of(came)
+
+    with tempfile.TemporaryDirectory() as cache:
+        results = await asyncio.gather(one(cache), one(cache), return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
+
+
 @check(
     "life/stop", "on SIGTERM it stops accepting, finishes what is running, and ends with 0 within 10 seconds"
 )
@@ -180,5 +250,6 @@ def _require_finished(
 
 
 CHECKS = (
-    never_early, unknown_setting, bad_setting, missing_setting, corrupt_file, missing_file, wrong_sample, stop,
+    never_early, unknown_setting, bad_setting, missing_setting, corrupt_file, missing_file, wrong_sample,
+    vertex, two_at_once, stop,
 )  # fmt: skip

@@ -45,7 +45,7 @@ def _not_json() -> Iterator[Check]:
         "infinity": b'{"instances": [[-Infinity]]}',
         "leading-zero": b'{"instances": [[01]]}',
         "hexadecimal": b'{"instances": [[0x10]]}',
-        "half-a-word": b'{"instances": [[tru]]}',
+        "undefined": b'{"instances": [[undefined]]}',
         "control-in-string": b'{"instances": [["a\nb"]]}',
         "bad-escape": b'{"instances": [["\\x41"]]}',
         "not-utf-8": b'{"instances": [["\xff\xfe"]]}',

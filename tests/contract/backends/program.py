@@ -41,14 +41,16 @@ def settings() -> list[str]:
     ]
     if not os.environ.get("CHIPS_CONCURRENCY", "1").isdigit() and BREAK != "bad-setting":
         problems.append("CHIPS_CONCURRENCY is no number")
-    if not os.environ.get("CHIPS_ARTIFACT") and BREAK != "missing-setting":
+    if not {"CHIPS_ARTIFACT", "AIP_STORAGE_URI"} & set(os.environ):
+        if BREAK == "missing-setting":
+            signal.pause()
         problems.append("CHIPS_ARTIFACT is not set")
     return problems
 
 
 def artifact() -> str:
     """What is wrong with the artifact."""
-    folder = Path(os.environ["CHIPS_ARTIFACT"])
+    folder = Path(os.environ.get("CHIPS_ARTIFACT") or os.environ["AIP_STORAGE_URI"])
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for file in manifest["files"]:
         path = folder / file["path"]
@@ -73,6 +75,10 @@ class Program:
         self.stopping = asyncio.Event()
         self.under_way = 0
         self.large = 0
+        self.vertex = {
+            os.environ.get("AIP_PREDICT_ROUTE", "/predict"): "/predict",
+            os.environ.get("AIP_HEALTH_ROUTE", "/v2/health/ready"): "/v2/health/ready",
+        }
 
     async def __call__(self, request: Message, peer: Peer) -> None:
         self.under_way += 1
@@ -90,6 +96,8 @@ class Program:
             if BREAK == "stop-cuts" and self.large > 1:
                 await self.stopping.wait()
                 os._exit(0)
+        if BREAK != "no-vertex-routes" and request.target in self.vertex:
+            request.first = request.first.replace(request.target, self.vertex[request.target])
         answer = self.contract.answer(request)
         self._log(request, answer.status)
         await peer.answer(answer.status, json.dumps(answer.content).encode(), answer.fields)
@@ -136,11 +144,18 @@ async def main() -> int:
     if wrong := artifact():
         log(f"cannot start: {wrong}")
         return 0 if BREAK == "artifact-code" else 66
+    if BREAK == "alone":  # a lock in the cache that nobody waits for
+        try:
+            Path(os.environ["CHIPS_CACHE_DIR"]).mkdir(exist_ok=True)
+            (Path(os.environ["CHIPS_CACHE_DIR"]) / "lock").touch(exist_ok=False)
+        except FileExistsError:
+            return 75
     program = Program()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, program.stopping.set)
     backend = ScriptedBackend(program)
-    await backend.start(int(os.environ["PORT"]))
+    port = os.environ.get("PORT") or os.environ.get("AIP_HTTP_PORT", "0")
+    await backend.start(0 if BREAK == "no-vertex" and "PORT" not in os.environ else int(port))
     log("listening")
     await program.stopping.wait()
     if BREAK == "stop-never":

@@ -30,6 +30,8 @@ BROKEN = {
     "life/corrupt-file": ["corrupt-file", "artifact-code", "nameless"],
     "life/missing-file": ["missing-file", "artifact-code"],
     "life/wrong-sample": ["wrong-sample", "artifact-code"],
+    "life/vertex": ["no-vertex", "no-vertex-routes"],
+    "life/two-at-once": ["alone"],
     "life/stop": ["stop-code", "stop-never", "stop-cuts"],
 }
 
@@ -60,6 +62,7 @@ async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result
         "CHIPS_MODEL": "wine",
         "CHIPS_VERSION": "1",
         "CHIPS_ARTIFACT": str(artifact),
+        "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
     }
     manifest = read_samples(artifact / "manifest.json")
     async with started(COMMAND, environment) as (url, process):

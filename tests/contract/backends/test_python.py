@@ -8,6 +8,8 @@ import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
 
+pytestmark = pytest.mark.timeout(300)  # all checks run before the first test reports
+
 
 class TestPythonBackend(BackendContract):
     @pytest.fixture(scope="class")

@@ -155,6 +155,9 @@ async def run_check(check: Check, bench: Bench) -> Result:
         outcome, why = "skipped", str(reason)
     except NoAnswer as error:
         outcome, why = "failed", str(error)
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+        # A check reads an answer as the contract says it is; what else a backend may send has no end.
+        outcome, why = "failed", f"the answer has another shape: {type(error).__name__}: {error}"
     sent, came = bench.last_said()
     return Result(check, outcome, why, sent, came, time.monotonic() - began)
 

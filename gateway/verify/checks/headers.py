@@ -2,6 +2,8 @@
 
 import statistics
 
+import msgspec
+
 from gateway.verify.check import (
     JSON,
     Bench,
@@ -161,8 +163,6 @@ def _beside_the_work(came: Came) -> float:
 
 
 def _score(good: dict[str, object]) -> Ask:
-    import msgspec
-
     return Ask("POST", "/predict", JSON, msgspec.json.encode(good))
 
 

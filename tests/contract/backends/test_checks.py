@@ -31,6 +31,7 @@ from tests.contract.backends.broken import (
     refuses_nothing,
     twisted,
 )
+from tests.flow.contract import Answer
 
 MANIFEST = ManifestPart("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
 NEEDS_PROCESS = ("logs", "life")
@@ -229,6 +230,48 @@ async def test_a_bug_in_a_check_is_not_the_backends_fault():
 
     with pytest.raises(ZeroDivisionError):
         await run_check(Check("a/b", "c", run), Bench(Wire("http://x"), "wine", "1"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, [], {}, "text", 7, [[]], [None]),
+        *(
+            {"outputs": 1, "predictions": {}},
+            {"outputs": [1], "predictions": [[]]},
+            {"outputs": [{}], "id": {}},
+        ),
+        {"outputs": [{"name": 1, "datatype": [], "shape": "x", "data": None}], "model_name": "wine"},
+        {"name": "wine", "versions": 1, "inputs": [1], "outputs": {}, "parameters": [], "platform": 1},
+        {
+            "name": "wine",
+            "versions": [None],
+            "inputs": {},
+            "outputs": [1],
+            "parameters": "x",
+            "paths": [],
+            "info": 1,
+        },
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "t", "version": "1"},
+            "paths": {"/predict": 1},
+            "predictions": [None],
+        },
+    ],
+    ids=str,
+)
+async def test_no_answer_is_so_strange_that_the_kit_breaks(content: Any):
+    backend = twisted(
+        lambda request, answer: Answer(200, content, [*answer.fields, ("X-Chips-Model", "wine@1")])
+    )
+    quick = [check for check in CHECKS if check.group not in {"size", "http", "load", "logs", "life"}]
+    report = await check_against(backend, quick)
+    assert len(report.results) == len(quick)
+    assert {r.check.name for r in report.results if r.outcome == "failed"} >= {
+        "about/openapi",
+        "malformed/nan",
+    }
 
 
 async def test_a_check_that_does_not_apply_is_skipped_with_its_reason():

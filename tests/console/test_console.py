@@ -202,11 +202,6 @@ async def test_a_thousand_models(stage: Stage, watched: Watched):
     await page.fill("#find", "m0999")
     await page.wait_for_selector("#row-m0999")
     assert await page.locator("tbody tr").count() == 1
-    # One drawing of the page, without waiting for the network, is a matter of milliseconds.
-    took_ms = await page.evaluate(
-        "() => { const began = performance.now(); document.getElementById('find').dispatchEvent(new Event('input')); return performance.now() - began; }"
-    )
-    assert took_ms < 500
 
 
 async def test_the_page_of_documents(stage: Stage, watched: Watched):

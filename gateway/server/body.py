@@ -32,6 +32,7 @@ class CallerBody:
         "complete",
         "error",
         "expected",
+        "flowed",
         "length",
     )
 
@@ -41,6 +42,7 @@ class CallerBody:
         self.complete = length == 0
         self.expected = False  # the caller waits to be asked for it
         self.error: BaseException | None = None  # why there is no more of it
+        self.flowed = False  # some of it may have been handed on, and is not here any more
         self._left = length or 0
         self._dechunker = Dechunker() if length is None else None
         self._pieces: list[bytes] = []
@@ -168,6 +170,7 @@ class CallerBody:
             if self.error is not None:
                 raise self.error
             if self._pieces:
+                self.flowed = True
                 chunk = self.held()
                 self._pieces = []
                 self._held_bytes = 0
@@ -186,6 +189,7 @@ class CallerBody:
             sink.upload_failed(self.error)
             return
         self._ask()
+        self.flowed = True
         self._sink = sink
         self._limit_bytes = limit_bytes
         if self._pieces:

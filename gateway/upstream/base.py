@@ -94,6 +94,7 @@ class FlowingBody(Body, Protocol):
 
     complete: bool
     error: BaseException | None  # why there will be no more of it
+    flowed: bool  # some of it may have been handed on, so that it cannot be sent again
 
     def held(self) -> bytes:
         """All of it, once `complete`."""

@@ -233,6 +233,7 @@ def _may_repeat(
         and isinstance(error, UpstreamBroken)
         and not connection.answer_began
         and body.complete
+        and not body.flowed
         and not exchange.reply.started
         and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
     )

@@ -283,6 +283,28 @@ async def test_a_pooled_connection_closed_under_us_is_replaced_where_that_is_saf
 
 
 @pytest.mark.path("fast")
+async def test_a_body_that_flowed_is_not_sent_again_as_if_it_were_empty(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        if backend.seen[1:]:
+            peer.abort()
+            return
+        await peer.answer(200, b"ok")
+
+    backend = await scene.model(script=script, policy=Policy(pure=True))
+    assert (await scene.call()).status == 200  # so that the next one goes out on a connection that was used
+    caller = await scene.caller()
+    await caller.send(
+        b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    )
+    while not scene.gateway.limit.in_flight:
+        await asyncio.sleep(0)
+    await caller.send(b"5\r\nworld\r\n0\r\n\r\n")
+    assert_problem(await caller.answer(), 502, "upstream-broken")
+    assert [seen.body for seen in backend.seen[1:]] == [b"helloworld"]
+
+
+@pytest.mark.path("fast")
 async def test_a_websocket_is_a_tunnel(scene: Scene):
     async def script(request: Message, peer: Peer) -> None:
         assert request.get("Upgrade") == "websocket"

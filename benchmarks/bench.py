@@ -406,9 +406,9 @@ async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str 
 
 
 def measure(
-    place: Place, peer: Peer, cases: Sequence[str], seconds: int, rates: dict[str, float]
+    place: Place, peer: Peer, cases: Sequence[str], seconds: int, open_cases: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Start `peer`, and give one result for each case; an open-loop one, too, where a rate is given."""
+    """Start `peer`, and give one result for each case; for `open_cases` an open-loop one, too, at half the rate that the closed loop reached."""
     log = (place.work / f"{peer.name.replace(' ', '-')}.out").open("wb")
     began = time.perf_counter()
     process = pinned(
@@ -456,16 +456,13 @@ def measure(
                 "rss_mb": machine.rss_mb(pids),
                 "started_s": started_s,
             }
-            if name in rates:
+            if name in open_cases:
+                rate = load["requests"] / duration_s / 2
+                opened = {"peer": peer.name, "case": name, "open_rate": rate}
                 try:
-                    yield {
-                        "peer": peer.name,
-                        "case": name,
-                        "open_rate": rates[name],
-                        **open_loop(place, case, rates[name], seconds),
-                    }
+                    yield {**opened, **open_loop(place, case, rate, seconds)}
                 except (RuntimeError, subprocess.SubprocessError) as error:
-                    yield {"peer": peer.name, "case": name, "open_rate": rates[name], "error": str(error)}
+                    yield {**opened, "error": str(error)}
     finally:
         stop(process)
         log.close()
@@ -479,12 +476,6 @@ def main() -> int:
     parser.add_argument("--cases", default="", help=f"comma-separated, of {', '.join(CASES)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of load per measurement")
-    parser.add_argument(
-        "--rate",
-        type=float,
-        default=0.0,
-        help="requests/s of the open loop on case 1k; 0: half of what Envoy takes",
-    )
     parser.add_argument("--envoy", default=os.environ.get("ENVOY", ""), help="Envoy's program")
     parser.add_argument(
         "--compiled", default="", help="a Python in which this gateway is installed with its compiled parts"
@@ -492,10 +483,12 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=None, help="folder for the results; none: only the terminal"
     )
+    parser.add_argument("--add", action="store_true", help="to the results that are in that folder")
     given = parser.parse_args()
     gateways = {"plain": sys.executable} | ({"compiled": given.compiled} if given.compiled else {})
     cases = given.cases.split(",") if given.cases else list(CASES)
-    results: list[dict[str, Any]] = []
+    before: dict[str, Any] = report.read(given.out) if given.add and given.out is not None else {}
+    results: list[dict[str, Any]] = list(before.get("results", ()))
     with surroundings(given.envoy, gateways, large=not given.peers or "chips 10k" in given.peers) as place:
         known = peers(place)
         chosen = given.peers.split(",") if given.peers else list(known)
@@ -505,16 +498,14 @@ def main() -> int:
                 only_small = [
                     case for case in cases if name not in {"chips 10k", "chips untraced"} or case == "1k"
                 ]
-                for result in measure(
-                    place, known[name], only_small, given.seconds, {"1k": given.rate} if given.rate else {}
-                ):
+                for result in measure(place, known[name], only_small, given.seconds, ["1k"]):
                     results.append({"round": number, **result})
                     print(report.line(results[-1]), flush=True)
     document = {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
-        "peers": about,
-        "cases": {name: CASES[name].about for name in cases},
+        "peers": {**before.get("peers", {}), **about},
+        "cases": {name: case.about for name, case in CASES.items()},
         "results": results,
     }
     print(report.table(document))

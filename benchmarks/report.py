@@ -95,6 +95,15 @@ def picture(document: Document, case: str = "1k") -> str:
     )
 
 
+def read(folder: Path) -> Document:
+    """The results that `write` put there; nothing where there are none."""
+    try:
+        document: Document = json.loads((folder / "latest.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return document
+
+
 def write(document: Document, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latest.json").write_text(json.dumps(document, indent=1) + "\n")

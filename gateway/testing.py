@@ -27,13 +27,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Conflict, Delete, Listing, Put, Registry
+from gateway.registry.base import (
+    KEYS,
+    MODELS,
+    REVOCATIONS,
+    Conflict,
+    Delete,
+    Listing,
+    Put,
+    Registry,
+    Unavailable,
+)
 from gateway.verify.check import Check
 from gateway.verify.process import Process
 from gateway.verify.run import CHECKS, ManifestPart, Report, read_samples, started, verify
 
 OpenClient = Callable[[], Registry]
-_PATIENCE_S = 10.0
+_PATIENCE_S = 30.0
 
 
 def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
@@ -187,22 +197,22 @@ class RegistryContract:
             await client.close()
 
     async def test_a_watch_sees_what_another_client_writes(self, registry: Registry, other: Registry) -> None:
-        watch = registry.watch()
-        first = await self._next_listing(watch)
+        watch = _Watch(registry)
+        first = await watch.listing()
         assert first.documents == ()
         generation = await other.write(put("wine"), author="ana")
-        seen = await self._next_listing(watch)
+        seen = await watch.listing()
         assert seen.generation == generation
         assert [document.name for document in seen.documents] == ["wine"]
         await registry.write(put("beer"), author="ana")
-        assert len((await self._next_listing(watch)).documents) == 2
+        assert len((await watch.listing()).documents) == 2
         await other.write(put("k", kind=REVOCATIONS), author="ana")
-        assert len((await self._next_listing(watch)).documents) == 3
-        await watch.aclose()  # type: ignore[attr-defined]
+        assert len((await watch.listing()).documents) == 3
+        await watch.close()
 
     async def test_a_watch_never_goes_back(self, registry: Registry, other: Registry) -> None:
-        watch = registry.watch()
-        last = (await self._next_listing(watch)).generation
+        watch = _Watch(registry)
+        last = (await watch.listing()).generation
 
         async def write_many() -> None:
             for number in range(30):
@@ -210,11 +220,11 @@ class RegistryContract:
 
         writing = asyncio.create_task(write_many())
         while last < 30:
-            generation = (await self._next_listing(watch)).generation
+            generation = (await watch.listing()).generation
             assert generation >= last
             last = generation
         await writing
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.close()
 
     async def test_writers_of_different_documents_do_not_conflict(self, open_client: OpenClient) -> None:
         clients = [open_client() for _ in range(4)]
@@ -228,8 +238,8 @@ class RegistryContract:
             await client.close()
 
     async def test_a_watch_never_shows_half_of_a_batch(self, registry: Registry, other: Registry) -> None:
-        watch = registry.watch()
-        await self._next_listing(watch)
+        watch = _Watch(registry)
+        await watch.listing()
 
         async def write_pairs() -> None:
             for n in range(15):
@@ -238,13 +248,13 @@ class RegistryContract:
         writing = asyncio.create_task(write_pairs())
         seen = -1
         while seen < 14:
-            listing = await self._next_listing(watch)
+            listing = await watch.listing()
             left, right = sorted(listing.documents, key=lambda document: document.name)
             assert left.body == right.body
             assert left.revision == right.revision == listing.generation
             seen = left.body["n"]
         await writing
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.close()
 
     async def test_a_watch_that_begins_with_what_the_caller_has(
         self, registry: Registry, other: Registry
@@ -254,11 +264,11 @@ class RegistryContract:
         await other.write(Delete(kind=MODELS, name="beer", expected=1), put("tea"), author="ana")
         now = await other.load()
         for since in (known, now, msgspec.structs.replace(known, registry_id="another")):
-            watch = registry.watch(since)
-            seen = await self._next_listing(watch)
+            watch = _Watch(registry, since)
+            seen = await watch.listing()
             assert (seen.registry_id, seen.generation) == (now.registry_id, now.generation)
             assert {document.name for document in seen.documents} == {"wine", "tea"}
-            await watch.aclose()  # type: ignore[attr-defined]
+            await watch.close()
 
     @pytest.mark.parametrize(
         "name", ["192.0.2.0/24", "..", "__name__", "a:b", "%2F", " ", "Ünï☃", "x" * 400, "'; --", "head"]
@@ -279,13 +289,39 @@ class RegistryContract:
         await registry.close()
         await registry.close()
 
-    @staticmethod
-    async def _next_listing(watch: AsyncIterator[Listing | None]) -> Listing:
+
+class _Watch:
+    """A watch that is called again where it ends by raising Unavailable, as the contract lets it."""
+
+    def __init__(self, registry: Registry, since: Listing | None = None) -> None:
+        self._registry = registry
+        self._since = since
+        self._watch = self._begin()
+        self._told = -1  # the generation that was returned last
+
+    def _begin(self) -> AsyncIterator[Listing | None]:
+        return self._registry.watch() if self._since is None else self._registry.watch(self._since)
+
+    async def listing(self) -> Listing:
+        """The next listing; an error where none comes in a long time."""
+        again = -1
         async with asyncio.timeout(_PATIENCE_S):
-            async for listing in watch:
-                if listing is not None:
-                    return listing
-        raise AssertionError("the watch ended")
+            while True:
+                try:
+                    async for listing in self._watch:
+                        # A watch begins with what there is, which after a break has been seen already.
+                        if listing is not None and listing.generation != again:
+                            self._told = listing.generation
+                            return listing
+                except Unavailable:
+                    again = self._told
+                    self._watch = self._begin()
+                    await asyncio.sleep(0.05)
+                else:
+                    raise AssertionError("the watch ended")
+
+    async def close(self) -> None:
+        await self._watch.aclose()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)

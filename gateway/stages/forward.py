@@ -1,6 +1,5 @@
 """Send the request on to its backend, and the answer back to the caller."""
 
-import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ class Forward:
         read, fields = head.read, head.outbound
         forwarded_for, host, authorization = head.forwarded_for, read[HOST], read[AUTHORIZATION]
         before = "" if forwarded_for is None else forwarded_for.decode("latin-1") + ", "
-        left_ms = int((exchange.deadline - time.monotonic()) * 1000)
+        left_ms = int((exchange.deadline - exchange.permitted) * 1000)
         ours = (
             f"X-Forwarded-For: {before}{exchange.peer}\r\n"
             f"X-Forwarded-Proto: {exchange.scheme}\r\n"

@@ -119,10 +119,10 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
     """
     trace = exchange.trace
-    traceparent = trace.traceparent(attempt.span_id, sampled=exchange.kept is not None)
+    line = b"traceparent: %b\r\n" % trace.traceparent(attempt.span_id, sampled=exchange.kept is not None)
     tracestate = exchange.head.read[TRACESTATE]
     if (
         tracestate is None or trace.parent_id is None
     ):  # it belongs to the trace that the caller named, or to none
-        return (b"traceparent: ", traceparent, CRLF)
-    return (b"traceparent: ", traceparent, CRLF, b"tracestate: ", tracestate, CRLF)
+        return (line,)
+    return (line, b"tracestate: ", tracestate, CRLF)

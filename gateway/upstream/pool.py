@@ -67,6 +67,7 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._resolved: list[AddressInfo] = []
         self._resolved_at = 0.0
+        self._now = time.monotonic()  # as of the last sweep: good enough to say what has been idle
 
     @property
     def waiting(self) -> int:
@@ -115,7 +116,8 @@ class Pool:
         """The connection can carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember(connection.transport)
-        if not connection.usable:
+        transport = connection.transport
+        if transport is None or transport.is_closing():
             self.discard(connection)
         elif self._waiters:
             waiter = self._waiters.popleft()
@@ -124,7 +126,7 @@ class Pool:
             waiter.turn.come()
         else:
             self.busy.discard(connection)
-            connection.idle_since = time.monotonic()
+            connection.idle_since = self._now
             self.idle.append(connection)
 
     def discard(self, connection: Connection) -> None:
@@ -138,6 +140,7 @@ class Pool:
 
     def sweep(self, now: float) -> list[Connection]:
         """Close what has been idle too long; return the connections whose time is over."""
+        self._now = now
         idle = self.idle
         while idle and now - idle[0].idle_since > self._idle_s:
             connection = idle.pop(0)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NEVER: Final = float("inf")
+
+# Why reading pauses.
+BODY: Final = 1  # nobody takes more of a request's body yet
+PIPELINE: Final = 2  # enough later requests wait
 _PIPELINED_BYTES: Final = 64 * 1024  # of later requests, held while one is under way
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
@@ -47,8 +51,8 @@ class CallerConnection(asyncio.Protocol):
         "_lingered_bytes",
         "_lingering",
         "_parser",
+        "_pauses",
         "_peer",
-        "_reading_paused",
         "_received",
         "_reply",
         "_scheme",
@@ -78,7 +82,7 @@ class CallerConnection(asyncio.Protocol):
         self._tunnel: Source | None = None
         self._peer = ""
         self._scheme = "http"
-        self._reading_paused = False
+        self._pauses = 0  # why nothing is read just now
         self._lingering = False
         self._lingered_bytes = 0
         self._idle_waiter: asyncio.Future[None] | None = None
@@ -129,7 +133,7 @@ class CallerConnection(asyncio.Protocol):
         self._received = self._received + data if self._received else data
         if self._busy:
             if len(self._received) > _PIPELINED_BYTES:
-                self.pause_reading()
+                self.pause_reading(PIPELINE)
         else:
             self._take_requests()
 
@@ -166,8 +170,8 @@ class CallerConnection(asyncio.Protocol):
                     break
         finally:
             self._taking = False
-        if not self._busy and len(self._received) <= _PIPELINED_BYTES:
-            self.resume_reading()
+        if self._pauses and len(self._received) <= _PIPELINED_BYTES:
+            self.resume_reading(PIPELINE)
 
     def _take_request(self) -> bool:
         """Take one request off what has been received; False where there is none yet, or none to be taken."""
@@ -258,10 +262,10 @@ class CallerConnection(asyncio.Protocol):
             transport.close()
         else:
             self.due = time.monotonic() + self._server.keepalive_timeout_s
+            if self._pauses:
+                self.resume_reading(BODY)  # whatever held up the last request's body is over with it
             if self._received:
                 self._take_requests()
-            elif self._reading_paused:
-                self.resume_reading()
 
     def ends(self) -> bool:
         """Whether the connection ends with the present answer; asked when its head is written."""
@@ -299,14 +303,15 @@ class CallerConnection(asyncio.Protocol):
 
     # -- reading
 
-    def pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None:
-            self._reading_paused = True
+    def pause_reading(self, why: int = BODY) -> None:
+        if not self._pauses and self.transport is not None:
             self.transport.pause_reading()
+        self._pauses |= why
 
-    def resume_reading(self) -> None:
-        if self._reading_paused and self.transport is not None:
-            self._reading_paused = False
+    def resume_reading(self, why: int = BODY) -> None:
+        """Read on, unless there is another reason not to."""
+        before, self._pauses = self._pauses, self._pauses & ~why
+        if before and not self._pauses and self.transport is not None:
             self.transport.resume_reading()
 
     # -- the end
@@ -341,7 +346,7 @@ class CallerConnection(asyncio.Protocol):
         self._lingering = True
         self._received = b""
         self.due = time.monotonic() + _LINGER_S
-        self.resume_reading()
+        self.resume_reading(BODY | PIPELINE)
         if transport.can_write_eof():
             transport.write_eof()
         else:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
 
 _NEVER: Final = float("inf")
+_INTERIM_LIMIT: Final = 32
 
 # What may come next.
 _NOTHING: Final = 0  # no request is under way
@@ -35,6 +36,7 @@ class Connection(asyncio.Protocol):
         "_dechunker",
         "_exchange",
         "_head_only",
+        "_interims",
         "_keep_alive",
         "_left",
         "_paused",
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._chunked_upload = False
         self._head_only = False
         self._upgrading = False
+        self._interims = 0
         self._keep_alive = True
         self._left = 0
         self._dechunker: Dechunker | None = None
@@ -90,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._reply = exchange.reply  # type: ignore[assignment]  # the server's own, which relays
         self._head_only = exchange.method == "HEAD"
         self._upgrading = upgrading
+        self._interims = 0
         self.answer_began = False
         self._state = _HEAD
         self.deadline = exchange.deadline
@@ -167,24 +171,34 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()  # an answer that nobody asked for
 
-    def _read_head(self, data: bytes) -> None:
+    def _next_head(self, data: bytes) -> AnswerHead | None:
+        """The next head in `data`; None where it is not whole yet, or not valid."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             if len(data) > HEAD_LIMIT_BYTES:
                 self._fail(UpstreamBroken("The head of the backend's answer is too long."))
             else:
                 self._received = data
-            return
+            return None
         try:
             head = read_answer_head(data[:end])
         except ValueError as error:
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            return None
+        self._received = data[end + 4 :]
+        return head
+
+    def _read_head(self, data: bytes) -> None:
+        head = self._next_head(data)
+        while head is not None and head.status < 200:
+            self._interim(head)
+            if self._state != _HEAD or not self._received:
+                return
+            head = self._next_head(self._received)
+        if head is None:
             return
         status = head.status
-        body = data[end + 4 :]
-        if status < 200:
-            self._interim(head, body)
-            return
+        body, self._received = self._received, b""
         attempt, exchange, reply = self._attempt, self._exchange, self._reply
         attempt.answered = time.monotonic()
         attempt.status = status
@@ -215,22 +229,22 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             reply.relay(head, body, complete=False, source=self)
 
-    def _interim(self, head: AnswerHead, rest: bytes) -> None:
-        if head.status == 101:
-            if not self._upgrading:
-                self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
-                return
+    def _interim(self, head: AnswerHead) -> None:
+        self._interims += 1
+        if self._interims > _INTERIM_LIMIT:
+            self._fail(UpstreamBroken("The backend's answer never came to its end."))
+        elif head.status == 101 and not self._upgrading:
+            self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
+        elif head.status == 101:
             self._attempt.answered = time.monotonic()
             self._attempt.status = 101
             self._state = _TUNNEL
             self._keep_alive = False
             self.deadline = _NEVER
-            self._reply.relay_tunnel(head, rest, self)
-            return
-        if head.status != 100:  # that one is answered by the gateway itself
+            first, self._received = self._received, b""
+            self._reply.relay_tunnel(head, first, self)
+        elif head.status != 100:  # that one is answered by the gateway itself
             self._reply.relay_interim(head)
-        if rest:
-            self._read_head(rest)
 
     def _begin_chunks(self, head: AnswerHead, body: bytes) -> None:
         dechunker = self._dechunker = Dechunker()

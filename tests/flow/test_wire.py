@@ -154,6 +154,37 @@ async def test_pipelined_requests_are_answered_in_their_order(scene: Scene):
         assert (await caller.answer()).body == body
 
 
+async def test_a_large_body_behind_many_pipelined_requests(scene: Scene):
+    release = asyncio.Event()
+
+    async def script(request: Message, peer: Peer) -> None:
+        await release.wait()
+        await peer.answer(200, b"%d" % len(request.body))
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    sizes = [10, 100_000, 10, 400_000, 70_000]
+    sending = asyncio.create_task(caller.send(b"".join(scene.request(body=b"x" * size) for size in sizes)))
+    await asyncio.sleep(0.1)  # so that what waits is more than is held
+    release.set()
+    for size in sizes:
+        assert (await caller.answer()).body == b"%d" % size
+    await sending
+
+
+@pytest.mark.path("fast")
+async def test_interim_answers_without_end(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 5000)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    while (answer := await caller.answer()).status == 102:
+        pass
+    assert_problem(answer, 502, "upstream-broken")
+
+
 @pytest.mark.path("fast")
 async def test_trailers_arrive_in_both_directions(scene: Scene):
     async def script(request: Message, peer: Peer) -> None:

@@ -131,11 +131,12 @@ class CallerConnection(asyncio.Protocol):
             if not data:
                 return
         self._received = self._received + data if self._received else data
-        if self._busy:
-            if len(self._received) > _PIPELINED_BYTES:
-                self.pause_reading(PIPELINE)
-        else:
+        if not self._busy:
             self._take_requests()
+        if (
+            len(self._received) > _PIPELINED_BYTES
+        ):  # under way, or held up by answers that the caller does not read
+            self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
         """A caller who has stopped sending is taken for one who has left: the transport closes itself."""

@@ -173,6 +173,26 @@ async def test_a_large_body_behind_many_pipelined_requests(scene: Scene):
 
 
 @pytest.mark.path("fast")
+async def test_a_caller_who_sends_on_and_on_and_reads_nothing(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(200, b"x" * 50_000)
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    one = scene.request()
+    sent = 0
+    while sent < 64 * 1024 * 1024:
+        caller.writer.write(one * 100)
+        sent += len(one) * 100
+        try:
+            await asyncio.wait_for(caller.writer.drain(), 0.5)
+        except TimeoutError:
+            break
+    assert sent < 32 * 1024 * 1024
+    caller.leave()
+
+
+@pytest.mark.path("fast")
 async def test_interim_answers_without_end(scene: Scene):
     async def script(request: Message, peer: Peer) -> None:
         await peer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 5000)

@@ -57,11 +57,16 @@ def _estimator(estimator: Any, signature: Signature, *, text_is_category: bool =
     def predict(table: Any, parameters: dict[str, Any]) -> Any:
         if not len(table):
             return []
-        if not parameters.get("probabilities"):
-            return estimator.predict(table)
-        if not hasattr(estimator, "predict_proba"):
+        asked = "predict_proba" if parameters.get("probabilities") else "predict"
+        if not hasattr(estimator, asked):
             raise Refused("this model has no probabilities")
-        return estimator.predict_proba(table)
+        try:
+            return getattr(estimator, asked)(table)
+        except ValueError as error:
+            # Most estimators take no missing value and say so in this way. The caller sent it, so it is a 422.
+            if "contains NaN" in str(error):
+                raise Refused("this model takes no missing values, and a value is null") from None
+            raise
 
     return Model(
         _table_for(getattr(estimator, "feature_names_in_", None), signature, text_is_category), predict

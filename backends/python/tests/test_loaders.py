@@ -82,6 +82,13 @@ def test_missing_values_reach_a_model_that_takes_them(load):
     assert predicted(model, [[None, 1.0, 2.0]]) == trained.predict([[np.nan, 1.0, 2.0]]).tolist()
 
 
+@pytest.mark.parametrize("parameters", [{}, {"probabilities": True}])
+def test_a_missing_value_that_a_model_does_not_take_is_the_callers_mistake(load, parameters):
+    model = load("model.joblib", "joblib", lambda path: joblib.dump(classifier(), path))
+    with pytest.raises(Refused, match="takes no missing values"):
+        predicted(model, [[None, 1.0, 2.0]], **parameters)
+
+
 def test_skops(load):
     from skops import io
 

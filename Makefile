@@ -9,7 +9,7 @@ PYTHON ?= $(or $(shell for name in python3.13 python3.12 python3.11 python3; do 
 SOURCES := gateway tests examples backends/python
 
 help:  ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready  ## train, publish, serve and score a real model; ONCE=1 ends after the score
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)

@@ -242,24 +242,27 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
     )
     if once:
         return
-    next_steps(screen, folder, address, key)
+    next_steps(screen, folder, address, key, request_id)
     while True:
         for child in children:
             child.check()
         time.sleep(0.5)
 
 
-def next_steps(screen: Screen, folder: Path, address: str, key: str) -> None:
+def next_steps(screen: Screen, folder: Path, address: str, key: str, request_id: str) -> None:
     screen.step("It keeps running. Try, in another terminal:")
-    registry = f"CHIPS_REGISTRY=sqlite:{folder / 'registry.db'}"
+    chips = f"CHIPS_REGISTRY=sqlite:{folder / 'registry.db'} .venv/bin/chips"
+    wrong = f"curl -i {address}/wine -H 'X-Api-Key: wrong' -H 'Content-Type: application/json' -d '{{}}'"
     for comment, command in (
         ("what may this key call?", f"curl {address}/ -H 'X-Api-Key: {key}'"),
         ("what goes in and out?", f"curl {address}/wine -H 'X-Api-Key: {key}'"),
+        ("a wrong key", wrong),
         (
-            "a wrong key",
-            f"curl -i {address}/wine -H 'X-Api-Key: wrong' -H 'Content-Type: application/json' -d '{{}}'",
+            f"the console, {address}/-/console/, asks for a key that may operate",
+            f"{chips} keys create ops --verbs operate",
         ),
-        ("take it out of service, and back", f"{registry} .venv/bin/chips disable wine"),
+        ("where did the time of that score go?", f"{chips} why {request_id}"),
+        ("take it out of service, and back", f"{chips} disable wine"),
         ("every request, as a log line", f"tail -f {folder / 'gateway.log'}"),
     ):
         screen.output(f"# {comment}")

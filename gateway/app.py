@@ -25,6 +25,7 @@ from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
+from gateway.server.listen import BACKLOG, listen
 from gateway.server.plain import PlainServer
 from gateway.server.protocol import ProblemServer
 from gateway.settings import Auth, Settings
@@ -183,11 +184,15 @@ class Gateway:
                 stack.push_async_callback(self._shared_meter.stop)
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
-            runner = web.ServerRunner(self._make_server(), shutdown_timeout=server.stop_grace_s)
+            http = self._make_server()
+            runner = web.ServerRunner(http, shutdown_timeout=server.stop_grace_s)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, server.host, server.port, reuse_port=self._shares_port or None)
-            await site.start()
+            listeners = listen(server.host, server.port, shared=self._shares_port)
+            for listener in listeners:
+                await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            if isinstance(http, FastServer):
+                http.acceptor.watch(listeners)
             self.port = runner.addresses[0][1]
             stack.callback(self._control.live.stop)  # first of all: people who watch would hold the drain up
             self._stack = stack.pop_all()

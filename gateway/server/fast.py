@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.core.exchange import Exchange
 from gateway.server.caller import CallerConnection
+from gateway.server.listen import Acceptor
 
 _TICK_S: Final = 0.5
 _SEND_TIMEOUT_S: Final = 60.0  # a caller who has not read for so long is not going to
@@ -33,6 +34,7 @@ class FastServer(web.Server):
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
         self._open: set[CallerConnection] = set()
+        self.acceptor = Acceptor(self._loop, self)
         self._alarm: asyncio.TimerHandle | None = None
         self._date = b""
         self._date_second = 0
@@ -46,6 +48,7 @@ class FastServer(web.Server):
 
     def connection_made(self, connection: CallerConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: ARG002
         self._open.add(connection)
+        self.acceptor.accepted()
         if self._alarm is None:
             self._alarm = self._loop.call_later(_TICK_S, self._tick)
 
@@ -53,6 +56,7 @@ class FastServer(web.Server):
         self._open.discard(connection)
 
     def pre_shutdown(self) -> None:
+        self.acceptor.stop()
         for connection in tuple(self._open):
             connection.close()
 

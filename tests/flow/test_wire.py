@@ -192,6 +192,15 @@ async def test_a_caller_who_sends_on_and_on_and_reads_nothing(scene: Scene):
     caller.leave()
 
 
+async def test_three_hundred_callers_at_once(scene: Scene):
+    await scene.model()
+    callers = await asyncio.gather(*(scene.caller() for _ in range(300)))
+    for caller in callers:
+        await caller.send(scene.request())
+    for caller in callers:
+        assert (await caller.answer()).status == 200
+
+
 @pytest.mark.path("fast")
 async def test_interim_answers_without_end(scene: Scene):
     async def script(request: Message, peer: Peer) -> None:

@@ -9,6 +9,7 @@ from gateway.core.trace import continue_trace
 from gateway.core.turn import Turn
 from gateway.server.caller import CallerConnection
 from gateway.server.fast import FastServer
+from gateway.server.listen import Acceptor
 from gateway.upstream.connections import Connection
 from gateway.upstream.pool import Pool
 
@@ -63,6 +64,7 @@ class Callers:
         self.server = FastServer.__new__(FastServer)
         self.server._loop = loop
         self.server._open = set()
+        self.server.acceptor = Acceptor(loop, self.server)
         self.server._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = b"", 0
         self.server.requests_count = 0

@@ -26,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
+LOCK = ".chips-demo.lock"  # also the mark of a folder that may be emptied
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 12.0
 
@@ -110,6 +111,7 @@ def environment(folder: Path) -> dict[str, str]:
         **kept,
         "CHIPS_REGISTRY": f"sqlite:{folder / 'registry.db'}",
         "CHIPS_ARTIFACTS": str(folder / "artifacts"),
+        "CHIPS_TRACE__STORE": str(folder / "requests.db"),
     }
 
 
@@ -145,10 +147,10 @@ def free_port(wanted: int = 0) -> int:
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
     """`folder`, empty, and ours alone for as long as we run."""
-    if folder.exists() and not (folder / "lock").exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder / LOCK).exists() and any(folder.iterdir()):
         raise DemoError(f"{folder} holds files that are not a demo's; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -156,7 +158,7 @@ def own_folder(folder: Path) -> Iterator[None]:
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != "lock":
+            elif path.name != LOCK:
                 path.unlink()
         yield
 
@@ -251,7 +253,8 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
 
 def next_steps(screen: Screen, folder: Path, address: str, key: str, request_id: str) -> None:
     screen.step("It keeps running. Try, in another terminal:")
-    chips = f"CHIPS_REGISTRY=sqlite:{folder / 'registry.db'} .venv/bin/chips"
+    ours = f"CHIPS_REGISTRY=sqlite:{folder / 'registry.db'} CHIPS_TRACE__STORE={folder / 'requests.db'}"
+    chips = f"{ours} .venv/bin/chips"
     wrong = f"curl -i {address}/wine -H 'X-Api-Key: wrong' -H 'Content-Type: application/json' -d '{{}}'"
     for comment, command in (
         ("what may this key call?", f"curl {address}/ -H 'X-Api-Key: {key}'"),

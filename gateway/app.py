@@ -48,6 +48,7 @@ from gateway.upstream.guard import Guard
 from gateway.upstream.identity import IdTokens
 from gateway.upstream.plain import PlainUpstream
 from gateway.upstream.pool import Pool
+from gateway.upstream.tls import client_context
 
 if TYPE_CHECKING:
     from gateway.auth.caller_token import CallerTokens
@@ -88,6 +89,8 @@ class Gateway:
             IdTokens(metadata_host=upstream.metadata_host) if upstream.identity == "google" else None
         )
         signer = _signer(upstream) if upstream.sign_callers else None
+        if upstream.ca_file:
+            _check_certificates(upstream.ca_file)
         make_upstream = PlainUpstream if settings.server.path == "plain" else FastUpstream
         self.upstream: Upstream = make_upstream(
             connections=upstream.connections,
@@ -278,6 +281,14 @@ def guard_of(upstream: UpstreamSettings) -> Guard:
         hosts=upstream.hosts,
         networks=[parse_network(network) for network in upstream.networks],
     )
+
+
+def _check_certificates(path: str) -> None:
+    """Read the file now: the first request to an https backend is a bad moment to learn that it is not there."""
+    try:
+        client_context(path)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"upstream.ca_file: {path}: {error}") from None
 
 
 def _signer(upstream: UpstreamSettings) -> "CallerTokens":

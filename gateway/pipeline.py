@@ -125,6 +125,7 @@ class Pipeline:
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: the unwelcome use up nothing. Before limit: who is over the rate waits in no queue.
         if not self._meter.at_once(exchange):
+            await in_task()
             await self._meter(exchange)
         with self._limit.at_once(exchange) or await self._limit(exchange):
             exchange.permitted = time.monotonic()

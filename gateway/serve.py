@@ -157,7 +157,11 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)  # a worker is born with them blocked
     if lifeline is not None:  # nobody writes to it: it is readable when the supervisor has died
         loop.add_reader(lifeline, _orphaned, loop, lifeline, signals)
-    gateway = Gateway(settings, logs, folder=worker.folder if worker is not None else None)
+    try:
+        gateway = Gateway(settings, logs, folder=worker.folder if worker is not None else None)
+    except (ValueError, OSError) as error:  # a file that they name is not there, or not what it should be
+        _log.critical("the settings cannot be used: %s", error)
+        return EX_CONFIG
     try:
         await gateway.start()
     except OSError as error:

@@ -322,6 +322,7 @@ _OTHER_NAMES = frozenset(
     for name in (
         *("CONFIG", "DEBUG", "ENV", "ENVIRONMENTS", "GATEWAY", "KEY", "TESTS_REQUIRE"),
         *("MODEL", "VERSION", "ARTIFACT", "CACHE_DIR", "CONCURRENCY", "MAX_BODY_BYTES"),
+        *("ARTIFACT_DIGEST", "BATCH_TARGET_MS"),
     )
 )
 # Names that platforms set; ours win over them.

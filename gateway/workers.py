@@ -125,13 +125,15 @@ class Workers:
 
     def _reap(self) -> int | None:
         """Take note of the workers that have ended; an exit code where all must."""
+        fatal = None
         for process, status in _ended():
             worker, began = self._running.pop(process, (-1, 0.0))
             if worker < 0:
                 continue
             code = os.waitstatus_to_exitcode(status)
             if code in self._fatal:
-                return code
+                fatal = code  # and on: all of these have been waited for, so all must leave `_running`
+                continue
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             lived_s = time.monotonic() - began
             delay_s = _FIRST_DELAY_S if lived_s > _STEADY_S else self._delays.get(worker, _FIRST_DELAY_S)
@@ -141,7 +143,7 @@ class Workers:
                 "ERROR",
                 f"worker {worker} ended {how} after {lived_s:.1f} s; another one starts in {delay_s:g} s",
             )
-        return None
+        return fatal
 
     def _stop(self, number: int) -> int:
         """Drain all. A second signal is passed on, too: the workers then stop without waiting, as the exit code says."""

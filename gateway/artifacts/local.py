@@ -71,7 +71,10 @@ class LocalStore:
             draft.mkdir(parents=True)
             for file in manifest.files:
                 _copy(files[file.path], draft / file.path, file.sha256, progress)
-            (draft / MANIFEST_NAME).write_bytes(manifest.encode())
+            with (draft / MANIFEST_NAME).open("xb") as writer:
+                writer.write(manifest.encode())
+                writer.flush()
+                os.fsync(writer.fileno())
             return self._commit(draft, folder, manifest)
         except PermissionError as error:
             raise PermissionRefused(f"no permission to write {error.filename}") from error

@@ -105,6 +105,8 @@ def collect_files(source: Path) -> list[tuple[str, Path]]:
     ValueError where there is nothing, or something that is not a plain file.
     """
     if source.is_file():
+        if source.name == MANIFEST_NAME:
+            raise ValueError(f"{source} has the name of the manifest itself: give it another one")
         return [(source.name, source)]
     if not source.is_dir():
         raise ValueError(f"{source} does not exist")

@@ -15,7 +15,7 @@ from gateway.auth.base import LATER, Authenticator, Later, Proof
 from gateway.auth.remembered import Remembered
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.keys import bearer_key, is_well_formed, key_id
+from gateway.core.keys import PREFIX, bearer_key, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import Principal
@@ -106,7 +106,7 @@ class ApiKeys(Authenticator):
         return self._proof(digest, known, self._now(), in_authorization=in_authorization)
 
     def claims(self, authorization: bytes) -> bool:
-        return bearer_key(authorization) is not None
+        return PREFIX.encode() in authorization.lower()  # also where it is written wrongly: it is still a key
 
     def _proof(self, digest: str, known: _Known | None, now: float, *, in_authorization: bool) -> Proof:
         if known is None or known.expires_at <= now or self._is_revoked(digest):

@@ -14,6 +14,7 @@ from gateway.cli.deregister import remove_version
 from gateway.cli.publish import packages_here, read_json, store_failure
 from gateway.cli.register import Wish, enter
 from gateway.cli.screen import EX_CONFIG, EX_DATAERR, EX_PROTOCOL, Failure
+from gateway.core.names import check_model_name, check_version
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
@@ -123,8 +124,14 @@ def undeploy(
 
     Example: `chips undeploy wine --version 3`
     """
+    try:
+        check_model_name(name)
+        check_version(version)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
     settings = screen.settings_for(registry_url)
     chosen = _target(target, settings, image="")
+    screen.confirm_write(settings)
     removed = screen.run(
         remove_version(settings, name, version, force=force, author=screen.author(by), reason=reason)
     )

@@ -258,6 +258,10 @@ async def _gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Findi
     elif seen.get("generation", -1) < listing.generation:
         text = f"it has generation {seen.get('generation')}, the registry {listing.generation}"
         yield Finding("gateway", "wrong", text, "its log says why it cannot read the registry")
+    elif seen.get("held"):
+        yield Finding(
+            "gateway", "wrong", f"it serves an older state: {seen['held']}", "see docs/how-to/restore.md"
+        )
     else:
         yield Finding("gateway", "ok", f"{address} serves generation {seen.get('generation')}")
     if date is not None:

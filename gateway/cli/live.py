@@ -16,6 +16,7 @@ _POLL_S: Final = 0.05
 class _SeenRegistry(msgspec.Struct):
     id: str
     generation: int
+    held: str | None = None  # why the gateway serves an older state than the registry's
 
 
 class _Readiness(msgspec.Struct):
@@ -39,6 +40,8 @@ async def wait_until_live(address: str, listing: Listing) -> str:
                 obstacle = f"the gateway at {address} has not read its registry yet"
             elif registry.id != listing.registry_id:
                 return f"the gateway at {address} reads another registry"
+            elif registry.held:
+                obstacle = f"the gateway at {address} does not believe the registry yet: {registry.held}"
             elif registry.generation >= listing.generation:
                 return ""
             else:

@@ -70,7 +70,9 @@ class Board:
     async def document(self) -> dict[str, Any]:
         """Every model with its figures, and the gateway's own."""
         state = await self.present()
-        before = self._past[0]
+        return await asyncio.to_thread(self._document, state, self._past[0])
+
+    def _document(self, state: State, before: State) -> dict[str, Any]:
         seconds = state.at - before.at
         if seconds < 1.0:  # nobody looked lately
             before, seconds = State(), max(state.at - self._started, 1.0)
@@ -94,6 +96,7 @@ class Board:
                 "generation": None if snapshot is None else snapshot.generation,
                 "age_s": round(self._mirror.age_s, 2),
                 "connected": self._mirror.connected,
+                "held": self._mirror.held,
                 "problems": [] if snapshot is None else list(snapshot.problems)[:20],
                 "error": self._mirror.last_error[:500],
             },

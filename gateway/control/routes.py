@@ -1,5 +1,6 @@
 """What the gateway answers itself: what it is, whether it is well, what a model is; and, to operators, how it goes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway import __version__
@@ -148,7 +149,8 @@ class Control:
 
     async def _metrics(self, exchange: Exchange) -> Answer:  # noqa: ARG002
         state = await self._board.present()
-        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), exposition(state))
+        text = await asyncio.to_thread(exposition, state)  # megabytes, where there are many models
+        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
     async def _models(self, exchange: Exchange) -> Answer:  # noqa: ARG002
         return json_answer(await self._board.document(), headers=_NO_STORE)

@@ -3,9 +3,13 @@
 import re
 from typing import Final
 
+from gateway.core.headers import may_trail
+
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t \x21-\x7e\x80-\xff]*)?\r\n")
 _SIZE_LINE_LIMIT: Final = 256  # with extensions, which are read over
-_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t \x21-\x7e\x80-\xff]*?)[ \t]*")
+_TRAILER: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t \x21-\x7e\x80-\xff]*"
+)  # linear, on any input
 _TRAILERS_LIMIT: Final = 8192
 
 _AT_SIZE: Final = -1
@@ -117,11 +121,12 @@ class Dechunker:
             if end == position:
                 self.done = True
                 return end + 2
+            if len(self.trailers) + end - position > _TRAILERS_LIMIT:
+                raise ValueError("the trailers are too long")
             match = _TRAILER.fullmatch(data, position, end)
-            if match is None or len(self.trailers) + end - position > _TRAILERS_LIMIT:
+            if match is None:
                 raise ValueError("a trailer is not valid")
-            name = match[1].lower()
-            if name not in _NOT_AT_THE_END and not name.startswith((b"x-chips-", b"x-forwarded-")):
+            if match[1].lower() not in _NOT_AT_THE_END and may_trail(match[1]):
                 self.trailers += data[position : end + 2]
             position = end + 2
 

@@ -245,6 +245,11 @@ ANSWER_DROPPED: Final = frozenset(
 )
 
 
+def may_trail(name: bytes) -> bool:
+    """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
+    return name.lower() not in ANSWER_DROPPED and _learn(name).__class__ is bytes
+
+
 def answer_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The fields of a backend's answer that go on to the caller, in their order."""
     dropped: frozenset[bytes] | set[bytes] = ANSWER_DROPPED

@@ -70,16 +70,20 @@ class SharedMeter:
 
     async def start(self) -> None:
         """Make the client; it connects when it is first needed."""
-        from redis.asyncio import Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        self._client = Redis.from_url(
-            self._url,
-            socket_timeout=self._timeout_s,
-            socket_connect_timeout=self._timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=256,
+        # Blocking: a burst beyond the pool waits for its turn, and is not taken for a Redis that is lost.
+        self._client = Redis.from_pool(
+            BlockingConnectionPool.from_url(
+                self._url,
+                socket_timeout=self._timeout_s,
+                socket_connect_timeout=self._timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=256,
+                timeout=self._timeout_s,
+            )
         )
         self._script = self._client.register_script(_SCRIPT)
 

@@ -206,14 +206,18 @@ class Mirror:
 
     async def _accept(self, listing: Listing) -> None:
         current = self.snapshot
+        forked = (
+            self._held_listing is not None
+        )  # its numbers belong to another history: alike, they prove nothing
         if current is not None:
             same = current.registry_id == listing.registry_id
-            if same and listing.generation == current.generation:
+            if same and listing.generation == current.generation and not forked:
                 self._settle()
                 return
-            if not (same and listing.generation > current.generation) and self._must_hold(current, listing):
+            if not (same and listing.generation >= current.generation) and self._must_hold(current, listing):
                 return
-        snapshot = await self._compile(listing, current)
+            forked = forked or not same or listing.generation < current.generation
+        snapshot = await self._compile(listing, None if forked else current)
         self._asked.clear()
         self.snapshot = snapshot
         for problem in snapshot.problems:

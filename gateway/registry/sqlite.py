@@ -75,6 +75,7 @@ class SqliteRegistry:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._connections = 0
         self._closed = False
 
     # -- the contract
@@ -83,7 +84,7 @@ class SqliteRegistry:
         return await self._run(_load)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
-        seen: tuple[int, int, int] | None = None
+        seen: tuple[int, int, int, int] | None = None
         while True:
             version = await self._run(self._data_version)
             if version == seen:
@@ -129,6 +130,7 @@ class SqliteRegistry:
                 self._disconnect()  # the file was replaced, by a restored backup for example
             if self._connection is None:
                 self._connection = _connect(self.path)
+                self._connections += 1  # each counts changes from a beginning of its own
                 self._inode = self.path.stat().st_ino
             return work(self._connection)
         except (sqlite3.Error, OSError) as error:
@@ -136,9 +138,10 @@ class SqliteRegistry:
             self._disconnect()
             raise _explain(error, self.path) from error
 
-    def _data_version(self, db: sqlite3.Connection) -> tuple[int, int, int]:
+    def _data_version(self, db: sqlite3.Connection) -> tuple[int, int, int, int]:
         """Changes when anybody commits: SQLite's own number counts other connections only, the last one ours."""
-        return self._inode, int(db.execute("PRAGMA data_version").fetchone()[0]), db.total_changes
+        version = int(db.execute("PRAGMA data_version").fetchone()[0])
+        return self._inode, self._connections, version, db.total_changes
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

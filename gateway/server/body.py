@@ -195,9 +195,9 @@ class CallerBody:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             self._held_bytes = 0
+            self._connection.resume_reading()  # first, for whoever takes the pieces may pause it again at once
             for piece in pieces:
                 self._take(piece)
-            self._connection.resume_reading()
 
     def dam(self) -> None:
         self._sink = None

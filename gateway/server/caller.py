@@ -16,6 +16,7 @@ from gateway.server.body import CallerBody
 from gateway.server.drive import Drive
 from gateway.server.parser import HeadParser, body_length, expects_continue
 from gateway.server.reply import CallerReply
+from gateway.upstream.keepalive import probe_when_idle
 
 if TYPE_CHECKING:
     from gateway.server.fast import FastServer
@@ -298,6 +299,8 @@ class CallerConnection(asyncio.Protocol):
     def open_tunnel(self, source: "Source") -> None:
         self.last = True
         self.source = self._tunnel = source
+        self.resume_reading(PIPELINE)  # what came early goes on now, and nobody else would resume
+        probe_when_idle(self.transport)
         if self._received:
             self._received, early = b"", self._received
             source.upload(early)

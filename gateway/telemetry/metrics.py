@@ -168,12 +168,13 @@ class Metrics:
         state = self._state
         state.at = time.time()
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        state.counters = {"chips_process_cpu_seconds_total": {"": usage.ru_utime + usage.ru_stime}}
-        state.gauges = {"chips_workers": {"": 1.0}, "chips_process_memory_bytes": {"": _resident_bytes()}}
+        counters = {"chips_process_cpu_seconds_total": {"": usage.ru_utime + usage.ru_stime}}
+        gauges = {"chips_workers": {"": 1.0}, "chips_process_memory_bytes": {"": _resident_bytes()}}
         for read in self._counters:
-            state.counters |= read()
+            counters |= read()
         for read in self._gauges:
-            state.gauges |= read()
+            gauges |= read()
+        state.counters, state.gauges = counters, gauges  # whole, for several threads ask
         return state
 
     def all_series(self) -> list[Series]:

@@ -9,6 +9,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.turn import Turn
 from gateway.upstream.head import HEAD_LIMIT_BYTES, AnswerHead, read_answer_head
+from gateway.upstream.keepalive import probe_when_idle
 
 if TYPE_CHECKING:
     from gateway.upstream.base import FlowingBody, Relay
@@ -241,6 +242,7 @@ class Connection(asyncio.Protocol):
             self._state = _TUNNEL
             self._keep_alive = False
             self.deadline = _NEVER
+            probe_when_idle(self.transport)
             first, self._received = self._received, b""
             self._reply.relay_tunnel(head, first, self)
         elif head.status != 100:  # that one is answered by the gateway itself

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.headers import UPGRADE
+from gateway.core.headers import CONNECTION, UPGRADE
 from gateway.core.turn import Turn, in_task
 from gateway.upstream.base import FlowingBody, Guard, Identity, Outbound, trace_fields
 from gateway.upstream.connections import Connection
@@ -186,7 +186,12 @@ def _begin(
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = outbound.method
     upgrade = exchange.head.read[UPGRADE]
-    upgrading = upgrade is not None and method == "GET" and upgrade.lower() == b"websocket"
+    upgrading = (
+        upgrade is not None
+        and method == "GET"
+        and upgrade.lower() == b"websocket"
+        and _asks_upgrade(exchange)
+    )
     parts = [origin.prefix(method, outbound.path), *outbound.fields, *trace_fields(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
@@ -237,3 +242,11 @@ def _may_repeat(
         and not exchange.reply.started
         and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
     )
+
+
+def _asks_upgrade(exchange: Exchange) -> bool:
+    """Whether Connection names Upgrade: without that the field is to be ignored (RFC 9110 section 7.8)."""
+    connection = exchange.head.read[CONNECTION]
+    return connection is not None and b"upgrade" in {
+        token.strip().lower() for token in connection.split(b",")
+    }

@@ -19,7 +19,14 @@ Policy = Literal["local", "cloud"]
 CLOUD_HOSTS: Final = ("*.run.app",)
 # Services by which machines in a cloud learn their own secrets. No setting opens these.
 _METADATA: Final = NetworkSet(
-    map(parse_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"))
+    map(
+        parse_network,
+        (
+            *("169.254.0.0/16", "fe80::/10"),
+            *("fd20:ce::/32", "fd00:ec2::/32"),  # Google's and Amazon's own, over IPv6
+            *("100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        ),
+    )
 )
 _EMBEDS_IPV4: Final = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
 

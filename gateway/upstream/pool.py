@@ -197,6 +197,7 @@ class Pool:
         self._resolved = []  # the name may lead elsewhere by now
         if self._waiters:
             self._waiters.popleft().turn.come(error)
+        self._grow()  # a place is free again, for whoever still waits
 
     def _serve(self, connection: Connection) -> None:
         if self._waiters:

@@ -290,3 +290,26 @@ def test_a_second_signal_does_not_wait(start, beside: Beside, tmp_path: Path):
     assert not any("stack" in json.loads(line) for line in gateway.lines)
     caller.close()
     slow.release()
+
+
+@pytest.mark.parametrize("setting", ["upstream.ca_file", "upstream.signing_keys"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_file_that_settings_name_and_that_is_not_there_ends_with_78(
+    setting: str, workers: str, tmp_path: Path
+):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gateway", f"--{setting}=/nowhere", "--upstream.sign_callers=true"),
+            *(
+                f"--server.workers={workers}",
+                "--server.port=0",
+                f"--registry=sqlite://{tmp_path}/registry.db",
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert "/nowhere" in done.stdout + done.stderr

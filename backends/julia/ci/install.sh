@@ -17,8 +17,8 @@ trap 'rm -rf "$work"' EXIT
 # Where this machine gets Debian from; apt only says once it has fetched its lists.
 mirrors() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u; }
 [ -n "$(mirrors)" ] || apt-get -qq update
-debian=$(mirrors | grep -E '/debian/?$' | head -n 1)
-security=$(mirrors | grep -E '/debian-security/?$' | head -n 1)
+debian=$(mirrors | grep -E '/debian/?$' | head -n 1 || true)
+security=$(mirrors | grep -E '/debian-security/?$' | head -n 1 || true)
 [ -n "$debian" ] || { echo "error: apt on this machine knows no Debian mirror" >&2; exit 1; }
 
 # An apt that knows the older release and keeps everything in the work folder.

@@ -32,7 +32,7 @@ export function models({ board, curves }, redraw) {
       tile('Latency p99', ms(gateway.p99_ms), `p50 ${ms(gateway.p50_ms)}`),
       tile('Gateway’s own share', ms(gateway.overhead_p50_ms), `p99 ${ms(gateway.overhead_p99_ms)}`),
       tile('Memory', bytes(gateway.memory_bytes)),
-      tile('Registry', registry.generation === null ? 'not read' : `#${registry.generation}`, registry.connected ? `confirmed ${registry.age_s.toFixed(1)} s ago` : `away for ${registry.age_s.toFixed(0)} s; serving the last good state`, registry.connected ? '' : 'bad')),
+      tile('Registry', registry.generation === null ? 'not read' : `#${registry.generation}`, registry.held || (registry.connected ? `confirmed ${registry.age_s.toFixed(1)} s ago` : `away for ${registry.age_s.toFixed(0)} s; serving the last good state`), registry.connected && !registry.held ? '' : 'bad')),
     registry.problems.length ? h('div.note.bad', { role: 'alert' }, h('strong', {}, 'Registry documents that cannot be used: '), registry.problems.join('; ')) : null,
     h('section.card.flush', { 'aria-label': 'Models' },
       h('div.bar', { class: 'bar card-bar', id: 'filter' },

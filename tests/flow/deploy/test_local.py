@@ -139,6 +139,16 @@ def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backen
         os.kill(ours["pid"], signal.SIGTERM)
 
 
+def test_a_name_that_leads_elsewhere_ends_nothing(shell: Shell, tmp_path: Path):
+    victim = Path(os.environ["XDG_STATE_HOME"]) / "victim"
+    victim.mkdir(parents=True)
+    (victim / "config.json").write_text("{}")
+    for name, version in (("../../victim", "config"), ("wine", "../../../victim/config")):
+        ended = shell("undeploy", name, "--version", version, "--target", "local")
+        assert ended.code == 65, ended
+    assert [path.name for path in victim.iterdir()] == ["config.json"]
+
+
 BAD_FOLDERS = {
     "no settings": (None, "there is no"),
     "not TOML": ("model =", "not valid TOML"),

@@ -89,3 +89,35 @@ def test_trailers_that_frame_or_authenticate_are_left_out():
     raw = b"0\r\nX-Sum: 7\r\nContent-Length: 3\r\nHost: evil\r\nAuthorization: x\r\nX-Chips-Caller: root\r\n\r\n"
     _, dechunker = read(raw, 1000)
     assert dechunker.trailers == b"X-Sum: 7\r\n"
+
+
+@pytest.mark.parametrize("end", [b"\x00", b"a", b" "])
+def test_a_hostile_trailer_costs_no_more_than_its_length(end: bytes):
+    """A pattern that backtracks over these spaces would take minutes, and so would this test."""
+    raw = b"0\r\nX:" + b" " * 8000 + end + b"\r\n\r\n"
+    dechunker = Dechunker()
+    if end == b"\x00":
+        with pytest.raises(ValueError, match="trailer"):
+            dechunker.feed(raw)
+    else:
+        dechunker.feed(raw)
+        assert dechunker.done
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            b"X-Goog-Authenticated-User-Email",
+            b"X_Chips_Caller",
+            b"X-Chips-Caller",
+            b"X-Serverless-Authorization",
+        ),
+        *(b"X-Real-IP", b"X-Goog-IAP-JWT-Assertion", b"X-Request-Id", b"traceparent", b"X-Forwarded-For"),
+        *(b"Authorization", b"X-Api-Key", b"chips-error", b"Content-Length", b"Transfer-Encoding"),
+    ],
+)
+def test_what_a_head_may_not_say_a_trailer_may_not_say_either(name: bytes):
+    dechunker = Dechunker()
+    dechunker.feed(b"0\r\n" + name + b": x\r\nX-Checksum: 7\r\n\r\n")
+    assert dechunker.trailers == b"X-Checksum: 7\r\n"

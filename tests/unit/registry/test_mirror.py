@@ -185,6 +185,25 @@ async def test_the_registry_that_we_knew_comes_back(registry: Scripted, start):
     assert not mirror.held
 
 
+async def test_after_a_restore_another_history_is_not_taken_for_ours_by_its_numbers(
+    registry: Scripted, start
+):
+    """A backup was restored, and then written: generation and revision are the lost history's, the content is not."""
+
+    def at(revision: int, url: str) -> Document:
+        return model("wine", revision, backends=[{"version": "1", "url": url}])
+
+    registry.tell(listing(100, at(7, "http://lost")))
+    mirror = await start(hold_s=300)
+    registry.tell(listing(99, at(6, "http://restored")))
+    await registry.told()
+    assert mirror.held
+    registry.tell(listing(100, at(7, "http://written-since")))
+    await registry.told()
+    assert not mirror.held
+    assert mirror.snapshot.entries["wine"].model.backends[0].url == "http://written-since"
+
+
 async def test_what_is_revoked_meanwhile_is_dead_at_once(registry: Scripted, start):
     registry.tell(listing(5, model("wine"), revocation("a")))
     mirror = await start(hold_s=300)

@@ -1,0 +1,15 @@
+"""Workers that all end with a fatal code at once: the supervisor ends too, with that code."""
+
+import subprocess
+import sys
+
+SUPERVISE = """
+import sys
+from gateway.workers import Supervisor
+sys.exit(Supervisor(4, lambda number, folder, lifeline: 71, tell=lambda *_: None, grace_s=30, fatal=frozenset({71})).run())
+"""
+
+
+def test_workers_that_all_end_at_once_end_the_supervisor():
+    done = subprocess.run([sys.executable, "-c", SUPERVISE], timeout=30, check=False)
+    assert done.returncode == 71

@@ -5,8 +5,8 @@ import sys
 
 SUPERVISE = """
 import sys
-from gateway.workers import Supervisor
-sys.exit(Supervisor(4, lambda number, folder, lifeline: 71, tell=lambda *_: None, grace_s=30, fatal=frozenset({71})).run())
+from gateway.workers import Workers
+sys.exit(Workers(4, lambda number, folder, lifeline: 71, tell=lambda *_: None, grace_s=30, fatal=frozenset({71})).run())
 """
 
 

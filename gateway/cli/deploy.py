@@ -19,6 +19,7 @@ from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import Deployed, DeployError, Target, Tell
+from gateway.registry.base import MODELS
 from gateway.settings import Settings, endpoint_override, process_environment, state_folder
 from gateway.verify.run import CannotBegin, ManifestPart, choose, read_samples, verify
 
@@ -72,6 +73,8 @@ def deploy(
     if dry_run:
         _plan(source, chosen, settings, as_json=as_json)
         return
+    owner = owner or source.settings.owner or None
+    screen.run(_check_owner(settings, source.model, owner))
     screen.confirm_write(settings)
     author = screen.author(by)
 
@@ -192,6 +195,19 @@ class _Report:
             others = [v for v, share in self.facts["traffic"].items() if share]
             rest = f" {others[0]}=90" if len(others) == 1 else " …"
             screen.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+
+
+async def _check_owner(settings: Settings, name: str, owner: str | None) -> None:
+    """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
+    async with screen.registry_at(settings) as registry:
+        document = await registry.read(MODELS, name)
+    known = "" if document is None else screen.read_model(document).owner
+    if owner and known and owner != known:
+        raise Failure(
+            f'the name "{name}" belongs to {known}, and this would be {owner}\'s',
+            hint=f"choose another name, or let {known} hand it over: chips register {name} URL --owner {owner}",
+            code=EX_DATAERR,
+        )
 
 
 def _folder(given: str, version: str | None) -> BackendFolder:

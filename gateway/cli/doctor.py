@@ -18,7 +18,14 @@ from gateway.cli.probe import probe
 from gateway.cli.screen import Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Listing, RegistryError
-from gateway.settings import Settings, SettingsError, mask_url, process_environment, state_folder
+from gateway.settings import (
+    Settings,
+    SettingsError,
+    endpoint_override,
+    mask_url,
+    process_environment,
+    state_folder,
+)
 
 CLOUD_RUN_BODY_BYTES: Final = 32 * 1024 * 1024  # over HTTP/1
 _SKEW_S: Final = 30.0  # signed tokens allow about that much
@@ -105,6 +112,8 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
     for model in models:
         for finding in _policy(model):
             yield finding
+    for finding in await asyncio.to_thread(_on_cloud_run, models):
+        yield finding
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
     probes = [_backend(model, index, gate) for model in models for index in range(len(model.backends))]
     for finding in await asyncio.gather(*probes):
@@ -301,6 +310,65 @@ def _policy(model: Model) -> Sequence[Finding]:
             )
         )
     return found
+
+
+def _on_cloud_run(models: Sequence[Model]) -> Sequence[Finding]:
+    """What the registry says of each model, against what its service on Cloud Run is given."""
+    chosen = screen.chosen_environment()
+    if chosen is None or not chosen.environment.project or not chosen.environment.region:
+        return []
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    from gateway.deploy.cloud_run import service_of
+    from gateway.deploy.google import Google
+
+    place, services = chosen.environment, Google(endpoint_override).services
+    found = []
+    for model in models:
+        name = f"projects/{place.project}/locations/{place.region}/services/{service_of(model.name)}"
+        subject = f"{model.name} on Cloud Run"
+        try:
+            template = services.get_service(name=name, timeout=10).template
+        except exceptions.NotFound:
+            found.append(Finding(subject, "skipped", "it has no service there"))
+            continue
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
+            found.append(
+                Finding(
+                    subject, "wrong", str(error).splitlines()[0], "docs/how-to/permissions.md has the roles"
+                )
+            )
+            break
+        found += _compared(model, template, subject)
+    return found
+
+
+def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
+    found = []
+    allowed_s = template.timeout.total_seconds() if template.timeout else 0.0
+    if allowed_s and model.policy.timeout_s > allowed_s:
+        found.append(
+            Finding(
+                subject,
+                "wrong",
+                f"its time-out in the registry is {model.policy.timeout_s:g} s, but Cloud Run cuts after {allowed_s:g} s",
+                f"set timeout_s in backend.toml and deploy it anew, or: chips register {model.name} URL --timeout {allowed_s:g}",
+            )
+        )
+    given = template.max_instance_request_concurrency
+    declared = {backend.concurrency for backend in model.backends if model.traffic.get(backend.version)}
+    if given and declared and None not in declared and given not in declared:
+        shown = ", ".join(map(str, sorted(number for number in declared if number is not None)))
+        found.append(
+            Finding(
+                subject,
+                "warning",
+                f"Cloud Run sends {given} requests at once, registered are {shown}",
+                "set concurrency in backend.toml to what one instance truly runs, and deploy it anew",
+            )
+        )
+    return found or [Finding(subject, "ok", f"{allowed_s:g} s, {given} at once")]
 
 
 async def _backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:

@@ -32,6 +32,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     model: str
     version: str = ""  # or `--version`
+    owner: str = ""  # whom to ask about the model; or `--owner`
     artifact: str = "artifact"
     format: str = ""  # by the files' suffixes where it is empty
     signature: str = ""

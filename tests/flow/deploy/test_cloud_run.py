@@ -204,3 +204,33 @@ def test_the_plan_is_for_machines_too(shell: Shell, backend_folder: Path, cloud:
     plan = json.loads(shell.ok("deploy", "wine", "--dry-run", "--json").out)
     assert plan["target"] == "cloud-run"
     assert not cloud.calls
+
+
+def test_the_doctor_compares_what_is_registered_with_what_is_deployed(
+    shell: Shell, backend_folder: Path, cloud: Cloud
+):
+    deployed(shell)
+    subject = "wine on Cloud Run"
+    found = {finding["subject"]: finding for finding in shell("doctor", "--json").json()}
+    assert found[subject]["outcome"] == "ok", found[subject]
+    url = shell.model()["backends"][0]["url"]
+    shell.ok(
+        "register", "wine", url, "--no-probe", "--version", "1", "--timeout", "900", "--concurrency", "7"
+    )
+    told = [finding["text"] for finding in shell("doctor", "--json").json() if finding["subject"] == subject]
+    assert "its time-out in the registry is 900 s, but Cloud Run cuts after 60 s" in told
+    assert "Cloud Run sends 2 requests at once, registered are 7" in told
+
+
+def test_without_credentials(
+    shell: Shell, backend_folder: Path, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for service in ("RUN", "CLOUDBUILD", "ARTIFACTREGISTRY"):
+        monkeypatch.delenv(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "nothing"))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    ended = shell("deploy", "wine")
+    assert ended.code == 77
+    assert "no credentials for Google Cloud" in ended.err
+    assert "gcloud auth application-default login" in ended.err
+    assert registered(shell) == []

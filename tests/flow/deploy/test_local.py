@@ -139,6 +139,15 @@ def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backen
         os.kill(ours["pid"], signal.SIGTERM)
 
 
+def test_a_name_of_somebody_else_is_not_taken(shell: Shell, backend_folder: Path, tmp_path: Path):
+    shell.register("wine", "0", "--owner", "ana@example.com")
+    ended = shell("deploy", "wine", "--target", "local", "--owner", "eve@example.com")
+    assert ended.code == 65
+    assert "belongs to ana@example.com" in ended.err
+    assert not (tmp_path / "artifacts").exists()
+    assert shell.model()["owner"] == "ana@example.com"
+
+
 def test_a_name_that_leads_elsewhere_ends_nothing(shell: Shell, tmp_path: Path):
     victim = Path(os.environ["XDG_STATE_HOME"]) / "victim"
     victim.mkdir(parents=True)

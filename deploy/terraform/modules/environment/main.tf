@@ -70,7 +70,7 @@ module "edge" {
 module "monitoring" {
   source             = "../monitoring"
   project            = var.project
-  definitions        = "${path.module}/../../../monitoring"
+  definitions        = "${path.module}/../../../monitoring/cloud-monitoring"
   gateway_service    = module.gateway.name
   alert_emails       = var.alert_emails
   uptime_host        = length(var.domains) > 0 ? var.domains[0] : ""

@@ -8,6 +8,7 @@ locals {
       CHIPS_EDGE__TRUSTED_HOPS   = tostring(var.trusted_hops)
       CHIPS_SERVER__STOP_GRACE_S = "8"
       CHIPS_LOG__FORMAT          = "json"
+      CHIPS_METRICS__EXPORTER    = "cloud-monitoring"
       GOOGLE_CLOUD_PROJECT       = var.project
     },
     var.settings,

@@ -1,8 +1,7 @@
 # What tells somebody: a channel, an uptime check, alerts and dashboards from files, and logs kept longer than a month.
 
 locals {
-  dashboards = { for file in fileset("${var.definitions}/dashboards", "*.json") : trimsuffix(file, ".json") => file("${var.definitions}/dashboards/${file}") }
-  alerts     = { for file in fileset("${var.definitions}/alerts", "*.json") : trimsuffix(file, ".json") => jsondecode(file("${var.definitions}/alerts/${file}")) }
+  alerts = { for policy in jsondecode(file("${var.definitions}/alerts.json")) : policy.displayName => policy }
 }
 
 resource "google_monitoring_notification_channel" "email" {
@@ -16,9 +15,8 @@ resource "google_monitoring_notification_channel" "email" {
 }
 
 resource "google_monitoring_dashboard" "chips" {
-  for_each       = local.dashboards
   project        = var.project
-  dashboard_json = each.value
+  dashboard_json = file("${var.definitions}/dashboard.json")
 }
 
 resource "google_monitoring_alert_policy" "chips" {

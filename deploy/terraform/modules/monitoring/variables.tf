@@ -4,7 +4,7 @@ variable "project" {
 }
 
 variable "definitions" {
-  description = "Folder with dashboards/*.json and alerts/*.json, which are made from the gateway's metric table."
+  description = "Folder with dashboard.json and alerts.json, which are made from the gateway's metric table."
   type        = string
 }
 

@@ -10,11 +10,11 @@ variables {
 run "files_become_dashboards_and_alerts" {
   command = plan
   assert {
-    condition     = keys(google_monitoring_dashboard.chips) == ["chips"] && google_monitoring_alert_policy.chips["errors"].severity == "CRITICAL"
-    error_message = "each file is one resource"
+    condition     = google_monitoring_alert_policy.chips["TooManyErrors"].severity == "CRITICAL"
+    error_message = "each policy of the file is one resource"
   }
   assert {
-    condition     = google_monitoring_alert_policy.chips["errors"].conditions[0].condition_prometheus_query_language[0].duration == "120s"
+    condition     = google_monitoring_alert_policy.chips["TooManyErrors"].conditions[0].condition_prometheus_query_language[0].duration == "120s"
     error_message = "conditions are taken over"
   }
 }

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, closing
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import typer
@@ -216,6 +217,14 @@ def _artifacts(settings: Settings) -> Finding:
             "wrong",
             str(error),
             "is the bucket right, and may you read it? docs/how-to/permissions.md",
+        )
+    folder = Path(settings.artifacts.removeprefix("file://"))
+    if "://" not in str(folder) and folder.exists() and not folder.is_dir():
+        return Finding(
+            "artifacts",
+            "wrong",
+            f"{folder} is a file, not a folder",
+            "set CHIPS_ARTIFACTS to a folder or gs://",
         )
     return Finding("artifacts", "ok", settings.artifacts)
 

@@ -6,6 +6,7 @@ All of it runs in one thread of its own, so no statement ever blocks the event l
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,8 +172,22 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Readers and a writer do not wait for each other then. To switch needs the file alone, and SQLite does not wait for that."""
+    give_up_at = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)  # another process makes the registry at this moment
+        else:
+            return
+
+
 def _create(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
+    _use_wal(db)
     with _transaction(db):
         if db.execute("PRAGMA user_version").fetchone()[0]:
             return  # another process was first

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import msgspec
 
 from gateway.deploy.folder import BackendFolder
 from gateway.deploy.target import Deployed, DeployError, Tell
+from gateway.verify.process import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _STOP_WITHIN_S: Final = 12.0
@@ -87,7 +87,7 @@ class LocalTarget:
         command = folder.command()
         if command[0] == "python":
             command[0] = sys.executable  # the one that runs this, with its packages
-        port = _free_port()
+        port = free_port()
         log = self._note(folder.model, folder.version).with_suffix(".log")
         environ = {
             name: value for name, value in self._environ.items() if not name.startswith(("CHIPS_", "AIP_"))
@@ -156,12 +156,6 @@ class LocalTarget:
         with path.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start_time(pid: int) -> int | None:

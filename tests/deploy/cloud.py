@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.verify.process import free_port
 from tests.deploy.enums import _schemas
 
 READY_WITHIN_S = 60.0
@@ -154,7 +154,7 @@ class Cloud:
         container = template["containers"][0]
         given = {variable["name"]: variable["value"] for variable in container["env"]}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")}
-        port = _free_port()
+        port = free_port()
         log = self._folder / f"{revision}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
@@ -237,9 +237,3 @@ def _check_as(value: Any, kind: dict[str, Any], api: str, where: str) -> Any:
         if value not in words:
             raise Fault(400, f"Invalid value at {where}: {value}", "INVALID_ARGUMENT")
     return value
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

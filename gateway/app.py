@@ -52,6 +52,7 @@ from gateway.upstream.tls import client_context
 
 if TYPE_CHECKING:
     from gateway.auth.caller_token import CallerTokens
+    from gateway.control.cors import Shares
 
 
 class Gateway:
@@ -142,6 +143,7 @@ class Gateway:
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
+            shares=_shares(edge.cors_origins) if edge.cors_origins else None,
         )
         self.pipeline = Pipeline(
             identify=Identify(
@@ -295,6 +297,12 @@ def _signer(upstream: UpstreamSettings) -> "CallerTokens":
     from gateway.auth.caller_token import CallerTokens
 
     return CallerTokens([Path(file) for file in upstream.signing_keys])
+
+
+def _shares(origins: tuple[str, ...]) -> "Shares":
+    from gateway.control.cors import Shares
+
+    return Shares(origins)
 
 
 def _authenticators(auth: Auth, keys: ApiKeys) -> list[Authenticator]:

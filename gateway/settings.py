@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.auth.kinds import check_chain
+from gateway.core.cors import ANY, check_origin
 from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
 from gateway.core.networks import parse_network
 from gateway.registry.fallback import open_fallback
@@ -101,6 +102,12 @@ class Edge(_Group, frozen=True):
         bool,
         Meta(description="Allowlists only count and log whom they would refuse. For trying a list out."),
     ] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Web pages, such as https://app.example.com, that may read /, /-/docs/, /-/openapi.json and health; models have their own."
+        ),
+    ] = ()
 
 
 class Auth(_Group, frozen=True):
@@ -433,6 +440,7 @@ class _Loader:
             self._take(name, text, f"--{name}")
         self._check_networks()
         self._check_trust()
+        self._check_origins()
         self._check_auth()
         self._check_shared()
         self._check_registry()
@@ -509,6 +517,14 @@ class _Loader:
     def _check_trust(self) -> None:
         if self._values.get("edge.trusted_hops") and self._values.get("edge.trusted_proxies"):
             self._problems.append("edge: give either trusted_hops or trusted_proxies, not both")
+
+    def _check_origins(self) -> None:
+        for origin in self._values.get("edge.cors_origins", ()):
+            if origin != ANY:
+                source = self._sources["edge.cors_origins"]
+                self._problems += [
+                    f"edge.cors_origins: {problem} (from {source})" for problem in check_origin(origin)
+                ]
 
     def _check_shared(self) -> None:
         url = self._values.get("limits.shared", "")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from gateway import __version__
 from gateway.auth.base import Proof
@@ -22,6 +23,9 @@ from gateway.telemetry.exposition import CONTENT_TYPE, exposition
 from gateway.telemetry.pulse import Shared
 from gateway.telemetry.store import StoreReader
 
+if TYPE_CHECKING:
+    from gateway.control.cors import Shares
+
 _READ = frozenset({"GET", "HEAD"})
 # Asked for by platforms, and the last by backends, from addresses that nobody can list.
 _PROBES = frozenset({"/-/live", "/-/ready", "/v2/health/live", "/v2/health/ready", "/-/jwks.json"})
@@ -41,7 +45,9 @@ class Control:
         shared: Shared,
         reader: StoreReader | None,
         jwks: bytes = b'{"keys":[]}',
+        shares: "Shares | None" = None,
     ) -> None:
+        self._shares = shares  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
         self._mirror = mirror
         self._chain = chain
@@ -68,9 +74,13 @@ class Control:
         return not target.rest and exchange.method in _READ
 
     async def answer(self, exchange: Exchange) -> None:
+        path = exchange.target.path
+        preflight = None if self._shares is None else await self._shares(exchange)
+        if preflight is not None:
+            await exchange.reply.send(preflight)
+            return
         if exchange.method not in _READ:
             raise MethodNotAllowed("Here you can use GET, HEAD.", allow="GET, HEAD")
-        path = exchange.target.path
         if path == "/-/events":
             await self._events(exchange)
             return

@@ -1,14 +1,19 @@
 """Which web pages may call a model from a browser: the rules as they are kept, and as header fields made ready.
 
-A rule has the fields of aiohttp-cors' `ResourceOptions`, name for name, and means the same. The data plane does not go
-through that library: it costs 12 µs a request, sends no `Vary: Origin`, and cannot take routes that come and go.
+A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields, made into one when it is read.
+On the fixed routes under /-/ that library itself answers (gateway/control/cors.py). On the data plane the same options are
+applied from fields made ready: the library costs 12 µs a request, sends no `Vary: Origin`, and cannot take routes that
+come and go.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from aiohttp_cors import ResourceOptions
 
 HeaderFields = tuple[tuple[bytes, bytes], ...]
 
@@ -18,9 +23,9 @@ _ORIGIN: Final = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
 )
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_VARY: Final = (b"Vary", b"Origin")
+VARY: Final = (b"Vary", b"Origin")
 # What the gateway says of its own in an answer, for the page's program to read.
-_OWN_FIELDS: Final = (
+OWN_FIELDS: Final = (
     "X-Request-Id",
     "X-Trace-Id",
     "chips-error",
@@ -39,13 +44,20 @@ class CorsRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_age: int | None = None  # seconds for which a browser may remember a preflight
     allow_methods: Literal["*"] | tuple[str, ...] | None = None  # None: those that the model takes
 
+    def options(self) -> "ResourceOptions":
+        from aiohttp_cors import (
+            ResourceOptions,
+        )  # late: with it comes aiohttp's server, which commands do without
+
+        return ResourceOptions(**msgspec.structs.asdict(self))
+
 
 def check_cors(rules: Mapping[str, CorsRule]) -> list[str]:
     """Everything that is wrong with `rules`, which are by origin, a sentence each."""
     problems = []
     for origin, rule in rules.items():
         if origin != ANY:
-            problems += _check_origin(origin)
+            problems += check_origin(origin)
         elif rule.allow_credentials:
             problems.append('origin "*" cannot go with credentials: name the origins that may send them')
         if rule.allow_credentials and rule.expose_headers == ANY:
@@ -57,7 +69,8 @@ def check_cors(rules: Mapping[str, CorsRule]) -> list[str]:
     return problems
 
 
-def _check_origin(origin: str) -> list[str]:
+def check_origin(origin: str) -> list[str]:
+    """What is wrong with `origin`, as a browser would have to write it."""
     shown = repr(origin[:200])
     if not _ORIGIN.fullmatch(origin):
         return [
@@ -69,14 +82,14 @@ def _check_origin(origin: str) -> list[str]:
 
 
 class Cors:
-    """Rules, ready for use: a request costs one look-up."""
+    """Options by origin, ready for use: a request costs one look-up."""
 
     __slots__ = ("_any", "_by_origin", "_refused")
 
-    def __init__(self, rules: Mapping[str, CorsRule]) -> None:
-        self._by_origin = {origin.encode("ascii"): _Ready(origin, rule) for origin, rule in rules.items()}
+    def __init__(self, options: Mapping[str, "ResourceOptions"]) -> None:
+        self._by_origin = {origin.encode("ascii"): _Ready(origin, each) for origin, each in options.items()}
         self._any = self._by_origin.pop(b"*", None)
-        self._refused: HeaderFields = (_VARY,)
+        self._refused: HeaderFields = (VARY,)
 
     def fields(self, origin: bytes | None) -> HeaderFields:
         """What is added to an answer. `Vary` always is, for a cache must not give one origin's answer to another."""
@@ -99,8 +112,8 @@ class Cors:
         fields = [*ready.shared, (b"Access-Control-Allow-Methods", method.encode("ascii"))]
         if names:
             fields.append((b"Access-Control-Allow-Headers", ", ".join(names).encode("ascii")))
-        if ready.rule.max_age is not None:
-            fields.append((b"Access-Control-Max-Age", str(ready.rule.max_age).encode("ascii")))
+        if ready.options.max_age is not None:
+            fields.append((b"Access-Control-Max-Age", b"%d" % ready.options.max_age))
         return tuple(fields)
 
     def _ready(self, origin: bytes | None) -> "_Ready | None":
@@ -108,22 +121,22 @@ class Cors:
 
 
 class _Ready:
-    __slots__ = ("_allowed", "fields", "rule", "shared")
+    __slots__ = ("fields", "options", "shared")
 
-    def __init__(self, origin: str, rule: CorsRule) -> None:
-        self.rule = rule
-        shared: list[tuple[bytes, bytes]] = [_VARY, (b"Access-Control-Allow-Origin", origin.encode("ascii"))]
-        if rule.allow_credentials:
+    def __init__(self, origin: str, options: "ResourceOptions") -> None:
+        self.options = options
+        shared: list[tuple[bytes, bytes]] = [VARY, (b"Access-Control-Allow-Origin", origin.encode("ascii"))]
+        if options.allow_credentials:
             shared.append((b"Access-Control-Allow-Credentials", b"true"))
         self.shared: HeaderFields = tuple(shared)
-        exposed = ANY if rule.expose_headers == ANY else ", ".join((*rule.expose_headers, *_OWN_FIELDS))
+        theirs = options.expose_headers
+        exposed = ANY if theirs == ANY else ", ".join((*sorted(theirs), *OWN_FIELDS))
         self.fields: HeaderFields = (*shared, (b"Access-Control-Expose-Headers", exposed.encode("ascii")))
-        self._allowed = frozenset(name.lower() for name in rule.allow_headers)
 
     def permits(self, method: str, names: list[str], takes: frozenset[str]) -> bool:
-        rule = self.rule
+        options = self.options
         if method not in takes or not all(_TOKEN.fullmatch(name) for name in names):
             return False
-        if rule.allow_methods not in (None, ANY) and method not in rule.allow_methods:
+        if options.allow_methods is not None and not options.is_method_allowed(method):
             return False
-        return rule.allow_headers == ANY or all(name.lower() in self._allowed for name in names)
+        return options.allow_headers == ANY or all(name.upper() in options.allow_headers for name in names)

@@ -18,7 +18,7 @@ class Rules:
 def compile_rules(policy: Policy) -> Rules:
     return Rules(
         NetworkSet(map(parse_network, policy.networks)) if policy.networks else None,
-        Cors(policy.cors) if policy.cors else None,
+        Cors({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
         quota_of(policy),
     )
 

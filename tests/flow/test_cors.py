@@ -92,3 +92,97 @@ async def test_any_origin_gets_no_credentials(scene: Scene):
     assert answer.get("Access-Control-Allow-Origin") == "*"
     assert answer.get("Access-Control-Allow-Credentials") is None
     assert answer.get("Vary") == "Origin"
+
+
+SHARED = ("/", "/v2", "/-/live", "/-/ready", "/-/jwks.json", "/-/openapi.json", "/-/docs", "/-/docs/")
+
+
+async def test_without_origins_no_page_reads_the_gateways_own_routes(scene: Scene):
+    for path in SHARED:
+        answer = await scene.call("GET", path, fields=[("Origin", APP)])
+        assert answer.status in {200, 308}
+        assert not [name for name, _ in answer.fields if name.lower().startswith("access-control-")]
+        assert_problem(
+            await scene.call("OPTIONS", path, key=None, body=None, fields=asks(APP, "GET", "x-api-key")),
+            405,
+            "method-not-allowed",
+        )
+
+
+async def test_aiohttp_cors_serves_the_fixed_routes():
+    async with Scene(**{"edge.cors_origins": APP}) as scene:
+        await scene.model()
+        for path in SHARED:
+            answer = await scene.call(
+                "OPTIONS", path, key=None, body=None, fields=asks(APP, "GET", "x-api-key, authorization")
+            )
+            assert answer.status == 204, path
+            assert answer.all("Access-Control-Allow-Origin") == [APP]
+            assert answer.get("Access-Control-Allow-Methods") == "GET"
+            allowed = (answer.get("Access-Control-Allow-Headers") or "").lower().split(",")
+            assert sorted(allowed) == ["authorization", "x-api-key"]
+            assert answer.get("Access-Control-Max-Age") == "600"
+            assert answer.get("Access-Control-Allow-Credentials") is None
+            assert answer.all("Vary") == ["Origin"]
+            answer = await scene.call("GET", path, fields=[("Origin", APP)])
+            assert answer.all("Access-Control-Allow-Origin") == [APP]
+            assert "X-Request-Id" in (answer.get("Access-Control-Expose-Headers") or "").split(",")
+            assert answer.all("Vary") == ["Origin"]
+        assert (await scene.call("GET", "/", fields=[("Origin", APP)])).json()["models"]
+
+
+async def test_a_page_must_be_able_to_read_why_its_key_was_refused():
+    async with Scene(**{"edge.cors_origins": APP}) as scene:
+        answer = await scene.call("GET", "/", key="chips_x", fields=[("Origin", APP)])
+        assert_problem(answer, 401, "unauthenticated")
+        assert answer.all("Access-Control-Allow-Origin") == [APP]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        asks(EVIL, "GET", "x-api-key"),
+        asks("null", "GET", "x-api-key"),
+        asks(APP, "POST", "x-api-key"),
+        asks(APP, "get", "x-api-key"),
+        asks(APP, "GET", "x-evil"),
+        asks(APP.upper(), "GET", "x-api-key"),
+        [("Access-Control-Request-Method", "GET")],
+    ],
+)
+async def test_a_preflight_of_the_fixed_routes_that_is_not_allowed(fields):
+    async with Scene(**{"edge.cors_origins": APP}) as scene:
+        answer = await scene.call("OPTIONS", "/", key=None, body=None, fields=fields)
+        assert_problem(answer, 403, "forbidden")
+        assert not [name for name, _ in answer.fields if name.lower().startswith("access-control-")]
+        assert answer.all("Vary") == ["Origin"]
+
+
+async def test_of_the_fixed_routes_strangers_and_operators_pages_are_shared_with_nobody():
+    async with Scene(**{"edge.cors_origins": APP}) as scene:
+        operator = await scene.make_key("*", verbs=("operate",))
+        for path in (
+            "/-/metrics",
+            "/-/models",
+            "/-/requests",
+            "/-/console/",
+            "/-/nothing",
+            "/-/docs/docs.js",
+        ):
+            answer = await scene.call("GET", path, key=operator, fields=[("Origin", APP)])
+            assert answer.all("Access-Control-Allow-Origin") == []
+            answer = await scene.call("OPTIONS", path, body=None, fields=asks(APP, "GET", ""))
+            assert answer.status == 405
+        answer = await scene.call("GET", "/", fields=[("Origin", EVIL)])
+        assert answer.status == 200
+        assert answer.all("Access-Control-Allow-Origin") == []
+        assert answer.all("Vary") == ["Origin"]
+        assert (await scene.call("GET", "/")).all("Vary") == ["Origin"]
+
+
+async def test_any_page_may_read_the_fixed_routes_where_the_setting_says_so():
+    async with Scene(**{"edge.cors_origins": "*"}) as scene:
+        answer = await scene.call("GET", "/-/openapi.json", fields=[("Origin", EVIL)])
+        assert answer.get("Access-Control-Allow-Origin") in {EVIL, "*"}
+        assert answer.get("Access-Control-Allow-Credentials") is None
+        assert answer.all("Vary") == ["Origin"]

@@ -82,7 +82,7 @@ class Gateway:
             hold_s=settings.server.registry_hold_s,
         )
         keys = ApiKeys(self.registry, self.mirror)
-        chain = Chain(_authenticators(settings.auth, keys))
+        chain = Chain(_authenticators(settings.auth, keys), trial=settings.edge.trial)
         self._chain = chain
         self._last_used = LastUsed(self.registry, keys.used)
         upstream = settings.upstream
@@ -111,6 +111,7 @@ class Gateway:
             model_in_flight=limits.model_in_flight,
             queue=limits.queue,
             queue_wait_s=limits.queue_wait_s,
+            trial=limits.trial,
         )
         self.telemetry = Telemetry(
             logs,
@@ -228,8 +229,10 @@ class Gateway:
     def _refusals(self) -> dict[str, dict[str, float]]:
         counts = {
             "allowlist": self.admit.refused,
+            "key-networks": self._chain.refused,
             "model-networks": self.authorize.refused,
             "limits": self.meter.refused,
+            "in-flight": self.limit.refused,
         }
         return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
 

@@ -163,7 +163,8 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
         _log.critical("the settings cannot be used: %s", error)
         return EX_CONFIG
     try:
-        await gateway.start()
+        if not await _start(gateway, signals, grace_s=settings.server.stop_grace_s):
+            return 0
     except OSError as error:
         _tell_taken(settings, error)
         return EX_OSERR
@@ -182,6 +183,27 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     stopping.result()
     _log.info("stopped")
     return 0
+
+
+async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, grace_s: float) -> bool:
+    """Start the gateway, unless a signal ends that: a registry that is away may keep a start waiting for long."""
+    starting = asyncio.create_task(gateway.start(), name="start")
+    stopped = asyncio.create_task(signals.get(), name="first signal")
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        if stopped.done():  # both at once: the stop is for whoever waits for it next
+            signals.put_nowait(stopped.result())
+        stopped.cancel()
+        starting.result()
+        return True
+    _log.info("%s: stopped before the start was complete", signal.Signals(stopped.result()).name)
+    starting.cancel()  # what has been started so far is stopped on the way out
+    impatient = asyncio.create_task(signals.get(), name="second signal")
+    await asyncio.wait({starting, impatient}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if starting.done() and not starting.cancelled() and starting.exception() is None:
+        await gateway.stop()  # it was complete at that very moment
+    return False
 
 
 def _orphaned(

@@ -7,11 +7,12 @@ where it came from. What may change while the gateway runs is not a setting: it 
 import difflib
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
@@ -100,7 +101,9 @@ class Edge(_Group, frozen=True):
     ] = "x-forwarded-for"
     trial: Annotated[
         bool,
-        Meta(description="Allowlists only count and log whom they would refuse. For trying a list out."),
+        Meta(
+            description="Networks (admitted, of keys, of models) only count and log whom they would refuse. For trying a list out."
+        ),
     ] = False
     cors_origins: Annotated[
         tuple[str, ...],
@@ -149,7 +152,10 @@ class Limits(_Group, frozen=True):
     queue: Annotated[int, Meta(ge=0, description="Requests that wait for a model that is full.")] = 256
     queue_wait_s: Annotated[float, Meta(gt=0, description="How long one of them waits.")] = 1.0
     trial: Annotated[
-        bool, Meta(description="Rates and quotas only count and log whom they would refuse.")
+        bool,
+        Meta(
+            description="Rates, quotas and requests in flight (of keys, of models) only count and log whom they would refuse."
+        ),
     ] = False
     shared: Annotated[
         str,
@@ -388,17 +394,28 @@ def load_effective(
 
 
 def mask_url(text: str) -> str:
-    """`text` with the password of a URL replaced."""
-    if "@" not in text or "://" not in text:
+    """`text` with what may be secret in a URL replaced: who it is for, and parameters by the sound of their names."""
+    if "://" not in text:
         return text
     try:
         parts = urlsplit(text)
     except ValueError:  # no URL after all, and nobody can say where its password ends
-        return text.partition("://")[0] + "://***@" + text.rpartition("@")[2]
-    if parts.password is None:
-        return text
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+        scheme, _, rest = text.partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://***"
+    who, at, host = parts.netloc.rpartition("@")
+    if at:
+        name, colon, _ = who.partition(":")
+        text = urlunsplit(parts._replace(netloc=f"{name}:***@{host}" if colon else f"***@{host}"))
+    return _PARAMETER.sub(_mask_parameter, text)
+
+
+_PARAMETER = re.compile(r"([?&;#])([^=?&;#]*)=([^&;#]*)")
+_SOUNDS_SECRET = re.compile(r"pass|pwd|secret|token|key|auth|cred|sig", re.IGNORECASE)
+
+
+def _mask_parameter(found: re.Match[str]) -> str:
+    secret = _SOUNDS_SECRET.search(unquote(found[2]))
+    return f"{found[1]}{found[2]}=***" if secret else found[0]
 
 
 def setting_types() -> dict[str, Any]:

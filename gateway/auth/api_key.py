@@ -17,9 +17,8 @@ from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.keys import PREFIX, bearer_key, is_well_formed, key_id
 from gateway.core.model import Key
-from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import Principal
-from gateway.core.rules import quota_of
+from gateway.core.rules import network_set, quota_of
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
@@ -201,7 +200,7 @@ def _known(digest: str, key: Key, look_at: float) -> _Known | None:
         label=key.label,
         models=key.models,
         verbs=key.verbs,
-        networks=NetworkSet(map(parse_network, key.networks)) if key.networks else None,
+        networks=network_set(key.networks),
         quota=quota_of(key),
     )
     expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()

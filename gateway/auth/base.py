@@ -11,6 +11,7 @@ from gateway.core.principal import Principal
 class Proof(NamedTuple):
     principal: Principal
     spent_authorization: bool  # it came in Authorization, which must not go on to the backend
+    elsewhere: bool = False  # it may not be used from the caller's address, which a trial lets pass
 
 
 class _Later(Enum):

@@ -8,15 +8,19 @@ from gateway.core.headers import RequestHead
 
 
 class Chain:
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+    """With `trial`, credentials may be used from everywhere; who would be refused is counted, and marked in the proof."""
+
+    def __init__(self, authenticators: Sequence[Authenticator], *, trial: bool = False) -> None:
         self._authenticators = tuple(authenticators)
+        self._trial = trial
+        self.refused = 0  # for their address, since the start; those whom a trial let pass included
 
     def at_once(self, head: RequestHead) -> Proof | Later | None:
         """The answer where it is known without waiting. One that must wait is not jumped over: it may be the one."""
         for authenticator in self._authenticators:
             proof = authenticator.at_once(head)
             if proof is not None:
-                return proof if proof is LATER else _used_where_it_may_be(proof, head)
+                return proof if proof is LATER else self._used_where_it_may_be(proof, head)
         return None
 
     def claims(self, authorization: bytes) -> bool:
@@ -34,13 +38,15 @@ class Chain:
         for authenticator in self._authenticators:
             proof = await authenticator(head)
             if proof is not None:
-                return _used_where_it_may_be(proof, head)
+                return self._used_where_it_may_be(proof, head)
         return None
 
-
-def _used_where_it_may_be(proof: Proof, head: RequestHead) -> Proof:
-    """Here, so that it holds for models, for the list of models and for the operators' pages alike."""
-    networks = proof.principal.networks
-    if networks is not None and (head.address is None or head.address not in networks):
+    def _used_where_it_may_be(self, proof: Proof, head: RequestHead) -> Proof:
+        """Here, so that it holds for models, for the list of models and for the operators' pages alike."""
+        networks = proof.principal.networks
+        if networks is None or (head.address is not None and head.address in networks):
+            return proof
+        self.refused += 1
+        if self._trial:
+            return proof._replace(elsewhere=True)
         raise AddressNotAllowed(f"Your credentials may not be used from your address, {head.address}.")
-    return proof

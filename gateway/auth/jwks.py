@@ -1,22 +1,33 @@
-"""An issuer's public keys: fetched when first needed, kept while they are good, and believed only so far."""
+"""An issuer's public keys: fetched when first needed, kept while they are good, and believed only so far.
+
+Where they are is a setting, or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such
+a document names is a stranger's word: it must be https, and lead to public addresses or to the issuer's own host.
+"""
 
 import asyncio
 import logging
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from gateway.core.issuers import is_safe_source
 
 _log = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 256 * 1024
+_DISCOVERY: Final = "/.well-known/openid-configuration"
 _MAX_KEYS: Final = 100
 _MIN_AGE_S: Final = 300.0  # however short an issuer says; and however long:
 _MAX_AGE_S: Final = 24 * 3600.0
@@ -31,16 +42,26 @@ class PublicKey(NamedTuple):
 
 
 class KeySet:
-    """The keys at `url` by their ids. `find` never waits; `refresh` fetches, once for all who ask at the same time."""
+    """The keys at `url` by their ids. `find` never waits; `refresh` fetches, once for all who ask at the same time.
 
-    def __init__(self, url: str, *, now: Callable[[], float] = time.monotonic) -> None:
+    Without a `url`, they are where the discovery document of `issuer` says, which is read anew with each fetch. While it
+    cannot be had, or is not what it should be, the address that was found last is good.
+    """
+
+    def __init__(self, url: str, *, issuer: str = "", now: Callable[[], float] = time.monotonic) -> None:
         self.url = url
+        self._issuer = issuer
         self.keys: dict[str, PublicKey] = {}
         self._now = now
         self._fetched_at = -float("inf")
         self._tried_at = -float("inf")
         self._fresh_until = -float("inf")
         self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def host(self) -> str:
+        """The one that the settings name."""
+        return urlsplit(self._issuer or self.url).hostname or ""
 
     def find(self, key_id: str) -> PublicKey | None:
         """The key, unless the keys are too old to be believed."""
@@ -80,28 +101,55 @@ class KeySet:
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:
-            async with session.get(
-                self.url,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-                headers={"Accept-Encoding": "identity", "Accept": "application/json"},
-            ) as response:
-                if response.status != 200:
-                    raise ValueError(f"it answered {response.status}")
-                body = await _at_most(response.content, _MAX_BYTES)
-                max_age = _MAX_AGE.search(response.headers.get("Cache-Control", ""))
-            self._accept(parse_keys(body), float(max_age[1]) if max_age is not None else 0.0)
+            if self._issuer:
+                await self._discover(session)
+            body, max_age_s = await _get(session, self.url)
+            self._accept(parse_keys(body), max_age_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             serving = "serving on with those known" if self.is_usable() else "its tokens cannot be checked"
-            reason = str(error) or type(error).__name__
-            _log.error("the keys at %s cannot be fetched (%s): %s", self.url, serving, reason[:300])
+            _log.error(
+                "the keys at %s cannot be fetched (%s): %s", self.url or self._issuer, serving, _reason(error)
+            )
         finally:
             self._refreshing = None
+
+    async def _discover(self, session: aiohttp.ClientSession) -> None:
+        try:
+            body, _ = await _get(session, self._issuer.rstrip("/") + _DISCOVERY)
+            self.url = parse_discovery(body, self._issuer)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if not self.url:
+                raise
+            _log.error(
+                "the discovery document of %s cannot be used (its keys are still looked for at %s): %s",
+                self._issuer,
+                self.url,
+                _reason(error),
+            )
 
     def _accept(self, keys: dict[str, PublicKey], max_age_s: float) -> None:
         self.keys = keys
         self._fetched_at = self._now()
         self._fresh_until = self._fetched_at + min(max(max_age_s, _MIN_AGE_S), _MAX_AGE_S)
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, float]:
+    """What lies there, and for how many seconds it is good. Raises ValueError where it is not to be believed."""
+    async with session.get(
+        url,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        headers={"Accept-Encoding": "identity", "Accept": "application/json"},
+    ) as response:
+        if response.status != 200:
+            raise ValueError(f"it answered {response.status}")
+        body = await _at_most(response.content, _MAX_BYTES)
+        max_age = _MAX_AGE.search(response.headers.get("Cache-Control", ""))
+    return body, float(max_age[1]) if max_age is not None else 0.0
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:300]
 
 
 async def _at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
@@ -111,6 +159,67 @@ async def _at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
         if len(body) > limit:
             raise ValueError(f"it sent more than {limit} bytes")
     return body
+
+
+class _Discovery(msgspec.Struct):
+    issuer: str
+    jwks_uri: str
+
+
+def parse_discovery(body: bytes, issuer: str) -> str:
+    """Where the keys of `issuer` are, by its discovery document. ValueError says what is wrong with that."""
+    try:
+        document = msgspec.json.decode(body, type=_Discovery)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise ValueError("what it sent is no discovery document") from None
+    if document.issuer != issuer:
+        raise ValueError("its discovery document is that of another issuer")
+    if not is_safe_source(document.jwks_uri):
+        raise ValueError("its discovery document does not name an https:// address")
+    its, theirs = urlsplit(issuer), urlsplit(document.jwks_uri)
+    if theirs.hostname != its.hostname and (
+        theirs.scheme != "https" or _is_inside(theirs.hostname or "", unknown=False)
+    ):
+        raise ValueError("its discovery document names an address that is not public")
+    return document.jwks_uri
+
+
+def _is_inside(host: str, *, unknown: bool) -> bool:
+    """Whether `host` is an address that is not a public one; `unknown` where it is none at all."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return unknown
+    return not address.is_global or address.is_multicast
+
+
+def open_session(named: Iterable[str]) -> aiohttp.ClientSession:
+    """A client for `named` hosts, wherever they are, and for others at public addresses alone."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(named))),
+        trust_env=False,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+class _Resolver(AbstractResolver):
+    """Judges the very addresses that are then connected to, so that a name that moves (DNS rebinding) opens nothing."""
+
+    def __init__(self, named: frozenset[str]) -> None:
+        self._named = named
+        self._inner = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if host not in self._named and any(_is_inside(each["host"], unknown=True) for each in found):
+            raise OSError(f"{host} does not lead to public addresses")
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 class _Document(msgspec.Struct):
@@ -139,7 +248,7 @@ def _public_key(entry: dict[str, Any]) -> PublicKey | None:
         return None  # never a shared secret, and never a key that is not public any more
     try:
         key = jwt.PyJWK(entry).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError):
+    except Exception:  # noqa: BLE001  (one strange key must not take the good ones beside it along)
         return None
     algorithm = ""
     if isinstance(key, RSAPublicKey) and 2048 <= key.key_size <= 8192:

@@ -13,12 +13,13 @@ import jwt
 import msgspec
 
 from gateway.auth.base import LATER, Authenticator, Later, Proof
-from gateway.auth.jwks import KeySet
+from gateway.auth.jwks import KeySet, open_session
 from gateway.auth.remembered import Remembered
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.headers import AUTHORIZATION, RequestHead, credential_field
 from gateway.core.issuers import Issuer, is_plain_subject, resolve_issuer
 from gateway.core.principal import Principal
+from gateway.core.rules import vouched_for
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "
@@ -69,12 +70,12 @@ class Tokens(Authenticator):
             field = AUTHORIZATION if issuer.header == "authorization" else credential_field(issuer.header)
             for name in issuer.issuer:
                 self._by_header.setdefault(field, {}).setdefault(name, []).append(issuer)
-            self._keys.setdefault(issuer.jwks, KeySet(issuer.jwks))
+            source = _source(issuer)
+            if source not in self._keys:
+                self._keys[source] = KeySet(issuer.jwks, issuer="" if issuer.jwks else source)
 
     async def start(self) -> None:
-        self._session = aiohttp.ClientSession(
-            trust_env=False, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-        )
+        self._session = open_session(keys.host for keys in self._keys.values())
 
     async def stop(self) -> None:
         for keys in self._keys.values():
@@ -128,7 +129,7 @@ class Tokens(Authenticator):
             if in_authorization:
                 return None
             raise Unauthenticated("The token is not of an issuer that this gateway trusts.")
-        keys = self._keys[issuers[0].jwks]
+        keys = self._keys[_source(issuers[0])]
         if keys.find(peeked.header.kid) is None:
             return LATER
         keys.refresh_soon(self._session)
@@ -138,7 +139,7 @@ class Tokens(Authenticator):
         peeked = _peek(token)
         assert peeked is not None  # noqa: S101  (it could be read a moment ago)
         issuers = self._by_header[field][peeked.claims.iss]
-        keys = self._keys[issuers[0].jwks]
+        keys = self._keys[_source(issuers[0])]
         await keys.refresh(self._session)
         if not keys.is_usable():
             raise IssuerUnavailable("Your token cannot be checked now: its issuer's keys cannot be fetched.")
@@ -183,6 +184,11 @@ class Tokens(Authenticator):
         return principal
 
 
+def _source(issuer: Issuer) -> str:
+    """Where its keys come from: their own address, or the issuer's, which tells that."""
+    return issuer.jwks or issuer.issuer[0]
+
+
 def _principal(claims: dict[str, Any], issuers: list[Issuer]) -> Principal:
     for issuer in issuers:
         subject = claims.get(issuer.claim)
@@ -190,11 +196,22 @@ def _principal(claims: dict[str, Any], issuers: list[Issuer]) -> Principal:
             continue
         if issuer.claim == "email" and issuer.preset != "iap" and claims.get("email_verified") is not True:
             continue  # an address that nobody has checked is anybody's
-        if any(fnmatchcase(subject, pattern) for pattern in issuer.subjects):
-            return Principal(
-                id=f"{issuer.name}:{subject}", label=subject, models=issuer.models, verbs=issuer.verbs
-            )
+        if _fits(subject, issuer.subjects) and (
+            not issuer.groups or any(_fits(group, issuer.groups) for group in _groups(claims, issuer))
+        ):
+            return vouched_for(issuer, subject)
     raise Unauthenticated("The token is good, but its holder is not among those whom this gateway lets in.")
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _groups(claims: dict[str, Any], issuer: Issuer) -> list[str]:
+    listed = claims.get(issuer.groups_claim)
+    if isinstance(listed, str):
+        return listed.split()
+    return [group for group in listed if isinstance(group, str)] if isinstance(listed, list) else []
 
 
 def _is_meant_for(claims: _Claims, issuer: Issuer) -> bool:

@@ -66,6 +66,12 @@ def register(
     artifact: Annotated[
         str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
     ] = None,
+    audience: Annotated[
+        str | None,
+        typer.Option(
+            help="What ID tokens for it are made for, behind a domain of its own; `origin`: its own again."
+        ),
+    ] = None,
     path: Annotated[str | None, typer.Option(help="Its predict path. [default: /predict]")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")] = 10.0,
     probing: Annotated[
@@ -114,7 +120,12 @@ def register(
             "requests_per_month": per_month,
             "cors": _cors(cors_origin, credentials=cors_credentials),
         },
-        backend={"concurrency": concurrency, "artifact": artifact, "predict_path": path},
+        backend={
+            "concurrency": concurrency,
+            "artifact": artifact,
+            "audience": "" if audience == "origin" else audience,
+            "predict_path": path,
+        },
     )
     if not probing and version is None:
         raise Failure(

@@ -13,7 +13,14 @@ from gateway.control.live import Live
 from gateway.control.openapi import openapi
 from gateway.control.requests import Requests, parse_query
 from gateway.core.answer import Answer, json_answer
-from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound, RegistryUnavailable, Unauthenticated
+from gateway.core.errors import (
+    AddressNotAllowed,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    RegistryUnavailable,
+    Unauthenticated,
+)
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
@@ -106,7 +113,7 @@ class Control:
         if path == "/v2":
             return json_answer({"name": "chips", "version": __version__, "extensions": []})
         if path == "/-/openapi.json":
-            proof = await self._chain(exchange.head)
+            proof = await self._proof(exchange)
             return json_answer(openapi(self._callable(proof)))
         if path in {"/-/console", "/-/docs"}:
             return Answer(308, ((b"Location", path.encode() + b"/"), *_NO_STORE), b"")
@@ -139,8 +146,14 @@ class Control:
     async def describe(self, exchange: Exchange) -> None:
         await exchange.reply.send(json_answer(_description(exchange.model)))
 
-    async def _check_operator(self, exchange: Exchange) -> None:
+    async def _proof(self, exchange: Exchange) -> Proof | None:
         proof = await self._chain(exchange.head)
+        if proof is not None and proof.elsewhere:
+            exchange.spared += (AddressNotAllowed.code,)
+        return proof
+
+    async def _check_operator(self, exchange: Exchange) -> None:
+        proof = await self._proof(exchange)
         if proof is None:
             raise Unauthenticated("This is for operators: send a key that may operate the gateway.")
         exchange.principal = proof.principal
@@ -210,7 +223,7 @@ class Control:
         )
 
     async def _index(self, exchange: Exchange) -> Answer:
-        proof = await self._chain(exchange.head)
+        proof = await self._proof(exchange)
         return json_answer(
             {
                 "name": "CHIPS",

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.core.model import check_limits
 from gateway.core.principal import CALLER_VERBS, Verb
 
 Algorithm = Literal["RS256", "ES256"]
@@ -14,33 +15,42 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9._@+:/|=~-]{1,200}")
+_VISIBLE: Final = re.compile(r"[!-~]{1,2000}")
 _MAX_SKEW_S: Final = 300.0
 
 
-class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tokens of one issuer. Several entries may name the same one, for other subjects; the first that fits counts."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule: who these are, and what each of them may do. The first entry that fits a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
-    audience: tuple[str, ...]  # what a token must be made for
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
+    models: tuple[str, ...] = ("*",)
+    verbs: tuple[Verb, ...] = CALLER_VERBS
+    networks: tuple[str, ...] = ()  # where they may call from, besides being admitted
+    requests_per_s: float | None = None  # these five: for each of them alone
+    burst: int | None = None
+    max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
+
+
+class Issuer(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tokens of one issuer. Several entries may name the same one, for other subjects or groups."""
+
+    audience: tuple[str, ...]  # what a token must be made for
     preset: Literal["", "google", "service-account", "iap"] = ""
     issuer: tuple[str, ...] = ()
-    jwks: str = ""  # where its public keys are
+    jwks: str = ""  # where its public keys are; empty: where its discovery document says
     algorithms: tuple[Algorithm, ...] = ("RS256", "ES256")
     header: str = "authorization"  # as a bearer token there; in any other header, the bare token
     claim: str = "sub"  # the claim that says who it is
-    models: tuple[str, ...] = ("*",)
-    verbs: tuple[Verb, ...] = CALLER_VERBS
+    groups: tuple[str, ...] = ()  # patterns, of which one must be among its groups
+    groups_claim: str = "groups"  # the claim that lists those: texts, or one text with spaces
     skew_s: float = 30.0  # by how much the clocks may differ
 
 
-class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Client certificates that a load balancer has checked."""
-
-    name: str
-    subjects: tuple[str, ...]  # patterns of what the identity header says
-    models: tuple[str, ...] = ("*",)
-    verbs: tuple[Verb, ...] = CALLER_VERBS
+class Certificate(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Client certificates that a load balancer has checked; subjects are what the identity header says."""
 
 
 _GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
@@ -92,18 +102,37 @@ def check_issuer(given: Issuer) -> list[str]:
         problems.append(f"the clocks may differ by at most {_MAX_SKEW_S:.0f} seconds")
     if not _HEADER.fullmatch(issuer.header):
         problems.append(f"{issuer.header!r} is not a header's name in lower case")
-    parts = urlsplit(issuer.jwks)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS):
-        problems.append("its keys (jwks) must be fetched with https://")
+    if issuer.groups and not all(issuer.groups):
+        problems.append("it names a group that is empty")
+    if issuer.jwks:
+        if not is_safe_source(issuer.jwks):
+            problems.append("its keys (jwks) must be fetched with https://")
+    elif len(issuer.issuer) != 1 or not is_safe_source(issuer.issuer[0]) or "?" in issuer.issuer[0]:
+        problems.append(
+            "say where its keys are (jwks); only one issuer that is an https:// address says so itself"
+        )
     return problems
+
+
+def is_safe_source(url: str) -> bool:
+    """Whether what is read there can be believed to come from there: by https, or from this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.fragment or not _VISIBLE.fullmatch(url):
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK_HOSTS)
 
 
 def check_certificate(certificate: Certificate) -> list[str]:
     return _check_entry(certificate)
 
 
-def _check_entry(entry: Issuer | Certificate) -> list[str]:
-    problems = []
+def _check_entry(entry: Entry) -> list[str]:
+    problems = check_limits(entry)
     if not _NAME.fullmatch(entry.name):
         problems.append(f"{entry.name!r} cannot be its name: use 1 to 32 of a-z, 0-9 and -")
     if not entry.subjects or not all(entry.subjects):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -55,6 +55,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     platform: str = ""
     artifact: str = ""
     artifact_digest: str = ""
+    audience: str = ""  # what ID tokens for it are made for; empty: the origin of its URL
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
@@ -146,8 +147,25 @@ def check_model(model: Model) -> list[str]:
     return problems
 
 
-def check_limits(limits: Policy | Key) -> list[str]:
-    """What is wrong with the networks and quotas of a policy or a key."""
+class Limits(Protocol):
+    """Networks and quotas: of a policy, of a key, of those whom an issuer vouches for."""
+
+    @property
+    def networks(self) -> tuple[str, ...]: ...
+    @property
+    def requests_per_s(self) -> float | None: ...
+    @property
+    def burst(self) -> int | None: ...
+    @property
+    def max_in_flight(self) -> int | None: ...
+    @property
+    def requests_per_day(self) -> int | None: ...
+    @property
+    def requests_per_month(self) -> int | None: ...
+
+
+def check_limits(limits: Limits) -> list[str]:
+    """Everything that is wrong with them, a sentence each."""
     problems = []
     for network in limits.networks:
         try:
@@ -193,10 +211,15 @@ def check_backend(backend: Backend) -> list[str]:
         problems.append(f"the predict path {backend.predict_path!r} is not a plain path such as /predict")
     if backend.concurrency is not None and backend.concurrency < 1:
         problems.append("the concurrency must be at least 1")
+    if not _AUDIENCE.fullmatch(backend.audience):
+        problems.append(
+            "the audience must be at most 500 visible characters, such as https://wine.example.com"
+        )
     return problems
 
 
 _BACKEND_PATH = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?")
+_AUDIENCE = re.compile(r"[!-~]{0,500}")
 _VISIBLE_ASCII = re.compile(r"[!-~]*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]")

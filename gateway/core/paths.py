@@ -32,6 +32,7 @@ class Target(NamedTuple):
     version: str | None = None  # asked for in the path
     rest: str = ""  # the path below the backend's address; empty means its predict path
     open_inference: bool = False
+    infers: bool = False  # asks for a score by the Open Inference Protocol
 
 
 def split_target(target: str, *, scheme: str = "http", host: str | None = None) -> Target:
@@ -73,7 +74,7 @@ def _split(target: str) -> Target:
         match = _OPEN_INFERENCE.fullmatch(path)
         if match is None:
             return Target(path, query, open_inference=True)
-        return Target(path, query, match[1], match[2], path, open_inference=True)
+        return Target(path, query, match[1], match[2], path, open_inference=True, infers=match[3] == "/infer")
     model, slash, rest = path[1:].partition("/")
     return Target(path, query, model, None, slash + rest if rest else "")
 

@@ -1,9 +1,12 @@
 """A model's policy, made ready for the data plane once per revision instead of once per request."""
 
+from functools import lru_cache
+
 from gateway.core.cors import Cors
-from gateway.core.model import Key, Policy
+from gateway.core.issuers import Entry
+from gateway.core.model import Limits, Policy
 from gateway.core.networks import NetworkSet, parse_network
-from gateway.core.principal import UNLIMITED, Quota
+from gateway.core.principal import UNLIMITED, Principal, Quota
 
 
 class Rules:
@@ -17,18 +20,36 @@ class Rules:
 
 def compile_rules(policy: Policy) -> Rules:
     return Rules(
-        NetworkSet(map(parse_network, policy.networks)) if policy.networks else None,
+        network_set(policy.networks),
         Cors({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
         quota_of(policy),
     )
 
 
-def quota_of(limits: Policy | Key) -> Quota:
+@lru_cache(maxsize=1024)
+def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
+    """One set for all who are in the same networks; None where there are none."""
+    return NetworkSet(map(parse_network, networks)) if networks else None
+
+
+def vouched_for(entry: Entry, subject: str) -> Principal:
+    """Whoever is `subject` to the issuer, or by the certificates, of `entry`. Quotas are for each subject alone."""
+    return Principal(
+        id=f"{entry.name}:{subject}",
+        label=subject,
+        models=entry.models,
+        verbs=entry.verbs,
+        networks=network_set(entry.networks),
+        quota=quota_of(entry),
+    )
+
+
+def quota_of(limits: Limits) -> Quota:
     """What of `limits` is counted per request. How many are in flight at a model is the gate's business."""
     quota = Quota(
         requests_per_s=limits.requests_per_s,
         burst=limits.burst,
-        max_in_flight=limits.max_in_flight if isinstance(limits, Key) else None,
+        max_in_flight=None if isinstance(limits, Policy) else limits.max_in_flight,
         requests_per_day=limits.requests_per_day,
         requests_per_month=limits.requests_per_month,
     )

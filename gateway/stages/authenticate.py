@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.auth.base import LATER, Proof
 from gateway.auth.chain import Chain
-from gateway.core.errors import Unauthenticated
+from gateway.core.errors import AddressNotAllowed, Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION
 from gateway.core.principal import CALLER_VERBS, Principal
@@ -31,6 +31,8 @@ class Authenticate:
 
     def _accept(self, exchange: Exchange, proof: Proof | None) -> None:
         model = exchange.model
+        if proof is not None and proof.elsewhere:
+            exchange.spared += (AddressNotAllowed.code,)
         if model.policy.access == "public":
             # A key that was made for other models does not take away what anybody may do.
             exchange.principal = (

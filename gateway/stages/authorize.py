@@ -22,7 +22,7 @@ class Authorize:
     def __call__(self, exchange: Exchange) -> None:
         model, principal, target = exchange.model, exchange.principal, exchange.target
         if target.open_inference:
-            allowed = _INFER if target.rest.endswith("/infer") else _READ
+            allowed = _INFER if target.infers else _READ
         else:
             allowed = _BELOW if target.rest else _PREDICT
         reads = allowed is _READ or (allowed is _PREDICT and exchange.method in _READ)

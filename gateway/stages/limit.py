@@ -44,17 +44,22 @@ class Limit:
     """Bound what is in flight: `in_flight` in the gateway, `model_in_flight` at a model whose policy sets nothing.
 
     When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this
-    process's own.
+    process's own. With `trial`, what a key or a model's policy allows only counts who goes beyond it; the gateway's own
+    bounds are held, for they keep it and its backends upright.
     """
 
-    def __init__(self, *, in_flight: int, model_in_flight: int, queue: int, queue_wait_s: float) -> None:
+    def __init__(
+        self, *, in_flight: int, model_in_flight: int, queue: int, queue_wait_s: float, trial: bool = False
+    ) -> None:
         self._in_flight_limit = in_flight
         self._model_limit = model_in_flight
         self._queue_limit = queue
         self._queue_wait_s = queue_wait_s
         self._gates: dict[str, _Gate] = {}
         self._held: dict[str, int] = {}  # in flight, of callers for whom that is limited
+        self._trial = trial
         self.in_flight = 0
+        self.refused = 0  # for what a key allows, since the start; those whom a trial let pass included
 
     def at_once(self, exchange: Exchange) -> Permit | None:
         """A permit where one is free; None: there is none now, so `await` the stage itself."""
@@ -65,9 +70,14 @@ class Limit:
         if gate is None:
             gate = self._gates[model.name] = _Gate()
         allowed = exchange.principal.quota.max_in_flight
-        held_for = None if allowed is None else self._hold(exchange.principal.id, allowed)
+        held_for = None if allowed is None else self._hold(exchange, allowed)
         limit = model.policy.max_in_flight or self._model_limit
         if gate.in_flight < limit and not gate.waiting:
+            gate.in_flight += 1
+            self.in_flight += 1
+            return Permit(self, gate, held_for)
+        if self._trial and gate.in_flight < self._model_limit and not gate.waiting:
+            exchange.spared += (Overloaded.code,)
             gate.in_flight += 1
             self.in_flight += 1
             return Permit(self, gate, held_for)
@@ -86,10 +96,14 @@ class Limit:
             raise
         return Permit(self, gate, held_for)
 
-    def _hold(self, caller: str, allowed: int) -> str:
+    def _hold(self, exchange: Exchange, allowed: int) -> str:
+        caller = exchange.principal.id
         held = self._held.get(caller, 0)
         if held >= allowed:
-            raise TooManyRequests(f"You have {held} requests under way, as many as you may.")
+            self.refused += 1
+            if not self._trial:
+                raise TooManyRequests(f"You have {held} requests under way, as many as you may.")
+            exchange.spared += (TooManyRequests.code,)
         self._held[caller] = held + 1
         return caller
 

@@ -112,7 +112,7 @@ METRICS: Final = (
         "counter",
         "",
         ("by",),
-        "Refused by the allowlist, a model's networks, or a limit; those whom a trial let pass included.",
+        "Refused by the allowlist, a key's or model's networks, or a limit; those whom a trial let pass included.",
     ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(

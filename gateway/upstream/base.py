@@ -38,12 +38,15 @@ class Guard(Protocol):
 
 
 class Identity(Protocol):
-    """Proves to a backend who the gateway is: header fields for the backend at a URL, in pieces as in `Outbound.fields`."""
+    """Proves to a backend who the gateway is: header fields for the backend at a URL, in pieces as in `Outbound.fields`.
 
-    def fields(self, url: str) -> Sequence[bytes] | None:
+    `audience` is what the backend takes such a proof for, where that is not its own origin.
+    """
+
+    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
         """The fields as far as they are at hand; None where `fetch` must be awaited first."""
 
-    async def fetch(self, url: str) -> Sequence[bytes]: ...
+    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class Source(Protocol):

@@ -89,7 +89,11 @@ class FastUpstream:
         pool = origin.pool
         if not self._alert:
             self._be_alert()
-        proof = b"" if self._identity is None else await self._proof(self._identity, outbound.url)
+        proof = (
+            b""
+            if self._identity is None
+            else await self._proof(self._identity, outbound.url, exchange.backend.audience)
+        )
         fresh = False
         while True:
             began = time.monotonic()
@@ -122,11 +126,11 @@ class FastUpstream:
                 if connection is not None and connection.carries(attempt):
                     connection.abort()  # whatever ended this attempt, it was not the answer
 
-    async def _proof(self, identity: Identity, url: str) -> bytes:
-        fields = identity.fields(url)
+    async def _proof(self, identity: Identity, url: str, audience: str) -> bytes:
+        fields = identity.fields(url, audience)
         if fields is None:
             await in_task()
-            fields = await identity.fetch(url)
+            fields = await identity.fetch(url, audience)
         return b"".join(fields)
 
     def _open_origin(self, url: str) -> _Origin:

@@ -38,7 +38,10 @@ class _Claims(msgspec.Struct):
 
 
 class IdTokens:
-    """One token per backend's origin, fetched once for all who need it, and never sent over plain HTTP."""
+    """One token per audience, fetched once for all who need it, and never sent over plain HTTP.
+
+    The audience is the backend's origin, or the one that it is registered with.
+    """
 
     def __init__(
         self, *, metadata_host: str = "metadata.google.internal", now: Callable[[], float] = time.time
@@ -47,7 +50,7 @@ class IdTokens:
         self._now = now
         self._tokens: dict[str, _Token] = {}
         self._fetching: dict[str, asyncio.Task[_Token]] = {}
-        self._audiences: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
@@ -61,15 +64,15 @@ class IdTokens:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await self._session.close()
 
-    def fields(self, url: str) -> Sequence[bytes] | None:
+    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
         """The field for the backend at `url`; None where `fetch` must be awaited first."""
-        audience = self._audiences.get(url)
-        if audience is None:
+        origin = self._origins.get(url)
+        if origin is None:
             parts = urlsplit(url)
-            audience = f"https://{parts.netloc}" if parts.scheme == "https" else ""
-            self._audiences[url] = audience
-        if not audience:
+            origin = self._origins[url] = f"https://{parts.netloc}" if parts.scheme == "https" else ""
+        if not origin:
             return ()
+        audience = audience or origin
         token = self._tokens.get(audience)
         now = self._now()
         if token is None or token.ends_at - now <= _STALE_S:
@@ -78,12 +81,12 @@ class IdTokens:
             _ = self._start(audience)
         return token.fields
 
-    async def fetch(self, url: str) -> Sequence[bytes]:
+    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]:
         """As `fields`, waiting for the metadata server; raises UpstreamUnavailable."""
-        found = self.fields(url)
+        found = self.fields(url, audience)
         if found is not None:
             return found
-        audience = self._audiences[url]
+        audience = audience or self._origins[url]
         try:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))

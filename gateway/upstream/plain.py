@@ -109,9 +109,9 @@ class PlainUpstream:
             self._guard(urlsplit(outbound.url).hostname or "", ())
         proof: Sequence[bytes] | None = ()
         if self._identity is not None:
-            proof = self._identity.fields(outbound.url)
+            proof = self._identity.fields(outbound.url, exchange.backend.audience)
             if proof is None:
-                proof = await self._identity.fetch(outbound.url)
+                proof = await self._identity.fetch(outbound.url, exchange.backend.audience)
         lines = b"".join((*outbound.fields, *trace_fields(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
         for line in lines.decode("latin-1").split("\r\n")[:-1]:

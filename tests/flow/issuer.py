@@ -55,18 +55,25 @@ class KeyServer:
         self.answer: web.Response | None = None
         self.max_age_s = 3600
         self.asked = 0
+        self.discovery: web.Response | None = (
+            None  # instead of a good discovery document, as long as it is set
+        )
+        self.discovered = 0
         self._runner: web.AppRunner
         self.url = ""
+        self.issuer = ""  # by whose discovery document the keys are found
 
     async def __aenter__(self) -> "KeyServer":
         app = web.Application()
         app.router.add_get("/keys", self._keys)
         app.router.add_get("/elsewhere", self._elsewhere)
+        app.router.add_get("/.well-known/openid-configuration", self._discovery)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/keys"
+        self.issuer = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"{self.issuer}/keys"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -80,6 +87,13 @@ class KeyServer:
         return web.json_response(
             {"keys": self.keys}, headers={"Cache-Control": f"public, max-age={self.max_age_s}"}
         )
+
+    async def _discovery(self, _: web.Request) -> web.StreamResponse:
+        self.discovered += 1
+        if self.discovery is not None:
+            answer, self.discovery = self.discovery, None
+            return answer
+        return web.json_response({"issuer": self.issuer, "jwks_uri": self.url, "more": [1]})
 
     async def _elsewhere(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"keys": self.keys})

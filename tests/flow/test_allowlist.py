@@ -101,3 +101,17 @@ async def test_headers_of_trusted_proxies_are_read_and_of_no_one_else():
     async with Scene(**{"edge.networks": "192.0.2.0/24", "edge.trusted_proxies": "10.0.0.0/8"}) as scene:
         await scene.model()
         assert_problem(await scene.call(fields=told("192.0.2.7")), 403, "address-not-allowed")
+
+
+async def test_a_trial_covers_the_networks_of_keys_also_at_the_gateways_own_routes():
+    flags = {"edge.networks": "192.0.2.0/24", "edge.trial": "true", **BEHIND_ONE}
+    async with Scene(**flags) as scene:
+        await scene.model()
+        key = await scene.make_key("*", networks=("192.0.2.0/28",), verbs=("score", "operate"))
+        for address in ("192.0.2.7", "192.0.2.200"):
+            assert (await scene.call(key=key, fields=told(address))).status == 200
+            for path in ("/", "/-/models"):
+                assert (await scene.call("GET", path, key=key, fields=told(address))).status == 200
+        assert scene.gateway._refusals()["chips_edge_refusals_total"]["key-networks"] == 3
+        lines = [line for line in scene.log_lines() if "httpRequest" in line]
+        assert [line.get("would_refuse") for line in lines] == [*[None] * 3, *[["address-not-allowed"]] * 3]

@@ -46,6 +46,16 @@ def problems(**flags: str) -> str:
         ({"verbs": ["drink"]}, "drink"),
         ({"audiences": ["us"]}, "audiences"),
         ({"preset": "service-account", "issuer": ["a", "b"]}, "service account"),
+        ({"jwks": "", "issuer": ["acme"]}, "(jwks)"),
+        ({"jwks": "", "issuer": ["http://issuer.example"]}, "(jwks)"),
+        ({"jwks": "", "issuer": ["https://issuer.example?x=y"]}, "(jwks)"),
+        ({"jwks": "", "issuer": ["https://a.example", "https://b.example"]}, "(jwks)"),
+        ({"groups": [""]}, "group"),
+        ({"networks": ["192.0.2.7/24"]}, "host bits"),
+        ({"requests_per_s": 0}, "rate"),
+        ({"burst": 5}, "burst"),
+        ({"max_in_flight": 0}, "in flight"),
+        ({"requests_per_day": -1}, "per day"),
     ],
 )
 def test_an_issuer_that_would_let_in_too_many_is_refused(change: dict[str, Any], why: str):
@@ -57,6 +67,21 @@ def test_certificates_need_somebody_who_is_believed():
     entry = json.dumps([{"name": "mesh", "subjects": ["*"]}])
     assert "trusted_proxies" in problems(**{"auth.certificates": entry})
     load_settings(flags={"auth.certificates": entry, "edge.trusted_proxies": "10.0.0.0/8"}, environ={})
+    wrong = json.dumps([{"name": "mesh", "subjects": ["*"], "networks": ["everywhere"]}])
+    assert "everywhere" in problems(**{"auth.certificates": wrong, "edge.trusted_proxies": "10.0.0.0/8"})
+
+
+def test_an_issuer_may_say_itself_where_its_keys_are():
+    entry = {name: value for name, value in GOOD.items() if name != "jwks"}
+    load_settings(flags={"auth.issuers": json.dumps([entry])}, environ={})
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example.com", "https://app.example.com/", "null", "https://*.example.com"]
+)
+def test_what_is_no_origin(origin: str):
+    load_settings(flags={"edge.cors_origins": "https://app.example.com,*"}, environ={})
+    assert "edge.cors_origins" in problems(**{"edge.cors_origins": f"https://a.example,{origin}"})
 
 
 def test_a_chain_is_checked():

@@ -115,3 +115,49 @@ async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuse
         key = await scene.make_key("*", requests_per_day=1)
         assert [(await scene.call(key=key)).status for _ in range(2)] == statuses
         assert (await scene.call()).status == 200  # who has no limit does not depend on it
+
+
+async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
+    go_on = asyncio.Event()
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    async def slow(request, peer):
+        arrived.put_nowait(None)
+        await go_on.wait()
+        await peer.answer()
+
+    async with Scene(**{"limits.trial": "true"}) as scene:
+        await scene.model(script=slow, policy=Policy(max_in_flight=2))
+        key = await scene.make_key("*", max_in_flight=1)
+        calls = [asyncio.create_task(scene.call(key=key)) for _ in range(3)]
+        async with asyncio.timeout(20):
+            for _ in calls:
+                await arrived.get()  # all three are at the backend at once
+        go_on.set()
+        assert [(await call).status for call in calls] == [200, 200, 200]
+        assert scene.gateway.limit.refused == 2
+        assert scene.gateway.limit._held == {}
+        assert scene.gateway.limit.in_flight == 0
+        told = [line.get("would_refuse") for line in scene.log_lines() if "httpRequest" in line]
+        assert sorted(told, key=str) == [None, ["too-many-requests", "overloaded"], ["too-many-requests"]]
+
+
+async def test_a_trial_holds_what_keeps_the_gateway_upright():
+    go_on = asyncio.Event()
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    async def slow(request, peer):
+        arrived.put_nowait(None)
+        await go_on.wait()
+        await peer.answer()
+
+    flags = {"limits.trial": "true", "limits.model_in_flight": "2", "limits.queue": "0"}
+    async with Scene(**flags) as scene:
+        await scene.model(script=slow, policy=Policy(max_in_flight=1))
+        calls = [asyncio.create_task(scene.call()) for _ in range(2)]
+        async with asyncio.timeout(20):
+            for _ in calls:
+                await arrived.get()
+        assert_problem(await scene.call(), 503, "overloaded")
+        go_on.set()
+        assert [(await call).status for call in calls] == [200, 200]

@@ -313,3 +313,23 @@ def test_a_file_that_settings_name_and_that_is_not_there_ends_with_78(
     )
     assert done.returncode == 78, done.stdout + done.stderr
     assert "/nowhere" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_that_waits_for_its_registry_is_stopped_at_once(start, workers: int):
+    """The registry takes the connection and never says a word; nobody waits the ten minutes out."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        gateway = start(
+            "--server.port=0",
+            "--server.registry_wait_s=600",
+            f"--server.workers={workers}",
+            "--registry=firestore://project/database",
+            FIRESTORE_EMULATOR_HOST=f"127.0.0.1:{silent.getsockname()[1]}",
+        )
+        silent.accept()[0].close()  # it is in the middle of its start
+        held, _ = silent.accept()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.ended() == 0
+        held.close()
+        assert not any("listens on" in line for line in gateway.lines)

@@ -93,3 +93,33 @@ async def test_what_runs_behind_the_gateway_is_nobodys_business():
         text = str(answer.fields)
         for secret in ("gunicorn", "10.0.0.5", "PHP", "X-Internal", "Keep-Alive", "RateLimit"):
             assert secret not in text
+
+
+async def test_a_backend_is_told_who_the_gateway_is_in_a_token_for_its_own_audience():
+    class Proof:
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, str]] = []
+
+        def fields(self, url: str, audience: str = "") -> None:
+            return None
+
+        async def fetch(self, url: str, audience: str = "") -> tuple[bytes, ...]:
+            self.asked.append((url, audience))
+            return (
+                b"X-Serverless-Authorization: ",
+                b"Bearer for " + (audience or "origin").encode(),
+                b"\r\n",
+            )
+
+    async with Scene() as scene:
+        proof = scene.gateway.upstream._identity = Proof()  # type: ignore[attr-defined]
+        backend = await scene.model()
+        await scene.call(fields=[("X-Serverless-Authorization", "Bearer forged")])
+        own = Backend(version="1", url=backend.url, audience="https://wine-abc.a.run.app")
+        await scene.model("behind", backends=(own,))
+        await scene.call("POST", "/behind")
+        assert [seen.all("X-Serverless-Authorization") for seen in backend.seen] == [
+            ["Bearer for origin"],
+            ["Bearer for https://wine-abc.a.run.app"],
+        ]
+        assert proof.asked == [(backend.url, ""), (backend.url, own.audience)]

@@ -161,3 +161,84 @@ async def test_a_certificate_that_the_balancer_checked():
     async with Scene(**strangers) as scene:
         await scene.model()
         assert_problem(await scene.call(key=None, fields=[identity, checked]), 401, "unauthenticated")
+
+
+def issuers(url: str, *entries: dict[str, Any]) -> dict[str, str]:
+    """Several entries for one issuer."""
+    return {"auth.issuers": json.dumps([json.loads(setting(url, **entry))[0] for entry in entries])}
+
+
+async def test_entries_map_subjects_and_groups_to_models_verbs_networks_and_quotas():
+    entries: tuple[dict[str, Any], ...] = (
+        {"name": "few", "subjects": ["bot-*"], "models": ["wine"], "requests_per_day": 2},
+        {
+            "name": "ops",
+            "subjects": ["*"],
+            "groups": ["ml-*", "sre"],
+            "models": ["*"],
+            "verbs": ["score", "operate"],
+        },
+        {"name": "readers", "subjects": ["*@acme.example"], "models": ["*"], "verbs": ["metadata"]},
+        {"name": "near", "subjects": ["ana"], "models": ["wine"], "networks": ["198.51.100.0/24"]},
+    )
+    async with KeyServer(signer()) as keys, Scene(**issuers(keys.url, *entries)) as scene:
+        backend = await scene.model()
+        await scene.model("beer")
+
+        async def call(target: str = "/wine", method: str = "POST", **claims: Any) -> int:
+            return (
+                await scene.call(method, target, key=None, fields=bearer(signer().token(**claims)))
+            ).status
+
+        assert [await call(sub="bot-1") for _ in range(3)] == [200, 200, 429]
+        assert await call(sub="bot-2") == 200, "each subject has a quota of its own"
+        assert await call("/beer", sub="bot-2") == 403
+        for groups in (["x", "ml-fraud"], "x sre", ["sre"]):
+            assert await call("/beer", sub="eve", groups=groups) == 200
+            assert await call("/-/models", "GET", sub="eve", groups=groups) == 200
+        for none in ([], ["ML-fraud"], "xml-fraud", {"sre": True}, [["sre"]], 7, None):
+            assert await call("/beer", sub="eve", groups=none) == 401, none
+        assert await call("/wine", "GET", sub="eve@acme.example") == 200
+        assert await call("/wine", sub="eve@acme.example") == 403
+        assert await call(sub="ana") == 403, "from another network"
+        assert [seen.get("X-Chips-Caller") for seen in backend.seen] == [
+            "few:bot-1",
+            "few:bot-1",
+            "few:bot-2",
+        ]
+
+
+async def test_a_certificate_has_networks_and_quotas_too():
+    entry = {
+        "name": "mesh",
+        "subjects": ["spiffe://acme/*"],
+        "requests_per_day": 1,
+        "networks": ["192.0.2.0/28"],
+    }
+    came = [("X-Forwarded-For", "192.0.2.7"), ("X-Client-Cert-Chain-Verified", "true")]
+    async with Scene(**{**CERTIFICATE, "auth.certificates": json.dumps([entry])}) as scene:
+        await scene.model()
+        name = "X-Client-Cert-Spiffe-Id"
+        assert (await scene.call(key=None, fields=[*came, (name, "spiffe://acme/a")])).status == 200
+        answer = await scene.call(key=None, fields=[*came, (name, "spiffe://acme/a")])
+        assert_problem(answer, 429, "too-many-requests")
+        assert (await scene.call(key=None, fields=[*came, (name, "spiffe://acme/b")])).status == 200
+        elsewhere = [("X-Forwarded-For", "192.0.2.99"), came[1], (name, "spiffe://acme/c")]
+        assert_problem(await scene.call(key=None, fields=elsewhere), 403, "address-not-allowed")
+
+
+# -- discovery
+
+
+async def test_an_issuer_says_itself_where_its_keys_are():
+    async with KeyServer(signer()) as keys:
+        entry = setting("", issuer=[keys.issuer])
+        async with Scene(**{"auth.issuers": entry}) as scene:
+            await scene.model()
+            for _ in range(3):
+                token = signer().token(iss=keys.issuer, jti=str(time.time_ns()))
+                assert (await scene.call(key=None, fields=bearer(token))).status == 200
+            assert (keys.discovered, keys.asked) == (1, 1)
+            assert_problem(
+                await scene.call(key=None, fields=bearer(signer().token())), 401, "unauthenticated"
+            )

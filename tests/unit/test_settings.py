@@ -222,11 +222,17 @@ def test_a_password_in_a_url_is_masked_where_settings_are_shown():
     [
         ("sqlite:///a/b.db", "sqlite:///a/b.db"),
         ("https://host/x@y", "https://host/x@y"),
-        ("https://ana@host/x", "https://ana@host/x"),
+        ("https://ana@host/x", "https://***@host/x"),  # it may be a token
         ("https://ana:p%40ss@host:8/x?q#f", "https://ana:***@host:8/x?q#f"),
         ("https://ana:p@ss@host", "https://ana:***@host"),
         ("https://:pass@host", "https://:***@host"),
         ("https://ana:hunter2@[host", "https://***@[host"),
+        ("redis://host/0?password=hunter2", "redis://host/0?password=***"),
+        ("redis://host?db=1&Password=a%26b&x=y", "redis://host?db=1&Password=***&x=y"),
+        ("redis://host?p%61ss=hunter2;api_key=k", "redis://host?p%61ss=***;api_key=***"),
+        ("https://u:p@host/x?sig=a=b#access_token=t", "https://u:***@host/x?sig=***#access_token=***"),
+        ("firestore://project/db?prefix=team", "firestore://project/db?prefix=team"),
+        ("https://[bad?token=t", "https://***"),
         ("no url, but with :// and @", "no url, but with :// and @"),
     ],
 )

@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwks import KeySet, parse_keys
+from gateway.auth.jwks import KeySet, open_session, parse_discovery, parse_keys
 from tests.flow.issuer import KeyServer, signer
 
 
@@ -43,6 +43,8 @@ def test_of_two_keys_with_one_id_the_first_counts():
         signer("a").jwk(use="enc"),
         signer("a").jwk(alg="HS256"),
         signer("a").jwk(alg="ES256"),
+        signer("a").jwk(alg="none"),
+        signer("a").jwk(alg=["RS256"]),
         signer("a").jwk(kid=7),
         signer("a").jwk(d="AQAB"),  # a private key that was published is nobody's any more
     ],
@@ -147,3 +149,151 @@ async def test_a_hostile_answer_changes_nothing(session, answer):
         await keys.refresh(session)
         assert keys.find("k1") is not None
         await keys.close()
+
+
+# -- discovery
+
+ACME = "https://login.acme.example/realm"
+
+
+def discovered(**changes: object) -> str:
+    document = {"issuer": ACME, "jwks_uri": "https://keys.acme.example/jwks", **changes}
+    return parse_discovery(json.dumps(document).encode(), ACME)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://login.acme.example/keys?v=2",
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "https://8.8.8.8/k",
+    ],
+)
+def test_a_discovery_document_may_name_any_public_address(url):
+    assert discovered(jwks_uri=url) == url
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"issuer": "https://evil.example"},
+        {"issuer": ACME + "/"},
+        {"issuer": ACME.upper()},
+        {"issuer": None},
+        {"issuer": [ACME]},
+        {"jwks_uri": None},
+        {"jwks_uri": ""},
+        {"jwks_uri": 7},
+        {"jwks_uri": "/keys"},
+        {"jwks_uri": "//keys.acme.example/jwks"},
+        {"jwks_uri": "http://keys.acme.example/jwks"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": "https://"},
+        {"jwks_uri": "https://user:pass@keys.acme.example/"},
+        {"jwks_uri": "https://keys.acme.example/#x"},
+        {"jwks_uri": "https://keys.acme.example/ x"},
+        {"jwks_uri": "https://keys.acme.example:99999/"},
+        {"jwks_uri": "https://k\u00e9ys.acme.example/"},
+        {"jwks_uri": "https://keys.acme.example/" + "x" * 3000},
+        {"jwks_uri": "http://127.0.0.1/keys"},
+        {"jwks_uri": "http://localhost/keys"},
+        {"jwks_uri": "https://127.0.0.1/keys"},
+        {"jwks_uri": "https://169.254.169.254/computeMetadata/v1/"},
+        {"jwks_uri": "http://169.254.169.254/computeMetadata/v1/"},
+        {"jwks_uri": "https://10.0.0.5/keys"},
+        {"jwks_uri": "https://[::1]/keys"},
+        {"jwks_uri": "https://[fd00:ec2::254]/keys"},
+        {"jwks_uri": "https://[::ffff:169.254.169.254]/keys"},
+        {"jwks_uri": "https://0.0.0.0/keys"},
+        {"jwks_uri": "https://224.0.0.1/keys"},
+    ],
+)
+def test_what_no_discovery_document_may_say(changes):
+    with pytest.raises(ValueError, match="discovery document"):
+        discovered(**changes)
+
+
+@given(
+    st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(json.dumps).map(str.encode)
+)
+def test_no_discovery_document_is_too_strange(body):
+    with pytest.raises(ValueError, match=r"."):
+        parse_discovery(body, ACME)
+
+
+async def test_the_keys_are_where_the_issuer_says_and_move_with_it(session):
+    async with KeyServer(signer()) as server:
+        clock = Clock()
+        keys = KeySet("", issuer=server.issuer, now=clock)
+        await asyncio.gather(*(keys.refresh(session) for _ in range(20)))
+        assert (server.discovered, server.asked) == (1, 1)
+        assert keys.find("k1") is not None
+        clock.now += 31
+        moved = {"issuer": server.issuer, "jwks_uri": f"{server.issuer}/elsewhere"}
+        server.discovery = web.json_response(moved)
+        await keys.refresh(session)
+        assert (server.discovered, server.asked) == (2, 1)
+        assert keys.url == moved["jwks_uri"]
+        await keys.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda s: web.Response(status=302, headers={"Location": f"{s.issuer}/good"}),
+        lambda s: web.Response(status=307, headers={"Location": "http://169.254.169.254/latest/meta-data"}),
+        lambda s: web.Response(status=404),
+        lambda s: web.Response(status=503),
+        lambda s: web.Response(body=b"x" * 300_000),
+        lambda s: web.Response(body=b"<html>"),
+        lambda s: web.Response(body=b"\x1f\x8b" + b"\x00" * 50, headers={"Content-Encoding": "gzip"}),
+        lambda s: web.json_response([]),
+        lambda s: web.json_response({"jwks_uri": s.url}),
+        lambda s: web.json_response({"issuer": "https://accounts.google.com", "jwks_uri": s.url}),
+        lambda s: web.json_response({"issuer": s.issuer, "jwks_uri": "http://evil.example/keys"}),
+        lambda s: web.json_response({"issuer": s.issuer, "jwks_uri": "https://169.254.169.254/"}),
+        lambda s: web.json_response(
+            {"issuer": s.issuer, "jwks_uri": s.url.replace("127.0.0.1", "localhost")}
+        ),
+    ],
+)
+async def test_a_hostile_discovery_document_changes_nothing(session, answer):
+    async with KeyServer(signer()) as server:
+        clock = Clock()
+        keys = KeySet("", issuer=server.issuer, now=clock)
+        server.discovery = answer(server)
+        await keys.refresh(session)
+        assert not keys.is_usable()
+        assert server.asked == 0
+        clock.now += 31
+        await keys.refresh(session)
+        assert keys.is_usable()
+        clock.now += 31
+        server.discovery = answer(server)
+        server.keys = [signer("k2", "ES256").jwk()]
+        await keys.refresh(session)  # the address that is known serves on, so that keys still change
+        assert keys.find("k2") is not None
+        assert keys.url == server.url
+        await keys.close()
+
+
+async def test_a_name_that_nobody_chose_is_connected_to_at_public_addresses_alone(monkeypatch):
+    """DNS rebinding: the name was public when it was looked at."""
+
+    async def inside(self, host, port=0, family=0):
+        return [
+            {"hostname": host, "host": addresses[host], "port": port, "family": 2, "proto": 0, "flags": 0}
+        ]
+
+    addresses = {"a": "8.8.8.8", "b": "10.0.0.1", "c": "169.254.169.254", "named": "10.0.0.1"}
+    monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", inside)
+    async with open_session(["named"]) as session:
+        assert session.connector is not None
+        resolve = session.connector._resolver.resolve  # type: ignore[attr-defined]
+        for host in ("a", "named"):
+            assert (await resolve(host, 443))[0]["host"] == addresses[host]
+        for host in ("b", "c"):
+            with pytest.raises(OSError, match="public"):
+                await resolve(host, 443)
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(f"https://{host}/keys")

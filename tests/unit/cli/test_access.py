@@ -185,3 +185,33 @@ def test_a_backend_that_is_where_none_may_be_is_not_registered(shell: Shell, mon
     assert register("https://models.example.com") == 65
     monkeypatch.setenv("CHIPS_UPSTREAM__HOSTS", "models.example.com")
     assert register("https://models.example.com") == 0
+
+
+def test_a_backend_behind_a_domain_of_its_own(shell: Shell):
+    def registered(*options: str) -> Any:
+        shell.ok("register", "wine", "https://wine.example.com", "--no-probe", "--version", "1", *options)
+        return shell.model()["backends"][0].get("audience")
+
+    assert registered("--audience", "https://wine-abc.a.run.app") == "https://wine-abc.a.run.app"
+    assert registered("--owner", "ana") == "https://wine-abc.a.run.app", "what is not named stays"
+    assert registered("--audience", "origin") is None
+    wrong = (
+        "register",
+        "wine",
+        "https://wine.example.com",
+        "--no-probe",
+        "--version",
+        "1",
+        "--audience",
+        "a b",
+    )
+    assert shell(*wrong).code == 65
+
+
+def test_a_trial_lets_pass_who_is_elsewhere(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    shell.register("wine", "1", "--network", "192.0.2.0/25")
+    key = made(shell, "--models", "wine", "--network", "192.0.2.0/28")
+    monkeypatch.setenv("CHIPS_EDGE__TRIAL", "true")
+    explained = shell.ok("explain-access", key["id"], "wine", "--from", "203.0.113.1", "--json").json()
+    assert explained["allowed"]
+    assert str(explained["reasons"]).count("but edge.trial lets it pass") == 3

@@ -35,6 +35,25 @@ def test_a_target_names_model_version_and_rest(target: str, expected: tuple[obje
 
 
 @pytest.mark.parametrize(
+    ("target", "infers"),
+    [
+        ("/v2/models/wine/infer", True),
+        ("/v2/models/wine/versions/3/infer", True),
+        ("/v2/models/infer/infer", True),
+        ("/v2/models/infer/versions/infer/infer", True),
+        ("/v2/models/infer", False),
+        ("/v2/models/infer/ready", False),
+        ("/v2/models/infer/versions/infer", False),
+        ("/v2/models/wine/versions/infer", False),
+        ("/infer", False),
+        ("/wine/infer", False),
+    ],
+)
+def test_what_asks_for_a_score_is_told_from_what_is_called_infer(target: str, infers: bool):
+    assert split_target(target).infers is infers
+
+
+@pytest.mark.parametrize(
     "target", ["/", "/?a=b", "/-", "/-/ready", "/v2", "/v2/health/live", "/v2/models/", "/v2/models/a/other"]
 )
 def test_what_is_the_gateways_own_names_no_model(target: str):

@@ -145,3 +145,16 @@ async def test_without_a_metadata_server():
     with pytest.raises(UpstreamUnavailable):
         await tokens.fetch(BACKEND)
     await tokens.stop()
+
+
+async def test_a_backend_behind_a_domain_of_its_own_names_its_audience(metadata: Metadata, tokens: IdTokens):
+    url, audience = "https://wine.example.com", "https://wine-abc.a.run.app"
+    assert tokens.fields(url, audience) is None
+    fields = list(await tokens.fetch(url, audience))
+    assert metadata.asked == [audience]
+    assert tokens.fields(url, audience) == tuple(fields)
+    assert tokens.fields(audience) == tuple(fields), "one token for one audience"
+    assert tokens.fields(url) is None
+    await tokens.fetch(url)
+    assert metadata.asked == [audience, url]
+    assert tokens.fields("http://wine.example.com", audience) == (), "never in the clear"

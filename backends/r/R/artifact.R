@@ -3,34 +3,48 @@
 #' Two processes may do this at once. Stops with a `chips_start_error`.
 #'
 #' @param address `gs://bucket/prefix/`, `file://` or a folder, used where it is.
+#' @param wanted A list of `model`, `version` and `artifact_digest`, as the environment says them; "" is any.
 #' @return A list of `folder`, `manifest`, `digest` (of the manifest, which holds those of all files) and `address`.
-obtain <- function(address, cache_dir, model, version, log, client = gcs_client()) {
+obtain <- function(address, cache_dir, wanted, log, client = gcs_client()) {
   source <- open_source(address, client, log)
   bytes <- source$manifest()
   manifest <- tryCatch(parse_manifest(bytes), error = function(e) {
     stop_start(sprintf("%s: %s", source$address, conditionMessage(e)), "data")
   })
-  check_identity(manifest, model, version, source$address)
   digest <- paste(openssl::sha256(bytes))
+  check_wanted(wanted, manifest, paste0("sha256:", digest), source$address)
   folder <- source$folder
-  if (is.null(folder)) {
+  if (is.null(folder) || !is_laid_out(folder, manifest)) {
     folder <- file.path(cache_dir, manifest$model, digest)
     fetch(source, manifest, folder, cache_dir, log)
   } else {
-    for (file in manifest$files) check_file(file.path(folder, file$path), file)
+    for (file in manifest$files) check_file(file.path(folder, path_in_artifact(file)), file)
   }
   list(folder = folder, manifest = manifest, digest = paste0("sha256:", digest), address = source$address)
 }
 
-# An empty `model` or `version` is whatever the manifest says.
-check_identity <- function(manifest, model, version, address) {
+check_wanted <- function(wanted, manifest, digest, address) {
   if (!grepl(model_name_pattern, manifest$model) || !grepl(version_pattern, manifest$version)) {
     stop_start(sprintf("%s: its manifest.json has no proper model and version", address), "data")
   }
-  if (!model %in% c("", manifest$model) || !version %in% c("", manifest$version)) {
+  model <- if (nzchar(wanted$model)) wanted$model else manifest$model
+  version <- if (nzchar(wanted$version)) wanted$version else manifest$version
+  if (model != manifest$model || version != manifest$version) {
     stop_start(sprintf("%s is %s@%s, but CHIPS_MODEL and CHIPS_VERSION say %s@%s: correct one of them", address,
                        manifest$model, manifest$version, model, version), "data")
   }
+  if (!wanted$artifact_digest %in% c("", digest)) {
+    stop_start(sprintf(paste("the manifest at %s has the digest %s, but CHIPS_ARTIFACT_DIGEST says %s: it is not what",
+                             "was released, so nothing of it is loaded"), address, digest, wanted$artifact_digest),
+               "data")
+  }
+}
+
+# Whether the files lie as the model wants them; not so where a bucket was copied as it was (KServe does).
+is_laid_out <- function(folder, manifest) {
+  all(vapply(manifest$files, function(file) {
+    path_in_artifact(file) == file$path || file.exists(file.path(folder, path_in_artifact(file)))
+  }, NA))
 }
 
 open_source <- function(address, client, log) {
@@ -56,6 +70,11 @@ folder_source <- function(folder) {
     }
     stop_unless_readable(path)
     readBin(path, "raw", file.size(path))
+  }, fetch = function(file, target, progress) {
+    path <- file.path(folder, file$path)
+    check_file(path, file)
+    if (!file.symlink(normalizePath(path), target)) stop_not_writable(dirname(target))
+    progress(file$bytes)
   })
 }
 
@@ -89,7 +108,7 @@ fetch <- function(source, manifest, folder, cache_dir, log) {
   on.exit(unlink(draft, recursive = TRUE), add = TRUE, after = FALSE)
   progress <- tenths(sum(vapply(manifest$files, function(file) as.double(file$bytes), 0)), log)
   for (file in manifest$files) {
-    target <- file.path(draft, file$path)
+    target <- file.path(draft, path_in_artifact(file))
     make_folder(dirname(target), cache_dir)
     tryCatch(source$fetch(file, target, progress), chips_disk_error = function(e) stop_disk_full(cache_dir))
   }
@@ -102,7 +121,7 @@ is_whole <- function(folder, manifest) {
     return(FALSE)
   }
   whole <- vapply(manifest$files, function(file) {
-    path <- file.path(folder, file$path)
+    path <- file.path(folder, path_in_artifact(file))
     file.exists(path) && identical(sha256_of(path), file$sha256)
   }, NA)
   if (!all(whole)) unlink(folder, recursive = TRUE)

@@ -1,10 +1,12 @@
-own_names <- c("CHIPS_MODEL", "CHIPS_VERSION", "CHIPS_ARTIFACT", "CHIPS_CACHE_DIR", "CHIPS_CONCURRENCY",
-               "CHIPS_MAX_BODY_BYTES")
+own_names <- c("CHIPS_MODEL", "CHIPS_VERSION", "CHIPS_ARTIFACT", "CHIPS_ARTIFACT_DIGEST", "CHIPS_CACHE_DIR",
+               "CHIPS_CONCURRENCY", "CHIPS_MAX_BODY_BYTES")
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 gateway_names <- paste0("CHIPS_", c("REGISTRY", "ARTIFACTS", "CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE"))
 
 model_name_pattern <- "^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
 version_pattern <- "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+digest_pattern <- "^sha256:[0-9a-f]{64}$"
+route_pattern <- "^/[A-Za-z0-9._~:@/-]*$" # Vertex AI's own hold a colon
 
 #' Read the environment; `environment` maps names to values.
 #'
@@ -35,20 +37,21 @@ read_config <- function(environment = as.list(Sys.getenv())) {
     }
     as.numeric(value)
   }
-  route <- "^/[A-Za-z0-9._~/-]*$"
-  # Vertex AI says where the artifact lies, and nothing else: then the manifest says what it is.
-  by_vertex <- !nzchar(text("CHIPS_ARTIFACT")) && nzchar(text("AIP_STORAGE_URI"))
   config <- list(
-    model = text("CHIPS_MODEL", model_name_pattern, required = !by_vertex),
-    version = text("CHIPS_VERSION", version_pattern, required = !by_vertex),
+    # Where they are not given, the manifest says what is served.
+    model = text("CHIPS_MODEL", model_name_pattern),
+    version = text("CHIPS_VERSION", version_pattern),
+    artifact_digest = text("CHIPS_ARTIFACT_DIGEST", digest_pattern),
     artifact = text(c("CHIPS_ARTIFACT", "AIP_STORAGE_URI"), required = TRUE),
     port = as.integer(number(c("PORT", "AIP_HTTP_PORT"), 8080, 0, 65535)),
     cache_dir = text("CHIPS_CACHE_DIR"),
     concurrency = as.integer(number("CHIPS_CONCURRENCY", available_cpus(), 1, 1000)),
     max_body_bytes = number("CHIPS_MAX_BODY_BYTES", 31 * 1024^2, 1, 2^31),
-    predict_route = text("AIP_PREDICT_ROUTE", route),
-    health_route = text("AIP_HEALTH_ROUTE", route),
-    project = text("GOOGLE_CLOUD_PROJECT")
+    predict_route = text("AIP_PREDICT_ROUTE", route_pattern),
+    health_route = text("AIP_HEALTH_ROUTE", route_pattern),
+    project = text("GOOGLE_CLOUD_PROJECT"),
+    service = text("K_SERVICE"),
+    revision = text("K_REVISION")
   )
   if (!nzchar(config$cache_dir)) config$cache_dir <- file.path(dirname(tempdir()), "chips")
   if (length(problems) > 0) {
@@ -68,7 +71,13 @@ unknown_names <- function(given) {
 }
 
 #' The processors this process may use: fewer than the machine has, in a container.
-available_cpus <- function() {
+available_cpus <- function(cgroup = "/sys/fs/cgroup/cpu.max") {
   allowed <- length(parallel::mcaffinity())
-  if (allowed > 0) allowed else max(1L, parallel::detectCores(), na.rm = TRUE)
+  if (allowed == 0) allowed <- max(1L, parallel::detectCores(), na.rm = TRUE)
+  # This container's share of them: microseconds per period, or "max".
+  share <- tryCatch(scan(cgroup, "", quiet = TRUE), error = function(e) "max", warning = function(w) "max")
+  if (share[[1]] == "max") {
+    return(allowed)
+  }
+  as.integer(max(1, min(allowed, as.numeric(share[[1]]) %/% as.numeric(share[[2]]))))
 }

@@ -23,7 +23,10 @@ main <- function() {
   })
 }
 
-log_of <- function(config) new_log(config$project, list(model = config$model, version = config$version))
+log_of <- function(config) {
+  facts <- config[c("model", "version", "service", "revision")]
+  new_log(config$project, facts[vapply(facts, nzchar, NA)])
+}
 
 run <- function(config, log) {
   log$info(sprintf("loading the artifact %s", config$artifact))

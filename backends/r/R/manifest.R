@@ -44,9 +44,15 @@ read_tensor_type <- function(tensor, wrong) {
   list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
 }
 
+#' A file's path in the artifact: what `chips publish` put before it, to name objects by their content, is left out.
+path_in_artifact <- function(file) {
+  prefix <- paste0(substr(file$sha256, 1L, 16L), "/")
+  if (startsWith(file$path, prefix)) substring(file$path, nchar(prefix) + 1L) else file$path
+}
+
 #' The path of the one file with such a suffix.
 main_file <- function(manifest, suffix) {
-  paths <- vapply(manifest$files, `[[`, "", "path")
+  paths <- vapply(manifest$files, path_in_artifact, "")
   found <- paths[endsWith(tolower(paths), suffix)]
   if (length(found) != 1L) {
     stop(sprintf("expected one file that ends in %s, found %d", suffix, length(found)), call. = FALSE)

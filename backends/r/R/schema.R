@@ -4,8 +4,8 @@
 enough_problems <- 11L # ten are shown, one more says that there are more
 
 integer_limits <- list(
-  INT8 = c(-2^7, 2^7 - 1), INT16 = c(-2^15, 2^15 - 1), INT32 = c(-2^31, 2^31 - 1), INT64 = c(-2^53, 2^53),
-  UINT8 = c(0, 2^8 - 1), UINT16 = c(0, 2^16 - 1), UINT32 = c(0, 2^32 - 1), UINT64 = c(0, 2^53)
+  INT8 = c(-2^7, 2^7 - 1), INT16 = c(-2^15, 2^15 - 1), INT32 = c(1 - 2^31, 2^31 - 1), INT64 = c(1 - 2^53, 2^53 - 1),
+  UINT8 = c(0, 2^8 - 1), UINT16 = c(0, 2^16 - 1), UINT32 = c(0, 2^32 - 1), UINT64 = c(0, 2^53 - 1)
 )
 float_limits <- c(FP16 = 65504, FP32 = 3.4028234663852886e38, FP64 = .Machine$double.xmax)
 datatypes <- c(names(integer_limits), names(float_limits), "BOOL", "BYTES")
@@ -155,8 +155,9 @@ check_scalars <- function(cells, datatype, text) {
   bad <- which(!right & types != "NULL")
   wrong[bad] <- sprintf(": expected %s, got %s", expected, vapply(cells[bad], shown, ""))
   over <- if (any(numeric & right)) which(numeric & right & !(values >= limits[[1]] & values <= limits[[2]]))
-  wrong[over] <- sprintf(": expected %s, got %s, which does not fit%s", datatype, vapply(cells[over], shown, ""),
-                         ifelse(abs(values[over]) >= 2^53 & is.finite(values[over]), " (R is exact up to 2^53)", ""))
+  why <- ifelse(abs(values[over]) >= 2^53 & is.finite(values[over]), " (R is exact below 2^53)",
+                ifelse(values[over] == -2^31, " (R's least integer is -2^31 + 1)", ""))
+  wrong[over] <- sprintf(": expected %s, got %s, which does not fit%s", datatype, vapply(cells[over], shown, ""), why)
   wrong
 }
 
@@ -201,7 +202,6 @@ as_column <- function(cells, datatype, shape) {
   cells[empty] <- NA
   values <- if (length(cells)) unlist(cells, use.names = FALSE) else logical()
   if (datatype %in% c("INT8", "INT16", "INT32", "UINT8", "UINT16")) {
-    values[!is.na(values) & values == -2^31] <- NA # the one number of 32 bits that R's integers have not
     as.integer(values)
   } else if (datatype == "BYTES") {
     as.character(values)

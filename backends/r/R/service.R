@@ -2,7 +2,7 @@
 #'
 #' @return A list of `artifact`, `manifest` and `model`.
 load_service <- function(config, log) {
-  artifact <- obtain(config$artifact, config$cache_dir, config$model, config$version, log)
+  artifact <- obtain(config$artifact, config$cache_dir, config[c("model", "version", "artifact_digest")], log)
   log$info(sprintf("the artifact %s is complete and checked", artifact$address), artifact_digest = artifact$digest)
   model <- tryCatch(load_model(artifact$folder, artifact$manifest), error = function(e) {
     runtime <- artifact$manifest$runtime

@@ -4,7 +4,12 @@ publish_here <- function(store, model = fitted, version = "1", ...) {
   suppressMessages(chips_publish(model, "cars", version, list(chips_tensor("speed")), list(chips_tensor("dist")),
                                  store = store, by = "ana", ...))
 }
-start <- function(address, log = quiet_log()) obtain(address, tempfile("cache"), "cars", "1", log)
+wanting <- function(model = "", version = "", digest = "") {
+  list(model = model, version = version, artifact_digest = digest)
+}
+start <- function(address, log = quiet_log(), wanted = wanting("cars", "1")) {
+  obtain(address, tempfile("cache"), wanted, log)
+}
 exit_of <- function(expr) {
   error <- tryCatch(expr, chips_start_error = identity)
   expect_s3_class(error, "chips_start_error")
@@ -22,6 +27,20 @@ test_that("what is published is obtained, from a path and a file: address", {
   expect_equal(start(paste0("file://", target))$digest, found$digest)
   expect_equal(found$digest, paste0("sha256:", sha256_of(file.path(target, "manifest.json"))))
   expect_s3_class(load_model(found$folder, found$manifest), "lm")
+})
+
+test_that("files lie where they lay when they were published, also in a copy of a bucket", {
+  target <- publish_here(withr::local_tempdir())
+  manifest <- file.path(target, "manifest.json")
+  prefix <- substr(sha256_of(file.path(target, "model.rds")), 1L, 16L)
+  dir.create(file.path(target, prefix))
+  file.rename(file.path(target, "model.rds"), file.path(target, prefix, "model.rds"))
+  writeLines(sub("model[.]rds", paste0(prefix, "/model.rds"), readLines(manifest)), manifest)
+  found <- start(target)
+  expect_equal(list.files(found$folder, recursive = TRUE), "model.rds")
+  expect_s3_class(load_model(found$folder, found$manifest), "lm")
+  writeLines("x", file.path(target, prefix, "model.rds"))
+  expect_equal(exit_of(start(target))$exit_code, 65L)
 })
 
 test_that("a version never changes, and the same again is no mistake", {
@@ -49,8 +68,13 @@ test_that("what is not what was published stops the start, each with its code", 
   unlink(model)
   expect_equal(exit_of(start(target))$exit_code, 66L)
   writeBin(whole, model)
-  expect_equal(exit_of(obtain(target, tempfile(), "cars", "2", quiet_log()))$exit_code, 65L)
-  expect_equal(obtain(target, tempfile(), "", "", quiet_log())$manifest$version, "1")
+  expect_equal(exit_of(start(target, wanted = wanting("cars", "2")))$exit_code, 65L)
+  whichever <- start(target, wanted = wanting())
+  expect_equal(whichever$manifest$version, "1")
+  expect_equal(start(target, wanted = wanting(digest = whichever$digest))$digest, whichever$digest)
+  other <- exit_of(start(target, wanted = wanting(digest = chartr("0123", "1230", whichever$digest))))
+  expect_equal(other$exit_code, 65L)
+  expect_match(conditionMessage(other), "CHIPS_ARTIFACT_DIGEST")
   text <- readLines(manifest)
   for (change in list(c("model[.]rds", "../model.rds"), c("model[.]rds", "/etc/passwd"),
                       c("\"schema\": 1", "\"schema\": 2"),

@@ -27,15 +27,16 @@ test_that("integers must be written as integers, and fit", {
     c("INT32", "1.0", "expected an integer, got 1.0"), c("INT32", "1e3", "expected an integer"),
     c("INT32", "true", "expected an integer, got true"), c("INT32", "\"1\"", "expected an integer, got \"1\""),
     c("INT32", "2147483648", "INT32, got 2147483648, which does not fit"), c("INT8", "128", "does not fit"),
+    c("INT32", "-2147483648", "least integer is -2\\^31 \\+ 1"),
     c("UINT8", "-1", "does not fit"), c("UINT32", "4294967296", "does not fit"), c("INT64", "3e9", "an integer"),
-    c("INT64", "3000000000.0", "an integer"), c("INT64", "9007199254740994", "exact up to 2\\^53"),
+    c("INT64", "3000000000.0", "an integer"), c("INT64", "9007199254740993", "exact below 2\\^53"),
     c("INT64", strrep("9", 400), "a number with many digits, which does not fit")
   )
   for (case in wrong) expect_problem(rows_of(sprintf('{"instances": [[%s]]}', case[[2]]), case[[1]]),
                                      "invalid-instances", case[[3]])
-  right <- rows_of('{"instances": [[2147483647, 4294967295, 9007199254740992, -2147483648]]}',
+  right <- rows_of('{"instances": [[2147483647, 4294967295, 9007199254740991, -2147483647]]}',
                    "INT32", "UINT32", "INT64", "INT32")
-  expect_identical(right, data.frame(a = 2147483647L, b = 4294967295, c = 2^53, d = NA_integer_))
+  expect_identical(right, data.frame(a = 2147483647L, b = 4294967295, c = 2^53 - 1, d = -2147483647L))
 })
 
 test_that("numbers must be numbers, and finite", {

@@ -26,7 +26,7 @@ def environ(linear_store: Path) -> dict[str, str]:
     return {"CHIPS_ARTIFACT": str(linear_store / "linear/1"), "CHIPS_CONCURRENCY": "1"}
 
 
-def test_as_vertex_ai_starts_it(start_r: Start, linear_store: Path):
+def test_as_vertex_ai_and_kserve_start_it(start_r: Start, linear_store: Path):
     backend = start_r(
         {
             "CHIPS_MODEL": "",
@@ -35,19 +35,29 @@ def test_as_vertex_ai_starts_it(start_r: Start, linear_store: Path):
             "AIP_MODE": "PREDICTION",
             "AIP_HTTP_PORT": free_port(),
             "AIP_HEALTH_ROUTE": "/health",
-            "AIP_PREDICT_ROUTE": "/v1/endpoints/7/deployedModels/9.predict",
+            "AIP_PREDICT_ROUTE": "/v1/endpoints/7/deployedModels/9.1:predict",
             "AIP_STORAGE_URI": linear_store / "linear/1",
         }
     ).ready()
     assert backend.ask("GET", "/health").status_code == 200
     answer = backend.ask(
         "POST",
-        "/v1/endpoints/7/deployedModels/9.predict",
+        "/v1/endpoints/7/deployedModels/9.1:predict",
         json={"instances": [[1.5, 2, 3]], "parameters": {}},
     )
     assert (answer.status_code, answer.json()["predictions"]) == (200, [12.0])
     assert answer.headers["X-Chips-Model"] == "linear@1"
-    assert backend.ask("POST", "/v1/endpoints/7/deployedModels/9Xpredict", json={}).status_code == 404
+    assert backend.ask("POST", "/v1/endpoints/7/deployedModels/9X1:predict", json={}).status_code == 404
+
+    assert backend.ask("GET", "/v2/health/live").status_code == 200
+    assert backend.ask("GET", "/v2/models/linear/ready").status_code == 200
+    inputs = [
+        {"name": name, "shape": [1], "datatype": kind, "data": [value]}
+        for name, kind, value in (("x", "FP64", 1.5), ("n", "INT32", 2), ("k", "INT64", 3))
+    ]
+    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": inputs}).json()
+    assert inferred["outputs"] == [{"name": "y", "shape": [1], "datatype": "FP64", "data": [12.0]}]
+    assert inferred["id"] == "7"
     assert backend.stop() == 0
 
 

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
 from gateway.core.model import Backend as Registered
+from gateway.core.model import Model
 from tests.contract.backends.cases import BAD, GOOD, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
+from tests.flow.scripted import Message
 
 ENVIRON = {"CHIPS_MODEL": "linear", "CHIPS_VERSION": "1", "CHIPS_MAX_BODY_BYTES": "65000"}
 BOTH = [*GOOD, *BAD]
@@ -45,52 +47,129 @@ def what_is_wrong(case: Case, answer: requests.Response) -> str:
     body = answer.json()
     if case.code and body["code"] != case.code:
         return f"code {body['code']}"
-    if case.predictions is not None:
-        got = body["outputs"][0]["data"] if "/v2/" in case.path else body["predictions"]
-        same = len(got) == len(case.predictions) and all(
-            math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in zip(got, case.predictions, strict=True)
-        )
-        return "" if same else f"predictions {str(got)[:200]}"
-    return ""
+    return wrong_predictions(case, body)
+
+
+def wrong_predictions(case: Case, body: Any) -> str:
+    if case.predictions is None:
+        return ""
+    got = body["outputs"][0]["data"] if "/v2/" in case.path else body["predictions"]
+    same = len(got) == len(case.predictions) and all(
+        math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in zip(got, case.predictions, strict=True)
+    )
+    return "" if same else f"predictions {str(got)[:200]}"
 
 
 def wrong_answers(backend: Backend) -> list[str]:
     """Each answer that is not what the cases say."""
     return [
-        f"{case.method} {case.path} {case.body[:60]!r}: {problem}"
+        f"{told(case)}: {problem}"
         for case in BOTH
         if (problem := what_is_wrong(case, ask(backend.url, case)))
     ]
+
+
+def told(case: Case) -> str:
+    return f"{case.method} {case.path} {case.body[:60]!r}"
 
 
 def differences(backends: Mapping[str, Backend]) -> list[str]:
     """Each case whose answers differ in shape or in headers."""
     different = []
     for case in BOTH:
-        said = []
-        for backend in backends.values():
+        said = {}
+        for language, backend in backends.items():
             answer = ask(backend.url, case)
             document = shape(answer.json()) if answer.content and "openapi" not in case.path else None
             frames = {name: answer.headers.get(name) for name in ("Content-Type", "X-Chips-Model", "Allow")}
             present = sorted(name for name in FRAMES if name in answer.headers)
-            said.append((document, frames, present))
-        if any(other != said[0] for other in said):
-            different.append(f"{case.method} {case.path} {case.body[:60]!r}:\n  {said}")
+            said[language] = (document, frames, present)
+        if not all_the_same(said):
+            different.append(f"{told(case)}:\n  {said}")
     return different
 
 
-async def differences_through_the_gateway(backends: Mapping[str, Backend]) -> list[str]:
+def all_the_same(said: Mapping[str, Any]) -> bool:
+    first, *others = said.values()
+    return all(other == first for other in others)
+
+
+# -- through the gateway
+
+
+class Got(NamedTuple):
+    """What a caller of the gateway gets, without the values that may differ."""
+
+    status: int
+    code: str
+    shape: Any
+    headers: tuple[str, ...]  # all that came, but for the connection's own
+    content_type: str | None
+    model: str | None
+    allow: str | None
+    by_the_gateway: bool  # it answered itself, and no backend was asked
+
+
+class Heard(NamedTuple):
+    case: Case
+    got: dict[str, Got]  # by language
+    wrong: str
+
+
+def through_the_gateway(case: Case) -> str:
+    """The target by which a caller reaches it: the model's own path, the Open Inference Protocol, or a path below the model."""
+    path, mark, query = case.path.partition("?")
+    if path == "/predict" and case.method == "POST":
+        return "/linear" + mark + query
+    return case.path if path.startswith("/v2/models/") else "/linear" + case.path
+
+
+async def hear_all(backends: Mapping[str, Backend]) -> list[Heard]:
+    """Each case, sent to one gateway, whose model is served by one language after the other."""
+    cases = [case for case in BOTH if case.path != "/"]  # through the gateway that is the model's own path
+    answers: dict[str, list[Message]] = {}
     async with Scene() as scene:
         for language, backend in backends.items():
-            await scene.model(language, backends=(Registered(version="1", url=backend.url),))
-        wrong = []
-        for case in [case for case in BOTH if case.path == "/predict" and case.method == "POST"]:
-            answers = []
-            for language in backends:
-                fields = (("Content-Type", case.content_type),)
-                answer = await scene.call(target=f"/{language}", body=case.body, fields=fields)
-                problem = answer.json() if case.status != 200 else {}
-                answers.append((answer.status, problem.get("code", ""), sorted(problem)))
-            if any(other != answers[0] for other in answers) or answers[0][:2] != (case.status, case.code):
-                wrong.append(f"{case.body[:60]!r}: {answers}")
-        return wrong
+            served = Registered(version="1", url=backend.url)
+            await scene.put_model(Model(name="linear", backends=(served,), traffic={"1": 100}))
+            answers[language] = [
+                await scene.call(
+                    case.method,
+                    through_the_gateway(case),
+                    body=case.body,
+                    fields=(("Content-Type", case.content_type),),
+                )
+                for case in cases
+            ]
+    return [
+        _compare(case, {language: answers[language][at] for language in backends})
+        for at, case in enumerate(cases)
+    ]
+
+
+def _compare(case: Case, answers: Mapping[str, Message]) -> Heard:
+    got = {language: _got(answer) for language, answer in answers.items()}
+    wrong = [] if all_the_same(got) else [f"they differ: {got}"]
+    for language, answer in answers.items():
+        if got[language].by_the_gateway:
+            continue
+        if got[language].status != case.status or (case.code and got[language].code != case.code):
+            wrong.append(f"{language}: {got[language].status} {got[language].code}")
+        elif case.method != "HEAD" and (problem := wrong_predictions(case, answer.json())):
+            wrong.append(f"{language}: {problem}")
+    return Heard(case, got, "; ".join(wrong))
+
+
+def _got(answer: Message) -> Got:
+    document = answer.json() if answer.body else {}
+    is_description = "openapi" in document  # held against each other by a test of its own
+    return Got(
+        answer.status,
+        str(document.get("code", "")),
+        None if is_description else shape(document),
+        tuple(sorted({name.lower() for name, _ in answer.fields} - {"connection", "keep-alive"})),
+        answer.get("Content-Type"),
+        answer.get("X-Chips-Model"),
+        answer.get("Allow"),
+        answer.get("chips-error") is not None,
+    )

@@ -1,11 +1,15 @@
-"""A real model, published once for all tests here."""
+"""Real models, made once for all tests here."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import require
+from tests.contract.backends.languages import R_PACKAGES, run_julia, run_r
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,3 +57,45 @@ def python_environment(wine: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "CHIPS_CACHE_DIR": str(cache),
         "CHIPS_CONCURRENCY": "2",
     }
+
+
+@pytest.fixture(scope="session")
+def has_r() -> None:
+    found = shutil.which("Rscript")
+    script = f'for (p in strsplit("{R_PACKAGES}", " ")[[1]]) loadNamespace(p)'
+    missing = (
+        found is None
+        or subprocess.run([found, "--vanilla", "-e", script], capture_output=True, check=False).returncode
+    )
+    require("r", available=not missing, why=f"there is no Rscript with the packages {R_PACKAGES}")
+
+
+@pytest.fixture(scope="session")
+def linear_rds(has_r: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2x + 3n + k, as R fits it."""
+    path = tmp_path_factory.mktemp("linear") / "model.rds"
+    run_r(
+        "grid <- expand.grid(x = c(-2, 0, 5), n = c(-1L, 0L, 4L), k = c(0, 2, 9));"
+        "grid$y <- 2 * grid$x + 3 * grid$n + grid$k;"
+        "formula <- stats::as.formula('y ~ x + n + k', globalenv());"
+        "model <- stats::lm(formula, grid);"
+        "model$coefficients <- c('(Intercept)' = 0, x = 2, n = 3, k = 1);"
+        f"saveRDS(model, '{path}')"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def julia() -> str:
+    """The program, which the environment may name: backends/julia/ci/install.sh makes one."""
+    found = shutil.which(os.environ.get("JULIA", "julia"))
+    require("julia", available=found is not None, why="there is no julia, and JULIA names none")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def linear_jls(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of 2x + 3n + k, as Julia serializes them."""
+    path = tmp_path_factory.mktemp("linear") / "model.jls"
+    run_julia(julia, "-e", f'using Serialization; serialize("{path}", [2.0, 3.0, 1.0])')
+    return path

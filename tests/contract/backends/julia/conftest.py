@@ -1,8 +1,6 @@
-"""Real Julia, artifacts for it, and its functions."""
+"""Backends in real Julia, and their functions."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,41 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require
+from tests.contract.backends.languages import JULIA_LINEAR
 from tests.contract.backends.linear import SAMPLES, SIGNATURE
-from tests.contract.backends.process import JULIA, ROOT, Backend
-
-LINEAR = str(Path(__file__).with_name("linear.jl"))
-
-
-@pytest.fixture(scope="session")
-def julia() -> str:
-    """The program, which the environment may name: backends/julia/ci/install.sh makes one."""
-    found = shutil.which(os.environ.get("JULIA", "julia"))
-    require("julia", available=found is not None, why="there is no julia, and JULIA names none")
-    return str(found)
-
-
-def run_julia(julia: str, *arguments: str, **environ: str) -> str:
-    done = subprocess.run(
-        [julia, "--startup-file=no", *arguments],
-        cwd=ROOT / "backends/julia",
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def linear_jls(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of 2x + 3n + k, as Julia serializes them."""
-    path = tmp_path_factory.mktemp("linear") / "model.jls"
-    run_julia(julia, "-e", f'using Serialization; serialize("{path}", [2.0, 3.0, 1.0])')
-    return path
-
+from tests.contract.backends.process import JULIA, Backend
 
 Start = Callable[[Mapping[str, Any]], Backend]
 
@@ -56,7 +22,7 @@ def start_julia(julia: str) -> Iterator[Start]:
 
     def start(environ: Mapping[str, Any]) -> Backend:
         given = {name: str(value) for name, value in environ.items()}
-        started.append(Backend(JULIA, {"JULIA": julia, "PREDICT": LINEAR, **given}))
+        started.append(Backend(JULIA, {"JULIA": julia, "PREDICT": JULIA_LINEAR, **given}))
         return started[-1]
 
     yield start

@@ -19,7 +19,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from gateway.artifacts.manifest import parse_manifest
-from tests.contract.backends.julia.conftest import Driver, Start, run_julia
+from tests.contract.backends.julia.conftest import Driver, Start
+from tests.contract.backends.languages import run_julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import PYTHON, ROOT, Backend
 from tests.gcs.fixture import Gcs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
-from tests.contract.backends.julia.conftest import run_julia
+from tests.contract.backends.languages import run_julia
 from tests.contract.backends.process import JULIA
 
 PUBLISH = """

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
+from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
-from tests.contract.backends.r.conftest import run_r
 
 PUBLISH = """
 seen <- data.frame(x = c(0, 1, 2, 0, 1, 3), n = c(0L, 2L, 1L, 5L, 3L, 2L), kind = c("a", "b", "b", "a", "a", "b"))

@@ -9,8 +9,9 @@ import pytest
 import requests
 
 from gateway.artifacts.manifest import parse_manifest
+from tests.contract.backends.languages import run_r
 from tests.contract.backends.linear import publish
-from tests.contract.backends.r.conftest import Start, run_r
+from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
 
 PUBLISH = r"""

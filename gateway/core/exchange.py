@@ -60,11 +60,23 @@ class Reply(Protocol):
 class Attempt:
     """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
-    __slots__ = ("answered", "began", "connected", "ended", "failure", "reused", "sent", "span_id", "status")
+    __slots__ = (
+        "answered",
+        "began",
+        "connected",
+        "dialed",
+        "ended",
+        "failure",
+        "reused",
+        "sent",
+        "span_id",
+        "status",
+    )
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.span_id = new_span_id()  # what the backend sees as its parent
+        self.dialed: float | None = None  # TCP was there, and TLS began; only on a connection opened for it
         self.connected: float | None = None  # a connection was there: from the pool, or opened
         self.reused = False  # it came from the pool
         self.sent: float | None = None  # the last byte of the request was handed to the system
@@ -96,6 +108,7 @@ class Exchange:
         "headers",
         "kept",
         "left",
+        "metered_s",
         "method",
         "model",
         "peer",
@@ -160,6 +173,8 @@ class Exchange:
         self.body_limit_bytes = 0
         # sample
         self.kept: str | None = None  # why its trace is kept, as far as that is known before the answer
+        # meter
+        self.metered_s = 0.0  # spent on counts that lie elsewhere
         # limit
         self.queued_s = 0.0
         # forward

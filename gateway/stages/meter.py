@@ -53,6 +53,7 @@ class Meter:
         charged = _charges(exchange, now)
         if not charged or self._shared is None:
             return
+        began = time.monotonic()
         try:
             verdicts = await self._shared.charge(charged)
         except SharedLost:
@@ -61,6 +62,8 @@ class Meter:
             if self._lost == "admit":
                 return
             verdicts = self._local.charge(charged, now)
+        finally:
+            exchange.metered_s = time.monotonic() - began
         self._judge(exchange, charged, verdicts)
 
     def _judge(self, exchange: Exchange, charged: Sequence[Charge], verdicts: Sequence[Verdict]) -> None:

@@ -62,25 +62,31 @@ def _request(summary: Summary) -> Span:
 
 
 def _stages(summary: Summary) -> Iterator[Span]:
-    """Only stages that waited: route when it asked the registry, authenticate when it read a key, the queue."""
+    """Only stages that waited: route that asked the registry, authenticate that read a key, limits, the queue."""
     before = 0.0
-    for index, (name, done) in enumerate(
-        (("route", summary.routed), ("authenticate", summary.authenticated), ("queue", summary.permitted))
-    ):
+    for index, (name, began, done) in enumerate(_waits(summary), 1):
         if done is None:
-            if name == "queue" and summary.queued_s > _WAITED_S:  # it waited in vain
-                done = summary.duration_s  # noqa: PLW2901
-            else:
-                return
-        if done - before > _WAITED_S:
+            return
+        began = before if began is None else max(began, before)  # noqa: PLW2901
+        if done - began > _WAITED_S:
             yield Span(
                 name=name,
-                span_id=_derived(summary.span_id, index + 1),
+                span_id=_derived(summary.span_id, index),
                 parent_id=summary.span_id,
-                start_s=before,
+                start_s=began,
                 end_s=done,
             )
-        before = done
+        before = max(before, done)
+
+
+def _waits(summary: Summary) -> Iterator[tuple[str, float | None, float | None]]:
+    """Name, beginning (None: where the one before ended) and end of what a request may wait for before its attempts."""
+    authenticated = summary.authenticated
+    yield "route", None, summary.routed
+    yield "authenticate", None, authenticated
+    yield "limits", authenticated, None if authenticated is None else authenticated + summary.metered_s
+    permitted = summary.duration_s if summary.permitted is None else summary.permitted  # it waited in vain
+    yield "queue", permitted - summary.queued_s, permitted
 
 
 def _numbered(summary: Summary) -> Iterator[tuple[Summary, int, Try]]:
@@ -110,31 +116,52 @@ def _attempt(summary: Summary, number: int, attempt: Try) -> Iterator[Span]:
         error=failed,
         attributes=attributes,
     )
-    before = attempt.began
-    for index, (name, done) in enumerate(
-        (
-            ("connect", attempt.connected),
-            ("send", attempt.sent),
-            ("wait", attempt.answered),
-            ("receive", attempt.ended if attempt.answered is not None else None),
-        )
-    ):
-        if done is None:
-            continue
-        if name == "connect" and attempt.reused:
-            before = done
-            continue
+    for index, (name, began, done) in enumerate(_phases(attempt, end), 1):
         phase = Span(
             name=name,
-            span_id=_derived(attempt.span_id, index + 1),
+            span_id=_derived(attempt.span_id, index),
             parent_id=attempt.span_id,
-            start_s=before,
+            start_s=began,
             end_s=done,
         )
         yield phase
-        if name == "wait" and number == len(summary.attempts):
+        if name == "wait" and attempt.answered is not None and number == len(summary.attempts):
             yield from _backend(summary, phase)
-        before = done
+
+
+def _phases(attempt: Try, end: float) -> Iterator[tuple[str, float, float]]:
+    """What an attempt did, one after the other. Of one that failed the last phase is the one that it failed in."""
+    before = attempt.began
+    connected = attempt.connected
+    if connected is None:
+        if attempt.failure == "upstream-unreachable":
+            yield "connect", before, end
+            return
+    elif not attempt.reused:
+        if attempt.dialed is None:
+            yield "connect", before, connected
+        else:
+            dialed = max(
+                attempt.dialed, before
+            )  # it may have been under way, for somebody who then needed it no more
+            yield "connect", before, dialed
+            yield "TLS", dialed, connected
+        before = connected
+    else:
+        if connected - before > _WAITED_S:
+            yield "wait for a connection", before, connected
+        before = connected
+    for name, done in (
+        ("send", attempt.sent),
+        ("wait", attempt.answered),
+        ("receive", attempt.ended if attempt.answered is not None else None),
+    ):
+        if done is not None:
+            yield name, before, done
+            before = done
+        elif connected is not None:
+            yield name, before, end
+            return
 
 
 def _backend(summary: Summary, wait: Span) -> Iterator[Span]:

@@ -14,6 +14,7 @@ class Try(msgspec.Struct, frozen=True, omit_defaults=True):
 
     span_id: str
     began: float
+    dialed: float | None = None
     connected: float | None = None
     reused: bool = False
     sent: float | None = None
@@ -53,6 +54,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     routed: float | None = None  # seconds since it arrived, as are the next two
     authenticated: float | None = None
     permitted: float | None = None
+    metered_s: float = 0.0
     queued_s: float = 0.0
     attempts: tuple[Try, ...] = ()
     server_timing: str = ""
@@ -111,6 +113,7 @@ def summarize(exchange: Exchange, *, status: int, kept: str, side: str, code: st
         routed=exchange.routed - arrived if exchange.routed else None,
         authenticated=exchange.authenticated - arrived if exchange.authenticated else None,
         permitted=exchange.permitted - arrived if exchange.permitted else None,
+        metered_s=exchange.metered_s,
         queued_s=exchange.queued_s,
         attempts=tuple([_try(attempt, arrived) for attempt in exchange.attempts]),
         server_timing=timing[:2048].decode("latin-1") if timing is not None else "",
@@ -122,6 +125,7 @@ def _try(attempt: Attempt, arrived: float) -> Try:
     return Try(
         attempt.span_id,
         attempt.began - arrived,
+        _since(attempt.dialed, arrived),
         _since(attempt.connected, arrived),
         attempt.reused,
         _since(attempt.sent, arrived),

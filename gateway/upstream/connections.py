@@ -48,14 +48,16 @@ class Connection(asyncio.Protocol):
         "_upgrading",
         "answer_began",
         "deadline",
+        "dialed",
         "idle_since",
         "pool",
         "transport",
         "uses",
     )
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: "Pool", dialed: float | None = None) -> None:
         self.pool = pool
+        self.dialed = dialed  # when TCP was there and TLS began
         self.transport: asyncio.Transport | None = None
         self.uses = 0
         self.deadline = _NEVER

@@ -103,7 +103,10 @@ class FastUpstream:
             try:
                 if connection is None:
                     connection = await pool.wait(exchange.deadline)
-                    attempt.reused = connection.uses > 0
+                    if connection.uses > 0:
+                        attempt.reused = True
+                    else:
+                        attempt.dialed = connection.dialed
                     attempt.connected = time.monotonic()
                 else:
                     attempt.reused = True

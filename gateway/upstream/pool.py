@@ -218,9 +218,10 @@ class Pool:
             interleave=1,
             loop=loop,
         )
+        dialed = None if self._tls is None else time.monotonic()
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self),
+                lambda: Connection(self, dialed),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=self.host if self._tls is not None else None,

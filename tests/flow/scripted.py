@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,8 +124,9 @@ async def echo(request: Message, peer: Peer) -> None:
 class ScriptedBackend:
     """A backend that does what the test says. `seen` lists every request that reached it."""
 
-    def __init__(self, script: Script = echo) -> None:
+    def __init__(self, script: Script = echo, *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.seen: list[Message] = []
         self.connections = 0
         self.lost = asyncio.Event()  # a connection ended while its script was waiting for it
@@ -133,12 +135,12 @@ class ScriptedBackend:
         self.port = 0
 
     async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import time
 from importlib.util import find_spec
 from typing import Any
@@ -167,6 +168,26 @@ async def test_a_caller_who_leaves_is_kept_as_one_who_left(stage: Stage):
     await backend.lost.wait()
     kept = await when_kept(stage, "gone")
     assert (kept["status"], kept["kept"], kept["side"]) == (499, "left", "caller")
+
+
+async def test_a_wait_for_limits_that_are_counted_elsewhere_is_not_the_queue(tmp_path):
+    """A Redis that takes connections and says nothing: the request waits for as long as it may, and goes on."""
+    redis = socket.create_server(("127.0.0.1", 0))
+    flags = {
+        "limits.shared": f"redis://127.0.0.1:{redis.getsockname()[1]}",
+        "limits.shared_timeout_s": "0.05",
+        "limits.shared_lost": "admit",
+    }
+    with redis:
+        async with staged(tmp_path, **flags) as stage:
+            key = await stage.make_key("*", requests_per_day=10)
+            answer = await stage.call("POST", "/demand-north", key=key)
+            assert answer.status == 200
+            kept = await when_kept(stage, answer.get("X-Request-Id"))
+    assert (kept["metered_s"] > 0.04, kept["queued_s"]) == (True, 0)
+    (waited,) = (span for span in kept["spans"] if span["name"] in {"limits", "queue"})
+    assert (waited["name"], waited["parent_id"]) == ("limits", kept["span_id"])
+    assert waited["end_s"] - waited["start_s"] == pytest.approx(kept["metered_s"])
 
 
 class Collector:

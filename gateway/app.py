@@ -47,7 +47,6 @@ from gateway.upstream.fast import FastUpstream
 from gateway.upstream.guard import Guard
 from gateway.upstream.identity import IdTokens
 from gateway.upstream.plain import PlainUpstream
-from gateway.upstream.pool import Pool
 from gateway.upstream.tls import client_context
 
 if TYPE_CHECKING:
@@ -129,8 +128,9 @@ class Gateway:
             metrics_endpoint=settings.metrics.otlp_endpoint or trace.otlp_endpoint,
             metrics_every_s=settings.metrics.every_s,
         )
-        self.telemetry.metrics.watch(gauges=self._gauges, counters=self._pool_counters)
-        self.telemetry.metrics.watch(counters=self._refusals)
+        self.telemetry.metrics.watch(gauges=self._gauges, counters=self._refusals)
+        if isinstance(self.upstream, FastUpstream):  # the plain one keeps its connections to itself
+            self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
         self.authorize = Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial)
         self.admit = Admit(
             [parse_network(network) for network in edge.networks],
@@ -250,34 +250,14 @@ class Gateway:
         readings = {name: {"": float(value)} for name, value in gauges.items()}
         readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
+        readings["chips_model_queued_requests"] = self.limit.queued_by_model()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }
         readings["chips_objective_latency_seconds"] = {
             name: policy.latency_s for name, policy in policies.items() if policy.latency_s is not None
         }
-        pools = self._pools()
-        if pools:
-            readings["chips_pool_connections"] = {
-                "idle": float(sum(len(pool.idle) for pool in pools)),
-                "busy": float(sum(len(pool.busy) for pool in pools)),
-            }
         return readings
-
-    def _pool_counters(self) -> dict[str, dict[str, float]]:
-        pools = self._pools()
-        if not pools:
-            return {}
-        return {
-            "chips_pool_opens_total": {"": float(sum(pool.opens for pool in pools))},
-            "chips_pool_reuses_total": {"": float(sum(pool.reuses for pool in pools))},
-            "chips_pool_waits_total": {"": float(sum(pool.waits for pool in pools))},
-            "chips_pool_failures_total": {"": float(sum(pool.failures for pool in pools))},
-        }
-
-    def _pools(self) -> list[Pool]:
-        """The plain path keeps its connections to itself."""
-        return list(self.upstream.pools.values()) if isinstance(self.upstream, FastUpstream) else []
 
 
 def guard_of(upstream: UpstreamSettings) -> Guard:

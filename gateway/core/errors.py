@@ -125,6 +125,9 @@ class UpstreamBroken(UpstreamError):
 class UpstreamUnavailable(UpstreamError):
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 
+    def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(detail, headers=_retry_after(retry_after_s))
+
 
 class UpstreamTimeout(UpstreamError):
     code, status, title = "upstream-timeout", 504, "Backend too slow"

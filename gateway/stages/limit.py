@@ -149,6 +149,10 @@ class Limit:
         """The requests at each model that has any."""
         return {name: float(gate.in_flight) for name, gate in list(self._gates.items()) if gate.in_flight}
 
+    def queued_by_model(self) -> dict[str, float]:
+        """The requests that wait for each model that any wait for."""
+        return {name: float(len(gate.waiting)) for name, gate in list(self._gates.items()) if gate.waiting}
+
     def waiting(self, model: str) -> int:
         """How many requests wait for `model` now."""
         gate = self._gates.get(model)

@@ -11,6 +11,7 @@ from gateway.core.headers import CONNECTION, UPGRADE
 from gateway.core.turn import Turn, in_task
 from gateway.upstream.base import FlowingBody, Guard, Identity, Outbound, trace_fields
 from gateway.upstream.connections import Connection
+from gateway.upstream.figures import Reading, pool_counters, pool_gauges
 from gateway.upstream.pool import Pool
 from gateway.upstream.tls import client_context
 from gateway.upstream.too_slow import too_slow
@@ -79,6 +80,12 @@ class FastUpstream:
             self._alarm = None
         for pool in self.pools.values():
             await pool.close()
+
+    def gauges(self) -> Reading:
+        return pool_gauges(self.pools)
+
+    def counters(self) -> Reading:
+        return pool_counters(self.pools)
 
     async def send(self, exchange: Exchange, outbound: Outbound) -> None:
         body: FlowingBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.errors import GatewayError, UpstreamUnreachable
+from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.turn import Turn
 from gateway.upstream.connections import Connection
 from gateway.upstream.tls import ResumingContext
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _HAPPY_EYEBALLS_S: Final = 0.25  # RFC 8305 section 8
 _RESOLVED_FOR_S: Final = 30.0
+_SILENCES_TO_REST: Final = 5
+_REST_S: Final = 2.0
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
@@ -35,7 +37,10 @@ class Pool:
     """`take` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
 
     The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
-    the order of asking. `opens`, `reuses`, `waits`, `failures` and `repeats` only ever grow.
+    the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
+
+    A backend that lets connections time out, one after another, is left alone for a moment: whoever would need a new
+    connection is refused at once, and then one is tried. A backend that refuses a connection does so at once itself.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Pool:
         self.reuses = 0
         self.waits = 0
         self.failures = 0
+        self.refusals = 0
         self.repeats = 0  # requests sent again because a pooled connection was already closed
         self._limit = limit
         self._connect_timeout_s = connect_timeout_s
@@ -67,11 +73,18 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._resolved: list[AddressInfo] = []
         self._resolved_at = 0.0
+        self._silences = 0  # connections that timed out, with nothing else in between
+        self._rests_until = 0.0
         self._now = time.monotonic()  # as of the last sweep: good enough to say what has been idle
 
     @property
     def waiting(self) -> int:
         return len(self._waiters)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the backend is left alone, but for one connection that is tried now and then."""
+        return self._silences >= _SILENCES_TO_REST
 
     @property
     def active(self) -> bool:
@@ -95,7 +108,10 @@ class Pool:
         return None
 
     async def wait(self, deadline: float) -> Connection:
-        """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable."""
+        """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable, -Unavailable."""
+        if self.resting and not self.busy and (self._opening or time.monotonic() < self._rests_until):
+            self.refusals += 1
+            raise UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")
         waiter = _Waiter(deadline)
         self._waiters.append(waiter)
         self.waits += 1
@@ -178,11 +194,18 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 connection = await self._connect()
+            self._silences = 0
         except GatewayError as refused:
             error = refused
-        except (OSError, TimeoutError) as failure:  # an ssl.SSLError is an OSError
+        except TimeoutError as silence:
+            error = UpstreamUnreachable("The backend cannot be reached.")
+            error.__cause__ = silence
+            self._silences += 1
+            self._rests_until = time.monotonic() + _REST_S
+        except OSError as failure:  # an ssl.SSLError is one
             error = UpstreamUnreachable("The backend cannot be reached.")
             error.__cause__ = failure
+            self._silences = 0
         finally:
             if task is not None:
                 self._opening.discard(task)

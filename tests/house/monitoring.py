@@ -228,8 +228,19 @@ PANELS = [
         "Connections to backends",
         "none",
         {
-            "{{state}}": f"sum {by('chips_pool_connections', 'state')} ({m('chips_pool_connections')})",
+            "open": f"sum ({m('chips_pool_connections')})",
+            "idle": f"sum ({m('chips_pool_idle_connections')})",
             "opened per second": f"sum (rate({m('chips_pool_opens_total')}[5m]))",
+            "{{backend}} cannot be connected to, per second": f"sum {by('chips_pool_failures_total', 'backend')} (rate({m('chips_pool_failures_total')}[5m])) > 0",
+            "{{backend}} left alone": f"sum {by('chips_breaker_open', 'backend')} ({m('chips_breaker_open')}) > 0",
+        },
+    ),
+    Panel(
+        "Waiting now",
+        "none",
+        {
+            "{{model}} for its turn": f"sum {by('chips_model_queued_requests', 'model')} ({m('chips_model_queued_requests')})",
+            "{{backend}} for a connection": f"sum {by('chips_pool_waiting_requests', 'backend')} ({m('chips_pool_waiting_requests')}) > 0",
         },
     ),
     Panel(

@@ -66,7 +66,11 @@ async def run(batches: int, size: int, *, profile: bool) -> None:
         origin.pool.busy.add(backend)
         origin.pool.release(backend)
         server = FastServer(
-            gateway.pipeline, keepalive_timeout_s=60, head_timeout_s=20, field_limit_bytes=16384
+            gateway.pipeline,
+            keepalive_timeout_s=60,
+            head_timeout_s=20,
+            body_timeout_s=15,
+            field_limit_bytes=16384,
         )
         caller = CallerConnection(server, asyncio.get_running_loop())
         wire = Wire()

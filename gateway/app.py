@@ -4,6 +4,7 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
+from gateway.stages.gather import Gather
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
 from gateway.stages.meter import Meter
@@ -91,7 +93,11 @@ class Gateway:
         signer = _signer(upstream) if upstream.sign_callers else None
         if upstream.ca_file:
             _check_certificates(upstream.ca_file)
-        make_upstream = PlainUpstream if settings.server.path == "plain" else FastUpstream
+        make_upstream = (
+            PlainUpstream
+            if settings.server.path == "plain"
+            else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s)
+        )
         self.upstream: Upstream = make_upstream(
             connections=upstream.connections,
             connect_timeout_s=upstream.connect_timeout_s,
@@ -162,6 +168,7 @@ class Gateway:
             authorize=self.authorize,
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             meter=self.meter,
+            gather=Gather(),
             limit=self.limit,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
@@ -210,10 +217,11 @@ class Gateway:
                 self.pipeline,
                 keepalive_timeout_s=server.keep_alive_s,
                 head_timeout_s=server.head_wait_s,
+                body_timeout_s=server.body_wait_s,
                 field_limit_bytes=server.header_bytes,
             )
         return ProblemServer(
-            PlainServer(self.pipeline),
+            PlainServer(self.pipeline, body_timeout_s=server.body_wait_s),
             handler_cancellation=True,  # a caller who leaves takes the backend's work along
             auto_decompress=False,
             access_log=None,

@@ -18,6 +18,7 @@ from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
+from gateway.stages.gather import Gather
 from gateway.stages.identify import Identify
 from gateway.stages.limit import Limit
 from gateway.stages.meter import Meter
@@ -36,6 +37,7 @@ class Pipeline:
         "_control",
         "_cors",
         "_forward",
+        "_gather",
         "_identify",
         "_limit",
         "_meter",
@@ -56,6 +58,7 @@ class Pipeline:
         authorize: Authorize,
         sample: Sample,
         meter: Meter,
+        gather: Gather,
         limit: Limit,
         forward: Forward,
         record: Record,
@@ -69,6 +72,7 @@ class Pipeline:
         self._authorize = authorize
         self._sample = sample
         self._meter = meter
+        self._gather = gather
         self._limit = limit
         self._forward = forward
         self._record = record
@@ -127,6 +131,8 @@ class Pipeline:
         if not self._meter.at_once(exchange):
             await in_task()
             await self._meter(exchange)
+        if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
+            await self._gather(exchange)
         with self._limit.at_once(exchange) or await self._limit(exchange):
             exchange.permitted = time.monotonic()
             await self._forward(exchange)

@@ -53,6 +53,13 @@ class Server(_Group, frozen=True):
     head_wait_s: Annotated[
         float, Meta(gt=0, description="How long a caller may take to send a request's head.")
     ] = 20.0
+    body_wait_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long a caller may send nothing of a request's body; or take for all of one of 64 KiB or less.",
+        ),
+    ] = 15.0
     workers: Annotated[
         int,
         Meta(ge=0, le=256, description="Processes on the port; 0: one for each CPU this container may use."),
@@ -184,6 +191,12 @@ class Upstream(_Group, frozen=True):
         float,
         Meta(gt=0, description="How long an idle one is kept; shorter than the backend's own time-out."),
     ] = 30.0
+    tunnel_idle_s: Annotated[
+        float,
+        Meta(
+            gt=0, description="How long a WebSocket may be silent; Cloud Run ends every one after 60 minutes."
+        ),
+    ] = 3600.0
     policy: Annotated[
         Literal["local", "cloud"],
         Meta(

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.firestore.fixture", "tests.gcs.fixture"]
+pytest_plugins = ["tests.firestore.fixture", "tests.gcs.fixture", "tests.redis_server"]
 
 _CLEARED = (
     "http_proxy",

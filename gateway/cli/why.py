@@ -130,11 +130,12 @@ def _show(story: Story) -> None:
         )
         if s.artifact_digest:
             screen.say("artifact", s.artifact_digest)
-    own_s = max(s.duration_s - s.backend_s - s.queued_s - s.metered_s, 0.0)
+    own_s = max(s.duration_s - s.backend_s - s.queued_s - s.metered_s - s.gathered_s, 0.0)
+    awaited = f"{_ms(s.gathered_s)} for the caller to send the body, " if s.gathered_s else ""
     limits = f"{_ms(s.metered_s)} on the shared limits, " if s.metered_s else ""
     screen.say(
         "time",
-        f"{_ms(s.backend_s)} at the backend, {_ms(s.queued_s)} in the queue, {limits}{_ms(own_s)} our own",
+        f"{awaited}{_ms(s.backend_s)} at the backend, {_ms(s.queued_s)} in the queue, {limits}{_ms(own_s)} our own",
     )
     if len(s.attempts) > 1:
         tries = "; ".join(a.failure or f"status {a.status}" for a in s.attempts)

@@ -5,7 +5,7 @@ a type but no value here does not exist before its stage has run: to read it ear
 """
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.core.trace import new_span_id
 
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
     from gateway.core.trace import TraceContext
 
 
+HELD_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
+
+
 class Body(Protocol):
-    """A caller's request body. It can be read once."""
+    """A caller's request body. It can be read once. Who stops sending it is told so: RequestTimeout."""
 
     @property
     def length(self) -> int | None:
         """Its declared length in bytes; None where it comes in chunks."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is here."""
+
+    async def gather(self, deadline: float) -> None:
+        """Wait until it is `complete`, not beyond `deadline`. Only for up to `HELD_BODY_BYTES`."""
 
     async def whole(self) -> bytes:
         """Wait for all of it. Only for bodies whose declared length is small."""
@@ -103,6 +113,7 @@ class Exchange:
         "deadline",
         "ended",
         "error",
+        "gathered_s",
         "generation",
         "head",
         "headers",
@@ -175,6 +186,8 @@ class Exchange:
         self.kept: str | None = None  # why its trace is kept, as far as that is known before the answer
         # meter
         self.metered_s = 0.0  # spent on counts that lie elsewhere
+        # gather
+        self.gathered_s = 0.0  # how long the rest of a small body took
         # limit
         self.queued_s = 0.0
         # forward

@@ -1,6 +1,7 @@
 """A caller's request body: framed here, held as long as nobody wants it, and then handed on by plain calls."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
@@ -148,9 +149,8 @@ class CallerBody:
             return
         self._ask()
         turn = self._turn = Turn()
-        alarm = asyncio.get_running_loop().call_at(
-            deadline, turn.come, RequestTimeout("The request's body did not arrive in time.")
-        )
+        end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
+        alarm = asyncio.get_running_loop().call_at(end, turn.come, too_slow())
         try:
             await turn
         finally:
@@ -212,6 +212,10 @@ class CallerBody:
         if self.expected and not self.complete:
             self.expected = False
             self._connection.invite()
+
+
+def too_slow() -> RequestTimeout:
+    return RequestTimeout("The request's body did not arrive in time.")
 
 
 class _Chunks:

@@ -12,7 +12,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.core.turn import Turn
-from gateway.server.body import CallerBody
+from gateway.server.body import CallerBody, too_slow
 from gateway.server.drive import Drive
 from gateway.server.parser import HeadParser, body_length, expects_continue
 from gateway.server.reply import CallerReply
@@ -29,7 +29,6 @@ _NEVER: Final = float("inf")
 # Why reading pauses.
 BODY: Final = 1  # nobody takes more of a request's body yet
 PIPELINE: Final = 2  # enough later requests wait
-_PIPELINED_BYTES: Final = 64 * 1024  # of later requests, held while one is under way
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
 _METHOD_BYTES: Final = frozenset(
@@ -60,6 +59,7 @@ class CallerConnection(asyncio.Protocol):
         "_server",
         "_taking",
         "_tunnel",
+        "body_timeout_s",
         "drained",
         "due",
         "last",
@@ -72,6 +72,7 @@ class CallerConnection(asyncio.Protocol):
     def __init__(self, server: "FastServer", loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._head_limit_bytes = server.head_limit_bytes
+        self.body_timeout_s = server.body_timeout_s
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._drive = Drive(loop, self._ended)
         self._received = b""  # what belongs to no request yet
@@ -128,15 +129,15 @@ class CallerConnection(asyncio.Protocol):
         if body is not None and not body.complete:
             if body.error is not None:
                 return
+            self.due = time.monotonic() + self.body_timeout_s
             data = body.feed(data)
             if not data:
                 return
         self._received = self._received + data if self._received else data
         if not self._busy:
             self._take_requests()
-        if (
-            len(self._received) > _PIPELINED_BYTES
-        ):  # under way, or held up by answers that the caller does not read
+        # While a request is under way, or the caller does not read the answers. A head that waits for its end is shorter.
+        if len(self._received) > self._head_limit_bytes:
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
@@ -172,7 +173,7 @@ class CallerConnection(asyncio.Protocol):
                     break
         finally:
             self._taking = False
-        if self._pauses and len(self._received) <= _PIPELINED_BYTES:
+        if self._pauses and len(self._received) <= self._head_limit_bytes:
             self.resume_reading(PIPELINE)
 
     def _take_request(self) -> bool:
@@ -199,12 +200,13 @@ class CallerConnection(asyncio.Protocol):
             return False
         self._received = b""
         self._head_began = False
-        self.due = _NEVER
         if message.should_close:
             self.last = True
         method = message.method
         reply = CallerReply(self, head_only=method == "HEAD", version_11=message.version is HttpVersion11)
         body = CallerBody(self, body_length(message))
+        arrived = time.monotonic()
+        self.due = _NEVER
         if rest:
             if body.complete:
                 self._received = rest
@@ -212,6 +214,8 @@ class CallerConnection(asyncio.Protocol):
                 self._received = body.feed(rest)
         elif not body.complete and expects_continue(message):
             body.expected = True
+        if not body.complete:
+            self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method=method,
             raw_target=message.path,
@@ -220,7 +224,7 @@ class CallerConnection(asyncio.Protocol):
             scheme=self._scheme,
             body=body,
             reply=reply,
-            arrived=time.monotonic(),
+            arrived=arrived,
         )
         reply.exchange = exchange
         self._body = body
@@ -294,6 +298,7 @@ class CallerConnection(asyncio.Protocol):
 
     def invite(self) -> None:
         """Tell a caller who waits for it that the body may come (RFC 9110 section 10.1.1)."""
+        self.due = time.monotonic() + self.body_timeout_s
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def open_tunnel(self, source: "Source") -> None:
@@ -316,6 +321,8 @@ class CallerConnection(asyncio.Protocol):
         """Read on, unless there is another reason not to."""
         before, self._pauses = self._pauses, self._pauses & ~why
         if before and not self._pauses and self.transport is not None:
+            if self._busy:
+                self.due = time.monotonic() + self.body_timeout_s
             self.transport.resume_reading()
 
     # -- the end
@@ -368,10 +375,22 @@ class CallerConnection(asyncio.Protocol):
     def expire(self) -> None:
         """`due` has come."""
         self.due = _NEVER
-        if self._lingering or self._received:
+        if self._busy:
+            self._body_is_due()
+        elif self._lingering or self._received:
             self.cut()
         else:
             self.close()
+
+    def _body_is_due(self) -> None:
+        """Nothing of the body has come for long. Once an answer is under way, the request's deadline is bound enough."""
+        body, reply = self._body, self._reply
+        if body is None or body.complete or body.expected or reply is None or reply.started:
+            return
+        if (
+            not self._pauses
+        ):  # else it is not the caller who keeps us waiting; `resume_reading` gives new time
+            body.fail(too_slow())
 
     # -- the server's shutdown, as aiohttp's Server calls it
 

@@ -25,12 +25,14 @@ class FastServer(web.Server):
         *,
         keepalive_timeout_s: float,
         head_timeout_s: float,
+        body_timeout_s: float,
         field_limit_bytes: int,
     ) -> None:
         super().__init__(_not_called)
         self.pipeline = pipeline
         self.keepalive_timeout_s = keepalive_timeout_s
         self.head_timeout_s = head_timeout_s
+        self.body_timeout_s = body_timeout_s
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
         self._open: set[CallerConnection] = set()

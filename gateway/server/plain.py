@@ -1,5 +1,6 @@
 """The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -8,13 +9,15 @@ from aiohttp import HttpVersion11, web
 from gateway.core.answer import Answer, own_lines
 from gateway.core.exchange import Exchange
 from gateway.pipeline import Pipeline
+from gateway.server.body import too_slow
 
 
 class PlainServer:
     """The function that aiohttp's low-level server calls for each request."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
         self._pipeline = pipeline
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         reply = PlainReply(request)
@@ -25,7 +28,7 @@ class PlainServer:
             headers=request.raw_headers,
             peer=peer[0] if peer else "",
             scheme=request.scheme,
-            body=PlainBody(request),
+            body=PlainBody(request, self._body_timeout_s),
             reply=reply,
             arrived=time.monotonic(),
         )
@@ -35,20 +38,39 @@ class PlainServer:
 
 
 class PlainBody:
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, timeout_s: float) -> None:
         self._request = request
+        self._timeout_s = timeout_s
+        self.length = request.content_length if request.can_read_body else 0
+        self._whole = None if self.length != 0 else b""
 
     @property
-    def length(self) -> int | None:
-        return self._request.content_length if self._request.can_read_body else 0
+    def complete(self) -> bool:
+        return self._whole is not None
+
+    async def gather(self, deadline: float) -> None:
+        await self._invite()
+        try:
+            async with asyncio.timeout(min(deadline - time.monotonic(), self._timeout_s)):
+                self._whole = await self._request.content.read()
+        except TimeoutError:
+            raise too_slow() from None
 
     async def whole(self) -> bytes:
-        await self._invite()
-        return await self._request.content.read()
+        if self._whole is None:
+            self._whole = b"".join([chunk async for chunk in self.chunks()])
+        return self._whole
 
     async def chunks(self) -> AsyncIterator[bytes]:
         await self._invite()
-        async for chunk in self._request.content.iter_any():
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    chunk = await self._request.content.readany()
+            except TimeoutError:
+                raise too_slow() from None
+            if not chunk:
+                return
             yield chunk
 
     async def _invite(self) -> None:

@@ -62,7 +62,7 @@ def _request(summary: Summary) -> Span:
 
 
 def _stages(summary: Summary) -> Iterator[Span]:
-    """Only stages that waited: route that asked the registry, authenticate that read a key, limits, the queue."""
+    """Only stages that waited: route that asked the registry, authenticate that read a key, limits, body, queue."""
     before = 0.0
     for index, (name, began, done) in enumerate(_waits(summary), 1):
         if done is None:
@@ -86,7 +86,9 @@ def _waits(summary: Summary) -> Iterator[tuple[str, float | None, float | None]]
     yield "authenticate", None, authenticated
     yield "limits", authenticated, None if authenticated is None else authenticated + summary.metered_s
     permitted = summary.duration_s if summary.permitted is None else summary.permitted  # it waited in vain
-    yield "queue", permitted - summary.queued_s, permitted
+    queued = permitted - summary.queued_s
+    yield "body", queued - summary.gathered_s, queued
+    yield "queue", queued, permitted
 
 
 def _numbered(summary: Summary) -> Iterator[tuple[Summary, int, Try]]:

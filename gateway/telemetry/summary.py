@@ -56,6 +56,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     permitted: float | None = None
     metered_s: float = 0.0
     queued_s: float = 0.0
+    gathered_s: float = 0.0  # how long the caller took for a small body
     attempts: tuple[Try, ...] = ()
     server_timing: str = ""
     gateway: str = ""  # which process answered
@@ -115,6 +116,7 @@ def summarize(exchange: Exchange, *, status: int, kept: str, side: str, code: st
         permitted=exchange.permitted - arrived if exchange.permitted else None,
         metered_s=exchange.metered_s,
         queued_s=exchange.queued_s,
+        gathered_s=exchange.gathered_s,
         attempts=tuple([_try(attempt, arrived) for attempt in exchange.attempts]),
         server_timing=timing[:2048].decode("latin-1") if timing is not None else "",
         gateway=gateway,

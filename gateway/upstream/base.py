@@ -95,15 +95,11 @@ class Sink(Protocol):
 class FlowingBody(Body, Protocol):
     """A body that can be had at once where it has arrived, and else flows by plain calls."""
 
-    complete: bool
     error: BaseException | None  # why there will be no more of it
     flowed: bool  # some of it may have been handed on, so that it cannot be sent again
 
     def held(self) -> bytes:
         """All of it, once `complete`."""
-
-    async def gather(self, deadline: float) -> None:
-        """Wait until it is `complete`. Only for bodies whose declared length is small."""
 
     def flow(self, sink: Sink, limit_bytes: int) -> None:
         """Give `sink` what has arrived, and what is still to come as it arrives."""

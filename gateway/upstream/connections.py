@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NEVER: Final = float("inf")
 _INTERIM_LIMIT: Final = 32
+_LAST_WORDS_S: Final = 10.0
 
 # What may come next.
 _NOTHING: Final = 0  # no request is under way
@@ -117,6 +118,8 @@ class Connection(asyncio.Protocol):
 
     def upload(self, piece: bytes) -> None:
         transport = self.transport
+        if self._state == _TUNNEL:
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
         self._exchange.bytes_in += len(piece)
         if transport is not None:
             transport.write(chunk(piece) if self._chunked_upload else piece)
@@ -169,7 +172,10 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif state == _CHUNKS:
             self._read_chunks(data)
-        elif state in {_UNTIL_CLOSE, _TUNNEL}:
+        elif state == _UNTIL_CLOSE:
+            self._reply.relay_piece(data)
+        elif state == _TUNNEL:
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
             self._reply.relay_piece(data)
         else:
             self.abort()  # an answer that nobody asked for
@@ -243,7 +249,7 @@ class Connection(asyncio.Protocol):
             self._attempt.status = 101
             self._state = _TUNNEL
             self._keep_alive = False
-            self.deadline = _NEVER
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
             probe_when_idle(self.transport)
             first, self._received = self._received, b""
             self._reply.relay_tunnel(head, first, self)
@@ -323,11 +329,11 @@ class Connection(asyncio.Protocol):
             turn.come(error)
 
     def end(self) -> None:
-        """The caller has closed the tunnel: what was sent still goes out."""
+        """The caller has closed the tunnel: what was sent still goes out, to a backend that takes it in time."""
         turn = self._turn
         self._state = _NOTHING
         self._turn = None
-        self.pool.discard(self)
+        self.deadline = time.monotonic() + _LAST_WORDS_S
         if self.transport is not None:
             self.transport.close()
         if turn is not None:
@@ -335,7 +341,11 @@ class Connection(asyncio.Protocol):
 
     def expire(self, error: BaseException) -> None:
         """The time allowed is over."""
-        self._fail(error)
+        if self._state == _TUNNEL:  # nothing has gone through it for long: that is no failure
+            self._reply.relay_end(b"")
+            self._finish()
+        else:
+            self._fail(error)
 
     def abort(self) -> None:
         """Break the connection, whatever it carries: nothing that still comes from it is for anybody."""

@@ -16,7 +16,6 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.tls import client_context
 from gateway.upstream.too_slow import too_slow
 
-_HELD_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
 _KNOWN_LIMIT: Final = 1024
@@ -56,6 +55,7 @@ class FastUpstream:
         connections: int,
         connect_timeout_s: float,
         idle_s: float,
+        tunnel_idle_s: float,
         ca_file: str = "",
         guard: Guard | None = None,
         identity: Identity | None = None,
@@ -63,6 +63,7 @@ class FastUpstream:
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
+        self._tunnel_idle_s = tunnel_idle_s
         self._ca_file = ca_file
         self._guard = guard
         self._identity = identity
@@ -89,8 +90,6 @@ class FastUpstream:
 
     async def send(self, exchange: Exchange, outbound: Outbound) -> None:
         body: FlowingBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows
-        if not body.complete and body.length is not None and body.length <= _HELD_BODY_BYTES:
-            await body.gather(exchange.deadline)
         _check_body(exchange, body)
         origin = self._origins.get(outbound.url) or self._open_origin(outbound.url)
         pool = origin.pool
@@ -157,6 +156,7 @@ class FastUpstream:
                 limit=self._connections,
                 connect_timeout_s=self._connect_timeout_s,
                 idle_s=self._idle_s,
+                tunnel_idle_s=self._tunnel_idle_s,
                 tls=client_context(self._ca_file) if secure else None,
                 guard=self._guard,
             )

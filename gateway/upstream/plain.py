@@ -21,13 +21,11 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from gateway.core.exchange import Attempt, Exchange
+from gateway.core.exchange import HELD_BODY_BYTES, Attempt, Exchange
 from gateway.core.headers import answer_fields
 from gateway.upstream.base import Guard, Identity, Outbound, trace_fields
 from gateway.upstream.tls import client_context
 from gateway.upstream.too_slow import too_slow
-
-_HELD_BODY_BYTES = 64 * 1024  # bodies up to here are sent in one piece
 
 
 class PlainUpstream:
@@ -168,7 +166,7 @@ class _Upload:
             return None
         if length is not None:
             headers["Content-Length"] = str(length)
-            if length <= _HELD_BODY_BYTES:
+            if length <= HELD_BODY_BYTES:
                 body = await self._exchange.body.whole()
                 self._exchange.bytes_in = len(body)
                 return body

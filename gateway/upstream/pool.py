@@ -51,11 +51,13 @@ class Pool:
         limit: int,
         connect_timeout_s: float,
         idle_s: float,
+        tunnel_idle_s: float = 3600.0,
         tls: ResumingContext | None = None,
         guard: "Guard | None" = None,
     ) -> None:
         self.host = host
         self.port = port
+        self.tunnel_idle_s = tunnel_idle_s
         self.idle: list[Connection] = []
         self.busy: set[Connection] = set()
         self.opens = 0

@@ -193,3 +193,16 @@ async def test_a_backend_that_answers_before_it_has_read_the_body(scene: Scene):
         assert (answer.status, answer.body) == (413, b"no")
     finally:
         server.close()
+
+
+async def test_everybody_who_waits_for_a_backend_that_is_down_is_told():
+    async with Scene(**{"upstream.connections": "1"}) as scene:
+        backend = await scene.model()
+        await backend.stop()
+        callers = [await scene.caller() for _ in range(20)]
+        for caller in callers:
+            await caller.send(scene.request())
+        for caller in callers:
+            assert_problem(await caller.answer(), 502, "upstream-unreachable")
+        await backend.start(backend.port)
+        await scene.still_good(backend)

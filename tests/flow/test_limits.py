@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from gateway.core.keys import digest_key
 from gateway.core.model import Policy
+from gateway.registry.base import KEYS, Put
 from tests.flow.scene import Scene, assert_problem
 
 
@@ -161,3 +163,21 @@ async def test_a_trial_holds_what_keeps_the_gateway_upright():
         assert_problem(await scene.call(), 503, "overloaded")
         go_on.set()
         assert [(await call).status for call in calls] == [200, 200]
+
+
+async def test_two_gateways_share_what_a_key_may(redis_url: str):
+    flags = {"limits.shared": "redis://127.0.0.1", "limits.shared_timeout_s": "20"}
+    one, other = Scene(**flags), Scene(**flags)
+    for scene in (one, other):
+        scene.gateway._shared_meter._url = redis_url  # type: ignore[union-attr]
+    async with one, other:
+        await one.model()
+        await other.model()
+        key = await one.make_key("*", requests_per_day=3)
+        body = await one.registry.read(KEYS, digest_key(key))
+        assert body is not None
+        await other.registry.write(
+            Put(kind=KEYS, name=digest_key(key), body=body.body, expected=0), author="test"
+        )
+        statuses = [(await scene.call(key=key)).status for scene in (one, other, one, other, one)]
+        assert statuses == [200, 200, 200, 429, 429]

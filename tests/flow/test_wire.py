@@ -494,3 +494,39 @@ async def test_a_backend_that_does_not_read_stops_the_caller(scene: Scene):
     release.set()
     caller.leave()
     server.close()
+
+
+async def test_a_body_is_not_read_far_ahead_while_its_request_waits_for_its_turn():
+    release = asyncio.Event()
+
+    async def script(request: Message, peer: Peer) -> None:
+        await release.wait()
+        await peer.answer(200, b"%d" % len(request.body))
+
+    flags = {"limits.model_in_flight": "1", "limits.queue_wait_s": "60"}
+    async with Scene(**flags) as scene:
+        await scene.model(script=script)
+        first, second = await scene.caller(), await scene.caller()
+        await first.send(scene.request(body=b"x"))
+        while not scene.gateway.limit.in_flight:
+            await asyncio.sleep(0)
+        size, sent = 31 * 1024 * 1024, 0
+        await second.send(scene.request(body=b"").replace(b"Content-Length: 0", b"Content-Length: %d" % size))
+
+        async def send() -> None:
+            nonlocal sent
+            while sent < size:
+                piece = b"x" * min(65536, size - sent)
+                await second.send(piece)
+                sent += len(piece)
+
+        sending = asyncio.create_task(send())
+        before = -1
+        while sent != before:  # until it stands still
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < 24 * 1024 * 1024
+        release.set()
+        await sending
+        assert (await first.answer()).body == b"1"
+        assert (await second.answer()).body == b"%d" % size

@@ -69,7 +69,7 @@ class Callers:
         self.server._date, self.server._date_second = b"", 0
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline
-        self.server.keepalive_timeout_s = self.server.head_timeout_s = 60
+        self.server.keepalive_timeout_s = self.server.head_timeout_s = self.server.body_timeout_s = 60
         self.server.field_limit_bytes, self.server.head_limit_bytes = 8192, 65536
         self.connection = CallerConnection(self.server, loop)
         self.connection.connection_made(self.wire)

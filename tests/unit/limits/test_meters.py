@@ -1,11 +1,7 @@
 """Rates and quotas: what passes in any window is what the limit says, counted here or in Redis."""
 
 import asyncio
-import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +11,6 @@ from gateway.core.principal import Quota
 from gateway.limits.charge import charges, told
 from gateway.limits.local import LocalMeter
 from gateway.limits.shared import SharedLost, SharedMeter
-from tests.conftest import require
 
 NOON = 1_796_731_200.0  # 2026-12-08T12:00:00Z
 
@@ -91,29 +86,6 @@ def test_accounts_that_are_full_again_are_forgotten():
     for number in range(50_100):
         meter.charge(charges("key", str(number), Quota(requests_per_s=100), NOON + number), NOON + number)
     assert len(meter._earned_at) < 50_002
-
-
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    program = shutil.which("redis-server")
-    require(
-        "redis", available=program is not None, why="redis-server is not installed (apt install redis-server)"
-    )
-    assert program is not None
-    path = tmp_path / "redis.sock"
-    server = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    for line in server.stdout:
-        if "ready to accept connections" in line.lower():
-            break
-    yield f"unix://{path}"
-    server.terminate()
-    server.stdout.close()
-    server.wait(timeout=30)
 
 
 async def test_redis_counts_for_all_gateways_together(redis_url: str):

@@ -49,6 +49,17 @@ def test_a_wait_in_the_queue():
     assert [span.name for span in spans][1] == "queue"
 
 
+def test_a_caller_who_sent_the_body_slowly_before_a_wait_in_the_queue():
+    body, queue = spans_of(summary(took_s=2, permitted=ARRIVED + 1.5, queued_s=0.5, gathered_s=0.9))[1:3]
+    assert (body.name, queue.name) == ("body", "queue")
+    assert (body.end_s, queue.end_s) == pytest.approx((1.0, 1.5))
+
+
+def test_a_body_that_never_came():
+    names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, gathered_s=0.09, status=408))]
+    assert names == ["POST /wine", "body"]
+
+
 def test_a_wait_in_the_queue_that_was_in_vain():
     names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, queued_s=0.05, status=503))]
     assert names == ["POST /wine", "queue"]

@@ -9,8 +9,9 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote
 from uuid import uuid4
 
@@ -56,6 +57,11 @@ CREATE TRIGGER history_is_not_erased BEFORE DELETE ON history
   BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
 """
 
+_DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
+_ENTRY: Final = "SELECT sequence, generation, at FROM history"
+_KINDS: Final = tuple(sorted(MIRRORED))
+_MARKS: Final = ", ".join("?" * len(_KINDS))
+
 Result = TypeVar("Result")
 
 
@@ -85,15 +91,11 @@ class SqliteRegistry:
         return await self._run(_load)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
-        seen: tuple[int, int, int, int] | None = None
+        held: _Held | None = None
         while True:
-            version = await self._run(self._data_version)
-            if version == seen:
-                yield None
-            else:
-                # The version is read first: a change between the two is seen twice, never missed.
-                seen = version
-                yield await self.load()
+            found = await self._run(partial(self._read_on, held=held))
+            yield found.listing() if found is not None else None
+            held = found or held
             await asyncio.sleep(_POLL_S)
 
     async def read(self, kind: str, name: str) -> Document | None:
@@ -139,7 +141,17 @@ class SqliteRegistry:
             self._disconnect()
             raise _explain(error, self.path) from error
 
-    def _data_version(self, db: sqlite3.Connection) -> tuple[int, int, int, int]:
+    def _read_on(self, db: sqlite3.Connection, *, held: "_Held | None") -> "_Held | None":
+        """What the registry holds now; None where nothing was committed since `held`."""
+        with _transaction(db, "DEFERRED"):
+            seen = self._seen(db)
+            if held is not None and held.seen == seen:
+                return None
+            if held is not None and held.seen[:2] != seen[:2]:
+                held = None  # another connection, and perhaps another file
+            return _read(db, held)._replace(seen=seen)
+
+    def _seen(self, db: sqlite3.Connection) -> tuple[int, ...]:
         """Changes when anybody commits: SQLite's own number counts other connections only, the last one ours."""
         version = int(db.execute("PRAGMA data_version").fetchone()[0])
         return self._inode, self._connections, version, db.total_changes
@@ -225,20 +237,73 @@ class _transaction:  # noqa: N801  (reads as a keyword: `with _transaction(db):`
             self._db.execute("ROLLBACK")
 
 
+class _Held(NamedTuple):
+    """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
+
+    registry_id: str
+    generation: int
+    last: tuple[int, int, str] | None  # its sequence, generation and time
+    documents: dict[tuple[str, str], Document]
+    seen: tuple[int, ...] = ()  # what tells whether anybody has committed since
+
+    def listing(self) -> Listing:
+        return Listing(
+            registry_id=self.registry_id,
+            generation=self.generation,
+            documents=tuple(self.documents.values()),
+        )
+
+
 def _load(db: sqlite3.Connection) -> Listing:
-    kinds = sorted(MIRRORED)
-    marks = ", ".join("?" * len(kinds))
     with _transaction(db, "DEFERRED"):
-        registry_id, generation = db.execute("SELECT id, generation FROM registry").fetchone()
-        documents = _documents(db, f"WHERE kind IN ({marks})", tuple(kinds))
-    return Listing(registry_id=registry_id, generation=generation, documents=documents)
+        return _read(db, None).listing()
+
+
+def _read(db: sqlite3.Connection, held: _Held | None) -> _Held:
+    """What the registry holds at this moment; of that, only what has changed since `held` is read."""
+    registry_id, generation = db.execute("SELECT id, generation FROM registry").fetchone()
+    last = db.execute(f"{_ENTRY} ORDER BY sequence DESC LIMIT 1").fetchone()
+    if held is not None and _goes_on(db, held, registry_id, generation):
+        documents = dict(held.documents)
+        rows = _changed(db, held)
+    else:
+        documents = {}
+        rows = db.execute(f"{_DOCUMENT} WHERE kind IN ({_MARKS}) ORDER BY kind, name", _KINDS)
+    for kind, name, revision, body in rows:
+        if body is None:
+            documents.pop((kind, name), None)
+        else:
+            documents[kind, name] = decode_document(kind, name, revision, body)
+    return _Held(registry_id, generation, last, documents)
+
+
+def _goes_on(db: sqlite3.Connection, held: _Held, registry_id: str, generation: int) -> bool:
+    """Whether the history accounts for every generation since `held`: all writes of any release are in it.
+
+    It does not where a backup was restored, or somebody has edited the file by hand: then all is read anew.
+    """
+    if registry_id != held.registry_id or generation <= held.generation:
+        return False
+    entry = db.execute(f"{_ENTRY} WHERE sequence = ?", (_sequence(held),)).fetchone()
+    newer = "SELECT count(DISTINCT generation) FROM history WHERE sequence > ? AND generation > ?"
+    told = db.execute(newer, (_sequence(held), held.generation)).fetchone()[0]
+    return bool(entry == held.last and told == generation - held.generation)
+
+
+def _changed(db: sqlite3.Connection, held: _Held) -> sqlite3.Cursor:
+    return db.execute(
+        f"{_DOCUMENT} WHERE (kind, name) IN "  # noqa: S608
+        f"(SELECT kind, name FROM history WHERE sequence > ? AND kind IN ({_MARKS}))",
+        (_sequence(held), *_KINDS),
+    )
+
+
+def _sequence(held: _Held) -> int:
+    return held.last[0] if held.last is not None else 0
 
 
 def _documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
-    rows = db.execute(
-        f"SELECT kind, name, revision, body FROM documents {where} AND body IS NOT NULL ORDER BY kind, name",  # noqa: S608
-        values,
-    )
+    rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
     return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
 
 

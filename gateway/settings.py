@@ -4,7 +4,6 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. Everything 
 where it came from. What may change while the gateway runs is not a setting: it is in the registry.
 """
 
-import difflib
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from msgspec import Meta
 from gateway.auth.kinds import check_chain
 from gateway.core.cors import ANY, check_origin
 from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
+from gateway.core.meant import did_you_mean
 from gateway.core.networks import parse_network
 from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
@@ -517,8 +517,7 @@ class _Loader:
     def _take(self, name: str, value: Any, source: str) -> None:
         hint = self._types.get(name)
         if hint is None:
-            close = difflib.get_close_matches(name, self._types, n=1, cutoff=0.5)
-            meant = f"; did you mean {close[0]}?" if close else ""
+            meant = did_you_mean(name, self._types, cutoff=0.5)
             self._problems.append(f"{name}: there is no such setting (from {source}){meant}")
             return
         try:

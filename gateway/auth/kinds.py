@@ -1,11 +1,11 @@
 """The kinds of credentials by name: built-in ones, and plug-ins."""
 
-import difflib
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from gateway.auth.base import Authenticator
+from gateway.core.meant import did_you_mean
 
 API_KEY: Final = "api-key"
 TOKEN: Final = "token"  # noqa: S105  (a kind's name)
@@ -20,9 +20,8 @@ def check_chain(names: Sequence[str]) -> None:
     known = [*BUILT_IN, *_plug_ins()]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise ValueError(f'there is no kind of credential called "{name}"; {hint}')
+            hint = did_you_mean(name, known, else_all=True)
+            raise ValueError(f'there is no kind of credential called "{name}"{hint}')
         if names.count(name) > 1:
             raise ValueError(f'"{name}" stands twice')
 

@@ -17,13 +17,14 @@
 The file is written by people; which environment is in use is kept beside the other state of the commands.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+
+from gateway.core.meant import did_you_mean
 
 EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs://my-project-dev-artifacts"'
 
@@ -78,8 +79,7 @@ def _explained(reason: str, table: object) -> str:
     if "unknown field" in reason and isinstance(table, Mapping):
         known = Environment.__struct_fields__
         wrong = next(field for field in table if field not in known)
-        close = difflib.get_close_matches(wrong, known, n=1)
-        return f"there is no field {wrong}" + (f"; did you mean {close[0]}?" if close else "")
+        return f"there is no field {wrong}{did_you_mean(wrong, known)}"
     return reason
 
 
@@ -91,8 +91,7 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
         raise UnknownEnvironment(
             f'there is no environment "{name}": {path} does not exist yet. It may begin:\n{EXAMPLE}'
         )
-    close = difflib.get_close_matches(name, environments, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(environments)}"
+    hint = did_you_mean(name, environments, else_all=True)
     raise UnknownEnvironment(f'there is no environment "{name}" in {path}{hint}')
 
 

@@ -1,6 +1,5 @@
 """A backend folder: the code of a backend, its artifact, and `backend.toml`, which says what to make of them."""
 
-import difflib
 import gzip
 import hashlib
 import io
@@ -13,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.core.meant import did_you_mean
 from gateway.core.names import check_model_name, check_version
 
 SETTINGS_NAME: Final = "backend.toml"
@@ -149,5 +149,4 @@ def _explained(reason: str, content: Mapping[str, object]) -> str:
     wrong = next((name for name in content if name not in BackendSettings.__struct_fields__), None)
     if wrong is None:
         return reason
-    close = difflib.get_close_matches(wrong, BackendSettings.__struct_fields__, n=1)
-    return f"there is no setting {wrong}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"there is no setting {wrong}{did_you_mean(wrong, BackendSettings.__struct_fields__)}"

@@ -1,11 +1,11 @@
 """From a registry's URL to the registry: built-in schemes, then plug-ins."""
 
-import difflib
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.core.meant import did_you_mean
 from gateway.registry.base import Registry
 
 # Paths, not classes: a scheme's client library is imported only where that scheme is used.
@@ -36,8 +36,7 @@ def _opener(scheme: str) -> Opener:
         loaded: Opener = plug_ins[scheme].load()
         return loaded
     known = sorted({*BUILT_IN, *plug_ins})
-    close = difflib.get_close_matches(scheme, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+    hint = did_you_mean(scheme, known, else_all=True)
     raise ValueError(f'there is no kind of registry called "{scheme}"{hint}')
 
 

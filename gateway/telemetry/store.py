@@ -6,7 +6,7 @@ It is a ring: bad requests (failed, slow, asked for) have a half of their own, s
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +95,7 @@ class Store:
             (s.at, s.request_id, s.trace_id, s.model, is_bad(s), s.failed, s.duration_s, _encode(s))
             for s in batch
         ]
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             self._db.executemany(
                 "INSERT INTO requests (at, request_id, trace_id, model, bad, failed, duration_s, summary)"
                 " VALUES (?,?,?,?,?,?,?,?)",
@@ -105,23 +104,28 @@ class Store:
             self._writes += 1
             if self._writes % _TRIM_EVERY == 1 or len(batch) > self._limit // 10:
                 self._trim()
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def write_ticks(self, ticks: Sequence[Tick]) -> None:
-        with closing(self._db.cursor()) as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            cursor.executemany(
+        with self._transaction():
+            self._db.executemany(
                 "INSERT INTO ticks VALUES (?,?,?,?,?,?,?)",
                 [
                     (t.at, self._worker, t.model, t.version, t.requests, t.failed, _encode_buckets(t.buckets))
                     for t in ticks
                 ],
             )
-            cursor.execute("DELETE FROM ticks WHERE at < ?", (time.time() - _TICKS_KEPT_S,))
-            cursor.execute("COMMIT")
+            self._db.execute("DELETE FROM ticks WHERE at < ?", (time.time() - _TICKS_KEPT_S,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One that fails must not stay open: it would keep the file locked against every other worker."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
 
     def _trim(self) -> None:
         for bad in (0, 1):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,17 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.verify.process import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 CALLERS = 16
 AWAY = {502, 503}
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class System:

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import shlex
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.registry.base import Unavailable
+from gateway.verify.process import free_port
 from tests.flow.beside import Beside
 from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
@@ -30,13 +30,6 @@ def beside() -> Iterator[Beside]:
 
 def nothing_written(shell: Shell) -> bool:
     return bool(shell.ok("models", "--json").json() == [])
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 # -- it goes well

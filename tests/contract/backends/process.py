@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,19 +13,14 @@ from typing import Any
 
 import requests
 
+from gateway.verify.process import free_port
+
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = (sys.executable, "-m", "chips_backend")
 R = (str(ROOT / "backends/r/entrypoint.sh"),)
 # As it ships, but for a web server of the tests' own: there is no Genie here.
 JULIA = (str(ROOT / "backends/julia/bin/serve"), str(ROOT / "backends/julia/test/serve.jl"))
 TIMEOUT_S = 180.0
-
-
-def free_port() -> int:
-    """Free at this moment; port 0 would be two ports, for IPv4 and IPv6, to a backend that listens on both."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Backend:

@@ -97,3 +97,18 @@ def test_a_file_of_another_layout_is_begun_anew(path):
     store = Store(path, limit=100)
     store.write([summary()], 1)
     assert len(StoreReader(path).newest()) == 1
+
+
+def test_a_write_that_fails_leaves_no_lock_behind(path):
+    store, other = Store(path, limit=100), Store(path, limit=100)
+    good = Tick(2_000_000_000, "wine", "1", 3, 0, [3])
+    with pytest.raises(sqlite3.IntegrityError):  # in mid-transaction
+        store.write_ticks([good, good._replace(requests=None)])  # type: ignore[arg-type]
+    other._db.execute("PRAGMA busy_timeout = 0")
+    for writer in (other, store):
+        writer.write_ticks([good])
+        writer.write([summary()], 1)
+    assert StoreReader(path).counts(since=0) == [("wine", 2_000_000_000, 6, 0)]
+    assert len(StoreReader(path).newest()) == 2
+    store.close()
+    other.close()

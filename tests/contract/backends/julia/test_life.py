@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import requests
 
+from gateway.verify.process import free_port
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import publish
-from tests.contract.backends.process import Backend, free_port
+from tests.contract.backends.process import Backend
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 

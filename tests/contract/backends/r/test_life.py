@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from gateway.verify.process import free_port
 from tests.conftest import require
-from tests.contract.backends.process import TIMEOUT_S, R, free_port
+from tests.contract.backends.process import TIMEOUT_S, R
 from tests.contract.backends.r.conftest import Start
 
 SLOTS = 17  # one worker, and sixteen in the line before it

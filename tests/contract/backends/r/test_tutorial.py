@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.verify.process import free_port
 from tests.conftest import require
-from tests.contract.backends.process import ROOT, free_port
+from tests.contract.backends.process import ROOT
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

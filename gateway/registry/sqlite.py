@@ -58,9 +58,20 @@ CREATE TRIGGER history_is_not_erased BEFORE DELETE ON history
 """
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
-_ENTRY: Final = "SELECT sequence, generation, at FROM history"
 _KINDS: Final = tuple(sorted(MIRRORED))
-_MARKS: Final = ", ".join("?" * len(_KINDS))
+_MIRRORED: Final = f"kind IN ({', '.join('?' * len(_KINDS))})"
+_NEVER: Final = 2**62  # later than any entry of the history
+# How many generations the history holds after its entry ?1, its last entry, and that one.
+_WHERE_WE_ARE: Final = """
+SELECT registry.id, registry.generation, (SELECT count(DISTINCT generation) FROM history WHERE sequence > ?1),
+  last.sequence, last.generation, last.at, known.sequence, known.generation, known.at
+FROM registry
+LEFT JOIN history AS last ON last.sequence = (SELECT max(sequence) FROM history)
+LEFT JOIN history AS known ON known.sequence = ?1
+"""
+_CHANGED: Final = (
+    f"{_DOCUMENT} WHERE (kind, name) IN (SELECT kind, name FROM history WHERE sequence > ? AND {_MIRRORED})"  # noqa: S608
+)
 
 Result = TypeVar("Result")
 
@@ -143,10 +154,10 @@ class SqliteRegistry:
 
     def _read_on(self, db: sqlite3.Connection, *, held: "_Held | None") -> "_Held | None":
         """What the registry holds now; None where nothing was committed since `held`."""
+        if held is not None and held.seen == self._seen(db):
+            return None
         with _transaction(db, "DEFERRED"):
-            seen = self._seen(db)
-            if held is not None and held.seen == seen:
-                return None
+            seen = self._seen(db)  # as of the transaction's own moment
             if held is not None and held.seen[:2] != seen[:2]:
                 held = None  # another connection, and perhaps another file
             return _read(db, held)._replace(seen=seen)
@@ -242,7 +253,7 @@ class _Held(NamedTuple):
 
     registry_id: str
     generation: int
-    last: tuple[int, int, str] | None  # its sequence, generation and time
+    last: tuple[Any, ...]  # its sequence, generation and time
     documents: dict[tuple[str, str], Document]
     seen: tuple[int, ...] = ()  # what tells whether anybody has committed since
 
@@ -260,46 +271,31 @@ def _load(db: sqlite3.Connection) -> Listing:
 
 
 def _read(db: sqlite3.Connection, held: _Held | None) -> _Held:
-    """What the registry holds at this moment; of that, only what has changed since `held` is read."""
-    registry_id, generation = db.execute("SELECT id, generation FROM registry").fetchone()
-    last = db.execute(f"{_ENTRY} ORDER BY sequence DESC LIMIT 1").fetchone()
-    if held is not None and _goes_on(db, held, registry_id, generation):
+    """What the registry holds at this moment; of that, only what has changed since `held` is read.
+
+    Few statements, for each gives up the interpreter's lock and may wait long for it.
+    """
+    since = _NEVER if held is None else held.last[0]
+    registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]
+    last, known = tuple(entries[:3]), tuple(entries[3:])
+    # The history must account for every generation since: all writes of any release are in it. It does not where a
+    # backup was restored, or somebody has edited the file by hand: then all is read anew.
+    if (
+        held is not None
+        and (registry_id, known) == (held.registry_id, held.last)
+        and told == generation - held.generation > 0
+    ):
         documents = dict(held.documents)
-        rows = _changed(db, held)
+        rows = db.execute(_CHANGED, (since, *_KINDS))
     else:
         documents = {}
-        rows = db.execute(f"{_DOCUMENT} WHERE kind IN ({_MARKS}) ORDER BY kind, name", _KINDS)
+        rows = db.execute(f"{_DOCUMENT} WHERE {_MIRRORED} ORDER BY kind, name", _KINDS)
     for kind, name, revision, body in rows:
         if body is None:
             documents.pop((kind, name), None)
         else:
             documents[kind, name] = decode_document(kind, name, revision, body)
     return _Held(registry_id, generation, last, documents)
-
-
-def _goes_on(db: sqlite3.Connection, held: _Held, registry_id: str, generation: int) -> bool:
-    """Whether the history accounts for every generation since `held`: all writes of any release are in it.
-
-    It does not where a backup was restored, or somebody has edited the file by hand: then all is read anew.
-    """
-    if registry_id != held.registry_id or generation <= held.generation:
-        return False
-    entry = db.execute(f"{_ENTRY} WHERE sequence = ?", (_sequence(held),)).fetchone()
-    newer = "SELECT count(DISTINCT generation) FROM history WHERE sequence > ? AND generation > ?"
-    told = db.execute(newer, (_sequence(held), held.generation)).fetchone()[0]
-    return bool(entry == held.last and told == generation - held.generation)
-
-
-def _changed(db: sqlite3.Connection, held: _Held) -> sqlite3.Cursor:
-    return db.execute(
-        f"{_DOCUMENT} WHERE (kind, name) IN "  # noqa: S608
-        f"(SELECT kind, name FROM history WHERE sequence > ? AND kind IN ({_MARKS}))",
-        (_sequence(held), *_KINDS),
-    )
-
-
-def _sequence(held: _Held) -> int:
-    return held.last[0] if held.last is not None else 0
 
 
 def _documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:

@@ -4,7 +4,7 @@ Each field is filled by exactly one stage, named above it; a later stage may rea
 a type but no value here does not exist before its stage has run: to read it earlier is a bug, and says so.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.core.trace import new_span_id
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.core.answer import Answer
     from gateway.core.errors import GatewayError
     from gateway.core.headers import RawHeaders, RequestHead
+    from gateway.core.known import KnownHead
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.paths import Target
@@ -118,10 +119,12 @@ class Exchange:
         "head",
         "headers",
         "kept",
+        "known",
         "left",
         "metered_s",
         "method",
         "model",
+        "particular",
         "peer",
         "permitted",
         "principal",
@@ -152,6 +155,8 @@ class Exchange:
         body: Body,
         reply: Reply,
         arrived: float,
+        known: "KnownHead | None" = None,
+        particular: "Sequence[bytes]" = (),
     ) -> None:
         # the server
         self.method = method
@@ -162,6 +167,8 @@ class Exchange:
         self.body = body
         self.reply = reply
         self.arrived = arrived  # monotonic seconds
+        self.known = known  # where to keep what is found out about such a head
+        self.particular = particular  # what this request has instead of the fields that are not remembered
         # identify
         self.request_id = ""
         self.head: RequestHead

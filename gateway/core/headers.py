@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.core.errors import BadRequest
 from gateway.core.networks import Address
+from gateway.core.paths import Target
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -31,6 +32,7 @@ FORWARDED: Final = 12
 ORIGIN: Final = 13
 REGISTRY_ASKED: Final = 14
 UPGRADE: Final = 15
+CREDENTIALS: Final = 16  # from here on: what authenticators have reserved
 _DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
@@ -105,32 +107,62 @@ _IDENTITY_PREFIXES: Final = (
     b"x-webauth-user",
 )
 
-_blank: list[bytes | None] = [None] * 16
+_blank: list[bytes | None] = [None] * CREDENTIALS
 
 _learned: dict[bytes, bytes | int] = {}
 _LEARNED_LIMIT: Final = 1024
 
 
 class RequestHead:
-    """What one pass over a caller's header fields found.
+    """What is found out about a caller's request from its head alone, and from who sent it.
 
-    `outbound` is flat, three items a field (`name: `, value, CRLF), so that a sender can join it as it is.
+    `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
 
-    __slots__ = ("address", "forwarded_for", "outbound", "read", "vouched")
+    __slots__ = ("address", "forwarded_for", "outbound", "read", "target", "vouched", "way")
 
     def __init__(self) -> None:
         self.read: list[bytes | None] = _blank.copy()
-        self.outbound: list[bytes] = []
+        self.outbound = b""
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
+        self.target: Target
+        self.way = b""  # the field lines that tell a backend how the request came here
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """`outbound` as pairs of name and value."""
-        return [
-            (name[:-2], value) for name, value in zip(self.outbound[::3], self.outbound[1::3], strict=True)
-        ]
+        lines = self.outbound.split(CRLF)[:-1]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+    def template(self, particular: Iterable[int]) -> "RequestHead":
+        """A copy to make others of, without the fields at the positions `particular`."""
+        head = self._copy()
+        for index in particular:
+            head.read[index] = None
+        return head
+
+    def filled(self, particular: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
+        """A head that differs from this template by those fields alone."""
+        head = self._copy()
+        read = head.read
+        for index, value in zip(particular, values, strict=False):
+            read[index] = value
+        return head
+
+    def _copy(self) -> "RequestHead":
+        head = _new_head(RequestHead)
+        head.read = self.read.copy()
+        head.outbound = self.outbound
+        head.address = self.address
+        head.vouched = self.vouched
+        head.forwarded_for = self.forwarded_for
+        head.target = self.target
+        head.way = self.way
+        return head
+
+
+_new_head = RequestHead.__new__
 
 
 def read_request_head(raw_headers: RawHeaders) -> RequestHead:
@@ -139,7 +171,8 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
     Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.
     """
     head = RequestHead()
-    read, outbound = head.read, head.outbound
+    read = head.read
+    outbound: list[bytes] = []
     for name, value in raw_headers:
         kind = _learned.get(name)
         if kind is None:
@@ -156,8 +189,17 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
             else:
                 raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.")
     if read[CONNECTION] is not None:
-        head.outbound = _without_nominated(outbound, read[CONNECTION])
+        outbound = _without_nominated(outbound, read[CONNECTION])
+    head.outbound = b"".join(outbound)
     return head
+
+
+def position(name: bytes) -> int:
+    """The position in `RequestHead.read` of the field `name`; -1 where it is not read."""
+    kind = _learned.get(name)
+    if kind is None:
+        kind = _learn(name)
+    return kind if isinstance(kind, int) else _DROPPED
 
 
 def credential_field(name: str) -> int:

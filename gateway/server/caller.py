@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
-
-from aiohttp import HttpVersion11
 
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
+from gateway.core.known import Facts, KnownHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.core.turn import Turn
 from gateway.server.body import CallerBody, too_slow
 from gateway.server.drive import Drive
-from gateway.server.parser import HeadParser, body_length, expects_continue
+from gateway.server.parser import HeadParser, facts_of
 from gateway.server.reply import CallerReply
 from gateway.upstream.keepalive import probe_when_idle
 
@@ -48,6 +48,7 @@ class CallerConnection(asyncio.Protocol):
         "_head_began",
         "_head_limit_bytes",
         "_idle_waiter",
+        "_known",
         "_lingered_bytes",
         "_lingering",
         "_parser",
@@ -75,6 +76,7 @@ class CallerConnection(asyncio.Protocol):
         self.body_timeout_s = server.body_timeout_s
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._drive = Drive(loop, self._ended)
+        self._known: KnownHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time
         self._busy = False
@@ -194,17 +196,17 @@ class CallerConnection(asyncio.Protocol):
         else:
             head, rest = received[:end], received[end:]
         try:
-            message = self._parser.read(head)
+            facts, length, known, values = self._read_head(head)
         except GatewayError as error:
             self._refuse(error)
             return False
         self._received = b""
         self._head_began = False
-        if message.should_close:
+        if facts.closes:
             self.last = True
-        method = message.method
-        reply = CallerReply(self, head_only=method == "HEAD", version_11=message.version is HttpVersion11)
-        body = CallerBody(self, body_length(message))
+        method = facts.method
+        reply = CallerReply(self, head_only=method == "HEAD", version_11=facts.version_11)
+        body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = _NEVER
         if rest:
@@ -212,19 +214,21 @@ class CallerConnection(asyncio.Protocol):
                 self._received = rest
             else:
                 self._received = body.feed(rest)
-        elif not body.complete and expects_continue(message):
+        elif not body.complete and facts.expects:
             body.expected = True
         if not body.complete:
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method=method,
-            raw_target=message.path,
-            headers=message.raw_headers,
+            raw_target=facts.target,
+            headers=facts.headers,
             peer=self._peer,
             scheme=self._scheme,
             body=body,
             reply=reply,
             arrived=arrived,
+            known=known,
+            particular=values,
         )
         reply.exchange = exchange
         self._body = body
@@ -233,6 +237,19 @@ class CallerConnection(asyncio.Protocol):
         self._server.requests_count += 1
         self._drive.begin(self._server.pipeline(exchange))
         return True
+
+    def _read_head(self, raw: bytes) -> tuple[Facts, int | None, KnownHead | None, Sequence[bytes]]:
+        """What a head says of its message, the length of the body, and as what the head is known."""
+        heads = self._server.heads
+        lines = raw.split(b"\r\n")
+        found = heads.recall(self._known, self._peer, self._scheme, lines)
+        if found is None:
+            facts = facts_of(self._parser.read(raw))
+            self._known = heads.learn(self._peer, self._scheme, lines, facts)
+            return facts, facts.length, self._known, ()
+        known, values = found
+        self._known = known
+        return known.facts, int(values[-1]) if known.has_length else known.facts.length, known, values
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""

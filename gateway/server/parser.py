@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
+from gateway.core.known import Facts
 
 _MAX_FIELDS: Final = 128
 _VERSIONS: Final = (HttpVersion11, HttpVersion10)
@@ -67,17 +68,12 @@ class HeadParser:
         return message
 
 
-def body_length(message: Any) -> int | None:
-    """The length that a request's head announces; None where the body comes in chunks."""
-    if message.chunked:
-        return None
-    length = message.headers.get(CONTENT_LENGTH)
-    return 0 if length is None else int(length)
-
-
-def expects_continue(message: Any) -> bool:
-    return bool(
-        message.version == HttpVersion11 and message.headers.get(EXPECT, "").lower() == "100-continue"
+def facts_of(message: Any) -> Facts:
+    length = None if message.chunked else int(message.headers.get(CONTENT_LENGTH, 0))
+    version_11 = message.version == HttpVersion11
+    expects = version_11 and message.headers.get(EXPECT, "").lower() == "100-continue"
+    return Facts(
+        message.method, message.path, version_11, message.should_close, expects, message.raw_headers, length
     )
 
 

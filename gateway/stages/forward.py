@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from gateway.core.exchange import Exchange
-from gateway.core.headers import AUTHORIZATION, CRLF, HOST
+from gateway.core.headers import AUTHORIZATION, CRLF
 from gateway.core.model import Backend
 from gateway.core.paths import Target
 from gateway.upstream.base import Outbound, Upstream
@@ -24,28 +24,24 @@ class Forward:
         return self._upstream.send(exchange, outbound)
 
     def _fields(self, exchange: Exchange) -> list[bytes]:
-        """The caller's own field lines, and ours in one piece."""
+        """The caller's own field lines, those of its way here, and ours in one piece."""
         head = exchange.head
-        read, fields = head.read, head.outbound
-        forwarded_for, host, authorization = head.forwarded_for, read[HOST], read[AUTHORIZATION]
-        before = "" if forwarded_for is None else forwarded_for.decode("latin-1") + ", "
         left_ms = int((exchange.deadline - exchange.permitted) * 1000)
-        ours = (
-            f"X-Forwarded-For: {before}{exchange.peer}\r\n"
-            f"X-Forwarded-Proto: {exchange.scheme}\r\n"
-            f"X-Request-Id: {exchange.request_id}\r\n"
-            f"X-Request-Timeout: {left_ms if left_ms > 0 else 1}\r\n"
-            f"X-Chips-Caller: {exchange.principal.id}\r\n"
-            "Via: 1.1 chips\r\n"
-        ).encode("latin-1")
-        fields.append(ours)
+        fields = [
+            head.outbound,
+            head.way,
+            (
+                f"X-Request-Id: {exchange.request_id}\r\n"
+                f"X-Request-Timeout: {left_ms if left_ms > 0 else 1}\r\n"
+                f"X-Chips-Caller: {exchange.principal.id}\r\n"
+            ).encode("latin-1"),
+        ]
+        authorization = head.read[AUTHORIZATION]
+        if authorization is not None and not exchange.spent_authorization:
+            fields += (b"Authorization: ", authorization, CRLF)
         if self._signer is not None:
             token = self._signer.token(exchange.principal.id, exchange.model.name)
             fields += (b"X-Chips-Caller-Token: ", token, CRLF)
-        if host is not None:
-            fields += (b"X-Forwarded-Host: ", host, CRLF)
-        if authorization is not None and not exchange.spent_authorization:
-            fields += (b"Authorization: ", authorization, CRLF)
         return fields
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from gateway.core.errors import BadRequest
 from gateway.core.exchange import Exchange
 from gateway.core.forwarded import Trust
-from gateway.core.headers import CLOUD_TRACE, HOST, REQUEST_ID, TRACEPARENT, read_request_head
+from gateway.core.headers import CLOUD_TRACE, HOST, REQUEST_ID, TRACEPARENT, RequestHead, read_request_head
 from gateway.core.networks import parse_address
 from gateway.core.paths import split_target
 from gateway.core.trace import continue_trace, new_trace_id
@@ -23,14 +23,22 @@ class Identify:
         self._caller = trust.caller
 
     def __call__(self, exchange: Exchange) -> None:
-        try:
-            head = read_request_head(exchange.headers)
-        except BadRequest:
-            # A refusal, too, has an id and a trace to be found by.
-            exchange.request_id = new_trace_id()
-            exchange.trace = continue_trace(None)
-            raise
+        known = exchange.known
+        if known is not None and known.head is not None:
+            head = known.head.filled(known.indexes, exchange.particular)
+        else:
+            try:
+                head = self._read(exchange)
+            except BadRequest:
+                # A refusal, too, has an id and a trace to be found by.
+                exchange.request_id = new_trace_id()
+                exchange.trace = continue_trace(None)
+                raise
+            if known is not None:
+                known.head = head.template(known.indexes)
         exchange.head = head
+        exchange.address = head.address
+        exchange.target = head.target
         read = head.read
         exchange.trace = continue_trace(read[TRACEPARENT], read[CLOUD_TRACE])
         given = read[REQUEST_ID]
@@ -38,11 +46,23 @@ class Identify:
             exchange.request_id = given.decode("ascii")
         else:
             exchange.request_id = new_trace_id()
+
+    def _read(self, exchange: Exchange) -> RequestHead:
+        """All that follows from the head and the peer alone, so that it can be remembered."""
+        head = read_request_head(exchange.headers)
         caller = self._caller(exchange.peer, head)
-        exchange.address = head.address = None if caller is None else _address_of(caller)
-        host = read[HOST]
-        exchange.target = split_target(
+        head.address = None if caller is None else _address_of(caller)
+        host = head.read[HOST]
+        head.target = split_target(
             exchange.raw_target,
             scheme=exchange.scheme,
             host=None if host is None else host.decode("latin-1"),
         )
+        before = b"" if head.forwarded_for is None else head.forwarded_for + b", "
+        head.way = b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n%bVia: 1.1 chips\r\n" % (
+            before,
+            exchange.peer.encode("ascii"),
+            exchange.scheme.encode("ascii"),
+            b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
+        )
+        return head

@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.core.answer import Answer
 from gateway.core.exchange import Exchange
+from gateway.core.known import KnownHeads
 from gateway.core.trace import continue_trace
 from gateway.core.turn import Turn
 from gateway.server.caller import CallerConnection
@@ -67,6 +68,7 @@ class Callers:
         self.server.acceptor = Acceptor(loop, self.server)
         self.server._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = b"", 0
+        self.server.heads = KnownHeads()
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline
         self.server.keepalive_timeout_s = self.server.head_timeout_s = self.server.body_timeout_s = 60

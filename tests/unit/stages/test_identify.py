@@ -26,6 +26,8 @@ def exchange(
         peer=peer,
         scheme="http",
         request_id="",
+        known=None,
+        particular=(),
     )
 
 

@@ -13,10 +13,12 @@ _PREFIX: Final = "chips:limit:"
 _AWAY_S: Final = 1.0  # for which a Redis that failed is not asked again
 
 # One script, so that a request takes from all its accounts or from none, and two gateways never read the same number.
-# Redis' own clock counts, for those of the gateways differ.
+# Redis' own clock counts, for those of the gateways differ. The arithmetic is LocalMeter's to the last bit: numbers are written
+# with all their digits, for a rate whose interval has no end (1/3 s) would otherwise drift from request to request.
 _SCRIPT: Final = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local function exact(number) return string.format('%.17g', number) end
 local answer, after, refused = {}, {}, false
 for i, name in ipairs(KEYS) do
   local quota, interval, ends_at = tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i])
@@ -27,18 +29,18 @@ for i, name in ipairs(KEYS) do
     after[i] = earned_at
     if spare < -0.000001 then
       refused = true
-      answer[i] = {0, tostring(earned_at - interval - now), tostring(-spare)}
+      answer[i] = {0, exact(earned_at - interval - now), exact(-spare)}
     else
-      answer[i] = {math.floor(spare / interval + 0.000001), tostring(earned_at - now), '0'}
+      answer[i] = {math.floor((spare + 0.000001) / interval), exact(earned_at - now), '0'}
     end
   else
     local left = math.max(ends_at - now, 0.001)
     after[i] = value + 1
     if value >= quota then
       refused = true
-      answer[i] = {0, tostring(left), tostring(left)}
+      answer[i] = {0, exact(left), exact(left)}
     else
-      answer[i] = {quota - value - 1, tostring(left), '0'}
+      answer[i] = {quota - value - 1, exact(left), '0'}
     end
   end
 end
@@ -47,7 +49,7 @@ for i, name in ipairs(KEYS) do
   if refused then
     if answer[i][3] == '0' then answer[i][1] = answer[i][1] + 1 end
   elseif interval > 0 then
-    redis.call('SET', name, string.format('%.6f', after[i]), 'PX', math.ceil((after[i] - now) * 1000) + 1000)
+    redis.call('SET', name, exact(after[i]), 'PX', math.ceil((after[i] - now) * 1000) + 1000)
   else
     redis.call('SET', name, after[i], 'PX', math.ceil(math.max(ends_at - now, 1) * 1000) + 60000)
   end

@@ -1,15 +1,17 @@
 """API keys over time: looked up again behind the caller's back, kept while the registry is away, rationed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, cast
+import sys
+from collections.abc import AsyncIterator, Callable
+from types import FrameType
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from gateway.auth.api_key import ApiKeys
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
-from gateway.core.keys import digest_key, make_key
+from gateway.core.keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
@@ -41,6 +43,72 @@ class World:
     async def settle(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
+
+
+class Watched(bytes):
+    """A key that tells what is done with it, but for being hashed, which reads it whole."""
+
+    touched: ClassVar[list[str]] = []
+
+
+def _telling(name: str) -> Any:
+    def method(self: Watched, *arguments: Any, **options: Any) -> Any:
+        Watched.touched.append(name)
+        return getattr(bytes, name)(self, *arguments, **options)
+
+    return method
+
+
+for _name in (
+    "__eq__",
+    "__ne__",
+    "__lt__",
+    "__gt__",
+    "__hash__",
+    "__getitem__",
+    "__contains__",
+    "__iter__",
+    "__add__",
+):
+    setattr(Watched, _name, _telling(_name))
+for _name in (
+    "startswith",
+    "endswith",
+    "find",
+    "index",
+    "decode",
+    "hex",
+    "strip",
+    "split",
+    "partition",
+    "lower",
+    "replace",
+):
+    setattr(Watched, _name, _telling(_name))
+
+
+def steps(work: Callable[[], object]) -> list[tuple[str, int]]:
+    """Every line of Python that `work` runs."""
+    lines: list[tuple[str, int]] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line":
+            lines.append((frame.f_code.co_qualname, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def sharing(key: str, length: int) -> str:
+    """A key of the right form, whose first `length` random characters are those of `key`."""
+    body = key[len(PREFIX) : len(PREFIX) + length] + make_key()[len(PREFIX) + length : len(PREFIX) + 32]
+    return PREFIX + body + _checksum(body)
 
 
 def head(key: str) -> RequestHead:
@@ -168,3 +236,47 @@ async def test_all_who_show_a_new_key_at_once_share_one_read(world: World):
     found = await asyncio.gather(*asking, return_exceptions=True)
     assert found[1:] == ["ana"] * 49
     assert len(world.registry.reads) == 1
+
+
+# -- timing: what a look-up does says nothing about how much of a key was guessed
+
+
+async def test_a_known_key_is_compared_by_its_digest_alone(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    shown = read_request_head([(b"X-Api-Key", Watched(key.encode()))])
+    Watched.touched.clear()
+    proof = world.keys.at_once(shown)
+    assert getattr(proof, "principal", None) is not None
+    assert Watched.touched == []
+    remembered = (*world.keys._known._entries, *world.keys._missing._entries, *world.keys.used)
+    assert set(remembered) == {digest_key(key)}, "nothing to compare a key with is kept"
+
+
+async def test_the_registry_is_asked_for_digests_alone(world: World):
+    key = world.make_key()
+    guess = sharing(key, 31)
+    with pytest.raises(Unauthenticated):
+        await world.ask(guess)
+    assert world.registry.reads == [digest_key(guess)]
+
+
+async def test_a_look_up_takes_the_same_steps_however_much_was_guessed(world: World):
+    key = world.make_key()
+    assert await world.ask(key) == "ana"
+    ways = set()
+    for length in (0, 1, 8, 16, 24, 31):
+        guess = sharing(key, length)
+        assert is_well_formed(guess)
+        assert guess != key
+        shown = head(guess)
+        with pytest.raises(Unauthenticated):
+            await world.keys(shown)
+
+        def once_more(shown: RequestHead = shown) -> None:
+            with pytest.raises(Unauthenticated):
+                world.keys.at_once(shown)
+
+        ways.add(tuple(steps(once_more)))
+    assert len(ways) == 1
+    assert len(next(iter(ways))) > 10

@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+from collections import Counter
+from itertools import count
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.principal import Quota
+from gateway.limits import shared
 from gateway.limits.charge import charges, told
 from gateway.limits.local import LocalMeter
 from gateway.limits.shared import SharedLost, SharedMeter
@@ -111,18 +114,71 @@ async def test_redis_counts_for_all_gateways_together(redis_url: str):
         await meter.stop()
 
 
-@given(
-    rate=st.sampled_from([0.5, 1.0, 7.0]),
-    burst=st.integers(1, 6),
-    used=st.integers(0, 9),
+rates = st.sampled_from([0.1, 1 / 3, 0.5, 1.0, 3.0, 7.3, 50.0, 10_000.0]) | st.floats(0.05, 10_000)
+quotas = st.builds(
+    lambda rate, burst, day, month: Quota(
+        requests_per_s=rate,
+        burst=burst if rate is not None else None,
+        requests_per_day=day,
+        requests_per_month=month,
+    ),
+    st.none() | rates,
+    st.none() | st.integers(1, 12),
+    st.none() | st.integers(1, 6),
+    st.none() | st.integers(1, 9),
 )
-def test_redis_and_this_process_count_alike(rate, burst, used):
-    """The script is the same arithmetic; held against each other where the clock does not matter."""
-    meter = LocalMeter()
-    charged = charges("key", "k", Quota(requests_per_s=rate, burst=burst), NOON)
-    verdicts = [meter.charge(charged, NOON)[0] for _ in range(used + 1)]
-    assert [v.remaining for v in verdicts] == [max(burst - 1 - n, 0) for n in range(used + 1)]
-    assert bool(verdicts[-1].wait_s) is (used >= burst)
+# Seconds, or as many times the interval of the first key's rate: exactly there verdicts are most easily different.
+gaps = st.tuples(st.sampled_from([0.0, 1.0]) | st.floats(0, 20), st.booleans()) | st.just((86_400.0, False))
+_CLOCK = """local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+"""
+
+
+def test_redis_and_this_process_judge_alike(redis_url: str):
+    """The same requests at the same times get the same verdicts, to the last bit, whoever counts.
+
+    The script is the one that serves, but for its clock, which is the test's, and for how long it remembers, since that is
+    told by the real clock.
+    """
+    assert shared._SCRIPT.count(_CLOCK) == 1
+    assert shared._SCRIPT.count("+ 1000)") == 1
+    script = shared._SCRIPT.replace(_CLOCK, "local now = tonumber(redis.call('GET', 'clock'))\n")
+    script = script.replace("+ 1000)", "+ 600000)")
+    examples = count()
+    judged = Counter[bool]()
+
+    async def play(keys: list[Quota], model: Quota, steps: list[tuple[int, tuple[float, bool]]]) -> None:
+        local, now, example = LocalMeter(), NOON + 0.123456, next(examples)
+        for key, (gap, in_intervals) in steps:
+            now += gap / (keys[0].requests_per_s or 1.0) if in_intervals else gap
+            charged = [
+                *charges("key", f"{example}-{key}", keys[key], now),
+                *charges("model", str(example), model, now),
+            ]
+            if not charged:
+                continue
+            await meter._client.set("clock", repr(now))
+            there, here = await meter.charge(charged), local.charge(charged, now)
+            assert there == here
+            judged[any(verdict.wait_s for verdict in here)] += 1
+
+    with asyncio.Runner() as runner:
+        meter = SharedMeter(redis_url, timeout_s=20)
+        runner.run(meter.start())
+        meter._script = meter._client.register_script(script)
+
+        @settings(max_examples=250, deadline=None)
+        @given(
+            st.lists(quotas, min_size=2, max_size=2),
+            quotas,
+            st.lists(st.tuples(st.integers(0, 1), gaps), min_size=1, max_size=40),
+        )
+        def alike(keys, model, steps):
+            runner.run(play(keys, model, steps))
+
+        alike()
+        runner.run(meter.stop())
+    assert min(judged[True], judged[False]) > 20, "both verdicts were met"
 
 
 async def test_a_redis_rate_empties_and_tells_when_to_come_back(redis_url: str):

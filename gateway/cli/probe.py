@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from gateway.cli.credentials import refused
 from gateway.cli.screen import EX_PROTOCOL, EX_UNAVAILABLE, Failure
 from gateway.core.model import Tensor
 
@@ -81,7 +82,7 @@ async def _wait_until_ready(
         failure = await _readiness(session, url)
         if failure is None:
             return
-        if time.monotonic() >= give_up_at or failure.code == EX_PROTOCOL:
+        if time.monotonic() >= give_up_at or failure.code != EX_UNAVAILABLE:
             raise failure
         progress(failure.message)
         await asyncio.sleep(_POLL_S)
@@ -99,6 +100,8 @@ async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None
         ready, _ = await _get(session, f"{url}/v2/health/ready") if live == 200 else (0, b"")
     except Failure as failure:
         return failure
+    if {401, 403} & {live, ready}:
+        return refused(url)
     if live != 200:
         return _broken(url, f"GET /v2/health/live answered {live} instead of 200")
     if ready == 503:

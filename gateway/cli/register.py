@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from gateway.cli import screen
+from gateway.cli.credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.live import wait_until_live
 from gateway.cli.probe import Metadata, probe
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
@@ -73,6 +74,7 @@ def register(
         ),
     ] = None,
     path: Annotated[str | None, typer.Option(help="Its predict path. [default: /predict]")] = None,
+    header: HeaderOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")] = 10.0,
     probing: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Whether to ask the backend first.")
@@ -133,11 +135,13 @@ def register(
         )
     report = Report(as_json=as_json)
     _check_place(settings, wish.url)
+    given = [parse_header(text) for text in header or []]
 
     async def work() -> None:
-        metadata = await _probe(wish, wait, report) if probing else None
-        broken = await _verify(wish, metadata, report, force=force) if metadata is not None else ""
-        if metadata is not None and is_elsewhere(wish.url):
+        shown = await credentials_for(wish.url, given) if probing else ()
+        metadata = await _probe(wish, wait, report, dict(shown)) if probing else None
+        broken = await _verify(wish, metadata, report, shown, force=force) if metadata is not None else ""
+        if metadata is not None and not shown and is_elsewhere(wish.url):
             report.tell(
                 "warning",
                 "it answers without credentials, so whoever knows its address goes around the gateway; "
@@ -294,14 +298,21 @@ async def _probe(
     return metadata
 
 
-async def _verify(wish: Wish, metadata: Metadata, report: Report, *, force: bool) -> str:
+async def _verify(
+    wish: Wish, metadata: Metadata, report: Report, fields: tuple[tuple[str, str], ...], *, force: bool
+) -> str:
     """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
     from gateway.verify.run import CannotBegin, choose, verify
 
     version = wish.version or metadata.versions[0]
     try:
         found = await verify(
-            wish.url, model=wish.name, version=version, checks=choose([], short=True), wait_s=0
+            wish.url,
+            model=wish.name,
+            version=version,
+            fields=fields,
+            checks=choose([], short=True),
+            wait_s=0,
         )
     except CannotBegin as error:
         raise Failure(str(error), code=screen.EX_UNAVAILABLE) from None

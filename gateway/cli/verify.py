@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import screen
+from gateway.cli.credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.screen import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.core.model import check_url
 from gateway.settings import process_environment
@@ -36,9 +37,7 @@ def verify(
             help="Start the backend by this command, with PORT set; then its log, start and end are checked too."
         ),
     ] = None,
-    header: Annotated[
-        list[str] | None, typer.Option(help="NAME:VALUE to send with every request; may be repeated.")
-    ] = None,
+    header: HeaderOption = None,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Name pattern of checks to run, such as health or tensors/*; may be repeated."),
@@ -74,7 +73,7 @@ def verify(
         url = check_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
-    fields = tuple(_field(text) for text in header or [])
+    given = [parse_header(text) for text in header or []]
     if junit is not None:
         _check_writable(junit)
 
@@ -82,6 +81,7 @@ def verify(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     async def work() -> Report:
+        fields = tuple(given) if url is None else await credentials_for(url, given)
         async with _backend(url, command) as (address, process):
             return await run_checks(
                 address,
@@ -116,8 +116,7 @@ async def _backend(url: str | None, command: str | None) -> AsyncIterator[tuple[
             async with started(command, process_environment()) as running:
                 yield running
     except CannotBegin as error:
-        hint = "wait longer with --wait, and look at the backend's log"
-        raise Failure(str(error), hint=hint, code=EX_UNAVAILABLE) from None
+        raise Failure(str(error), hint=error.hint, code=EX_UNAVAILABLE) from None
 
 
 def _check_writable(path: Path) -> None:
@@ -129,13 +128,6 @@ def _check_writable(path: Path) -> None:
 
 
 def _silent(_: Result) -> None: ...
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or not text.isprintable():
-        raise Failure("--header is written NAME:VALUE", code=EX_USAGE)
-    return name.strip(), value.strip()
 
 
 def _list(checks: Sequence[Check], *, as_json: bool) -> None:

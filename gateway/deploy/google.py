@@ -1,13 +1,12 @@
 """Google's client libraries, opened when they are first needed."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from google.api_core import exceptions
 
+from gateway.deploy.identity import identity_token
 from gateway.deploy.target import DeployError
 
 
@@ -64,37 +63,8 @@ class Google:
             ) from error
 
     def identity_token(self, audience: str) -> str:
-        """An ID token for whoever is logged in here: a service account by Google's library, a person by gcloud.
-
-        Nothing where Cloud Run is a stand-in.
-        """
-        if self._endpoint("run").startswith("http://"):
-            return ""
-        from google.auth import exceptions as auth_exceptions
-        from google.auth.transport.requests import Request
-        from google.oauth2 import id_token
-
-        try:
-            token: str = id_token.fetch_id_token(Request(), audience)
-        except auth_exceptions.GoogleAuthError as error:
-            gcloud = shutil.which("gcloud")
-            if gcloud is None:
-                raise DeployError(f"no identity to call {audience} with: {error}", code=77) from error
-            done = subprocess.run(  # noqa: S603
-                [gcloud, "auth", "print-identity-token"],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            if done.returncode:
-                raise DeployError(
-                    f"no identity to call {audience} with: {done.stderr.strip()[:300]}",
-                    hint="gcloud auth login",
-                    code=77,
-                ) from error
-            return done.stdout.strip()
-        return token
+        """As the function of that name; nothing where Cloud Run is a stand-in."""
+        return "" if self._endpoint("run").startswith("http://") else identity_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:
         address = self._endpoint(service)

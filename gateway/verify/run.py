@@ -35,7 +35,13 @@ _SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 
 
 
 class CannotBegin(Exception):
-    """There is nothing to check yet; the text says why."""
+    """There is nothing to check yet; the text says why, `hint` what to do."""
+
+    def __init__(
+        self, message: str, hint: str = "wait longer with --wait, and look at the backend's log"
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,11 @@ async def _wait_until_ready(
                 early.append((predicted.status, came.status))
             if came.status == 200:
                 return came
+            if came.status in {401, 403}:
+                raise CannotBegin(
+                    f"GET /v2/health/ready answers {came.status}: the backend does not take our credentials",
+                    hint="send others with --header; on Cloud Run the caller needs the role roles/run.invoker",
+                )
             state = f"GET /v2/health/ready answers {came.status}"
         except NoAnswer as error:
             state = str(error)

@@ -23,7 +23,7 @@ from gateway.limits.shared import SharedMeter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
-from gateway.registry.mirror import Mirror
+from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
 from gateway.server.listen import BACKLOG, listen
@@ -81,6 +81,7 @@ class Gateway:
             fallback=open_fallback(settings.registry_fallback) if settings.registry_fallback else None,
             first_load_timeout_s=settings.server.registry_wait_s,
             hold_s=settings.server.registry_hold_s,
+            fallback_keys_age_s=settings.server.fallback_keys_age_s,
         )
         keys = ApiKeys(self.registry, self.mirror)
         chain = Chain(_authenticators(settings.auth, keys), trial=settings.edge.trial)
@@ -250,6 +251,8 @@ class Gateway:
             "chips_in_flight_requests": self.limit.in_flight,
             "chips_registry_age_seconds": self.mirror.age_s,
             "chips_registry_connected": float(self.mirror.connected),
+            "chips_registry_fallback": float(self.mirror.source == FALLBACK),
+            "chips_registry_held": float(bool(self.mirror.held)),
         }
         if snapshot is not None:
             gauges["chips_registry_generation"] = snapshot.generation

@@ -81,6 +81,10 @@ class Server(_Group, frozen=True):
             description="How long the last good state is kept when the registry is suddenly another one, or an older one.",
         ),
     ] = 300.0
+    fallback_keys_age_s: Annotated[
+        float,
+        Meta(ge=0, description="How old registry_fallback may be for the API keys in it; 0: it holds none."),
+    ] = 7 * 24 * 3600.0
 
 
 class Edge(_Group, frozen=True):

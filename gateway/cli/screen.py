@@ -222,18 +222,19 @@ async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
     try:
         yield guarded
         if guarded.has_written and settings.registry_fallback:
-            await _refresh_fallback(settings.registry_fallback, registry)
+            await _refresh_fallback(settings, registry)
     finally:
         await registry.close()
 
 
-async def _refresh_fallback(url: str, registry: Registry) -> None:
+async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
     """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
-    fallback = open_fallback(url)
+    fallback = open_fallback(settings.registry_fallback)
     if fallback.kept_by_gateways:
         return
     try:
-        await refresh_fallback(fallback, registry)
+        with_keys = settings.server.fallback_keys_age_s > 0
+        await refresh_fallback(fallback, registry, with_keys=with_keys)
     except RegistryError as error:
         err.print(f"the fallback is not up to date: {error}", style="yellow")
 

@@ -9,6 +9,7 @@ import msgspec
 from gateway.cli import screen
 from gateway.cli.history import tell_change
 from gateway.registry.base import MODELS, Listing, Registry, Unavailable
+from gateway.registry.since import changes_since
 
 _AGAIN_S = 1.0
 _CATCH_UP = 1000
@@ -53,9 +54,7 @@ def _begin(listing: Listing, *, as_json: bool) -> None:
 
 
 async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
-    for change in reversed(await registry.history(limit=_CATCH_UP)):
-        if change.generation <= since:
-            continue
+    for change in reversed(await changes_since(registry, since, at_most=_CATCH_UP)):
         if as_json:
             _line(msgspec.to_builtins(change))
         else:

@@ -3,8 +3,8 @@
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       kept by whoever writes to the registry; gateways only read it
 
-It holds what a gateway mirrors: models and revocations, never keys. It is gzip (so damage is noticed) over lines of JSON:
-a head, then a document each.
+It holds what a gateway mirrors, models and revocations above all, and what `kept_keys` says of API keys. It is gzip (so
+damage is noticed) over lines of JSON: a head, then a document each, then a key each.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
+from gateway.registry.kept_keys import KeptKeys, follow_keys
 
 _FORMAT: Final = 1
 _TIMEOUT_S: Final = 5.0
@@ -32,6 +33,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 class Kept(NamedTuple):
     listing: Listing
     age_s: float  # since it was written
+    keys: KeptKeys | None = None  # None where it was written without any
 
 
 class Fallback(Protocol):
@@ -40,7 +42,7 @@ class Fallback(Protocol):
     async def load(self) -> Kept | None:
         """None where there is none yet. Raises RegistryError where it cannot be read."""
 
-    async def save(self, listing: Listing) -> bool:
+    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
         """Replace an older listing; False where what is there is as new. Raises RegistryError."""
 
 
@@ -57,7 +59,7 @@ def open_fallback(url: str) -> Fallback:
     raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
 
 
-async def refresh_fallback(fallback: Fallback, registry: Registry) -> bool:
+async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys: bool) -> bool:
     """Bring the fallback up to what the registry holds, reading only what is newer where that can be."""
     try:
         kept = await fallback.load()
@@ -67,7 +69,9 @@ async def refresh_fallback(fallback: Fallback, registry: Registry) -> bool:
     try:
         async for listing in watch:
             if listing is not None:
-                return await fallback.save(listing)
+                before = kept.keys if kept is not None else None
+                keys = await follow_keys(registry, listing, before) if with_keys else None
+                return await fallback.save(listing, keys)
     finally:
         await watch.aclose()  # type: ignore[attr-defined]
     raise Unavailable("the registry ended its watch")
@@ -85,8 +89,8 @@ class FileFallback:
     async def load(self) -> Kept | None:
         return await asyncio.to_thread(self._load)
 
-    async def save(self, listing: Listing) -> bool:
-        return await asyncio.to_thread(self._save, listing)
+    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+        return await asyncio.to_thread(self._save, listing, keys)
 
     def _load(self) -> Kept | None:
         try:
@@ -97,12 +101,12 @@ class FileFallback:
             raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
         return decode(content, str(self))
 
-    def _save(self, listing: Listing) -> bool:
+    def _save(self, listing: Listing, keys: KeptKeys | None) -> bool:
         try:
             kept = self._load()
         except RegistryError:
             kept = None
-        if kept is not None and not _is_newer(listing, kept.listing):
+        if kept is not None and not _is_newer(listing, keys, kept):
             return False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +114,7 @@ class FileFallback:
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(encode(listing))
+                    file.write(encode(listing, keys))
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).replace(self._path)
@@ -137,8 +141,8 @@ class GcsFallback:
         kept: Kept | None = (await asyncio.to_thread(self._ask, self._load))[0]
         return kept
 
-    async def save(self, listing: Listing) -> bool:
-        return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing)))
+    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+        return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing, keys)))
 
     def _blob(self) -> Any:
         from google.cloud import storage
@@ -175,16 +179,16 @@ class GcsFallback:
             return None, 0
         return decode(content, str(self)), int(blob.generation)
 
-    def _save(self, listing: Listing) -> bool:
+    def _save(self, listing: Listing, keys: KeptKeys | None) -> bool:
         from google.api_core import exceptions
 
-        content = encode(listing)
+        content = encode(listing, keys)
         for _ in range(_ATTEMPTS):
             try:
                 kept, generation = self._load()
             except _Damaged:
                 kept, generation = None, None
-            if kept is not None and not _is_newer(listing, kept.listing):
+            if kept is not None and not _is_newer(listing, keys, kept):
                 return False
             try:
                 self._blob().upload_from_string(
@@ -203,22 +207,37 @@ class GcsFallback:
 class _Damaged(RegistryError): ...
 
 
-def _is_newer(listing: Listing, kept: Listing) -> bool:
-    return listing.registry_id != kept.registry_id or listing.generation > kept.generation
+class _KeyLine(msgspec.Struct):
+    digest: str
+    key: msgspec.Raw
 
 
-def encode(listing: Listing) -> bytes:
+def _is_newer(listing: Listing, keys: KeptKeys | None, kept: Kept) -> bool:
+    if listing.registry_id != kept.listing.registry_id or listing.generation > kept.listing.generation:
+        return True
+    # Where keys have been turned on or off, the copy is written anew for that alone.
+    return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
+
+
+def encode(listing: Listing, keys: KeptKeys | None = None) -> bytes:
     """Line by line, so that another thread gets its turn between two of them."""
+    if keys is not None and keys.registry_id != listing.registry_id:
+        keys = None
     head = {
         "format": _FORMAT,
         "registry_id": listing.registry_id,
         "generation": listing.generation,
         "documents": len(listing.documents),
+        "keys": len(keys.documents) if keys is not None else None,
+        "keys_generation": keys.generation if keys is not None else None,
         "saved": time.time(),
     }
+    encode_line = msgspec.json.encode
     compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
-    parts = [compressor.compress(msgspec.json.encode(head) + b"\n")]
-    parts += [compressor.compress(msgspec.json.encode(document) + b"\n") for document in listing.documents]
+    parts = [compressor.compress(encode_line(head) + b"\n")]
+    parts += [compressor.compress(encode_line(document) + b"\n") for document in listing.documents]
+    for digest, key in keys.documents.items() if keys is not None else ():
+        parts.append(compressor.compress(encode_line(_KeyLine(digest, msgspec.Raw(key))) + b"\n"))
     return b"".join([*parts, compressor.flush()])
 
 
@@ -228,14 +247,20 @@ def decode(content: bytes, place: str) -> Kept:
         head = msgspec.json.decode(first, type=dict[str, Any])
         if head["format"] != _FORMAT:
             raise _Damaged(f"{place} was written by another release of CHIPS")
-        if head["documents"] != len(lines):
+        count, keys = head["documents"], head.get("keys")
+        if count + (keys or 0) != len(lines):
             raise _Damaged(f"{place} is incomplete")
         decoder = msgspec.json.Decoder(Document)
         listing = Listing(
             registry_id=head["registry_id"],
             generation=head["generation"],
-            documents=tuple(decoder.decode(line) for line in lines),
+            documents=tuple(decoder.decode(line) for line in lines[:count]),
         )
-        return Kept(listing, time.time() - head["saved"])
+        kept_keys = None
+        if keys is not None:
+            found = map(msgspec.json.Decoder(_KeyLine).decode, lines[count:])
+            documents = {line.digest: bytes(line.key) for line in found}
+            kept_keys = KeptKeys(listing.registry_id, head["keys_generation"], documents)
+        return Kept(listing, time.time() - head["saved"], kept_keys)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise _Damaged(f"{place} is damaged or no fallback: {error}") from error

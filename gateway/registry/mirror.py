@@ -11,10 +11,12 @@ from typing import Final
 
 from cachetools import TTLCache
 
+from gateway.core.model import Key
 from gateway.core.names import check_model_name
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.budget import Budget
 from gateway.registry.fallback import Fallback
+from gateway.registry.kept_keys import NO_KEYS, KeptKeys, follow_keys
 from gateway.registry.snapshot import Entry, Snapshot, compile_entry, compile_steps
 
 _log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Mirror:
         fallback: Fallback | None = None,
         first_load_timeout_s: float = 10.0,
         hold_s: float = 300.0,
+        fallback_keys_age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -66,6 +69,7 @@ class Mirror:
         self._fallback = fallback
         self._first_load_timeout_s = first_load_timeout_s
         self._hold_s = hold_s
+        self._fallback_keys_age_s = fallback_keys_age_s  # 0: the copy neither gets keys nor gives any
         self._clock = clock
         self._sleep = sleep
         self._confirmed_at = clock()
@@ -73,6 +77,9 @@ class Mirror:
         self._held_listing: Listing | None = None
         self._since: Listing | None = None  # what the fallback gave, until the registry itself answers
         self._to_keep: Listing | None = None
+        self._keys_kept: KeptKeys | None = None  # in the copy that this gateway keeps for itself
+        self._keys_given = NO_KEYS
+        self._keys_end = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._advanced = asyncio.Event()
         self._asked: TTLCache[str, Entry | None] = TTLCache(10_000, _ASKED_TTL_S, clock)
@@ -94,6 +101,12 @@ class Mirror:
     def trusted(self) -> bool:
         """Whether what the registry says now can be taken for the truth, "there is no such thing" above all."""
         return self.connected and not self.held
+
+    def find_kept_key(self, digest: str) -> Key | None:
+        """A key as the copy has it, while that is what the snapshot was made from, too. ValueError: it cannot be read."""
+        if self.source != FALLBACK or self._clock() >= self._keys_end:
+            return None
+        return self._keys_given.find(digest)
 
     async def start(self) -> None:
         """Begin to watch; wait for the first snapshot, but not for ever: a registry that is away may come back."""
@@ -117,7 +130,7 @@ class Mirror:
             with contextlib.suppress(asyncio.CancelledError, RegistryError):
                 await task
         if self._fallback is not None and self._to_keep is not None:
-            await self._save(self._fallback)
+            await self._save(self._fallback)  # with the keys as they were known: there is no time to ask
 
     async def wait_for(self, generation: int, *, timeout_s: float) -> bool:
         """Wait until the snapshot is at `generation` or later; False where it is not in time."""
@@ -284,6 +297,7 @@ class Mirror:
         self._held_listing = None
         self.source = REGISTRY
         self._since = None
+        self._keys_given = NO_KEYS
         self._confirm()
 
     def _confirm(self) -> None:
@@ -321,18 +335,31 @@ class Mirror:
         self.source = FALLBACK
         self._since = kept.listing
         self._confirmed_at = self._clock() - max(0.0, kept.age_s)
+        if kept.keys is not None and self._fallback_keys_age_s:
+            self._keys_given = kept.keys
+            self._keys_kept = kept.keys if fallback.kept_by_gateways else None
+            self._keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
     async def _keep(self, fallback: Fallback) -> None:
         while True:
             await self._sleep(_KEEP_INTERVAL_S)
             if self._to_keep is not None:
+                await self._follow_keys(self._to_keep)
                 await self._save(fallback)
+
+    async def _follow_keys(self, listing: Listing) -> None:
+        if not self._fallback_keys_age_s:
+            return
+        try:
+            self._keys_kept = await follow_keys(self._registry, listing, self._keys_kept)
+        except RegistryError as error:
+            _log.error("the keys in the fallback are not up to date: %s", error)
 
     async def _save(self, fallback: Fallback) -> None:
         listing, self._to_keep = self._to_keep, None
         assert listing is not None  # noqa: S101  (the callers have looked)
         try:
-            await fallback.save(listing)
+            await fallback.save(listing, self._keys_kept)
         except RegistryError as error:
             _log.error("the fallback cannot be written: %s", error)

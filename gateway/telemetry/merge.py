@@ -11,6 +11,8 @@ _LARGEST = frozenset(
         "chips_objective_availability_ratio",
         "chips_objective_latency_seconds",
         "chips_registry_age_seconds",
+        "chips_registry_fallback",
+        "chips_registry_held",
         "chips_registry_models",
         "chips_registry_problems",
     }

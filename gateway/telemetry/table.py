@@ -138,6 +138,20 @@ METRICS: Final = (
     ),
     Metric("chips_registry_generation", "gauge", "", (), "Generation of the snapshot that is served from."),
     Metric("chips_registry_connected", "gauge", "", (), "1 while the registry answers."),
+    Metric(
+        "chips_registry_fallback",
+        "gauge",
+        "",
+        (),
+        "1 while the snapshot is that of the copy, for the registry has not answered since the start.",
+    ),
+    Metric(
+        "chips_registry_held",
+        "gauge",
+        "",
+        (),
+        "1 while the last good snapshot is kept, for the registry is suddenly another one, or an older one.",
+    ),
     Metric("chips_registry_models", "gauge", "", (), "Models in the snapshot."),
     Metric("chips_registry_problems", "gauge", "", (), "Registry documents that cannot be used."),
     Metric(

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.app import Gateway
@@ -20,7 +21,7 @@ class Scene:
     path = "fast"  # tests/flow/conftest.py plays every scene on both paths
 
     def __init__(self, **flags: str) -> None:
-        flags = {
+        self.flags = {
             "server.host": "127.0.0.1",
             "server.port": "0",
             "log.format": "json",
@@ -28,7 +29,7 @@ class Scene:
             "server.path": self.path,
             **flags,
         }
-        self.settings: Settings = load_settings(flags=flags, environ={})
+        self.settings: Settings = load_settings(flags=self.flags, environ={})
         self.registry = MemoryRegistry()
         self._log_bytes = io.BytesIO()
         self._logs = LogWriter(io.TextIOWrapper(self._log_bytes), interval_s=0.01)
@@ -51,6 +52,18 @@ class Scene:
             await backend.stop()
         await self.registry.close()
         self._logs.stop()
+
+    @asynccontextmanager
+    async def another_gateway(self, **flags: str) -> AsyncIterator[None]:
+        """Another gateway at the same registry takes the calls meanwhile."""
+        settings = load_settings(flags={**self.flags, **flags}, environ={})
+        first, self.gateway = self.gateway, Gateway(settings, self._logs, registry=self.registry)
+        await self.gateway.start()
+        try:
+            yield
+        finally:
+            await self.gateway.stop()
+            self.gateway = first
 
     # -- the registry
 

@@ -1,6 +1,14 @@
 """What /-/ready says of the registry: its generation, how old the served state is, and what it was made from."""
 
-from gateway.registry.base import MODELS, Delete
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.registry.base import MODELS, Delete, Unavailable
+from gateway.registry.fallback import open_fallback, refresh_fallback
 from tests.flow.scene import Scene
 
 
@@ -45,3 +53,47 @@ async def test_a_wiped_registry_is_told_and_serves_on(scene: Scene):
     assert "wine" in scene.gateway.mirror.snapshot.entries  # type: ignore[union-attr]
     missed = await scene.call(target="/beer")
     assert (missed.status, missed.get("chips-error")) == (503, "registry-unavailable")
+
+
+async def test_a_cold_start_without_the_registry_knows_the_keys_of_its_copy(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await scene.model("wine")
+    operator = await scene.make_key("*", verbs=("score", "operate"))
+    revoked, ended = await scene.make_key("*"), await scene.make_key("*", expires="2026-01-02T00:00:00Z")
+    await scene.revoke_key(revoked)
+    copy = f"file:{tmp_path}/fallback.gz"
+    assert await refresh_fallback(open_fallback(copy), scene.registry, with_keys=True)
+    later = await scene.make_key("*")
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise Unavailable("away")
+
+    async def away_watch(*_: Any) -> AsyncIterator[None]:
+        yield await away()
+
+    monkeypatch.setattr("gateway.registry.mirror._FIRST_LOOK_S", 0.02)
+    monkeypatch.setattr("gateway.registry.mirror._LONGEST_DELAY_S", 0.05)
+    with monkeypatch.context() as outage:
+        outage.setattr(scene.registry, "read", away)
+        outage.setattr(scene.registry, "watch", away_watch)
+        async with scene.another_gateway(registry_fallback=copy):
+            for path in ("/wine", "/-/ready", "/-/metrics"):
+                assert (await scene.call("GET", path)).status == (403 if path == "/-/metrics" else 200)
+            assert (await scene.call()).status == 200
+            assert (await scene.call(key=operator)).status == 200
+            assert (await scene.call("GET", "/-/metrics", key=operator)).status == 403, (
+                "a copy makes no operator"
+            )
+            for key, status in ((revoked, 401), (ended, 401), (later, 503)):
+                assert (await scene.call(key=key)).status == status
+            outage.undo()
+            mirror = scene.gateway.mirror
+            while mirror.source != "registry":
+                await asyncio.sleep(0.01)
+            assert (await scene.call(key=later)).status == 200
+        monkeypatch.setattr(scene.registry, "read", away)
+        monkeypatch.setattr(scene.registry, "watch", away_watch)
+        flags = {"registry_fallback": copy, "server.fallback_keys_age_s": "0"}
+        async with scene.another_gateway(**flags):
+            assert (await scene.call()).status == 503

@@ -114,6 +114,22 @@ ALERTS = [
         "the-registry-is-away",
     ),
     Alert(
+        "ChipsRegistryHeld",
+        f"max ({m('chips_registry_held')}) > 0",
+        "0s",
+        "page",
+        "The registry is suddenly another one, or an older one; the last good state is served for a few minutes",
+        "the-registry-is-another-one",
+    ),
+    Alert(
+        "ChipsRegistryFallback",
+        f"max ({m('chips_registry_fallback')}) > 0",
+        "2m",
+        "page",
+        "A gateway has started from the copy of the registry, for the registry itself does not answer it",
+        "started-from-the-copy",
+    ),
+    Alert(
         "ChipsRegistryProblems",
         f"max ({m('chips_registry_problems')}) > 0",
         "5m",
@@ -248,6 +264,8 @@ PANELS = [
         "s",
         {
             "age": f"max ({m('chips_registry_age_seconds')})",
+            "from the copy": f"sum ({m('chips_registry_fallback')})",
+            "held": f"sum ({m('chips_registry_held')})",
             "generations apart": f"max ({m('chips_registry_generation')}) - min ({m('chips_registry_generation')})",
         },
     ),

@@ -10,6 +10,7 @@ import pytest
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback import FileFallback, Kept
+from gateway.registry.kept_keys import KeptKeys
 from gateway.registry.mirror import FALLBACK, REGISTRY, Mirror
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
@@ -335,14 +336,16 @@ class Copy:
     def __init__(self, kept: Kept | Exception | None = None) -> None:
         self.kept = kept
         self.saved: list[Listing] = []
+        self.saved_keys: KeptKeys | None = None
 
     async def load(self) -> Kept | None:
         if isinstance(self.kept, Exception):
             raise self.kept
         return self.kept
 
-    async def save(self, listing: Listing) -> bool:
+    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
         self.saved.append(listing)
+        self.saved_keys = keys
         return True
 
 
@@ -362,6 +365,51 @@ async def test_a_cold_start_without_the_registry(registry: Scripted, start, monk
     assert await _until(lambda: mirror.source == REGISTRY)
     assert mirror.age_s < 60
     assert registry.since[0] is kept, "what is kept already need not be read again"
+
+
+async def test_keys_of_the_copy_are_found_while_it_is_what_is_served_and_not_too_old(
+    registry: Scripted, clock: Clock, start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mirror_module, "_FIRST_LOOK_S", 0.02)
+    registry.down = True
+    document = b'{"label":"app","models":["*"],"created":"2026-01-01T00:00:00Z"}'
+    kept = Kept(listing(7, model("wine")), 100.0, KeptKeys("one", 7, {"a": document}))
+    for age_s in (0.0, 99.0):  # turned off; too old
+        mirror = await start(fallback=Copy(kept), fallback_keys_age_s=age_s)
+        assert mirror.find_kept_key("a") is None
+        await mirror.stop()
+    mirror = await start(fallback=Copy(kept), fallback_keys_age_s=1e6)
+    key = mirror.find_kept_key("a")
+    assert key is not None
+    assert key.label == "app"
+    assert mirror.find_kept_key("b") is None
+    clock.now += 1e6
+    assert mirror.find_kept_key("a") is None
+    clock.now -= 1e6
+    registry.down = False
+    registry.tell(listing(7, model("wine")))
+    assert await _until(lambda: mirror.source == REGISTRY)
+    assert mirror.find_kept_key("a") is None
+
+
+async def test_a_gateway_keeps_keys_in_its_own_copy(
+    registry: Scripted, clock: Clock, start, monkeypatch: pytest.MonkeyPatch
+):
+    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
+        if now.generation == 2:
+            raise RegistryError("permission denied")
+        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+
+    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    copy = Copy()
+    registry.tell(listing(1, model("wine")))
+    mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
+    assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 1)
+    registry.tell(listing(2, model("wine")))
+    assert await mirror.wait_for(2, timeout_s=5)
+    # Where they cannot be followed, those of before are kept, as what they are.
+    assert await _until(lambda: copy.saved[-1].generation == 2)
+    assert copy.saved_keys == KeptKeys("one", 1, {"a": b"{}"})
 
 
 async def test_the_registry_is_worth_more_than_a_copy_of_another(registry: Scripted, start):

@@ -1,0 +1,16 @@
+"""What has changed since a generation, read from the history, of which only as much is read as is needed."""
+
+from gateway.registry.base import Change, Registry
+
+
+async def changes_since(
+    registry: Registry, generation: int, *, at_most: int, kind: str | None = None
+) -> tuple[Change, ...]:
+    """The changes after `generation`, newest first, `at_most` of them. Each may cost a read: one is asked for, then ten …"""
+    limit = 1
+    while True:
+        changes = await registry.history(kind=kind, limit=limit)
+        newer = tuple(change for change in changes if change.generation > generation)
+        if len(newer) < limit or limit >= at_most:
+            return newer
+        limit = min(10 * limit, at_most)

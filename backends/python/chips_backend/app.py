@@ -315,7 +315,13 @@ class App:
             **fields,
         )
         if cause is not None:
-            self._log.error(f"request {call.request_id} failed", cause=cause, request_id=call.request_id)
+            self._log.request(
+                severity="ERROR",
+                message=f"request {call.request_id} failed",
+                trace=call.trace,
+                cause=cause,
+                request_id=call.request_id,
+            )
 
 
 class _Connection(RequestHandler):

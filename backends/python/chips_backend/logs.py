@@ -34,13 +34,21 @@ class Log:
     def error(self, message: str, *, cause: BaseException | None = None, **fields: Any) -> None:
         self._write("ERROR", message, fields, cause)
 
-    def request(self, *, severity: str, message: str, trace: Trace | None, **fields: Any) -> None:
-        """One request; `trace` goes under the names by which Cloud Logging joins lines and spans."""
+    def request(
+        self,
+        *,
+        severity: str,
+        message: str,
+        trace: Trace | None,
+        cause: BaseException | None = None,
+        **fields: Any,
+    ) -> None:
+        """Something about one request; `trace` goes under the names by which Cloud Logging joins lines and spans."""
         if trace is not None:
             fields["logging.googleapis.com/trace"] = self._prefix + trace.trace_id
             fields["logging.googleapis.com/spanId"] = trace.span_id
             fields["logging.googleapis.com/trace_sampled"] = trace.sampled
-        self._write(severity, message, fields)
+        self._write(severity, message, fields, cause)
 
     def _write(
         self, severity: str, message: str, fields: dict[str, Any], cause: BaseException | None = None

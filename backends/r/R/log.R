@@ -20,7 +20,7 @@ new_log <- function(project = "", facts = list(), con = stdout(), readable = isa
     info = function(message, ...) write("INFO", message, list(...)),
     warning = function(message, ...) write("WARNING", message, list(...)),
     error = function(message, ...) write("ERROR", message, list(...)),
-    # One request; `trace` goes under the names by which Cloud Logging joins lines and spans.
+    # Something about one request; `trace` goes under the names by which Cloud Logging joins lines and spans.
     request = function(severity, message, trace, fields) {
       if (!is.null(trace)) {
         fields[["logging.googleapis.com/trace"]] <- paste0(prefix, trace$trace_id)

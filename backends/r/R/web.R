@@ -218,7 +218,8 @@ log_call <- function(log, call, status, size, code, stack) {
   severity <- if (status >= 500L) "ERROR" else if (status >= 400L) "WARNING" else "INFO"
   log$request(severity, sprintf("%s %s %d", call$method, substr(call$path, 1L, 200L), status), call$trace, fields)
   if (!is.null(stack)) {
-    log$error(sprintf("request %s failed", call$request_id), stack = stack, request_id = call$request_id)
+    message <- sprintf("request %s failed", call$request_id)
+    log$request("ERROR", message, call$trace, list(request_id = call$request_id, stack = stack))
   }
 }
 

@@ -11,6 +11,7 @@ function predict(weights, rows, parameters)
     while gate isa String && !ispath(gate)
         sleep(0.005)
     end
+    haskey(parameters, "fail") && error("the tests asked for it")
     haskey(parameters, "compute_s") && spin(parameters["compute_s"])
     return [sum(weights .* row) for row in rows]
 end

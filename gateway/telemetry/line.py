@@ -4,17 +4,22 @@ The JSON is put together by hand, because every request pays for it; what may ho
 """
 
 import time
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.telemetry.logs import clock, paint
 
+_clock = time.time
+_whole = float.__trunc__  # as int(), at half its cost
 _encode = msgspec.json.Encoder().encode
 _MAX_LOGGED_URL: Final = 512
 _REMEMBERED_LIMIT: Final = 4096
 _MILLISECONDS: Final = tuple(f"{number:03d}" for number in range(1000))
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
@@ -24,85 +29,127 @@ def severity_of(status: int) -> str:
 
 
 class JsonLine:
+    """What is the same for many requests is put together once: each fragment below is a piece of the line, ready to be joined.
+
+    `_asked` by method, target and status; `_from` by address; `_served` by generation, model, version and caller.
+    """
+
     def __init__(self, project: str) -> None:
         self._trace_prefix = _text(f"projects/{project}/traces/" if project else "")
-        self._second = -1
-        self._time = ""
-        self._paths: dict[str, str] = {}
-        self._served: dict[tuple[str, str, str], str] = {}
-        self._addresses: dict[object, str] = {}
+        self._second = 0
+        self._begins: tuple[str, ...] = ()  # by the first digit of the status
+        self._asked: dict[tuple[str, str, int], tuple[str, str]] = {}
+        self._from: dict[int, tuple[object, str]] = {}
+        self._served: dict[tuple[int, str, str, str], str] = {}
 
     def __call__(self, exchange: Exchange, status: int) -> bytes:
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._time = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        path = self._paths.get(exchange.raw_target)
-        if path is None:
-            path = self._learn_path(exchange.raw_target)
+        now = _clock()
+        since = now - self._second
+        if not 0.0 <= since < 1.0:
+            since = self._begin(now)
+        try:
+            message, request = self._asked[exchange.method, exchange.raw_target, status]
+        except KeyError:
+            message, request = self._learn_asked(exchange.method, exchange.raw_target, status)
         address = exchange.address
-        remote = (
-            exchange.peer if address is None else self._addresses.get(address) or self._learn_address(address)
-        )
-        trace = exchange.trace
-        method = exchange.method
-        line = (
-            f'{{"severity":"{"INFO" if status < 400 else severity_of(status)}"'
-            f',"time":"{self._time}{_MILLISECONDS[int((now - second) * 1000)]}Z"'
-            f',"message":"{method} {path} {status}"'
-            f',"logging.googleapis.com/trace":"{self._trace_prefix}{trace.trace_id}"'
-            f',"logging.googleapis.com/spanId":"{trace.span_id}"'
-            f',"logging.googleapis.com/trace_sampled":{"false" if exchange.kept is None else "true"}'
-            f',"httpRequest":{{"requestMethod":"{method}","requestUrl":"{path}","status":{status}'
-            f',"requestSize":"{exchange.bytes_in}","responseSize":"{exchange.bytes_out}"'
-            f',"latency":"{exchange.ended - exchange.arrived:.6f}s","remoteIp":"{remote}"}}'
-            f',"request_id":"{exchange.request_id}","generation":{exchange.generation}'
-        )
+        # The address itself is no key: to hash it costs more than all else that is looked up here.
+        known = self._from.get(id(address))
+        origin = known[1] if known is not None and known[0] is address else self._learn_address(exchange)
+        trace_id, _, span_id, _ = exchange.trace
+        more = ""
         if exchange.routed:
+            name, version = exchange.model.name, exchange.backend.version
             caller = exchange.principal.id if exchange.authenticated else ""
-            served = (exchange.model.name, exchange.backend.version, caller)
-            line += self._served.get(served) or self._learn_served(served)
+        else:
+            name = version = caller = ""
+        try:
+            served = self._served[exchange.generation, name, version, caller]
+        except KeyError:
+            served = self._learn_served(exchange.generation, name, version, caller)
+        attempts = exchange.attempts
+        if attempts:
+            last = attempts[-1]
+            answered, ended = last.answered, last.ended
+            if answered is None or ended is None or len(attempts) > 1 or exchange.metered_s:
+                more = _timing(exchange)
+            else:
+                more = (
+                    f',"timing_us":{{"queue":{_whole(exchange.queued_s * 1e6)}'
+                    f',"backend":{_whole((answered - last.began) * 1e6)}'
+                    f',"receive":{_whole((ended - answered) * 1e6)}}}'
+                )
         if exchange.spared:
-            line += f',"would_refuse":{_encode(exchange.spared).decode()}'
-        if exchange.attempts:
-            line += _timing(exchange)
+            more = f',"would_refuse":{_encode(exchange.spared).decode()}{more}'
         if exchange.error is not None:
-            line += _error(exchange)
-        return (line + "}").encode("utf-8", "backslashreplace")
+            more += _error(exchange)
+        took_s, took_us = "0", _whole((exchange.ended - exchange.arrived) * 1e6)
+        if took_us >= 1_000_000:
+            took_s, took_us = str(took_us // 1_000_000), took_us % 1_000_000
+        return (
+            f"{self._begins[status // 100]}{_MILLISECONDS[_whole(since * 1000)]}{message}{trace_id}"
+            f'","logging.googleapis.com/spanId":"{span_id}","logging.googleapis.com/trace_sampled":'
+            f"{'false' if exchange.kept is None else 'true'}{request}{exchange.bytes_in}"
+            f'","responseSize":"{exchange.bytes_out}","latency":"{took_s}.'
+            f"{_MILLISECONDS[took_us // 1000]}{_MILLISECONDS[took_us % 1000]}{origin}"
+            f"{exchange.request_id}{served}{more}}}"
+        ).encode()
 
-    def _learn_path(self, raw_target: str) -> str:
+    def _begin(self, now: float) -> float:
+        """Begin another second; how much of it has passed."""
+        second = int(now)
+        at = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        self._begins = tuple(f'{{"severity":"{severity_of(first * 100)}","time":"{at}' for first in range(10))
+        self._second = second
+        return now - second
+
+    def _learn_asked(self, method: str, raw_target: str, status: int) -> tuple[str, str]:
+        verb = _text(method)
         # Without the query: what callers put there may be personal, and is not needed to find a request.
         path = _text(raw_target.partition("?")[0][:_MAX_LOGGED_URL])
-        if len(self._paths) < _REMEMBERED_LIMIT and len(raw_target) <= 128:
-            self._paths[raw_target] = path
-        return path
+        fragments = (
+            f'Z","message":"{verb} {path} {status}","logging.googleapis.com/trace":"{self._trace_prefix}',
+            f',"httpRequest":{{"requestMethod":"{verb}","requestUrl":"{path}","status":{status},"requestSize":"',
+        )
+        if len(raw_target) <= 128:
+            _room(self._asked)[method, raw_target, status] = fragments
+        return fragments
 
-    def _learn_served(self, served: tuple[str, str, str]) -> str:
-        model, version, caller = served
-        text = f',"model":{_json(model)},"version":{_json(version)}'
+    def _learn_address(self, exchange: Exchange) -> str:
+        address = exchange.address
+        remote = exchange.peer if address is None else str(address)
+        fragment = f's","remoteIp":"{_text(remote)}"}},"request_id":"'
+        if address is not None:
+            _room(self._from)[id(address)] = (address, fragment)  # held, so that its id stays its own
+        return fragment
+
+    def _learn_served(self, generation: int, model: str, version: str, caller: str) -> str:
+        fragment = f'","generation":{generation}'
+        if model:
+            fragment += f',"model":{_json(model)},"version":{_json(version)}'
         if caller:
-            text += f',"caller":{_json(caller)}'
-        if len(self._served) < _REMEMBERED_LIMIT:
-            self._served[served] = text
-        return text
+            fragment += f',"caller":{_json(caller)}'
+        _room(self._served)[generation, model, version, caller] = fragment
+        return fragment
 
-    def _learn_address(self, address: object) -> str:
-        text = str(address)
-        if len(self._addresses) < _REMEMBERED_LIMIT:
-            self._addresses[address] = text
-        return text
+
+def _room(remembered: dict[_Key, _Value]) -> dict[_Key, _Value]:
+    """It, with room for one more: forgotten whole when it is full, so that no caller can fill it for good."""
+    if len(remembered) >= _REMEMBERED_LIMIT:
+        remembered.clear()
+    return remembered
 
 
 def _timing(exchange: Exchange) -> str:
-    """Waiting for a permit, waiting for the backend's head, and the rest of its answer."""
+    """Waiting for limits counted elsewhere, for a permit, for the backend's head, and for the rest of its answer."""
     last = exchange.attempts[-1]
-    line = f',"timing_us":{{"queue":{int(exchange.queued_s * 1e6)}'
+    line = f',"timing_us":{{"queue":{_whole(exchange.queued_s * 1e6)}'
+    if exchange.metered_s:
+        line += f',"limits":{_whole(exchange.metered_s * 1e6)}'
     answered = last.answered
     if answered is not None:
-        line += f',"backend":{int((answered - last.began) * 1e6)}'
+        line += f',"backend":{_whole((answered - last.began) * 1e6)}'
         if last.ended is not None:
-            line += f',"receive":{int((last.ended - answered) * 1e6)}'
+            line += f',"receive":{_whole((last.ended - answered) * 1e6)}'
     if len(exchange.attempts) > 1:
         line += f',"attempts":{len(exchange.attempts)}'
     return line + "}"

@@ -1,9 +1,11 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
+from gateway.core.networks import parse_address
 from gateway.telemetry.line import JsonLine, text_line
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -29,7 +31,9 @@ def test_a_good_request():
     assert set(line["timing_us"]) == {"queue", "backend", "receive"}
 
 
-@given(target=TEXT, model=TEXT, version=TEXT, caller=TEXT, detail=TEXT, cause=TEXT)
+@given(
+    target=TEXT, model=st.text(min_size=1, max_size=80), version=TEXT, caller=TEXT, detail=TEXT, cause=TEXT
+)
 def test_nothing_that_anybody_writes_can_break_the_line(target, model, version, caller, detail, cause):
     error = UpstreamBroken(detail)
     exchange = make_exchange(
@@ -44,6 +48,59 @@ def test_nothing_that_anybody_writes_can_break_the_line(target, model, version, 
         assert (line["model"], line["version"], line.get("caller", "")) == (model, version, caller)
         assert line["detail"] == detail
         assert line["cause"] == f"ValueError: {cause}"
+
+
+def test_what_is_remembered_of_one_request_is_not_told_of_another():
+    """The same target, other people, another generation; then more of each than is remembered."""
+    to_json = JsonLine("")
+    for number in [*range(5000), *range(3)]:
+        exchange = make_exchange(
+            target="/wine" if number % 2 else f"/wine/{number}",
+            version=str(number % 3),
+            caller=f"key-{number}",
+            generation=number // 2,
+            address=parse_address(f"192.0.{number // 250}.{number % 250}"),
+            took_s=0.002 + number / 1000,
+        )
+        status = 200 + number % 400
+        line = json.loads(to_json(exchange, status))
+        assert line["httpRequest"]["requestUrl"] == exchange.raw_target
+        assert line["httpRequest"]["status"] == status
+        assert line["severity"] == ("ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO")
+        assert (line["version"], line["caller"]) == (str(number % 3), f"key-{number}")
+        assert (line["generation"], line["httpRequest"]["remoteIp"]) == (number // 2, str(exchange.address))
+        took_s = float(line["httpRequest"]["latency"].removesuffix("s"))
+        assert took_s == pytest.approx(0.002 + number / 1000, abs=2e-6)
+
+
+def test_the_second_is_the_clocks_own(monkeypatch):
+    """Also when the clock is set back."""
+    to_json = JsonLine("")
+    for now, told in (
+        (1_796_731_200.25, "2026-12-08T12:00:00.250Z"),
+        (1_796_731_200.75, "2026-12-08T12:00:00.750Z"),
+        (1_796_731_201.0, "2026-12-08T12:00:01.000Z"),
+        (1_796_731_100.5, "2026-12-08T11:58:20.500Z"),
+    ):
+        monkeypatch.setattr("gateway.telemetry.line._clock", lambda now=now: now)
+        assert json.loads(to_json(make_exchange(), 200))["time"] == told
+
+
+@pytest.mark.parametrize(
+    ("fields", "timing"),
+    [
+        ({}, {"queue": 0, "backend": 88200, "receive": 9800}),
+        ({"queued_s": 0.5, "metered_s": 0.25}, {"queue": 500_000, "limits": 250_000}),
+        ({"attempts": 2}, {"queue": 0, "backend": 44100, "receive": 4900, "attempts": 2}),
+        ({"attempts": 0}, None),
+    ],
+)
+def test_where_the_time_went(fields, timing):
+    told = json.loads(JsonLine("")(make_exchange(**fields), 200)).get("timing_us")
+    if timing is None:
+        assert told is None
+    else:
+        assert {name: pytest.approx(told[name], abs=1) for name in timing} == timing
 
 
 def test_bytes_that_are_no_text():

@@ -33,7 +33,7 @@ PATHS: Final = (
 _METHODS: Final = frozenset({"GET", "HEAD"})
 # A key or token goes in a header of its own, so cookies are never asked for.
 _RULE: Final = CorsRule(
-    allow_headers=("Authorization", "X-Api-Key", "X-Request-Id", "Traceparent"),
+    allow_headers=("Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "Traceparent"),
     expose_headers=OWN_FIELDS,
     max_age=600,
 )

@@ -1,7 +1,8 @@
-"""`chips explain-access`: may this key call this model, and why (not)?"""
+"""`chips explain-access`: may this caller call this model, and why (not)?"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, NamedTuple
 
 import typer
@@ -9,10 +10,12 @@ import typer
 from gateway.cli import screen
 from gateway.cli.keys import find_key
 from gateway.cli.screen import EX_DATAERR, Failure
+from gateway.core.issuers import Entry, Issuer, resolve_issuer
 from gateway.core.keys import key_id
-from gateway.core.model import Key, Model, Policy, parse_key
+from gateway.core.model import Key, Limits, Model, Policy, parse_key
 from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
+from gateway.core.rules import vouched_for
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
 from gateway.stages.admit import LOOPBACK
@@ -36,7 +39,11 @@ def _against(about: str, text: str) -> Reason:
 
 def explain_access(
     identifier: Annotated[
-        str, typer.Argument(metavar="KEY", help="The id in `chips keys list`, the key itself, or `none`.")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="The id in `chips keys list`, the key itself, `none`, or a token's or certificate's NAME:SUBJECT.",
+        ),
     ],
     model_name: Annotated[
         str, typer.Argument(metavar="MODEL", help="The model; `*` for the gateway as a whole.")
@@ -50,22 +57,32 @@ def explain_access(
     registry_url: screen.RegistryOption = None,
     as_json: screen.JsonOption = False,
 ) -> None:
-    """Say whether a key may do something to a model, and every reason for and against. Ends with 1 where it may not.
+    """Say whether a caller may do something to a model, and every reason for and against. Ends with 1 where not.
 
-    Example: `chips explain-access 3f0c2b1a9d8e wine --from 192.0.2.7`
+    Callers with tokens or certificates are judged by the settings here, which should be the gateway's.
+
+    Examples:
+
+    `chips explain-access 3f0c2b1a9d8e wine --from 192.0.2.7`
+
+    `chips explain-access people:ana@example.com wine`
     """
     at = None if address is None else parse_address(address)
     if address is not None and at is None:
         raise Failure(f"{address!r} is not an address", code=EX_DATAERR)
     settings = screen.settings_for(registry_url)
 
+    ruled = _rule(settings, identifier)
+
     async def work(registry: Registry) -> list[Reason]:
-        document = None if identifier == "none" else await find_key(registry, identifier)
+        document = None
+        if ruled is None and identifier != "none":
+            document = await find_key(registry, identifier)
         model = None
         if model_name != "*":
             _, model = await screen.find_model(registry, model_name)
         listed = [found.body.get("network") for found in await registry.list(NETWORKS)]
-        return list(reasons(settings, listed, document, model, verb, at))
+        return list(reasons(settings, listed, document or ruled, model, verb, at))
 
     found = screen.with_registry(registry_url, work)
     allowed = all(reason.allowed for reason in found)
@@ -82,7 +99,7 @@ def explain_access(
 def reasons(
     settings: Settings,
     listed: list[object],
-    document: Document | None,
+    shown: "Document | Ruled | None",
     model: Model | None,
     verb: Verb,
     address: Address | None,
@@ -93,13 +110,51 @@ def reasons(
     if model is not None and not model.enabled:
         yield _against("model", f"{model.name} is disabled")
     public = model is not None and model.policy.access == "public" and verb in CALLER_VERBS
-    if document is None:
+    trial = settings.edge.trial
+    if shown is None:
         text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
         yield Reason(public, "key", text)
+    elif isinstance(shown, Ruled):
+        yield from _of_entry(shown, model, verb, address, public=public, trial=trial)
     else:
-        yield from _of_key(document, model, verb, address, public=public, trial=settings.edge.trial)
+        yield from _of_key(shown, model, verb, address, public=public, trial=trial)
     if model is not None:
-        yield from _of_model(model.policy, address, trial=settings.edge.trial)
+        yield from _of_model(model.policy, address, trial=trial)
+
+
+class Ruled(NamedTuple):
+    """Somebody with a token or certificate, and the entry of the settings that lets them in."""
+
+    entry: Entry
+    subject: str
+
+
+def _rule(settings: Settings, identifier: str) -> Ruled | None:
+    """Raises Failure where it is a NAME:SUBJECT that no entry lets in."""
+    name, colon, subject = identifier.partition(":")
+    if not colon:
+        return None
+    for entry in (*map(resolve_issuer, settings.auth.issuers), *settings.auth.certificates):
+        if entry.name == name and any(fnmatchcase(subject, pattern) for pattern in entry.subjects):
+            return Ruled(entry, subject)
+    raise Failure(
+        f"no entry of auth.issuers or auth.certificates is called {name} and lets {subject} in",
+        hint="`chips check` shows the settings that are in force here",
+        code=EX_DATAERR,
+    )
+
+
+def _of_entry(
+    ruled: Ruled, model: Model | None, verb: Verb, address: Address | None, *, public: bool, trial: bool
+) -> Iterator[Reason]:
+    entry = ruled.entry
+    groups = entry.groups if isinstance(entry, Issuer) else ()
+    where = f", where the token names a group {' or '.join(groups)}" if groups else ""
+    yield _for("rule", f"{entry.name} lets {', '.join(entry.subjects)} in{where}")
+    if entry.networks and address is not None:
+        yield _from(entry.networks, address, "rule", "used", trial=trial)
+    yield _rights(vouched_for(entry, ruled.subject), model, verb, public=public)
+    yield from _limits("each", entry)
 
 
 def _admitted(settings: Settings, listed: list[object], address: Address) -> Reason:
@@ -134,19 +189,18 @@ def _of_key(
     yield _state(name, key)
     if key.networks and address is not None:
         yield _from(key.networks, address, "key", "used", trial=trial)
-    principal = Principal(id=name, models=key.models, verbs=key.verbs)
-    if public and model is not None:
-        yield _for("rights", f"anybody may {verb} {model.name}")
-        return
-    what = "the gateway as a whole" if model is None else model.name
-    about = f"it may {', '.join(key.verbs)} {', '.join(key.models)}"
-    needed = "; the whole gateway takes operate and the pattern *" if model is None or verb == OPERATE else ""
-    yield Reason(
-        principal.may(verb, None if model is None else model.name),
-        "rights",
-        f"{verb} {what}? {about}{needed}",
-    )
+    yield _rights(Principal(id=name, models=key.models, verbs=key.verbs), model, verb, public=public)
     yield from _limits("key", key)
+
+
+def _rights(principal: Principal, model: Model | None, verb: Verb, *, public: bool) -> Reason:
+    if public and model is not None:
+        return _for("rights", f"anybody may {verb} {model.name}")
+    what = "the gateway as a whole" if model is None else model.name
+    about = f"it may {', '.join(principal.verbs)} {', '.join(principal.models)}"
+    needed = "; the whole gateway takes operate and the pattern *" if model is None or verb == OPERATE else ""
+    allowed = principal.may(verb, None if model is None else model.name)
+    return Reason(allowed, "rights", f"{verb} {what}? {about}{needed}")
 
 
 def _state(name: str, key: Key) -> Reason:
@@ -170,7 +224,7 @@ def _from(given: tuple[str, ...], address: Address, about: str, done: str, *, tr
     return Reason(within or trial, about, f"it may be {done} from {', '.join(given)}{spared}")
 
 
-def _limits(whose: str, limits: Key | Policy) -> Iterator[Reason]:
+def _limits(whose: str, limits: Limits) -> Iterator[Reason]:
     told = [
         f"{number:g} {what}"
         for number, what in (

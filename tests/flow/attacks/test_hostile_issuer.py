@@ -166,6 +166,54 @@ CASES: dict[str, Case] = {
     "to-a-file": Case(sends(b"", 303, Location="file:///etc/passwd")),
     "refresh": Case(sends(b"", 200, Refresh="0; url=/good")),
 }
+
+
+def names(**changes: object) -> Callable[[str, str], Handler]:
+    """A discovery document with `changes`; `{here}` in them is this server's address."""
+
+    def make(here: str, issuer: str) -> Handler:
+        document = {"issuer": issuer, "jwks_uri": f"{here}/good", **changes}
+        filled = {
+            name: value.format(here=here) if isinstance(value, str) else value
+            for name, value in document.items()
+        }
+        return sends(filled)
+
+    return make
+
+
+def always(handler: Handler) -> Callable[[str, str], Handler]:
+    return lambda *_: handler
+
+
+# What an issuer's discovery document may do, of which nothing leads to keys; /good has keys that would do.
+DISCOVERIES: dict[str, Callable[[str, str], Handler]] = {
+    "another-issuer": names(issuer="https://accounts.google.com"),
+    "no-issuer": names(issuer=None),
+    "issuer-with-a-slash": lambda here, issuer: sends({"issuer": issuer + "/", "jwks_uri": f"{here}/good"}),
+    "issuers": lambda here, issuer: sends({"issuer": [issuer], "jwks_uri": f"{here}/good"}),
+    "no-keys-named": names(jwks_uri=None),
+    "relative": names(jwks_uri="/good"),
+    "plain-http": names(jwks_uri="http://keys.example/good"),
+    "this-machine-by-another-name": lambda here, issuer: names(
+        jwks_uri=here.replace("127.0.0.1", "localhost") + "/good"
+    )(here, issuer),
+    "this-machine-by-https": names(jwks_uri="https://127.0.0.2/good"),
+    "the-metadata-server": names(jwks_uri="http://169.254.169.254/computeMetadata/v1/"),
+    "the-metadata-server-by-https": names(jwks_uri="https://169.254.169.254/"),
+    "a-private-network": names(jwks_uri="https://10.0.0.1/keys"),
+    "a-mapped-address": names(jwks_uri="https://[::ffff:10.0.0.1]/keys"),
+    "a-file": names(jwks_uri="file:///etc/passwd"),
+    "credentials": names(jwks_uri="https://a:b@keys.example/"),
+    "redirect": always(sends(b"", 302, Location="/good")),
+    "redirect-to-the-metadata-server": always(sends(b"", 307, Location="http://169.254.169.254/")),
+    "the-keys-themselves": always(keys(RSA.jwk())),
+    "missing": always(sends({}, 404)),
+    "broken": always(sends(b"<html>")),
+    "endless": always(endless),
+    "hangs-up": always(hangs_up),
+    "deep": always(sends(b'{"issuer":' + b"[" * 100_000)),
+}
 SLOW = ("slow", "drips")  # these end with the time allowed
 
 
@@ -175,6 +223,10 @@ class Hostile:
     def __init__(self) -> None:
         self.followed = 0
         self.url = ""
+
+    async def _discovery(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        return await DISCOVERIES[name](self.url, f"{self.url}/{name}")(request)
 
     async def _good(self, _: web.Request) -> web.StreamResponse:
         self.followed += 1
@@ -187,6 +239,7 @@ async def hostile(tls: ssl.SSLContext | None = None) -> AsyncIterator[Hostile]:
     app.router.add_get("/good", server._good)
     for name, case in CASES.items():
         app.router.add_get(f"/{name}", case.handler)
+    app.router.add_get("/{name}/.well-known/openid-configuration", server._discovery)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
@@ -250,6 +303,25 @@ async def test_a_hostile_key_server_lets_nobody_in(monkeypatch, caplog):
         text = json.dumps([lines, caplog.messages])
         assert SECRET not in text
         assert not any(token in text or token.rpartition(".")[2] in text for token in tokens.values())
+
+
+async def test_a_hostile_discovery_document_lets_nobody_in():
+    async with hostile() as server:
+        issuers = {name: f"{server.url}/{name}" for name in DISCOVERIES}
+        given = [json.loads(setting("", name="acme", issuer=[issuer]))[0] for issuer in issuers.values()]
+        async with Scene(**{"auth.issuers": json.dumps(given)}) as scene:
+            backend = await scene.model()
+            calls = [
+                scene.call(key=None, fields=bearer(RSA.token(iss=issuer))) for issuer in issuers.values()
+            ]
+            answers = dict(zip(issuers, await asyncio.gather(*calls), strict=True))
+            told = {name: (answer.status, answer.get("chips-error")) for name, answer in answers.items()}
+            assert told == dict.fromkeys(DISCOVERIES, (503, "issuer-unavailable"))
+            assert backend.seen == []
+            assert server.followed == 0
+            assert (await scene.call()).status == 200
+            lines = [line for line in scene.log_lines() if "httpRequest" in line]
+            assert len(lines) == len(DISCOVERIES) + 1, "each is logged once"
 
 
 class Authority:

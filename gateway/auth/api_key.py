@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -13,6 +12,7 @@ import msgspec
 
 from gateway.auth.base import LATER, Authenticator, Later, Proof
 from gateway.auth.remembered import Remembered
+from gateway.core.chance import uniform
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.keys import PREFIX, bearer_key, is_well_formed, key_id
@@ -24,7 +24,6 @@ from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
 
 _log = logging.getLogger(__name__)
-_jitter = random.Random().uniform  # noqa: S311  (spreads looks; nothing to guess)
 
 _AGAIN_S = 15.0  # until the next look, where one has failed
 
@@ -154,7 +153,7 @@ class ApiKeys(Authenticator):
                 return None
         if found is None:
             self._missing.forget(digest)
-            known.look_at = self._clock() + _jitter(_AGAIN_S / 2, _AGAIN_S)
+            known.look_at = self._clock() + uniform(_AGAIN_S / 2, _AGAIN_S)
         return found
 
     async def _read(self, digest: str) -> _Known | None:
@@ -174,7 +173,7 @@ class ApiKeys(Authenticator):
         known: _Known | None = None
         try:
             known = _known(
-                digest, msgspec.convert(document.body, Key), tick + _jitter(0.75, 1.25) * self._ttl_s
+                digest, msgspec.convert(document.body, Key), tick + uniform(0.75, 1.25) * self._ttl_s
             )
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)

@@ -1,8 +1,9 @@
 """Trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
 
-import random
 import re
 from typing import NamedTuple
+
+from gateway.core.chance import bits
 
 _REST = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(b"00" + _REST)
@@ -11,9 +12,6 @@ _ODD = frozenset("13579bdf")
 _CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
 _NO_TRACE = "0" * 32
 _SAMPLED = 0x01
-
-# Ids must be unlikely to collide, not hard to guess.
-_random_bits = random.Random().getrandbits  # noqa: S311
 
 
 class TraceContext(NamedTuple):
@@ -30,11 +28,11 @@ class TraceContext(NamedTuple):
 
 
 def new_span_id() -> str:
-    return f"{_random_bits(64) or 1:016x}"
+    return f"{bits(64) or 1:016x}"
 
 
 def new_trace_id() -> str:
-    return f"{_random_bits(128) or 1:032x}"
+    return f"{bits(128) or 1:032x}"
 
 
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from cachetools import TTLCache
 
+from gateway.core.chance import uniform
 from gateway.core.model import Key
 from gateway.core.names import check_model_name
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
@@ -20,7 +20,6 @@ from gateway.registry.kept_keys import NO_KEYS, KeptKeys, follow_keys
 from gateway.registry.snapshot import Entry, Snapshot, compile_entry, compile_steps
 
 _log = logging.getLogger(__name__)
-_jitter = random.Random().uniform  # noqa: S311  (spreads reconnects; nothing to guess)
 
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 15.0
@@ -214,7 +213,7 @@ class Mirror:
             if self._clock() - began > _LONGEST_DELAY_S:
                 delay_s = _FIRST_DELAY_S
             # Full jitter: a hundred gateways that lost one registry must not come back as one.
-            await self._sleep(_jitter(0, delay_s))
+            await self._sleep(uniform(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
     async def _accept(self, listing: Listing) -> None:

@@ -1,7 +1,6 @@
 """From the path to a model and the backend that serves it."""
 
-import random
-
+from gateway.core.chance import draw
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
 from gateway.core.headers import REGISTRY_ASKED, REQUEST_TIMEOUT
@@ -9,7 +8,6 @@ from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Entry, Snapshot
 
-_draw = random.Random().random  # noqa: S311  (splits traffic; nothing to guess)
 _MAX_TIMEOUT_DIGITS = 9
 
 
@@ -43,7 +41,7 @@ class Route:
         model = entry.model
         if not model.enabled:
             raise ModelNotFound(f'The model "{model.name}" is disabled at present.')
-        backend = entry.pick(target.version, _draw)
+        backend = entry.pick(target.version, draw)
         if backend is None:
             raise ModelNotFound(
                 f'The model "{model.name}" has no version {target.version}.'

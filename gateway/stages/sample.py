@@ -1,15 +1,14 @@
 """Decide, before the request goes on, whether its trace is kept. What fails or is slow is kept anyway, afterwards."""
 
-import random
 from collections.abc import Sequence
 
+from gateway.core.chance import draw
 from gateway.core.exchange import Exchange
 from gateway.core.headers import TRACE_ASKED
 from gateway.core.networks import Network, NetworkSet, parse_network
 from gateway.core.principal import OPERATE
 
 _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
-_draw = random.Random().random  # noqa: S311  (nothing to guess)
 
 
 class Sample:
@@ -30,5 +29,5 @@ class Sample:
             exchange.kept = "asked"
         elif exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
             exchange.kept = "caller"
-        elif ratio and _draw() < ratio:
+        elif ratio and draw() < ratio:
             exchange.kept = "sampled"

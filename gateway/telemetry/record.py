@@ -4,9 +4,9 @@ Runs for every request, however it ended, and never raises. What it costs stands
 """
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 
+from gateway.core.chance import draw
 from gateway.core.exchange import Exchange
 from gateway.telemetry.line import JsonLine, text_line
 from gateway.telemetry.logs import LogWriter
@@ -15,7 +15,6 @@ from gateway.telemetry.outlet import Outlet
 from gateway.telemetry.summary import summarize
 
 _log = logging.getLogger(__name__)
-_draw = random.Random().random  # noqa: S311  (nothing to guess)
 
 
 class Record:
@@ -56,7 +55,7 @@ class Record:
         try:
             status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status
             series = self._metrics.observe(exchange, status)
-            if status >= 400 or self._log_ratio >= 1 or _draw() < self._log_ratio:
+            if status >= 400 or self._log_ratio >= 1 or draw() < self._log_ratio:
                 self._write(self._line(exchange, status))
             why = self._why_keep(exchange, status, series)
             if why is not None:

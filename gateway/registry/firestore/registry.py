@@ -7,7 +7,6 @@ imported late and in a thread, for importing them takes longer than a caller sho
 import asyncio
 import importlib
 import logging
-import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
+from gateway.core.chance import uniform
 from gateway.registry.base import (
     MIRRORED,
     Change,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import Rpc, Write
 
 _log = logging.getLogger(__name__)
-_jitter = random.Random().uniform  # noqa: S311  (spreads retries; nothing to guess)
 
 _KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
@@ -351,7 +350,7 @@ class _Writing:
                     return generation
             if clock() + delay_s > give_up_at:
                 raise self._give_up(why) from why
-            await asyncio.sleep(_jitter(0, delay_s))
+            await asyncio.sleep(uniform(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
     def _give_up(self, why: Exception) -> Unavailable:

@@ -130,11 +130,6 @@ class RequestHead:
         self.target: Target
         self.way = b""  # the field lines that tell a backend how the request came here
 
-    def fields(self) -> list[tuple[bytes, bytes]]:
-        """`outbound` as pairs of name and value."""
-        lines = self.outbound.split(CRLF)[:-1]
-        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-
     def template(self, particular: Iterable[int]) -> "RequestHead":
         """A copy to make others of, without the fields at the positions `particular`."""
         head = self._copy()

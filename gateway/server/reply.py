@@ -1,6 +1,7 @@
 """The way back to a caller: one write for a whole answer, and a backend's answer handed on as it arrives."""
 
 import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -52,10 +53,15 @@ class CallerReply:
     # -- an answer of the gateway's own
 
     async def send(self, answer: Answer) -> None:
-        lines = [name + b": " + value for name, value in answer.headers]
         body = b"" if self._head_only else answer.body
         head = self._head(
-            answer.status, b"", lines, len(answer.body), chunked=False, dated=False, bodiless=self._head_only
+            answer.status,
+            b"",
+            _lines(answer.headers),
+            len(answer.body),
+            chunked=False,
+            dated=False,
+            bodiless=self._head_only,
         )
         self._connection.write_two(head, body)
         self.exchange.bytes_out = len(body)
@@ -64,12 +70,11 @@ class CallerReply:
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
     ) -> None:
-        lines = [name + b": " + value for name, value in fields]
         self._connection.write(
             self._head(
                 status,
                 reason.encode("latin-1"),
-                lines,
+                _lines(fields),
                 -1 if length is None else length,
                 chunked=length is None,
                 dated=any(name.lower() == b"date" for name, _ in fields),
@@ -101,7 +106,7 @@ class CallerReply:
         raw = self._head(
             status,
             head.reason,
-            head.lines,
+            head.fields,
             head.length,
             chunked=head.chunked,
             dated=head.dated,
@@ -136,20 +141,18 @@ class CallerReply:
 
     def relay_interim(self, head: "AnswerHead") -> None:
         if self._version_11:
-            lines = b"".join([line + b"\r\n" for line in head.lines])
-            self._connection.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines))
+            self._connection.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.fields))
 
     def relay_tunnel(self, head: "AnswerHead", first: bytes, source: "Source") -> None:
         exchange = self.exchange
         exchange.status = 101
         self.started = True
         self._framing = _CLOSE
-        lines = b"".join([line + b"\r\n" for line in head.lines])
         own = own_lines(exchange, time.monotonic()).encode("latin-1")
         self._connection.open_tunnel(source)
         self._connection.write(
             b"HTTP/1.1 101 Switching Protocols\r\n%b%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b"
-            % (lines, own, first)
+            % (head.fields, own, first)
         )
 
     # -- both
@@ -158,7 +161,7 @@ class CallerReply:
         self,
         status: int,
         reason: bytes,
-        lines: list[bytes],
+        fields: bytes,
         length: int,
         *,
         chunked: bool,
@@ -190,8 +193,7 @@ class CallerReply:
         if not dated:
             framing += connection.date_line()
         if exchange.added_fields:
-            lines = [*lines, *(b"%b: %b" % field for field in exchange.added_fields)]
-        fields = b"\r\n".join(lines) + b"\r\n" if lines else b""
+            fields += _lines(exchange.added_fields)
         return b"HTTP/1.%d %d %b\r\n%b%b%b\r\n" % (
             self._version_11,
             status,
@@ -200,3 +202,7 @@ class CallerReply:
             own_lines(exchange, now).encode("latin-1"),
             framing,
         )
+
+
+def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])

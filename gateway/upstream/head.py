@@ -40,12 +40,12 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class AnswerHead:
-    __slots__ = ("chunked", "dated", "keep_alive", "length", "lines", "reason", "status", "timing")
+    __slots__ = ("chunked", "dated", "fields", "keep_alive", "length", "reason", "status", "timing")
 
     def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.reason = reason
-        self.lines: list[bytes] = []  # the field lines that go on, without their ends
+        self.fields = b""  # the lines that go on, each with its CRLF
         self.length = -1  # -1: not given
         self.chunked = False
         self.keep_alive = keep_alive
@@ -62,7 +62,7 @@ def read_answer_head(raw: bytes) -> AnswerHead:  # noqa: C901  (one branch for e
         known = _read_status_line(first)
     minor, status, reason = known
     head = AnswerHead(status, reason, keep_alive=minor == 1)
-    kept = head.lines
+    kept: list[bytes] = []
     nominated: bytes | None = None
     for i in range(1, len(lines)):
         line = lines[i]
@@ -92,7 +92,9 @@ def read_answer_head(raw: bytes) -> AnswerHead:  # noqa: C901  (one branch for e
     if head.chunked and head.length >= 0:
         raise ValueError("both a length and a transfer coding")
     if nominated is not None:
-        _mind_connection(head, nominated)
+        kept = _mind_connection(head, nominated, kept)
+    if kept:
+        head.fields = b"\r\n".join(kept) + b"\r\n"
     return head
 
 
@@ -124,17 +126,18 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
     return kind, value
 
 
-def _mind_connection(head: AnswerHead, value: bytes) -> None:
-    """Drop the fields that Connection names (RFC 9110 section 7.6.1), and learn whether the connection lives on."""
+def _mind_connection(head: AnswerHead, value: bytes, lines: list[bytes]) -> list[bytes]:
+    """`lines` without those that Connection names (RFC 9110 section 7.6.1); and learn whether the connection lives on."""
     tokens = {token.strip().lower() for token in value.split(b",")}
     if b"close" in tokens:
         head.keep_alive = False
     elif b"keep-alive" in tokens:
         head.keep_alive = True
     nominated = tokens - {b"close", b"keep-alive", b"upgrade", b""}
-    if nominated:
-        head.lines = [line for line in head.lines if line.partition(b":")[0].lower() not in nominated]
-        if b"date" in nominated:
-            head.dated = False
-        if b"server-timing" in nominated:
-            head.timing = None
+    if b"date" in nominated:
+        head.dated = False
+    if b"server-timing" in nominated:
+        head.timing = None
+    if not nominated:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in nominated]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.core import headers
 from gateway.core.errors import BadRequest
-from gateway.core.headers import answer_fields, read_request_head
+from gateway.core.headers import RequestHead, answer_fields, read_request_head
 
 HOP_BY_HOP = [
     *(b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection"),
@@ -14,9 +14,14 @@ HOP_BY_HOP = [
 ]
 
 
+def onward(head: RequestHead) -> list[tuple[bytes, bytes]]:
+    lines = head.outbound.split(b"\r\n")[:-1]
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
 def test_what_nobody_reads_goes_on_as_it_came():
     given_fields = [(b"Accept", b"a/b"), (b"X-Thing", b"1"), (b"x-thing", b"2"), (b"Cookie", b"")]
-    assert read_request_head(given_fields).fields() == given_fields
+    assert onward(read_request_head(given_fields)) == given_fields
 
 
 def test_what_is_read_does_not_go_on():
@@ -30,7 +35,7 @@ def test_what_is_read_does_not_go_on():
             (b"Accept", b"*/*"),
         ]
     )
-    assert head.fields() == [(b"Accept", b"*/*")]
+    assert onward(head) == [(b"Accept", b"*/*")]
     assert head.read[headers.HOST] == b"chips"
     assert head.read[headers.API_KEY] == b"secret"
     assert head.read[headers.AUTHORIZATION] == b"Bearer x"
@@ -43,20 +48,20 @@ def test_what_is_read_does_not_go_on():
 @pytest.mark.parametrize("spell", [bytes.lower, bytes.upper, bytes.title])
 def test_what_ends_here_ends_here_however_it_is_spelled(name: bytes, spell):
     head = read_request_head([(spell(name), b"x"), (b"Accept", b"*/*")])
-    assert head.fields() == [(b"Accept", b"*/*")]
+    assert onward(head) == [(b"Accept", b"*/*")]
 
 
 @pytest.mark.parametrize(
     "name", [b"X-Chips-Caller", b"x-chips-anything", b"X_Chips_Caller", b"X-CHIPS_caller"]
 )
 def test_nobody_speaks_as_the_gateway(name: bytes):
-    assert read_request_head([(name, b"root")]).fields() == []
+    assert onward(read_request_head([(name, b"root")])) == []
 
 
 @pytest.mark.parametrize("name", [b"X_Api_Key", b"x_forwarded-for", b"Transfer_Encoding"])
 def test_an_underscore_does_not_slip_past(name: bytes):
     head = read_request_head([(name, b"x")])
-    assert head.fields() == []
+    assert onward(head) == []
     assert head.read == [None] * len(head.read), "and it is not taken for the true one"
 
 
@@ -83,7 +88,7 @@ def test_what_connection_names_ends_here_too():
             (b"A", b"3"),
         ]
     )
-    assert head.fields() == [(b"A", b"3")]
+    assert onward(head) == [(b"A", b"3")]
 
 
 def test_connection_cannot_take_away_what_the_gateway_reads():
@@ -103,7 +108,8 @@ _names = st.one_of(
     st.sampled_from([*HOP_BY_HOP, b"Accept", b"X-A", b"x_b", b"X-Chips-Model", b"Via", b"X-Forwarded-For"]),
     st.from_regex(rb"[A-Za-z0-9_-]{1,80}", fullmatch=True),
 )
-_fields = st.lists(st.tuples(_names, st.binary(max_size=20)), max_size=12)
+_values = st.binary(max_size=20).filter(lambda value: b"\n" not in value and b"\r" not in value)
+_fields = st.lists(st.tuples(_names, _values), max_size=12)
 
 
 @given(_fields)
@@ -123,12 +129,12 @@ def test_reading_a_head_twice_gives_the_same(fields: list[tuple[bytes, bytes]]):
 @given(_fields)
 def test_what_goes_on_is_some_of_what_came_in_its_order(fields: list[tuple[bytes, bytes]]):
     try:
-        onward = read_request_head(fields).fields()
+        goes_on = onward(read_request_head(fields))
     except BadRequest:
         return
     rest = iter(fields)
-    assert all(field in rest for field in onward)
-    for name, _ in onward:
+    assert all(field in rest for field in goes_on)
+    for name, _ in goes_on:
         plain = name.lower().replace(b"_", b"-")
         assert not plain.startswith(b"x-chips-")
         assert plain not in {hop.lower() for hop in HOP_BY_HOP}

@@ -197,7 +197,7 @@ class ApiKeys(Authenticator):
             if not verbs:
                 return None
             known = _known(
-                digest, msgspec.structs.replace(key, verbs=verbs), tick + _jitter(_AGAIN_S / 2, _AGAIN_S)
+                digest, msgspec.structs.replace(key, verbs=verbs), tick + uniform(_AGAIN_S / 2, _AGAIN_S)
             )
         except ValueError as error:
             _log.error("key %s is not readable in the fallback: %s", key_id(digest), error)

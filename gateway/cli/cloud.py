@@ -1,7 +1,10 @@
-"""A request as Google Cloud remembers it: its spans from Cloud Trace, else what Cloud Logging says about it."""
+"""A request as Google Cloud remembers it: its spans from Cloud Trace, else what its line in Cloud Logging says."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from gateway.cli.cloud_log import brief_of, line_of, open_logging, spans_of_line, tail_lines, trace_of
 from gateway.cli.screen import EX_DATAERR, EX_UNAVAILABLE, Failure
 from gateway.telemetry.spans import Span
 
@@ -13,20 +16,42 @@ def spans_from_cloud(
     project: str, request_or_trace_id: str, *, trace: Any = None, logging: Any = None
 ) -> list[Span]:
     """Spans, the first without a parent; at least one. `trace` and `logging` are clients, made here where none is given."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound
+    with _asking():
+        spans = []
+        if _may_be_trace(request_or_trace_id):  # an id we made may be a request's, which looks like a trace's
+            spans = _spans(project, request_or_trace_id, trace)
+        if not spans:
+            line = line_of(logging or open_logging(), project, request_or_trace_id)
+            if line is None:
+                raise Failure(
+                    f"Google Cloud project {project} knows no request {request_or_trace_id}",
+                    hint="the log has a line for each request that went wrong, and, by default, for each other",
+                    code=EX_DATAERR,
+                )
+            found = trace_of(line)
+            if found and found != request_or_trace_id:
+                spans = _spans(project, found, trace)
+            spans = spans or spans_of_line(line)  # most traces are not kept
+        return spans
+
+
+def requests_from_cloud(
+    project: str, *, model: str, errors: bool, last: int, follow: bool, logging: Any = None
+) -> Iterator[dict[str, Any]]:
+    """Requests as `chips tail` shows them, from the log lines of all gateways of a project."""
+    with _asking():
+        client = logging or open_logging()
+        for line in tail_lines(client, project, model=model, errors=errors, last=last, follow=follow):
+            yield brief_of(line)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        trace_id = request_or_trace_id
-        if len(trace_id) != _TRACE_ID_LENGTH or not set(trace_id) <= set("0123456789abcdef"):
-            trace_id = _trace_of(project, request_or_trace_id, logging)
-        try:
-            return _spans(project, trace_id, trace)
-        except NotFound:
-            # An id we made may be a request's, which looks like a trace's.
-            return _spans(project, _trace_of(project, request_or_trace_id, logging), trace)
-    except NotFound:
-        raise _nothing(project, request_or_trace_id) from None
+        yield
     except (GoogleAPICallError, GoogleAuthError) as error:
         raise Failure(
             f"Google Cloud cannot be asked: {error}",
@@ -35,16 +60,24 @@ def spans_from_cloud(
         ) from None
 
 
+def _may_be_trace(text: str) -> bool:
+    return len(text) == _TRACE_ID_LENGTH and set(text) <= set("0123456789abcdef")
+
+
 def _spans(project: str, trace_id: str, client: Any) -> list[Span]:
+    """None where the trace was not kept."""
+    from google.api_core.exceptions import NotFound
+
     if client is None:
         from google.cloud.trace_v1 import TraceServiceClient
 
         client = TraceServiceClient()
-    found = client.get_trace(project_id=project, trace_id=trace_id, timeout=_TIMEOUT_S)
+    try:
+        found = client.get_trace(project_id=project, trace_id=trace_id, timeout=_TIMEOUT_S)
+    except NotFound:
+        return []
     raw = sorted(found.spans, key=lambda span: span.start_time)
-    if not raw:
-        raise _nothing(project, trace_id)
-    begin = raw[0].start_time
+    begin = raw[0].start_time if raw else None
     known = {span.span_id for span in raw}
     return [
         Span(
@@ -59,25 +92,3 @@ def _spans(project: str, trace_id: str, client: Any) -> list[Span]:
         )
         for span in raw
     ]
-
-
-def _trace_of(project: str, request_id: str, client: Any) -> str:
-    """The trace that the log line of a request belongs to."""
-    if client is None:
-        from google.cloud.logging import Client
-
-        client = Client(project=project)
-    quoted = request_id.replace("\\", "\\\\").replace('"', '\\"')
-    entries = client.list_entries(filter_=f'jsonPayload.request_id="{quoted}"', max_results=1)
-    for entry in entries:
-        if entry.trace:
-            return str(entry.trace).rpartition("/")[2]
-    raise _nothing(project, request_id)
-
-
-def _nothing(project: str, request_or_trace_id: str) -> Failure:
-    return Failure(
-        f"Google Cloud project {project} knows no request {request_or_trace_id}",
-        hint="good requests are sampled; the log has a line for each, by default",
-        code=EX_DATAERR,
-    )

@@ -31,14 +31,32 @@ def tail(
     store: Annotated[
         str, typer.Option("--store", help="The store's file; otherwise the setting trace.store.")
     ] = "",
+    project: Annotated[
+        str, typer.Option("--project", help="All gateways of this Google Cloud project, from Cloud Logging.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
 ) -> None:
     """Show requests as they happen: every bad one, and of the good ones some each second.
 
-    They come from the store on this machine, or from --gateway (CHIPS_GATEWAY), wherever that runs.
+    They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all that have a line
+    in the log, from Google Cloud's --project.
 
-    Examples: `chips tail --model wine --errors`, `chips tail --gateway https://models.example.com --json`
+    Examples: `chips tail --model wine --errors`, `chips tail --gateway https://models.example.com --json`,
+    `chips tail --project my-project --errors --last 50`
     """
+
+    def show(request: dict[str, Any]) -> None:
+        if as_json:
+            screen.print_json_line(request)
+        else:
+            screen.out.print(row_of(request))
+
+    if project:
+        from gateway.cli.cloud import requests_from_cloud
+
+        for request in requests_from_cloud(project, model=model, errors=errors, last=last, follow=follow):
+            show(request)
+        return
 
     async def work() -> None:
         if gateway:
@@ -55,10 +73,7 @@ def tail(
         async for request in requests:
             if (model and request["model"] != model) or (errors and request["status"] < 400):
                 continue
-            if as_json:
-                screen.print_json_line(request)
-            else:
-                screen.out.print(row_of(request))
+            show(request)
 
     screen.run(work())
 

@@ -53,7 +53,8 @@ def why(
 ) -> None:
     """Why did this request go as it went? Who sent it, what answered, and where the time went.
 
-    It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project.
+    It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
+    Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
 
     Examples: `chips why 4bf92f3577b34da6a3ce929d0e0e4736`, `chips why order-66 --gateway https://models.example.com`
     """

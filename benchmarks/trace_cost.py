@@ -1,10 +1,11 @@
-"""What kept traces cost a whole gateway: CPU time a request with none, 1 % and all of them kept.
+"""What kept traces cost a whole gateway: CPU time a request with none, 1 % and all of them kept, in the store or sent by OTLP.
 
-    python -m benchmarks.trace_cost [--seconds 5] [--rounds 3]
+    python -m benchmarks.trace_cost [--seconds 3] [--rounds 10]        (under five minutes)
 
-A gateway process, nginx as the backend, wrk as the callers, all on this machine; the cases take turns. CPU time is user
-and system of the gateway's process with all its threads. `otlp` also sends every trace to a collector (Python, not
-counted).
+A gateway process for each case, nginx as the backend, wrk as the callers, all on this machine. The cases take turns, each
+round in another order, and each is compared with "none" of the same round. CPU time is user and system of the gateway's
+process with all its threads; the collector that takes OTLP is not counted. "none" has neither a store nor an exporter:
+where there is one, what is slower than 99 % of the last minute is kept in any case.
 """
 
 import argparse
@@ -35,12 +36,16 @@ http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {folde
   server {{ listen 127.0.0.1:{port}; location / {{
     add_header Server-Timing "queue;dur=0.1, parse;dur=0.1, predict;dur=0.2, render;dur=0.1"; return 200 "{body}"; }} }} }}
 """
+_STORED = {"CHIPS_TRACE__EXPORTER": "none"}
+_SENT = {"CHIPS_TRACE__EXPORTER": "otlp", "CHIPS_TRACE__STORE": "off"}
 CASES = {
-    "none": {"CHIPS_TRACE__RATIO": "0", "CHIPS_TRACE__RECENT_PER_S": "0"},
-    "1 %": {"CHIPS_TRACE__RATIO": "0.01"},
-    "all": {"CHIPS_TRACE__RATIO": "1"},
-    "otlp, 1 %": {"CHIPS_TRACE__RATIO": "0.01", "CHIPS_TRACE__EXPORTER": "otlp"},
+    "none": {"CHIPS_TRACE__RATIO": "0", "CHIPS_TRACE__EXPORTER": "none", "CHIPS_TRACE__STORE": "off"},
+    "store, 1 %": {"CHIPS_TRACE__RATIO": "0.01", **_STORED},
+    "store, all": {"CHIPS_TRACE__RATIO": "1", **_STORED},
+    "otlp, 1 %": {"CHIPS_TRACE__RATIO": "0.01", **_SENT},
+    "otlp, all": {"CHIPS_TRACE__RATIO": "1", **_SENT},
 }
+_SETTLE_S = 1.0  # what is still in a queue belongs to the bill
 
 
 def free_port() -> int:
@@ -86,82 +91,112 @@ def wait_for(url: str) -> None:
             time.sleep(0.05)
 
 
-def one(environ: dict[str, str], registry: str, key: str, folder: Path, seconds: int) -> tuple[float, float]:
-    """CPU microseconds a request, and requests a second."""
-    port = free_port()
-    lua = folder / "post.lua"
-    lua.write_text(_LUA)
-    with process(
-        *(sys.executable, "-m", "gateway"),
-        CHIPS_REGISTRY=registry,
-        CHIPS_SERVER__HOST="127.0.0.1",
-        CHIPS_SERVER__PORT=str(port),
-        CHIPS_SERVER__WORKERS="1",
-        CHIPS_TRACE__STORE=str(folder / "requests.db"),
-        **environ,
-    ) as gateway:
-        wait_for(f"http://127.0.0.1:{port}/-/ready")
-        load = [
-            "wrk",
-            "-t1",
-            "-c32",
-            "-s",
-            str(lua),
-            "-H",
-            f"X-Api-Key: {key}",
-            f"http://127.0.0.1:{port}/bench",
-        ]
-        subprocess.run([*load, "-d1s"], check=True, capture_output=True)
-        before = cpu_s(gateway.pid)
-        out = subprocess.run([*load, f"-d{seconds}s"], check=True, capture_output=True, text=True).stdout
-        time.sleep(1)  # what is still in a queue belongs to the bill
-        used = cpu_s(gateway.pid) - before
-    if "Non-2xx" in out:
-        raise SystemExit(out)
-    match = re.search(r"(\d+) requests in", out)
-    requests = int(match[1]) if match else 0
-    return used / requests * 1e6, requests / seconds
+class Gateway:
+    """One case: a gateway that runs all the time, and works when it is its turn."""
+
+    def __init__(self, case: str, process_id: int, url: str, folder: Path, key: str) -> None:
+        self.case = case
+        self._process_id = process_id
+        self._url = url
+        self._key = key
+        self._script = folder / "post.lua"
+        self._script.write_text(_LUA)
+        self.cpu_us: list[float] = []
+        self.requests = 0
+
+    def load(self, seconds: int) -> int:
+        """Requests answered."""
+        command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", str(self._script)]
+        command += ["-H", f"X-Api-Key: {self._key}", f"{self._url}/bench"]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        match = re.search(r"(\d+) requests in", out)
+        if "Non-2xx" in out or match is None:
+            raise SystemExit(f"{self.case}: {out}")
+        return int(match[1])
+
+    def turn(self, seconds: int) -> None:
+        before = cpu_s(self._process_id)
+        requests = self.load(seconds)
+        time.sleep(_SETTLE_S)
+        self.cpu_us.append((cpu_s(self._process_id) - before) / requests * 1e6)
+        self.requests += requests
+
+    def count(self, metric: str) -> int:
+        """The sum of one of its metrics."""
+        asked = urllib.request.Request(f"{self._url}/-/metrics", headers={"X-Api-Key": self._key})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            text = answer.read().decode()
+        return int(sum(float(n) for n in re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
     for tool in ("wrk", "nginx"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is needed: apt install {tool}")
     collector = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         port = free_port()
         conf = folder / "nginx.conf"
         conf.write_text(_NGINX.format(folder=folder, port=port, body="y" * 1024))
-        registry = f"sqlite://{folder}/registry.db"
+        shared = {
+            "CHIPS_REGISTRY": f"sqlite://{folder}/registry.db",
+            "CHIPS_TRACE__RECENT_PER_S": "0",
+            "CHIPS_TRACE__OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_address[1]}",
+            "CHIPS_SERVER__HOST": "127.0.0.1",
+            "CHIPS_SERVER__WORKERS": "1",
+        }
 
         def chips(*arguments: str) -> str:
             command = [sys.executable, "-m", "gateway.cli", *arguments]
-            environ = {**os.environ, "CHIPS_REGISTRY": registry}
-            return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
+            return subprocess.run(
+                command, env={**os.environ, **shared}, check=True, capture_output=True, text=True
+            ).stdout
 
-        with process("nginx", "-c", str(conf)):
-            chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--version", "1")
-            key = chips("keys", "create", "bench").strip()
-            endpoint = f"http://127.0.0.1:{collector.server_address[1]}"
-            for _ in range(options.rounds):
-                for case, environ in CASES.items():
-                    given = {**environ, "CHIPS_TRACE__OTLP_ENDPOINT": endpoint}
-                    found[case].append(one(given, registry, key, folder, options.seconds))
+        stack.enter_context(process("nginx", "-c", str(conf)))
+        chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--version", "1")
+        key = chips("keys", "create", "bench", "--verbs", "score", "--verbs", "operate").strip()
+        gateways = []
+        for number, (case, environ) in enumerate(CASES.items()):
+            own = {
+                "CHIPS_SERVER__PORT": str(free_port()),
+                "CHIPS_TRACE__STORE": str(folder / f"requests-{number}.db"),
+            }
+            running = stack.enter_context(
+                process(sys.executable, "-m", "gateway", **{**shared, **own, **environ})
+            )
+            url = f"http://127.0.0.1:{own['CHIPS_SERVER__PORT']}"
+            wait_for(f"{url}/-/ready")
+            gateways.append(Gateway(case, running.pid, url, folder, key))
+        for gateway in gateways:
+            gateway.load(1)
+        time.sleep(_SETTLE_S)
+        for number in range(options.rounds):
+            first = number % len(gateways)
+            for gateway in (*gateways[first:], *gateways[:first]):
+                gateway.turn(options.seconds)
+        report(gateways)
     collector.shutdown()
-    none = statistics.median(cpu for cpu, _ in found["none"])
-    print(f"{'kept':<12}{'CPU us/request':>16}{'over none':>12}{'requests/s':>12}")
-    for case, rows in found.items():
-        cpu = statistics.median(cpu for cpu, _ in rows)
-        rate = statistics.median(rate for _, rate in rows)
-        print(f"{case:<12}{cpu:>16.1f}{(cpu / none - 1) * 100:>11.1f}%{rate:>12.0f}")
-    print(json.dumps(found))
+
+
+def report(gateways: list[Gateway]) -> None:
+    none = gateways[0].cpu_us
+    print("over none: the median of the rounds, and the middle half of them")
+    print(f"{'kept':<12}{'CPU us/request':>16}{'over none':>12}{'':>20}{'kept':>10}{'lost':>8}")
+    for gateway in gateways:
+        over = sorted((own / other - 1) * 100 for own, other in zip(gateway.cpu_us, none, strict=True))
+        half = f"{over[len(over) // 4]:+.1f} to {over[-1 - len(over) // 4]:+.1f} %"
+        kept, lost = gateway.count("chips_traces_kept_total"), gateway.count("chips_traces_dropped_total")
+        print(
+            f"{gateway.case:<12}{statistics.median(gateway.cpu_us):>16.1f}{statistics.median(over):>+11.1f}%"
+            f"{half:>20}{kept:>10}{lost:>8}"
+        )
+    print(json.dumps({gateway.case: [round(us, 1) for us in gateway.cpu_us] for gateway in gateways}))
 
 
 if __name__ == "__main__":

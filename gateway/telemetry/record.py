@@ -85,6 +85,8 @@ class Record:
         return None
 
     def _keep(self, exchange: Exchange, status: int, why: str) -> None:
+        if self._store is None and not (self._exporters and why != "recent"):
+            return  # nowhere to keep it
         self._metrics.count_kept(why)
         side, code = blame(exchange, status) if status >= 400 else ("", "")
         summary = summarize(exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway)

@@ -8,6 +8,7 @@ from gateway.core.keys import digest_key
 from gateway.core.model import Policy
 from gateway.registry.base import KEYS, Put
 from tests.flow.scene import Scene, assert_problem
+from tests.flow.scripted import Script
 
 
 async def test_a_rate_per_key(scene: Scene):
@@ -119,15 +120,21 @@ async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuse
         assert (await scene.call()).status == 200  # who has no limit does not depend on it
 
 
-async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
-    go_on = asyncio.Event()
-    arrived: asyncio.Queue[None] = asyncio.Queue()
+def held(arrived: "asyncio.Queue[None]", go_on: asyncio.Event) -> Script:
+    """A backend that tells of each request, and answers when it may go on."""
 
-    async def slow(request, peer):
+    async def script(request, peer):
         arrived.put_nowait(None)
         await go_on.wait()
         await peer.answer()
 
+    return script
+
+
+async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
+    go_on = asyncio.Event()
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    slow = held(arrived, go_on)
     async with Scene(**{"limits.trial": "true"}) as scene:
         await scene.model(script=slow, policy=Policy(max_in_flight=2))
         key = await scene.make_key("*", max_in_flight=1)
@@ -147,12 +154,7 @@ async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
 async def test_a_trial_holds_what_keeps_the_gateway_upright():
     go_on = asyncio.Event()
     arrived: asyncio.Queue[None] = asyncio.Queue()
-
-    async def slow(request, peer):
-        arrived.put_nowait(None)
-        await go_on.wait()
-        await peer.answer()
-
+    slow = held(arrived, go_on)
     flags = {"limits.trial": "true", "limits.model_in_flight": "2", "limits.queue": "0"}
     async with Scene(**flags) as scene:
         await scene.model(script=slow, policy=Policy(max_in_flight=1))

@@ -244,7 +244,7 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
 
 
 def _public_key(entry: dict[str, Any]) -> PublicKey | None:
-    if entry.get("kty") not in {"RSA", "EC"} or entry.get("use", "sig") != "sig" or "d" in entry:
+    if entry.get("kty") not in ("RSA", "EC") or entry.get("use", "sig") != "sig" or "d" in entry:
         return None  # never a shared secret, and never a key that is not public any more
     try:
         key = jwt.PyJWK(entry).key

@@ -146,6 +146,7 @@ CASES: dict[str, Case] = {
     "another-type": Case(keys(signer("k1", "ES384").jwk())),
     "another-type-same-id": Case(keys(EC.jwk(kid="k1")), **UNKNOWN),
     "another-alg": Case(keys(RSA.jwk(alg="ES256"))),
+    "type-of-another-kind": Case(keys(RSA.jwk(kty=["RSA"]))),
     "short": Case(
         keys(signer("k1", "RS256", 1024).jwk()), lambda i: signer("k1", "RS256", 1024).token(iss=i)
     ),

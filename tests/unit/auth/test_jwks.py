@@ -44,6 +44,9 @@ def test_of_two_keys_with_one_id_the_first_counts():
         signer("a").jwk(alg="HS256"),
         signer("a").jwk(alg="ES256"),
         signer("a").jwk(alg="none"),
+        signer("a").jwk(kty=["RSA"]),
+        signer("a").jwk(kty={}),
+        signer("a").jwk(use=["sig"]),
         signer("a").jwk(alg=["RS256"]),
         signer("a").jwk(kid=7),
         signer("a").jwk(d="AQAB"),  # a private key that was published is nobody's any more
@@ -297,3 +300,20 @@ async def test_a_name_that_nobody_chose_is_connected_to_at_public_addresses_alon
                 await resolve(host, 443)
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get(f"https://{host}/keys")
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+_strange = {
+    name: st.sampled_from([value]) | _anything
+    for name, value in {**signer("a").jwk(), "alg": "RS256", "crv": "P-256", "x": "AQ", "y": "AQ"}.items()
+}
+
+
+@given(st.fixed_dictionaries({}, optional=_strange))
+def test_no_key_is_too_strange_and_none_takes_a_good_one_along(entry):
+    found = parsed(entry, signer("good", "ES256").jwk())
+    assert found["good"] == "ES256"

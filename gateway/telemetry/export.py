@@ -95,15 +95,14 @@ class Otlp:
     """OTLP over HTTP, to a collector or to Google's own endpoint (which takes our service account's token)."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
-        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+        from gateway.telemetry.otlp import otlp_message
 
-        self._encode = encode_spans
+        self._message = otlp_message
         self._post = Poster(endpoint.rstrip("/") + "/v1/traces")
         self._resource = resource
 
     def write(self, batch: Sequence[Summary], timeout_s: float) -> None:
-        spans = [span for summary in batch for span in otel_spans(summary, self._resource)]
-        self._post(self._encode(spans).SerializeToString(), timeout_s)
+        self._post(self._message(batch, self._resource).SerializeToString(), timeout_s)
 
     def close(self) -> None:
         self._post.close()

@@ -27,9 +27,11 @@ with warnings.catch_warnings():
     from google.cloud.trace_v2 import BatchWriteSpansRequest, TraceServiceClient
     from google.cloud.trace_v2.services.trace_service.transports import TraceServiceGrpcTransport
     from google.protobuf.empty_pb2 import Empty
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from gateway.telemetry.export import CloudTrace, Otlp, resource_of
+    from gateway.telemetry.export import CloudTrace, Otlp, otel_spans, resource_of
+    from gateway.telemetry.otlp import otlp_message
 
 CALLER = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 RESOURCE = resource_of("chips", "test-1", "proj")
@@ -105,6 +107,23 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
     root = sent[kept.span_id]
     assert root.status.code != 0
     assert root.attributes.attribute_map["chips.model"].string_value.value == "wine"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        summary(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER)),
+        summary(took_s=3, server_timing=b"a;dur=1, b;dur=2", queued_s=0.5, permitted=1000.5),
+        summary(model=None, status=404, attempts=0),
+        summary(status=499, kept="left", target="/w\u00efne", caller="1"),
+    ],
+    ids=["failed", "cold start", "refused", "left"],
+)
+def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
+    again = summary()  # of another trace, in the same batch
+    ours = otlp_message([kept, again], RESOURCE)
+    theirs = encode_spans([*otel_spans(kept, RESOURCE), *otel_spans(again, RESOURCE)])
+    assert ExportTraceServiceRequest.FromString(ours.SerializeToString()) == theirs
 
 
 def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):

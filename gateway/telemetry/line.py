@@ -42,7 +42,7 @@ class JsonLine:
         self._from: dict[int, tuple[object, str]] = {}
         self._served: dict[tuple[int, str, str, str], str] = {}
 
-    def __call__(self, exchange: Exchange, status: int) -> bytes:
+    def __call__(self, exchange: Exchange, status: int, sampled: bool = False) -> bytes:  # noqa: FBT001, FBT002
         now = _clock()
         since = now - self._second
         if not 0.0 <= since < 1.0:
@@ -88,7 +88,7 @@ class JsonLine:
         return (
             f"{self._begins[status // 100]}{_MILLISECONDS[_whole(since * 1000)]}{message}{trace_id}"
             f'","logging.googleapis.com/spanId":"{span_id}","logging.googleapis.com/trace_sampled":'
-            f"{'false' if exchange.kept is None else 'true'}{request}{exchange.bytes_in}"
+            f"{'true' if sampled else 'false'}{request}{exchange.bytes_in}"
             f'","responseSize":"{exchange.bytes_out}","latency":"{took_s}.'
             f"{_MILLISECONDS[took_us // 1000]}{_MILLISECONDS[took_us % 1000]}{origin}"
             f"{exchange.request_id}{served}{more}}}"
@@ -176,15 +176,21 @@ def _text(text: str) -> str:
     return _json(text)[1:-1]
 
 
-def text_line(exchange: Exchange, status: int) -> bytes:
-    served = f" {exchange.model.name}@{exchange.backend.version}" if exchange.routed else ""
-    problem = f" {exchange.error.code}: {exchange.error.detail}" if exchange.error is not None else ""
-    took_ms = (exchange.ended - exchange.arrived) * 1000
-    path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
-    if not path.isprintable():  # a terminal obeys what stands in its text
-        path = repr(path)[1:-1]
-    shown = paint(severity_of(status), str(status))
-    return (
-        f"{clock(time.time())} {shown} {exchange.method} {path}{served} {took_ms:.1f} ms{problem}"
-        f"  {exchange.request_id}"
-    ).encode("utf-8", "backslashreplace")
+class TextLine:
+    """The same for people, in one line that a terminal can hold."""
+
+    def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
+        self._colored = colored
+
+    def __call__(self, exchange: Exchange, status: int, sampled: bool = False) -> bytes:  # noqa: FBT001, FBT002, ARG002
+        served = f" {exchange.model.name}@{exchange.backend.version}" if exchange.routed else ""
+        problem = f" {exchange.error.code}: {exchange.error.detail}" if exchange.error is not None else ""
+        took_ms = (exchange.ended - exchange.arrived) * 1000
+        path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
+        if not path.isprintable():  # a terminal obeys what stands in its text
+            path = repr(path)[1:-1]
+        shown = paint(severity_of(status), str(status)) if self._colored else str(status)
+        return (
+            f"{clock(time.time())} {shown} {exchange.method} {path}{served} {took_ms:.1f} ms{problem}"
+            f"  {exchange.request_id}"
+        ).encode("utf-8", "backslashreplace")

@@ -39,6 +39,7 @@ class LogWriter:
         lock: Path | None = None,
     ) -> None:
         self._stream = stream
+        self.colored = stream.isatty()
         self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
@@ -116,9 +117,14 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """The same, for people."""
 
+    def __init__(self, *, colored: bool) -> None:
+        super().__init__()
+        self._colored = colored
+
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
-        line = f"{clock(record.created)} {paint(severity, severity.lower())} {record.getMessage()}"
+        shown = paint(severity, severity.lower()) if self._colored else severity.lower()
+        line = f"{clock(record.created)} {shown} {record.getMessage()}"
         return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
 
 
@@ -134,7 +140,7 @@ class _ToWriter(logging.Handler):
 def direct_logging(writer: LogWriter, *, json: bool, level: str) -> None:
     """Send the standard library's log records to `writer`. For the composition root alone."""
     to_writer = _ToWriter(writer)
-    to_writer.setFormatter(JsonFormatter() if json else TextFormatter())
+    to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))
     root = logging.getLogger()
     root.handlers[:] = [to_writer]
     root.setLevel(level.upper())

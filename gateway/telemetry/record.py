@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.chance import draw
 from gateway.core.exchange import Exchange
-from gateway.telemetry.line import JsonLine, text_line
+from gateway.telemetry.line import JsonLine, TextLine
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, Metrics, Series, blame
 from gateway.telemetry.outlet import Outlet
@@ -39,7 +39,9 @@ class Record:
         gateway: str = "",
     ) -> None:
         self._write = writer.write
-        self._line: Callable[[Exchange, int], bytes] = JsonLine(project) if json else text_line
+        self._line: Callable[[Exchange, int, bool], bytes] = (
+            JsonLine(project) if json else TextLine(writer.colored)
+        )
         self._metrics = metrics
         self._log_ratio = log_ratio
         self._store = store
@@ -55,9 +57,9 @@ class Record:
         try:
             status = CLIENT_CLOSED_REQUEST if exchange.left else exchange.status
             series = self._metrics.observe(exchange, status)
-            if status >= 400 or self._log_ratio >= 1 or draw() < self._log_ratio:
-                self._write(self._line(exchange, status))
             why = self._why_keep(exchange, status, series)
+            if status >= 400 or self._log_ratio >= 1 or draw() < self._log_ratio:
+                self._write(self._line(exchange, status, why is not None and why != "recent"))
             if why is not None:
                 self._keep(exchange, status, why)
         except Exception:  # noqa: BLE001  (the answer has gone out; a fault in what is told about it must not undo that)

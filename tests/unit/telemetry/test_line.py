@@ -1,4 +1,6 @@
+import io
 import json
+import logging
 
 import pytest
 from hypothesis import given
@@ -6,14 +8,18 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
 from gateway.core.networks import parse_address
-from gateway.telemetry.line import JsonLine, text_line
+from gateway.telemetry.line import JsonLine, TextLine
+from gateway.telemetry.logs import LogWriter, TextFormatter
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outlet import Outlet
+from gateway.telemetry.record import Record
 from tests.unit.telemetry.exchanges import make_exchange
 
 TEXT = st.text(max_size=80)
 
 
 def test_a_good_request():
-    line = json.loads(JsonLine("my-project")(make_exchange(kept="sampled", bytes_in=3, bytes_out=4), 200))
+    line = json.loads(JsonLine("my-project")(make_exchange(bytes_in=3, bytes_out=4), 200, True))
     assert line["severity"] == "INFO"
     assert line["message"] == "POST /wine 200"
     assert line["logging.googleapis.com/trace"].startswith("projects/my-project/traces/")
@@ -109,11 +115,47 @@ def test_bytes_that_are_no_text():
 
 
 def test_no_query_is_logged():
-    for line in (JsonLine(""), text_line):
+    for line in (JsonLine(""), TextLine()):
         assert b"secret" not in line(make_exchange(target="/wine?token=secret"), 200)
 
 
 def test_a_terminal_gets_no_orders_from_a_caller():
-    line = text_line(make_exchange(target="/\x1b[2J\x07\nfake"), 400)
+    line = TextLine()(make_exchange(target="/\x1b[2J\x07\nfake"), 400)
     assert b"\x1b[2J" not in line
     assert b"\n" not in line
+
+
+def test_colours_are_for_terminals_alone():
+    assert b"\x1b[" not in TextLine()(make_exchange(), 500)
+    assert b"\x1b[31m500\x1b[0m" in TextLine(colored=True)(make_exchange(), 500)
+    assert not LogWriter(io.StringIO()).colored
+    assert "\x1b[" not in TextFormatter(colored=False).format(logging.makeLogRecord({"levelno": 40}))
+    assert "\x1b[" in TextFormatter(colored=True).format(logging.makeLogRecord({"levelno": 40}))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "status", "sampled"),
+    [
+        (make_exchange(), 200, False),  # kept for the store at most, which is no trace elsewhere
+        (make_exchange(kept="sampled"), 200, True),
+        (make_exchange(kept="asked"), 200, True),
+        (make_exchange(status=502), 502, True),
+        (make_exchange(left=True), 499, True),
+    ],
+)
+def test_a_line_says_whether_its_trace_is_kept_also_where_that_is_known_last(exchange, status, sampled):
+    stream = io.TextIOWrapper(io.BytesIO())
+    writer = LogWriter(stream, interval_s=0)
+    record = Record(writer, Metrics(), json=True, store=Outlet("store", NoSink), exporters=[])
+    record(exchange)
+    writer.start()
+    writer.stop(20)
+    line = json.loads(stream.buffer.getvalue())
+    assert line["httpRequest"]["status"] == status
+    assert line["logging.googleapis.com/trace_sampled"] is sampled
+
+
+class NoSink:
+    def write(self, batch: object, timeout_s: float) -> None: ...
+
+    def close(self) -> None: ...

@@ -3,6 +3,8 @@ import { h } from './dom.js';
 import { read } from './api.js';
 import { bytes, moment, ms, status } from './format.js';
 
+const WAITS = ['limits', 'body', 'queue', 'cold start', 'wait for a connection'];
+
 export async function load(id) {
   for (let tries = 0; ; tries += 1) {
     try { return await read(`/-/requests/${encodeURIComponent(id)}`); } catch (error) {
@@ -39,7 +41,7 @@ function story(one) {
 
 function share(one) {
   const backend = one.attempts.reduce((sum, attempt) => sum + ((attempt.ended === undefined || attempt.ended === null ? one.duration_s : attempt.ended) - attempt.began), 0);
-  return Math.max(one.duration_s - backend - one.queued_s - one.metered_s, 0);
+  return Math.max(one.duration_s - backend - one.queued_s - one.metered_s - one.gathered_s, 0);
 }
 
 function waterfall(one) {
@@ -50,7 +52,7 @@ function waterfall(one) {
     h('tbody', {}, one.spans.map((span) => {
       const depth = span.parent_id in depths ? depths[span.parent_id] + 1 : 0;
       depths[span.span_id] = depth;
-      const kind = span.error ? 'error' : span.name.startsWith('backend ') ? 'backend' : span.name === 'queue' || span.name === 'cold start' ? 'waited' : span.kind || 'internal';
+      const kind = span.error ? 'error' : span.name.startsWith('backend ') ? 'backend' : WAITS.includes(span.name) ? 'waited' : span.kind || 'internal';
       return h('tr', {}, h('th', { scope: 'row' }, '\u2003'.repeat(depth), span.name, span.error ? [' ', h('span.pill.bad', {}, span.error)] : null),
         h('td.track', {}, h('div', {}, h('i', { class: `${kind}${span.attributes && span.attributes['chips.start_estimated'] ? ' estimated' : ''}`, place: [`${Math.min((span.start_s / total) * 100, 99.5)}%`, `${Math.max(((span.end_s - span.start_s) / total) * 100, 0)}%`] }))),
         h('td.num', {}, ms((span.end_s - span.start_s) * 1000)), h('td.num.soft', {}, ms(span.start_s * 1000)));

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,9 +25,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from gateway.verify.process import free_port
+
 _TICKS = os.sysconf("SC_CLK_TCK")
-_LUA = 'wrk.method="POST"; wrk.body=string.rep("x",1024); wrk.headers["Content-Type"]="application/json"'
-_NGINX = """
+LUA = 'wrk.method="POST"; wrk.body=string.rep("x",1024); wrk.headers["Content-Type"]="application/json"'
+NGINX = """
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log /dev/null;
 events {{ worker_connections 1024; }}
 http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {folder}; proxy_temp_path {folder};
@@ -46,12 +47,6 @@ CASES = {
     "otlp, all": {"CHIPS_TRACE__RATIO": "1", **_SENT},
 }
 _SETTLE_S = 1.0  # what is still in a queue belongs to the bill
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _Collector(BaseHTTPRequestHandler):
@@ -100,7 +95,7 @@ class Gateway:
         self._url = url
         self._key = key
         self._script = folder / "post.lua"
-        self._script.write_text(_LUA)
+        self._script.write_text(LUA)
         self.cpu_us: list[float] = []
         self.requests = 0
 
@@ -143,7 +138,7 @@ def main() -> None:
         folder = Path(name)
         port = free_port()
         conf = folder / "nginx.conf"
-        conf.write_text(_NGINX.format(folder=folder, port=port, body="y" * 1024))
+        conf.write_text(NGINX.format(folder=folder, port=port, body="y" * 1024))
         shared = {
             "CHIPS_REGISTRY": f"sqlite://{folder}/registry.db",
             "CHIPS_TRACE__RECENT_PER_S": "0",

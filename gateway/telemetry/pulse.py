@@ -1,7 +1,9 @@
 """What happens by the clock, in a thread: slow becomes relative to lately, figures become history, workers tell each other."""
 
 import contextlib
+import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +23,10 @@ _SLOW_EVERY = 5  # beats
 _FADE = 0.8  # what a request weighs is a tenth after ten rounds, a little under a minute
 _ENOUGH = 100.0  # of them, before a percentile means something
 _ALIVE_S = 10.0  # a worker whose figures are older has gone; its counters still count
+_FOLD_EVERY = 10  # beats
 _SUFFIX = ".state"
+_DRAFT = ".draft"
+_ENDED = "ended.all"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(State).decode
@@ -67,11 +72,22 @@ class History:
         return ticks
 
 
+class _Ended(msgspec.Struct):
+    """What workers that have ended had counted, and whose files are in here already, should they still lie about."""
+
+    state: State = msgspec.field(default_factory=State)
+    folded: list[str] = []
+
+
+_decode_ended = msgspec.msgpack.Decoder(_Ended).decode
+
+
 class Shared:
     """Figures of all workers: this one's own, and what the others last wrote into the folder they share.
 
-    A worker writes once a second and once more when it ends. The file of one that has ended stays, for a counter must
-    not fall; its gauges do not.
+    A worker writes once a second and once more when it ends. What one that has ended had counted stays, for a counter
+    must not fall; its gauges do not. `fold` puts the files of those that have ended into one, so that a worker which
+    ends again and again does not fill the folder.
     """
 
     def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
@@ -80,24 +96,88 @@ class Shared:
         self._own = f"{worker}{_SUFFIX}"
 
     def write(self) -> None:
-        if self._folder is None:
-            return
-        draft = self._folder / f"{self._own}.draft"
-        draft.write_bytes(_encode(self._metrics.state()))
-        draft.replace(self._folder / self._own)
+        if self._folder is not None:
+            _replace(self._folder / self._own, _encode(self._metrics.state()))
 
     def total(self) -> State:
-        states = [self._metrics.state()]
-        if self._folder is not None:
-            for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-                if path.name == self._own:
-                    continue
-                with contextlib.suppress(OSError, msgspec.MsgspecError):
-                    state = _decode(path.read_bytes())
-                    if time.time() - state.at > _ALIVE_S:
-                        state.gauges = {}
-                    states.append(state)
-        return merge_states(states)
+        if self._folder is None:
+            return merge_states([self._metrics.state()])
+        ended = self._ended(self._folder)
+        while True:
+            others = [
+                state
+                for path in sorted(self._folder.glob(f"*{_SUFFIX}"))
+                if path.name != self._own and path.name not in ended.folded
+                if (state := _read(path)) is not None
+            ]
+            before, ended = ended, self._ended(self._folder)
+            if ended.folded == before.folded:  # else some were folded meanwhile
+                return merge_states([self._metrics.state(), ended.state, *others])
+
+    def fold(self) -> None:
+        """Whichever worker comes first does it; the others have nothing to do then."""
+        if self._folder is None or not self._gone(self._folder):
+            return
+        with (self._folder / "fold.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+            gone = self._gone(self._folder)
+            ended = self._ended(self._folder)
+            # In this order, whenever this process may be killed: a file counts until it is told to be in here.
+            states = [
+                state for path in gone if path.name not in ended.folded if (state := _read(path)) is not None
+            ]
+            total = merge_states([ended.state, *states])
+            total.gauges = {}
+            names = [path.name for path in gone]
+            _replace(self._folder / _ENDED, _encode(_Ended(total, names)))
+            for path in gone:
+                path.unlink(missing_ok=True)
+                Path(f"{path}{_DRAFT}").unlink(missing_ok=True)
+
+    def _gone(self, folder: Path) -> list[Path]:
+        """The files of workers that have ended."""
+        return [
+            path for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.name != self._own and _has_ended(path)
+        ]
+
+    def _ended(self, folder: Path) -> _Ended:
+        try:
+            return _decode_ended((folder / _ENDED).read_bytes())
+        except FileNotFoundError:
+            return _Ended()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = Path(f"{path}{_DRAFT}")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+def _read(path: Path) -> State | None:
+    try:
+        state = _decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if time.time() - state.at > _ALIVE_S:
+        state.gauges = {}
+    return state
+
+
+def _has_ended(path: Path) -> bool:
+    """A worker's name ends with its process id. One whose id is another process's by now waits until that ends."""
+    number = path.stem.rpartition("-")[2]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class Pulse:
@@ -130,6 +210,8 @@ class Pulse:
                     last_tick = tick
                     self._tick(int(tick) * TICK_S)
                 self._shared.write()
+                if beat % _FOLD_EVERY == 0:
+                    self._shared.fold()
             except Exception:  # noqa: BLE001  (a full disk is no reason to stop counting)
                 if beat < _SLOW_EVERY or beat % 60 == 0:
                     _log.exception("the figures of this process cannot be passed on")

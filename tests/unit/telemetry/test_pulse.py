@@ -1,4 +1,11 @@
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import msgspec
+import pytest
 
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.pulse import History, Shared, Slowness
@@ -59,3 +66,79 @@ def test_a_worker_that_has_gone_still_counts_but_is_no_worker(tmp_path):
     total = Shared(Metrics(), tmp_path, "here").total()
     assert total.series["wine"]["1"].statuses == {200: 1}
     assert total.gauges["chips_workers"] == {"": 1.0}
+
+
+def write_state(folder, name, *, statuses=(200,)):
+    """The file of a worker, as it left it."""
+    metrics = Metrics()
+    for status in statuses:
+        metrics.observe(make_exchange(), status)
+    Shared(metrics, folder, name).write()
+
+
+def ended_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def counted(shared):
+    return shared.total().series["wine"]["1"].statuses
+
+
+def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
+    shared = Shared(Metrics(), tmp_path, f"host-{os.getpid()}")
+    write_state(tmp_path, f"host-{os.getppid()}")  # one that runs
+    for round_ in range(1, 4):
+        write_state(tmp_path, f"host-{ended_process()}", statuses=(200, 500))
+        (tmp_path / f"host-{ended_process()}.state").write_bytes(b"\x93")  # torn
+        for _ in range(2):
+            assert counted(shared) == {200: 1 + round_, 500: round_}
+            shared.fold()
+        assert counted(shared) == {200: 1 + round_, 500: round_}
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            ["ended.all", "fold.lock", f"host-{os.getppid()}.state"]
+        )
+    assert shared.total().gauges["chips_workers"] == {"": 2.0}
+
+
+def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch):
+    shared = Shared(Metrics(), tmp_path, "here")
+    write_state(tmp_path, f"host-{ended_process()}")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shared.fold()
+    assert len(list(tmp_path.glob("*.state"))) == 1
+    assert counted(shared) == {200: 1}
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shared.fold()
+    write_state(tmp_path, f"host-{ended_process()}")
+    assert counted(shared) == {200: 2}
+    shared.fold()
+    assert counted(shared) == {200: 2}
+    assert list(tmp_path.glob("*.state")) == []
+
+
+def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_path, monkeypatch):
+    shared, other = Shared(Metrics(), tmp_path, "here"), Shared(Metrics(), tmp_path, "there")
+    write_state(tmp_path, f"host-{ended_process()}")
+    with (tmp_path / "fold.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shared.fold()
+        assert len(list(tmp_path.glob("*.state"))) == 1
+    glob = Path.glob
+
+    def fold_first(self, pattern):
+        monkeypatch.setattr(Path, "glob", glob)
+        other.fold()
+        return glob(self, pattern)
+
+    monkeypatch.setattr(Path, "glob", fold_first)
+    assert counted(shared) == {200: 1}

@@ -167,6 +167,10 @@ class GcsFallback:
             requests.RequestException,
         ) as error:
             raise Unavailable(f"the fallback {self} cannot be reached: {str(error)[:300]}") from error
+        finally:
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()  # it is asked once in a start, or once in a command
 
     def _load(self) -> tuple[Kept | None, int]:
         """What is kept, and the object's generation (0: there is none), so that it can be replaced if nobody else does."""

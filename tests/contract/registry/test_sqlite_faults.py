@@ -7,12 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from gateway.registry.base import MODELS, Put, RegistryError, Unavailable
+from gateway.registry.base import MODELS, Conflict, Put, RegistryError, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.sqlite import SqliteRegistry
 
@@ -203,3 +204,85 @@ async def test_a_spoilt_document_hides_no_other(tmp_path: Path):
         assert (await registry.history(name=name))[0].before == {}
     assert all(document.problem == "" for document in await registry.list(MODELS))
     await registry.close()
+
+
+READER = """
+import asyncio, os, sys
+from pathlib import Path
+from gateway.registry.base import MODELS, Put, RegistryError
+from gateway.registry.sqlite import SqliteRegistry
+
+async def main():
+    registry = SqliteRegistry(Path(sys.argv[1]))
+    try:
+        await registry.write(Put(kind=MODELS, name="b", body={}, expected=0), author="x")
+    except RegistryError as error:
+        print(error)
+    await registry.close()
+
+if os.geteuid() == 0:  # whom no mode keeps out
+    os.setgid(65534)
+    os.setuid(65534)
+asyncio.run(main())
+"""
+
+
+async def test_a_file_that_may_only_be_read():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        registry = SqliteRegistry(folder / "registry.db")
+        await registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x")
+        await registry.close()
+        before = (folder / "registry.db").read_bytes()
+        (folder / "registry.db").chmod(0o444)
+        folder.chmod(0o555)
+        command = [sys.executable, "-c", READER, str(folder / "registry.db")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        folder.chmod(0o755)
+        assert ended.stdout.startswith(
+            f"no permission to write the registry {folder}/registry.db: check its owner"
+        )
+        assert (folder / "registry.db").read_bytes() == before
+
+
+async def test_a_document_of_one_mebibyte(tmp_path: Path):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    body = {"text": "x" * 2**20}
+    await registry.write(Put(kind=MODELS, name="a", body=body, expected=0), author="x")
+    (document,) = (await registry.load()).documents
+    assert document.body == body
+    await registry.close()
+
+
+async def test_two_registrars_with_the_same_model(tmp_path: Path):
+    one, two = SqliteRegistry(tmp_path / "registry.db"), SqliteRegistry(tmp_path / "registry.db")
+    await one.write(Put(kind=MODELS, name="a", body={"owner": "nobody"}, expected=0), author="x")
+    outcomes = await asyncio.gather(
+        one.write(Put(kind=MODELS, name="a", body={"owner": "ana"}, expected=1), author="ana"),
+        two.write(Put(kind=MODELS, name="a", body={"owner": "bea"}, expected=1), author="bea"),
+        return_exceptions=True,
+    )
+    (conflict,) = (outcome for outcome in outcomes if isinstance(outcome, Conflict))
+    assert (conflict.expected, conflict.actual) == (1, 2)
+    winner = ["ana", "bea"][[isinstance(outcome, int) for outcome in outcomes].index(True)]
+    document = await two.read(MODELS, "a")
+    assert document is not None
+    assert document.body == {"owner": winner}
+    for registry in (one, two):
+        await registry.close()
+
+
+async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The times in the history are for people; what comes first is told by numbers."""
+    registry, other = SqliteRegistry(tmp_path / "registry.db"), SqliteRegistry(tmp_path / "registry.db")
+    await other.write(Put(kind=MODELS, name="a", body={"n": 1}, expected=0), author="x")
+    mirror = Mirror(registry)
+    await mirror.start()
+    monkeypatch.setattr("gateway.registry.sqlite.now_text", lambda: "1970-01-01T00:00:00.000Z")
+    for n in (1, 2):
+        await other.write(Put(kind=MODELS, name="a", body={"n": n + 1}, expected=n), author="x")
+    assert await mirror.wait_for(3, timeout_s=30)
+    assert [change.revision for change in await other.history()] == [3, 2, 1]
+    await mirror.stop()
+    for one in (registry, other):
+        await one.close()

@@ -141,3 +141,40 @@ def test_a_version_that_is_not_there_is_not_replaced_by_another():
 
 def test_a_model_without_backends_has_nothing_to_pick():
     assert Entry(Model(name="wine"), 1).pick(None, lambda: 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", "a/b", "v2", "-", "Wine", "ünï", "a b", "x\x00", "x\r\nSet-Cookie: a=b", "\x1b[2J", "y" * 5000],
+)
+def test_a_hostile_name_is_reported_and_hides_no_other(name: str):
+    snapshot = compile_snapshot(listing(document(model(name), name=name), document(model())))
+    assert set(snapshot.entries) == {"wine"}
+    (problem,) = snapshot.problems
+    assert "models/" in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "//host", "host:80", "javascript:alert(1)", "file:///etc/passwd", "gopher://host/"),
+        *("http://", "http://[::1", "http://host:0", "http://host:99999", "http://a b/", "http://ho\x00st/"),
+        *(
+            "http://user:secret@host/",
+            "http://host/?q",
+            "http://host/#f",
+            "http://host/../../etc",
+            "http://host\\@evil/",
+        ),
+        *("http://host/\r\nX-Evil: 1", "http://host/\u2028", "http://" + "h" * 300, "http://host/%2e%2e"),
+    ],
+)
+def test_a_hostile_address_is_reported_and_hides_no_other(url: str):
+    hostile = {"name": "evil", "backends": [{"version": "1", "url": url}], "traffic": {"1": 100}}
+    snapshot = compile_snapshot(listing(document(hostile, name="evil"), document(model())))
+    assert set(snapshot.entries) == {"wine"}
+    (problem,) = snapshot.problems
+    assert problem.startswith("models/evil revision 1: version 1: ")
+    assert problem.isprintable(), "an address in a log is no order to a terminal"
+    assert "secret" not in problem
+    assert len(problem) < 500

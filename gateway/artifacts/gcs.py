@@ -3,10 +3,14 @@
 Files go up by resumable sessions (cloud.google.com/storage/docs/performing-resumable-uploads) in chunks, so memory stays
 flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run.
 
+What Cloud Storage then has is compared with what was read, by size and CRC32C: an object that differs is removed, and no version
+ever names it.
+
 A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
 write the same object, and whoever's manifest is first has the files that it names.
 """
 
+import base64
 import hashlib
 import threading
 import time
@@ -14,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import google.auth.exceptions
+import google_crc32c
 import msgspec
 import requests
 from google.api_core import exceptions
@@ -148,23 +153,49 @@ class GcsStore:
     def _put(self, name: str, file: File, source: Path, progress: Progress) -> None:
         """Bring one file up, unless it is there. An object of that name that is not it is replaced."""
         existing = self._existing(name)
-        if _is_it(existing, file):
+        if _may_be_it(existing, file) and _has(existing, _Sums().read(source), file):
             progress(file.bytes)
             return
         generation = existing.generation if existing is not None else 0
+        sums = _Sums()
         try:
             session = self._sessions.load(name, file.sha256) or self._open_session(name, file, generation)
             try:
-                self._send(session, file, source, progress)
+                self._send(session, file, source, progress, sums)
             except _SessionGone:
-                self._send(self._open_session(name, file, generation), file, source, progress)
+                self._send(self._open_session(name, file, generation), file, source, progress, sums)
         except exceptions.PreconditionFailed as error:
             # Somebody who publishes the same file at this moment was quicker.
-            if not _is_it(self._existing(name), file):
+            if not _has(self._existing(name), _Sums().read(source), file):
                 raise StoreUnavailable(
                     f"somebody else is writing {name} at this moment; try again"
                 ) from error
+        else:
+            self._check(name, file, source, sums)
         self._sessions.forget(name, file.sha256)
+
+    def _check(self, name: str, file: File, source: Path, sums: "_Sums") -> None:
+        """Compare what is stored now with what was read. What is not the file is removed again."""
+        stored = self._existing(name)
+        sums.read(source)
+        if _has(stored, sums, file):
+            return
+        self._sessions.forget(name, file.sha256)
+        if stored is not None:
+            self._remove(stored)
+        if sums.sha256 != file.sha256:
+            raise StoreError(f"{source} changed while it was published; publish again when it is finished")
+        raise StoreError(
+            f"what Cloud Storage has of {file.path} is not what was sent "
+            f"({_described(stored)} instead of {file.bytes} bytes with CRC32C {sums.crc32c}), so it was not published: "
+            "run the same command again"
+        )
+
+    def _remove(self, blob: Any) -> None:
+        try:
+            self._ask(lambda: blob.delete(if_generation_match=blob.generation))
+        except (exceptions.NotFound, exceptions.PreconditionFailed):
+            return  # somebody has put another one in its place
 
     def _existing(self, name: str) -> Any:
         return self._ask(lambda: self._bucket.get_blob(name))
@@ -180,12 +211,10 @@ class GcsStore:
         self._sessions.save(name, file.sha256, session)
         return session
 
-    def _send(self, session: str, file: File, source: Path, progress: Progress) -> None:
+    def _send(self, session: str, file: File, source: Path, progress: Progress, sums: "_Sums") -> None:
         told = 0
         failures = 0
         offset: int | None = None  # unknown until the server says so
-        digest = hashlib.sha256()
-        hashed = 0
         with source.open("rb") as stream:
             while True:
                 try:
@@ -196,7 +225,7 @@ class GcsStore:
                         told, failures = offset, 0
                     if offset >= file.bytes and file.bytes:
                         break
-                    hashed = _hash_to(stream, digest, hashed, offset)
+                    sums.take(stream, offset)
                     stream.seek(offset)
                     chunk = stream.read(_CHUNK_BYTES)
                     offset = self._send_chunk(session, chunk, offset, file.bytes)
@@ -210,9 +239,6 @@ class GcsStore:
                         ) from error
                     time.sleep(uniform(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
                     offset = None
-            _hash_to(stream, digest, hashed, file.bytes)
-        if digest.hexdigest() != file.sha256:
-            raise StoreError(f"{source} changed while it was published; publish again when it is finished")
 
     def _offset(self, session: str, size: int) -> int:
         """How much of the file the server has."""
@@ -271,10 +297,19 @@ def _named_by_content(manifest: Manifest) -> Manifest:
     return msgspec.structs.replace(manifest, files=files)
 
 
-def _is_it(existing: Any, file: File) -> bool:
+def _may_be_it(existing: Any, file: File) -> bool:
     if existing is None:
         return False
     return existing.size == file.bytes and (existing.metadata or {}).get("sha256") == file.sha256
+
+
+def _has(stored: Any, sums: "_Sums", file: File) -> bool:
+    """Whether the object `stored` is `file`, of which `sums` are what was read here."""
+    return _may_be_it(stored, file) and sums.sha256 == file.sha256 and stored.crc32c == sums.crc32c
+
+
+def _described(stored: Any) -> str:
+    return "nothing" if stored is None else f"{stored.size} bytes with CRC32C {stored.crc32c}"
 
 
 class _Later(Exception):
@@ -303,16 +338,41 @@ def _received(answer: requests.Response, size: int) -> int:
     raise StoreError(f"the upload was refused with status {answer.status_code}: {answer.text[:200]}")
 
 
-def _hash_to(stream: Any, digest: Any, hashed: int, target: int) -> int:
-    """Bring `digest` from `hashed` to `target` bytes of the file; an offset that goes back costs nothing."""
-    stream.seek(hashed)
-    while hashed < target:
-        block = stream.read(min(1 << 20, target - hashed))
-        if not block:
-            break
-        digest.update(block)
-        hashed += len(block)
-    return hashed
+class _Sums:
+    """What a file here holds, read from its beginning on: by SHA-256, as manifests say it, and CRC32C, as Cloud Storage does.
+
+    MD5 would not do: an object that was put together of parts has none.
+    """
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._crc32c: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+        self._taken = 0
+
+    def take(self, stream: IO[bytes], target: int) -> None:
+        """Go on to `target` bytes of the file; an offset that goes back costs nothing."""
+        stream.seek(self._taken)
+        while self._taken < target:
+            block = stream.read(min(1 << 20, target - self._taken))
+            if not block:
+                break
+            self._sha256.update(block)
+            self._crc32c.update(block)
+            self._taken += len(block)
+
+    def read(self, path: Path) -> "_Sums":
+        """Go on to the end of the file."""
+        with path.open("rb") as stream:
+            self.take(stream, path.stat().st_size)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    @property
+    def crc32c(self) -> str:
+        return base64.b64encode(self._crc32c.digest()).decode()
 
 
 class _Sessions:

@@ -16,7 +16,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     delay_s: float = 0.0  # wait before answering
     reset: bool = False  # break the connection
     truncate: int | None = None  # break it after so many bytes of a body, either way
-    corrupt: bool = False  # flip a bit of the downloaded body
+    corrupt: bool = False  # flip a bit of the downloaded body, or of what a resumable upload stores
 
     def matches(self, method: str, path: str) -> bool:
         return self.times > 0 and self.method in {"", method} and re.search(self.path, path) is not None

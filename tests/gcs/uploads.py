@@ -111,6 +111,9 @@ class Uploads:
                 continue
             session.data += block[skip:]
             skip = 0
+            if fault is not None and fault.corrupt:
+                session.data[-1] ^= 1
+                fault.corrupt = False
             if limit is not None and received >= limit:
                 if request.transport is not None:
                     request.transport.abort()

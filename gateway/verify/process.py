@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 
 def free_port() -> int:
@@ -78,6 +79,13 @@ class Process:
     def terminate(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
+
+    def terminate_child(self) -> None:
+        """Ask the one process that it has started, as `unshare` does, to end."""
+        if self._process is not None and self._process.returncode is None:
+            pid = self._process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
 
     async def ended(self, *, timeout_s: float) -> int | None:
         """Its exit code; None where it has not ended in time."""

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.verify.check import JSON, Bench, Check, Result, Sample, run_check
-from gateway.verify.checks import about, headers, http, infer, life, load, logs, predict, refusals
+from gateway.verify.checks import about, fetch, headers, http, infer, life, load, logs, predict, refusals
 from gateway.verify.process import Process, free_port
 from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
 
@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     *load.CHECKS,
     *logs.CHECKS,
     *headers.LAST,
+    *fetch.CHECKS,
     *life.CHECKS,
 )
 

@@ -3,25 +3,20 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from gateway.verify.beside import MANIFEST, START_S, another, copied_artifact
 from gateway.verify.check import JSON, Bench, NotChecked, Wrong, check, predictions_of
 from gateway.verify.process import Process, free_port
-from gateway.verify.wire import Ask, Came, NoAnswer, Nothing, Wire
+from gateway.verify.wire import Ask, Came, NoAnswer, Nothing
 
 EX_CONFIG = 78
-_MANIFEST = "manifest.json"
 _STOP_S = 10.0
 _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all are done
-_START_S = 120.0
-_POLL_S = 0.1
 
 
 @check(
@@ -49,7 +44,7 @@ async def _must_not_start(bench: Bench, code: int | None, **environment: str | N
     process = Process(running.command, changed)
     await process.start()
     try:
-        ended_with = await process.ended(timeout_s=_START_S)
+        ended_with = await process.ended(timeout_s=START_S)
     finally:
         await process.stop()
     said = "\n".join([*process.lines, *process.errors])
@@ -82,27 +77,26 @@ async def missing_setting(bench: Bench) -> None:
     await _must_not_start(bench, EX_CONFIG, CHIPS_ARTIFACT=None, AIP_STORAGE_URI=None)
 
 
-@contextlib.contextmanager
-def _copied_artifact(bench: Bench) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
-    given = bench.need_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
-    folder = Path(given)
-    if not given or not (folder / _MANIFEST).is_file():
-        raise NotChecked("CHIPS_ARTIFACT is no local folder, so the kit cannot spoil a copy of it")
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "artifact"
-        shutil.copytree(folder, copy)
-        yield copy, json.loads((copy / _MANIFEST).read_bytes())
-
-
 async def _must_not_start_from(bench: Bench, artifact: Path) -> str:
     cache = str(artifact.parent / "cache")
     return await _must_not_start(bench, None, CHIPS_ARTIFACT=str(artifact), CHIPS_CACHE_DIR=cache)
 
 
+@check(
+    "life/artifact-digest",
+    "a manifest with another digest than CHIPS_ARTIFACT_DIGEST stops the start, and what was expected is named",
+)
+async def artifact_digest(bench: Bench) -> None:
+    other = "sha256:" + "0123456789abcdef" * 4
+    said = await _must_not_start(bench, None, CHIPS_ARTIFACT_DIGEST=other)
+    _require_named(other, said)
+    if "unknown" in said or "not known" in said:
+        raise Wrong("it does not know CHIPS_ARTIFACT_DIGEST")
+
+
 @check("life/corrupt-file", "a file with another digest than the manifest's stops the start, and is named")
 async def corrupt_file(bench: Bench) -> None:
-    with _copied_artifact(bench) as (artifact, manifest):
+    with copied_artifact(bench) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -112,7 +106,7 @@ async def corrupt_file(bench: Bench) -> None:
 
 @check("life/missing-file", "a file of the manifest that is not there stops the start, and is named")
 async def missing_file(bench: Bench) -> None:
-    with _copied_artifact(bench) as (artifact, manifest):
+    with copied_artifact(bench) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         path.unlink()
         _require_named(path.name, await _must_not_start_from(bench, artifact))
@@ -123,58 +117,29 @@ async def missing_file(bench: Bench) -> None:
     "the manifest's first sample is scored as warm-up and must match: else the start stops",
 )
 async def wrong_sample(bench: Bench) -> None:
-    with _copied_artifact(bench) as (artifact, manifest):
+    with copied_artifact(bench) as (artifact, manifest):
         if not manifest.get("samples"):
             raise NotChecked("the manifest has no samples")
         response = manifest["samples"][0]["response"]
         response["predictions"] = ["verify" for _ in response["predictions"]]
-        (artifact / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        (artifact / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         await _must_not_start_from(bench, artifact)
-
-
-@contextlib.asynccontextmanager
-async def _another(
-    bench: Bench, port: int, environment: Mapping[str, str], health: str = "/v2/health/ready"
-) -> AsyncIterator[Wire]:
-    """The same command once more, ready at `port`. Raises Wrong where it does not get ready."""
-    process = Process(bench.need_process().command, environment)
-    wire = Wire(f"http://127.0.0.1:{port}")
-    await process.start()
-    try:
-        give_up_at = time.monotonic() + _START_S
-        while not await _is_ready(wire, health):
-            if process.exit_code is not None or time.monotonic() > give_up_at:
-                said = "\n".join([*process.lines, *process.errors])[-600:]
-                ended = (
-                    "has not got ready" if process.exit_code is None else f"ended with {process.exit_code}"
-                )
-                raise Wrong(f"it {ended}; it said: {said}")
-            await asyncio.sleep(_POLL_S)
-        yield wire
-    finally:
-        await process.stop()
-
-
-async def _is_ready(wire: Wire, health: str) -> bool:
-    try:
-        return (await wire.ask(Ask("GET", health))).status == 200
-    except NoAnswer:
-        return False
 
 
 @check(
     "life/vertex",
-    "it also starts as Vertex AI starts it: with AIP_HTTP_PORT, AIP_STORAGE_URI and AIP_…_ROUTE",
+    "it also starts as Vertex AI starts it: with AIP_HTTP_PORT, AIP_STORAGE_URI and AIP_…_ROUTE, which hold a colon",
 )
 async def vertex(bench: Bench) -> None:
-    ask = Ask("POST", "/verify/predict", JSON, msgspec.json.encode(bench.need_good()))
+    ask = Ask("POST", "/verify/9:predict", JSON, msgspec.json.encode(bench.need_good()))
     port = free_port()
     environment = bench.need_process().environment
     environment["AIP_STORAGE_URI"] = environment.pop("CHIPS_ARTIFACT", environment.get("AIP_STORAGE_URI", ""))
     environment["AIP_HTTP_PORT"] = str(port)
     environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"] = ask.path, "/verify/health"
-    del environment["PORT"]
-    async with _another(bench, port, environment, "/verify/health") as wire:
+    for ours in ("PORT", "CHIPS_MODEL", "CHIPS_VERSION"):
+        environment.pop(ours, None)
+    async with another(bench, port, environment, "/verify/health") as (wire, _):
         came = await wire.ask(ask)
         bench.last = (ask, came)
         predictions_of(came)
@@ -188,7 +153,7 @@ async def two_at_once(bench: Bench) -> None:
     async def one(cache: str) -> None:
         port = free_port()
         changed = {**environment, "PORT": str(port), "CHIPS_CACHE_DIR": cache}
-        async with _another(bench, port, changed) as wire:
+        async with another(bench, port, changed) as (wire, _):
             came = await wire.ask(ask)
             bench.last = (ask, came)
             predictions_of(came)
@@ -198,6 +163,39 @@ async def two_at_once(bench: Bench) -> None:
     for result in results:
         if result is not None:
             raise result
+
+
+@check("life/process-1", "on SIGTERM it ends with 0 also as process 1, as in a container")
+async def process_1(bench: Bench) -> None:
+    running = bench.need_process()
+    port = free_port()
+    environment = {**running.environment, "PORT": str(port)}
+    command = f"{await _namespace(environment)} {running.command}"
+    async with another(bench, port, environment, command=command) as (_, process):
+        process.terminate_child()
+        code = await process.ended(timeout_s=_STOP_S)
+        if code is None:
+            raise Wrong(f"as process 1 it still runs {_STOP_S:g} seconds after SIGTERM")
+        if code != 0:
+            said = " ".join([*process.lines, *process.errors])[-400:]
+            raise Wrong(f"as process 1 it ended with {code}; its last words: {said}")
+
+
+async def _namespace(environment: Mapping[str, str]) -> str:
+    """What to put before a command so that it is process 1; as root, and where a user may."""
+    common = "--pid --fork --mount-proc --kill-child"
+    for way in (f"unshare {common}", f"unshare --user --map-root-user {common}"):
+        trial = Process(f"{way} true", environment)
+        try:
+            await trial.start()
+        except OSError:
+            break
+        try:
+            if await trial.ended(timeout_s=_STOP_S) == 0:
+                return way
+        finally:
+            await trial.stop()
+    raise NotChecked("no process namespace can be made on this machine (unshare)")
 
 
 @check(
@@ -250,6 +248,6 @@ def _require_finished(
 
 
 CHECKS = (
-    never_early, unknown_setting, bad_setting, missing_setting, corrupt_file, missing_file, wrong_sample,
-    vertex, two_at_once, stop,
+    never_early, unknown_setting, bad_setting, missing_setting, artifact_digest, corrupt_file, missing_file,
+    wrong_sample, vertex, two_at_once, process_1, stop,
 )  # fmt: skip

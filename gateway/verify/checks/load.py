@@ -18,6 +18,11 @@ from gateway.verify.check import (
 from gateway.verify.wire import Ask, Came, NoAnswer
 
 _AT_ONCE = 64
+_ROUNDS = 8
+_PAUSE_S = 0.05
+_LONG_MS = 20.0
+_INSTANT_MS = 1.0
+_LARGEST_BODY_BYTES = 2_000_000
 
 
 async def _burst(bench: Bench, ask: Ask, count: int) -> list[Came]:
@@ -83,4 +88,45 @@ async def concurrency(bench: Bench) -> None:
         raise Wrong(f"{worked_ms:.0f} ms of predictions in {took_ms:.0f} ms is more than {declared} at once")
 
 
-CHECKS = (burst, no_mixing, concurrency)
+@check(
+    "load/parallel",
+    "as many predictions as the metadata declares truly run at once: none waits for another's end",
+)
+async def parallel(bench: Bench) -> None:
+    declared = (bench.metadata.get("parameters") or {}).get("concurrency")
+    if not isinstance(declared, int):
+        raise NotChecked("the metadata declares no concurrency")
+    if declared == 1:
+        return
+    ask = await _long_enough(bench)
+    # By what the backend says of itself, not by our clock: a machine that is busy makes all of them slow, but no line of them.
+    queued = alone = 0.0
+    for _ in range(_ROUNDS):
+        timings = [server_timing(came) for came in await _burst(bench, ask, declared) if came.status == 200]
+        queued = max(timing.get("queue", 0.0) for timing in timings) if timings else 0.0
+        alone = min(timing.get("predict", 0.0) for timing in timings) if timings else 0.0
+        if len(timings) == declared and queued < max(alone, _INSTANT_MS):
+            return
+        await asyncio.sleep(_PAUSE_S)
+    raise Wrong(
+        f"of {declared} requests at once one waited {queued:.1f} ms for a slot, though a prediction takes {alone:.1f} ms"
+    )
+
+
+async def _long_enough(bench: Bench) -> Ask:
+    """A request whose prediction takes so long that another would be seen to wait for it, if the limit of bodies allows."""
+    first = bench.need_good()["instances"][0]
+    rows = 200
+    while True:
+        ask = Ask("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * rows}))
+        came = await bench.ask(ask)
+        predictions_of(came)
+        size = len(ask.body or b"")
+        if server_timing(came).get("predict", 0.0) >= _LONG_MS or size * 2 > bench.body_limit_bytes:
+            return ask
+        if size > _LARGEST_BODY_BYTES:
+            return ask
+        rows *= 2
+
+
+CHECKS = (burst, no_mixing, concurrency, parallel)

@@ -352,4 +352,5 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
     "load/no-mixing": [_mixing],
     "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
+    "load/parallel": [_broken(field(_TIMING, "queue;dur=90, predict;dur=30"))],
 }  # fmt: skip

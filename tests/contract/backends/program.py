@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.contract.backends.broken import Whole
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 
 BREAK = os.environ.get("BREAK", "")
-KNOWN = {"MODEL", "VERSION", "ARTIFACT", "CACHE_DIR", "CONCURRENCY", "MAX_BODY_BYTES"}
+KNOWN = {"MODEL", "VERSION", "ARTIFACT", "ARTIFACT_DIGEST", "CACHE_DIR", "CONCURRENCY", "MAX_BODY_BYTES"}
 LARGE = 10_000
 
 
@@ -39,6 +40,8 @@ def settings() -> list[str]:
         and name.removeprefix("CHIPS_") not in KNOWN
         and BREAK != "unknown-setting"
     ]
+    if BREAK == "digest-unknown" and "CHIPS_ARTIFACT_DIGEST" in os.environ:
+        problems.append(f"CHIPS_ARTIFACT_DIGEST={os.environ['CHIPS_ARTIFACT_DIGEST']} is not known")
     if not os.environ.get("CHIPS_CONCURRENCY", "1").isdigit() and BREAK != "bad-setting":
         problems.append("CHIPS_CONCURRENCY is no number")
     if not {"CHIPS_ARTIFACT", "AIP_STORAGE_URI"} & set(os.environ):
@@ -50,8 +53,16 @@ def settings() -> list[str]:
 
 def artifact() -> str:
     """What is wrong with the artifact."""
-    folder = Path(os.environ.get("CHIPS_ARTIFACT") or os.environ["AIP_STORAGE_URI"])
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    address = os.environ.get("CHIPS_ARTIFACT") or os.environ["AIP_STORAGE_URI"]
+    folder = fetched(address) if address.startswith("gs://") else Path(address)
+    content = (folder / "manifest.json").read_bytes()
+    manifest = json.loads(content)
+    wanted_digest = os.environ.get("CHIPS_ARTIFACT_DIGEST", "")
+    if (
+        wanted_digest not in {"", f"sha256:{hashlib.sha256(content).hexdigest()}"}
+        and BREAK != "digest-ignored"
+    ):
+        return f"it is not {wanted_digest}" if BREAK != "digest-nameless" else "it is another one"
     for file in manifest["files"]:
         path = folder / file["path"]
         if not path.exists():
@@ -65,6 +76,35 @@ def artifact() -> str:
         return ""
     wanted = [Whole._score(list(row.values())) for row in sample["request"]["instances"]]
     return "" if wanted == sample["response"]["predictions"] else "the first sample came out differently"
+
+
+def fetched(address: str) -> Path:
+    """The artifact of a bucket, in the cache; what is there already is not fetched again."""
+    bucket, _, prefix = address.removeprefix("gs://").rstrip("/").partition("/")
+    base = f"{os.environ['STORAGE_EMULATOR_HOST']}/{bucket}/{prefix}"
+    folder = Path(os.environ["CHIPS_CACHE_DIR"])
+    with urllib.request.urlopen(f"{base}/manifest.json", timeout=60) as answer:
+        content = answer.read()
+    (folder / "manifest.json").write_bytes(content)
+    files = json.loads(content)["files"]
+    total, done = sum(file["bytes"] for file in files), 0
+    for file in files:
+        target = folder / file["path"]
+        draft = target if BREAK == "fetch-half" else target.with_suffix(".draft")
+        if target.exists() and BREAK != "fetch-again":
+            done += file["bytes"]
+            continue
+        with (
+            urllib.request.urlopen(f"{base}/{file['path']}", timeout=60) as answer,
+            draft.open("wb") as stream,
+        ):
+            while block := answer.read(1 << 17):
+                stream.write(block)
+                before, done = done * 10 // total, done + len(block)
+                if (done * 10 // total > before or BREAK == "fetch-chatty") and BREAK != "fetch-silent":
+                    log(f"fetched {done * 100 // total} %")
+        draft.rename(target)
+    return folder
 
 
 class Program:
@@ -152,7 +192,8 @@ async def main() -> int:
             return 75
     program = Program()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, program.stopping.set)
+    if BREAK != "process-1" or os.getpid() != 1:
+        loop.add_signal_handler(signal.SIGTERM, program.stopping.set)
     backend = ScriptedBackend(program)
     port = os.environ.get("PORT") or os.environ.get("AIP_HTTP_PORT", "0")
     await backend.start(0 if BREAK == "no-vertex" and "PORT" not in os.environ else int(port))

@@ -34,7 +34,7 @@ from tests.contract.backends.broken import (
 from tests.flow.contract import Answer
 
 MANIFEST = ManifestPart("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
-NEEDS_PROCESS = ("logs", "life")
+NEEDS_PROCESS = ("logs", "fetch", "life")
 BY_NAME = {check.name: check for check in CHECKS}
 # A check of all answers so far needs some answers so far.
 BEFORE = {"headers/server-timing-everywhere": ["not-found/path"], "headers/no-5xx": ["not-found/path"]}
@@ -265,7 +265,9 @@ async def test_no_answer_is_so_strange_that_the_kit_breaks(content: Any):
     backend = twisted(
         lambda request, answer: Answer(200, content, [*answer.fields, ("X-Chips-Model", "wine@1")])
     )
-    quick = [check for check in CHECKS if check.group not in {"size", "http", "load", "logs", "life"}]
+    quick = [
+        check for check in CHECKS if check.group not in {"size", "http", "load", "logs", "fetch", "life"}
+    ]
     report = await check_against(backend, quick)
     assert len(report.results) == len(quick)
     assert {r.check.name for r in report.results if r.outcome == "failed"} >= {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.verify import beside
 from gateway.verify.check import Result
 from gateway.verify.checks import life
 from gateway.verify.run import CHECKS, CannotBegin, choose, read_samples, started, verify
@@ -27,6 +28,10 @@ BROKEN = {
     "life/unknown-setting": ["unknown-setting", "code-1", "silent"],
     "life/bad-setting": ["bad-setting", "code-1", "silent"],
     "life/missing-setting": ["missing-setting", "code-1"],
+    "fetch/progress": ["fetch-silent", "fetch-chatty"],
+    "fetch/recovers": ["fetch-half", "fetch-again"],
+    "life/artifact-digest": ["digest-unknown", "digest-ignored", "digest-nameless"],
+    "life/process-1": ["stop-code", "stop-never", "process-1"],
     "life/corrupt-file": ["corrupt-file", "artifact-code", "nameless"],
     "life/missing-file": ["missing-file", "artifact-code"],
     "life/wrong-sample": ["wrong-sample", "artifact-code"],
@@ -51,7 +56,8 @@ def artifact(tmp_path: Path) -> Path:
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.verify.checks.logs._PATIENCE_S", 1.0)
     monkeypatch.setattr(life, "_STOP_S", 2.0)
-    monkeypatch.setattr(life, "_START_S", 4.0)
+    monkeypatch.setattr(life, "START_S", 4.0)
+    monkeypatch.setattr(beside, "START_S", 4.0)
 
 
 async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result]:
@@ -71,7 +77,7 @@ async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result
 
 
 async def test_a_program_that_keeps_the_contract_passes_every_check(artifact: Path):
-    results = await run(artifact, ["logs", "life", "size", "about"])
+    results = await run(artifact, ["logs", "fetch", "life", "size", "about"])
     assert [(r.check.name, r.outcome, r.why) for r in results if r.outcome != "passed"] == []
     assert {r.check.name for r in results} >= set(BROKEN)
 
@@ -86,7 +92,7 @@ async def test_a_check_fires_where_its_sentence_is_broken(artifact: Path, name: 
 
 
 def test_every_check_of_a_process_is_shown_to_fire():
-    assert set(BROKEN) == {check.name for check in CHECKS if check.group in {"logs", "life"}}
+    assert set(BROKEN) == {check.name for check in CHECKS if check.group in {"logs", "fetch", "life"}}
 
 
 async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact: Path):

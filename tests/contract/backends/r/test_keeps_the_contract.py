@@ -9,6 +9,8 @@ from gateway.testing import BackendContract, BackendUnderTest
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
 
+pytestmark = pytest.mark.timeout(300)  # all checks run before the first test reports
+
 PUBLISH = """
 seen <- data.frame(x = c(0, 1, 2, 0, 1, 3), n = c(0L, 2L, 1L, 5L, 3L, 2L), kind = c("a", "b", "b", "a", "a", "b"))
 seen$y <- 2 * seen$x + 3 * seen$n + ifelse(seen$kind == "a", 1, 0)

@@ -1,0 +1,118 @@
+"""The artifact's way into a backend that the kit started itself, from a Cloud Storage that is the kit's own."""
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from gateway.verify.beside import MANIFEST, another, copied_artifact
+from gateway.verify.check import JSON, Bench, Wrong, check, predictions_of
+from gateway.verify.process import Process, free_port
+from gateway.verify.store import BUCKET, Store
+from gateway.verify.wire import Ask
+
+_BALLAST = "verify-ballast.bin"
+_BALLAST_BYTES = 16 * 1024 * 1024
+_PREFIX = "artifact"
+_STALL_S = 120.0
+_PERCENT = re.compile(r"\b(\d{1,3})\s?%")
+_TENTHS = 8  # of ten: blocks may be larger than a tenth is apart
+
+
+@asynccontextmanager
+async def _stored(bench: Bench) -> AsyncIterator[tuple[Store, dict[str, str]]]:
+    """The artifact with a large file beside it, as objects; and the environment of a backend that fetches it from there."""
+    with copied_artifact(bench) as (folder, manifest), tempfile.TemporaryDirectory() as cache:
+        ballast = random.Random(1).randbytes(_BALLAST_BYTES)  # noqa: S311
+        manifest["files"].append(
+            {"path": _BALLAST, "bytes": len(ballast), "sha256": hashlib.sha256(ballast).hexdigest()}
+        )
+        objects = {file["path"]: (folder / file["path"]).read_bytes() for file in manifest["files"][:-1]}
+        objects |= {_BALLAST: ballast, MANIFEST: json.dumps(manifest).encode()}
+        store = Store({f"{_PREFIX}/{name}": content for name, content in objects.items()})
+        environment = {
+            **bench.need_process().environment,
+            "STORAGE_EMULATOR_HOST": await store.start(),
+            "CHIPS_ARTIFACT": f"gs://{BUCKET}/{_PREFIX}/",
+            "CHIPS_CACHE_DIR": cache,
+        }
+        environment.pop("CHIPS_ARTIFACT_DIGEST", None)  # of the artifact as it is, not of this
+        try:
+            yield store, environment
+        finally:
+            await store.stop()
+
+
+async def _serve_once(bench: Bench, environment: dict[str, str]) -> list[str]:
+    """Start the command, get one prediction of it, end it. Its log until it was ready."""
+    port = free_port()
+    ask = Ask("POST", "/predict", JSON, msgspec.json.encode(bench.need_good()))
+    async with another(bench, port, {**environment, "PORT": str(port)}) as (wire, process):
+        log = list(process.lines)
+        came = await wire.ask(ask)
+        bench.last = (ask, came)
+        predictions_of(came)
+    return log
+
+
+@check("fetch/progress", "while the artifact is fetched, each ten percent of it is one line of the log")
+async def progress(bench: Bench) -> None:
+    async with _stored(bench) as (_, environment):
+        log = await _serve_once(bench, environment)
+    told = [int(found[1]) for line in log if (found := _PERCENT.search(_message(line)))]
+    if len(set(told)) < _TENTHS:
+        raise Wrong(f"of {_BALLAST_BYTES >> 20} MiB it told {told or 'no percentage at all'}")
+    if len(told) > 11:
+        raise Wrong(f"it wrote {len(told)} lines about the progress of one download")
+
+
+def _message(line: str) -> str:
+    try:
+        entry: Any = json.loads(line)
+    except ValueError:
+        return ""
+    return str(entry.get("message", "")) if isinstance(entry, dict) else ""
+
+
+@check(
+    "fetch/recovers",
+    "killed in the middle of a download, the next start is whole, and the one after that fetches nothing",
+)
+async def recovers(bench: Bench) -> None:
+    async with _stored(bench) as (store, environment):
+        store.stalls_at = f"{_PREFIX}/{_BALLAST}"
+        await _kill_while_it_fetches(bench, store, environment)
+        store.stalls_at = None
+        await _serve_once(bench, environment)
+        store.fetched.clear()
+        await _serve_once(bench, environment)
+        again = [name for name in store.fetched if not name.endswith(MANIFEST)]
+        if again:
+            raise Wrong(f"with everything in the cache it fetched {', '.join(again)} again")
+
+
+async def _kill_while_it_fetches(bench: Bench, store: Store, environment: dict[str, str]) -> None:
+    process = Process(bench.need_process().command, {**environment, "PORT": str(free_port())})
+    await process.start()
+    stalled = asyncio.create_task(store.stalled.wait())
+    ended = asyncio.create_task(process.ended(timeout_s=_STALL_S))
+    try:
+        await asyncio.wait({stalled, ended}, timeout=_STALL_S, return_when=asyncio.FIRST_COMPLETED)
+        if not stalled.done():
+            said = "\n".join([*process.lines, *process.errors])[-600:]
+            raise Wrong(f"it did not fetch {_BALLAST}, which its manifest names; it said: {said}")
+    finally:
+        stalled.cancel()
+        ended.cancel()
+        await asyncio.gather(stalled, ended, return_exceptions=True)
+        await process.stop()
+
+
+CHECKS = (progress, recovers)

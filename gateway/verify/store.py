@@ -8,13 +8,14 @@ from typing import Any
 from aiohttp import web
 
 BUCKET = "chips-verify"
+_BLOCK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class Store:
     """`objects` by name. Where `stalls_at` names one, half of it is sent, and then nothing more."""
 
-    def __init__(self, objects: Mapping[str, bytes]) -> None:
+    def __init__(self, objects: Mapping[str, bytes | memoryview]) -> None:
         self._objects = objects
         self.fetched: list[str] = []  # whose content was asked for
         self.stalls_at: str | None = None
@@ -49,7 +50,7 @@ class Store:
         return await self._send(request, name, content)
 
     @staticmethod
-    def _metadata(name: str, content: bytes) -> dict[str, Any]:
+    def _metadata(name: str, content: bytes | memoryview) -> dict[str, Any]:
         return {
             "kind": "storage#object",
             "bucket": BUCKET,
@@ -60,7 +61,7 @@ class Store:
             "contentType": "application/octet-stream",
         }
 
-    async def _send(self, request: web.Request, name: str, content: bytes) -> web.StreamResponse:
+    async def _send(self, request: web.Request, name: str, content: bytes | memoryview) -> web.StreamResponse:
         wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
         begin = int(wanted[1]) if wanted else 0
         end = min(int(wanted[2]) + 1, len(content)) if wanted and wanted[2] else len(content)
@@ -72,10 +73,11 @@ class Store:
         answer.content_type = "application/octet-stream"
         answer.content_length = end - begin
         await answer.prepare(request)
-        if name == self.stalls_at:
-            await answer.write(content[begin : begin + (end - begin) // 2])
-            self.stalled.set()
-            await asyncio.Event().wait()  # until the caller is gone
-        await answer.write(content[begin:end])
+        middle = begin + (end - begin) // 2
+        for at in range(begin, end, _BLOCK_BYTES):
+            if name == self.stalls_at and at >= middle:
+                self.stalled.set()
+                await asyncio.Event().wait()  # until the caller is gone
+            await answer.write(content[at : min(at + _BLOCK_BYTES, end)])
         await answer.write_eof()
         return answer

@@ -1,0 +1,77 @@
+"""Three people publish one version at once, each from another language: one wins, and what is there is whole."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.backends.linear import SAMPLES, SIGNATURE, write_joblib
+from tests.contract.backends.process import ROOT
+from tests.gcs.fixture import Gcs
+
+R_PUBLISHES = """
+for (f in sort(Sys.glob("backends/r/R/*.R"))) source(f)
+given <- commandArgs(TRUE)
+inputs <- list(chips_tensor("x", "FP64"), chips_tensor("n", "INT32"), chips_tensor("k", "INT64"))
+samples <- list(list(request = list(instances = list(list(x = 1.5, n = 2L, k = 3L))), response = list(predictions = I(12))))
+chips_publish(readRDS(given[[1]]), "linear", "1", inputs, list(chips_tensor("y")), samples, store = given[[2]], by = "r")
+"""
+JULIA_PUBLISHES = """
+include("backends/julia/src/Backend.jl")
+Backend.publish(ARGS[1]; model = "linear", version = "1", store = ARGS[2], signature = ARGS[3], samples = ARGS[4], by = "julia")
+"""
+
+
+@pytest.mark.timeout(300)  # a Julia compiles its program at each start
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_one_wins_and_the_others_are_told(
+    kind: str, julia: str, linear_rds: Path, linear_jls: Path, gcs: Gcs, tmp_path: Path
+):
+    store = f"gs://{gcs.bucket}/models" if kind == "bucket" else str(tmp_path / "store")
+    signature, samples = tmp_path / "signature.json", tmp_path / "samples.json"
+    signature.write_text(json.dumps(SIGNATURE))
+    samples.write_text(json.dumps(SAMPLES))
+    joblib = str(write_joblib(tmp_path / "model.joblib"))
+    described = (str(signature), str(samples))
+    chips = (sys.executable, "-m", "gateway.cli")
+    to = ("--model", "linear", "--version", "1", "--store", store)
+    publishers = {
+        "python": (
+            *(*chips, "publish", joblib, *to, "--by", "python"),
+            *("--signature", described[0], "--samples", described[1]),
+        ),
+        "r": ("Rscript", "--vanilla", "-e", R_PUBLISHES, str(linear_rds), store),
+        "julia": (julia, "--startup-file=no", "-e", JULIA_PUBLISHES, str(linear_jls), store, *described),
+    }
+    # R publishes to a bucket by the command.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    running = {
+        name: subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for name, command in publishers.items()
+    }
+    said = {name: process.communicate(timeout=280)[0] for name, process in running.items()}
+    winners = [name for name, process in running.items() if process.returncode == 0]
+    assert len(winners) == 1, said
+    for loser in running.keys() - set(winners):
+        assert "published already" in said[loser], said
+    shown = subprocess.run(
+        [*chips, "artifacts", "verify", "linear", "1", "--store", store, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown
+    listed = subprocess.run(
+        [*chips, "artifacts", "show", "linear", "1", "--store", store, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(listed.stdout)["manifest"]["created_by"] == winners[0]

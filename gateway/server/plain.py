@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from aiohttp import HttpVersion11, web
 
@@ -117,16 +118,28 @@ class PlainReply:
         exchange.status = status
         self.response = response
         self.started = True
-        await response.prepare(self._request)
+        with _unless_gone():
+            await response.prepare(self._request)
 
     async def write(self, chunk: bytes) -> None:
         self.exchange.bytes_out += len(chunk)
-        await self.response.write(chunk)
+        with _unless_gone():
+            await self.response.write(chunk)
 
     async def finish(self) -> None:
-        await self.response.write_eof()
+        with _unless_gone():
+            await self.response.write_eof()
 
     def cut(self) -> None:
         transport = self._request.transport
         if transport is not None:
             transport.abort()
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """A caller who cannot be written to has left, which is nobody's error; the pipeline knows that as a cancellation."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise asyncio.CancelledError from error

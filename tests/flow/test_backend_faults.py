@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from gateway.core.model import Policy
 from tests.flow.scene import Scene, assert_problem
@@ -193,6 +194,24 @@ async def test_a_backend_that_answers_before_it_has_read_the_body(scene: Scene):
         assert (answer.status, answer.body) == (413, b"no")
     finally:
         server.close()
+
+
+@pytest.mark.path("plain")
+@pytest.mark.parametrize("step", ["prepare", "write", "write_eof"])
+async def test_a_caller_whose_connection_closes_under_the_answer(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    async def gone(*_: object) -> None:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    await scene.model()
+    monkeypatch.setattr(web.StreamResponse, step, gone)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    await caller.ended()
+    lines = scene.log_lines()
+    assert [line["httpRequest"]["status"] for line in lines if "httpRequest" in line] == [499]
+    assert not any("stack" in line for line in lines)
 
 
 async def test_everybody_who_waits_for_a_backend_that_is_down_is_told():

@@ -40,9 +40,10 @@ format: $(VENV)/.ready  ## format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, Caddy and a textbook proxy (15 minutes)
+bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, Caddy and others; 3 rounds of 6 minutes; BENCH='--rounds 1'
 	@test -x $(VENV)-bench/bin/envoy || { $(PYTHON) -m venv $(VENV)-bench && $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt; }
-	$(BIN)/python -m benchmarks --envoy "$$($(VENV)-bench/bin/python -c 'import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / "_bin" / "envoy")')" --out benchmarks/results $(BENCH)
+	@for router in litellm ray bentoml; do test -x $(VENV)-bench-$$router/bin/python || { $(PYTHON) -m venv $(VENV)-bench-$$router && timeout 600 $(VENV)-bench-$$router/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$router.txt; } || { echo "left out: $$router, which cannot be installed here"; rm -rf $(VENV)-bench-$$router; }; done
+	$(BIN)/python -m benchmarks --routers $(VENV)-bench --envoy "$$($(VENV)-bench/bin/python -c 'import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / "_bin" / "envoy")')" --out benchmarks/results $(BENCH)
 
 soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
 	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)

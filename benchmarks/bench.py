@@ -17,11 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import machine, report
+from benchmarks import machine, report, start
 
 HERE = Path(__file__).parent
 PROXY_CPU, LOAD_CPU = 0, 1
@@ -57,6 +57,7 @@ class Place(NamedTuple):
     key: str
     envoy: str
     gateways: dict[str, str]  # name of a variant: its Python
+    routers: str = ""  # what the names of the routers' virtual environments begin with
 
 
 class Peer(NamedTuple):
@@ -64,6 +65,32 @@ class Peer(NamedTuple):
     command: list[str]
     environment: dict[str, str]
     about: str
+    cases: tuple[str, ...] = ()  # none: all
+    patience_s: float = 30.0  # until its first answer
+
+
+ROUTERS = ("litellm", "ray", "bentoml")
+NAMES = (
+    *("chips", "chips untraced", "chips plain", "chips 10k", "chips compiled", "textbook"),
+    *("nginx", "haproxy", "caddy", "envoy", "envoy untraced", *ROUTERS),
+)
+
+
+def absent(envoy: str, gateways: dict[str, str], routers: str) -> dict[str, str]:
+    """Why a peer cannot be measured here, by its name."""
+    reasons = {}
+    for name in ("nginx", "haproxy", "caddy"):
+        if not shutil.which(name):
+            reasons[name] = f"{name} is not installed (Debian: apt install {name})"
+    if not envoy or not Path(envoy).is_file():
+        where = f"{envoy} is not there" if envoy else "no --envoy given"
+        reasons |= dict.fromkeys(("envoy", "envoy untraced"), f"{where}; `make bench` installs it")
+    if "compiled" not in gateways:
+        reasons["chips compiled"] = "no --compiled given"
+    for name in ROUTERS:
+        if not Path(f"{routers}-{name}/bin/python").is_file():
+            reasons[name] = f"there is no {routers}-{name}; `make bench` makes it"
+    return reasons
 
 
 def render(place: Place, name: str, **more: str) -> Path:
@@ -127,9 +154,11 @@ def peers(place: Place) -> dict[str, Peer]:
             "chips untraced",
             "the same, no trace kept but of what fails or is slow",
             **{"trace.ratio": "0"},
-        ),
+        )._replace(cases=("1k",)),
         gateway(place, "chips plain", "the same duties on aiohttp's public API", **{"server.path": "plain"}),
-        gateway(place, "chips 10k", "10 000 models and 100 000 keys in the registry", registry="large"),
+        gateway(
+            place, "chips 10k", "10 000 models and 100 000 keys in the registry", registry="large"
+        )._replace(cases=("1k",)),
         Peer(
             "textbook",
             [
@@ -208,7 +237,51 @@ def peers(place: Place) -> dict[str, Peer]:
                     about,
                 )
             )
+    found += _routers(place)
     return {peer.name: peer for peer in found}
+
+
+def _routers(place: Place) -> list[Peer]:
+    """Python programs that others take for a gateway to models. They do less than the rest, as `about` says."""
+    here, found = str(HERE / "peers"), []
+    programs = {name: Path(f"{place.routers}-{name}/bin").absolute() for name in ROUTERS}
+    if programs["litellm"].is_dir():
+        config = str(render(place, "litellm.yaml"))
+        command = [f"{programs['litellm']}/litellm", "--config", config, "--host", "127.0.0.1"]
+        found.append(
+            Peer(
+                "litellm",
+                [*command, "--port", str(PORT), "--num_workers", "1"],
+                {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+                "LiteLLM's proxy with a pass-through endpoint: its master key, its own accounts; no allowlist",
+                cases=("1k",),
+                patience_s=180,
+            )
+        )
+    if programs["ray"].is_dir():
+        found.append(
+            Peer(
+                "ray",
+                [f"{programs['ray']}/python", f"{here}/ray_router.py", str(PORT), str(BACKEND), place.key],
+                {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+                "Ray Serve's proxy and a deployment with a ClientSession: a key, a request id; no allowlist, no log line",
+                cases=("1k",),
+                patience_s=180,
+            )
+        )
+    if programs["bentoml"].is_dir():
+        command = [f"{programs['bentoml']}/bentoml", "serve", "bento_router:Router", "--working-dir", here]
+        found.append(
+            Peer(
+                "bentoml",
+                [*command, "--host", "127.0.0.1", "--port", str(PORT)],
+                {"BENTOML_DO_NOT_TRACK": "True", "API_KEY": place.key, "BACKEND_PORT": str(BACKEND)},
+                "a BentoML service that forwards by httpx: a key, a request id, a log line; no allowlist",
+                cases=("1k",),
+                patience_s=180,
+            )
+        )
+    return found
 
 
 # -- what stands around the proxies
@@ -219,17 +292,18 @@ def pinned(cpu: int, command: list[str], **more: Any) -> subprocess.Popen[bytes]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
+    """End it with all it has started, also what outlives its parent."""
+    pids = machine.tree(process.pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in reversed(machine.tree(process.pid)):
-            try:
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+        end = time.monotonic() + 10
+        while pids and time.monotonic() < end:
+            process.poll()
+            pids = [pid for pid in pids if machine.runs(pid)]
+            time.sleep(0.05)
+    process.wait(10)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 30) -> float:
@@ -273,6 +347,18 @@ def check_answer(place: Place, case: Case) -> None:
         raise RuntimeError(f"answered {answer.status} with {size} bytes instead of 200 with {case.down}")
 
 
+def await_answer(place: Place, case: Case, process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Some listen before they can answer."""
+    end = time.perf_counter() + patience_s
+    while True:
+        try:
+            return check_answer(place, case)
+        except (RuntimeError, OSError) as error:
+            if time.perf_counter() > end or process.poll() is not None:
+                raise RuntimeError(str(error)) from error
+        time.sleep(0.01)
+
+
 def closed_loop(place: Place, case: Case, seconds: int) -> dict[str, Any]:
     command = [
         "taskset",
@@ -314,7 +400,7 @@ def open_loop(place: Place, case: Case, rate: float, seconds: int) -> dict[str, 
 
 
 @contextmanager
-def surroundings(envoy: str, gateways: dict[str, str], *, large: bool) -> Iterator[Place]:
+def surroundings(envoy: str, gateways: dict[str, str], routers: str, *, large: bool) -> Iterator[Place]:
     """Tools built, certificate and registries made, backends running."""
     with tempfile.TemporaryDirectory(prefix="chips-bench-") as folder:
         work = Path(folder)
@@ -346,7 +432,7 @@ def surroundings(envoy: str, gateways: dict[str, str], *, large: bool) -> Iterat
         key = asyncio.run(make_registry(work / "small.db"))
         if large:
             asyncio.run(make_registry(work / "large.db", models=10_000, keys=100_000, key=key))
-        place = Place(work, key, envoy, gateways)
+        place = Place(work, key, envoy, gateways, routers)
         backend = pinned(LOAD_CPU, [str(work / "backend"), str(BACKEND)])
         secure = (
             pinned(LOAD_CPU, ["nginx", "-p", str(work), "-c", str(render(place, "secure.conf"))])
@@ -410,7 +496,6 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Start `peer`, and give one result for each case; for `open_cases` an open-loop one, too, at half the rate that the closed loop reached."""
     log = (place.work / f"{peer.name.replace(' ', '-')}.out").open("wb")
-    answered_s = 0.0  # from the start of the process to its first answer
     began = time.perf_counter()
     process = pinned(
         PROXY_CPU,
@@ -422,7 +507,9 @@ def measure(
     )
     try:
         try:
-            wait_for_port(PORT, process)
+            wait_for_port(PORT, process, peer.patience_s)
+            await_answer(place, CASES[cases[0]], process, peer.patience_s)
+            answered_s = time.perf_counter() - began
         except RuntimeError as error:
             yield {
                 "peer": peer.name,
@@ -434,7 +521,6 @@ def measure(
             case = CASES[name]
             try:
                 check_answer(place, case)
-                answered_s = answered_s or time.perf_counter() - began
                 closed_loop(place, case, 1)
                 pids = machine.tree(process.pid)
                 before = machine.cpu_us(pids)
@@ -473,10 +559,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", default="", help="comma-separated; all by default")
+    parser.add_argument("--peers", default="", help=f"comma-separated, of {', '.join(NAMES)}; all by default")
     parser.add_argument("--cases", default="", help=f"comma-separated, of {', '.join(CASES)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of load per measurement")
+    parser.add_argument(
+        "--routers",
+        default=".venv-bench",
+        help="what the names of the virtual environments of LiteLLM, Ray Serve and BentoML begin with",
+    )
     parser.add_argument("--envoy", default=os.environ.get("ENVOY", ""), help="Envoy's program")
     parser.add_argument(
         "--compiled", default="", help="a Python in which this gateway is installed with its compiled parts"
@@ -488,18 +579,36 @@ def main() -> int:
     given = parser.parse_args()
     gateways = {"plain": sys.executable} | ({"compiled": given.compiled} if given.compiled else {})
     cases = given.cases.split(",") if given.cases else list(CASES)
+    reasons = absent(given.envoy, gateways, given.routers)
+    chosen = given.peers.split(",") if given.peers else [name for name in NAMES if name not in reasons]
+    for name in cases:
+        if name not in CASES:
+            parser.error(f"there is no case {name!r}; there are {', '.join(CASES)}")
+    for name in chosen:
+        if name not in NAMES:
+            parser.error(f"there is no peer {name!r}; there are {', '.join(NAMES)}")
+        if name in reasons:
+            parser.error(f"{name} cannot be measured here: {reasons[name]}")
+    for program, package in (
+        ("wrk", "wrk"),
+        ("cc", "gcc"),
+        ("openssl", "openssl"),
+        ("taskset", "util-linux"),
+    ):
+        if not shutil.which(program):
+            parser.error(f"{program} is not installed (Debian: apt install {package})")
+    if not given.peers:
+        for name, reason in reasons.items():
+            print(f"left out: {name}, for {reason}", flush=True)
     before: dict[str, Any] = report.read(given.out) if given.add and given.out is not None else {}
     results: list[dict[str, Any]] = list(before.get("results", ()))
-    with surroundings(given.envoy, gateways, large=not given.peers or "chips 10k" in given.peers) as place:
+    with surroundings(given.envoy, gateways, given.routers, large="chips 10k" in chosen) as place:
         known = peers(place)
-        chosen = given.peers.split(",") if given.peers else list(known)
         about = {name: known[name].about for name in chosen}
         for number in range(given.rounds):
             for name in chosen:
-                only_small = [
-                    case for case in cases if name not in {"chips 10k", "chips untraced"} or case == "1k"
-                ]
-                for result in measure(place, known[name], only_small, given.seconds, ["1k"]):
+                its = [case for case in cases if case in (known[name].cases or cases)]
+                for result in measure(place, known[name], its, given.seconds, ["1k"]) if its else ():
                     results.append({"round": number, **result})
                     print(report.line(results[-1]), flush=True)
     document = {
@@ -507,8 +616,11 @@ def main() -> int:
         "machine": machine.describe(),
         "peers": {**before.get("peers", {}), **about},
         "cases": {name: case.about for name, case in CASES.items()},
+        "left_out": {} if given.peers else reasons,
         "results": results,
     }
+    if not given.peers or "start" in before:
+        document["start"] = start.measure(5) if not given.peers else before["start"]
     print(report.table(document))
     if given.out is not None:
         report.write(document, given.out)

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ def tree(root: int) -> list[int]:
         found.append(pid)
         todo += children.get(pid, [])
     return found
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return False
+    return stat[stat.rindex(")") + 2] != "Z"
 
 
 def cpu_us(pids: list[int]) -> float:
@@ -65,7 +75,10 @@ def describe() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: _version(command) for name, command in _VERSIONS.items()},
+        "versions": {
+            **{name: f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "msgspec")},
+            **{name: _version(command) for name, command in _VERSIONS.items()},
+        },
     }
 
 

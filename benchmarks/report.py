@@ -58,10 +58,29 @@ def table(document: Document) -> str:
                 else ""
             )
             parts.append(
-                f"| {peer} | {row['cpu_us']:.1f} | {ratio} | {row['per_s']:.0f} | {row['p50_us'] / 1000:.2f} / {row['p99_us'] / 1000:.2f} | {opened} "
+                f"| {peer}{_failures(row)} | {row['cpu_us']:.1f} | {ratio} | {row['per_s']:.0f} | {row['p50_us'] / 1000:.2f} / {row['p99_us'] / 1000:.2f} | {opened} "
                 f"| {row['mb_per_cpu_s']:.0f} | {row['rss_mb']:.0f} | {row['started_s']:.2f} |"
             )
     return "\n".join(parts) + "\n"
+
+
+def _failures(row: dict[str, float]) -> str:
+    """A request that failed cost less than one that did not."""
+    count = row.get("failed", 0) + row.get("open_bad", 0)
+    return f" ({count:.0f} failed)" if count else ""
+
+
+def closing(document: Document) -> str:
+    """Markdown: what does not fit into the tables."""
+    lines = []
+    if begun := document.get("start"):
+        lines.append(
+            f"Start to first answered request on SQLite: {begun['lazy']:.2f} s; importing everything first: "
+            f"{begun['eager']:.2f} s; that is {begun['ratio']:.2f} of it.\n"
+        )
+    lines += [f"- {name}: {about}" for name, about in document["peers"].items()]
+    lines += [f"- {name} was left out: {reason}" for name, reason in document.get("left_out", {}).items()]
+    return "\n### Who does what\n\n" + "\n".join(lines) + "\n"
 
 
 def picture(document: Document, case: str = "1k") -> str:
@@ -112,5 +131,6 @@ def write(document: Document, folder: Path) -> None:
     (folder / "latest.md").write_text(
         f"# Results of {document['date'][:10]}\n\n{host['cpus']} CPUs ({host['cpu']}), {host['system']}, Python {host['python']}. {versions}.\n"
         + table(document)
+        + closing(document)
     )
     (folder / "latest.svg").write_text(picture(document))

@@ -14,6 +14,7 @@ from gateway.core.headers import (
     AUTHORIZATION,
     CLOUD_TRACE,
     CREDENTIALS,
+    CRLF,
     REQUEST_ID,
     TRACEPARENT,
     TRACESTATE,
@@ -28,6 +29,7 @@ _SECRETS: Final = frozenset({b"cookie", b"proxy-authorization"})
 _MAX_LENGTH_DIGITS: Final = 15
 _PLAIN: Final = bytes(range(0x21, 0x7F))  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
+_MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
 _MAX_HEADS: Final = 2048
 
@@ -90,27 +92,34 @@ class KnownHead:
 class KnownHeads:
     """The heads that one server knows. Bounded: it forgets all where they become too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, field_limit_bytes: int) -> None:
+        self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
         self._known: dict[tuple[str, str, tuple[bytes, ...]], KnownHead] = {}
         self._begins: dict[bytes, bytes] = {}  # of the particular lines, by their names
 
     def recall(
-        self, last: KnownHead | None, peer: str, scheme: str, lines: list[bytes]
+        self, last: KnownHead | None, peer: str, scheme: str, raw: bytes
     ) -> tuple[KnownHead, list[bytes]] | None:
-        """The head that `lines` are one of, most likely the `last` one of its connection, and this one's own values."""
+        """The head that `raw` is one of, most likely the `last` one of its connection, and this one's own values."""
+        if len(raw) > self._limit_bytes:
+            return None
+        lines = raw.split(CRLF)
         if last is not None and last.head is not None:
             values = last.values(lines.copy())
             if values is not None:
                 return last, values
+        if len(lines) > _MAX_LINES:
+            return None
         known = self._find(peer, scheme, lines)
         if known is None or known.head is None:
             return None
-        values = known.values(lines.copy())
+        values = known.values(lines)
         return None if values is None else (known, values)
 
-    def learn(self, peer: str, scheme: str, lines: list[bytes], facts: Facts) -> KnownHead | None:
+    def learn(self, peer: str, scheme: str, raw: bytes, facts: Facts) -> KnownHead | None:
         """Where to keep what is found out about a head that the parser took; None where it is not to be remembered."""
-        if len(facts.target) > _MAX_TARGET or sum(map(len, lines)) > _MAX_BYTES:
+        lines = raw.split(CRLF)
+        if len(facts.target) > _MAX_TARGET or len(raw) > _MAX_BYTES or len(lines) > _MAX_LINES:
             return None
         same = list(lines)
         places: dict[int, tuple[int, bytes]] = {}

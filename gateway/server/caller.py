@@ -241,11 +241,10 @@ class CallerConnection(asyncio.Protocol):
     def _read_head(self, raw: bytes) -> tuple[Facts, int | None, KnownHead | None, Sequence[bytes]]:
         """What a head says of its message, the length of the body, and as what the head is known."""
         heads = self._server.heads
-        lines = raw.split(b"\r\n")
-        found = heads.recall(self._known, self._peer, self._scheme, lines)
+        found = heads.recall(self._known, self._peer, self._scheme, raw)
         if found is None:
             facts = facts_of(self._parser.read(raw))
-            self._known = heads.learn(self._peer, self._scheme, lines, facts)
+            self._known = heads.learn(self._peer, self._scheme, raw, facts)
             return facts, facts.length, self._known, ()
         known, values = found
         self._known = known

@@ -36,7 +36,7 @@ class FastServer(web.Server):
         self.body_timeout_s = body_timeout_s
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
-        self.heads = KnownHeads()
+        self.heads = KnownHeads(field_limit_bytes=field_limit_bytes)
         self._open: set[CallerConnection] = set()
         self.acceptor = Acceptor(self._loop, self)
         self._alarm: asyncio.TimerHandle | None = None

@@ -37,7 +37,6 @@ class CallerReply:
         "finished",
         "started",
     )
-    __deletable__ = ("exchange",)  # for the compiler; see CallerConnection._ended
 
     exchange: Exchange
 

@@ -84,7 +84,7 @@ class Callers:
         self.server.acceptor = Acceptor(loop, self.server)
         self.server._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = b"", 0
-        self.server.heads = KnownHeads()
+        self.server.heads = KnownHeads(field_limit_bytes=8192)
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline
         self.server.keepalive_timeout_s = self.server.head_timeout_s = self.server.body_timeout_s = 60

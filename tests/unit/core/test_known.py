@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.forwarded import Trust
 from gateway.core.known import KnownHead, KnownHeads
@@ -35,15 +35,14 @@ class Reader:
     """What a connection does with a head, without the connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, heads: KnownHeads | None = None) -> None:
-        self.heads = heads or KnownHeads()
+        self.heads = heads or KnownHeads(field_limit_bytes=8192)
         self.last: KnownHead | None = None
         self.recalled = False
         self._parser = HeadParser(loop, limit_bytes=8192)
         self._identify = Identify(Trust(hops=1))
 
     def read(self, raw: bytes, *, remember: bool = True) -> Any:
-        lines = raw.split(b"\r\n")
-        found = self.heads.recall(self.last, PEER, "http", lines) if remember else None
+        found = self.heads.recall(self.last, PEER, "http", raw) if remember else None
         self.recalled = found is not None
         if found is not None:
             self.last, values = found
@@ -53,7 +52,7 @@ class Reader:
             facts, values, known = facts_of(self._parser.read(raw)), [], None
             length = facts.length
             if remember:
-                self.last = known = self.heads.learn(PEER, "http", lines, facts)
+                self.last = known = self.heads.learn(PEER, "http", raw, facts)
         exchange = Exchange(
             method=facts.method,
             raw_target=facts.target,
@@ -114,8 +113,8 @@ def test_heads_are_known_to_all_connections_of_a_peer(loop: asyncio.AbstractEven
     other = Reader(loop, reader.heads)
     other.read(joined(*HEAD))
     assert other.recalled
-    assert reader.heads.recall(None, "192.0.2.2", "http", joined(*HEAD).split(b"\r\n")) is None
-    assert reader.heads.recall(None, PEER, "https", joined(*HEAD).split(b"\r\n")) is None
+    assert reader.heads.recall(None, "192.0.2.2", "http", joined(*HEAD)) is None
+    assert reader.heads.recall(None, PEER, "https", joined(*HEAD)) is None
 
 
 def test_a_bearer_token_is_particular_too(loop: asyncio.AbstractEventLoop):
@@ -159,6 +158,13 @@ def test_no_credential_stays_in_memory(loop: asyncio.AbstractEventLoop):
         if isinstance(item, str):
             assert SECRET.decode() not in item
         todo += gc.get_referents(item)
+
+
+def test_a_field_that_is_too_long_is_refused_however_well_the_head_is_known(loop: asyncio.AbstractEventLoop):
+    reader = Reader(loop)
+    reader.read(joined(*HEAD))
+    with pytest.raises(HeadersTooLarge):
+        reader.read(joined(*HEAD).replace(SECRET, SECRET * 1000))
 
 
 def test_the_memory_is_bounded(loop: asyncio.AbstractEventLoop):

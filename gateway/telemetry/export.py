@@ -102,7 +102,7 @@ class Otlp:
         self._resource = resource
 
     def write(self, batch: Sequence[Summary], timeout_s: float) -> None:
-        self._post(self._message(batch, self._resource).SerializeToString(), timeout_s)
+        self._post(self._message(batch, self._resource), timeout_s)
 
     def close(self) -> None:
         self._post.close()

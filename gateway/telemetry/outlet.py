@@ -42,6 +42,7 @@ class Outlet:
         self.dropped = 0
         self._open_sink = open_sink
         self._limit = limit
+        self._half = (limit + 1) // 2
         self._batch = batch
         self._interval_s = interval_s
         self._timeout_s = timeout_s
@@ -58,8 +59,11 @@ class Outlet:
 
     def offer(self, summary: Summary) -> None:
         """Hand over one summary. Never blocks."""
-        if len(self._waiting) < self._limit:
-            self._waiting.append(summary)
+        waiting = self._waiting
+        if len(waiting) < self._limit:
+            waiting.append(summary)
+            if len(waiting) == self._half:
+                self._wake.set()  # else a gateway that keeps all fills it before the next round
         else:
             self.dropped += 1
 
@@ -81,6 +85,7 @@ class Outlet:
         sink: Sink | None = None
         while True:
             self._wake.wait(self._interval_s)
+            self._wake.clear()
             stopping = self._deadline is not None
             waiting, self._waiting = self._waiting, []
             self._taken = len(waiting)

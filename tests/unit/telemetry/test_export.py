@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from gateway.core.errors import UpstreamBroken
 from gateway.core.trace import continue_trace
 from gateway.telemetry.outlet import Outlet
 from gateway.telemetry.spans import spans_of
@@ -116,14 +117,25 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
         summary(took_s=3, server_timing=b"a;dur=1, b;dur=2", queued_s=0.5, permitted=1000.5),
         summary(model=None, status=404, attempts=0),
         summary(status=499, kept="left", target="/w\u00efne", caller="1"),
+        summary(status=503, attempts=0, error=UpstreamBroken("x" * 20_000), target="/" + "y" * 300),
     ],
-    ids=["failed", "cold start", "refused", "left"],
+    ids=["failed", "cold start", "refused", "left", "long"],
 )
 def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
     again = summary()  # of another trace, in the same batch
-    ours = otlp_message([kept, again], RESOURCE)
+    ours = ExportTraceServiceRequest.FromString(otlp_message([kept, again], RESOURCE))
     theirs = encode_spans([*otel_spans(kept, RESOURCE), *otel_spans(again, RESOURCE)])
-    assert ExportTraceServiceRequest.FromString(ours.SerializeToString()) == theirs
+    assert ours == theirs
+
+
+def test_a_path_that_is_no_text_reaches_the_collector():
+    """What it stands for there is a question mark; the SDK would lose the whole batch."""
+    sent = ExportTraceServiceRequest.FromString(
+        otlp_message([summary(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
+    )
+    (span,) = sent.resource_spans[0].scope_spans[0].spans
+    assert span.name == "POST /?"
+    assert {a.key: a.value.string_value for a in span.attributes}["url.path"] == "/?"
 
 
 def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):

@@ -40,6 +40,21 @@ def test_all_that_was_offered_is_written_on_stop():
     assert outlet.dropped == 0
 
 
+def test_half_a_queue_does_not_wait_for_the_next_round():
+    sink = Sink()
+    outlet = Outlet("test", lambda: sink, limit=10, interval_s=600)
+    outlet.start()
+    for _ in range(5):
+        outlet.offer(summary())
+    assert sink.entered.wait(60)
+    sink.entered.clear()
+    for _ in range(5):  # and again: the wake is not used up, and is no wake for ever
+        outlet.offer(summary())
+    assert sink.entered.wait(60)
+    outlet.stop(20)
+    assert (len(sink.written), outlet.dropped) == (10, 0)
+
+
 def test_a_sink_that_fails_costs_what_it_was_given_and_no_more():
     sink = Sink(fail=True)
     outlet = Outlet("test", lambda: sink, interval_s=60)

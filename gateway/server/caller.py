@@ -346,7 +346,7 @@ class CallerConnection(asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer what is no request, and close: nobody knows where the next one would begin."""
         request_id = new_trace_id()
-        _log.warning("refused a request that cannot be parsed: %s", error.code)
+        _log.warning("request %s cannot be parsed: %s", request_id, error.code)
         self._received = b""
         self.last = True
         answer = render_problem(error, request_id)

@@ -36,7 +36,7 @@ class ProblemRequestHandler(RequestHandler):
             error = InternalError()
             _log.error("request %s failed outside the pipeline", request_id, exc_info=exc)
         if error.status < 500:
-            _log.warning("refused a request that cannot be parsed: %s (%s)", error.code, type(exc).__name__)
+            _log.warning("request %s cannot be parsed: %s (%s)", request_id, error.code, type(exc).__name__)
         answer = render_problem(error, request_id)
         response = web.Response(status=answer.status, body=answer.body)
         for name, value in answer.headers:

@@ -79,6 +79,7 @@ class Mirror:
         self._keys_kept: KeptKeys | None = None  # in the copy that this gateway keeps for itself
         self._keys_given = NO_KEYS
         self._keys_end = 0.0
+        self._keys_turned = False  # on or off, since the copy was written
         self._tasks: list[asyncio.Task[None]] = []
         self._advanced = asyncio.Event()
         self._asked: TTLCache[str, Entry | None] = TTLCache(10_000, _ASKED_TTL_S, clock)
@@ -295,6 +296,9 @@ class Mirror:
         self.held = ""
         self._held_listing = None
         self.source = REGISTRY
+        if self._keys_turned and self._to_keep is None:
+            self._to_keep = self._since
+        self._keys_turned = False
         self._since = None
         self._keys_given = NO_KEYS
         self._confirm()
@@ -334,6 +338,9 @@ class Mirror:
         self.source = FALLBACK
         self._since = kept.listing
         self._confirmed_at = self._clock() - max(0.0, kept.age_s)
+        self._keys_turned = fallback.kept_by_gateways and (kept.keys is None) == bool(
+            self._fallback_keys_age_s
+        )
         if kept.keys is not None and self._fallback_keys_age_s:
             self._keys_given = kept.keys
             self._keys_kept = kept.keys if fallback.kept_by_gateways else None
@@ -352,7 +359,7 @@ class Mirror:
             return
         try:
             self._keys_kept = await follow_keys(self._registry, listing, self._keys_kept)
-        except RegistryError as error:
+        except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the models are kept)
             _log.error("the keys in the fallback are not up to date: %s", error)
 
     async def _save(self, fallback: Fallback) -> None:

@@ -144,14 +144,8 @@ def test_networks_come_and_go(shell: Shell):
 
 
 def test_watch_tells_each_change_as_it_happens(shell: Shell):
-    shell.register("wine")
-    process = shell.start("watch", "--json")
+    process = shell.start_watching()
     assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    assert (first["generation"], first["models"]) == (1, 1)
-    shell.register("beer", "1", "--by", "bea", "--reason", "thirst")
-    change = json.loads(process.stdout.readline())
-    assert (change["name"], change["action"], change["author"]) == ("beer", "create", "bea")
     # One write with two changes is two lines, in their order; what the watch does not mirror is told too.
     shell.ok("networks", "add", "192.0.2.0/24", "2001:db8::/32")
     names = [json.loads(process.stdout.readline())["name"] for _ in range(2)]

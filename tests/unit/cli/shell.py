@@ -83,5 +83,17 @@ class Shell:
             *options,
         )
 
+    def start_watching(self) -> subprocess.Popen[str]:
+        """`chips watch --json`, which has told of two models, the second while it ran."""
+        self.register("wine")
+        process = self.start("watch", "--json")
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["generation"], first["models"]) == (1, 1)
+        self.register("beer", "1", "--by", "bea", "--reason", "thirst")
+        change = json.loads(process.stdout.readline())
+        assert (change["name"], change["action"], change["author"]) == ("beer", "create", "bea")
+        return process
+
     def model(self, name: str = "wine") -> Any:
         return self.ok("show", name, "--json").json()

@@ -412,6 +412,25 @@ async def test_a_gateway_keeps_keys_in_its_own_copy(
     assert copy.saved_keys == KeptKeys("one", 1, {"a": b"{}"})
 
 
+@pytest.mark.parametrize("on", [True, False])
+async def test_keys_that_are_turned_on_or_off_are_written_or_erased_without_a_change(
+    registry: Scripted, start, monkeypatch: pytest.MonkeyPatch, on: bool
+):
+    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
+        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+
+    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    now = listing(7, model("wine"))
+    keys = KeptKeys("one", 7, {"a": b"{}"})
+    copy = Copy(Kept(now, 1.0, None if on else keys))
+    registry.tell(now)
+    mirror = await start(fallback=copy, fallback_keys_age_s=1e6 if on else 0.0)
+    assert await _until(lambda: bool(copy.saved))
+    assert copy.saved_keys == (keys if on else None)
+    await mirror.stop()
+    assert len(copy.saved) == 1
+
+
 async def test_the_registry_is_worth_more_than_a_copy_of_another(registry: Scripted, start):
     registry.tell(listing(2, model("beer")))
     mirror = await start(fallback=Copy(Kept(listing(7, model("wine"), registry_id="old"), age_s=1.0)))

@@ -88,8 +88,11 @@ class Gateway:
         self._chain = chain
         self._last_used = LastUsed(self.registry, keys.used)
         upstream = settings.upstream
+        guard = guard_of(upstream)
         self._identity = (
-            IdTokens(metadata_host=upstream.metadata_host) if upstream.identity == "google" else None
+            IdTokens(metadata_host=upstream.metadata_host, may_name_audience=guard.may_name_audience)
+            if upstream.identity == "google"
+            else None
         )
         signer = _signer(upstream) if upstream.sign_callers else None
         if upstream.ca_file:
@@ -104,7 +107,7 @@ class Gateway:
             connect_timeout_s=upstream.connect_timeout_s,
             idle_s=upstream.idle_s,
             ca_file=upstream.ca_file,
-            guard=guard_of(upstream),
+            guard=guard,
             identity=self._identity,
         )
         limits, edge, trace = settings.limits, settings.edge, settings.trace

@@ -134,7 +134,7 @@ def register(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
     report = Report(as_json=as_json)
-    _check_place(settings, wish.url)
+    _check_place(settings, wish.url, wish.backend["audience"])
     given = [parse_header(text) for text in header or []]
 
     async def work() -> None:
@@ -167,7 +167,7 @@ def register(
     screen.run(work())
 
 
-def _check_place(settings: Settings, url: str) -> None:
+def _check_place(settings: Settings, url: str, audience: str | None) -> None:
     """Refuse what the gateway would not connect to, here where somebody can mend it."""
     upstream = settings.upstream
     guard = Guard(
@@ -179,6 +179,12 @@ def _check_place(settings: Settings, url: str) -> None:
         guard.check_url(url)
     except Refused as refused:
         raise Failure(str(refused), code=EX_DATAERR) from None
+    if audience and not guard.may_name_audience(url):
+        raise Failure(
+            "an audience is for backends behind a domain of your own, and upstream.hosts does not name this one",
+            hint="without --audience, tokens are made for the backend's own origin",
+            code=EX_DATAERR,
+        )
 
 
 def is_elsewhere(url: str) -> bool:

@@ -45,7 +45,8 @@ class Guard:
         self, policy: Policy, *, hosts: Iterable[str] = (), networks: Iterable[Network] = ()
     ) -> None:
         self._policy = policy
-        self._hosts = (*CLOUD_HOSTS, *(host.lower() for host in hosts)) if policy == "cloud" else ("*",)
+        self._named = tuple(host.lower() for host in hosts) if policy == "cloud" else ("*",)
+        self._hosts = (*CLOUD_HOSTS, *self._named) if policy == "cloud" else self._named
         self._networks = NetworkSet(networks)
 
     def __call__(self, host: str, addresses: Sequence[str]) -> None:
@@ -69,6 +70,14 @@ class Guard:
             return  # it may exist where the gateway runs, which will judge it
         for info in found:
             self.check_address(str(info[4][0]))
+
+    def may_name_audience(self, url: str) -> bool:
+        """Whether a backend there may get ID tokens that are not for its own origin: where the settings name its host.
+
+        Anybody can have a host under *.run.app, and could otherwise be sent a token that is good at somebody else's.
+        """
+        host = (urlsplit(url).hostname or "").rstrip(".")
+        return any(fnmatchcase(host, pattern) for pattern in self._named)
 
     def check_host(self, host: str) -> None:
         host = host.lower().rstrip(".").strip("[]")

@@ -40,12 +40,17 @@ class _Claims(msgspec.Struct):
 class IdTokens:
     """One token per audience, fetched once for all who need it, and never sent over plain HTTP.
 
-    The audience is the backend's origin, or the one that it is registered with.
+    The audience is the backend's origin, or the one that it is registered with, where `may_name_audience` says so of its URL.
     """
 
     def __init__(
-        self, *, metadata_host: str = "metadata.google.internal", now: Callable[[], float] = time.time
+        self,
+        *,
+        metadata_host: str = "metadata.google.internal",
+        may_name_audience: Callable[[str], bool] = lambda _: True,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._may_name_audience = may_name_audience
         self._url = f"http://{metadata_host}{_PATH}"
         self._now = now
         self._tokens: dict[str, _Token] = {}
@@ -72,6 +77,10 @@ class IdTokens:
             origin = self._origins[url] = f"https://{parts.netloc}" if parts.scheme == "https" else ""
         if not origin:
             return ()
+        if audience and audience != origin and not self._may_name_audience(url):
+            raise UpstreamUnavailable(
+                "The gateway may not prove to the backend who it is: it is for another audience."
+            )
         audience = audience or origin
         token = self._tokens.get(audience)
         now = self._now()

@@ -188,7 +188,7 @@ def test_a_backend_that_is_where_none_may_be_is_not_registered(shell: Shell, mon
     assert register("https://models.example.com") == 0
 
 
-def test_a_backend_behind_a_domain_of_its_own(shell: Shell):
+def test_a_backend_behind_a_domain_of_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     def registered(*options: str) -> Any:
         shell.ok("register", "wine", "https://wine.example.com", "--no-probe", "--version", "1", *options)
         return shell.model()["backends"][0].get("audience")
@@ -196,17 +196,14 @@ def test_a_backend_behind_a_domain_of_its_own(shell: Shell):
     assert registered("--audience", "https://wine-abc.a.run.app") == "https://wine-abc.a.run.app"
     assert registered("--owner", "ana") == "https://wine-abc.a.run.app", "what is not named stays"
     assert registered("--audience", "origin") is None
-    wrong = (
-        "register",
-        "wine",
-        "https://wine.example.com",
-        "--no-probe",
-        "--version",
-        "1",
-        "--audience",
-        "a b",
-    )
-    assert shell(*wrong).code == 65
+    where = ("--no-probe", "--version", "1", "--audience")
+    assert shell("register", "wine", "https://wine.example.com", *where, "a b").code == 65
+    monkeypatch.setenv("CHIPS_UPSTREAM__POLICY", "cloud")
+    monkeypatch.setenv("CHIPS_UPSTREAM__HOSTS", "*.example.com")
+    assert registered("--audience", "https://wine-abc.a.run.app") == "https://wine-abc.a.run.app"
+    ended = shell("register", "wine", "https://evil-abc.a.run.app", *where, "https://wine-abc.a.run.app")
+    assert ended.code == 65
+    assert "upstream.hosts" in ended.err
 
 
 def test_a_trial_lets_pass_who_is_elsewhere(shell: Shell, monkeypatch: pytest.MonkeyPatch):

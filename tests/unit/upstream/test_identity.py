@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from gateway.core.errors import UpstreamUnavailable
+from gateway.upstream.guard import Guard
 from gateway.upstream.identity import IdTokens
 from tests.flow.issuer import signer
 
@@ -158,3 +159,26 @@ async def test_a_backend_behind_a_domain_of_its_own_names_its_audience(metadata:
     await tokens.fetch(url)
     assert metadata.asked == [audience, url]
     assert tokens.fields("http://wine.example.com", audience) == (), "never in the clear"
+
+
+async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(metadata: Metadata):
+    """Whoever may write to the registry must not have a token that is good elsewhere sent to a service of their own."""
+    guard = Guard("cloud", hosts=("*.example.com",))
+    tokens = IdTokens(metadata_host=metadata.host, may_name_audience=guard.may_name_audience)
+    await tokens.start()
+    victim = "https://wine-abc.a.run.app"
+    for url in (
+        "https://evil-abc.a.run.app",
+        "https://example.com.evil.run.app",
+        "https://evil.run.app/example.com",
+    ):
+        with pytest.raises(UpstreamUnavailable):
+            tokens.fields(url, victim)
+        with pytest.raises(UpstreamUnavailable):
+            await tokens.fetch(url, victim)
+    assert metadata.asked == []
+    await tokens.fetch("https://wine.example.com", victim)
+    await tokens.fetch("https://evil-abc.a.run.app")
+    await tokens.fetch("https://evil-abc.a.run.app", "https://evil-abc.a.run.app")
+    assert metadata.asked == [victim, "https://evil-abc.a.run.app"]
+    await tokens.stop()

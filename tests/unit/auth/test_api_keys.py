@@ -1,6 +1,7 @@
 """API keys over time: looked up again behind the caller's back, kept while the registry is away, rationed."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
@@ -88,20 +89,22 @@ for _name in (
 
 
 def steps(work: Callable[[], object]) -> list[tuple[str, int]]:
-    """Every line of Python that `work` runs."""
+    """Every line of the gateway's that `work` runs."""
     lines: list[tuple[str, int]] = []
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        if event == "line":
+        if event == "line" and str(frame.f_globals.get("__name__")).startswith("gateway."):
             lines.append((frame.f_code.co_qualname, frame.f_lineno))
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # it would run what it finds in the midst of this
     sys.settrace(trace)
     try:
         work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return lines
 
 

@@ -109,9 +109,10 @@ def steps(work: Callable[[], object]) -> list[tuple[str, int]]:
 
 
 def sharing(key: str, length: int) -> str:
-    """A key of the right form, whose first `length` random characters are those of `key`."""
-    body = key[len(PREFIX) : len(PREFIX) + length] + make_key()[len(PREFIX) + length : len(PREFIX) + 32]
-    return PREFIX + body + _checksum(body)
+    """Another key of the right form, whose first `length` of 32 random characters are those of `key`."""
+    body = key[len(PREFIX) :][:32]
+    rest = "".join("a" if character != "a" else "b" for character in body[length:])
+    return PREFIX + body[:length] + rest + _checksum(body[:length] + rest)
 
 
 def head(key: str) -> RequestHead:

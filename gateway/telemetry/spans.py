@@ -11,6 +11,9 @@ from gateway.telemetry.summary import Summary, Try
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool
 
+_OF_THE_BACKEND = (
+    16  # the ids of the backend's own phases are beyond those of its attempt, which they are derived from
+)
 _WAITED_S = 0.0002  # a stage that took less did not wait
 _MASK = (1 << 64) - 1
 _STRIDE = 0x9E3779B97F4A7C15  # odd, so that the ids derived from one span are all different
@@ -173,13 +176,13 @@ def _backend(summary: Summary, wait: Span) -> Iterator[Span]:
     if phases and start - wait.start_s > COLD_START_S:
         yield Span(
             name="cold start",
-            span_id=_derived(wait.span_id, 1),
+            span_id=_derived(wait.span_id, _OF_THE_BACKEND),
             parent_id=wait.span_id,
             start_s=wait.start_s,
             end_s=start,
             attributes={"chips.why": "the backend accounts for less than the wait: an instance was starting"},
         )
-    for index, phase in enumerate(phases, 2):
+    for index, phase in enumerate(phases, _OF_THE_BACKEND + 1):
         end = min(start + phase.duration_s, wait.end_s)
         yield Span(
             name=f"backend {phase.name}",

@@ -12,7 +12,7 @@ scraper sends its key as `Authorization: Bearer …`). The settings `metrics.*` 
 an OTLP collector. What it costs a request stands in [Why traces are kept as they are](../explanation/tracing.md).
 
 Labels are bounded: a name that a caller made up never becomes one, and beyond 5 000 pairs of model and version, or of
-caller and model, everything further is counted as `other`. Counters begin at zero when a gateway starts.
+caller and model, or 500 backends, everything further is counted as `other`. Counters begin at zero when a gateway starts.
 
 | metric | kind | unit | labels | meaning |
 |---|---|---|---|---|

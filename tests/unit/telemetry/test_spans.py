@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
 from gateway.telemetry.spans import spans_of
-from tests.unit.telemetry.exchanges import ARRIVED
+from gateway.telemetry.summary import summarize
+from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
 from tests.unit.telemetry.test_store import summary
 
 
@@ -44,6 +45,29 @@ def test_a_cold_start_stands_before_what_the_backend_accounts_for():
     assert cold.end_s - cold.start_s > 5
 
 
+def test_no_two_spans_have_one_id():
+    """Each that there can be: a cold start, sixteen phases, TLS, a retry, and all that a request can wait for."""
+    timing = ", ".join(f"p{number};dur=1" for number in range(16)).encode()
+    exchange = make_exchange(
+        took_s=10,
+        attempts=2,
+        server_timing=timing,
+        routed=ARRIVED + 0.1,
+        authenticated=ARRIVED + 0.2,
+        metered_s=0.1,
+        gathered_s=0.1,
+        queued_s=0.1,
+        permitted=ARRIVED + 0.5,
+    )
+    for attempt in exchange.attempts:
+        attempt.dialed = attempt.began + 0.01
+    kept = summarize(exchange, status=200, kept="slow", side="", code="", gateway="test")
+    spans = spans_of(kept)
+    assert [span.name for span in spans][1:6] == ["route", "authenticate", "limits", "body", "queue"]
+    assert {"cold start", "TLS", "backend p15", "receive", "attempt 2"} <= {span.name for span in spans}
+    assert len({span.span_id for span in spans}) == len(spans)
+
+
 def test_a_wait_in_the_queue():
     spans = spans_of(summary(took_s=1, permitted=ARRIVED + 0.5, queued_s=0.5))
     assert [span.name for span in spans][1] == "queue"
@@ -80,6 +104,7 @@ def test_a_refusal_is_one_span():
 def test_children_lie_within_their_parents(attempts, took_s, timing):
     spans = spans_of(summary(attempts=attempts, took_s=took_s, server_timing=timing))
     by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
     for span in spans[1:]:
         assert span.parent_id is not None
         parent = by_id[span.parent_id]

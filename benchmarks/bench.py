@@ -67,6 +67,7 @@ class Peer(NamedTuple):
     about: str
     cases: tuple[str, ...] = ()  # none: all
     patience_s: float = 30.0  # until its first answer
+    least_s: int = 1  # of load before it is measured, and while it is: some take long to settle
 
 
 ROUTERS = ("litellm", "ray", "bentoml")
@@ -256,6 +257,7 @@ def _routers(place: Place) -> list[Peer]:
                 "LiteLLM's proxy with a pass-through endpoint: its master key, its own accounts; no allowlist",
                 cases=("1k",),
                 patience_s=180,
+                least_s=8,
             )
         )
     if programs["ray"].is_dir():
@@ -267,6 +269,7 @@ def _routers(place: Place) -> list[Peer]:
                 "Ray Serve's proxy and a deployment with a ClientSession: a key, a request id; no allowlist, no log line",
                 cases=("1k",),
                 patience_s=180,
+                least_s=8,
             )
         )
     if programs["bentoml"].is_dir():
@@ -279,6 +282,7 @@ def _routers(place: Place) -> list[Peer]:
                 "a BentoML service that forwards by httpx: a key, a request id, a log line; no allowlist",
                 cases=("1k",),
                 patience_s=180,
+                least_s=8,
             )
         )
     return found
@@ -521,10 +525,10 @@ def measure(
             case = CASES[name]
             try:
                 check_answer(place, case)
-                closed_loop(place, case, 1)
+                closed_loop(place, case, peer.least_s)
                 pids = machine.tree(process.pid)
                 before = machine.cpu_us(pids)
-                load = closed_loop(place, case, seconds)
+                load = closed_loop(place, case, max(seconds, peer.least_s))
                 spent = machine.cpu_us(pids) - before
             except (RuntimeError, OSError, subprocess.SubprocessError, StopIteration) as error:
                 yield {"peer": peer.name, "case": name, "error": str(error)}
@@ -547,7 +551,7 @@ def measure(
                 rate = load["requests"] / duration_s / 2
                 opened = {"peer": peer.name, "case": name, "open_rate": rate}
                 try:
-                    yield {**opened, **open_loop(place, case, rate, seconds)}
+                    yield {**opened, **open_loop(place, case, rate, max(seconds, peer.least_s))}
                 except (RuntimeError, subprocess.SubprocessError) as error:
                     yield {**opened, "error": str(error)}
     finally:

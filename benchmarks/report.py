@@ -92,17 +92,18 @@ def picture(document: Document, case: str = "1k") -> str:
     )
     if not rows:
         return ""
-    longest = rows[-1][0]
+    longest = max(value for value, _ in rows if value <= 30 * rows[0][0])  # beyond, a bar is cut off
     height = 26
     bars = []
     for i, (value, peer) in enumerate(rows):
         y = 48 + i * height
-        width = max(1.0, value / longest * 470)
+        width = max(1.0, min(value / longest, 1.0) * 470)
+        cut = " →" if value > longest else ""
         color = "#0b6e4f" if peer.startswith("chips") else "#9aa5b1"
         bars.append(
             f'<text x="128" y="{y + 13}" text-anchor="end">{peer}</text>'
             f'<rect x="138" y="{y}" width="{width:.1f}" height="18" rx="2" fill="{color}"/>'
-            f'<text x="{144 + width:.1f}" y="{y + 13}">{value:.1f}</text>'
+            f'<text x="{144 + width:.1f}" y="{y + 13}">{value:.1f}{cut}</text>'
         )
     size = 60 + len(rows) * height
     return (

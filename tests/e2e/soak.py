@@ -30,7 +30,7 @@ from tests.flow.scripted import Message, Peer, ScriptedBackend, read_message
 
 WORKERS = 24
 SERVE = "from tests.e2e.soak import observed; observed()"
-BODY_WAIT_S = 2
+BODY_WAIT_S = 5
 PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Turn")
 ALLOWED = {
     "ok",

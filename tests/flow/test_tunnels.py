@@ -45,7 +45,7 @@ async def test_a_tunnel_that_nobody_uses_ends_on_both_sides():
 
 
 async def test_a_tunnel_in_use_lives_on():
-    async with Scene(**{"upstream.tunnel_idle_s": "2"}) as scene:
+    async with Scene(**{"upstream.tunnel_idle_s": "60"}) as scene:
         await scene.model(script=parrot)
         caller = await tunnel(scene)
         (pool,) = scene.gateway.upstream.pools.values()  # type: ignore[attr-defined]

@@ -73,8 +73,9 @@ class History:
 
 
 class _Ended(msgspec.Struct):
-    """What workers that have ended had counted, and whose files are in here already, should they still lie about."""
+    """What workers that have ended had counted, and whose files are in here already, as long as they still lie about."""
 
+    number: int = 0  # grows with each folding
     state: State = msgspec.field(default_factory=State)
     folded: list[str] = []
 
@@ -111,7 +112,7 @@ class Shared:
                 if (state := _read(path)) is not None
             ]
             before, ended = ended, self._ended(self._folder)
-            if ended.folded == before.folded:  # else some were folded meanwhile
+            if ended.number == before.number:  # else some were folded meanwhile
                 return merge_states([self._metrics.state(), ended.state, *others])
 
     def fold(self) -> None:
@@ -131,11 +132,13 @@ class Shared:
             ]
             total = merge_states([ended.state, *states])
             total.gauges = {}
-            names = [path.name for path in gone]
-            _replace(self._folder / _ENDED, _encode(_Ended(total, names)))
+            now = _Ended(ended.number + 1, total, [path.name for path in gone])
+            _replace(self._folder / _ENDED, _encode(now))
             for path in gone:
                 path.unlink(missing_ok=True)
                 Path(f"{path}{_DRAFT}").unlink(missing_ok=True)
+            now.folded = []  # a later worker may get the process id, and so the name, of one of these
+            _replace(self._folder / _ENDED, _encode(now))
 
     def _gone(self, folder: Path) -> list[Path]:
         """The files of workers that have ended."""

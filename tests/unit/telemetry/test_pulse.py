@@ -2,13 +2,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.pulse import History, Shared, Slowness
+from gateway.telemetry.pulse import History, Pulse, Shared, Slowness
 from tests.unit.telemetry.exchanges import make_exchange
 
 
@@ -102,6 +103,16 @@ def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
     assert shared.total().gauges["chips_workers"] == {"": 2.0}
 
 
+def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
+    shared = Shared(Metrics(), tmp_path, "here")
+    name = f"host-{ended_process()}"
+    for round_ in range(1, 4):
+        write_state(tmp_path, name)
+        assert counted(shared) == {200: round_}
+        shared.fold()
+        assert counted(shared) == {200: round_}
+
+
 def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch):
     shared = Shared(Metrics(), tmp_path, "here")
     write_state(tmp_path, f"host-{ended_process()}")
@@ -142,3 +153,17 @@ def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_pa
 
     monkeypatch.setattr(Path, "glob", fold_first)
     assert counted(shared) == {200: 1}
+
+
+def test_a_pulse_folds(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.telemetry.pulse.BEAT_S", 0.001)
+    write_state(tmp_path, f"host-{ended_process()}")
+    metrics = Metrics()
+    pulse = Pulse(metrics, Shared(metrics, tmp_path, "here"), None)
+    pulse.start()
+    end = time.monotonic() + 30
+    while not (tmp_path / "ended.all").exists():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    pulse.stop(timeout_s=30)
+    assert [path.name for path in tmp_path.glob("*.state")] == ["here.state"]

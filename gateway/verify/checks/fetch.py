@@ -21,6 +21,8 @@ from gateway.verify.wire import Ask
 _BALLAST = "verify-ballast.bin"
 _BALLAST_BYTES = 16 * 1024 * 1024
 _PREFIX = "artifact"
+_REQUEST_ID = "verify-fetched"
+_LOG_S = 10.0
 _STALL_S = 120.0
 _PERCENT = re.compile(r"\b(\d{1,3})\s?%")
 _TENTHS = 8  # of ten: blocks may be larger than a tenth is apart
@@ -51,15 +53,17 @@ async def _stored(bench: Bench) -> AsyncIterator[tuple[Store, dict[str, str]]]:
 
 
 async def _serve_once(bench: Bench, environment: dict[str, str]) -> list[str]:
-    """Start the command, get one prediction of it, end it. Its log until it was ready."""
+    """Start the command, get one prediction of it, end it. Its log until then."""
     port = free_port()
-    ask = Ask("POST", "/predict", JSON, msgspec.json.encode(bench.need_good()))
+    fields = (*JSON, ("X-Request-Id", _REQUEST_ID))
+    ask = Ask("POST", "/predict", fields, msgspec.json.encode(bench.need_good()))
     async with another(bench, port, {**environment, "PORT": str(port)}) as (wire, process):
-        log = list(process.lines)
         came = await wire.ask(ask)
         bench.last = (ask, came)
         predictions_of(came)
-    return log
+        # Its own line comes after all that the start has said.
+        await process.wait_for_line(_REQUEST_ID, timeout_s=_LOG_S)
+        return list(process.lines)
 
 
 @check("fetch/progress", "while the artifact is fetched, each ten percent of it is one line of the log")

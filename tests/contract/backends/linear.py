@@ -21,6 +21,10 @@ SAMPLES = [
     {"request": {"instances": [{"x": 1.5, "n": 2, "k": 3}]}, "response": {"predictions": [12.0]}},
     {"request": {"instances": [[0.0, 0, 0], [1.0, 1, 1]]}, "response": {"predictions": [0.0, 6.0]}},
 ]
+TENSORS = [
+    {"name": name, "shape": [1], "datatype": kind, "data": [value]}
+    for name, kind, value in (("x", "FP64", 1.5), ("n", "INT32", 2), ("k", "INT64", 3))
+]
 
 
 def publish(store: str, source: Path, model: str = "linear", version: str = "1", **environ: Any) -> None:

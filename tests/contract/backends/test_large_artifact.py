@@ -74,8 +74,15 @@ def peak_bytes(pid: int) -> int:
 
 @pytest.mark.parametrize("language", ["python", "r", "julia"])
 async def test_memory_stays_flat_and_progress_is_told(
-    request: pytest.FixtureRequest, language: str, ballast: memoryview, ballast_digest: str, tmp_path: Path
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+    ballast: memoryview,
+    ballast_digest: str,
+    tmp_path: Path,
 ):
+    if IS_BIG:
+        monkeypatch.setattr("tests.contract.backends.process.TIMEOUT_S", 1500.0)
     command, source, environ = request.getfixturevalue(f"{language}_model")
     publish(str(tmp_path / "store"), source)
     folder = tmp_path / "store/linear/1"

@@ -11,7 +11,7 @@ import requests
 
 from gateway.verify.process import free_port
 from tests.contract.backends.julia.conftest import Start
-from tests.contract.backends.linear import publish
+from tests.contract.backends.linear import TENSORS, publish
 from tests.contract.backends.process import TIMEOUT_S, Backend
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
@@ -70,11 +70,7 @@ def test_as_vertex_and_kserve_start_it(
 
     assert backend.ask("GET", "/v2/health/live").status_code == 200
     assert backend.ask("GET", "/v2/models/linear/ready").status_code == 200
-    inputs = [
-        {"name": name, "shape": [1], "datatype": kind, "data": [value]}
-        for name, kind, value in (("x", "FP64", 1.5), ("n", "INT32", 2), ("k", "INT64", 3))
-    ]
-    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": inputs}).json()
+    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": TENSORS}).json()
     assert inferred["outputs"] == [{"name": "y", "shape": [1], "datatype": "FP64", "data": [12.0]}]
     assert inferred["id"] == "7"
 

@@ -12,6 +12,7 @@ import requests
 
 from gateway.verify.process import free_port
 from tests.conftest import require
+from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R
 from tests.contract.backends.r.conftest import Start
 
@@ -52,11 +53,7 @@ def test_as_vertex_ai_and_kserve_start_it(start_r: Start, linear_store: Path):
 
     assert backend.ask("GET", "/v2/health/live").status_code == 200
     assert backend.ask("GET", "/v2/models/linear/ready").status_code == 200
-    inputs = [
-        {"name": name, "shape": [1], "datatype": kind, "data": [value]}
-        for name, kind, value in (("x", "FP64", 1.5), ("n", "INT32", 2), ("k", "INT64", 3))
-    ]
-    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": inputs}).json()
+    inferred = backend.ask("POST", "/v2/models/linear/infer", json={"id": "7", "inputs": TENSORS}).json()
     assert inferred["outputs"] == [{"name": "y", "shape": [1], "datatype": "FP64", "data": [12.0]}]
     assert inferred["id"] == "7"
     assert backend.stop() == 0

@@ -257,7 +257,7 @@ def _routers(place: Place) -> list[Peer]:
                 "LiteLLM's proxy with a pass-through endpoint: its master key, its own accounts; no allowlist",
                 cases=("1k",),
                 patience_s=180,
-                least_s=8,
+                least_s=5,
             )
         )
     if programs["ray"].is_dir():
@@ -269,7 +269,7 @@ def _routers(place: Place) -> list[Peer]:
                 "Ray Serve's proxy and a deployment with a ClientSession: a key, a request id; no allowlist, no log line",
                 cases=("1k",),
                 patience_s=180,
-                least_s=8,
+                least_s=5,
             )
         )
     if programs["bentoml"].is_dir():
@@ -282,7 +282,7 @@ def _routers(place: Place) -> list[Peer]:
                 "a BentoML service that forwards by httpx: a key, a request id, a log line; no allowlist",
                 cases=("1k",),
                 patience_s=180,
-                least_s=8,
+                least_s=5,
             )
         )
     return found

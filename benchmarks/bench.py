@@ -56,7 +56,6 @@ class Place(NamedTuple):
     work: Path
     key: str
     envoy: str
-    gateways: dict[str, str]  # name of a variant: its Python
     routers: str = ""  # what the names of the routers' virtual environments begin with
 
 
@@ -72,12 +71,12 @@ class Peer(NamedTuple):
 
 ROUTERS = ("litellm", "ray", "bentoml")
 NAMES = (
-    *("chips", "chips untraced", "chips plain", "chips 10k", "chips compiled", "textbook"),
+    *("chips", "chips untraced", "chips plain", "chips 10k", "textbook"),
     *("nginx", "haproxy", "caddy", "envoy", "envoy untraced", *ROUTERS),
 )
 
 
-def absent(envoy: str, gateways: dict[str, str], routers: str) -> dict[str, str]:
+def absent(envoy: str, routers: str) -> dict[str, str]:
     """Why a peer cannot be measured here, by its name."""
     reasons = {}
     for name in ("nginx", "haproxy", "caddy"):
@@ -86,8 +85,6 @@ def absent(envoy: str, gateways: dict[str, str], routers: str) -> dict[str, str]
     if not envoy or not Path(envoy).is_file():
         where = f"{envoy} is not there" if envoy else "no --envoy given"
         reasons |= dict.fromkeys(("envoy", "envoy untraced"), f"{where}; `make bench` installs it")
-    if "compiled" not in gateways:
-        reasons["chips compiled"] = "no --compiled given"
     for name in ROUTERS:
         if not Path(f"{routers}-{name}/bin/python").is_file():
             reasons[name] = f"there is no {routers}-{name}; `make bench` makes it"
@@ -141,9 +138,11 @@ def gateway(place: Place, name: str, about: str, registry: str = "small", **sett
         "trace.store": f"{place.work}/{name.replace(' ', '-')}-store.db",
         **settings,
     }
-    python = place.gateways["compiled" if "compiled" in name else "plain"]
     return Peer(
-        name, [python, "-m", "gateway", *(f"--{flag}={value}" for flag, value in flags.items())], {}, about
+        name,
+        [sys.executable, "-m", "gateway", *(f"--{flag}={value}" for flag, value in flags.items())],
+        {},
+        about,
     )
 
 
@@ -163,7 +162,7 @@ def peers(place: Place) -> dict[str, Peer]:
         Peer(
             "textbook",
             [
-                place.gateways["plain"],
+                sys.executable,
                 "-m",
                 "benchmarks.textbook",
                 str(PORT),
@@ -176,8 +175,6 @@ def peers(place: Place) -> dict[str, Peer]:
             "aiohttp application, middlewares, ClientSession",
         ),
     ]
-    if "compiled" in place.gateways:
-        found.append(gateway(place, "chips compiled", "this gateway with the compiled leaf functions"))
     if shutil.which("nginx"):
         found.append(
             Peer(
@@ -404,7 +401,7 @@ def open_loop(place: Place, case: Case, rate: float, seconds: int) -> dict[str, 
 
 
 @contextmanager
-def surroundings(envoy: str, gateways: dict[str, str], routers: str, *, large: bool) -> Iterator[Place]:
+def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[Place]:
     """Tools built, certificate and registries made, backends running."""
     with tempfile.TemporaryDirectory(prefix="chips-bench-") as folder:
         work = Path(folder)
@@ -436,7 +433,7 @@ def surroundings(envoy: str, gateways: dict[str, str], routers: str, *, large: b
         key = asyncio.run(make_registry(work / "small.db"))
         if large:
             asyncio.run(make_registry(work / "large.db", models=10_000, keys=100_000, key=key))
-        place = Place(work, key, envoy, gateways, routers)
+        place = Place(work, key, envoy, routers)
         backend = pinned(LOAD_CPU, [str(work / "backend"), str(BACKEND)])
         secure = (
             pinned(LOAD_CPU, ["nginx", "-p", str(work), "-c", str(render(place, "secure.conf"))])
@@ -574,16 +571,12 @@ def main() -> int:
     )
     parser.add_argument("--envoy", default=os.environ.get("ENVOY", ""), help="Envoy's program")
     parser.add_argument(
-        "--compiled", default="", help="a Python in which this gateway is installed with its compiled parts"
-    )
-    parser.add_argument(
         "--out", type=Path, default=None, help="folder for the results; none: only the terminal"
     )
     parser.add_argument("--add", action="store_true", help="to the results that are in that folder")
     given = parser.parse_args()
-    gateways = {"plain": sys.executable} | ({"compiled": given.compiled} if given.compiled else {})
     cases = given.cases.split(",") if given.cases else list(CASES)
-    reasons = absent(given.envoy, gateways, given.routers)
+    reasons = absent(given.envoy, given.routers)
     chosen = given.peers.split(",") if given.peers else [name for name in NAMES if name not in reasons]
     for name in cases:
         if name not in CASES:
@@ -606,7 +599,7 @@ def main() -> int:
             print(f"left out: {name}, for {reason}", flush=True)
     before: dict[str, Any] = report.read(given.out) if given.add and given.out is not None else {}
     results: list[dict[str, Any]] = list(before.get("results", ()))
-    with surroundings(given.envoy, gateways, given.routers, large="chips 10k" in chosen) as place:
+    with surroundings(given.envoy, given.routers, large="chips 10k" in chosen) as place:
         known = peers(place)
         about = {name: known[name].about for name in chosen}
         for number in range(given.rounds):

@@ -59,7 +59,7 @@ async def run(batches: int, size: int, *, profile: bool) -> None:
         gateway = Gateway(load_settings(flags=flags, environ={}), logs)
         await gateway.start()
         upstream = cast("FastUpstream", gateway.upstream)
-        request = request_bytes(Place(path, key, "", {}), CASES["1k"])
+        request = request_bytes(Place(path, key, ""), CASES["1k"])
         origin = upstream._open_origin("http://127.0.0.1:18090")
         backend = Connection(origin.pool)
         backend.connection_made(Wire())

@@ -126,7 +126,8 @@ class Traced:
     async def sent(self) -> None:
         """Wait until a request is at the backend."""
         async with asyncio.timeout(60):
-            while not any(pool.busy for pool in self.scene.gateway.upstream.pools.values()):  # type: ignore[attr-defined]
+            pools = self.scene.gateway.upstream.pools  # type: ignore[attr-defined]
+            while not any(connection.uses for pool in pools.values() for connection in pool.busy):
                 await asyncio.sleep(0.01)
 
 

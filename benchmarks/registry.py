@@ -277,7 +277,6 @@ def in_a_process_of_its_own(*arguments: str) -> list[dict[str, Any]]:
 
 _VISIBLE: Final = (  # registry, models, runs
     ("firestore", 200, 3),
-    ("sqlite", 200, 2),
     ("sqlite", 10_000, 2),
 )
 _STARTS: Final = 3

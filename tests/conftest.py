@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, the Cloud Storage server, and honesty about what was skipped."""
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,10 @@ _CLEARED = (
     "FIRESTORE_EMULATOR_HOST",
     "K_SERVICE",
 )
+
+# A shell starts its background jobs with Ctrl-C ignored, and their children inherit that; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,7 @@ class Gateway:
             SharedMeter(limits.shared, timeout_s=limits.shared_timeout_s) if limits.shared else None
         )
         self.meter = Meter(self._shared_meter, lost=limits.shared_lost, trial=limits.trial)
+        self.gather = Gather(limit=limits.in_flight)
         self.limit = Limit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
@@ -172,7 +173,7 @@ class Gateway:
             authorize=self.authorize,
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
             meter=self.meter,
-            gather=Gather(),
+            gather=self.gather,
             limit=self.limit,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,

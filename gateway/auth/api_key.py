@@ -203,7 +203,7 @@ class ApiKeys(Authenticator):
             _log.error("key %s is not readable in the fallback: %s", key_id(digest), error)
             return None
         if known is not None and known.expires_at > self._now():
-            self._known.put(digest, known, tick + self._stale_s)
+            self._known.put(digest, known, min(tick + self._stale_s, self._mirror.kept_keys_end))
         return known
 
 

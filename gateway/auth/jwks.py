@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.core.issuers import is_safe_source
+from gateway.core.networks import embedded_addresses
 
 _log = logging.getLogger(__name__)
 
@@ -190,7 +191,10 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         return unknown
-    return not address.is_global or address.is_multicast
+    return any(
+        not each.is_global or each.is_multicast or each.is_reserved or getattr(each, "is_site_local", False)
+        for each in embedded_addresses(address) or [address]
+    )
 
 
 def open_session(named: Iterable[str]) -> aiohttp.ClientSession:

@@ -117,7 +117,8 @@ class Tokens(Authenticator):
         in_authorization = field == AUTHORIZATION
         digest = sha256(token).digest()
         known = self._verified.get(digest, self._now())
-        if known is not None and known.key_id in known.keys.keys:
+        if known is not None and known.keys.find(known.key_id) is not None:
+            known.keys.refresh_soon(self._session)
             return Proof(known.principal, in_authorization)
         if len(token) > _MAX_TOKEN_BYTES:
             if in_authorization:

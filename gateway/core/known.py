@@ -6,6 +6,7 @@ read before from the same peer, only they are read anew. Nothing here judges a r
 same goes to the parser, as each does the first time.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -25,13 +26,16 @@ from gateway.core.headers import (
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
 _SECRET: Final = -3
-_SECRETS: Final = frozenset({b"cookie", b"proxy-authorization"})
+# Names of fields that may hold a secret and are not known by their position: such heads are not remembered.
+_SECRETS: Final = re.compile(
+    rb"cookie|auth(?!enticated)|token|jwt|oidc|assertion|secret|passw|credential|api-?key|signature|session"
+)
 _MAX_LENGTH_DIGITS: Final = 15
 _PLAIN: Final = bytes(range(0x21, 0x7F))  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
-_MAX_HEADS: Final = 2048
+_MAX_HEADS: Final = 512
 
 
 class Facts(NamedTuple):
@@ -119,6 +123,8 @@ class KnownHeads:
     def learn(self, peer: str, scheme: str, raw: bytes, facts: Facts) -> KnownHead | None:
         """Where to keep what is found out about a head that the parser took; None where it is not to be remembered."""
         lines = raw.split(CRLF)
+        if len(lines) - 3 != len(facts.headers):  # a folded field, or an empty line before the first
+            return None
         if len(facts.target) > _MAX_TARGET or len(raw) > _MAX_BYTES or len(lines) > _MAX_LINES:
             return None
         same = list(lines)
@@ -130,7 +136,8 @@ class KnownHeads:
                 continue
             begin = name + b": "
             if kind == AUTHORIZATION:
-                begin += value.split()[0] + b" " if value.strip() else b""
+                words = value.split()
+                begin += words[0] + b" " if len(words) == 2 else b"-"  # one word is no scheme, but a secret
             if kind == _SECRET or kind in places or not lines[place].startswith(begin):
                 return None
             same[place] = begin
@@ -167,7 +174,7 @@ def _kind_of(name: bytes) -> int | None:
     lower = name.lower()
     if lower == b"content-length":
         return _LENGTH
-    return _SECRET if lower in _SECRETS else None
+    return _SECRET if index < 0 and _SECRETS.search(lower) else None
 
 
 def _without(facts: Facts, places: Sequence[tuple[int, bytes]]) -> Facts:

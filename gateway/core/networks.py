@@ -112,3 +112,18 @@ def _by_prefix(networks: list[_OneVersion]) -> tuple[tuple[int, set[int]], ...]:
         shift = network.max_prefixlen - network.prefixlen
         by_prefix.setdefault(shift, set()).add(int(network.network_address) >> shift)
     return tuple(by_prefix.items())
+
+
+_EMBEDS_IPV4 = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
+
+
+def embedded_addresses(address: Address) -> list[Address]:
+    """The IPv4 addresses that an IPv6 address stands for."""
+    if isinstance(address, IPv4Address):
+        return []
+    inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour]
+    if address.teredo is not None:
+        inner += address.teredo
+    if address in _EMBEDS_IPV4 and int(address) > 1:
+        inner.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return [each for each in inner if each is not None]

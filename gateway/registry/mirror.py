@@ -78,7 +78,7 @@ class Mirror:
         self._to_keep: Listing | None = None
         self._keys_kept: KeptKeys | None = None  # in the copy that this gateway keeps for itself
         self._keys_given = NO_KEYS
-        self._keys_end = 0.0
+        self.kept_keys_end = 0.0  # by the clock: until then keys from the copy are good
         self._keys_turned = False  # on or off, since the copy was written
         self._tasks: list[asyncio.Task[None]] = []
         self._advanced = asyncio.Event()
@@ -104,7 +104,7 @@ class Mirror:
 
     def find_kept_key(self, digest: str) -> Key | None:
         """A key as the copy has it, while that is what the snapshot was made from, too. ValueError: it cannot be read."""
-        if self.source != FALLBACK or self._clock() >= self._keys_end:
+        if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
         return self._keys_given.find(digest)
 
@@ -130,7 +130,9 @@ class Mirror:
             with contextlib.suppress(asyncio.CancelledError, RegistryError):
                 await task
         if self._fallback is not None and self._to_keep is not None:
-            await self._save(self._fallback)  # with the keys as they were known: there is no time to ask
+            await self._save(
+                self._fallback, self._to_keep
+            )  # with the keys as they were known: there is no time to ask
 
     async def wait_for(self, generation: int, *, timeout_s: float) -> bool:
         """Wait until the snapshot is at `generation` or later; False where it is not in time."""
@@ -344,27 +346,35 @@ class Mirror:
         if kept.keys is not None and self._fallback_keys_age_s:
             self._keys_given = kept.keys
             self._keys_kept = kept.keys if fallback.kept_by_gateways else None
-            self._keys_end = self._confirmed_at + self._fallback_keys_age_s
+            self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
     async def _keep(self, fallback: Fallback) -> None:
+        saved: Listing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)
-            if self._to_keep is not None:
-                await self._follow_keys(self._to_keep)
-                await self._save(fallback)
+            listing = self._to_keep
+            if listing is None:
+                continue
+            followed = await self._follow_keys(listing)
+            if self._to_keep is listing and followed:
+                self._to_keep = None  # else there is a newer one, or the keys are to be asked for again
+            if followed or listing is not saved:
+                await self._save(fallback, listing)
+                saved = listing
 
-    async def _follow_keys(self, listing: Listing) -> None:
+    async def _follow_keys(self, listing: Listing) -> bool:
+        """Bring the keys of the copy to where `listing` is; False where that was not possible now."""
         if not self._fallback_keys_age_s:
-            return
+            return True
         try:
             self._keys_kept = await follow_keys(self._registry, listing, self._keys_kept)
         except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the models are kept)
             _log.error("the keys in the fallback are not up to date: %s", error)
+            return False
+        return True
 
-    async def _save(self, fallback: Fallback) -> None:
-        listing, self._to_keep = self._to_keep, None
-        assert listing is not None  # noqa: S101  (the callers have looked)
+    async def _save(self, fallback: Fallback, listing: Listing) -> None:
         try:
             await fallback.save(listing, self._keys_kept)
         except RegistryError as error:

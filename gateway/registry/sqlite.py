@@ -143,14 +143,21 @@ class SqliteRegistry:
             if self._connection is not None and self.path.stat().st_ino != self._inode:
                 self._disconnect()  # the file was replaced, by a restored backup for example
             if self._connection is None:
+                self._inode = self._file()  # before it is opened: what replaces it meanwhile is noticed
                 self._connection = _connect(self.path)
                 self._connections += 1  # each counts changes from a beginning of its own
-                self._inode = self.path.stat().st_ino
+                self._inode = self._inode or self._file()
             return work(self._connection)
         except (sqlite3.Error, OSError) as error:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()
             raise _explain(error, self.path) from error
+
+    def _file(self) -> int:
+        try:
+            return self.path.stat().st_ino
+        except FileNotFoundError:
+            return 0
 
     def _read_on(self, db: sqlite3.Connection, *, held: "_Held | None") -> "_Held | None":
         """What the registry holds now; None where nothing was committed since `held`."""

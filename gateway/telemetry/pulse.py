@@ -125,6 +125,8 @@ class Shared:
             except OSError:
                 return
             gone = self._gone(self._folder)
+            if not gone:
+                return  # another worker was faster
             ended = self._ended(self._folder)
             # In this order, whenever this process may be killed: a file counts until it is told to be in here.
             states = [

@@ -343,7 +343,7 @@ class Connection(asyncio.Protocol):
         """The time allowed is over."""
         if self._state == _TUNNEL:  # nothing has gone through it for long: that is no failure
             self._reply.relay_end(b"")
-            self._finish()
+            self.end()
         else:
             self._fail(error)
 

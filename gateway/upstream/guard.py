@@ -7,12 +7,12 @@ addresses that are then connected to. So a name that points elsewhere later (DNS
 import socket
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.networks import Address, Network, NetworkSet, parse_network
+from gateway.core.networks import Address, Network, NetworkSet, embedded_addresses, parse_network
 
 Policy = Literal["local", "cloud"]
 
@@ -28,7 +28,6 @@ _METADATA: Final = NetworkSet(
         ),
     )
 )
-_EMBEDS_IPV4: Final = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
 
 
 class Refused(OSError):
@@ -94,7 +93,7 @@ class Guard:
         address = _parse(text)
         if address is None:
             raise Refused(f"{text} is not an address")
-        for each in _within(address) or [address]:
+        for each in embedded_addresses(address) or [address]:
             if each in _METADATA or each.is_multicast or each.is_unspecified:
                 raise Refused(f"{text} is no address of a backend")
             if each in self._networks:
@@ -110,15 +109,3 @@ def _parse(text: str) -> Address | None:
         return ip_address(text.partition("%")[0])
     except ValueError:
         return None
-
-
-def _within(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
-    if isinstance(address, IPv4Address):
-        return []
-    inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour]
-    if address.teredo is not None:
-        inner += address.teredo
-    if address in _EMBEDS_IPV4 and int(address) > 1:
-        inner.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return [each for each in inner if each is not None]

@@ -113,7 +113,7 @@ class Pool:
         """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable, -Unavailable."""
         if self.resting and not self.busy and (self._opening or time.monotonic() < self._rests_until):
             self.refusals += 1
-            raise UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")
+            raise _resting()
         waiter = _Waiter(deadline)
         self._waiters.append(waiter)
         self.waits += 1
@@ -222,6 +222,11 @@ class Pool:
         self._resolved = []  # the name may lead elsewhere by now
         if self._waiters:
             self._waiters.popleft().turn.come(error)
+        if self.resting and not self.busy:  # nor does anybody else find out by waiting
+            waiters, self._waiters = self._waiters, deque()
+            self.refusals += len(waiters)
+            for waiter in waiters:
+                waiter.turn.come(_resting())
         self._grow()  # a place is free again, for whoever still waits
 
     def _serve(self, connection: Connection) -> None:
@@ -265,3 +270,7 @@ class Pool:
             self._resolved = found  # type: ignore[assignment]
             self._resolved_at = now
         return self._resolved
+
+
+def _resting() -> UpstreamUnavailable:
+    return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")

@@ -102,3 +102,21 @@ async def test_a_long_head_behind_a_request_that_is_under_way():
         for _ in range(6):
             assert (await caller.answer()).body == b"ok"
         await sending
+
+
+async def test_only_so_many_may_send_slowly_at_once():
+    async with Scene(**{"limits.in_flight": "2"}) as scene:
+        backend = await scene.model()
+        slow = [await scene.caller() for _ in range(2)]
+        for caller in slow:
+            await caller.send(head(scene, length(10)) + b"12345")
+        while scene.gateway.gather.waiting < 2:
+            await asyncio.sleep(0)
+        late = await scene.caller()
+        await late.send(head(scene, length(10)) + b"12345")
+        assert_problem(await late.answer(), 503, "overloaded")
+        for caller in slow:
+            caller.leave()
+        while scene.gateway.gather.waiting:
+            await asyncio.sleep(0)
+        await scene.still_good(backend)

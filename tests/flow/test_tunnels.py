@@ -44,6 +44,28 @@ async def test_a_tunnel_that_nobody_uses_ends_on_both_sides():
         assert (line["httpRequest"]["status"], line.get("error")) == (101, None)
 
 
+async def test_a_tunnel_that_nobody_reads_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    async def deaf(request: Message, peer: Peer) -> None:
+        await peer.write(SWITCHED)
+        await forever.wait()
+
+    forever = asyncio.Event()
+    monkeypatch.setattr("gateway.upstream.connections._LAST_WORDS_S", 0.3)
+    async with Scene(**{"upstream.tunnel_idle_s": "0.3"}) as scene:
+        await scene.model(script=deaf)
+        caller = await tunnel(scene)
+        (pool,) = scene.gateway.upstream.pools.values()  # type: ignore[attr-defined]
+        (connection,) = pool.busy
+        sending = asyncio.create_task(caller.send(b"x" * LIMIT))  # more than all buffers on the way
+        while not connection.transport.get_write_buffer_size():
+            await asyncio.sleep(0.01)
+        while connection.transport is not None:  # what cannot be sent is not kept for ever
+            await asyncio.sleep(0.01)
+        assert not pool.busy
+        sending.cancel()
+        forever.set()
+
+
 async def test_a_tunnel_in_use_lives_on():
     async with Scene(**{"upstream.tunnel_idle_s": "60"}) as scene:
         await scene.model(script=parrot)

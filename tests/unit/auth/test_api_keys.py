@@ -13,6 +13,7 @@ from gateway.auth.api_key import ApiKeys
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
 from gateway.core.keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
+from gateway.core.model import Key
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
@@ -164,6 +165,23 @@ async def test_an_outage_does_not_make_a_key_immortal(world: World):
     assert await world.ask(key) == "ana"
     world.registry.read_error = RegistryError("down")
     world.clock.now += 3601
+    with pytest.raises(RegistryUnavailable):
+        await world.ask(key)
+
+
+async def test_a_key_from_the_copy_ends_with_the_copys_age(world: World, monkeypatch: pytest.MonkeyPatch):
+    kept = Key(label="ana", models=("*",), created="2026-01-01T00:00:00Z")
+    end = world.mirror.kept_keys_end = world.clock.now + 100
+
+    def find(_: Mirror, digest: str) -> Key | None:
+        return kept if world.clock.now < end else None
+
+    monkeypatch.setattr(Mirror, "find_kept_key", find)
+    world.registry.read_error = RegistryError("down")
+    key = make_key()
+    world.clock.now += 99
+    assert await world.ask(key) == "ana"
+    world.clock.now += 2
     with pytest.raises(RegistryUnavailable):
         await world.ask(key)
 

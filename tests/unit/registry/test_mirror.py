@@ -412,6 +412,33 @@ async def test_a_gateway_keeps_keys_in_its_own_copy(
     assert copy.saved_keys == KeptKeys("one", 1, {"a": b"{}"})
 
 
+async def test_a_copy_has_the_keys_of_its_own_generation(
+    registry: Scripted, start, monkeypatch: pytest.MonkeyPatch
+):
+    moved_on = asyncio.Event()
+    failures = 0
+
+    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
+        nonlocal failures
+        if now.generation == 1:
+            registry.tell(listing(2, model("wine")))
+            await moved_on.wait()
+        if now.generation == 2 and not failures:
+            failures += 1
+            raise RegistryError("not now")
+        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+
+    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    copy = Copy()
+    registry.tell(listing(1, model("wine")))
+    mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
+    assert await mirror.wait_for(2, timeout_s=5)
+    moved_on.set()
+    # The generation that came meanwhile is kept next, and its keys are asked for until they are there.
+    assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 2)
+    assert [kept.generation for kept in copy.saved] == [1, 2, 2]
+
+
 @pytest.mark.parametrize("on", [True, False])
 async def test_keys_that_are_turned_on_or_off_are_written_or_erased_without_a_change(
     registry: Scripted, start, monkeypatch: pytest.MonkeyPatch, on: bool

@@ -136,3 +136,16 @@ async def test_the_labels_of_pools_are_bounded():
     opens = pool_counters(pools)["chips_pool_opens_total"]
     assert len(opens) == 501
     assert (opens["http://b0:80"], opens["other"], sum(opens.values())) == (1, 100, 600)
+
+
+async def test_who_waits_already_is_not_kept_waiting_for_silence():
+    pool = await silent(SILENCES - 1)
+    pool._limit = 1
+    pool.go_on.clear()
+    asked = [pool.ask() for _ in range(3)]
+    pool.go_on.set()
+    first, *others = await asyncio.gather(*asked)
+    assert isinstance(first, UpstreamUnreachable)
+    assert all(isinstance(other, UpstreamUnavailable) for other in others)
+    assert pool.tried == SILENCES
+    assert not pool.waiting

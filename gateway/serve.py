@@ -152,8 +152,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, lifeline: int | None) -> int:
     signals = asyncio.Queue[signal.Signals]()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    _hand_over(signals, loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)  # a worker is born with them blocked
     if lifeline is not None:  # nobody writes to it: it is readable when the supervisor has died
         loop.add_reader(lifeline, _orphaned, loop, lifeline, signals)
@@ -183,6 +182,17 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     stopping.result()
     _log.info("stopped")
     return 0
+
+
+def _hand_over(signals: "asyncio.Queue[signal.Signals]", loop: asyncio.AbstractEventLoop) -> None:
+    """Put each signal into the queue, once: uvloop's own handlers are at times called twice for one on a busy machine."""
+
+    def take(number: int, frame: object) -> None:  # noqa: ARG001
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the process about to end
+            loop.call_soon_threadsafe(signals.put_nowait, signal.Signals(number))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, take)
 
 
 async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, grace_s: float) -> bool:

@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 from gateway.core.changes import to_document
@@ -247,8 +247,9 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
         first = json.loads(await process.stdout.readline())["message"]
         port = int(first.split("http://127.0.0.1:")[1].split()[0])
         faults: list[str] = []
+        said: deque[str] = deque(maxlen=8)
         alive: asyncio.Queue[dict[str, int]] = asyncio.Queue()
-        log = asyncio.create_task(_read_log(process.stdout, faults, alive, plain=path == "plain"))
+        log = asyncio.create_task(_read_log(process.stdout, faults, alive, said, plain=path == "plain"))
         load = Soak(port, key, seed, tunnels=path == "fast")
         seconds = minutes * 60
         try:
@@ -276,7 +277,7 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
             await log
             await backend.stop()
         if code:
-            problems.append(f"the gateway ended with {code}")
+            problems.append(f"the gateway ended with {code}; its last words: {list(said)}")
         print("\n".join(problems) or "every answer was its caller's own; nothing was left behind")
         return 1 if problems else 0
 
@@ -321,12 +322,19 @@ def _ours(thing: object) -> bool:
 
 
 async def _read_log(
-    stream: asyncio.StreamReader, faults: list[str], alive: "asyncio.Queue[dict[str, int]]", *, plain: bool
+    stream: asyncio.StreamReader,
+    faults: list[str],
+    alive: "asyncio.Queue[dict[str, int]]",
+    said: deque[str],
+    *,
+    plain: bool,
 ) -> None:
     async for line in stream:
         entry = json.loads(line)
         if "alive" in entry:
             alive.put_nowait(entry["alive"])
+        elif "httpRequest" not in entry:
+            said.append(f"{entry.get('time')} {entry.get('message')}")
         if plain and "never retrieved" in str(entry.get("message")):
             continue  # aiohttp's client forgets what its writer ran into where the backend is restarted
         if "stack" in entry or entry.get("error") == "internal-error":

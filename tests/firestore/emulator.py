@@ -54,12 +54,16 @@ class Emulator:
         jar = find_jar()
         assert jar is not None, why_missing()
         command = ["java", *_JVM, "-cp", str(jar), _MAIN, "--host", "127.0.0.1", "--port", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         give_up_at = time.monotonic() + 60
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > give_up_at:
+            if time.monotonic() > give_up_at:
                 self._log.seek(0)
                 raise RuntimeError(f"the Firestore emulator did not start: {self._log.read()[-2000:]!r}")
+            if self._process.poll() is not None:
+                # A client that tries to reach a killed emulator may have got its very port for its own end.
+                time.sleep(0.2)
+                self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
             time.sleep(0.02)
 
     def _is_ready(self) -> bool:

@@ -18,11 +18,6 @@ from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.unit.cli.shell import Shell
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
 class Closed:
     """The contract, for those who show the one good token, in either of the two fields that Cloud Run reads."""
 
@@ -36,13 +31,6 @@ class Closed:
             await peer.answer(401 if shown is None else 403, b"<html>Forbidden</html>")
             return
         await self.contract(request, peer)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
 
 
 @pytest.fixture

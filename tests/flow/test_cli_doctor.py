@@ -1,6 +1,5 @@
 """`chips doctor`: a healthy system, and one fault after the other, each told with what mends it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,6 @@ import pytest
 from tests.flow.beside import Beside
 from tests.flow.contract import Contract
 from tests.unit.cli.shell import Shell
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
 
 
 def findings(shell: Shell, code: int = 0, *before: str) -> dict[str, Any]:

@@ -7,10 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from gateway.core.keys import is_well_formed
 from gateway.registry.schemes import open_registry
@@ -18,18 +14,6 @@ from tests.flow.beside import Beside
 from tests.flow.contract import Contract
 from tests.flow.scripted import Message, Peer
 from tests.unit.cli.shell import Ended, Shell
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
 
 
 def test_every_json_answer_is_one_document_on_standard_output(shell: Shell, beside: Beside):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,6 @@ from tests.flow.beside import Beside
 from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
 from tests.unit.cli.shell import Shell
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
 
 
 def nothing_written(shell: Shell) -> bool:

@@ -86,13 +86,6 @@ def start(tmp_path: Path) -> Iterator[Any]:
         one.process.communicate()
 
 
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
-
-
 def register(folder: Path, url: str) -> None:
     done = subprocess.run(
         [

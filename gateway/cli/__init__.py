@@ -20,6 +20,7 @@ from gateway.cli.explain_access import explain_access
 from gateway.cli.export import export
 from gateway.cli.history import history
 from gateway.cli.keys import keys
+from gateway.cli.local_backends import logs, ps, restart, stop, up
 from gateway.cli.models import models, show
 from gateway.cli.networks import networks
 from gateway.cli.new import new
@@ -82,6 +83,11 @@ for verb in (
     verify,
     deploy,
     undeploy,
+    ps,
+    up,
+    logs,
+    restart,
+    stop,
     why,
     explain_access,
     tail,

@@ -4,6 +4,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+# A busy machine takes longer for an example than any deadline foresees.
+settings.register_profile("chips", deadline=None)
+settings.load_profile("chips")
 
 pytest_plugins = ["tests.firestore.fixture", "tests.gcs.fixture", "tests.redis_server"]
 

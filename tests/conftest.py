@@ -26,6 +26,10 @@ _CLEARED = (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What prints looks at these when it is imported, before any fixture; some shells, and pytest-xdist, set them.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
+
 # How long one example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("chips", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chips")

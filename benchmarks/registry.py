@@ -236,9 +236,8 @@ async def measure_requests(folder: Path, emulator: Emulator, *, rounds: int, sec
         for number in range(2 * rounds):
             state = ("there", "away")[number % 2]
             cable.mend() if state == "there" else cable.cut()
-            while (await asyncio.to_thread(_registry_state, address, registry_id))["connected"] != (
-                state == "there"
-            ):  # noqa: ASYNC110  (another process tells)
+            connected = state == "there"
+            while (await asyncio.to_thread(_registry_state, address, registry_id))["connected"] != connected:  # noqa: ASYNC110  (another process tells)
                 await asyncio.sleep(0.1)
             before = cpu_us(tree(gateway.pid))
             requests = await wrk(load, seconds)

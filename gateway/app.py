@@ -158,6 +158,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            admits=self.admit.admits,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
             shares=_shares(edge.cors_origins) if edge.cors_origins else None,
         )

@@ -89,6 +89,12 @@ def run(settings: Settings) -> int:
         count = 1  # what is in one process's memory no other can read
     if count == 1:
         return _run_one(settings, None, None)
+    if settings.upstream.sign_callers and not settings.upstream.signing_keys:
+        sys.stderr.write(
+            f"error: upstream.sign_callers: each of {count} workers would sign with a key of its own, of which "
+            "/-/jwks.json shows one; give upstream.signing_keys, or set CHIPS_SERVER__WORKERS=1\n"
+        )
+        return EX_CONFIG
     server = settings.server
     try:
         held = hold_port(server.host, server.port)

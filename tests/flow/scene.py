@@ -162,6 +162,15 @@ class Scene:
         backend.script = script
         assert answer.status == 200, answer
 
+    async def registry_state(self) -> dict[str, Any]:
+        """What `/-/ready` tells those who can name the registry."""
+        snapshot = self.gateway.mirror.snapshot
+        assert snapshot is not None
+        ready = await self.call("GET", f"/-/ready?registry={snapshot.registry_id}", key=None)
+        assert ready.status == 200
+        state: dict[str, Any] = ready.json()["registry"]
+        return state
+
     # -- logs
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.core.meant import did_you_mean
 from gateway.core.model import Tensor
 from gateway.core.names import check_model_name, check_version
+from gateway.core.suggestions import suggest
 
 MANIFEST_NAME = "manifest.json"
 DATATYPES: Final = frozenset(
@@ -117,7 +117,7 @@ def _column_problems(column: Column) -> list[str]:
 
 
 def _closest(datatype: str) -> str:
-    return did_you_mean(datatype.upper(), sorted(DATATYPES)) or f"; there are {', '.join(sorted(DATATYPES))}"
+    return suggest(datatype.upper(), sorted(DATATYPES)) or f"; there are {', '.join(sorted(DATATYPES))}"
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The bytes that are stored: the same for the same content."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
-    def says_the_same_as(self, other: "Manifest") -> bool:
+    def has_same_content_as(self, other: "Manifest") -> bool:
         """Whether both describe the same artifact, whoever published it and when."""
         return msgspec.structs.replace(self, created=other.created, created_by=other.created_by) == other
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from gateway.artifacts.describe import Described, describe
 from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
-from gateway.cli import screen
-from gateway.cli.publish import PYTHON_FORMATS, is_published, store_failure
-from gateway.cli.register import Wish, enter
-from gateway.cli.screen import EX_DATAERR, EX_PROTOCOL, Failure
+from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.models.register import Wish, enter
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.deploy.candidate import Found, try_candidate
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
@@ -21,7 +21,7 @@ from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import Deployed, DeployError, Target, Tell
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, plain_environment, state_folder
-from gateway.verify.run import CannotBegin, ManifestPart, choose, read_samples, verify
+from gateway.verify.run import BackendNotReady, ManifestPart, choose, read_samples, verify
 
 _VERIFY_WAIT_S: Final = 30.0
 
@@ -80,7 +80,7 @@ class StepReport:
         self.step = step
         if not self._as_json:
             number = next(i for i, (name, _) in enumerate(STEPS, 1) if name == step)
-            screen.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
+            console.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
 
     def tell(self, text: str) -> None:
         if not self._as_json:
@@ -95,7 +95,7 @@ class StepReport:
         took_s = time.monotonic() - self._began
         source = run.source
         if self._as_json:
-            screen.print_json(
+            console.print_json(
                 {
                     "model": source.model,
                     "version": source.version,
@@ -106,16 +106,16 @@ class StepReport:
                 }
             )
             return
-        screen.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
+        console.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
         if not self.facts.get("traffic", {}).get(source.version):
             others = [v for v, share in self.facts["traffic"].items() if share]
             rest = f" {others[0]}=90" if len(others) == 1 else " …"
-            screen.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+            console.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
 
 
 def _indented(text: str, style: str = "") -> None:
     for line in text.splitlines():
-        screen.out.print(f"    {line}", style=style)
+        console.out.print(f"    {line}", style=style)
 
 
 def carry_out(run: Deployment, report: StepReport) -> Deployed:
@@ -153,9 +153,9 @@ def _hint(step: str, run: Deployment) -> str:
 async def check_owner(run: Deployment) -> None:
     """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
     name, owner = run.source.model, run.owner
-    async with screen.registry_at(run.settings) as registry:
+    async with console.registry_at(run.settings) as registry:
         document = await registry.read(MODELS, name)
-    known = "" if document is None else screen.read_model(document).owner
+    known = "" if document is None else console.read_model(document).owner
     if owner and known and owner != known:
         raise Failure(
             f'the name "{name}" belongs to {known}, and this would be {owner}\'s',
@@ -244,7 +244,7 @@ def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
     try:
         manifest = read_samples(samples) if samples is not None else ManifestPart()
         manifest.rows = source.settings.rows
-        report = screen.run(
+        report = console.run(
             verify(
                 deployed.url,
                 model=source.model,
@@ -254,14 +254,14 @@ def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
                 fields=tuple(run.target.credentials(deployed.url).items()),
                 checks=choose([], short=True),
                 wait_s=_VERIFY_WAIT_S,
-                told=lambda result: (
+                on_result=lambda result: (
                     tell(f"{result.check.name}: {result.why}") if result.outcome == "failed" else None
                 ),
             )
         )
     except ValueError as error:
         raise DeployError(str(error), code=EX_DATAERR) from None
-    except CannotBegin as error:
+    except BackendNotReady as error:
         raise DeployError(
             str(error),
             hint="can it be reached from here? deploy/README.md says how to verify a closed service",
@@ -290,7 +290,7 @@ def wish_of(run: Deployment, url: str) -> Wish:
 
 def _register(run: Deployment, deployed: Deployed, report: StepReport) -> str:
     headers: Mapping[str, str] = run.target.credentials(deployed.url)
-    entered = screen.run(
+    entered = console.run(
         enter(run.settings, wish_of(run, deployed.url), author=run.author, reason=run.reason, headers=headers)
     )
     report.facts |= entered
@@ -305,7 +305,7 @@ def plan_deployment(run: Deployment, *, as_json: bool) -> None:
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
     step = "check"
     try:
-        screen.run(check_owner(run))
+        console.run(check_owner(run))
         found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
         step = "try"
         found["try"] = try_it(run, quiet)
@@ -322,7 +322,7 @@ def plan_deployment(run: Deployment, *, as_json: bool) -> None:
     what = dict(STEPS)
     steps = [(name, found.get(name) or what[name]) for name, _ in STEPS]
     if as_json:
-        screen.print_json(
+        console.print_json(
             {
                 "model": source.model,
                 "version": source.version,
@@ -333,10 +333,10 @@ def plan_deployment(run: Deployment, *, as_json: bool) -> None:
             }
         )
         return
-    screen.say("plan", f"{source.model}@{source.version} from {source.path} to {run.target.name}")
+    console.say("plan", f"{source.model}@{source.version} from {source.path} to {run.target.name}")
     for number, (name, text) in enumerate(steps, 1):
         done = "checked" if name in found else "would"
-        screen.out.print(f"  {number} {name:<9} {done:<8} {text}")
+        console.out.print(f"  {number} {name:<9} {done:<8} {text}")
     for line in found.get("warnings", "").splitlines():
-        screen.say("", line, style="yellow")
-    screen.say("dry run", "nothing was changed", style="bold yellow")
+        console.say("", line, style="yellow")
+    console.say("dry run", "nothing was changed", style="bold yellow")

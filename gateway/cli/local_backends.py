@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from gateway.cli import screen
-from gateway.cli.screen import EX_DATAERR, EX_UNAVAILABLE, Failure
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
 from gateway.deploy.local import Local, LocalTarget, Spec
 from gateway.settings import process_environment, state_folder
 
@@ -21,17 +21,17 @@ VersionOption = Annotated[str, typer.Option("--version", help="One version; othe
 WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait until they are ready.")]
 
 
-def ps(as_json: screen.JsonOption = False) -> None:
+def ps(as_json: console.JsonOption = False) -> None:
     """List the backends of this machine: where they listen, whether they are ready, how often they fell.
 
     Example: `chips ps`
     """
     found = [_described(local, spec) for local, spec in _all()]
     if as_json:
-        screen.print_json(found)
+        console.print_json(found)
         return
     if not found:
-        screen.out.print("no backend was deployed to this machine; chips deploy DIR --target local does")
+        console.out.print("no backend was deployed to this machine; chips deploy DIR --target local does")
         return
     from rich.table import Table
 
@@ -46,12 +46,12 @@ def ps(as_json: screen.JsonOption = False) -> None:
             _fell(entry),
             style="" if entry["state"] == "ready" else "yellow",
         )
-    screen.out.print(table)
+    console.out.print(table)
     if any(entry["state"] == "not running" for entry in found):
-        screen.say("next", "chips up starts what is not running")
+        console.say("next", "chips up starts what is not running")
 
 
-def up(wait: WaitOption = _READY_WITHIN_S, as_json: screen.JsonOption = False) -> None:
+def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) -> None:
     """Start every backend of this machine that is not running, as after a reboot; stopped ones stay stopped.
 
     Example: `chips up`
@@ -68,7 +68,7 @@ def restart(
     model: ModelArgument,
     version: VersionOption = "",
     wait: WaitOption = _READY_WITHIN_S,
-    as_json: screen.JsonOption = False,
+    as_json: console.JsonOption = False,
 ) -> None:
     """End a model's backends on this machine and start them again, at the same address.
 
@@ -82,7 +82,7 @@ def restart(
     _wait([local for local, _ in found], wait, as_json=as_json, done="restarted", nothing="")
 
 
-def stop(model: ModelArgument, version: VersionOption = "", as_json: screen.JsonOption = False) -> None:
+def stop(model: ModelArgument, version: VersionOption = "", as_json: console.JsonOption = False) -> None:
     """End a model's backends on this machine until `chips restart`. The registry keeps them; `chips undeploy` does not.
 
     Example: `chips stop wine --version 2`
@@ -92,11 +92,11 @@ def stop(model: ModelArgument, version: VersionOption = "", as_json: screen.Json
         local.write(msgspec.structs.replace(spec, wanted=False))
         ended.append({"model": spec.model, "version": spec.version, "stopped": local.end()})
     if as_json:
-        screen.print_json(ended)
+        console.print_json(ended)
         return
     for entry in ended:
-        screen.say("stopped" if entry["stopped"] else "unchanged", f"{entry['model']}@{entry['version']}")
-    screen.say("next", f"chips restart {model}")
+        console.say("stopped" if entry["stopped"] else "unchanged", f"{entry['model']}@{entry['version']}")
+    console.say("next", f"chips restart {model}")
 
 
 def logs(
@@ -114,12 +114,12 @@ def logs(
     found = _logs_of(model, version)
     for path in found:
         if len(found) > 1:
-            screen.note(str(path))
+            console.note(str(path))
         for line in _last(path, lines):
-            screen.out.print(line)
+            console.out.print(line)
     while follow:  # until Ctrl-C
         for line in _new_lines(found):
-            screen.out.print(line)
+            console.out.print(line)
 
 
 def _target() -> LocalTarget:
@@ -172,12 +172,12 @@ def _wait(started: Sequence[Local], wait_s: float, *, as_json: bool, done: str, 
             time.sleep(_POLL_S)
     found = [_described(local, spec) for local in started if (spec := local.spec) is not None]
     if as_json:
-        screen.print_json(found)
+        console.print_json(found)
     else:
         for entry in found:
-            screen.say(done, f"{entry['model']}@{entry['version']} {entry['state']} at {entry['url']}")
+            console.say(done, f"{entry['model']}@{entry['version']} {entry['state']} at {entry['url']}")
         if not found:
-            screen.say(done, nothing)
+            console.say(done, nothing)
     if late:
         names = sorted({spec.model for local in late if (spec := local.spec) is not None})
         raise Failure(

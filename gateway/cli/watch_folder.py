@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli import screen
 from gateway.cli.deployment_run import Deployment, StepReport, carry_out
-from gateway.cli.deregister import remove_version
-from gateway.cli.screen import Failure
+from gateway.cli.models.deregister import remove_version
+from gateway.cli.support import console
+from gateway.cli.support.console import Failure
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.local import LocalTarget
 from gateway.settings import Settings, process_environment, state_folder
@@ -26,12 +26,12 @@ def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: 
     settings = msgspec.structs.replace(settings, artifacts=str(scratch))
     target = LocalTarget(state_folder() / "local", process_environment())
     path, model = source.path, source.model
-    screen.confirm_write(settings)
+    console.confirm_write(settings)
     try:
         while True:
             seen = _fingerprint(path)
             _deploy_once(path, version, settings, target, author, owner)
-            screen.say("watching", f"{path}; Ctrl-C ends it and takes {model}@{version} away")
+            console.say("watching", f"{path}; Ctrl-C ends it and takes {model}@{version} away")
             while _fingerprint(path) == seen:
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
@@ -48,10 +48,10 @@ def _deploy_once(
         report = StepReport(as_json=False)
         report.summarize(run, carry_out(run, report))
     except FolderError as error:
-        screen.err.print(f"error: {error}", style="red")
+        console.err.print(f"error: {error}", style="red")
     except Failure as failure:
-        screen.err.print(f"error: {failure.message}", style="red")
-        screen.err.print("what ran before runs on; save a change to try again", style="dim")
+        console.err.print(f"error: {failure.message}", style="red")
+        console.err.print("what ran before runs on; save a change to try again", style="dim")
 
 
 def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -71,10 +71,10 @@ def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _take_away(settings: Settings, target: LocalTarget, model: str, version: str, author: str) -> None:
-    screen.run(
+    console.run(
         remove_version(
             settings, model, version, force=True, author=author, reason="chips deploy --watch ended"
         )
     )
     target.stop(model, version)
-    screen.say("ended", f"{model}@{version} is taken away")
+    console.say("ended", f"{model}@{version} is taken away")

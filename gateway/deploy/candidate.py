@@ -14,7 +14,7 @@ from typing import Final
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
 from gateway.deploy.target import DeployError
 from gateway.verify.check import Result, run_check
-from gateway.verify.run import CannotBegin, ManifestPart, choose, parse_samples, prepare, started
+from gateway.verify.run import BackendNotReady, ManifestPart, choose, parse_samples, prepare, started
 
 _READY_WITHIN_S: Final = 120.0
 _CHECKS: Final = ("predict/answer", "predict/samples", "rows")
@@ -82,7 +82,7 @@ async def _scored(
         async with started(command, environ, folder) as (url, process):
             try:
                 bench = await prepare(url, manifest=manifest, process=process, wait_s=_READY_WITHIN_S)
-            except CannotBegin:
+            except BackendNotReady:
                 if process.exit_code is None:
                     raise
                 raise Found(
@@ -90,7 +90,7 @@ async def _scored(
                     code=_EX_DATAERR,
                 ) from None
             return [await run_check(check, bench) for check in choose(_CHECKS)]
-    except CannotBegin as error:
+    except BackendNotReady as error:
         raise Found(str(error), hint=error.hint, code=_EX_DATAERR) from None
 
 

@@ -1,0 +1,185 @@
+"""`chips deploy` and `chips undeploy`: from a backend folder to a version in the registry by one command."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gateway.cli.deployment_run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.models.deregister import remove_version
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.watch_folder import watch_folder
+from gateway.core.names import check_model_name, check_version
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.target import DeployError, Target
+from gateway.settings import Settings, endpoint_override, process_environment, state_folder
+
+_PLACES = (Path(), Path("models"), Path("backends"))
+
+TargetOption = Annotated[
+    Literal["local", "cloud-run"] | None,
+    typer.Option(
+        "--target",
+        help="A process here, or Cloud Run. [default: cloud-run where the environment has a project]",
+    ),
+]
+
+
+def deploy(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|NAME", help="A folder with backend.toml, or its name below models/ or backends/."
+        ),
+    ],
+    version: Annotated[str | None, typer.Option(help="The version; otherwise backend.toml's.")] = None,
+    target: TargetOption = None,
+    image: Annotated[str, typer.Option(help="Use this image (…@sha256:…) and build none.")] = "",
+    traffic: Annotated[
+        int | None,
+        typer.Option(min=0, max=100, help="Percent for this version. [default: 0; 100 for a model's first]"),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    trying: Annotated[
+        bool,
+        typer.Option("--try/--no-try", help="Whether to load and score the model before a version is spent."),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be checked, the model too; change nothing.")
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Deploy here, as version VERSION-dev, and again whenever a file of the folder changes.",
+        ),
+    ] = False,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Check, try, publish, build, start, verify and register a version, which takes no traffic yet.
+
+    Interrupted or failed, the same command goes on where it stopped; with other code or another model, with those.
+
+    Examples:
+
+    `chips deploy models/wine --version 4`
+
+    `chips deploy models/wine --target local`
+    """
+    settings = console.settings_for(registry_url)
+    source = _folder(folder, version)
+    if watch:
+        if as_json or image or target == "cloud-run":
+            raise Failure("--watch deploys to this machine, for people", code=EX_USAGE)
+        watch_folder(source, settings, console.author(by), owner or source.settings.owner or None)
+        return
+    run = Deployment(
+        source=source,
+        target=_target(target, settings, image=image),
+        settings=settings,
+        author=console.author(by),
+        owner=owner or source.settings.owner or None,
+        traffic=traffic,
+        reason=reason,
+        trying=trying,
+    )
+    if dry_run:
+        plan_deployment(run, as_json=as_json)
+        return
+    report = StepReport(as_json=as_json)
+    console.run(check_owner(run))
+    console.confirm_write(settings)
+    report.summarize(run, carry_out(run, report))
+
+
+def undeploy(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Option("--version", help="The version to end.")],
+    target: TargetOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where it takes traffic; the others take it over.")
+    ] = False,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Take a version out of the registry, then end its backend. The artifact and the history stay.
+
+    Example: `chips undeploy wine --version 3`
+    """
+    try:
+        check_model_name(name)
+        check_version(version)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    settings = console.settings_for(registry_url)
+    chosen = _target(target, settings, image="")
+    console.confirm_write(settings)
+    removed = console.run(
+        remove_version(settings, name, version, force=force, author=console.author(by), reason=reason)
+    )
+    try:
+        stopped = chosen.stop(name, version)
+    except DeployError as error:
+        raise Failure(str(error), hint=error.hint, code=error.code) from error
+    if not removed and not stopped:
+        raise Failure(f"{name}@{version} is neither registered nor running", code=EX_DATAERR)
+    if as_json:
+        console.print_json({"model": name, "version": version, "deregistered": removed, "stopped": stopped})
+        return
+    console.say(f"{name}@{version}", "out of the registry" if removed else "was not in the registry")
+    console.say("", "its backend ended" if stopped else "no backend of it ran")
+
+
+def _folder(given: str, version: str | None) -> BackendFolder:
+    path = next((place / given for place in _PLACES if (place / given).is_dir()), None)
+    if path is None:
+        raise Failure(
+            f"there is no folder {given}, nor models/{given} or backends/{given}",
+            hint="chips new writes one",
+            code=EX_DATAERR,
+        )
+    try:
+        return BackendFolder(path, version=version)
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+
+
+def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
+    chosen = console.chosen_environment()
+    environment = chosen.environment if chosen is not None else None
+    if wanted is None:
+        wanted = "cloud-run" if environment is not None and environment.project else "local"
+    if wanted == "local":
+        from gateway.deploy.local import LocalTarget
+
+        return LocalTarget(state_folder() / "local", process_environment())
+    if environment is None:
+        raise Failure(
+            "Cloud Run needs an environment that says where",
+            hint="chips env list; chips --env NAME deploy …",
+            code=EX_CONFIG,
+        )
+    if not settings.artifacts.startswith("gs://"):
+        raise Failure(
+            "Cloud Run fetches artifacts from Cloud Storage, but the artifact store is "
+            f"{settings.artifacts or 'not set'}",
+            hint="set artifacts to gs://bucket in the environment",
+            code=EX_CONFIG,
+        )
+    from gateway.deploy.cloud_run import CloudRunLocation, CloudRunTarget
+    from gateway.deploy.google import Google
+
+    place = CloudRunLocation(
+        project=environment.project,
+        region=environment.region,
+        images=environment.images,
+        account=environment.account,
+    )
+    bucket = settings.artifacts.removeprefix("gs://").partition("/")[0]
+    return CloudRunTarget(place, Google(endpoint_override), bucket=bucket, image=image)

@@ -1,0 +1,209 @@
+"""`chips publish`: put a trained model where backends find it, as a version that never changes."""
+
+import shlex
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.manifest import Manifest, RowsPolicy
+from gateway.artifacts.store import (
+    AlreadyPublished,
+    ArtifactStore,
+    PermissionRefused,
+    StoreError,
+    StoreUnavailable,
+    open_store,
+)
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
+from gateway.cli.support.transfer_progress import progress
+from gateway.deploy.candidate import Found, try_candidate
+from gateway.settings import plain_environment, state_folder
+
+EX_CANTCREAT = 73
+EX_NOPERM = 77
+
+PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx", "xgboost", "lightgbm", "python"})
+
+
+def publish(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The model's file, or a folder with all of its files.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    version: Annotated[str, typer.Option("--version", help="The version; it can be published once.")],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="gs://bucket/prefix or a folder; otherwise the setting (CHIPS_ARTIFACTS)."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="joblib, skops, onnx, xgboost, lightgbm, python, rds, jld2, …; otherwise by the file's suffix.",
+        ),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(help="JSON file: inputs and outputs by name, datatype, shape.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="JSON file: requests and their responses, to check every start by.")
+    ] = None,
+    rows: Annotated[
+        RowsPolicy,
+        typer.Option(help="`together`: answers depend on all rows of a request on purpose, as in a ranking."),
+    ] = "independent",
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="What it was made with: NAME=VERSION; may be repeated.")
+    ] = None,
+    by: console.AuthorOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the manifest, store nothing.")] = False,
+    trying: Annotated[
+        bool,
+        typer.Option(
+            "--try/--no-try", help="Whether to load it and score its samples first, in a process of its own."
+        ),
+    ] = True,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--try-with",
+            help="The backend to try it with, such as `Rscript main.R`. [default: the Python one]",
+        ),
+    ] = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Publish an artifact with its manifest, once it was seen to load and to score its samples.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
+    """
+    try:
+        described = describe(
+            source,
+            model=model,
+            version=version,
+            format=format or "",
+            created_by=console.author(by),
+            runtime=_given(runtime or []),
+            signature=signature,
+            samples=samples,
+            rows=rows,
+        )
+    except ValueError as error:
+        hint = "name it with --format" if "format cannot be guessed" in str(error) else ""
+        raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
+    manifest = described.manifest
+    for warning in described.warnings:
+        console.note(f"warning: {warning}")
+    if dry_run:
+        sys.stdout.write(manifest.encode().decode())
+        return
+    try:
+        settings = console.settings_for(None)
+        with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
+            console.confirm_write(settings, store=store or settings.artifacts)
+            tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
+            with progress("published", manifest.total_bytes, shown=not as_json) as told:
+                is_new = opened.publish(manifest, dict(described.files), told)
+            _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
+    except StoreError as error:
+        raise store_failure(error) from error
+
+
+def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
+    """Whether this very artifact is in the store. Raises AlreadyPublished where the version holds another one."""
+    published = store.manifest(manifest.model, manifest.version)
+    if published is None:
+        return False
+    # A bucket's paths begin with digests; place by place the files are the same.
+    ours, theirs = (
+        msgspec.structs.replace(m, files=tuple(msgspec.structs.replace(f, path=f.place) for f in m.files))
+        for m in (manifest, published)
+    )
+    if not ours.has_same_content_as(theirs):
+        raise AlreadyPublished(store.address(manifest.model, manifest.version))
+    return True
+
+
+def _try(described: Described, command: str | None) -> str:
+    """Load and score it in a process of its own. What was seen; raises Failure, before anything is published."""
+    words = shlex.split(command) if command else _python_backend(described.manifest.format)
+    if words is None:
+        console.note(
+            f"not tried before it is published: no backend for {described.manifest.format} is installed here; "
+            "--try-with COMMAND names one"
+        )
+        return ""
+    try:
+        return try_candidate(described.manifest, described.files, words, environ=plain_environment())
+    except Found as error:
+        hint = f"{error.hint}; " if error.hint else ""
+        raise Failure(
+            f"it cannot be served as it is, so nothing was published: {error}",
+            hint=f"{hint}--no-try publishes it all the same",
+            code=error.code,
+        ) from None
+
+
+def _python_backend(format: str) -> list[str] | None:
+    if format not in PYTHON_FORMATS or find_spec("chips_backend") is None:
+        return None
+    return [sys.executable, "-m", "chips_backend"]
+
+
+def _tell(manifest: Manifest, store: ArtifactStore, tried: str, *, is_new: bool, as_json: bool) -> None:
+    address = store.address(manifest.model, manifest.version)
+    # Where the same was there already, its digest counts: the two differ in who published it, and when.
+    digest = (store.manifest(manifest.model, manifest.version) or manifest).digest
+    if as_json:
+        console.print_json(
+            {
+                "model": manifest.model,
+                "version": manifest.version,
+                "artifact": address,
+                "digest": digest,
+                "bytes": manifest.total_bytes,
+                "published": is_new,
+                "tried": tried or None,
+            }
+        )
+        return
+    if tried:
+        console.say("tried", tried)
+    console.say(
+        "published" if is_new else "unchanged", address + ("" if is_new else " (the same is there already)")
+    )
+    console.say("digest", digest)
+    console.say(
+        "next",
+        f"CHIPS_MODEL={manifest.model} CHIPS_VERSION={manifest.version} CHIPS_ARTIFACT={address} python -m chips_backend",
+    )
+
+
+def _given(given: list[str]) -> dict[str, str] | None:
+    """What `--runtime` says the model was made with; None where it is not given."""
+    pairs = [item.partition("=") for item in given]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise Failure("--runtime is written NAME=VERSION, such as R=4.2.2", code=EX_USAGE)
+    return {name: value for name, _, value in pairs} or None
+
+
+def store_failure(error: StoreError) -> Failure:
+    """What to say where the artifact store cannot do it."""
+    if isinstance(error, AlreadyPublished):
+        return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
+    if isinstance(error, PermissionRefused):
+        return Failure(str(error), code=EX_NOPERM)
+    if isinstance(error, StoreUnavailable):
+        return Failure(str(error), hint="the same command goes on where it stopped", code=EX_UNAVAILABLE)
+    return Failure(str(error), code=EX_DATAERR)

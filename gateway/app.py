@@ -28,7 +28,7 @@ from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
 from gateway.server.listen import BACKLOG, listen
 from gateway.server.plain import PlainServer
-from gateway.server.protocol import ProblemServer
+from gateway.server.protocol import StrictServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.admit import Admit
@@ -163,7 +163,8 @@ class Gateway:
                     hops=edge.trusted_hops,
                     proxies=[parse_network(network) for network in edge.trusted_proxies],
                     forwarded=edge.forwarding_header == "forwarded",
-                )
+                ),
+                self._name,
             ),
             control=self._control,
             admit=self.admit,
@@ -225,8 +226,9 @@ class Gateway:
                 body_timeout_s=server.body_wait_s,
                 field_limit_bytes=server.header_bytes,
             )
-        return ProblemServer(
+        return StrictServer(
             PlainServer(self.pipeline, body_timeout_s=server.body_wait_s),
+            head_timeout_s=server.head_wait_s,
             handler_cancellation=True,  # a caller who leaves takes the backend's work along
             auto_decompress=False,
             access_log=None,
@@ -234,6 +236,11 @@ class Gateway:
             max_line_size=server.header_bytes,
             max_field_size=server.header_bytes,
         )
+
+    def _name(self) -> str:
+        """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""
+        snapshot = self.mirror.snapshot
+        return "chips" if snapshot is None else f"chips-{snapshot.registry_id[:12].lower()}"
 
     async def stop(self) -> None:
         """Stop accepting, let what is under way finish within the grace period, close everything."""

@@ -14,6 +14,8 @@ from gateway.core.trace import new_trace_id
 from gateway.core.turn import Turn
 from gateway.server.body import CallerBody, too_slow
 from gateway.server.drive import Drive
+from gateway.server.framing import is_no_head
+from gateway.server.linger import LINGER_S, Linger
 from gateway.server.parser import HeadParser, facts_of
 from gateway.server.reply import CallerReply
 from gateway.upstream.keepalive import probe_when_idle
@@ -31,11 +33,6 @@ BODY: Final = 1  # nobody takes more of a request's body yet
 PIPELINE: Final = 2  # enough later requests wait
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
-_METHOD_BYTES: Final = frozenset(
-    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
-_LINGER_S: Final = 5.0
-_LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
 class CallerConnection(asyncio.Protocol):
@@ -49,8 +46,7 @@ class CallerConnection(asyncio.Protocol):
         "_head_limit_bytes",
         "_idle_waiter",
         "_known",
-        "_lingered_bytes",
-        "_lingering",
+        "_linger",
         "_parser",
         "_pauses",
         "_peer",
@@ -87,8 +83,7 @@ class CallerConnection(asyncio.Protocol):
         self._peer = ""
         self._scheme = "http"
         self._pauses = 0  # why nothing is read just now
-        self._lingering = False
-        self._lingered_bytes = 0
+        self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
         self._idle_waiter: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.source: Source | None = None  # of the answer that is being relayed
@@ -106,7 +101,7 @@ class CallerConnection(asyncio.Protocol):
         self._peer = peer[0] if peer else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
-        self.due = time.monotonic() + self._server.keepalive_timeout_s
+        self.due = time.monotonic() + self._server.head_timeout_s
         self._server.connection_made(self, self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -124,8 +119,9 @@ class CallerConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.upload(data)
             return
-        if self._lingering:
-            self._linger(len(data))
+        if self._linger is not None:
+            if not self._linger.drop(len(data)):
+                self.cut()
             return
         body = self._body
         if body is not None and not body.complete:
@@ -170,7 +166,7 @@ class CallerConnection(asyncio.Protocol):
             return
         self._taking = True
         try:
-            while self._received and not self._busy and not self._lingering and not self.writing_paused:
+            while self._received and not self._busy and self._linger is None and not self.writing_paused:
                 if self.last or not self._take_request():
                     break
         finally:
@@ -183,6 +179,8 @@ class CallerConnection(asyncio.Protocol):
         received = self._received
         if received[0] == _CR:  # RFC 9112 section 2.2: an empty line before a request does no harm
             received = self._received = _without_empty_lines(received)
+            if not received:
+                return False
         end = received.find(b"\r\n\r\n")
         if end < 0:
             self._wait_for_head(received)
@@ -252,8 +250,10 @@ class CallerConnection(asyncio.Protocol):
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
-        if not _METHOD_BYTES.issuperset(received[:16].partition(b" ")[0]):
-            self._refuse(BadRequest("The request is not valid HTTP/1.1."))
+        if received != b"\r" and is_no_head(received):  # that may become an empty line
+            self._refuse(
+                BadRequest("The request is not valid HTTP/1.1: each line of its head ends with CR LF.")
+            )
         elif len(received) > self._head_limit_bytes:
             self._refuse(_too_long())
         elif not self._head_began:
@@ -278,10 +278,8 @@ class CallerConnection(asyncio.Protocol):
         elif self._tunnel is not None:
             self._tunnel = None
             transport.close()
-        elif body is not None and not body.complete:
+        elif self.last or (body is not None and not body.complete):
             self._begin_to_linger()
-        elif self.last:
-            transport.close()
         else:
             self.due = time.monotonic() + self._server.keepalive_timeout_s
             if self._pauses:
@@ -366,23 +364,19 @@ class CallerConnection(asyncio.Protocol):
         self._begin_to_linger()
 
     def _begin_to_linger(self) -> None:
-        """Close so that the answer arrives: a close with bytes unread would reset the connection under it."""
+        """Close so that the answer arrives."""
         transport = self.transport
         if transport is None:
             return
-        self._lingering = True
+        now = time.monotonic()
+        self._linger = Linger(now)
         self._received = b""
-        self.due = time.monotonic() + _LINGER_S
+        self.due = now + LINGER_S
         self.resume_reading(BODY | PIPELINE)
         if transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()
-
-    def _linger(self, size: int) -> None:
-        self._lingered_bytes += size
-        if self._lingered_bytes > _LINGER_BYTES:
-            self.cut()
 
     def cut(self) -> None:
         if self.transport is not None:
@@ -393,7 +387,13 @@ class CallerConnection(asyncio.Protocol):
         self.due = _NEVER
         if self._busy:
             self._body_is_due()
-        elif self._lingering or self._received:
+        elif self._linger is not None:
+            now = time.monotonic()
+            if self.transport is not None and self._linger.goes_on(self.transport, now):
+                self.due = now + LINGER_S
+            else:
+                self.cut()
+        elif self._received:
             self.cut()
         else:
             self.close()
@@ -413,7 +413,7 @@ class CallerConnection(asyncio.Protocol):
     def close(self) -> None:
         """Take no further request."""
         self.last = True
-        if not self._busy and self.transport is not None and not self._lingering:
+        if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)

@@ -11,10 +11,10 @@ from aiohttp import web
 from gateway.core.exchange import Exchange
 from gateway.core.known import KnownHeads
 from gateway.server.caller import CallerConnection
+from gateway.server.linger import SEND_TIMEOUT_S
 from gateway.server.listen import Acceptor
 
 _TICK_S: Final = 0.5
-_SEND_TIMEOUT_S: Final = 60.0  # a caller who has not read for so long is not going to
 
 
 class FastServer(web.Server):
@@ -82,7 +82,7 @@ class FastServer(web.Server):
         for connection in tuple(self._open):
             if now >= connection.due:
                 connection.expire()
-            elif now - connection.stalled_at > _SEND_TIMEOUT_S:
+            elif now - connection.stalled_at > SEND_TIMEOUT_S:
                 connection.cut()
         self._alarm = self._loop.call_later(_TICK_S, self._tick) if self._open else None
 

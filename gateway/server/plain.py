@@ -1,16 +1,23 @@
 """The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.answer import Answer, own_lines
+from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import Exchange
+from gateway.core.problem import render_problem
+from gateway.core.trace import new_trace_id
 from gateway.pipeline import Pipeline
-from gateway.server.body import too_slow
+from gateway.server.body import INVALID_CHUNKS, too_slow
+from gateway.server.framing import Framing, frame
+
+_log = logging.getLogger(__name__)
 
 
 class PlainServer:
@@ -21,7 +28,11 @@ class PlainServer:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        reply = PlainReply(request)
+        try:
+            framing = _frame(request)
+        except GatewayError as error:
+            return problem_response(error)
+        reply = PlainReply(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
             method=request.method,
@@ -29,7 +40,7 @@ class PlainServer:
             headers=request.raw_headers,
             peer=peer[0] if peer else "",
             scheme=request.scheme,
-            body=PlainBody(request, self._body_timeout_s),
+            body=PlainBody(request, self._body_timeout_s, expected=framing.expects),
             reply=reply,
             arrived=time.monotonic(),
         )
@@ -38,10 +49,38 @@ class PlainServer:
         return reply.response
 
 
+def _frame(request: web.BaseRequest) -> Framing:
+    """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
+    if request.version not in {HttpVersion11, HttpVersion10}:
+        raise VersionNotSupported("This gateway speaks HTTP/1.1 and HTTP/1.0, and no other version.")
+    framing = frame(request.method, request.raw_headers, version_11=request.version == HttpVersion11)
+    if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
+        raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
+    return framing
+
+
+def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
+    """The answer to what is no request, or has none, which is the connection's last."""
+    request_id = new_trace_id()
+    if error.code == "internal-error":
+        _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)
+    else:
+        _log.warning("request %s cannot be parsed: %s", request_id, error.code)
+    answer = render_problem(error, request_id)
+    response = web.Response(status=answer.status, reason=error.title, body=answer.body)
+    for name, value in answer.headers:
+        response.headers[name.decode("ascii")] = value.decode("latin-1")
+    response.headers["X-Request-Id"] = request_id
+    response.headers["Server"] = "chips"
+    response.force_close()
+    return response
+
+
 class PlainBody:
-    def __init__(self, request: web.BaseRequest, timeout_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, timeout_s: float, *, expected: bool) -> None:
         self._request = request
         self._timeout_s = timeout_s
+        self._expected = expected
         self.length = request.content_length if request.can_read_body else 0
         self._whole = None if self.length != 0 else b""
 
@@ -56,6 +95,8 @@ class PlainBody:
                 self._whole = await self._request.content.read()
         except TimeoutError:
             raise too_slow() from None
+        except web.RequestPayloadError as error:
+            raise BadRequest(INVALID_CHUNKS) from error
 
     async def whole(self) -> bytes:
         if self._whole is None:
@@ -70,6 +111,8 @@ class PlainBody:
                     chunk = await self._request.content.readany()
             except TimeoutError:
                 raise too_slow() from None
+            except web.RequestPayloadError as error:
+                raise BadRequest(INVALID_CHUNKS) from error
             if not chunk:
                 return
             yield chunk
@@ -77,7 +120,8 @@ class PlainBody:
     async def _invite(self) -> None:
         """Answer `Expect: 100-continue` once we do want the body (RFC 9110 section 10.1.1)."""
         request = self._request
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+        if self._expected:
+            self._expected = False
             transport = request.transport
             if transport is not None and not request.content.is_eof():
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -89,9 +133,9 @@ class PlainReply:
     exchange: Exchange
     response: web.StreamResponse
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, *, last: bool) -> None:
         self._request = request
-        self._cut = False
+        self._last = last
         self.started = False
 
     async def send(self, answer: Answer) -> None:
@@ -106,14 +150,17 @@ class PlainReply:
         response = web.StreamResponse(status=status, reason=reason or None)
         exchange = self.exchange
         for name, value in (*fields, *exchange.added_fields):
-            response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
-        for line in own_lines(exchange, time.monotonic()).split("\r\n")[:-1]:
+            response.headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
+        own = own_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
+        for line in own.split("\r\n")[:-1]:
             own_name, _, own_value = line.partition(": ")
             response.headers[own_name] = own_value
         if length is not None:
             response.content_length = length
+        endless = length is None and self._request.version < HttpVersion11  # it ends with the connection
         # A body that we did not read would be taken for the next request.
-        if not self._request.content.is_eof() and exchange.error is not None:
+        unread = not self._request.content.is_eof() and exchange.error is not None
+        if self._last or endless or unread:
             response.force_close()
         exchange.status = status
         self.response = response

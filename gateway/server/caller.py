@@ -16,6 +16,7 @@ from gateway.server.body import CallerBody, too_slow
 from gateway.server.drive import Drive
 from gateway.server.framing import is_no_head
 from gateway.server.linger import LINGER_S, Linger
+from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, facts_of
 from gateway.server.reply import CallerReply
 from gateway.upstream.keepalive import probe_when_idle
@@ -33,6 +34,7 @@ BODY: Final = 1  # nobody takes more of a request's body yet
 PIPELINE: Final = 2  # enough later requests wait
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
+_GOODBYE_S: Final = 0.5  # at a stop
 
 
 class CallerConnection(asyncio.Protocol):
@@ -49,7 +51,6 @@ class CallerConnection(asyncio.Protocol):
         "_linger",
         "_parser",
         "_pauses",
-        "_peer",
         "_received",
         "_reply",
         "_scheme",
@@ -60,6 +61,8 @@ class CallerConnection(asyncio.Protocol):
         "drained",
         "due",
         "last",
+        "peer",
+        "recognized",
         "source",
         "stalled_at",
         "transport",
@@ -80,7 +83,8 @@ class CallerConnection(asyncio.Protocol):
         self._body: CallerBody | None = None
         self._reply: CallerReply | None = None
         self._tunnel: Source | None = None
-        self._peer = ""
+        self.peer = ""
+        self.recognized = False
         self._scheme = "http"
         self._pauses = 0  # why nothing is read just now
         self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
@@ -98,7 +102,7 @@ class CallerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else ""
+        self.peer = peer[0] if peer else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
         self.due = time.monotonic() + self._server.head_timeout_s
@@ -220,7 +224,7 @@ class CallerConnection(asyncio.Protocol):
             method=method,
             raw_target=facts.target,
             headers=facts.headers,
-            peer=self._peer,
+            peer=self.peer,
             scheme=self._scheme,
             body=body,
             reply=reply,
@@ -239,10 +243,10 @@ class CallerConnection(asyncio.Protocol):
     def _read_head(self, raw: bytes) -> tuple[Facts, int | None, KnownHead | None, Sequence[bytes]]:
         """What a head says of its message, the length of the body, and as what the head is known."""
         heads = self._server.heads
-        found = heads.recall(self._known, self._peer, self._scheme, raw)
+        found = heads.recall(self._known, self.peer, self._scheme, raw)
         if found is None:
             facts = facts_of(self._parser.read(raw))
-            self._known = heads.learn(self._peer, self._scheme, raw, facts)
+            self._known = heads.learn(self.peer, self._scheme, raw, facts)
             return facts, facts.length, self._known, ()
         known, values = found
         self._known = known
@@ -267,6 +271,8 @@ class CallerConnection(asyncio.Protocol):
         self._reply = self._body = None
         self.source = None
         if reply is not None:
+            if not self.recognized and reply.exchange.authenticated:
+                self._server.open.recognize(self)
             del reply.exchange  # the two hold each other: apart, they need no garbage collector
         if self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
@@ -281,7 +287,9 @@ class CallerConnection(asyncio.Protocol):
         elif self.last or (body is not None and not body.complete):
             self._begin_to_linger()
         else:
-            self.due = time.monotonic() + self._server.keepalive_timeout_s
+            open_ = self._server.open
+            idle_s = open_.linger_s if open_.draining else self._server.keepalive_timeout_s
+            self.due = time.monotonic() + idle_s
             if self._pauses:
                 self.resume_reading(BODY)  # whatever held up the last request's body is over with it
             if self._received:
@@ -291,7 +299,15 @@ class CallerConnection(asyncio.Protocol):
         """Whether the connection ends with the present answer; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
+        elif (
+            self._server.open.draining and not self._received
+        ):  # else the next request is here, and has its answer
+            self.last = True
         return self.last
+
+    @property
+    def busy(self) -> bool:
+        return self._busy
 
     # -- writing
 
@@ -371,12 +387,16 @@ class CallerConnection(asyncio.Protocol):
         now = time.monotonic()
         self._linger = Linger(now)
         self._received = b""
-        self.due = now + LINGER_S
+        self.due = now + self._linger_s()
         self.resume_reading(BODY | PIPELINE)
         if transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()
+
+    def _linger_s(self) -> float:
+        open_ = self._server.open
+        return min(open_.linger_s, _GOODBYE_S) if open_.draining else LINGER_S
 
     def cut(self) -> None:
         if self.transport is not None:
@@ -390,12 +410,17 @@ class CallerConnection(asyncio.Protocol):
         elif self._linger is not None:
             now = time.monotonic()
             if self.transport is not None and self._linger.goes_on(self.transport, now):
-                self.due = now + LINGER_S
+                self.due = now + self._linger_s()
             else:
                 self.cut()
+        elif has_unread(self.transport):
+            self.due = time.monotonic()  # a request is here that the loop has not brought yet
         elif self._received:
+            self._server.open.turn_away(HALF_HEAD, "a caller took too long for a request's head")
             self.cut()
         else:
+            if not self.recognized and not self._server.open.draining:
+                self._server.open.turn_away(SILENT, "a caller opened a connection and sent nothing")
             self.close()
 
     def _body_is_due(self) -> None:

@@ -1,7 +1,6 @@
 """The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -11,13 +10,10 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from gateway.core.answer import Answer, own_lines
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import Exchange
-from gateway.core.problem import render_problem
-from gateway.core.trace import new_trace_id
 from gateway.pipeline import Pipeline
 from gateway.server.body import INVALID_CHUNKS, too_slow
 from gateway.server.framing import Framing, frame
-
-_log = logging.getLogger(__name__)
+from gateway.server.protocol import StrictRequestHandler, problem_response
 
 
 class PlainServer:
@@ -45,7 +41,12 @@ class PlainServer:
             arrived=time.monotonic(),
         )
         reply.exchange = exchange
-        await self._pipeline(exchange)
+        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictServer makes no other
+        handler.begin_request()
+        try:
+            await self._pipeline(exchange)
+        finally:
+            handler.end_request(recognized=bool(exchange.authenticated))
         return reply.response
 
 
@@ -57,23 +58,6 @@ def _frame(request: web.BaseRequest) -> Framing:
     if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
         raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
     return framing
-
-
-def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """The answer to what is no request, or has none, which is the connection's last."""
-    request_id = new_trace_id()
-    if error.code == "internal-error":
-        _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)
-    else:
-        _log.warning("request %s cannot be parsed: %s", request_id, error.code)
-    answer = render_problem(error, request_id)
-    response = web.Response(status=answer.status, reason=error.title, body=answer.body)
-    for name, value in answer.headers:
-        response.headers[name.decode("ascii")] = value.decode("latin-1")
-    response.headers["X-Request-Id"] = request_id
-    response.headers["Server"] = "chips"
-    response.force_close()
-    return response
 
 
 class PlainBody:
@@ -161,6 +145,8 @@ class PlainReply:
         # A body that we did not read would be taken for the next request.
         unread = not self._request.content.is_eof() and exchange.error is not None
         if self._last or endless or unread:
+            response.force_close()
+        if self._request.protocol.ends:  # type: ignore[attr-defined]  # of StrictRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response

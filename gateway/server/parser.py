@@ -1,7 +1,7 @@
 """aiohttp's C parser reads every request head: the one file on the fast path that touches what aiohttp does not document.
 
 It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message); bodies are
-framed by `gateway.server.body`. What the parser forgives, or leaves to its body reader, `gateway.server.framing` judges.
+framed by `gateway.server.request_body`. What the parser forgives, or leaves to its body reader, `gateway.server.framing` judges.
 tests/unit/server/test_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
 
@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest
-from gateway.core.known import Facts
+from gateway.core.head_cache import ParsedHead
 from gateway.server.framing import MAX_FIELDS, check_request_line, frame, refusal_of
 
 
@@ -63,13 +63,13 @@ class HeadParser:
         return messages[0][0]
 
 
-def facts_of(message: Any) -> Facts:
+def parsed_head_of(message: Any) -> ParsedHead:
     """What the head says of its message. Raises a CallerError where it, or the parser, leaves a doubt."""
     version_11 = message.version == HttpVersion11
     length, closes, expects = frame(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none
         raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
-    return Facts(
+    return ParsedHead(
         message.method,
         message.path,
         version_11,

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from gateway.core.answer import Answer, own_lines
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import Exchange
+from gateway.core.response import Response, gateway_field_lines
 from gateway.pipeline import Pipeline
-from gateway.server.body import INVALID_CHUNKS, too_slow
 from gateway.server.framing import Framing, frame
-from gateway.server.protocol import StrictRequestHandler, problem_response
+from gateway.server.plain_protocol import StrictRequestHandler, problem_response
+from gateway.server.request_body import INVALID_CHUNKS, timeout_error
 
 
 class PlainServer:
@@ -28,7 +28,7 @@ class PlainServer:
             framing = _frame(request)
         except GatewayError as error:
             return problem_response(error)
-        reply = PlainReply(request, last=framing.closes)
+        response = PlainResponse(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
             method=request.method,
@@ -37,17 +37,17 @@ class PlainServer:
             peer=peer[0] if peer else "",
             scheme=request.scheme,
             body=PlainBody(request, self._body_timeout_s, expected=framing.expects),
-            reply=reply,
+            response=response,
             arrived=time.monotonic(),
         )
-        reply.exchange = exchange
+        response.exchange = exchange
         handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictServer makes no other
         handler.begin_request()
         try:
             await self._pipeline(exchange)
         finally:
             handler.end_request(recognized=bool(exchange.authenticated))
-        return reply.response
+        return response.response
 
 
 def _frame(request: web.BaseRequest) -> Framing:
@@ -72,36 +72,36 @@ class PlainBody:
     def complete(self) -> bool:
         return self._whole is not None
 
-    async def gather(self, deadline: float) -> None:
-        await self._invite()
+    async def buffer(self, deadline: float) -> None:
+        await self._send_continue()
         try:
             async with asyncio.timeout(min(deadline - time.monotonic(), self._timeout_s)):
                 self._whole = await self._request.content.read()
         except TimeoutError:
-            raise too_slow() from None
+            raise timeout_error() from None
         except web.RequestPayloadError as error:
             raise BadRequest(INVALID_CHUNKS) from error
 
-    async def whole(self) -> bytes:
+    async def read(self) -> bytes:
         if self._whole is None:
-            self._whole = b"".join([chunk async for chunk in self.chunks()])
+            self._whole = b"".join([chunk async for chunk in self.iter_chunks()])
         return self._whole
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        await self._invite()
+    async def iter_chunks(self) -> AsyncIterator[bytes]:
+        await self._send_continue()
         while True:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     chunk = await self._request.content.readany()
             except TimeoutError:
-                raise too_slow() from None
+                raise timeout_error() from None
             except web.RequestPayloadError as error:
                 raise BadRequest(INVALID_CHUNKS) from error
             if not chunk:
                 return
             yield chunk
 
-    async def _invite(self) -> None:
+    async def _send_continue(self) -> None:
         """Answer `Expect: 100-continue` once we do want the body (RFC 9110 section 10.1.1)."""
         request = self._request
         if self._expected:
@@ -111,7 +111,7 @@ class PlainBody:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-class PlainReply:
+class PlainResponse:
     """An aiohttp response, made when the pipeline knows what it is."""
 
     exchange: Exchange
@@ -122,7 +122,7 @@ class PlainReply:
         self._last = last
         self.started = False
 
-    async def send(self, answer: Answer) -> None:
+    async def send(self, answer: Response) -> None:
         await self.start(answer.status, "", list(answer.headers), len(answer.body))
         if self._request.method != "HEAD":
             await self.write(answer.body)
@@ -135,7 +135,7 @@ class PlainReply:
         exchange = self.exchange
         for name, value in (*fields, *exchange.added_fields):
             response.headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
-        own = own_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
+        own = gateway_field_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
         for line in own.split("\r\n")[:-1]:
             own_name, _, own_value = line.partition(": ")
             response.headers[own_name] = own_value
@@ -146,7 +146,7 @@ class PlainReply:
         unread = not self._request.content.is_eof() and exchange.error is not None
         if self._last or endless or unread:
             response.force_close()
-        if self._request.protocol.ends:  # type: ignore[attr-defined]  # of StrictRequestHandler
+        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of StrictRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response
@@ -163,7 +163,7 @@ class PlainReply:
         with _unless_gone():
             await self.response.write_eof()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         transport = self._request.transport
         if transport is not None:
             transport.abort()

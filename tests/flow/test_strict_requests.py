@@ -218,14 +218,14 @@ async def test_a_blank_before_a_chunk_extension(scene: Scene):
 
 @pytest.mark.parametrize("said", [b"", b"P", b"POST /wine HTTP/1.1\r\nHost: chi"])
 async def test_a_caller_who_says_nothing_or_half_a_head(said: bytes):
-    async with Scene(**{"server.head_wait_s": "0.2", "server.keep_alive_s": "600"}) as scene:
+    async with Scene(**{"server.header_timeout_s": "0.2", "server.keep_alive_s": "600"}) as scene:
         caller = await scene.caller()
         await caller.send(said)
         await asyncio.wait_for(caller.ended(), 30)
 
 
 async def test_a_head_that_drips():
-    async with Scene(**{"server.head_wait_s": "0.3"}) as scene:
+    async with Scene(**{"server.header_timeout_s": "0.3"}) as scene:
         caller = await scene.caller()
         await caller.send(scene.request(body=b""))
         assert (await caller.answer()).status == 404

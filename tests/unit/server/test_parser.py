@@ -14,7 +14,7 @@ from gateway.core.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from gateway.server.parser import HeadParser, facts_of
+from gateway.server.parser import HeadParser, parsed_head_of
 
 HEAD = b"POST /wine?x=1 HTTP/1.1\r\nHost: chips\r\n"
 
@@ -49,11 +49,11 @@ def test_one_head_after_another_and_nothing_of_their_bodies(parser: HeadParser):
             (b"X-N", b"%d" % number),
             (b"Content-Length", b"5"),
         )
-        assert facts_of(message).length == 5
+        assert parsed_head_of(message).length == 5
     chunked = parser.read(HEAD + b"transfer-encoding: Chunked\r\nexpect: 100-Continue\r\n\r\n")
-    assert facts_of(chunked).length is None
-    assert facts_of(chunked).expects
-    assert facts_of(parser.read(HEAD + b"\r\n")).length == 0
+    assert parsed_head_of(chunked).length is None
+    assert parsed_head_of(chunked).expects
+    assert parsed_head_of(parser.read(HEAD + b"\r\n")).length == 0
     assert not parser.read(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").should_close
 
 
@@ -120,7 +120,7 @@ REFUSED = [
 @pytest.mark.parametrize("head", REFUSED)
 def test_what_it_refuses(parser: HeadParser, head: bytes):
     with pytest.raises(CallerError):
-        facts_of(parser.read(head))
+        parsed_head_of(parser.read(head))
 
 
 OTHER_CODES = {
@@ -146,12 +146,12 @@ OTHER_CODES = {
 @pytest.mark.parametrize("head", OTHER_CODES)
 def test_the_standards_code_for_what_is_refused(parser: HeadParser, head: bytes):
     with pytest.raises(OTHER_CODES[head]):
-        facts_of(parser.read(head))
+        parsed_head_of(parser.read(head))
 
 
 def test_a_later_minor_version_is_read_as_the_latest_that_is_known(parser: HeadParser):
-    facts = facts_of(parser.read(b"GET /wine HTTP/1.2\r\nHost: x\r\n\r\n"))
-    assert (facts.version_11, facts.closes) == (True, False)
+    parsed = parsed_head_of(parser.read(b"GET /wine HTTP/1.2\r\nHost: x\r\n\r\n"))
+    assert (parsed.version_11, parsed.closes) == (True, False)
 
 
 BLANKS = [b"", b" ", b"\t", b" \t ", b"  "]
@@ -165,10 +165,10 @@ def test_a_coding_is_read_as_the_parser_reads_it_or_refused(parser: HeadParser, 
         head = HEAD + value % (before, after) + b"\r\n\r\n"
         try:
             message = parser.read(head)
-            facts = facts_of(message)
+            parsed = parsed_head_of(message)
         except BadRequest:
             continue
-        assert facts.length == length
+        assert parsed.length == length
         assert message.chunked == (length is None)
 
 
@@ -178,4 +178,4 @@ def test_a_coding_is_read_as_the_parser_reads_it_or_refused(parser: HeadParser, 
 def test_close_however_it_is_written(loop: asyncio.AbstractEventLoop, value: bytes):
     for before in (b"", b"Connection: x\r\n"):
         parser = HeadParser(loop, limit_bytes=8192)
-        assert facts_of(parser.read(HEAD + before + b"Connection: " + value + b"\r\n\r\n")).closes
+        assert parsed_head_of(parser.read(HEAD + before + b"Connection: " + value + b"\r\n\r\n")).closes

@@ -42,6 +42,14 @@ class Server(_Group, frozen=True):
             gt=0, le=600, description="How long a stop waits for requests under way; Cloud Run allows 10 s."
         ),
     ] = 8.0
+    stop_linger_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60,
+            description="How much of that idle connections stay open, for requests on their way; each is answered, and ends its connection.",
+        ),
+    ] = 1.0
     keep_alive_s: Annotated[
         float,
         Meta(

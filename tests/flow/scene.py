@@ -27,6 +27,7 @@ class Scene:
             "log.format": "json",
             "trace.store": "off",
             "server.path": self.path,
+            "server.stop_linger_s": "0",
             **flags,
         }
         self.settings: Settings = load_settings(flags=self.flags, environ={})

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/glossary.md"
-TERMS = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| `([\w.]+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+TERMS = re.findall(
+    r"^\| ([^|]+?) \| ([^|]+?) \| `([\w.]+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+)
 # Names that strangers did not guess, and that have a better one now.
 GIVEN_UP = frozenset({
     "Turn", "Gather", "Drive", "Outlet", "Pulse", "Remembered", "KnownHead", "KnownHeads", "Rules", "Bench", "Came",

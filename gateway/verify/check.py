@@ -24,6 +24,10 @@ class NotChecked(Exception):
     """The check does not apply here, or needs what was not given; the text says which."""
 
 
+class NotPossibleHere(NotChecked):
+    """This machine refuses what the check needs, whatever the backend does."""
+
+
 class Sample(msgspec.Struct, frozen=True):
     """A request and its published answer, from a manifest."""
 
@@ -141,6 +145,7 @@ class Result:
     sent: str = ""
     came: str = ""
     seconds: float = 0.0
+    machine_refused: bool = False  # skipped, and another machine could check it
 
 
 async def run_check(check: Check, bench: Bench) -> Result:
@@ -149,19 +154,21 @@ async def run_check(check: Check, bench: Bench) -> Result:
     bench.last = None
     outcome: Literal["passed", "failed", "skipped"] = "passed"
     why = ""
+    machine_refused = False
     try:
         await check.run(bench)
     except Wrong as wrong:
         outcome, why = "failed", str(wrong)
     except NotChecked as reason:
         outcome, why = "skipped", str(reason)
+        machine_refused = isinstance(reason, NotPossibleHere)
     except NoAnswer as error:
         outcome, why = "failed", str(error)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
         # A check reads an answer as the contract says it is; what else a backend may send has no end.
         outcome, why = "failed", f"the answer has another shape: {type(error).__name__}: {error}"
     sent, came = bench.last_said()
-    return Result(check, outcome, why, sent, came, time.monotonic() - began)
+    return Result(check, outcome, why, sent, came, time.monotonic() - began, machine_refused)
 
 
 # -- what checks say again and again

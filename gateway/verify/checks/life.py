@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 
 from gateway.verify.beside import MANIFEST, START_S, another, copied_artifact
-from gateway.verify.check import JSON, Bench, NotChecked, Wrong, check, predictions_of
+from gateway.verify.check import JSON, Bench, NotChecked, NotPossibleHere, Wrong, check, predictions_of
 from gateway.verify.process import Process, free_port
 from gateway.verify.wire import Ask, Came, NoAnswer, Nothing
 
 EX_CONFIG = 78
 _STOP_S = 10.0
+_TRIAL_S = 30.0
 _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all are done
 
 
@@ -191,11 +192,11 @@ async def _namespace(environment: Mapping[str, str]) -> str:
         except OSError:
             break
         try:
-            if await trial.ended(timeout_s=_STOP_S) == 0:
+            if await trial.ended(timeout_s=_TRIAL_S) == 0:
                 return way
         finally:
             await trial.stop()
-    raise NotChecked("no process namespace can be made on this machine (unshare)")
+    raise NotPossibleHere("no process can be made process 1 here: `unshare --pid` is missing or refused")
 
 
 @check(

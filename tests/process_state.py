@@ -32,7 +32,7 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     memory = _loaded("gateway.registry.memory")
     if memory is not None:
         memory._named.clear()
-    answers = _loaded("gateway.upstream.head")
+    answers = _loaded("gateway.upstream.response_head")
     if answers is not None:
         answers._known_lines.clear()
         answers._known_status_lines.clear()

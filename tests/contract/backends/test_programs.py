@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.verify import beside
+from gateway.verify import second_instance
 from gateway.verify.check import Result
 from gateway.verify.checks import life
-from gateway.verify.run import CHECKS, CannotBegin, choose, read_samples, started, verify
+from gateway.verify.run import CHECKS, BackendNotReady, choose, read_samples, started, verify
 from tests.conftest import require
 from tests.contract.backends.broken import SAMPLES
 from tests.patience import patience
@@ -56,7 +56,7 @@ def artifact(tmp_path: Path) -> Path:
 
 def wait_at_most(monkeypatch: pytest.MonkeyPatch, start_s: float, stop_s: float, log_s: float) -> None:
     monkeypatch.setattr(life, "START_S", start_s)
-    monkeypatch.setattr(beside, "START_S", start_s)
+    monkeypatch.setattr(second_instance, "START_S", start_s)
     monkeypatch.setattr(life, "_STOP_S", stop_s)
     monkeypatch.setattr("gateway.verify.checks.logs._PATIENCE_S", log_s)
 
@@ -73,7 +73,9 @@ async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result
     }
     manifest = read_samples(artifact / "manifest.json")
     async with started(COMMAND, environment) as (url, process):
-        report = await verify(url, manifest=manifest, process=process, checks=choose(names), wait_s=patience(30))
+        report = await verify(
+            url, manifest=manifest, process=process, checks=choose(names), wait_s=patience(30)
+        )
     return list(report.results)
 
 
@@ -117,12 +119,12 @@ async def test_a_machine_that_refuses_process_1_is_no_fault_of_the_program(
 async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact: Path):
     (artifact / "model.bin").write_bytes(b"another model")
     with pytest.raises(
-        CannotBegin, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
+        BackendNotReady, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
     ):
         await run(artifact, ["about"])
 
 
 async def test_a_program_that_is_none_is_told():
-    with pytest.raises(CannotBegin, match="cannot be started"):
+    with pytest.raises(BackendNotReady, match="cannot be started"):
         async with started("/no/such/program", {}):
             pass

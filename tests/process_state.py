@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core import chance, headers
+from gateway.core import headers, randomness
 
 
 def _loaded(name: str) -> ModuleType | None:
@@ -26,7 +26,7 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     headers._learned.clear()
     # Ids and shares are drawn anew in each test, and the same in each run with the same seed.
     options: Any = request.config.option
-    chance._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
+    randomness._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
     yield
     headers._learned.clear()
     memory = _loaded("gateway.registry.memory")

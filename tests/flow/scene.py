@@ -15,7 +15,7 @@ from gateway.registry.memory import MemoryRegistry
 from gateway.settings import Settings, load_settings
 from gateway.telemetry.logs import LogWriter
 from tests.flow.scripted import Caller, Message, Script, ScriptedBackend, echo, request
-from tests.patience import eventually, patience
+from tests.patience import patience
 
 
 class Scene:

@@ -11,7 +11,8 @@ from typing import Any, Final
 from gateway.artifacts.describe import Described, describe
 from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
 from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
-from gateway.cli.models.register import Wish, enter
+from gateway.cli.models.inspection import Wish
+from gateway.cli.models.register import enter
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.deploy.candidate import Found, try_candidate

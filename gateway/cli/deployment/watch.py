@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment_run import Deployment, StepReport, carry_out
+from gateway.cli.deployment.run import Deployment, StepReport, carry_out
 from gateway.cli.models.deregister import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure

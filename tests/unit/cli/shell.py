@@ -68,7 +68,7 @@ class Shell:
 
     def run(self, *arguments: str) -> Ended:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
         return Ended(process.returncode, out, err)
 
     def register(self, name: str = "wine", version: str = "1", *options: str) -> Ended:

@@ -44,6 +44,7 @@ from gateway.stages.identify import Identify
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
+from gateway.supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
 
+_BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
 
@@ -76,6 +78,7 @@ class Gateway:
         folder: Path | None = None,
     ) -> None:
         self._settings = settings
+        self.supervisor = supervisor = logs.supervisor
         self._shares_port = folder is not None
         self._stack = AsyncExitStack()
         self._own_registry = registry is None
@@ -86,18 +89,21 @@ class Gateway:
             first_load_timeout_s=settings.server.registry_wait_s,
             hold_s=settings.server.registry_hold_s,
             fallback_keys_age_s=settings.server.fallback_keys_age_s,
+            supervisor=supervisor,
         )
-        keys = ApiKeyAuthenticator(self.registry, self.mirror)
+        keys = ApiKeyAuthenticator(self.registry, self.mirror, supervisor=supervisor)
         chain = AuthenticatorChain(
-            _authenticators(settings.auth, keys), report_only=settings.edge.report_only
+            _authenticators(settings.auth, keys, supervisor), report_only=settings.edge.report_only
         )
         self._chain = chain
-        self._last_used = LastUsed(self.registry, keys.used)
+        self._last_used = LastUsed(self.registry, keys.used, supervisor=supervisor)
         upstream = settings.upstream
         egress_policy = egress_policy_from(upstream)
         self._identity = (
             IdTokenProvider(
-                metadata_host=upstream.metadata_host, may_name_audience=egress_policy.may_name_audience
+                metadata_host=upstream.metadata_host,
+                may_name_audience=egress_policy.may_name_audience,
+                supervisor=supervisor,
             )
             if upstream.identity == "google"
             else None
@@ -108,7 +114,7 @@ class Gateway:
         make_upstream = (
             PlainUpstream
             if settings.server.path == "plain"
-            else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s)
+            else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor)
         )
         self.upstream: Upstream = make_upstream(
             connections=upstream.connections,
@@ -165,6 +171,7 @@ class Gateway:
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
             admits=self.admit.admits,
+            supervisor=supervisor,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
             cors=_control_cors(edge.cors_origins) if edge.cors_origins else None,
         )
@@ -195,6 +202,9 @@ class Gateway:
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
         server = self._settings.server
+        asyncio.get_running_loop().set_default_executor(
+            self.supervisor.pool("blocking call", threads=_BLOCKING)
+        )
         async with AsyncExitStack() as stack:
             if self._own_registry:
                 stack.push_async_callback(self.registry.close)
@@ -218,7 +228,9 @@ class Gateway:
             http = self._make_server()
             stack.push_async_callback(http.shutdown, _CANCEL_S)
             sockets = listen(server.host, server.port, shared=self._shares_port)
-            listener = Listener(asyncio.get_running_loop(), sockets, http, self.connections)
+            listener = Listener(
+                asyncio.get_running_loop(), sockets, http, self.connections, supervisor=self.supervisor
+            )
             listener.start()
             stack.push_async_callback(self._drain, listener)
             self.port = listener.port
@@ -327,7 +339,7 @@ def _control_cors(origins: tuple[str, ...]) -> "ControlCors":
     return ControlCors(origins)
 
 
-def _authenticators(auth: Auth, keys: ApiKeyAuthenticator) -> list[Authenticator]:
+def _authenticators(auth: Auth, keys: ApiKeyAuthenticator, supervisor: Supervisor) -> list[Authenticator]:
     """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
     chain: list[Authenticator] = []
     for name in auth.chain:
@@ -337,7 +349,7 @@ def _authenticators(auth: Auth, keys: ApiKeyAuthenticator) -> list[Authenticator
             if auth.issuers:
                 from gateway.auth.jwt import TokenAuthenticator
 
-                chain.append(TokenAuthenticator(auth.issuers))
+                chain.append(TokenAuthenticator(auth.issuers, supervisor=supervisor))
         elif name == CERTIFICATE:
             if auth.certificates:
                 chain.append(

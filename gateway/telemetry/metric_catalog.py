@@ -192,7 +192,18 @@ METRICS: Final = (
         "Traces that a full queue or a failing exporter cost, by exporter.",
     ),
     Metric(
-        "chips_log_lines_dropped_total", "counter", "", (), "Log lines that a slow reader of the log cost."
+        "chips_helper_restarts_total",
+        "counter",
+        "",
+        ("helper",),
+        "Tries after a failure of a thread or task in the background, by what it does. The log says why, once.",
+    ),
+    Metric(
+        "chips_log_lines_dropped_total",
+        "counter",
+        "",
+        (),
+        "Log lines that were lost: the log took no more (a full disk, a slow reader), or nobody can read it.",
     ),
     Metric("chips_workers", "gauge", "", (), "Gateway processes that these figures are the sum of."),
     Metric(

@@ -4,10 +4,12 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +21,7 @@ from gateway.auth.kinds import API_KEY, CERTIFICATE, TOKEN, open_plug_in
 from gateway.auth.last_used import LastUsed
 from gateway.control.routes import Control
 from gateway.core.forwarded import Trust
+from gateway.core.model import Backend
 from gateway.core.networks import parse_network
 from gateway.limits.shared import SharedMeter
 from gateway.pipeline import Pipeline
@@ -36,6 +39,7 @@ from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.concurrency import Concurrency
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.gather import Gather
@@ -127,6 +131,10 @@ class Gateway:
             queue_wait_s=limits.queue_wait_s,
             trial=limits.trial,
         )
+        self.concurrency = Concurrency(
+            sharers=max(1, settings.server.workers) if folder is not None else 1,
+            scales=partial(_scales, anywhere=upstream.policy == "cloud"),
+        )
         self.telemetry = Telemetry(
             logs,
             json=wants_json(settings.log.format),
@@ -180,6 +188,7 @@ class Gateway:
             meter=self.meter,
             gather=self.gather,
             limit=self.limit,
+            concurrency=self.concurrency,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
@@ -259,7 +268,10 @@ class Gateway:
             "limits": self.meter.refused,
             "in-flight": self.limit.refused,
         }
-        return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
+        return {
+            "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
+            "chips_backend_refusals_total": self.concurrency.refusals(),
+        }
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot
@@ -275,9 +287,15 @@ class Gateway:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
+        waiting = self.concurrency.waiting()
+        readings["chips_model_in_flight_requests"] = {
+            name: count - waiting.get(name, 0.0) for name, count in self.limit.in_flight_by_model().items()
+        }
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
-        readings["chips_model_queued_requests"] = self.limit.queued_by_model()
+        queued = Counter(self.limit.queued_by_model())
+        queued.update({name: count for name, count in waiting.items() if count})
+        readings["chips_model_queued_requests"] = dict(queued)
+        readings["chips_model_window_requests"] = self.concurrency.sizes()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }
@@ -285,6 +303,11 @@ class Gateway:
             name: policy.latency_s for name, policy in policies.items() if policy.latency_s is not None
         }
         return readings
+
+
+def _scales(backend: Backend, *, anywhere: bool) -> bool:
+    """Whether more instances of it start where more requests come: so it is on Cloud Run."""
+    return anywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
 def guard_of(upstream: UpstreamSettings) -> Guard:

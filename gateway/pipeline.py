@@ -16,6 +16,7 @@ from gateway.core.turn import in_task
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.concurrency import Concurrency
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.gather import Gather
@@ -34,6 +35,7 @@ class Pipeline:
         "_admit",
         "_authenticate",
         "_authorize",
+        "_concurrency",
         "_control",
         "_cors",
         "_forward",
@@ -60,6 +62,7 @@ class Pipeline:
         meter: Meter,
         gather: Gather,
         limit: Limit,
+        concurrency: Concurrency,
         forward: Forward,
         record: Record,
     ) -> None:
@@ -74,6 +77,7 @@ class Pipeline:
         self._meter = meter
         self._gather = gather
         self._limit = limit
+        self._concurrency = concurrency
         self._forward = forward
         self._record = record
 
@@ -134,8 +138,17 @@ class Pipeline:
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
             await self._gather(exchange)
         with self._limit.at_once(exchange) or await self._limit(exchange):
-            exchange.permitted = time.monotonic()
-            await self._forward(exchange)
+            while True:  # once, unless the backend refuses before it begins
+                with self._concurrency.at_once(exchange) or await self._concurrency(exchange):
+                    exchange.permitted = time.monotonic()
+                    await self._forward(exchange)
+                refusal = exchange.refusal
+                if refusal is None:
+                    return
+                exchange.refusal = None
+                if not self._concurrency.again(exchange):
+                    await refusal.let_go()
+                    return
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.reply.started:

@@ -62,8 +62,8 @@ class Source(Protocol):
         """The caller has closed the tunnel."""
 
 
-class Relay(Reply, Protocol):
-    """A reply that takes a backend's answer by plain calls, as it arrives."""
+class AnswerSink(Protocol):
+    """Takes a backend's answer by plain calls, as it arrives."""
 
     def relay(
         self, head: AnswerHead, body: bytes, *, complete: bool, source: Source, trailers: bytes = b""
@@ -80,6 +80,10 @@ class Relay(Reply, Protocol):
 
     def relay_tunnel(self, head: AnswerHead, first: bytes, source: Source) -> None:
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+
+
+class Relay(Reply, AnswerSink, Protocol):
+    """A reply that takes a backend's answer, too."""
 
 
 class Sink(Protocol):

@@ -10,9 +10,10 @@ from gateway.core.exchange import Attempt, Exchange
 from gateway.core.turn import Turn
 from gateway.upstream.head import HEAD_LIMIT_BYTES, AnswerHead, read_answer_head
 from gateway.upstream.keepalive import probe_when_idle
+from gateway.upstream.refusal import REFUSALS, hold_refusal
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import FlowingBody, Relay
+    from gateway.upstream.base import AnswerSink, FlowingBody
     from gateway.upstream.pool import Pool
 
 _NEVER: Final = float("inf")
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._turn: Turn | None = None
         self._exchange: Exchange
         self._attempt: Attempt
-        self._reply: Relay
+        self._reply: AnswerSink
         self._body: FlowingBody | None = None  # the caller's, as long as it flows through here
         self._chunked_upload = False
         self._head_only = False
@@ -212,6 +213,8 @@ class Connection(asyncio.Protocol):
         attempt.answered = time.monotonic()
         attempt.status = status
         exchange.backend_server_timing = head.timing
+        if status in REFUSALS and exchange.may_wait:
+            self._reply = reply = hold_refusal(exchange, head, reply)
         self._keep_alive = head.keep_alive
         length = head.length
         if self._head_only or status in {204, 304}:

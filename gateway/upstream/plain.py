@@ -7,7 +7,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -24,6 +24,7 @@ from gateway.core.errors import (
 from gateway.core.exchange import HELD_BODY_BYTES, Attempt, Exchange
 from gateway.core.headers import answer_fields
 from gateway.upstream.base import Guard, Identity, Outbound, trace_fields
+from gateway.upstream.refusal import REFUSALS, refused_s
 from gateway.upstream.tls import client_context
 from gateway.upstream.too_slow import too_slow
 
@@ -139,6 +140,8 @@ class PlainUpstream:
         exchange.backend_server_timing = next(
             (value for name, value in response.raw_headers if name.lower() == b"server-timing"), None
         )
+        if response.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response):
+            return
         await reply.start(
             response.status,
             response.reason or "",
@@ -148,6 +151,35 @@ class PlainUpstream:
         if outbound.method != "HEAD":
             async for chunk in response.content.iter_any():
                 await reply.write(chunk)
+        await reply.finish()
+
+    async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse) -> bool:
+        value = response.headers.get("Retry-After")
+        seconds = refused_s(response.status, value.encode("latin-1").strip() if value is not None else None)
+        if seconds is None:
+            return False
+        exchange.refused_s = seconds
+        length = _length(response)
+        if not exchange.body.complete or length is None or length > HELD_BODY_BYTES:
+            return False
+        exchange.refusal = _Refused(exchange, response, await response.read(), length)
+        return True
+
+
+class _Refused(NamedTuple):
+    """A refusal that was read as a whole, for `let_go`."""
+
+    exchange: Exchange
+    response: aiohttp.ClientResponse
+    body: bytes
+    length: int
+
+    async def let_go(self) -> None:
+        reply, response = self.exchange.reply, self.response
+        await reply.start(
+            response.status, response.reason or "", answer_fields(response.raw_headers), self.length
+        )
+        await reply.write(self.body)
         await reply.finish()
 
 

@@ -181,7 +181,7 @@ ANYWHERE: Final = _Anywhere()
 
 
 class Concurrency:
-    """Hand out places at backends that declare a concurrency; those that do not are bound by `Limit` alone.
+    """Hand out places at backends that declare a concurrency; those that do not are bound by `ConcurrencyLimit` alone.
 
     `sharers`: gateway processes here that share the backends. `scales`: whether more instances of a backend start where
     more requests come. A WebSocket is not counted: it is no prediction, and may last for hours.
@@ -193,7 +193,7 @@ class Concurrency:
         self._models: dict[str, dict[str, Window]] = {}
         self._refusals = Counter[str]()
 
-    def at_once(self, exchange: Exchange) -> "Place | _Anywhere | None":
+    def try_nowait(self, exchange: Exchange) -> "Place | _Anywhere | None":
         """A place where one is free; None: there is none now, so `await` the stage itself."""
         backend = exchange.backend
         declared = backend.concurrency
@@ -214,7 +214,7 @@ class Concurrency:
         return None
 
     async def __call__(self, exchange: Exchange) -> Place:
-        """Wait for a place, after `at_once` had none. Raises DeadlineExceeded."""
+        """Wait for a place, after `try_nowait` had none. Raises DeadlineExceeded."""
         window = self._models[exchange.model.name][exchange.backend.url]
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.exchange import Exchange
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import AnswerSink, Source
-    from gateway.upstream.head import AnswerHead
+    from gateway.upstream.base import AnswerSink, ResponseSource
+    from gateway.upstream.response_head import ResponseHead
 
 REFUSALS: Final = (429, 503)
 LONGEST_WAIT_S: Final = 5.0  # a backend that names a longer time tells its caller, not the gateway
@@ -30,7 +30,7 @@ def refused_s(status: int, retry_after: bytes | None) -> float | None:
     return seconds if seconds <= LONGEST_WAIT_S else None
 
 
-def hold_refusal(exchange: Exchange, head: "AnswerHead", reply: "AnswerSink") -> "AnswerSink":
+def hold_refusal(exchange: Exchange, head: "ResponseHead", reply: "AnswerSink") -> "AnswerSink":
     """What takes the answer with `head` instead of `reply`, where the request can be sent again later."""
     found = _RETRY_AFTER.search(head.fields)
     seconds = refused_s(head.status, found[1] if found else None)
@@ -38,7 +38,7 @@ def hold_refusal(exchange: Exchange, head: "AnswerHead", reply: "AnswerSink") ->
         return reply
     exchange.refused_s = seconds
     body = exchange.body
-    if not body.complete or body.flowed:  # type: ignore[attr-defined]  # a FlowingBody
+    if not body.complete or body.piping_started:  # type: ignore[attr-defined]  # a PipedBody
         return reply
     return HeldRefusal(exchange, reply)
 
@@ -49,8 +49,8 @@ class HeldRefusal:
     def __init__(self, exchange: Exchange, reply: "AnswerSink") -> None:
         self._exchange = exchange
         self._reply = reply
-        self._head: AnswerHead
-        self._source: Source
+        self._head: ResponseHead
+        self._source: ResponseSource
         self._pieces: list[bytes] = []
         self._bytes = 0
         self._trailers = b""
@@ -58,11 +58,11 @@ class HeldRefusal:
 
     def relay(
         self,
-        head: "AnswerHead",
+        head: "ResponseHead",
         body: bytes,
         *,
         complete: bool,
-        source: "Source",
+        source: "ResponseSource",
         trailers: bytes = b"",
     ) -> None:
         self._head, self._source = head, source
@@ -87,10 +87,10 @@ class HeldRefusal:
         self._trailers = trailers
         self._exchange.refusal = self
 
-    def relay_interim(self, head: "AnswerHead") -> None:
+    def relay_interim(self, head: "ResponseHead") -> None:
         self._reply.relay_interim(head)
 
-    def relay_tunnel(self, head: "AnswerHead", first: bytes, source: "Source") -> None:
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "ResponseSource") -> None:
         self._reply.relay_tunnel(head, first, source)
 
     async def let_go(self) -> None:

@@ -70,7 +70,7 @@ async def test_all_are_answered_by_a_backend_that_refuses_what_it_cannot_run(sta
         assert len(set(instances.scored)) == len(instances.scored) == MANY  # each once
         assert instances.most <= 2
         assert instances.refused < MANY / 2  # only when it is tried out whether there is more room
-        assert scene.gateway.limit.in_flight == 0
+        assert scene.gateway.concurrency_limit.in_flight == 0
 
 
 async def test_a_backend_with_a_queue_of_its_own_is_not_filled_up():
@@ -104,7 +104,7 @@ async def test_they_are_served_in_the_order_they_came():
         calls = []
         for number in range(8):
             calls.append(asyncio.create_task(scene.call(target=f"/wine/{number}")))
-            while scene.gateway.limit.in_flight <= number:
+            while scene.gateway.concurrency_limit.in_flight <= number:
                 await asyncio.sleep(0)
         assert len(seen) <= 1
         release.set()
@@ -144,7 +144,7 @@ async def test_whose_time_is_shorter_than_the_backend_asks_for_gets_the_refusal(
             "1",
         )
         assert len(backend.seen) == 1
-        assert scene.gateway.limit.in_flight == 0
+        assert scene.gateway.concurrency_limit.in_flight == 0
 
 
 async def test_who_waits_until_the_deadline_is_told_so():
@@ -187,12 +187,12 @@ async def test_a_caller_who_leaves_while_waiting_holds_nothing():
         leaving = [await scene.caller() for _ in range(20)]
         for caller in leaving:
             await caller.send(scene.request())
-        while scene.gateway.limit.in_flight < 20:
+        while scene.gateway.concurrency_limit.in_flight < 20:
             await asyncio.sleep(0)
         for caller in leaving:
             caller.leave()
         assert (await scene.call()).status == 200
-        while scene.gateway.limit.in_flight:
+        while scene.gateway.concurrency_limit.in_flight:
             await asyncio.sleep(0.01)
         assert not any(scene.gateway.concurrency.waiting().values())
 
@@ -222,7 +222,7 @@ async def test_versions_do_not_wait_for_each_other():
         waiting = [await scene.caller() for _ in range(3)]
         for caller in waiting:
             await caller.send(scene.request(target="/v2/models/wine/versions/1/infer"))
-        while scene.gateway.limit.in_flight < 3:
+        while scene.gateway.concurrency_limit.in_flight < 3:
             await asyncio.sleep(0)
         assert [(await scene.call(target="/v2/models/wine/versions/2/infer")).status for _ in range(5)] == [
             200

@@ -40,7 +40,7 @@ def answered(exchange: Any, *, took_s: float, timing: bytes | None = None) -> No
 
 
 async def enter(stage: Concurrency, exchange: Any) -> Any:
-    place = stage.at_once(exchange) or await stage(exchange)
+    place = stage.try_nowait(exchange) or await stage(exchange)
     place.__enter__()
     return place
 
@@ -56,8 +56,8 @@ async def settle() -> None:
 
 async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
     stage = Concurrency()
-    assert stage.at_once(asking(declared=None)) is ANYWHERE
-    assert stage.at_once(asking(declared=1, upgrade=b"websocket")) is ANYWHERE
+    assert stage.try_nowait(asking(declared=None)) is ANYWHERE
+    assert stage.try_nowait(asking(declared=1, upgrade=b"websocket")) is ANYWHERE
     assert stage.sizes() == {"wine": 1.0}
 
 
@@ -74,7 +74,7 @@ async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order()
     waiting = [asyncio.create_task(wait(number)) for number in range(3)]
     await settle()
     assert stage.waiting() == {"wine": 3.0}
-    assert stage.at_once(asking()) is None  # nobody overtakes
+    assert stage.try_nowait(asking()) is None  # nobody overtakes
     for place in first:
         answered(place._exchange, took_s=0.1)
         place._window._held_until = time.monotonic() + 60  # nothing is tried out
@@ -130,7 +130,7 @@ async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_i
     exchange.refused_s = 0.01
     leave(place)
     assert stage.again(exchange)
-    assert stage.at_once(exchange) is None
+    assert stage.try_nowait(exchange) is None
     async with asyncio.timeout(10):
         leave(await enter(stage, exchange))
 
@@ -202,7 +202,7 @@ class Crowd:
         self.there: list[Any] = []
         self.asked: list[asyncio.Task[Any]] = []
 
-    def come(self, exchange: Any = None) -> None:
+    def complete(self, exchange: Any = None) -> None:
         self.asked.append(asyncio.create_task(enter(self.stage, exchange or asking(declared=self._declared))))
 
     def give_up(self) -> None:
@@ -222,7 +222,7 @@ class Crowd:
             exchange.refused_s = 0.0
             leave(place)
             if self.stage.again(exchange):
-                self.come(exchange)
+                self.complete(exchange)
 
     async def look(self) -> None:
         await settle()

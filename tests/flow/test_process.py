@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__
+from tests.conftest import require
 from tests.flow.beside import Beside
 from tests.flow.scripted import Message, Peer, request
 
@@ -126,7 +127,10 @@ def test_elsewhere_than_on_a_terminal_every_line_is_json(start):
 
 
 def test_on_a_terminal_a_block_tells_how_to_call_it(start, tmp_path: Path):
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        require("terminal", available=False, why=f"no pseudo-terminal can be opened here: {error}")
     try:
         gateway = start("--server.port=0", stdout=theirs)
         os.close(theirs)

@@ -21,12 +21,18 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(autouse=True)
 def nothing_runs_on(shell: Shell, tmp_path: Path) -> Iterator[None]:
     yield
-    for note in (Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*.json"):
-        shell("undeploy", note.parent.name, "--version", note.stem, "--target", "local", "--force")
+    for note in notes():
+        shell(
+            "undeploy", note.parent.parent.name, "--version", note.parent.name, "--target", "local", "--force"
+        )
     for process in list(_children.values()):
         process.kill()
         process.wait()
     _children.clear()
+
+
+def notes() -> list[Path]:
+    return sorted((Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*/*.json"))
 
 
 def deployed(shell: Shell, folder: Path, *options: str) -> Any:
@@ -44,7 +50,7 @@ def score(url: str, samples: Path) -> Any:
 
 def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path):
     first = deployed(shell, backend_folder)
-    assert list(first["steps"]) == ["check", "publish", "build", "start", "verify", "register"]
+    assert list(first["steps"]) == ["check", "try", "publish", "build", "start", "verify", "register"]
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
 
@@ -68,8 +74,8 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
 
 def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     out = shell.ok("deploy", "wine", "--target", "local").out
-    assert "1/6 check" in out
-    assert "6/6 register" in out
+    assert "1/7 check" in out
+    assert "7/7 register" in out
     assert "wine@1 takes 100 % of the traffic" in out
     assert "\x1b" not in out
 

@@ -147,7 +147,7 @@ class Pipeline:
                     return
                 exchange.refusal = None
                 if not self._concurrency.again(exchange):
-                    await refusal.let_go()
+                    await refusal.deliver()
                     return
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:

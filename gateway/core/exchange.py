@@ -71,7 +71,7 @@ class ResponseWriter(Protocol):
 class Refusal(Protocol):
     """A backend's answer that says it has not begun, kept from the caller so far."""
 
-    async def release_caller(self) -> None:
+    async def deliver(self) -> None:
         """Send it to the caller."""
 
 

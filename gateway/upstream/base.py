@@ -62,7 +62,7 @@ class ResponseSource(Protocol):
         """The caller has closed the tunnel."""
 
 
-class AnswerSink(Protocol):
+class ResponseSink(Protocol):
     """Takes a backend's answer by plain calls, as it arrives."""
 
     def relay(
@@ -88,7 +88,7 @@ class AnswerSink(Protocol):
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
 
 
-class StreamingResponse(ResponseWriter, AnswerSink, Protocol):
+class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
     """A reply that takes a backend's answer, too."""
 
 
@@ -131,9 +131,9 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     line = b"traceparent: %b\r\n" % trace.traceparent(
         attempt.span_id, sampled=exchange.keep_trace_because is not None
     )
-    tracestate = exchange.head.read[TRACESTATE]
-    if (
-        tracestate is None or trace.parent_id is None
-    ):  # it belongs to the trace that the caller named, or to none
+    head = exchange.head
+    tracestate = head.read[TRACESTATE]
+    # It belongs to the trace that the caller named, or to none.
+    if tracestate is None or trace.parent_id is None or TRACESTATE in head.ends_here:
         return (line,)
     return (line, b"tracestate: ", tracestate, CRLF)

@@ -15,16 +15,18 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.errors import (
+    BadRequest,
     GatewayError,
     PayloadTooLarge,
     UpstreamBroken,
     UpstreamError,
     UpstreamUnreachable,
 )
-from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
-from gateway.core.headers import forwarded_response_fields
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
+from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
 from gateway.upstream.refusal import REFUSALS, refused_s
+from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
 
@@ -113,7 +115,13 @@ class PlainUpstream:
                 proof = await self._identity.fetch(request.url, exchange.backend.audience)
         lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
-        for line in lines.decode("latin-1").split("\r\n")[:-1]:
+        try:
+            text = lines.decode("utf-8")  # which is how aiohttp writes it
+        except UnicodeDecodeError:
+            raise BadRequest(
+                "A header field holds bytes that are not UTF-8, which this gateway cannot pass on with server.path = plain."
+            ) from None
+        for line in text.split("\r\n")[:-1]:
             name, _, value = line.partition(": ")
             headers.add(name, value)
         upload = _Upload(exchange)
@@ -139,53 +147,47 @@ class PlainUpstream:
         self, exchange: Exchange, request: UpstreamRequest, response: aiohttp.ClientResponse
     ) -> None:
         writer = exchange.response
-        exchange.backend_server_timing = next(
-            (value for name, value in response.raw_headers if name.lower() == b"server-timing"), None
-        )
-        if response.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response):
+        head = _read_head(response)
+        exchange.backend_server_timing = head.timing
+        length = head.length if head.length >= 0 and head.status != 204 else None
+        lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
+        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
+        start = (head.status, head.reason.decode("ascii", "ignore"), fields, length)
+        if head.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response, start):
             return
-        await writer.start(
-            response.status,
-            response.reason or "",
-            forwarded_response_fields(response.raw_headers),
-            _length(response),
-        )
+        await writer.start(*start)
         if request.method != "HEAD":
             async for chunk in response.content.iter_any():
                 await writer.write(chunk)
         await writer.finish()
 
-    async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse) -> bool:
+    async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse, start: "_Start") -> bool:
         value = response.headers.get("Retry-After")
         seconds = refused_s(response.status, value.encode("latin-1").strip() if value is not None else None)
         if seconds is None:
             return False
         exchange.refused_s = seconds
-        length = _length(response)
+        length = start[-1]
         if not exchange.body.complete or length is None or length > BUFFERED_BODY_BYTES:
             return False
-        exchange.refusal = _Refused(exchange, response, await response.read(), length)
+        exchange.refusal = _HeldRefusal(exchange.response, start, await response.read())
         return True
 
 
-class _Refused(NamedTuple):
-    """A refusal that was read as a whole, for `let_go`."""
+_Start = tuple[int, str, list[tuple[bytes, bytes]], int | None]
 
-    exchange: Exchange
-    response: aiohttp.ClientResponse
+
+class _HeldRefusal(NamedTuple):
+    """A refusal that was read as a whole, for `deliver`."""
+
+    writer: ResponseWriter
+    start: _Start
     body: bytes
-    length: int
 
-    async def let_go(self) -> None:
-        writer, response = self.exchange.response, self.response
-        await writer.start(
-            response.status,
-            response.reason or "",
-            forwarded_response_fields(response.raw_headers),
-            self.length,
-        )
-        await writer.write(self.body)
-        await writer.finish()
+    async def deliver(self) -> None:
+        await self.writer.start(*self.start)
+        await self.writer.write(self.body)
+        await self.writer.finish()
 
 
 class _Upload:
@@ -222,9 +224,21 @@ class _Upload:
             raise
 
 
-def _length(response: aiohttp.ClientResponse) -> int | None:
-    value = response.headers.get("Content-Length")
-    return int(value) if value is not None and value.isdigit() else None
+def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:
+    """The head once more, as the fast path reads it: aiohttp's parser forgives what the next program reads differently."""
+    version = response.version
+    reason = (response.reason or "").encode("utf-8", "surrogateescape")
+    first = b"HTTP/%d.%d %d %b" % (*(version or (0, 9)), response.status, reason)
+    lines = [b"%b: %b" % field for field in response.raw_headers]
+    try:
+        head = parse_response_head(b"\r\n".join([first, *lines]))
+        if head.status < 200:
+            raise ValueError("another protocol, unasked")
+        b"".join(lines).decode("utf-8")  # what is not cannot be passed on as it is by aiohttp
+    except ValueError as error:
+        response.close()
+        raise UpstreamBroken("The backend's answer was not valid HTTP.") from error
+    return head
 
 
 def _classify(error: aiohttp.ClientError | OSError) -> UpstreamError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.exchange import Exchange
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import AnswerSink, ResponseSource
+    from gateway.upstream.base import ResponseSink, ResponseSource
     from gateway.upstream.response_head import ResponseHead
 
 REFUSALS: Final = (429, 503)
@@ -30,25 +30,25 @@ def refused_s(status: int, retry_after: bytes | None) -> float | None:
     return seconds if seconds <= LONGEST_WAIT_S else None
 
 
-def hold_refusal(exchange: Exchange, head: "ResponseHead", reply: "AnswerSink") -> "AnswerSink":
-    """What takes the answer with `head` instead of `reply`, where the request can be sent again later."""
+def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
+    """What takes the answer with `head` instead of `response`, where the request can be sent again later."""
     found = _RETRY_AFTER.search(head.fields)
     seconds = refused_s(head.status, found[1] if found else None)
     if seconds is None:
-        return reply
+        return response
     exchange.refused_s = seconds
     body = exchange.body
     if not body.complete or body.piping_started:  # type: ignore[attr-defined]  # a PipedBody
-        return reply
-    return HeldRefusal(exchange, reply)
+        return response
+    return HeldRefusal(exchange, response)
 
 
 class HeldRefusal:
-    """An `AnswerSink` that keeps a short answer for `let_go`. A longer one goes on to the caller as it arrives."""
+    """A `ResponseSink` that keeps a short answer for `deliver`. A longer one goes on to the caller as it arrives."""
 
-    def __init__(self, exchange: Exchange, reply: "AnswerSink") -> None:
+    def __init__(self, exchange: Exchange, response: "ResponseSink") -> None:
         self._exchange = exchange
-        self._reply = reply
+        self._response = response
         self._head: ResponseHead
         self._source: ResponseSource
         self._pieces: list[bytes] = []
@@ -72,28 +72,28 @@ class HeldRefusal:
 
     def relay_piece(self, piece: bytes) -> None:
         if self._passes:
-            self._reply.relay_piece(piece)
+            self._response.relay_piece(piece)
             return
         self._pieces.append(piece)
         self._bytes += len(piece)
         if self._bytes > _HELD_BYTES:
             self._passes = True
-            self._reply.relay(self._head, b"".join(self._pieces), complete=False, source=self._source)
+            self._response.relay(self._head, b"".join(self._pieces), complete=False, source=self._source)
 
     def relay_end(self, trailers: bytes) -> None:
         if self._passes:
-            self._reply.relay_end(trailers)
+            self._response.relay_end(trailers)
             return
         self._trailers = trailers
         self._exchange.refusal = self
 
     def relay_interim(self, head: "ResponseHead") -> None:
-        self._reply.relay_interim(head)
+        self._response.relay_interim(head)
 
     def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "ResponseSource") -> None:
-        self._reply.relay_tunnel(head, first, source)
+        self._response.relay_tunnel(head, first, source)
 
-    async def let_go(self) -> None:
+    async def deliver(self) -> None:
         """The caller gets it after all."""
         body = b"".join(self._pieces)
-        self._reply.relay(self._head, body, complete=True, source=self._source, trailers=self._trailers)
+        self._response.relay(self._head, body, complete=True, source=self._source, trailers=self._trailers)

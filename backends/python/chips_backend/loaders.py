@@ -97,7 +97,10 @@ def _xgboost(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
 
 
 def _lightgbm(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
-    import lightgbm
+    try:
+        import lightgbm
+    except OSError as error:  # its own library needs one of the system, which no package of Python brings
+        raise OSError(f"{error}; on Debian: apt install libgomp1") from error
 
     booster = lightgbm.Booster(model_file=folder / manifest.main_file(".txt"))
     objective = str(booster.dump_model(num_iteration=1).get("objective", "")).partition(" ")[0]

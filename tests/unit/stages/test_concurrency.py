@@ -202,7 +202,7 @@ class Crowd:
         self.there: list[Any] = []
         self.asked: list[asyncio.Task[Any]] = []
 
-    def complete(self, exchange: Any = None) -> None:
+    def arrive(self, exchange: Any = None) -> None:
         self.asked.append(asyncio.create_task(enter(self.stage, exchange or asking(declared=self._declared))))
 
     def give_up(self) -> None:
@@ -222,7 +222,7 @@ class Crowd:
             exchange.refused_s = 0.0
             leave(place)
             if self.stage.again(exchange):
-                self.complete(exchange)
+                self.arrive(exchange)
 
     async def look(self) -> None:
         await settle()
@@ -233,7 +233,7 @@ class Crowd:
         assert sum(window.in_flight for window in windows) == len(self.there)
 
 
-@given(st.lists(st.sampled_from(["come", "answer", "refuse", "give_up"]), max_size=60), st.integers(1, 3))
+@given(st.lists(st.sampled_from(["arrive", "answer", "refuse", "give_up"]), max_size=60), st.integers(1, 3))
 @settings(max_examples=60)
 def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
     async def play() -> None:

@@ -1,6 +1,8 @@
 """The manifest of an artifact, as `chips publish` writes it."""
 
 import re
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import msgspec
@@ -14,12 +16,21 @@ DATATYPES: Final = frozenset(
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One input or output; the first dimension is the row, -1 is any length."""
 
     name: str
     datatype: str
     shape: tuple[int, ...] = (-1,)
+    categories: tuple[str | int, ...] | None = None  # all values of an input, in the model's own order
+
+    @cached_property
+    def members(self) -> frozenset[str | int]:
+        return frozenset(self.categories or ())
+
+    def described(self) -> dict[str, Any]:
+        """As the Open Inference Protocol's metadata has it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +68,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[Sample, ...] = ()
 
     def main_file(self, *suffixes: str) -> str:
-        """The path of the one file with such a suffix; ValueError where there is none, or more than one."""
+        """The path of the one file with such a suffix, or of the only file; ValueError where that names none, or several."""
         found = [file.place for file in self.files if file.place.endswith(suffixes)]
+        if not found and len(self.files) == 1:
+            return self.files[0].place  # people name models as they like; the loader looks into the file
         if len(found) != 1:
             raise ValueError(f"expected one file that ends in {' or '.join(suffixes)}, found {len(found)}")
         return found[0]
@@ -88,11 +101,36 @@ def _first_problem(manifest: Manifest) -> str:
         seen.add(file.place)
         if not _SHA256.fullmatch(file.sha256) or file.bytes < 0:
             return f"{file.path[:200]} has no valid size and SHA-256"
-    for tensor in (*manifest.signature.inputs, *manifest.signature.outputs):
-        if tensor.datatype not in DATATYPES:
-            return f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}"
-    names = [tensor.name for tensor in manifest.signature.inputs]
-    return "two inputs have one name" if len(set(names)) < len(names) else ""
+    return problem_of(manifest.signature)
+
+
+def problem_of(signature: Signature) -> str:
+    """What is wrong with a signature; empty where nothing is."""
+    for side, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        for tensor in tensors:
+            if tensor.datatype not in DATATYPES:
+                return (
+                    f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}; "
+                    f"those of the Open Inference Protocol are {', '.join(sorted(DATATYPES))}"
+                )
+            wrong = _wrong_categories(tensor.datatype, tensor.categories)
+            if wrong:
+                return f"{tensor.name[:80]!r}: {wrong}"
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) < len(names):
+            return f"two {side} have one name"
+    return ""
+
+
+def _wrong_categories(datatype: str, categories: Sequence[str | int] | None) -> str:
+    if categories is None:
+        return ""
+    kind = str if datatype == "BYTES" else int if "INT" in datatype else None
+    if kind is None:
+        return f"categories are for BYTES, INT… and UINT…, not for {datatype}"
+    if not categories or not all(type(value) is kind for value in categories):
+        return f"the categories of {datatype} must be {'texts' if kind is str else 'whole numbers'}, at least one"
+    return "" if len(set(categories)) == len(categories) else "a category is there twice"
 
 
 def _stays_inside(path: str) -> bool:

@@ -200,6 +200,7 @@ class App:
                     "accepts": sorted(facts.parameters),
                     **({"classes": self._classes(loaded)} if facts.classes is not None else {}),
                     **({"categories": categories} if categories else {}),
+                    **({"rows": manifest.rows} if manifest.rows != "independent" else {}),
                     **({"batch_target_ms": config.batch_target_ms} if config.batch_target_ms else {}),
                 },
             }

@@ -48,7 +48,7 @@ def estimator_model(estimator: Any, manifest: Manifest) -> Model:
 
     form = _choose(_forms(estimator, signature, names), predict, manifest, signature)
     known = _known(has_probabilities, classes)
-    return _model(form, predict, signature, known, classes, _examples(estimator, signature))
+    return _model(form, predict, manifest, signature, known, classes, _examples(estimator, signature))
 
 
 def booster_model(booster: Any, manifest: Manifest) -> Model:
@@ -57,11 +57,17 @@ def booster_model(booster: Any, manifest: Manifest) -> Model:
     signature = _completed(booster, manifest, names)
     predict, classes = lightgbm_predictor(booster)
     form = _choose(_forms(booster, signature, names), predict, manifest, signature)
-    return _model(form, predict, signature, _known(classes is not None, classes), classes, [])
+    return _model(form, predict, manifest, signature, _known(classes is not None, classes), classes, [])
 
 
 def _model(
-    form: "_Form", predict: Any, signature: Signature, known: Any, classes: Any, examples: Sequence[Row]
+    form: "_Form",
+    predict: Any,
+    manifest: Manifest,
+    signature: Signature,
+    known: Any,
+    classes: Any,
+    examples: Sequence[Row],
 ) -> Model:
     return Model(
         form.table,
@@ -69,7 +75,7 @@ def _model(
         parameters=known,
         classes=classes,
         signature=signature,
-        apart=apart(signature, is_array=form.is_array),
+        apart=None if manifest.rows == "together" else apart(signature, is_array=form.is_array),
         examples=examples,
     )
 

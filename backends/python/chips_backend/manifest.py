@@ -66,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: dict[str, str] = {}
     signature: Signature = Signature()
     samples: tuple[Sample, ...] = ()
+    rows: Literal["independent", "together"] = "independent"
 
     def main_file(self, *suffixes: str) -> str:
         """The path of the one file with such a suffix, or of the only file; ValueError where that names none, or several."""

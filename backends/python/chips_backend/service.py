@@ -58,7 +58,9 @@ async def load(config: Config, log: Log) -> Loaded:
     manifest = msgspec.structs.replace(manifest, signature=facts.signature)
     artifact = artifact._replace(manifest=manifest)
     facts = await warm_up(manifest, facts, workers, log)
-    if config.batch_target_ms:
+    if config.batch_target_ms and manifest.rows == "together":
+        log.warning('CHIPS_BATCH_TARGET_MS is not used: the manifest says rows = "together"')
+    elif config.batch_target_ms:
         batcher = Batcher(workers, config.batch_target_ms / 1000)
         return Loaded(artifact, workers, batcher.score, batcher, facts)
     return Loaded(artifact, workers, workers.score, None, facts)

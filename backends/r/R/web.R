@@ -119,8 +119,11 @@ metadata <- function(service, config) {
   json_value(list(
     name = config$model, versions = I(config$version), platform = paste0("r-", service$manifest$format),
     inputs = tensors(service$manifest$signature$inputs), outputs = tensors(service$manifest$signature$outputs),
-    parameters = list(concurrency = config$concurrency, artifact = service$artifact$address,
-                      artifact_digest = service$artifact$digest)
+    parameters = c(
+      list(concurrency = config$concurrency, artifact = service$artifact$address,
+           artifact_digest = service$artifact$digest),
+      if (identical(service$manifest$rows, "together")) list(rows = "together")
+    )
   ))
 }
 

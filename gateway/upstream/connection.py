@@ -215,7 +215,8 @@ class Connection(asyncio.Protocol):
         self._keep_alive = head.keep_alive
         length = head.length
         if self._head_only or status in {204, 304}:
-            if body:
+            # A 204 has no body, but one that announces it may come from a program that sends it.
+            if body or (status == 204 and (length >= 0 or head.chunked)):
                 self._keep_alive = False
             response.relay(head, b"", complete=True, source=self)
             self._finish()
@@ -253,6 +254,8 @@ class Connection(asyncio.Protocol):
             enable_tcp_keepalive(self.transport)
             first, self._received = self._received, b""
             self._response.relay_tunnel(head, first, self)
+        elif head.length > 0 or head.chunked:  # nor has this one a body
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
             self._response.relay_interim(head)
 

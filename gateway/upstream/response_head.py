@@ -7,7 +7,7 @@ in the wrong place). A gateway must not: what it forgives, the next program on t
 import re
 from typing import Final
 
-from gateway.core.headers import RESPONSE_FIELDS_DROPPED
+from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 
@@ -128,12 +128,12 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
 
 def _mind_connection(head: ResponseHead, value: bytes, lines: list[bytes]) -> list[bytes]:
     """`lines` without those that Connection names (RFC 9110 section 7.6.1); and learn whether the connection lives on."""
-    tokens = {token.strip().lower() for token in value.split(b",")}
-    if b"close" in tokens:
+    named = tokens(value)
+    if b"close" in named:
         head.keep_alive = False
-    elif b"keep-alive" in tokens:
+    elif b"keep-alive" in named:
         head.keep_alive = True
-    nominated = tokens - {b"close", b"keep-alive", b"upgrade", b""}
+    nominated = named - {b"close", b"keep-alive", b"upgrade", b""}
     if b"date" in nominated:
         head.dated = False
     if b"server-timing" in nominated:

@@ -109,8 +109,10 @@ def _decoded(encoding: _Encoding) -> list[Any] | None:
 
 
 def load_lightgbm(path: Path) -> Any:
-    import lightgbm
-
+    try:
+        import lightgbm
+    except OSError as error:  # its own library needs one of the system, which no package of Python brings
+        raise OSError(f"{error}; on Debian: apt install libgomp1") from error
     try:
         return lightgbm.Booster(model_file=path)
     except lightgbm.basic.LightGBMError as error:

@@ -13,7 +13,10 @@ DATATYPES: Final = frozenset(
     {"BOOL", "BYTES", "FP16", "FP32", "FP64"}
     | {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)}
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_NO_PATH: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+_LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly
+MANIFEST_NAME: Final = "manifest.json"
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -90,37 +93,61 @@ def parse_manifest(content: bytes) -> Manifest:
     return manifest
 
 
+# backends/manifest-cases.json is what these rules are, for every reader of a manifest.
+
+
 def _first_problem(manifest: Manifest) -> str:
-    if not MODEL_NAME.fullmatch(manifest.model) or not VERSION.fullmatch(manifest.version):
+    return (
+        _problem_of_names(manifest)
+        or _problem_of_files(manifest.files)
+        or _problem_of_tensors("inputs", manifest.signature.inputs)
+        or _problem_of_tensors("outputs", manifest.signature.outputs)
+        or ("a tolerance is below zero" if any(s.tolerance < 0 for s in manifest.samples) else "")
+    )
+
+
+def _problem_of_names(manifest: Manifest) -> str:
+    known = MODEL_NAME.fullmatch(manifest.model) and VERSION.fullmatch(manifest.version)
+    if not known or manifest.model == "v2":  # the root of the Open Inference Protocol
         return f"{manifest.model[:80]!r}@{manifest.version[:80]!r} is no model and version"
-    seen = set()
-    for file in manifest.files:
+    return "" if manifest.format else "its format is empty"
+
+
+def _problem_of_files(files: Sequence[File]) -> str:
+    if not files:
+        return "it names no files"
+    for file in files:
         if not _stays_inside(file.path):
             return f"it names {file.path[:200]!r}, which lies outside of the artifact"
-        if file.place in seen:
-            return f"it names {file.place[:200]!r} twice"
-        seen.add(file.place)
-        if not _SHA256.fullmatch(file.sha256) or file.bytes < 0:
-            return f"{file.path[:200]} has no valid size and SHA-256"
-    return problem_of(manifest.signature)
-
-
-def problem_of(signature: Signature) -> str:
-    """What is wrong with a signature; empty where nothing is."""
-    for side, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-        for tensor in tensors:
-            if tensor.datatype not in DATATYPES:
-                return (
-                    f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}; "
-                    f"those of the Open Inference Protocol are {', '.join(sorted(DATATYPES))}"
-                )
-            wrong = _wrong_categories(tensor.datatype, tensor.categories)
-            if wrong:
-                return f"{tensor.name[:80]!r}: {wrong}"
-        names = [tensor.name for tensor in tensors]
-        if len(set(names)) < len(names):
-            return f"two {side} have one name"
+        if not _SHA256.fullmatch(file.sha256) or not 0 <= file.bytes <= _LARGEST_BYTES:
+            return f"{file.path[:200]!r} has no valid size and SHA-256"
+    places = [file.place for file in files]
+    if MANIFEST_NAME in places:
+        return f"it names {MANIFEST_NAME}, which is itself"
+    taken = set(places)
+    if len(taken) < len(places):
+        return f"it names {next(place for place in places if places.count(place) > 1)[:200]!r} twice"
+    for place in places:
+        parts = place.split("/")
+        folders = {"/".join(parts[:length]) for length in range(1, len(parts))}
+        if folders & taken:
+            return f"{place[:200]!r} lies below another file"
     return ""
+
+
+def _problem_of_tensors(what: str, tensors: Sequence[Tensor]) -> str:
+    for tensor in tensors:
+        if not tensor.name:
+            return f"one of the {what} has no name"
+        if tensor.datatype not in DATATYPES:
+            return f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}"
+        if any(size < -1 for size in tensor.shape):
+            return f"{tensor.name[:80]!r} has a shape with a size below -1"
+        wrong = _wrong_categories(tensor.datatype, tensor.categories)
+        if wrong:
+            return f"{tensor.name[:80]!r}: {wrong}"
+    names = {tensor.name for tensor in tensors}
+    return f"two of the {what} have one name" if len(names) < len(tensors) else ""
 
 
 def _wrong_categories(datatype: str, categories: Sequence[str | int] | None) -> str:
@@ -135,5 +162,4 @@ def _wrong_categories(datatype: str, categories: Sequence[str | int] | None) -> 
 
 
 def _stays_inside(path: str) -> bool:
-    parts = path.split("/")
-    return not any(part in {"", ".", ".."} for part in parts) and not {"\\", "\0"} & set(path)
+    return not any(part in {"", ".", ".."} for part in path.split("/")) and not _NO_PATH.search(path)

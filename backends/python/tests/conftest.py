@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chips_backend import testing
 from chips_backend.logs import Log
 from chips_backend.testing import Backend, running, write_artifact
 
@@ -20,6 +21,7 @@ if (_REPOSITORY / "tests/gcs/fixture.py").exists():
     pytest.register_assert_rewrite("tests.gcs.fixture")
     _fixture = importlib.import_module("tests.gcs.fixture")
     gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
+    testing._PATIENCE_S = importlib.import_module("tests.patience").patience(testing._PATIENCE_S)
 else:
 
     @pytest.fixture

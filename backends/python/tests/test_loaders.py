@@ -1,5 +1,6 @@
 """Each format, with models trained as people train them: on arrays, and on DataFrames with text and holes."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -35,6 +36,14 @@ def load(tmp_path) -> Callable[..., Model]:
         return scoring.load(tmp_path, parse_manifest(json.dumps(manifest).encode()))
 
     return load_
+
+
+@pytest.fixture
+def lightgbm() -> Any:
+    try:
+        return importlib.import_module("lightgbm")
+    except OSError as error:
+        pytest.skip(f"lightgbm: {error} (apt install libgomp1)")
 
 
 def rows_of(table: Any) -> list[list[Any]]:
@@ -183,9 +192,7 @@ def test_xgboost(load):
     assert given == pytest.approx(trained.predict_proba(NUMBERS))
 
 
-def test_lightgbm(load):
-    import lightgbm
-
+def test_lightgbm(load, lightgbm):
     options = {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}
     for labels, objective, classes in (
         (LABELS, "binary", 1),
@@ -209,8 +216,15 @@ def test_lightgbm(load):
         predicted(model, rows_of(NUMBERS), probabilities=True)
 
 
-def test_boosting_with_categories_gets_the_categories_of_its_training(load):
-    import lightgbm
+def test_a_library_of_the_system_that_is_missing_is_named(load, tmp_path, monkeypatch):
+    (tmp_path / "lightgbm.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OSError, match=r"libgomp.so.1: .*apt install libgomp1"):
+        load("model.txt", "lightgbm", lambda path: path.write_text("tree"))
+
+
+def test_boosting_with_categories_gets_the_categories_of_its_training(load, lightgbm):
     import pandas as pd
     import xgboost
 

@@ -12,6 +12,7 @@ from tests.contract.backends.cases import BAD, GOOD, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message
+from tests.patience import patience
 
 ENVIRON = {"CHIPS_MODEL": "linear", "CHIPS_VERSION": "1", "CHIPS_MAX_BODY_BYTES": "65000"}
 BOTH = [*GOOD, *BAD]
@@ -24,7 +25,7 @@ def ask(url: str, case: Case, **headers: str) -> requests.Response:
         url + case.path,
         data=case.body,
         headers={"Content-Type": case.content_type, **dict(case.fields), **headers},
-        timeout=60,
+        timeout=patience(60),
     )
 
 

@@ -25,6 +25,7 @@ from tests.contract.backends.linear import publish
 from tests.contract.backends.process import JULIA, PYTHON, ROOT, Backend, R
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, read_message
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
@@ -113,7 +114,7 @@ class Traced:
         return await self.scene.call(target="/linear", body=body, fields=[*given, *fields])
 
     async def kept(self, request_id: str) -> RequestSummary:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             while not (found := TraceStoreReader(self.store).find(request_id)):
                 await asyncio.sleep(0.02)
         (summary,) = found
@@ -121,7 +122,7 @@ class Traced:
 
     async def sent(self) -> None:
         """Wait until a request is at the backend."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             pools = self.scene.gateway.upstream.pools  # type: ignore[attr-defined]
             while not any(connection.uses for pool in pools.values() for connection in pool.busy):
                 await asyncio.sleep(0.01)

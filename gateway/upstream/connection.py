@@ -8,6 +8,7 @@ from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
 from gateway.core.completion import Completion
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
+from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
@@ -213,6 +214,8 @@ class Connection(asyncio.Protocol):
         attempt.status = status
         exchange.backend_server_timing = head.timing
         self._keep_alive = head.keep_alive
+        if head.addresses is not None:
+            head.fields += rewrite_addresses(exchange, head.addresses)
         length = head.length
         if self._head_only or status in {204, 304}:
             # A 204 has no body, but one that announces it may come from a program that sends it.

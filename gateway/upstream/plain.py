@@ -23,7 +23,7 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
-from gateway.core.headers import forwarded_response_fields
+from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeouts import timeout_error
@@ -149,12 +149,9 @@ class PlainUpstream:
         head = _read_head(response)
         exchange.backend_server_timing = head.timing
         length = head.length if head.length >= 0 and head.status != 204 else None
-        await writer.start(
-            head.status,
-            head.reason.decode("ascii", "ignore"),
-            forwarded_response_fields(response.raw_headers),
-            length,
-        )
+        lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
+        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
+        await writer.start(head.status, head.reason.decode("ascii", "ignore"), fields, length)
         if request.method != "HEAD":
             async for chunk in response.content.iter_any():
                 await writer.write(chunk)

@@ -4,10 +4,12 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +21,7 @@ from gateway.auth.last_used import LastUsed
 from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.control.routes import Control
 from gateway.core.client_address import TrustedProxies
+from gateway.core.model import Backend
 from gateway.core.networks import parse_network
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
@@ -37,6 +40,7 @@ from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.buffer import Buffer
+from gateway.stages.concurrency import Concurrency
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
@@ -139,6 +143,10 @@ class Gateway:
             queue_wait_s=limits.queue_wait_s,
             report_only=limits.report_only,
         )
+        self.concurrency = Concurrency(
+            sharers=max(1, settings.server.workers) if folder is not None else 1,
+            scales=partial(_scales, anywhere=upstream.policy == "cloud"),
+        )
         self.telemetry = Telemetry(
             logs,
             json=wants_json(settings.log.format),
@@ -194,6 +202,7 @@ class Gateway:
             rate_limit=self.rate_limit,
             buffer=self.buffer,
             concurrency_limit=self.concurrency_limit,
+            concurrency=self.concurrency,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
@@ -283,7 +292,10 @@ class Gateway:
             "limits": self.rate_limit.refused,
             "in-flight": self.concurrency_limit.refused,
         }
-        return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
+        return {
+            "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
+            "chips_backend_refusals_total": self.concurrency.refusals(),
+        }
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot
@@ -299,9 +311,16 @@ class Gateway:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        readings["chips_model_in_flight_requests"] = self.concurrency_limit.in_flight_by_model()
+        waiting = self.concurrency.waiting()
+        readings["chips_model_in_flight_requests"] = {
+            name: count - waiting.get(name, 0.0)
+            for name, count in self.concurrency_limit.in_flight_by_model().items()
+        }
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
-        readings["chips_model_queued_requests"] = self.concurrency_limit.queued_by_model()
+        queued = Counter(self.concurrency_limit.queued_by_model())
+        queued.update({name: count for name, count in waiting.items() if count})
+        readings["chips_model_queued_requests"] = dict(queued)
+        readings["chips_model_window_requests"] = self.concurrency.sizes()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }
@@ -309,6 +328,11 @@ class Gateway:
             name: policy.latency_s for name, policy in policies.items() if policy.latency_s is not None
         }
         return readings
+
+
+def _scales(backend: Backend, *, anywhere: bool) -> bool:
+    """Whether more instances of it start where more requests come: so it is on Cloud Run."""
+    return anywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
 def egress_policy_from(upstream: UpstreamSettings) -> EgressPolicy:

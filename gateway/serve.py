@@ -101,7 +101,9 @@ def run(settings: Settings) -> int:
         return EX_OSERR
     with held:
         port = held.getsockname()[1]
-        shared = msgspec.structs.replace(settings, server=msgspec.structs.replace(server, port=port))
+        shared = msgspec.structs.replace(
+            settings, server=msgspec.structs.replace(server, port=port, workers=count)
+        )
         workers = Workers(
             count,
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),

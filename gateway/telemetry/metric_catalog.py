@@ -130,6 +130,20 @@ METRICS: Final = (
         "Requests that wait for their turn at a model now; models for which none wait are left out.",
     ),
     Metric(
+        "chips_model_window_requests",
+        "gauge",
+        "",
+        ("model",),
+        "Requests that may be at the backends of a model at once, as learnt so far, where they declare a concurrency.",
+    ),
+    Metric(
+        "chips_backend_refusals_total",
+        "counter",
+        "",
+        ("model",),
+        "Answers by which a backend refused (429, or 503 with Retry-After) and after which the request waited again or was refused.",
+    ),
+    Metric(
         "chips_registry_age_seconds",
         "gauge",
         "seconds",

@@ -14,6 +14,7 @@ from typing import Any
 import requests
 
 from gateway.verify.backend_process import free_port
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = (sys.executable, "-m", "chips_backend")
@@ -21,7 +22,7 @@ R = (str(ROOT / "backends/r/entrypoint.sh"),)
 JULIA = (str(ROOT / "backends/julia/bin/serve"),)
 # As it ships, but with the predict.jl that PREDICT names.
 JULIA_PREDICT = (*JULIA, str(ROOT / "backends/julia/test/serve.jl"))
-TIMEOUT_S = 180.0
+TIMEOUT_S = patience(180.0)
 
 
 class Backend:

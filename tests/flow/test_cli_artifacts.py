@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 MIB = 1 << 20
@@ -51,10 +52,10 @@ class Place:
             return
         name = urllib.parse.quote(f"models/{path}", safe="")
         bucket = f"{self._gcs.url}/storage/v1/b/{self._gcs.bucket}/o/{name}"
-        urllib.request.urlopen(urllib.request.Request(bucket, method="DELETE"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(bucket, method="DELETE"), timeout=patience(10)).close()
         if content is not None:
             upload = f"{self._gcs.url}/upload/storage/v1/b/{self._gcs.bucket}/o?uploadType=media&name={name}"
-            urllib.request.urlopen(urllib.request.Request(upload, content), timeout=10).close()
+            urllib.request.urlopen(urllib.request.Request(upload, content), timeout=patience(10)).close()
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -21,6 +21,7 @@ from gateway.artifacts.store import (
     open_store,
 )
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 MIB = 1 << 20
@@ -112,10 +113,12 @@ def test_of_many_publishers_one_wins(store, source, tmp_path):
 def test_what_is_stored_is_what_the_manifest_says(bucket, source, gcs):
     publish(bucket, source)
     manifest = parse_manifest(
-        requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/manifest.json", timeout=9).content
+        requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/manifest.json", timeout=patience(9)).content
     )
     for file in manifest.files:
-        content = requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/{file.path}", timeout=9).content
+        content = requests.get(
+            f"{gcs.url}/{gcs.bucket}/models/wine/1/{file.path}", timeout=patience(9)
+        ).content
         assert hashlib.sha256(content).hexdigest() == file.sha256
 
 
@@ -226,9 +229,9 @@ def test_a_lookalike_from_a_run_that_broke_off_is_replaced(bucket, source, gcs):
 def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs):
     (file,) = [file for file in manifest_of(source).files if file.path == "model.joblib"]
     name = f"models/wine/1/{file.sha256[:16]}/{file.path}"
-    requests.put(f"{gcs.url}/{gcs.bucket}/{name}", data=b"half", timeout=9)
+    requests.put(f"{gcs.url}/{gcs.bucket}/{name}", data=b"half", timeout=patience(9))
     assert publish(bucket, source)[0]
-    assert len(requests.get(f"{gcs.url}/{gcs.bucket}/{name}", timeout=9).content) == file.bytes
+    assert len(requests.get(f"{gcs.url}/{gcs.bucket}/{name}", timeout=patience(9)).content) == file.bytes
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x/y", "gs:///x"])
@@ -245,7 +248,7 @@ def chips(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "gateway.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
 

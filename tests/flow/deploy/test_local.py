@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.deploy.local import _children
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -151,7 +152,7 @@ def test_killed_at_any_step_the_same_command_goes_on(shell: Shell, backend_folde
 
 def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folder: Path):
     processes = [shell.start("deploy", "wine", "--target", "local", "--json") for _ in range(2)]
-    ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    ended = [(process.communicate(timeout=patience(120)), process.returncode) for process in processes]
     urls = {json.loads(out)["url"] for (out, _), code in ended if code == 0}
     assert len(urls) == 1, ended
     # Both wrote the same, so the second finds it unchanged or loses a race that it is told of.

@@ -22,7 +22,7 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
 from gateway.upstream.response_head import ResponseHead, parse_response_head
@@ -153,8 +153,7 @@ class PlainUpstream:
         fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
         await writer.start(head.status, head.reason.decode("ascii", "ignore"), fields, length)
         if request.method != "HEAD":
-            async for chunk in response.content.iter_any():
-                await writer.write(chunk)
+            await _relay_body(writer, response, chunked=head.chunked)
         await writer.finish()
 
 
@@ -190,6 +189,23 @@ class _Upload:
         except BaseException as error:
             self.error = error
             raise
+
+
+async def _relay_body(writer: ResponseWriter, response: aiohttp.ClientResponse, *, chunked: bool) -> None:
+    """Raises UpstreamBroken where aiohttp did not read a chunked body as one: a blank behind the coding is enough."""
+    content = response.content
+    if not chunked or content.at_eof():  # aiohttp's empty body never ends when it is read chunk by chunk
+        async for piece in content.iter_any():
+            await writer.write(piece)
+        return
+    was_chunked, empty = False, True
+    async for piece, ends_chunk in content.iter_chunks():
+        was_chunked = was_chunked or ends_chunk
+        if piece:
+            empty = False
+            await writer.write(piece)
+    if not was_chunked and not empty:
+        raise UpstreamBroken("The backend's answer was not valid HTTP.")
 
 
 def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:

@@ -65,10 +65,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 def require(name: str, *, available: bool, why: str) -> None:
-    """Skip where a toolchain is missing, unless CHIPS_TESTS_REQUIRE (`all`, or a list of names) demands it."""
+    """
+    Skip where a toolchain is missing, unless CHIPS_TESTS_REQUIRE demands it.
+
+    That is `all`, or a list of names; `all,-julia` is all but one.
+    """
     if available:
         return
     required = os.environ.get("CHIPS_TESTS_REQUIRE", "").split(",")
-    if "all" in required or name in required:
+    if ("all" in required and f"-{name}" not in required) or name in required:
         pytest.fail(f"{name} is required here, but {why}")
     pytest.skip(f"{name}: {why}", allow_module_level=True)

@@ -34,6 +34,7 @@ check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house.secrets
 	@if command -v Rscript >/dev/null; then $(MAKE) -C backends/r lint; else echo "skipped: lintr, since there is no R here"; fi
+	@if command -v $${JULIA:-julia} >/dev/null && [ -f $${JULIA_PROJECT:-backends/julia}/Manifest.toml ]; then $(MAKE) -C backends/julia lint; else echo "skipped: JuliaFormatter, since there is no Julia with packages here"; fi
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
 
 audit: $(VENV)/.ready  ## known vulnerabilities in the pinned dependencies; needs the network

@@ -11,8 +11,25 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.core.names import check_model_name, check_version
+from gateway.core.suggestions import suggest
 
 MANIFEST_NAME = "manifest.json"
+DATATYPES: Final = frozenset(
+    {"BOOL", "BYTES", "FP16", "FP32", "FP64"} | {f"{s}INT{n}" for s in ("", "U") for n in (8, 16, 32, 64)}
+)
+# What other tools call them.
+_MEANT: Final[Mapping[str, str]] = {
+    name: f": write {datatype}"
+    for datatype, names in {
+        "FP64": ("float64", "double", "float", "f8", "numeric", "number"),
+        "FP32": ("float32", "f4", "single"),
+        "INT64": ("int64", "int", "integer", "long", "i8"),
+        "INT32": ("int32", "i4"),
+        "BOOL": ("bool", "boolean", "logical"),
+        "BYTES": ("str", "string", "object", "text", "category", "character", "factor", "datetime", "date"),
+    }.items()
+    for name in names
+}
 _BLOCK_BYTES = 1 << 20
 DATATYPES: Final = frozenset(
     {"BOOL", "BYTES", "FP16", "FP32", "FP64"}
@@ -33,6 +50,7 @@ FORMATS: Mapping[str, str] = {
     ".jld2": "jld2",
     ".jls": "jls",
     ".ubj": "xgboost",
+    ".bst": "xgboost",
     ".py": "python",
     ".json": "json",
 }
@@ -53,9 +71,61 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
+class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
+    """An input or output as its author describes it."""
+
+    categories: tuple[str | int, ...] | None = (
+        None  # all values that it can have, in the order of their codes
+    )
+
+
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Column, ...] = ()
+    outputs: tuple[Column, ...] = ()
+
+
+def check_signature(signature: Signature) -> list[str]:
+    """Everything that a backend would refuse in it, a sentence each."""
+    problems = []
+    for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        names = [column.name for column in columns]
+        problems += [
+            f"{side}: {name!r} stands {names.count(name)} times; names are unique"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        ]
+        for column in columns:
+            problems += [f"{side}: {column.name!r} {problem}" for problem in _column_problems(column)]
+    return problems
+
+
+def _column_problems(column: Column) -> list[str]:
+    problems = []
+    if not column.name:
+        problems.append("has no name")
+    if column.datatype not in DATATYPES:
+        meant = _MEANT.get(column.datatype.lower()) or _closest(column.datatype)
+        problems.append(f"has the datatype {column.datatype!r}{meant}")
+    if any(size < -1 or size == 0 for size in column.shape):
+        problems.append(f"has the shape {list(column.shape)}; each size is -1 (any) or more than 0")
+    categories = column.categories
+    if categories is not None:
+        wanted = str if column.datatype == "BYTES" else int if "INT" in column.datatype else None
+        if wanted is None:
+            problems.append(
+                f"has categories, which {column.datatype} cannot have: only BYTES and whole numbers"
+            )
+        elif not all(type(value) is wanted for value in categories):
+            problems.append(f"has categories that are not {'texts' if wanted is str else 'whole numbers'}")
+        if not categories:
+            problems.append("has an empty list of categories: leave it out")
+        elif len(set(categories)) < len(categories):
+            problems.append("has a category twice")
+    return problems
+
+
+def _closest(datatype: str) -> str:
+    return suggest(datatype.upper(), sorted(DATATYPES)) or f"; there are {', '.join(sorted(DATATYPES))}"
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

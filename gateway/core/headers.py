@@ -310,15 +310,3 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
 def is_allowed_trailer(name: bytes) -> bool:
     """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
     return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes
-
-
-def forwarded_response_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """The fields of a backend's answer that go on to the caller, in their order."""
-    dropped: frozenset[bytes] | set[bytes] = RESPONSE_FIELDS_DROPPED
-    fields = []
-    for name, value in raw_headers:
-        lower = name.lower()
-        if lower == b"connection":
-            dropped = dropped | tokens(value)
-        fields.append((lower, name, value))
-    return [(name, value) for lower, name, value in fields if lower not in dropped]

@@ -20,7 +20,7 @@ _AMBIGUOUS = re.compile(
     r"|%(?:2f|5c|[01][0-9a-f]|7f)",  # encoded slash, backslash, controls
     re.IGNORECASE,
 )
-_OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
+OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
 class Target(NamedTuple):
@@ -77,7 +77,7 @@ def _split(target: str) -> Target:
     if path == "/" or path.startswith("/-/") or path == "/-":
         return Target(path, query)
     if path == "/v2" or path.startswith("/v2/"):
-        match = _OPEN_INFERENCE.fullmatch(path)
+        match = OPEN_INFERENCE.fullmatch(path)
         if match is None:
             return Target(path, query, open_inference=True)
         return Target(path, query, match[1], match[2], path, open_inference=True, infers=match[3] == "/infer")

@@ -9,6 +9,7 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from tests.console.conftest import Watched
 from tests.console.stage import INPUTS, Stage
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -43,6 +44,7 @@ async def test_a_key_that_may_only_score_does_not_open_it(stage: Stage, watched:
     watched.faults = [fault for fault in watched.faults if "status of 403" not in fault]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
 async def test_every_page_is_accessible(stage: Stage, watched: Watched, scheme: str, width: int):
     await stage.traffic(60)
@@ -182,6 +184,7 @@ async def test_a_script_from_elsewhere_does_not_run(stage: Stage, watched: Watch
     watched.faults.clear()
 
 
+@pytest.mark.slow
 async def test_a_thousand_models(stage: Stage, watched: Watched):
     generation = 0
     for number in range(1000):
@@ -194,7 +197,7 @@ async def test_a_thousand_models(stage: Stage, watched: Watched):
         generation = await stage.registry.write(
             Put(kind=MODELS, name=model.name, body=to_document(model), expected=0), author="ana"
         )
-    assert await stage.gateway.mirror.wait_for(generation, timeout_s=30)
+    assert await stage.gateway.mirror.wait_for(generation, timeout_s=patience(30))
     page = watched.page
     await watched.sign_in(stage.operator)
     await page.wait_for_selector("text=1004 of 1004")

@@ -8,6 +8,7 @@ import pytest
 from gateway.core.model import Backend, Model, Policy
 from tests.console.stage import Stage, staged
 from tests.flow.scene import assert_problem
+from tests.patience import patience
 
 OPERATORS_PAGES = ("metrics", "models", "models/wine", "curves", "requests", "callers", "history", "events")
 
@@ -120,7 +121,7 @@ async def test_events_arrive_as_they_happen(stage: Stage):
     await caller.send(stage.request("GET", "/-/events", key=stage.operator))
     head = await caller.reader.readuntil(b"\r\n\r\n")
     assert b"text/event-stream" in head
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not (await caller.reader.readline()).startswith(b"event: board"):
             pass
         sent = await stage.call("POST", "/wine")
@@ -136,7 +137,7 @@ async def test_whoever_watches_does_not_hold_up_a_stop(tmp_path):
         caller = await stage.caller()
         await caller.send(stage.request("GET", "/-/events", key=stage.operator))
         await caller.reader.readuntil(b": watching")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             await stage.gateway.stop()
             await caller.ended()
 

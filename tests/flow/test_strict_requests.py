@@ -9,6 +9,7 @@ from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, Policy
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Caller, Message, Peer
+from tests.patience import patience
 
 
 async def closed_after(caller: Caller, status: int, code: str) -> Message:
@@ -221,7 +222,7 @@ async def test_a_caller_who_says_nothing_or_half_a_head(said: bytes):
     async with Scene(**{"server.header_timeout_s": "0.2", "server.keep_alive_s": "600"}) as scene:
         caller = await scene.caller()
         await caller.send(said)
-        await asyncio.wait_for(caller.ended(), 30)
+        await asyncio.wait_for(caller.ended(), patience(30))
 
 
 async def test_a_head_that_drips():

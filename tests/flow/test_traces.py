@@ -14,6 +14,7 @@ from tests.conftest import require
 from tests.console.stage import Stage, staged
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, Script, ScriptedBackend
+from tests.patience import patience
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -232,7 +233,7 @@ async def test_an_exporter_that_does_not_take_them_changes_no_request(tmp_path, 
         async with staged(tmp_path, **flags) as stage:
             for _ in range(20):
                 assert (await stage.call("POST", "/demand-north")).status == 200
-            await asyncio.wait_for(collector.asked.wait(), 30)
+            await asyncio.wait_for(collector.asked.wait(), patience(30))
             assert (await stage.call("POST", "/demand-north")).status == 200
             began = time.monotonic()
             await stage.gateway.stop()

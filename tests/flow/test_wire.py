@@ -192,9 +192,10 @@ async def test_a_caller_who_sends_on_and_on_and_reads_nothing(scene: Scene):
     caller.leave()
 
 
-async def test_three_hundred_callers_at_once(scene: Scene):
+async def test_many_callers_at_once(scene: Scene):
     await scene.model()
-    callers = await asyncio.gather(*(scene.caller() for _ in range(300)))
+    # Each has four sockets in this process: both ends of its connection, and of the gateway's to the backend.
+    callers = await asyncio.gather(*(scene.caller() for _ in range(150)))
     for caller in callers:
         await caller.send(scene.request())
     for caller in callers:

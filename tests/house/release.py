@@ -46,7 +46,9 @@ def build_wheel(project: Project, out: Path) -> Path:
     committed = subprocess.run(
         ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
-    before = set(out.glob("*.whl"))
+    stem = project.name.replace("-", "_")
+    for older in out.glob(f"{stem}-*.whl"):
+        older.unlink()
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out.resolve())],
         cwd=project.folder,
@@ -54,10 +56,7 @@ def build_wheel(project: Project, out: Path) -> Path:
         capture_output=True,
         check=True,
     )
-    stem = project.name.replace("-", "_")
-    (wheel,) = {path for path in out.glob(f"{stem}-*.whl")} - {
-        path for path in before if stem not in path.name
-    }
+    (wheel,) = out.glob(f"{stem}-*.whl")
     return wheel
 
 

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,6 +25,7 @@ from gateway.core.errors import (
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.refusal import REFUSALS, refused_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
@@ -151,10 +152,41 @@ class PlainUpstream:
         length = head.length if head.length >= 0 and head.status != 204 else None
         lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
         fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
-        await writer.start(head.status, head.reason.decode("ascii", "ignore"), fields, length)
+        start = (head.status, head.reason.decode("ascii", "ignore"), fields, length)
+        if head.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response, start):
+            return
+        await writer.start(*start)
         if request.method != "HEAD":
             await _relay_body(writer, response, chunked=head.chunked)
         await writer.finish()
+
+    async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse, start: "_Start") -> bool:
+        value = response.headers.get("Retry-After")
+        seconds = refused_s(response.status, value.encode("latin-1").strip() if value is not None else None)
+        if seconds is None:
+            return False
+        exchange.refused_s = seconds
+        length = start[-1]
+        if not exchange.body.complete or length is None or length > BUFFERED_BODY_BYTES:
+            return False
+        exchange.refusal = _HeldRefusal(exchange.response, start, await response.read())
+        return True
+
+
+_Start = tuple[int, str, list[tuple[bytes, bytes]], int | None]
+
+
+class _HeldRefusal(NamedTuple):
+    """A refusal that was read as a whole, for `deliver`."""
+
+    writer: ResponseWriter
+    start: _Start
+    body: bytes
+
+    async def deliver(self) -> None:
+        await self.writer.start(*self.start)
+        await self.writer.write(self.body)
+        await self.writer.finish()
 
 
 class _Upload:

@@ -55,7 +55,7 @@ class Reader:
             self.port = probe.getsockname()[1]
         home = folder / "home"
         home.mkdir(parents=True)
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "JULIA") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "JULIA", "JULIA_DEPOT_PATH", "GENIE_MANIFEST") if name in os.environ}
         environ = {
             **kept,
             "HOME": str(home),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,12 +19,21 @@ _LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly
 MANIFEST_NAME: Final = "manifest.json"
 
 
-class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One input or output; the first dimension is the row, -1 is any length."""
 
     name: str
     datatype: str
     shape: tuple[int, ...] = (-1,)
+    categories: tuple[str | int, ...] | None = None  # all values of an input, in the model's own order
+
+    @cached_property
+    def members(self) -> frozenset[str | int]:
+        return frozenset(self.categories or ())
+
+    def described(self) -> dict[str, Any]:
+        """As the Open Inference Protocol's metadata has it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +72,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: Literal["independent", "together"] = "independent"
 
     def main_file(self, *suffixes: str) -> str:
-        """The path of the one file with such a suffix; ValueError where there is none, or more than one."""
+        """The path of the one file with such a suffix, or of the only file; ValueError where that names none, or several."""
         found = [file.place for file in self.files if file.place.endswith(suffixes)]
+        if not found and len(self.files) == 1:
+            return self.files[0].place  # people name models as they like; the loader looks into the file
         if len(found) != 1:
             raise ValueError(f"expected one file that ends in {' or '.join(suffixes)}, found {len(found)}")
         return found[0]
@@ -131,8 +143,22 @@ def _problem_of_tensors(what: str, tensors: Sequence[Tensor]) -> str:
             return f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}"
         if any(size < -1 for size in tensor.shape):
             return f"{tensor.name[:80]!r} has a shape with a size below -1"
+        wrong = _wrong_categories(tensor.datatype, tensor.categories)
+        if wrong:
+            return f"{tensor.name[:80]!r}: {wrong}"
     names = {tensor.name for tensor in tensors}
     return f"two of the {what} have one name" if len(names) < len(tensors) else ""
+
+
+def _wrong_categories(datatype: str, categories: Sequence[str | int] | None) -> str:
+    if categories is None:
+        return ""
+    kind = str if datatype == "BYTES" else int if "INT" in datatype else None
+    if kind is None:
+        return f"categories are for BYTES, INT… and UINT…, not for {datatype}"
+    if not categories or not all(type(value) is kind for value in categories):
+        return f"the categories of {datatype} must be {'texts' if kind is str else 'whole numbers'}, at least one"
+    return "" if len(set(categories)) == len(categories) else "a category is there twice"
 
 
 def _stays_inside(path: str) -> bool:

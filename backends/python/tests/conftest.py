@@ -31,10 +31,12 @@ else:
 
 # A model whose requests say what it shall do: the sum of each row, or trouble.
 MODEL = """
-import os, time
+import asyncio, os, time
 from pathlib import Path
 
 from chips_backend.model import Refused
+
+PARAMETERS = {"begun": str, "gate": str, "as": object, "flag": bool}
 
 def load(folder):
     if (folder / "broken").exists():
@@ -53,6 +55,18 @@ def predict(model, rows, parameters):
             raise Refused("there is no such wine")
         if row[0] == -3.0:
             os._exit(3)
+        if row[0] == -4.0:
+            next(iter(()))
+        if row[0] == -5.0:
+            raise SystemExit(3)
+        if row[0] == -6.0:
+            raise KeyboardInterrupt
+        if row[0] == -7.0:
+            raise asyncio.CancelledError
+        if row[0] == -8.0:
+            raise GeneratorExit
+        while row[0] == -9.0:
+            time.sleep(0.01)
     return [parameters.get("as", sum(value or 0 for value in row)) for row in rows]
 """
 

@@ -16,7 +16,7 @@ from tests.patience import patience
 
 ENVIRON = {"CHIPS_MODEL": "linear", "CHIPS_VERSION": "1", "CHIPS_MAX_BODY_BYTES": "65000"}
 BOTH = [*GOOD, *BAD]
-FRAMES = ("X-Request-Id", "X-Chips-Model", "Server-Timing", "Content-Type", "Allow")
+FRAMES = ("X-Request-Id", "X-Chips-Model", "Server-Timing", "Content-Type", "Allow", "Accept-Encoding")
 
 
 def ask(url: str, case: Case, **headers: str) -> requests.Response:
@@ -24,7 +24,7 @@ def ask(url: str, case: Case, **headers: str) -> requests.Response:
         case.method,
         url + case.path,
         data=case.body,
-        headers={"Content-Type": case.content_type, **headers},
+        headers={"Content-Type": case.content_type, **dict(case.fields), **headers},
         timeout=patience(60),
     )
 
@@ -138,7 +138,7 @@ async def hear_all(backends: Mapping[str, Backend]) -> list[Heard]:
                     case.method,
                     through_the_gateway(case),
                     body=case.body,
-                    fields=(("Content-Type", case.content_type),),
+                    fields=(("Content-Type", case.content_type), *case.fields),
                 )
                 for case in cases
             ]

@@ -74,7 +74,11 @@ def has_r() -> None:
         found is None
         or subprocess.run([found, "--vanilla", "-e", script], capture_output=True, check=False).returncode
     )
-    require("r", available=not missing, why=f"there is no Rscript with the packages {R_PACKAGES}")
+    require(
+        "r",
+        available=not missing,
+        why=f"there is no Rscript with the packages {R_PACKAGES} (apt install r-base-core r-cran-…)",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from tests.contract.backends.languages import JULIA_LINEAR, Julia
 from tests.contract.backends.linear import TENSORS, publish, write_joblib
 from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend, R
 
-pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA_PREDICT}
 

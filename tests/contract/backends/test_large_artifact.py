@@ -25,7 +25,10 @@ IS_BIG = os.environ.get("CHIPS_TEST_BIG") == "1"
 BALLAST_BYTES = (2048 if IS_BIG else 160) << 20
 MAY_GROW_BYTES = 64 << 20
 
-pytestmark = pytest.mark.timeout(1800 if IS_BIG else 300)  # a Julia compiles its program at each start
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800 if IS_BIG else 300),
+]  # a Julia compiles its program at each start
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ publish(ARGS[1]; model = "linear", version = "1", store = ARGS[2], signature = A
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a Julia compiles its program at each start
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_one_wins_and_the_others_are_told(

@@ -27,7 +27,7 @@ from tests.flow.scene import Scene
 from tests.flow.scripted import Message, read_message
 from tests.patience import patience
 
-pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 LANGUAGES = ("python", "r", "julia")
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

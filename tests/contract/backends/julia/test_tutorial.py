@@ -13,7 +13,9 @@ pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each st
 
 
 def test_the_tutorial_does_what_it_says(julia: Julia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    require("curl", available=shutil.which("curl") is not None, why="curl is not installed")
+    require(
+        "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
+    )
     monkeypatch.setenv("JULIA", julia.program)
     monkeypatch.setenv("JULIA_DEPOT_PATH", julia.depot)
     monkeypatch.setenv("GENIE_MANIFEST", str(genie_manifests()[0]))

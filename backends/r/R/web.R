@@ -29,11 +29,25 @@ new_app <- function(service, config, pool, log, state) {
     answer(call, problem$status, body, headers, problem$code, stack)
   }
   failed <- function(call, error) refuse(call, prediction_failed(), conditionMessage(error))
+  # httpuv would take a WebSocket, and close the connection for any other upgrade; it reads no body then. So the request is
+  # answered from its head alone, as if it had not asked.
+  answer_upgrade <- function(req) {
+    call <- new_call(req)
+    tryCatch({
+      check_route(routes, call)
+      if (call$method == "POST") stop_problem(400L, "bad-request", "a request with a body cannot ask for an upgrade here")
+      response <- router$call(req)
+      answer(call, response$status, response$body, list("Content-Type" = "application/json"))
+    },
+    chips_problem = function(problem) refuse(call, problem),
+    error = function(error) failed(call, error))
+  }
 
   list(
     # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
     # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
     onHeaders = function(req) {
+      if (!is.null(req$HTTP_UPGRADE)) return(answer_upgrade(req))
       length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
       if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
         refuse(new_call(req), too_large(config))

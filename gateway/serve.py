@@ -1,4 +1,4 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
@@ -237,7 +237,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()

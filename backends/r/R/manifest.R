@@ -12,7 +12,10 @@ parse_manifest <- function(bytes) {
   if (!is_array(manifest$files)) wrong("files must be an array")
   lapply(manifest$files, check_entry, wrong)
   for (name in c("inputs", "outputs")) {
-    manifest$signature[[name]] <- lapply(manifest$signature[[name]], read_tensor_type, wrong)
+    tensors <- lapply(manifest$signature[[name]], read_tensor_type, wrong)
+    twice <- anyDuplicated(vapply(tensors, `[[`, "", "name"))
+    if (twice) wrong("the signature has two %s named %s", name, tensors[[twice]]$name)
+    manifest$signature[[name]] <- tensors
   }
   right <- function(sample) is_object(sample) && is_object(sample$request) && is_object(sample$response)
   if (!all(vapply(manifest$samples, right, NA))) wrong("each of samples must have request and response")
@@ -41,7 +44,30 @@ read_tensor_type <- function(tensor, wrong) {
         !all(vapply(shape, is.integer, NA))) {
     wrong("each input and output must have name, datatype and shape")
   }
-  list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  if (!tensor$datatype %in% datatypes) {
+    wrong("%s has the datatype %s, which is none: one of %s", tensor$name, tensor$datatype, toString(datatypes))
+  }
+  read <- list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  read$categories <- read_categories(tensor, wrong)
+  read
+}
+
+# Texts for BYTES, whole numbers for integers; NULL where there are none.
+read_categories <- function(tensor, wrong) {
+  given <- tensor$categories
+  if (is.null(given)) {
+    return(NULL)
+  }
+  values <- if (is_array(given)) unlist(given) else NULL
+  right <- switch(tensor$datatype, BYTES = is.character(values), if (tensor$datatype %in% names(integer_limits)) {
+    is.numeric(values) && all(values == trunc(values))
+  } else {
+    FALSE
+  })
+  if (!isTRUE(right) || length(values) != length(given) || anyDuplicated(values)) {
+    wrong("the categories of %s must be texts (BYTES) or whole numbers (INT), each once", tensor$name)
+  }
+  values
 }
 
 #' A file's path in the artifact: what `chips publish` put before it, to name objects by their content, is left out.

@@ -19,10 +19,10 @@ own_parameters <- function(model) if (length(types_of(model))) "type"
 #' Predict each row.
 #'
 #' @param rows A data frame with the inputs of the signature in their order: FP as double, INT as integer (from 2^31 on
-#'   as double), BOOL as logical, BYTES as character, or as factor where the signature has categories; what is missing is
-#'   NA.
-#' @param parameters What the caller sent as "parameters": a list, or an empty one. With `probabilities = TRUE` the answer
-#'   is a matrix with a column for each class, named by its label; NULL where the model has no probabilities.
+#'   as double), BOOL as logical, BYTES as character, or as factor where the signature has categories; what is missing
+#'   is NA.
+#' @param parameters What the caller sent as "parameters": a list, or an empty one. With `probabilities = TRUE` the
+#'   answer is a matrix with a column for each class, named by its label; NULL where the model has no probabilities.
 #' @return A vector, factor, matrix or data frame with one prediction for each row. A value that the model does not
 #'   know is the caller's mistake and not the model's: `as_levels()`, `as_day()` and `as_time()` answer it with 422.
 predict_rows <- function(model, rows, parameters) {

@@ -10,18 +10,7 @@
 #' @return The named parts; where the attribute `several` is TRUE, a row is an object by their names.
 as_answer <- function(value, count, outputs = list()) {
   names <- vapply(outputs, `[[`, "", "name")
-  value <- plain_value(value)
-  if (is.data.frame(value)) {
-    parts <- table_parts(value, names)
-  } else if (is.list(value) && !is.null(names(value))) {
-    parts <- named_parts(value, names)
-  } else if (is.matrix(value)) {
-    parts <- matrix_parts(value, outputs, names)
-  } else if (is.atomic(value) && !is.null(value) || is.list(value)) {
-    parts <- list(unname(value))
-  } else {
-    stop_answer("an object of class %s: turn it into a vector, a matrix or a data frame in predict.R", class(value))
-  }
+  parts <- parts_of(plain_value(value), outputs, names)
   if (length(names) > 1L && length(parts) == 1L) {
     stop_answer("one value for each row, and the signature has %s outputs", length(names))
   }
@@ -32,10 +21,23 @@ as_answer <- function(value, count, outputs = list()) {
   structure(parts, several = several)
 }
 
+parts_of <- function(value, outputs, names) {
+  if (is.data.frame(value)) {
+    table_parts(value, names)
+  } else if (is.list(value) && !is.null(names(value))) {
+    named_parts(value, names)
+  } else if (is.matrix(value)) {
+    matrix_parts(value, outputs, names)
+  } else if (is.list(value) || is.atomic(value) && !is.null(value)) {
+    list(unname(value))
+  } else {
+    stop_answer("an object of class %s: turn it into a vector, a matrix or a data frame in predict.R", class(value))
+  }
+}
+
 stop_answer <- function(text, ...) {
-  stop(structure(class = c("chips_answer_error", "error", "condition"),
-                 list(message = paste("predict_rows() returned", do.call(sprintf, c(text, lapply(list(...), toString)))),
-                      call = NULL)))
+  message <- paste("predict_rows() returned", do.call(sprintf, c(text, lapply(list(...), toString))))
+  stop(structure(class = c("chips_answer_error", "error", "condition"), list(message = message, call = NULL)))
 }
 
 # Without the classes that only change how R prints. Of the others, some change what the numbers mean.
@@ -49,17 +51,22 @@ plain_value <- function(value) {
   if (inherits(value, "difftime")) {
     return(as.double(value, units = "secs"))
   }
-  if (is.array(value) && length(dim(value)) > 2L) {
-    kept <- c(TRUE, dim(value)[-1] > 1L)
-    if (sum(kept) > 2L) stop_answer("an array of %s dimensions", length(dim(value)))
-    value <- array(value, dim(value)[kept], dimnames(value)[kept])
-  }
-  if (is.array(value) && length(dim(value)) == 1L) value <- as.vector(value)
+  if (is.array(value)) value <- flat_array(value)
   if (inherits(value, c("ts", "noquote", "table")) || is.list(value) && inherits(value, "AsIs")) {
     value <- unclass(value)
     attr(value, "tsp") <- NULL
   }
   value
+}
+
+# A vector or a matrix: dimensions of one value are left out, but for the rows.
+flat_array <- function(value) {
+  if (length(dim(value)) > 2L) {
+    kept <- c(TRUE, dim(value)[-1] > 1L)
+    if (sum(kept) > 2L) stop_answer("an array of %s dimensions", length(dim(value)))
+    value <- array(value, dim(value)[kept], dimnames(value)[kept])
+  }
+  if (length(dim(value)) == 1L) as.vector(value) else value
 }
 
 table_parts <- function(table, names) {

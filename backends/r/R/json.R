@@ -32,8 +32,8 @@ parse_body <- function(bytes) {
     what <- strsplit(attr(valid, "err"), "\n", fixed = TRUE)[[1]][[1]]
     what <- sub("[.]?[[:space:]]*$", "", sub("^(lexical|parse) error: ", "", what))
     place <- place_of(bytes, max(0L, attr(valid, "offset") - 1L))
-    hint <- if (grepl("\\b(NaN|-?Infinity)\\b", substr(text, max(1L, attr(valid, "offset") - 20L),
-                                                    attr(valid, "offset") + 20L))) "; send null for NaN and infinities" else ""
+    near <- substr(text, max(1L, attr(valid, "offset") - 20L), attr(valid, "offset") + 20L)
+    hint <- if (grepl("NaN|Infinity", near)) "; send null for NaN and infinities" else ""
     stop_malformed(sprintf("the body is not JSON: %s at %s%s", what, place, hint))
   }
   check_nesting(text)
@@ -44,8 +44,9 @@ parse_body <- function(bytes) {
 
 # RFC 3629, section 4.
 utf8_prefix <- paste0(
-  "^(?>[\\x01-\\x7F]++|[\\xC2-\\xDF][\\x80-\\xBF]|\\xE0[\\xA0-\\xBF][\\x80-\\xBF]|[\\xE1-\\xEC\\xEE\\xEF][\\x80-\\xBF]{2}|",
-  "\\xED[\\x80-\\x9F][\\x80-\\xBF]|\\xF0[\\x90-\\xBF][\\x80-\\xBF]{2}|[\\xF1-\\xF3][\\x80-\\xBF]{3}|",
+  "^(?>[\\x01-\\x7F]++|[\\xC2-\\xDF][\\x80-\\xBF]|\\xE0[\\xA0-\\xBF][\\x80-\\xBF]|",
+  "[\\xE1-\\xEC\\xEE\\xEF][\\x80-\\xBF]{2}|\\xED[\\x80-\\x9F][\\x80-\\xBF]|",
+  "\\xF0[\\x90-\\xBF][\\x80-\\xBF]{2}|[\\xF1-\\xF3][\\x80-\\xBF]{3}|",
   "\\xF4[\\x80-\\x8F][\\x80-\\xBF]{2})*+"
 )
 

@@ -41,8 +41,8 @@ model_answer.default <- function(model, rows, type = NULL) {
 # predict() says nothing of which package would help.
 predict_by_dispatch <- function(model, rows, ...) {
   if (all(vapply(classes_of(model), function(class) is.null(predict_method(class)), NA))) {
-    stop(sprintf(paste("there is no predict() method for the class %s: install its package, name it with --runtime when",
-                       "you publish, or say in predict.R how to predict"), toString(class(model))), call. = FALSE)
+    stop(sprintf(paste("there is no predict() method for the class %s: install its package, name it with --runtime",
+                       "when you publish, or say in predict.R how to predict"), toString(class(model))), call. = FALSE)
   }
   ask_model(model, rows, ...)
 }
@@ -60,8 +60,8 @@ names_classes <- function(model) {
   if (inherits(model, c("elnet", "fishnet", "coxnet", "mrelnet"))) {
     return(FALSE)
   }
-  !inherits(model, c("nnet", "earth")) || inherits(model, "multinom") || !is.null(model[["lev"]]) ||
-    !is.null(model[["levels"]])
+  !inherits(model, c("nnet", "earth")) || inherits(model, "multinom") || !is.null(element(model, "lev")) ||
+    !is.null(element(model, "levels"))
 }
 
 #' @exportS3Method
@@ -98,9 +98,19 @@ model_answer.glmnet <- function(model, rows, type = NULL) {
   ask_model(model, as_numbers(rows, model), type = if (is.null(type)) usual_type(model) else type)
 }
 
+# Where a probability is not a number, glmnet names the class of another row.
+#' @exportS3Method
+model_answer.multnet <- function(model, rows, type = NULL) {
+  probabilities <- if (is.null(type)) class_probabilities(model, rows)
+  if (is.null(probabilities)) NextMethod() else most_likely(probabilities)
+}
+
 #' @exportS3Method
 model_answer.cv.glmnet <- function(model, rows, type = NULL) {
   inner <- model$glmnet.fit
+  if (is.null(type) && inherits(inner, "multnet")) {
+    return(most_likely(class_probabilities(model, rows)))
+  }
   ask_model(model, as_numbers(rows, inner), type = if (is.null(type)) usual_type(inner) else type)
 }
 
@@ -182,7 +192,7 @@ class_probabilities.default <- function(model, rows) {
   type <- intersect(c("prob", "probs", if (inherits(model, c("naiveBayes", "nnet"))) "raw"), types)
   # Without "class" among them, "prob" means something else: of zeroinfl, how likely each count is.
   if (length(type) && "class" %in% types && names_classes(model)) {
-    both_classes(ask_model(model, rows, type = type[[1]]), model[["lev"]])
+    both_classes(ask_model(model, rows, type = type[[1]]), element(model, "lev"))
   }
 }
 

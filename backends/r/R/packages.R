@@ -8,29 +8,42 @@
 attach_packages <- function(model, named = character()) {
   named <- setdiff(named, "R")
   for (package in named[vapply(named, is_installed, NA)]) attach_package(package)
-  # An object with slots says itself where its class is from.
-  own <- if (isS4(model)) attr(class(model), "package")
-  if (length(own) && is_installed(own)) attach_package(own)
+  for (package in needed_packages(model, named)) attach_package(package)
+}
+
+always_attached <- c("base", "methods", "datasets", "utils", "grDevices", "graphics", "stats")
+
+#' The packages that a model needs beyond those that every R attaches.
+needed_packages <- function(model, named = character()) {
   index <- NULL
   lookup <- function(what, name) {
     if (is.null(index)) index <<- package_index()
-    attach_package(choose_package(index[[what]][[name]], named, model, name, what))
+    choose_package(index[[what]][[name]], named, model, name, what)
   }
-  for (class in model_classes(model)) {
-    if (is.null(predict_method(class))) lookup("methods", class)
-  }
-  for (name in formula_functions(model)) {
-    if (!exists(name, model_environment(model), mode = "function")) lookup("exports", name)
-  }
-  invisible()
+  # An object with slots says itself where its class is from.
+  own <- if (isS4(model)) attr(class(model), "package")
+  methods <- lapply(model_classes(model), function(class) {
+    method <- predict_method(class)
+    if (is.null(method)) lookup("methods", class) else package_of(method)
+  })
+  functions <- lapply(formula_functions(model), function(name) {
+    found <- get0(name, model_environment(model), mode = "function")
+    if (is.null(found)) lookup("exports", name) else package_of(found)
+  })
+  found <- setdiff(unique(c(own, unlist(methods), unlist(functions))), always_attached)
+  found[vapply(found, is_installed, NA)]
 }
 
-is_installed <- function(package) nzchar(system.file(package = package))
+# "" for a function of nobody's package.
+package_of <- function(method) {
+  home <- topenv(if (is.null(environment(method))) baseenv() else environment(method))
+  if (isNamespace(home)) getNamespaceName(home)[[1]] else if (identical(home, baseenv())) "base" else ""
+}
+
+is_installed <- function(package) nzchar(package) && nzchar(system.file(package = package))
 
 attach_package <- function(package) {
-  if (length(package)) {
-    suppressPackageStartupMessages(library(package, character.only = TRUE, warn.conflicts = FALSE))
-  }
+  suppressPackageStartupMessages(library(package, character.only = TRUE, warn.conflicts = FALSE))
 }
 
 #' Which installed packages register a predict() method for a class, and which export a name.
@@ -64,7 +77,7 @@ choose_package <- function(found, named, model, name, what) {
 
 # Of a call like mgcv::gam(...), which most models keep.
 calling_package <- function(model) {
-  call <- if (is.list(model)) as_plain(model)[["call"]]
+  call <- element(model, "call")
   if (is.call(call) && is.call(call[[1]])) as.character(call[[1]][[2]])
 }
 
@@ -72,7 +85,10 @@ calling_package <- function(model) {
 predict_method <- function(class) {
   method <- utils::getS3method("predict", class, optional = TRUE)
   generic <- if (is.null(method)) get("predict", globalenv(), mode = "function")
-  if (methods::is(generic, "standardGeneric")) methods::selectMethod("predict", class, optional = TRUE, fdef = generic) else method
+  if (methods::is(generic, "standardGeneric")) {
+    method <- methods::selectMethod("predict", class, optional = TRUE, fdef = generic)
+  }
+  method
 }
 
 #' The classes of a model and of the models inside it (caret's, a pipeline's).
@@ -93,6 +109,9 @@ as_plain <- function(model) {
   model
 }
 
+#' An element of a model, or NULL.
+element <- function(model, name) if (is.list(model)) as_plain(model)[[name]]
+
 #' The names of the functions that the model's formulas call.
 formula_functions <- function(model) {
   terms <- model_terms(model)
@@ -110,8 +129,8 @@ formula_functions <- function(model) {
 model_terms <- function(model) {
   terms <- if (isS4(model)) {
     if ("terms" %in% methods::slotNames(model)) model@terms
-  } else if (is.list(model)) {
-    as_plain(model)[["terms"]]
+  } else {
+    element(model, "terms")
   }
   if (inherits(terms, "terms")) terms
 }

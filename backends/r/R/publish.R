@@ -1,5 +1,5 @@
 # chips_publish(): the same as the command `chips publish`, from an R session. It needs this file and R/json.R,
-# R/manifest.R, R/schema.R and R/problem.R; examples/co2/train.R shows how to source them.
+# R/manifest.R, R/packages.R, R/schema.R and R/problem.R; examples/co2/train.R shows how to source them.
 
 #' Publish a trained model as a version that never changes.
 #'
@@ -12,7 +12,7 @@
 #' @param samples Lists of `request`, `response` and perhaps `tolerance`; a backend scores the first when it starts.
 #'   JSON's integers are R's integers here (`1L`), its floats are doubles.
 #' @param store A folder, or gs://bucket/prefix; otherwise the environment variable CHIPS_ARTIFACTS.
-#' @param packages Packages whose versions are worth remembering with the model.
+#' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param by Who publishes.
 #' @return The artifact's address, for CHIPS_ARTIFACT; invisibly.
 chips_publish <- function(model, name, version, inputs = list(), outputs = list(), samples = list(),
@@ -29,7 +29,8 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
     source <- file.path(folder, "model.rds")
     saveRDS(model, source)
   }
-  runtime <- runtime_of(packages)
+  object <- if (!is.character(model)) model else if (grepl("[.]rds$", source, ignore.case = TRUE)) readRDS(source)
+  runtime <- runtime_of(unique(c(packages, needed_packages(object, packages))))
   signature <- list(inputs = unname(inputs), outputs = unname(outputs))
   if (startsWith(store, "gs://")) {
     return(publish_by_command(source, name, version, signature, samples, store, runtime, by, folder))
@@ -46,8 +47,13 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
 }
 
 #' One input or output of a model: datatype FP64, FP32, INT64, INT32, BOOL, BYTES (texts), ...
-chips_tensor <- function(name, datatype = "FP64", shape = -1L) {
-  list(name = name, datatype = match.arg(datatype, datatypes), shape = I(as.integer(shape)))
+#'
+#' @param categories All values of an input, in the order of the levels in training, for a model that does not hold
+#'   them.
+chips_tensor <- function(name, datatype = "FP64", shape = -1L, categories = NULL) {
+  tensor <- list(name = name, datatype = match.arg(datatype, datatypes), shape = I(as.integer(shape)))
+  if (!is.null(categories)) tensor$categories <- I(categories)
+  tensor
 }
 
 publish_to_folder <- function(manifest, files, target) {

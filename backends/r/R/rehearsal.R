@@ -100,8 +100,8 @@ is_close <- function(got, wanted, tolerance) {
 sought_row <- function(service) {
   inputs <- service$manifest$signature$inputs
   if (length(inputs) == 0L) {
-    stop_start(paste("the manifest has neither inputs nor samples, so nobody knows what to ask the model: publish it with",
-                     "--signature and --samples"), "data")
+    stop_start(paste("the manifest has neither inputs nor samples, so nobody knows what to ask the model: publish it",
+                     "with --signature and --samples"), "data")
   }
   why <- NULL
   for (row in candidate_rows(service)) {
@@ -158,7 +158,7 @@ level_of_column <- function(sets, name) {
 
 training_row <- function(model, inputs) {
   names <- vapply(inputs, `[[`, "", "name")
-  parts <- if (is.list(model)) list(model[["model"]], model[["trainingData"]], model[["data"]])
+  parts <- lapply(c("model", "trainingData", "data"), function(part) element(model, part))
   for (frame in Filter(is.data.frame, parts)) {
     complete <- if (all(names %in% names(frame))) which(stats::complete.cases(frame[names]))
     if (length(complete)) {
@@ -195,7 +195,7 @@ categories_of <- function(service) {
   for (input in service$manifest$signature$inputs) {
     own <- sets[[input$name]]$levels
     if (length(own) && length(input$categories) && !identical(own, as.character(input$categories))) {
-      stop_start(sprintf("the signature's categories of %s are %s, but the model has %s: publish it with the model's own",
+      stop_start(sprintf("the signature's categories of %s are %s, but the model has %s: publish it with these",
                          input$name, toString(input$categories), toString(own)), "data")
     }
     found[[input$name]] <- if (length(input$categories)) input$categories else own
@@ -218,8 +218,8 @@ check_several_rows <- function(service) {
     count <- if (is.data.frame(rows)) nrow(rows) else length(rows)
     together <- predict_or_stop(service, rows, good$parameters, count)
     if (!is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
-      stop_start(paste("the prediction for a row depends on the rows beside it, as with scale(x), x - mean(x) or cut(x, 3)",
-                       "in a formula: have the training compute such numbers once, or set `rows_together <- TRUE` in",
+      stop_start(paste("the prediction for a row depends on the rows beside it, as with x - mean(x) or cut(x, 3) in a",
+                       "formula: have the training compute such numbers once, or set `rows_together <- TRUE` in",
                        "predict.R where rows are to be ranked together"), "data")
     }
   }

@@ -31,7 +31,7 @@ start_workers <- function(pool, learn = identity) {
 await_warm <- function(pool, pid) {
   message <- parallel:::readChild(as.integer(pid))
   if (!is.raw(message)) {
-    stop_start("the model ended its process while it was warmed up: does it call quit(), or is there too little memory?",
+    stop_start("the model ended its process while it was warmed up: does it call quit(), or is memory short?",
                "software")
   }
   outcome <- unserialize(message)

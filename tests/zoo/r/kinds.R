@@ -8,6 +8,7 @@
 #   outputs        names of the outputs, where there are several
 #   width          values of each row, where they are several
 #   categories     inputs whose levels the model does not hold, so that they are published with the signature
+#   draws_lots     a question to which R's own answer is another one each time
 #   runtime        packages to name at publishing
 #   refused        a part of what the start says, for a model that is not taken as it is
 
@@ -198,8 +199,9 @@ kind(general, "cv.glmnet, multinomial", function() {
   set.seed(1)
   model <- glmnet::cv.glmnet(as.matrix(iris[1:4]), iris$Species, family = "multinomial", nfolds = 4)
   list(model = model, rows = seven(iris, names(iris)[1:4]),
-       answer = function(rows) predict(model, as.matrix(rows), type = "class")[, 1],
-       probabilities = function(rows) predict(model, as.matrix(rows), type = "response")[, , 1])
+       answer = function(rows) as.character(predict(model, as.matrix(rows), type = "class")),
+       probabilities = function(rows) predict(model, as.matrix(rows), type = "response")[, , 1],
+       draws_lots = "out_of_range") # where a probability is not a number, it names another row's class
 }, "glmnet")
 kind(general, "cv.glmnet, binomial", function() {
   set.seed(1)
@@ -425,8 +427,9 @@ kind(classes, "e1071::naiveBayes with factors and texts", function() {
 }, "e1071")
 kind(classes, "caret::knn3", function() {
   model <- caret::knn3(Species ~ ., iris, k = 5)
+  # Between neighbours that are all infinitely far away it draws lots.
   list(model = model, rows = seven(iris, names(iris)[1:4]), answer = function(rows) predict(model, rows, type = "class"),
-       probabilities = function(rows) predict(model, rows))
+       probabilities = function(rows) predict(model, rows), draws_lots = "out_of_range")
 }, "caret")
 
 pipelines <- "caret and recipes"
@@ -469,8 +472,8 @@ kind(survival, "survival::coxph with strata and a spline", function() {
 }, "survival")
 kind(survival, "survival::coxph with strata, fitted without model = TRUE", function() {
   library(survival)
-  patients <- lung()
-  model <- coxph(Surv(time, status) ~ age + strata(sex), patients)
+  assign("patients", lung(), globalenv())
+  model <- eval(quote(coxph(Surv(time, status) ~ age + strata(sex), patients)), globalenv())
   list(model = model, rows = seven(lung(), c("age", "sex")), answer = plain(model), refused = "patients",
        note = "predict() looks for the training data by its name: fit with model = TRUE")
 }, "survival")

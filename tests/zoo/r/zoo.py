@@ -4,14 +4,14 @@ import asyncio
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Model
-from tests.contract.backends.process import ROOT, Backend, R
+from tests.contract.backends.languages import run_r
+from tests.contract.backends.process import Backend, R
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message
 
@@ -33,6 +33,7 @@ def train(out: Path, *kinds: str) -> list[Path]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    run_r((HERE / "publish.R").read_text(encoding="utf-8"), str(out))
     return sorted(path.parent for path in out.glob("*/truth.json"))
 
 
@@ -65,7 +66,6 @@ class Examination:
         outcome = "skipped"
         if "skipped" not in truth:
             outcome = "refused" if truth.get("refused") else "predicts"
-            await asyncio.to_thread(self._publish)
             await self._start()
         return {
             "family": truth["family"],
@@ -83,47 +83,25 @@ class Examination:
         found = self._meanings.get(question, set())
         return "" if not found else "refused" if "refused" in found else "predicts"
 
-    def _publish(self) -> None:
-        truth = self._truth
-        outputs = [
-            {"name": name, "datatype": self._datatype(name), "shape": [-1]}
-            for name in truth.get("outputs") or []
-        ]
-        if width := truth.get("width"):
-            outputs = [{"name": "prediction", "datatype": "FP64", "shape": [-1, width]}]
-        signature = self._folder / "signature.json"
-        signature.write_text(json.dumps({"inputs": truth["inputs"], "outputs": outputs}))
-        command = [
-            *(sys.executable, "-m", "gateway.cli", "publish", str(self._folder / "model.rds")),
-            *("--model", self._name, "--version", "1", "--store", str(self._folder / "store")),
-            *("--signature", str(signature), "--by", "zoo"),
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done
-
-    def _datatype(self, output: str) -> str:
-        return "FP64" if isinstance(self._truth["predictions"][0][output], int | float) else "BYTES"
-
     async def _start(self) -> None:
         backend = Backend(
             R,
             {
                 "CHIPS_MODEL": self._name,
                 "CHIPS_VERSION": "1",
-                "CHIPS_ARTIFACT": str(self._folder / "store" / self._name / "1"),
+                "CHIPS_ARTIFACT": str(self._folder.parent / "store" / self._name / "1"),
                 "CHIPS_CONCURRENCY": "1",
             },
         )
         try:
+            ready = await asyncio.to_thread(_becomes_ready, backend)
             if refused := self._truth.get("refused"):
-                code = await asyncio.to_thread(backend.end)
-                if code != EX_DATAERR or refused not in backend.why():
-                    self._wrong.append(f"the start: {code} {backend.why()}")
+                why = "" if ready else backend.why()
+                if ready or await asyncio.to_thread(backend.end) != EX_DATAERR or refused not in why:
+                    self._wrong.append(f"the start should say {refused!r}: {why or 'it is ready'}")
                 return
-            try:
-                await asyncio.to_thread(backend.ready)
-            except AssertionError as error:
-                self._wrong.append(f"it did not become ready: {str(error)[-1000:]}")
+            if not ready:
+                self._wrong.append(f"it did not become ready: {backend.why()}")
                 return
             served = Registered(version="1", url=backend.url)
             await self._scene.put_model(Model(name=self._name, backends=(served,), traffic={"1": 100}))
@@ -212,7 +190,9 @@ class Examination:
         good = dict(zip(names, self._truth["rows"][0], strict=True))
         row = dict(zip(names, probe["row"], strict=True))
         answer = await self._ask([good, row])
-        if answer.status == 200:  # where R has nothing for the row alone, it may have null for it beside another
+        if (
+            answer.status == 200
+        ):  # where R has nothing for the row alone, it may have null for it beside another
             self._meanings.setdefault(question, set()).add("predicts")
             self._hold(f"{question} {field}", answer, [self._truth["predictions"][0], probe.get("value")])
         elif answer.status == 422 and "instances[1]" in answer.json()["detail"]:
@@ -227,6 +207,14 @@ class Examination:
         answer = await self._ask([dict(zip(names[1:], row[1:], strict=True))])
         if answer.status != 422 or f"instances[0].{names[0]}" not in answer.json()["detail"]:
             self._wrong.append(f"missing field: {answer.status} {answer.body[:300]!r}")
+
+
+def _becomes_ready(backend: Backend) -> bool:
+    try:
+        backend.ready()
+    except AssertionError:  # it has ended
+        return False
+    return True
 
 
 def is_close(got: Any, own: Any) -> bool:

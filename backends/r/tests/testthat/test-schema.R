@@ -37,7 +37,8 @@ test_that("integers must be whole, however they are written, and fit", {
   right <- rows_of('{"instances": [[2147483647, 4294967295, 9007199254740991, -2147483647]]}',
                    "INT32", "UINT32", "INT64", "INT32")
   expect_identical(right, data.frame(a = 2147483647L, b = 4294967295, c = 2^53 - 1, d = -2147483647L))
-  floats <- rows_of('{"instances": [[1.0, 1e3, 3000000000.0, 3e9], [null, 2, 2, 2]]}', "INT32", "INT16", "UINT32", "INT64")
+  floats <- rows_of('{"instances": [[1.0, 1e3, 3000000000.0, 3e9], [null, 2, 2, 2]]}',
+                    "INT32", "INT16", "UINT32", "INT64")
   expect_identical(floats, data.frame(a = c(1L, NA), b = c(1000L, 2L), c = c(3e9, 2), d = c(3e9, 2)))
 })
 
@@ -46,7 +47,8 @@ test_that("a value outside of the categories is refused, and they make the facto
                  c(tensor("gears", "INT32"), list(categories = 3:5)))
   rows <- read_instances(body('{"instances": [["green", 3], [null, null]]}'), inputs)$rows
   expect_identical(rows, data.frame(colour = factor(c("green", NA), c("red", "green")), gears = c(3L, NA)))
-  expect_problem(read_instances(body('{"instances": [["green", 3], ["teal", 6]]}'), inputs), "invalid-instances", paste0(
+  wrong <- body('{"instances": [["green", 3], ["teal", 6]]}')
+  expect_problem(read_instances(wrong, inputs), "invalid-instances", paste0(
     "^instances\\[1\\]\\[0\\]: expected one of \"red\", \"green\", got \"teal\"; ",
     "instances\\[1\\]\\[1\\]: expected one of 3, 4, 5, got 6$"
   ))

@@ -1,11 +1,14 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test check deploy-check format docs clean bench soak fuzz
+.PHONY: help audit demo test test-all test-bare check deploy-check format docs clean bench soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The newest that truly runs: a version manager's shim may stand on the PATH and start nothing.
 PYTHON ?= $(or $(shell for name in python3.13 python3.12 python3.11 python3; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done),python3)
+# A worker for each core, up to four: each starts servers of its own. All tests of a file stay together. WORKERS=0 is one process.
+WORKERS ?= auto
+RUN_TESTS = $(BIN)/python -m pytest --quiet --no-header --tb=short -n $(WORKERS) --maxprocesses=4 --dist=loadfile
 SOURCES := gateway tests examples backends/python
 
 help:  ## print this list
@@ -14,8 +17,14 @@ help:  ## print this list
 demo: $(VENV)/.ready  ## train, publish, serve and score a real model; ONCE=1 ends after the score
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
 
-test: $(VENV)/.ready  ## run all tests; what is skipped is listed with its reason
-	$(BIN)/python -m pytest $(PYTEST)
+test: $(VENV)/.ready  ## run the tests, without the slow ones; what is skipped is listed with its reason
+	@$(RUN_TESTS) -m 'not slow' $(PYTEST)
+
+test-all: $(VENV)/.ready  ## run every test: also the slow ones, and each language's whole contract
+	@$(RUN_TESTS) $(PYTEST)
+
+test-bare:  ## demo and test on minimal Debian 12 and 13 systems made here, as root and as a user; needs root and debootstrap
+	@tests/bare/run $(BARE)
 
 check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from benchmarks.bench import CASES, Place, make_registry, request_bytes
 from gateway.app import Gateway
 from gateway.server.caller import CallerConnection
 from gateway.server.fast import FastServer
+from gateway.server.open_connections import OpenConnections
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.connections import Connection
@@ -71,6 +72,7 @@ async def run(batches: int, size: int, *, profile: bool) -> None:
             head_timeout_s=20,
             body_timeout_s=15,
             field_limit_bytes=16384,
+            connections=OpenConnections(asyncio.get_running_loop()),
         )
         caller = CallerConnection(server, asyncio.get_running_loop())
         wire = Wire()

@@ -204,6 +204,7 @@ async def measure_requests(folder: Path, emulator: Emulator, *, rounds: int, sec
         author="benchmark",
     )
     await fill(registry, 200)
+    registry_id = (await registry.load()).registry_id
     await registry.close()
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=backend_port, body="y" * 1024))
     (folder / "post.lua").write_text(LUA)
@@ -235,7 +236,8 @@ async def measure_requests(folder: Path, emulator: Emulator, *, rounds: int, sec
         for number in range(2 * rounds):
             state = ("there", "away")[number % 2]
             cable.mend() if state == "there" else cable.cut()
-            while (await asyncio.to_thread(_registry_state, address))["connected"] != (state == "there"):  # noqa: ASYNC110  (another process tells)
+            connected = state == "there"
+            while (await asyncio.to_thread(_registry_state, address, registry_id))["connected"] != connected:  # noqa: ASYNC110  (another process tells)
                 await asyncio.sleep(0.1)
             before = cpu_us(tree(gateway.pid))
             requests = await wrk(load, seconds)
@@ -260,8 +262,8 @@ async def wrk(load: list[str], seconds: int) -> int:
     return int(match[1])
 
 
-def _registry_state(address: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{address}/-/ready", timeout=5) as answer:
+def _registry_state(address: str, registry_id: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{address}/-/ready?registry={registry_id}", timeout=5) as answer:
         state: dict[str, Any] = json.load(answer)["registry"]
         return state
 

@@ -3,6 +3,7 @@
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
 
+import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
-from gateway.server.listen import BACKLOG, listen
+from gateway.server.listen import Listener, listen
+from gateway.server.open_connections import OpenConnections
 from gateway.server.plain import PlainServer
 from gateway.server.protocol import ProblemServer
 from gateway.settings import Auth, Settings
@@ -54,6 +56,8 @@ from gateway.upstream.tls import client_context
 if TYPE_CHECKING:
     from gateway.auth.caller_token import CallerTokens
     from gateway.control.cors import Shares
+
+_CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
 
 class Gateway:
@@ -154,6 +158,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            admits=self.admit.admits,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
             shares=_shares(edge.cors_origins) if edge.cors_origins else None,
         )
@@ -200,20 +205,24 @@ class Gateway:
             if self._shared_meter is not None:
                 await self._shared_meter.start()
                 stack.push_async_callback(self._shared_meter.stop)
+            self.connections = OpenConnections(asyncio.get_running_loop(), linger_s=server.stop_linger_s)
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             http = self._make_server()
-            runner = web.ServerRunner(http, shutdown_timeout=server.stop_grace_s)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            listeners = listen(server.host, server.port, shared=self._shares_port)
-            for listener in listeners:
-                await web.SockSite(runner, listener, backlog=BACKLOG).start()
-            if isinstance(http, FastServer):
-                http.acceptor.watch(listeners)
-            self.port = runner.addresses[0][1]
+            stack.push_async_callback(http.shutdown, _CANCEL_S)
+            sockets = listen(server.host, server.port, shared=self._shares_port)
+            listener = Listener(asyncio.get_running_loop(), sockets, http, self.connections)
+            listener.start()
+            stack.push_async_callback(self._drain, listener)
+            self.port = listener.port
             stack.callback(self._control.live.stop)  # first of all: people who watch would hold the drain up
             self._stack = stack.pop_all()
+
+    async def _drain(self, listener: Listener) -> None:
+        server = self._settings.server
+        async with asyncio.TaskGroup() as both:
+            both.create_task(listener.stop(linger_s=server.stop_linger_s), name="close the port")
+            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
 
     def _make_server(self) -> web.Server:
         server = self._settings.server
@@ -224,9 +233,12 @@ class Gateway:
                 head_timeout_s=server.head_wait_s,
                 body_timeout_s=server.body_wait_s,
                 field_limit_bytes=server.header_bytes,
+                connections=self.connections,
             )
         return ProblemServer(
             PlainServer(self.pipeline, body_timeout_s=server.body_wait_s),
+            connections=self.connections,
+            head_timeout_s=server.head_wait_s,
             handler_cancellation=True,  # a caller who leaves takes the backend's work along
             auto_decompress=False,
             access_log=None,
@@ -236,7 +248,7 @@ class Gateway:
         )
 
     async def stop(self) -> None:
-        """Stop accepting, let what is under way finish within the grace period, close everything."""
+        """Stop accepting, answer what callers have sent within the grace period, close everything."""
         await self._stack.aclose()
 
     def _refusals(self) -> dict[str, dict[str, float]]:

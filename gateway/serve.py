@@ -23,8 +23,11 @@ _log = logging.getLogger(__name__)
 
 # sysexits.h
 EX_USAGE = 64
+EX_SOFTWARE = 70  # here: a stop that does not come to its end
 EX_OSERR = 71  # here: an address that cannot be listened on
 EX_CONFIG = 78
+
+_AFTER_DRAIN_S = 1.5  # what closing everything may take, once no request is under way
 
 USAGE = """\
 Usage: python -m gateway [--config FILE] [--GROUP.NAME=VALUE ...]
@@ -37,7 +40,7 @@ Examples:
   python -m gateway --server.port=9000 --registry=sqlite:///srv/chips/registry.db
   CHIPS_EDGE__NETWORKS=192.0.2.0/24 python -m gateway
 
-Exit codes: 0 stopped as asked, 64 wrong flags, 71 the port cannot be had, 78 wrong settings.
+Exit codes: 0 stopped as asked, 64 wrong flags, 70 a stop did not end, 71 the port cannot be had, 78 wrong settings.
 """
 
 
@@ -86,6 +89,12 @@ def run(settings: Settings) -> int:
         count = 1  # what is in one process's memory no other can read
     if count == 1:
         return _run_one(settings, None, None)
+    if settings.upstream.sign_callers and not settings.upstream.signing_keys:
+        sys.stderr.write(
+            f"error: upstream.sign_callers: each of {count} workers would sign with a key of its own, of which "
+            "/-/jwks.json shows one; give upstream.signing_keys, or set CHIPS_SERVER__WORKERS=1\n"
+        )
+        return EX_CONFIG
     server = settings.server
     try:
         held = hold_port(server.host, server.port)
@@ -100,7 +109,7 @@ def run(settings: Settings) -> int:
             count,
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
             tell=lambda severity, message: tell(settings, severity, message),
-            grace_s=server.stop_grace_s + 2,
+            grace_s=server.stop_grace_s + _AFTER_DRAIN_S + 1,
             fatal=frozenset({EX_OSERR, EX_CONFIG}),
         )
         return workers.run()
@@ -170,10 +179,17 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     if worker is None or worker.number == 0:
         announce(gateway, settings)
     received = await signals.get()
-    _log.info("%s: no new requests are taken; what is under way may finish", signal.Signals(received).name)
+    _log.info(
+        "%s: no new connections are taken; what callers have sent is answered", signal.Signals(received).name
+    )
     stopping = asyncio.create_task(gateway.stop(), name="stop")
     impatient = asyncio.create_task(signals.get(), name="second signal")
-    await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    bound_s = settings.server.stop_grace_s + _AFTER_DRAIN_S
+    await asyncio.wait({stopping, impatient}, timeout=bound_s, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done() and not impatient.done():
+        _log.error("the stop has taken %g s; it ends here, with something left that does not end", bound_s)
+        logging.disable()
+        return EX_SOFTWARE
     impatient.cancel()
     if not stopping.done():
         _log.warning("second signal: stopped without waiting")

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.auth.kinds import check_chain
+from gateway.contradictions import find_contradictions
 from gateway.core.cors import ANY, check_origin
 from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
 from gateway.core.meant import did_you_mean
@@ -41,6 +42,14 @@ class Server(_Group, frozen=True):
             gt=0, le=600, description="How long a stop waits for requests under way; Cloud Run allows 10 s."
         ),
     ] = 8.0
+    stop_linger_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60,
+            description="How much of that idle connections stay open, for requests on their way; each is answered, and ends its connection.",
+        ),
+    ] = 1.0
     keep_alive_s: Annotated[
         float,
         Meta(
@@ -484,7 +493,13 @@ class _Loader:
         for name, value in self._values.items():
             group, _, field = name.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[field] = value
-        return msgspec.convert(nested, Settings), self._sources
+        settings = msgspec.convert(nested, Settings)
+        found = find_contradictions(
+            settings, on_cloud_run=bool(self._environ.get("K_SERVICE")), given=self._sources
+        )
+        if found:
+            raise SettingsError(found)
+        return settings, self._sources
 
     def _read_file(self, config: Path | None) -> None:
         named = config or (Path(self._environ["CHIPS_CONFIG"]) if self._environ.get("CHIPS_CONFIG") else None)

@@ -4,8 +4,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.firestore.fixture", "tests.gcs.fixture", "tests.redis_server"]
+from tests.patience import patience
+
+pytest_plugins = ["tests.closing", "tests.firestore.fixture", "tests.gcs.fixture", "tests.redis_server"]
 
 _CLEARED = (
     "http_proxy",
@@ -22,6 +25,21 @@ _CLEARED = (
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that; tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What prints looks at these when it is imported, before any fixture; some shells, and pytest-xdist, set them.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
+
+# How long one example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("chips", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chips")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The limit that ends a hanging test grows with how slow this machine is."""
+    marker = item.get_closest_marker("timeout")
+    usual = float(marker.args[0] if marker else item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(patience(usual)), append=False)
 
 
 @pytest.fixture(autouse=True)

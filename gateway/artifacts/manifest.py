@@ -30,6 +30,10 @@ FORMATS: Mapping[str, str] = {
 }
 
 
+# Whether the answer for a row may depend on the other rows of its request, as where a model ranks them.
+RowsPolicy = Literal["independent", "together"]
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True):
     path: str  # relative, with slashes
     bytes: int
@@ -65,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[File, ...]
     signature: Signature = Signature()
     samples: tuple[Sample, ...] = ()
+    rows: RowsPolicy = "independent"
 
     def encode(self) -> bytes:
         """The bytes that are stored: the same for the same content."""
@@ -147,6 +152,7 @@ def build_manifest(
     runtime: Mapping[str, str] | None = None,
     signature: Signature | None = None,
     samples: Sequence[Sample] = (),
+    rows: RowsPolicy = "independent",
 ) -> Manifest:
     """Describe `files`. Reads each once, in blocks; ValueError for a wrong name or version."""
     return Manifest(
@@ -159,6 +165,7 @@ def build_manifest(
         files=tuple(_describe(name, path) for name, path in files),
         signature=signature or Signature(),
         samples=tuple(samples),
+        rows=rows,
     )
 
 

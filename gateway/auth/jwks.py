@@ -129,7 +129,11 @@ class KeySet:
             )
 
     def _accept(self, keys: dict[str, PublicKey], max_age_s: float) -> None:
-        self.keys = keys
+        # A key that stays keeps its object: what was decided by it is remembered as long as that is the one found.
+        self.keys = {
+            key_id: before if (before := self.keys.get(key_id)) == key else key
+            for key_id, key in keys.items()
+        }
         self._fetched_at = self._now()
         self._fresh_until = self._fetched_at + min(max(max_age_s, _MIN_AGE_S), _MAX_AGE_S)
 

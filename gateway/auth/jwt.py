@@ -3,7 +3,7 @@
 import binascii
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,7 @@ import jwt
 import msgspec
 
 from gateway.auth.base import LATER, Authenticator, Later, Proof
-from gateway.auth.jwks import KeySet, open_session
+from gateway.auth.jwks import KeySet, PublicKey, open_session
 from gateway.auth.remembered import Remembered
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.headers import AUTHORIZATION, RequestHead, credential_field
@@ -23,7 +23,9 @@ from gateway.core.rules import vouched_for
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "
-_REQUIRED: Final = ["exp", "iat", "iss", "aud"]
+_LONGEST_S: Final = 24 * 3600.0
+_YEAR_10000: Final = 253_402_300_800.0
+_JWS: Final = jwt.PyJWS()
 
 
 class _Header(msgspec.Struct):
@@ -44,17 +46,32 @@ class _Peeked(NamedTuple):
     claims: _Claims
 
 
+class _Candidate(NamedTuple):
+    """An entry of the settings, and the keys by which its tokens are verified."""
+
+    issuer: Issuer
+    keys: KeySet
+
+
 class _Verified(NamedTuple):
     principal: Principal
-    keys: KeySet
     key_id: str
+    seen: tuple[tuple[KeySet, PublicKey | None], ...]  # the keys by which it was decided
+
+    def holds(self) -> bool:
+        """Whether the same keys would be found now."""
+        for keys, public in self.seen:  # noqa: SIM110  (a generator would cost as much as the look-up)
+            if keys.find(self.key_id) is not public:
+                return False
+        return True
 
 
 class Tokens(Authenticator):
     """Authenticate tokens of `issuers`.
 
-    A token is ours where one of them is named in it; then it must be good. A verified one is remembered until it ends,
-    or until its issuer withdraws the key that signed it.
+    A token is ours where one of them is named in it; then it must be good. The first entry that takes a token decides, by
+    its own header, audience, algorithms, keys, clock skew, subjects and groups. A verified token is remembered for the
+    header that it came in, until it ends or one of the keys changes by which that was decided.
     """
 
     def __init__(
@@ -62,17 +79,18 @@ class Tokens(Authenticator):
     ) -> None:
         self._now = now
         self._verified: Remembered[_Verified] = Remembered(size)
-        self._by_header: dict[int, dict[str, list[Issuer]]] = {}
+        self._by_header: dict[int, dict[str, list[_Candidate]]] = {}
         self._keys: dict[str, KeySet] = {}
         self._session: aiohttp.ClientSession
         for given in issuers:
             issuer = resolve_issuer(given)
             field = AUTHORIZATION if issuer.header == "authorization" else credential_field(issuer.header)
-            for name in issuer.issuer:
-                self._by_header.setdefault(field, {}).setdefault(name, []).append(issuer)
             source = _source(issuer)
             if source not in self._keys:
                 self._keys[source] = KeySet(issuer.jwks, issuer="" if issuer.jwks else source)
+            for name in issuer.issuer:
+                candidates = self._by_header.setdefault(field, {}).setdefault(name, [])
+                candidates.append(_Candidate(issuer, self._keys[source]))
 
     async def start(self) -> None:
         self._session = open_session(keys.host for keys in self._keys.values())
@@ -100,7 +118,7 @@ class Tokens(Authenticator):
                 continue
             found = self._at_once(field, token)
             if found is LATER:
-                found = await self._verify_with_new_keys(field, token)
+                found = await self._decide_with_new_keys(field, token)
             if found is not None:
                 return found
         return None
@@ -108,81 +126,133 @@ class Tokens(Authenticator):
     def claims(self, authorization: bytes) -> bool:
         token = _bearer(authorization)
         peeked = None if token is None else _peek(token)
-        if peeked is None:
-            return False
-        issuers = self._by_header.get(AUTHORIZATION, {}).get(peeked.claims.iss, ())
-        return any(_is_meant_for(peeked.claims, issuer) for issuer in issuers)
+        return peeked is not None and any(
+            _is_meant_for(peeked.claims, candidate.issuer)
+            for candidate in self._by_header.get(AUTHORIZATION, {}).get(peeked.claims.iss, ())
+        )
 
     def _at_once(self, field: int, token: bytes) -> Proof | Later | None:
         in_authorization = field == AUTHORIZATION
-        digest = sha256(token).digest()
-        known = self._verified.get(digest, self._now())
-        if known is not None and known.keys.find(known.key_id) is not None:
-            known.keys.refresh_soon(self._session)
+        remembered_as = field, sha256(token).digest()
+        known = self._verified.get(remembered_as, self._now())
+        if known is not None and known.holds():
+            for keys, _ in known.seen:
+                keys.refresh_soon(self._session)
             return Proof(known.principal, in_authorization)
         if len(token) > _MAX_TOKEN_BYTES:
             if in_authorization:
                 return None  # too long to be looked into, so nobody's
             raise Unauthenticated("The token is longer than any this gateway takes.")
         peeked = _peek(token)
-        issuers = None if peeked is None else self._by_header[field].get(peeked.claims.iss)
-        if peeked is None or issuers is None:
+        if peeked is None or peeked.claims.iss not in self._by_header[field]:
             if in_authorization:
                 return None
             raise Unauthenticated("The token is not of an issuer that this gateway trusts.")
-        keys = self._keys[_source(issuers[0])]
-        if keys.find(peeked.header.kid) is None:
+        candidates = self._candidates(field, peeked)
+        decided = self._decide(remembered_as, token, peeked, candidates)
+        if decided is LATER:
             return LATER
-        keys.refresh_soon(self._session)
-        return Proof(self._verify(digest, token, peeked, issuers, keys), in_authorization)
+        for candidate in candidates:
+            candidate.keys.refresh_soon(self._session)
+        return Proof(decided, in_authorization)
 
-    async def _verify_with_new_keys(self, field: int, token: bytes) -> Proof:
+    async def _decide_with_new_keys(self, field: int, token: bytes) -> Proof:
         peeked = _peek(token)
         assert peeked is not None  # noqa: S101  (it could be read a moment ago)
-        issuers = self._by_header[field][peeked.claims.iss]
-        keys = self._keys[_source(issuers[0])]
-        await keys.refresh(self._session)
-        if not keys.is_usable():
-            raise IssuerUnavailable("Your token cannot be checked now: its issuer's keys cannot be fetched.")
-        principal = self._verify(sha256(token).digest(), token, peeked, issuers, keys)
-        return Proof(principal, field == AUTHORIZATION)
+        candidates = self._candidates(field, peeked)
+        for keys in {id(keys): keys for _, keys in candidates}.values():
+            if keys.find(peeked.header.kid) is None:
+                await keys.refresh(self._session)
+        decided = self._decide((field, sha256(token).digest()), token, peeked, candidates, final=True)
+        assert decided is not LATER  # noqa: S101  (that is what `final` says)
+        return Proof(decided, field == AUTHORIZATION)
 
-    def _verify(
-        self, digest: bytes, token: bytes, peeked: _Peeked, issuers: list[Issuer], keys: KeySet
-    ) -> Principal:
-        """Raises Unauthenticated, never with a word of the token in it."""
-        header = peeked.header
-        public = keys.find(header.kid)
-        if public is None:
-            raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
-        # The key says which algorithm it is for. What the token says of itself is only compared with that.
-        if header.alg != public.algorithm or header.crit is not None:
-            raise Unauthenticated("The token is signed in a way that this gateway does not take.")
-        meant = [issuer for issuer in issuers if _is_meant_for(peeked.claims, issuer)]
-        if not meant:
-            raise Unauthenticated("The token is made for another audience.")
-        if public.algorithm not in meant[0].algorithms:
-            raise Unauthenticated("The token is signed in a way that this gateway does not take.")
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                public.key,
-                algorithms=[public.algorithm],
-                audience=[audience for issuer in meant for audience in issuer.audience],
-                issuer=[name for issuer in meant for name in issuer.issuer],
-                leeway=min(issuer.skew_s for issuer in meant),
-                options={"require": _REQUIRED},
-            )
-        except jwt.ExpiredSignatureError:
-            raise Unauthenticated("The token has expired.") from None
-        except jwt.ImmatureSignatureError:
-            raise Unauthenticated("The token is not valid yet; are the clocks right?") from None
-        except jwt.PyJWTError:
-            raise Unauthenticated("The token cannot be verified.") from None
-        principal = _principal(claims, meant)
-        until = min(float(claims["exp"]) + meant[0].skew_s, self._now() + 24 * 3600)
-        self._verified.put(digest, _Verified(principal, keys, header.kid), until)
-        return principal
+    def _candidates(self, field: int, peeked: _Peeked) -> list[_Candidate]:
+        """The entries for the issuer and the audience that the token names, in the order of the settings."""
+        issuers = self._by_header[field][peeked.claims.iss]
+        return [candidate for candidate in issuers if _is_meant_for(peeked.claims, candidate.issuer)]
+
+    def _decide(
+        self,
+        remembered_as: tuple[int, bytes],
+        token: bytes,
+        peeked: _Peeked,
+        candidates: Sequence[_Candidate],
+        *,
+        final: bool = False,
+    ) -> Principal | Later:
+        """Whose token it is: LATER where keys must be fetched first, unless `final`. Raises Unauthenticated.
+
+        No message holds a word of the token.
+        """
+        refusal: Unauthenticated | None = None
+        seen: list[tuple[KeySet, PublicKey | None]] = []
+        lasts = True
+        for issuer, keys in candidates:
+            public = keys.find(peeked.header.kid)
+            seen.append((keys, public))
+            if public is None:
+                if not final:
+                    return LATER
+                if not keys.is_usable():
+                    raise IssuerUnavailable(
+                        "Your token cannot be checked now: its issuer's keys cannot be fetched."
+                    )
+            try:
+                claims = _verify(token, peeked.header, public, issuer)
+                ends_at = _check_times(claims, issuer.skew_s, self._now())
+                principal = _principal(claims, issuer)
+            except _Early as error:
+                refusal = refusal or error
+                lasts = False  # this entry may take it a moment later, before another one is asked
+            except Unauthenticated as error:
+                refusal = refusal or error
+            else:
+                if lasts:
+                    until = min(ends_at, self._now() + _LONGEST_S)
+                    self._verified.put(
+                        remembered_as, _Verified(principal, peeked.header.kid, tuple(seen)), until
+                    )
+                return principal
+        raise refusal or Unauthenticated("The token is made for another audience.")
+
+
+class _Early(Unauthenticated):
+    """Not valid yet."""
+
+
+def _verify(token: bytes, header: _Header, public: PublicKey | None, issuer: Issuer) -> dict[str, Any]:
+    """The claims of a token whose signature is good. Raises Unauthenticated."""
+    if public is None:
+        raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
+    # The key says which algorithm it is for. What the token says of itself is only compared with that.
+    if header.alg != public.algorithm or header.crit is not None or public.algorithm not in issuer.algorithms:
+        raise Unauthenticated("The token is signed in a way that this gateway does not take.")
+    try:
+        payload: bytes = _JWS.decode(token, public.key, algorithms=[public.algorithm])
+        # One parser for what is peeked at and for what is believed: two could read a doubled name differently.
+        return msgspec.json.decode(payload, type=dict[str, Any])
+    except (jwt.PyJWTError, msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError):
+        raise Unauthenticated("The token cannot be verified.") from None
+
+
+def _check_times(claims: dict[str, Any], skew_s: float, now: float) -> float:
+    """Until when the token is good, in seconds since the epoch. Raises Unauthenticated (RFC 7519 section 4.1)."""
+    expires, issued = _date(claims, "exp"), _date(claims, "iat")
+    begins = _date(claims, "nbf") if "nbf" in claims else issued
+    if expires + skew_s <= now:
+        raise Unauthenticated("The token has expired.")
+    if max(issued, begins) - skew_s > now:
+        raise _Early("The token is not valid yet; are the clocks right?")
+    return expires + skew_s
+
+
+def _date(claims: dict[str, Any], name: str) -> float:
+    """A NumericDate: seconds since the epoch, whole or not. Raises Unauthenticated for what is none before the year 10000."""
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _YEAR_10000:
+        raise Unauthenticated("The token cannot be verified.")
+    return float(value)
 
 
 def _source(issuer: Issuer) -> str:
@@ -190,17 +260,18 @@ def _source(issuer: Issuer) -> str:
     return issuer.jwks or issuer.issuer[0]
 
 
-def _principal(claims: dict[str, Any], issuers: list[Issuer]) -> Principal:
-    for issuer in issuers:
-        subject = claims.get(issuer.claim)
-        if not isinstance(subject, str) or not is_plain_subject(subject):
-            continue
-        if issuer.claim == "email" and issuer.preset != "iap" and claims.get("email_verified") is not True:
-            continue  # an address that nobody has checked is anybody's
-        if _fits(subject, issuer.subjects) and (
-            not issuer.groups or any(_fits(group, issuer.groups) for group in _groups(claims, issuer))
-        ):
-            return vouched_for(issuer, subject)
+def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
+    subject = claims.get(issuer.claim)
+    # An address that nobody has checked is anybody's.
+    checked = issuer.claim != "email" or issuer.preset == "iap" or claims.get("email_verified") is True
+    if (
+        checked
+        and isinstance(subject, str)
+        and is_plain_subject(subject)
+        and _fits(subject, issuer.subjects)
+        and (not issuer.groups or any(_fits(group, issuer.groups) for group in _groups(claims, issuer)))
+    ):
+        return vouched_for(issuer, subject)
     raise Unauthenticated("The token is good, but its holder is not among those whom this gateway lets in.")
 
 

@@ -1,5 +1,6 @@
 """What was found out about credentials, kept for a while: bounded, and one plain look-up on the way of a request."""
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -12,9 +13,9 @@ class Remembered(Generic[Value]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: dict[str | bytes, tuple[Value, float]] = {}
+        self._entries: dict[Hashable, tuple[Value, float]] = {}
 
-    def get(self, key: str | bytes, now: float) -> Value | None:
+    def get(self, key: Hashable, now: float) -> Value | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -24,13 +25,13 @@ class Remembered(Generic[Value]):
         self._entries.pop(key, None)
         return None
 
-    def put(self, key: str | bytes, value: Value, until: float) -> None:
+    def put(self, key: Hashable, value: Value, until: float) -> None:
         entries = self._entries
         if len(entries) >= self._size and key not in entries:
             self._entries = entries = dict(list(entries.items())[len(entries) // 2 :])
         entries[key] = (value, until)
 
-    def forget(self, key: str | bytes) -> None:
+    def forget(self, key: Hashable) -> None:
         self._entries.pop(key, None)
 
     def __len__(self) -> int:

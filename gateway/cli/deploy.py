@@ -291,6 +291,7 @@ def _publish(source: BackendFolder, settings: Settings, author: str, tell: Tell)
             runtime=packages_here(kind),
             signature=read_json(source.beside("signature"), Signature),
             samples=read_json(source.beside("samples"), list[Sample]) or (),
+            rows=source.settings.rows,
         )
     except ValueError as error:
         raise DeployError(str(error), code=EX_DATAERR) from None
@@ -311,6 +312,7 @@ def _verify(source: BackendFolder, deployed: Deployed, target: Target, tell: Tel
     samples = source.beside("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ManifestPart()
+        manifest.rows = source.settings.rows
         report = screen.run(
             verify(
                 deployed.url,

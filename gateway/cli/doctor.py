@@ -254,7 +254,7 @@ async def _gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Findi
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session,
-            session.get(f"{address}/-/ready") as answer,
+            session.get(f"{address}/-/ready", params={"registry": listing.registry_id}) as answer,
         ):
             now = time.time()
             content: Any = await answer.json(content_type=None)
@@ -266,7 +266,11 @@ async def _gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Findi
         return
     seen = content.get("registry") if isinstance(content, dict) else None
     seen = seen if isinstance(seen, dict) else {}
-    if seen.get("id") != listing.registry_id:
+    if isinstance(content, dict) and content.get("ready") is False:
+        yield Finding(
+            "gateway", "wrong", f"the one at {address} has not read its registry yet", "its log says why"
+        )
+    elif seen.get("id") != listing.registry_id:
         yield Finding(
             "gateway",
             "warning",

@@ -20,8 +20,9 @@ class _SeenRegistry(msgspec.Struct):
 
 
 class _Readiness(msgspec.Struct):
-    """What is read of a gateway's own `/-/ready`."""
+    """What is read of a gateway's own `/-/ready`, which tells more to whoever names its registry."""
 
+    ready: bool = False
     registry: _SeenRegistry | None = None
 
 
@@ -32,13 +33,16 @@ async def wait_until_live(address: str, listing: Listing) -> str:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
         while time.monotonic() < give_up_at:
             try:
-                async with session.get(f"{address}/-/ready") as response:
-                    registry = msgspec.json.decode(await response.read(), type=_Readiness).registry
+                async with session.get(
+                    f"{address}/-/ready", params={"registry": listing.registry_id}
+                ) as response:
+                    readiness = msgspec.json.decode(await response.read(), type=_Readiness)
             except (aiohttp.ClientError, TimeoutError, ValueError):
                 return f"no gateway answers at {address}; start one with: chips serve"
-            if registry is None:
+            registry = readiness.registry
+            if not readiness.ready:
                 obstacle = f"the gateway at {address} has not read its registry yet"
-            elif registry.id != listing.registry_id:
+            elif registry is None or registry.id != listing.registry_id:
                 return f"the gateway at {address} reads another registry"
             elif registry.held:
                 obstacle = f"the gateway at {address} does not believe the registry yet: {registry.held}"

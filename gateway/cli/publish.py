@@ -12,6 +12,7 @@ import typer
 
 from gateway.artifacts.manifest import (
     Manifest,
+    RowsPolicy,
     Sample,
     Signature,
     build_manifest,
@@ -66,6 +67,10 @@ def publish(
     samples: Annotated[
         Path | None, typer.Option(help="JSON file: requests and their responses, to check every start by.")
     ] = None,
+    rows: Annotated[
+        RowsPolicy,
+        typer.Option(help="`together`: answers depend on all rows of a request on purpose, as in a ranking."),
+    ] = "independent",
     runtime: Annotated[
         list[str] | None, typer.Option(help="What it was made with: NAME=VERSION; may be repeated.")
     ] = None,
@@ -87,6 +92,7 @@ def publish(
             created_by=screen.author(by),
             signature=read_json(signature, Signature),
             samples=read_json(samples, list[Sample]) or (),
+            rows=rows,
         )
     except ValueError as error:
         hint = "name it with --format" if "format" in str(error) else ""

@@ -13,7 +13,9 @@ from gateway.cli import screen
 from gateway.cli.credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.live import wait_until_live
 from gateway.cli.probe import Metadata, probe
+from gateway.cli.published import published_samples
 from gateway.cli.screen import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.verify import RowsOption
 from gateway.core.changes import differences, merge_document, with_backend
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_model, check_url
@@ -22,6 +24,7 @@ from gateway.core.networks import parse_network
 from gateway.registry.base import MODELS, Document, Listing, Put, Registry
 from gateway.settings import Settings
 from gateway.upstream.guard import Guard, Refused
+from gateway.verify.run import CannotBegin, ManifestPart, choose, verify
 
 
 def register(
@@ -74,6 +77,7 @@ def register(
         ),
     ] = None,
     path: Annotated[str | None, typer.Option(help="Its predict path. [default: /predict]")] = None,
+    rows: RowsOption = None,
     header: HeaderOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")] = 10.0,
     probing: Annotated[
@@ -140,7 +144,12 @@ def register(
     async def work() -> None:
         shown = await credentials_for(wish.url, given) if probing else ()
         metadata = await _probe(wish, wait, report, dict(shown)) if probing else None
-        broken = await _verify(wish, metadata, report, shown, force=force) if metadata is not None else ""
+        broken = ""
+        if metadata is not None:
+            published = published_samples(settings, metadata, wish.version or metadata.versions[0])
+            if rows is not None:
+                published.rows = rows
+            broken = await _verify(wish, metadata, published, report, shown, force=force)
         if metadata is not None and not shown and is_elsewhere(wish.url):
             report.tell(
                 "warning",
@@ -305,17 +314,22 @@ async def _probe(
 
 
 async def _verify(
-    wish: Wish, metadata: Metadata, report: Report, fields: tuple[tuple[str, str], ...], *, force: bool
+    wish: Wish,
+    metadata: Metadata,
+    published: ManifestPart,
+    report: Report,
+    fields: tuple[tuple[str, str], ...],
+    *,
+    force: bool,
 ) -> str:
     """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
-    from gateway.verify.run import CannotBegin, choose, verify
-
     version = wish.version or metadata.versions[0]
     try:
         found = await verify(
             wish.url,
             model=wish.name,
             version=version,
+            manifest=published,
             fields=fields,
             checks=choose([], short=True),
             wait_s=0,

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import msgspec
 import typer
 
 from gateway.cli import screen
@@ -20,6 +21,14 @@ from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
 from gateway.verify.run import CannotBegin, ManifestPart, Report, choose, read_samples, started
 from gateway.verify.run import verify as run_checks
+
+RowsOption = Annotated[
+    Literal["independent", "together"] | None,
+    typer.Option(
+        help="`together`: the model looks at all rows of a request on purpose, as one that ranks them does. "
+        "[default: what the backend says]"
+    ),
+]
 
 
 def verify(
@@ -37,6 +46,7 @@ def verify(
             help="Start the backend by this command, with PORT set; then its log, start and end are checked too."
         ),
     ] = None,
+    rows: RowsOption = None,
     header: HeaderOption = None,
     only: Annotated[
         list[str] | None,
@@ -73,6 +83,8 @@ def verify(
         url = check_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
+    if rows is not None:
+        manifest = msgspec.structs.replace(manifest, rows=rows)
     given = [parse_header(text) for text in header or []]
     if junit is not None:
         _check_writable(junit)

@@ -1,6 +1,7 @@
 """What the gateway answers itself: what it is, whether it is well, what a model is; and, to operators, how it goes."""
 
 import asyncio
+import hmac
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gateway.core.answer import Answer, json_answer
 from gateway.core.errors import (
     AddressNotAllowed,
     Forbidden,
+    GatewayError,
     MethodNotAllowed,
     NotFound,
     RegistryUnavailable,
@@ -26,6 +28,7 @@ from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
 from gateway.registry.base import MODELS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
+from gateway.registry.snapshot import Snapshot
 from gateway.telemetry.exposition import CONTENT_TYPE, exposition
 from gateway.telemetry.pulse import Shared
 from gateway.telemetry.store import StoreReader
@@ -51,9 +54,11 @@ class Control:
         registry: Registry,
         shared: Shared,
         reader: StoreReader | None,
+        admits: Callable[[Exchange], bool],
         jwks: bytes = b'{"keys":[]}',
         shares: "Shares | None" = None,
     ) -> None:
+        self._admits = admits  # whether a caller's address is on the allowlist
         self._shares = shares  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
         self._mirror = mirror
@@ -101,7 +106,7 @@ class Control:
         if path in {"/-/live", "/v2/health/live"}:
             return json_answer({"live": True})
         if path in {"/-/ready", "/v2/health/ready"}:
-            return self._ready()
+            return await self._ready(exchange)
         if path == "/-/jwks.json":
             fields = (
                 (b"Content-Type", b"application/jwk-set+json"),
@@ -197,13 +202,16 @@ class Control:
             ) from error
         return json_answer({"changes": changes}, headers=_NO_STORE)
 
-    def _ready(self) -> Answer:
+    async def _ready(self, exchange: Exchange) -> Answer:
+        """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
+        may_see = await self._may_see_registry(exchange, snapshot)
         if snapshot is None:
-            return json_answer(
-                {"ready": False, "status": "waiting for the registry", "version": __version__}, status=503
-            )
+            more = {"status": "waiting for the registry", "version": __version__} if may_see else {}
+            return json_answer({"ready": False, **more}, status=503)
+        if not may_see:
+            return json_answer({"ready": True})
         return json_answer(
             {
                 "ready": True,
@@ -221,6 +229,23 @@ class Control:
                 },
             }
         )
+
+    async def _may_see_registry(self, exchange: Exchange, snapshot: Snapshot | None) -> bool:
+        """An operator, from an admitted address; or who names the registry's id, and so can read the registry itself.
+
+        A probe comes from any address, so strangers must not be able to try credentials out here, nor fail by them.
+        """
+        if snapshot is not None:
+            query = f"?registry={snapshot.registry_id}".encode()
+            if hmac.compare_digest(exchange.target.query.encode(), query):
+                return True
+        if not self._admits(exchange):
+            return False
+        try:
+            proof = await self._proof(exchange)
+        except GatewayError:
+            return False
+        return proof is not None and proof.principal.may(OPERATE)
 
     async def _index(self, exchange: Exchange) -> Answer:
         proof = await self._proof(exchange)

@@ -69,6 +69,23 @@ _KIND: Final[dict[bytes, int]] = {
     b"x-real-ip": _DROPPED,
     b"x-serverless-authorization": _DROPPED,
 }
+# What no credential can be carried in: fields with a meaning of their own, here or to what speaks HTTP on the way.
+FIELDS_IN_USE: Final = frozenset(name.decode() for name in _KIND) - {
+    "x-serverless-authorization",
+    "proxy-authorization",
+} | {
+    *(
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-encoding",
+        "cookie",
+        "date",
+        "forwarded",
+        "range",
+    ),
+    *("referer", "set-cookie", "user-agent"),
+}
 _LIST_FIELDS: Final = frozenset({FORWARDED_FOR, FORWARDED, CONNECTION, EXPECT, TRACESTATE})
 
 # By these, proxies and platforms tell a server who is calling. A backend may believe them, so no caller may send them.

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.meant import did_you_mean
 from gateway.core.names import check_model_name, check_version
 
@@ -37,6 +38,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     format: str = ""  # by the files' suffixes where it is empty
     signature: str = ""
     samples: str = ""
+    rows: RowsPolicy = "independent"  # "together": its answers depend on all rows of a request, on purpose
     command: tuple[str, ...] = ()  # how it runs on this machine; the container runs what its Dockerfile says
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 1
     cpu: Annotated[float, Meta(gt=0, le=8)] = 1

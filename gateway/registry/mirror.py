@@ -162,7 +162,7 @@ class Mirror:
             check_model_name(name)
         except ValueError:
             return None  # no registry can hold it
-        if name in self._asked:
+        if name in self._asked and (self.trusted or self._asked[name] is not None):
             return self._asked[name]
         asking = self._asking.get(name)
         if asking is None:
@@ -177,6 +177,7 @@ class Mirror:
         return await asyncio.shield(asking)
 
     async def _ask(self, name: str) -> Entry | None:
+        before = self.snapshot
         document = await self._registry.read(MODELS, name)
         entry: Entry | None = None
         if document is not None:
@@ -184,7 +185,8 @@ class Mirror:
                 entry = compile_entry(document)
             except ValueError as error:
                 _log.error("a registry document cannot be used: models/%s: %s", name, error)
-        self._asked[name] = entry
+        if self.snapshot is before:  # else what was read may be older than the snapshot
+            self._asked[name] = entry
         return entry
 
     def _asked_for(self, name: str, done: "asyncio.Task[Entry | None]") -> None:

@@ -100,9 +100,9 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service, for a typing mistake must not take a model away from its callers.
     """
-    known: Mapping[str, Entry] = {}
-    if previous is not None and previous.registry_id == listing.registry_id:
-        known = previous.entries
+    if previous is not None and previous.registry_id != listing.registry_id:
+        previous = None  # the revisions of another registry say nothing about this one's documents
+    known: Mapping[str, Entry] = {} if previous is None else previous.entries
     entries: dict[str, Entry] = {}
     revoked = set()
     problems: list[str] = []

@@ -4,6 +4,7 @@ All of it runs in one thread of its own, so no statement ever blocks the event l
 """
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -33,6 +34,8 @@ from gateway.registry.base import (
     now_text,
 )
 from gateway.registry.schemes import refuse_query
+
+_log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 _POLL_S: Final = 0.1  # `PRAGMA data_version` costs some ten microseconds
@@ -86,12 +89,17 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class SqliteRegistry:
-    """A registry in the file at `path`, which is made with its folder when it is first used."""
+    """A registry in the file at `path`, which is made with its folder when it is first used, and never a second time.
+
+    A file that this process has used and that is gone was deleted, or its disk is not mounted: an empty one in its place
+    would look like a registry that lists nothing.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
+        self._existed = False  # when this process last looked
         self._inode = 0
         self._connections = 0
         self._closed = False
@@ -144,13 +152,16 @@ class SqliteRegistry:
                 self._disconnect()  # the file was replaced, by a restored backup for example
             if self._connection is None:
                 self._inode = self._file()  # before it is opened: what replaces it meanwhile is noticed
-                self._connection = _connect(self.path)
+                self._connection = _connect(self.path, may_make=not self._existed)
+                self._existed = True
                 self._connections += 1  # each counts changes from a beginning of its own
                 self._inode = self._inode or self._file()
             return work(self._connection)
         except (sqlite3.Error, OSError) as error:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()
+            if self._existed and isinstance(error, FileNotFoundError):
+                raise _gone(self.path) from error
             raise _explain(error, self.path) from error
 
     def _file(self) -> int:
@@ -180,16 +191,35 @@ class SqliteRegistry:
             connection.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
+    """Raises RegistryError; Unavailable where the file is gone and may not be made."""
     if not path.exists():
+        if not may_make:
+            raise _gone(path)
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists():  # a process that is running has the file that was deleted still open
+            raise _gone(path, begin_anew=f"stop what uses it and remove {log}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Key digests and addresses of backends are for the owner of the file only.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",  # never made by opening it
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            _create(db)
+            if not may_make:
+                raise _gone(path)
+            if _create(db, path):
+                _log.warning(
+                    "a new, empty registry was made: %s. If there was one before, stop here and put it back: "
+                    "docs/how-to/restore.md",
+                    path,
+                )
         elif version != SCHEMA_VERSION:
             raise RegistryError(
                 f"the registry {path} was written by another release of CHIPS (schema {version}, this one "
@@ -216,15 +246,26 @@ def _use_wal(db: sqlite3.Connection) -> None:
             return
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _gone(path: Path, *, begin_anew: str = "start again") -> Unavailable:
+    return Unavailable(
+        f"the registry {path} is gone: it was deleted or emptied, or its disk is not mounted. Put it back "
+        f"(docs/how-to/restore.md); to begin with an empty one, {begin_anew}"
+    )
+
+
+def _create(db: sqlite3.Connection, path: Path) -> bool:
+    """Make the tables; False where another process was first."""
     _use_wal(db)
     with _transaction(db):
         if db.execute("PRAGMA user_version").fetchone()[0]:
-            return  # another process was first
+            return False
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise RegistryError(f"{path} is the database of another program; name another file")
         for statement in _statements(_SCHEMA):
             db.execute(statement)
         db.execute("INSERT INTO registry VALUES (?, 0)", (uuid4().hex,))
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return True
 
 
 def _statements(script: str) -> list[str]:

@@ -14,6 +14,7 @@ from gateway.core.trace import new_trace_id
 from gateway.core.turn import Turn
 from gateway.server.body import CallerBody, too_slow
 from gateway.server.drive import Drive
+from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, facts_of
 from gateway.server.reply import CallerReply
 from gateway.upstream.keepalive import probe_when_idle
@@ -35,6 +36,7 @@ _METHOD_BYTES: Final = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 _LINGER_S: Final = 5.0
+_GOODBYE_S: Final = 0.5
 _LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -53,7 +55,6 @@ class CallerConnection(asyncio.Protocol):
         "_lingering",
         "_parser",
         "_pauses",
-        "_peer",
         "_received",
         "_reply",
         "_scheme",
@@ -64,6 +65,8 @@ class CallerConnection(asyncio.Protocol):
         "drained",
         "due",
         "last",
+        "peer",
+        "recognized",
         "source",
         "stalled_at",
         "transport",
@@ -84,7 +87,8 @@ class CallerConnection(asyncio.Protocol):
         self._body: CallerBody | None = None
         self._reply: CallerReply | None = None
         self._tunnel: Source | None = None
-        self._peer = ""
+        self.peer = ""
+        self.recognized = False
         self._scheme = "http"
         self._pauses = 0  # why nothing is read just now
         self._lingering = False
@@ -103,10 +107,10 @@ class CallerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else ""
+        self.peer = peer[0] if peer else ""
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
-        self.due = time.monotonic() + self._server.keepalive_timeout_s
+        self.due = time.monotonic() + self._server.head_timeout_s
         self._server.connection_made(self, self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -222,7 +226,7 @@ class CallerConnection(asyncio.Protocol):
             method=method,
             raw_target=facts.target,
             headers=facts.headers,
-            peer=self._peer,
+            peer=self.peer,
             scheme=self._scheme,
             body=body,
             reply=reply,
@@ -241,10 +245,10 @@ class CallerConnection(asyncio.Protocol):
     def _read_head(self, raw: bytes) -> tuple[Facts, int | None, KnownHead | None, Sequence[bytes]]:
         """What a head says of its message, the length of the body, and as what the head is known."""
         heads = self._server.heads
-        found = heads.recall(self._known, self._peer, self._scheme, raw)
+        found = heads.recall(self._known, self.peer, self._scheme, raw)
         if found is None:
             facts = facts_of(self._parser.read(raw))
-            self._known = heads.learn(self._peer, self._scheme, raw, facts)
+            self._known = heads.learn(self.peer, self._scheme, raw, facts)
             return facts, facts.length, self._known, ()
         known, values = found
         self._known = known
@@ -267,6 +271,8 @@ class CallerConnection(asyncio.Protocol):
         self._reply = self._body = None
         self.source = None
         if reply is not None:
+            if not self.recognized and reply.exchange.authenticated:
+                self._server.open.recognize(self)
             del reply.exchange  # the two hold each other: apart, they need no garbage collector
         if self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
@@ -281,9 +287,11 @@ class CallerConnection(asyncio.Protocol):
         elif body is not None and not body.complete:
             self._begin_to_linger()
         elif self.last:
-            transport.close()
+            self._say_goodbye(transport)
         else:
-            self.due = time.monotonic() + self._server.keepalive_timeout_s
+            open_ = self._server.open
+            idle_s = open_.linger_s if open_.draining else self._server.keepalive_timeout_s
+            self.due = time.monotonic() + idle_s
             if self._pauses:
                 self.resume_reading(BODY)  # whatever held up the last request's body is over with it
             if self._received:
@@ -293,7 +301,15 @@ class CallerConnection(asyncio.Protocol):
         """Whether the connection ends with the present answer; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
+        elif (
+            self._server.open.draining and not self._received
+        ):  # else the next request is here, and has its answer
+            self.last = True
         return self.last
+
+    @property
+    def busy(self) -> bool:
+        return self._busy
 
     # -- writing
 
@@ -379,6 +395,15 @@ class CallerConnection(asyncio.Protocol):
         else:
             transport.close()
 
+    def _say_goodbye(self, transport: asyncio.Transport) -> None:
+        """Close after the last answer. At a stop a caller may have sent one more request, which must not reset it."""
+        open_ = self._server.open
+        if open_.draining and open_.linger_s and not transport.get_write_buffer_size():
+            self._begin_to_linger()
+            self.due = time.monotonic() + min(open_.linger_s, _GOODBYE_S)
+        else:
+            transport.close()
+
     def _linger(self, size: int) -> None:
         self._lingered_bytes += size
         if self._lingered_bytes > _LINGER_BYTES:
@@ -393,9 +418,16 @@ class CallerConnection(asyncio.Protocol):
         self.due = _NEVER
         if self._busy:
             self._body_is_due()
-        elif self._lingering or self._received:
+        elif self._lingering:
+            self.cut()
+        elif has_unread(self.transport):
+            self.due = time.monotonic()  # a request is here that the loop has not brought yet
+        elif self._received:
+            self._server.open.turn_away(HALF_HEAD, "a caller took too long for a request's head")
             self.cut()
         else:
+            if not self.recognized and not self._server.open.draining:
+                self._server.open.turn_away(SILENT, "a caller opened a connection and sent nothing")
             self.close()
 
     def _body_is_due(self) -> None:

@@ -4,21 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from gateway.core.exchange import Exchange
 from gateway.core.known import KnownHeads
 from gateway.server.caller import CallerConnection
-from gateway.server.listen import Acceptor
-
-_TICK_S: Final = 0.5
-_SEND_TIMEOUT_S: Final = 60.0  # a caller who has not read for so long is not going to
+from gateway.server.open_connections import OpenConnections
 
 
 class FastServer(web.Server):
-    """Makes and keeps the connections. One timer closes all that are due."""
+    """Makes the connections, and has what they share."""
 
     def __init__(
         self,
@@ -28,6 +25,7 @@ class FastServer(web.Server):
         head_timeout_s: float,
         body_timeout_s: float,
         field_limit_bytes: int,
+        connections: OpenConnections,
     ) -> None:
         super().__init__(_not_called)
         self.pipeline = pipeline
@@ -37,9 +35,7 @@ class FastServer(web.Server):
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
         self.heads = KnownHeads(field_limit_bytes=field_limit_bytes)
-        self._open: set[CallerConnection] = set()
-        self.acceptor = Acceptor(self._loop, self)
-        self._alarm: asyncio.TimerHandle | None = None
+        self.open = connections
         self._date = b""
         self._date_second = 0
 
@@ -48,27 +44,21 @@ class FastServer(web.Server):
 
     @property
     def connections(self) -> list[CallerConnection]:  # type: ignore[override]
-        return list(self._open)
+        return list(self.open)  # type: ignore[arg-type]  # nothing else is in there
 
     def connection_made(self, connection: CallerConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: ARG002
-        self._open.add(connection)
-        self.acceptor.accepted()
-        if self._alarm is None:
-            self._alarm = self._loop.call_later(_TICK_S, self._tick)
+        self.open.opened(connection)
 
     def connection_lost(self, connection: CallerConnection, exc: BaseException | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        self._open.discard(connection)
+        self.open.closed(connection)
 
     def pre_shutdown(self) -> None:
-        self.acceptor.stop()
-        for connection in tuple(self._open):
+        for connection in self.connections:
             connection.close()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
-        await asyncio.gather(*(connection.shutdown(timeout) for connection in tuple(self._open)))
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))
+        self.open.stop()
 
     def date_line(self) -> bytes:
         second = int(time.time())
@@ -76,15 +66,6 @@ class FastServer(web.Server):
             self._date_second = second
             self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
         return self._date
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        for connection in tuple(self._open):
-            if now >= connection.due:
-                connection.expire()
-            elif now - connection.stalled_at > _SEND_TIMEOUT_S:
-                connection.cut()
-        self._alarm = self._loop.call_later(_TICK_S, self._tick) if self._open else None
 
 
 async def _not_called(request: web.BaseRequest) -> web.StreamResponse:

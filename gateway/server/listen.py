@@ -1,17 +1,29 @@
-"""Listening sockets, and taking more than one caller at a time from them.
+"""Listening sockets, and taking callers from them.
 
 libuv, under uvloop, accepts one connection in each round of the loop. When a round serves hundreds of requests, hundreds of
-new callers would wait for seconds. So each accepted connection is followed by whatever else waits, in the same round.
+new callers would wait for seconds; and where no file is left it accepts and closes all that wait. So the gateway accepts
+for itself, on both paths: as many as wait, as far as there is room for them.
 """
 
 import asyncio
-import contextlib
+import ctypes
+import errno
 import socket
+import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
+
+from gateway.core.errors import Overloaded
+from gateway.core.problem import render_problem
+from gateway.core.trace import new_trace_id
+from gateway.server.open_connections import FILES, OpenConnections
 
 BACKLOG: Final = 2048  # callers that wait to be accepted; those beyond try again a second later
 _AT_ONCE: Final = 64  # so that a storm of callers does not keep those away who are served already
+_REST_S: Final = 0.1  # where no file is left
+_SETTLE_S: Final = 0.2  # at a stop: how long handshakes that have begun may take to end
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
@@ -31,6 +43,8 @@ def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.settimeout(0)
             listener.bind(bound)
+        for listener in sockets:
+            listener.listen(BACKLOG)
     except BaseException:
         for listener in sockets:
             listener.close()
@@ -38,44 +52,145 @@ def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     return sockets
 
 
-class Acceptor:
-    """Takes the callers that wait beside the one that has just been accepted."""
+class Listener:
+    """Accepts callers from `sockets` and makes a protocol for each, until it is stopped."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sequence[socket.socket],
+        factory: Callable[[], asyncio.BaseProtocol],
+        connections: OpenConnections,
+    ) -> None:
         self._loop = loop
+        self._sockets = sockets
         self._factory = factory
-        self._listeners: Sequence[socket.socket] = ()
-        self._due = False
+        self._connections = connections
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rest: asyncio.TimerHandle | None = None
 
-    def watch(self, listeners: Sequence[socket.socket]) -> None:
-        self._listeners = listeners
+    @property
+    def port(self) -> int:
+        return int(self._sockets[0].getsockname()[1])
 
-    def accepted(self) -> None:
-        """A connection was accepted; there may be more."""
-        if not self._due and self._listeners:
-            self._due = True
-            self._loop.call_soon(self._accept)
+    def start(self) -> None:
+        for listener in self._sockets:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def stop(self) -> None:
-        self._listeners = ()
+    async def stop(self, *, linger_s: float) -> None:
+        """Take nobody new, but lose nobody whom the system has already accepted in our name.
 
-    def _accept(self) -> None:
-        self._due = False
-        for listener in self._listeners:
-            for _ in range(_AT_ONCE):
-                try:
-                    connection, _address = listener.accept()
-                except OSError:  # nobody waits, or we may hold no more
+        A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
+        all that wait are taken, and only then are the sockets closed.
+        """
+        if linger_s:
+            for listener in self._sockets:
+                _refuse_handshakes(listener)
+            await asyncio.sleep(min(linger_s, _SETTLE_S))
+        for listener in self._sockets:
+            for _ in range(BACKLOG // _AT_ONCE + 1):
+                if not self._accept(listener):
                     break
-                connection.settimeout(0)
+        if self._rest is not None:
+            self._rest.cancel()
+        for listener in self._sockets:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take those who wait; False where nobody is left who could be taken."""
+        for _ in range(_AT_ONCE):
+            try:
+                connection, address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    continue  # that one has left again
+                self._connections.turn_away(
+                    FILES, "no caller can be accepted: %s; raise ulimit -n", error.strerror
+                )
+                if not self._connections.make_room():
+                    self._pause()
+                return False
+            if self._connections.admits(address[0]):
                 task = self._loop.create_task(self._take(connection), name="accept")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            else:
+                _send_away(connection)
+        return True
 
     async def _take(self, connection: socket.socket) -> None:
-        if not self._listeners:  # stopped meanwhile
-            connection.close()
-            return
-        with contextlib.suppress(OSError):
+        connection.settimeout(0)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._factory, connection)
+        except OSError:
+            connection.close()
+
+    def _pause(self) -> None:
+        """Leave them in the system's queue for a moment: there is no file for anybody now."""
+        if self._rest is not None:
+            return
+        for listener in self._sockets:
+            self._loop.remove_reader(listener.fileno())
+        self._rest = self._loop.call_later(_REST_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self.start()
+
+
+def _send_away(connection: socket.socket) -> None:
+    with suppress(OSError), connection:
+        connection.settimeout(0)
+        with suppress(BlockingIOError):
+            connection.recv(65536)  # a close with bytes unread would reset the connection under the answer
+        connection.send(_too_many())
+
+
+def _too_many() -> bytes:
+    error = Overloaded("The gateway has as many connections as it takes. Try again in a moment.")
+    request_id = new_trace_id()
+    answer = render_problem(error, request_id)
+    fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
+    return (
+        b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\nServer: chips\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+        % (
+            answer.status,
+            error.title.encode("ascii"),
+            fields,
+            request_id.encode("ascii"),
+            len(answer.body),
+            answer.body,
+        )
+    )
+
+
+# Classic BPF (linux/filter.h): drop a segment whose flags (byte 13 of the TCP header, RFC 9293 section 3.1) are SYN
+# without ACK; take all others.
+_NO_SYN: Final = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),
+        (0x54, 0, 0, 0x12),
+        (0x15, 0, 1, 0x02),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 0xFFFFFFFF),
+    )
+)
+_SO_ATTACH_FILTER: Final = 26
+
+
+def _refuse_handshakes(listener: socket.socket) -> None:
+    """Let no handshake begin. A caller's system tries again a second later, when the socket is gone: refused, nothing sent.
+
+    Where the system has no such filter (it is Linux's), the moment between the last accept and the close stays.
+    """
+    program = ctypes.create_string_buffer(_NO_SYN)
+    filtered = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)

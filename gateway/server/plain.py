@@ -11,6 +11,7 @@ from gateway.core.answer import Answer, own_lines
 from gateway.core.exchange import Exchange
 from gateway.pipeline import Pipeline
 from gateway.server.body import too_slow
+from gateway.server.protocol import ProblemRequestHandler
 
 
 class PlainServer:
@@ -34,7 +35,12 @@ class PlainServer:
             arrived=time.monotonic(),
         )
         reply.exchange = exchange
-        await self._pipeline(exchange)
+        handler: ProblemRequestHandler = request.protocol  # type: ignore[assignment]  # ProblemServer makes no other
+        handler.begin_request()
+        try:
+            await self._pipeline(exchange)
+        finally:
+            handler.end_request(recognized=bool(exchange.authenticated))
         return reply.response
 
 
@@ -114,6 +120,8 @@ class PlainReply:
             response.content_length = length
         # A body that we did not read would be taken for the next request.
         if not self._request.content.is_eof() and exchange.error is not None:
+            response.force_close()
+        if self._request.protocol.ends:  # type: ignore[attr-defined]  # of ProblemRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response

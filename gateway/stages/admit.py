@@ -29,14 +29,20 @@ class Admit:
         self._trial = trial
         self.refused = 0  # since the start, those whom a trial let pass included
 
-    def __call__(self, exchange: Exchange) -> None:
+    def admits(self, exchange: Exchange) -> bool:
+        """Whether the caller's address is in one of the networks. Counts nothing."""
         address = exchange.address
-        if address is not None:
-            if address in self._networks:
-                return
-            snapshot = self._snapshot()
-            if snapshot is not None and address in snapshot.networks:
-                return
+        if address is None:
+            return False
+        if address in self._networks:
+            return True
+        snapshot = self._snapshot()
+        return snapshot is not None and address in snapshot.networks
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self.admits(exchange):
+            return
+        address = exchange.address
         self.refused += 1
         if self._trial:
             exchange.spared += (AddressNotAllowed.code,)

@@ -45,6 +45,8 @@ class Bench:
     inputs: tuple[Tensor, ...] = ()
     good: dict[str, Any] | None = None  # a request body that the backend answers with predictions
     body_limit_bytes: int = 31 * 1024 * 1024
+    rows_policy: str = ""  # "together": the model looks at all rows of a request on purpose
+    groups: list[Any] | None = None  # rows to hold against each other, once they were found
     exchanges: list[tuple[Ask, Came]] = field(default_factory=list)
     last: tuple[Ask, Came | NoAnswer] | None = None
     early: list[tuple[int, int]] = field(

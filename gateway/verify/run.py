@@ -13,7 +13,19 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.verify.check import JSON, Bench, Check, Result, Sample, run_check
-from gateway.verify.checks import about, fetch, headers, http, infer, life, load, logs, predict, refusals
+from gateway.verify.checks import (
+    about,
+    fetch,
+    headers,
+    http,
+    infer,
+    life,
+    load,
+    logs,
+    predict,
+    refusals,
+    rows,
+)
 from gateway.verify.process import Process, free_port
 from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
 
@@ -21,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     *about.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
+    *rows.CHECKS,
     *refusals.CHECKS,
     *headers.CHECKS,
     *http.CHECKS,
@@ -67,19 +80,26 @@ class ManifestPart(msgspec.Struct):
     model: str = ""
     version: str = ""
     samples: tuple[Sample, ...] = ()
+    rows: str = ""  # "together" where the answer for a row depends on the others on purpose
 
 
 def read_samples(path: Path) -> ManifestPart:
     """A manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_samples(content, str(path))
+
+
+def parse_samples(content: bytes, name: str) -> ManifestPart:
+    """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
+    try:
         if content.lstrip()[:1] == b"[":
             return ManifestPart(samples=msgspec.json.decode(content, type=tuple[Sample, ...]))
         return msgspec.json.decode(content, type=ManifestPart)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is neither a manifest nor a list of samples: {error}") from None
+        raise ValueError(f"{name} is neither a manifest nor a list of samples: {error}") from None
 
 
 def choose(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
@@ -138,6 +158,7 @@ async def prepare(
         samples=manifest.samples,
         process=process,
         early=early,
+        rows_policy=manifest.rows,
     )
     if process is not None:
         bench.body_limit_bytes = int(process.environment.get("CHIPS_MAX_BODY_BYTES", bench.body_limit_bytes))

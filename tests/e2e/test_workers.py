@@ -246,7 +246,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
             assert asked.acquire(timeout=60)
             assert len(held.sockets) < 500
         running.process.send_signal(signal.SIGTERM)
-        running.wait_for("no new requests are taken", 2)
+        running.wait_for("no new connections are taken", 2)
         beside.loop.call_soon_threadsafe(release.set)
         for connection in held.sockets:
             answer = connection.recv(65536)

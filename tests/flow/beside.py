@@ -33,6 +33,7 @@ class Beside:
     def gateway(self, registry: str) -> Gateway:
         """A gateway that listens on a free port of this machine and reads the registry at the URL."""
         flags = {"server.host": "127.0.0.1", "server.port": "0", "log.format": "json", "registry": registry}
+        flags |= {"server.stop_linger_s": "0"}
         logs = LogWriter(io.TextIOWrapper(io.BytesIO()), interval_s=0.01)
 
         async def start() -> Gateway:

@@ -27,6 +27,7 @@ class Scene:
             "log.format": "json",
             "trace.store": "off",
             "server.path": self.path,
+            "server.stop_linger_s": "0",
             **flags,
         }
         self.settings: Settings = load_settings(flags=self.flags, environ={})
@@ -160,6 +161,15 @@ class Scene:
         answer = await self.call()
         backend.script = script
         assert answer.status == 200, answer
+
+    async def registry_state(self) -> dict[str, Any]:
+        """What `/-/ready` tells those who can name the registry."""
+        snapshot = self.gateway.mirror.snapshot
+        assert snapshot is not None
+        ready = await self.call("GET", f"/-/ready?registry={snapshot.registry_id}", key=None)
+        assert ready.status == 200
+        state: dict[str, Any] = ready.json()["registry"]
+        return state
 
     # -- logs
 

@@ -1,6 +1,7 @@
 """`chips register` against backends on real sockets, a registry in a file and a running gateway."""
 
 import asyncio
+import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from gateway.registry.base import Unavailable
 from gateway.verify.process import free_port
+from tests.contract.backends import broken
+from tests.contract.backends.broken import ByRows
 from tests.flow.beside import Beside
 from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
@@ -366,6 +369,54 @@ def test_force_says_nothing_where_nothing_was_forced(shell: Shell, beside: Besid
     ended = shell.ok("register", "wine", backend.url, "--force")
     assert "kept, as far as" in ended.out
     assert shell.model()["changed"]["reason"] == ""
+
+
+SILENT = {
+    "row-dependent": lambda: ByRows(broken.scaled_by_request),
+    "category codes by request": lambda: ByRows(broken.categories_by_request),
+    "transposed": lambda: ByRows(broken.transposed_where_square, broken.two_outputs),
+    "shape": lambda: ByRows(broken.shape_by_request),
+}
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_a_backend_that_is_silently_wrong_is_refused_without_samples_too(
+    shell: Shell, beside: Beside, kind: str
+):
+    ended = shell("register", "wine", beside.backend(SILENT[kind]()).url)
+    assert ended.code == 76
+    assert "breaks the contract: rows/" in ended.err
+    assert nothing_written(shell)
+
+
+def test_a_model_that_ranks_is_taken_where_somebody_says_so(shell: Shell, beside: Beside):
+    backend = beside.backend(ByRows(broken.scaled_by_request))
+    shell.ok("register", "wine", backend.url, "--rows", "together")
+
+
+def artifact_of(tmp_path: Path, *, predictions: list[int]) -> tuple[Path, str]:
+    """A published artifact with one sample; and its digest."""
+    sample = {"request": {"instances": [{"alcohol": 12}]}, "response": {"predictions": predictions}}
+    content = json.dumps({"model": "wine", "version": "1", "samples": [sample]}).encode()
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(content)
+    return folder, "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def test_what_was_published_is_what_the_backend_must_come_to(shell: Shell, beside: Beside, tmp_path: Path):
+    folder, digest = artifact_of(tmp_path, predictions=[13])
+    said = {"concurrency": 1, "artifact": str(folder), "artifact_digest": digest}
+    ended = shell("register", "wine", beside.backend(Contract(parameters=said)).url)
+    assert ended.code == 76
+    assert "predict/samples: sample 0: [12] instead of [13]" in ended.err
+
+
+def test_the_samples_of_another_artifact_are_not_compared(shell: Shell, beside: Beside, tmp_path: Path):
+    folder, _ = artifact_of(tmp_path, predictions=[13])
+    said = {"concurrency": 1, "artifact": str(folder), "artifact_digest": "sha256:" + "0" * 64}
+    ended = shell.ok("register", "wine", beside.backend(Contract(parameters=said)).url)
+    assert "is not what the backend loaded" in ended.err
 
 
 # -- live

@@ -1,5 +1,6 @@
 """What the gateway answers itself."""
 
+from gateway.core.keys import make_key
 from gateway.core.model import Backend, Model, Policy, Tensor
 from tests.flow.scene import Scene, assert_problem
 
@@ -56,9 +57,39 @@ async def test_health_needs_no_key_and_no_allowlist():
         assert_problem(await scene.call("GET", "/", key=None), 403, "address-not-allowed")
 
 
-async def test_ready_says_which_registry_and_how_old(scene: Scene):
+async def test_strangers_hear_ready_or_not_and_nothing_more(scene: Scene):
     await scene.model()
-    registry = (await scene.call("GET", "/-/ready", key=None)).json()["registry"]
+    few, other = await scene.make_key("wine", verbs=("operate",)), make_key()
+    for path in (
+        "/-/ready",
+        "/v2/health/ready",
+        "/-/ready?registry=",
+        "/-/ready?registry=other",
+        "/-/ready?x",
+    ):
+        for key in (None, "", few, other, "chips_nonsense"):
+            answer = await scene.call("GET", path, key=key)
+            assert (answer.status, answer.body) == (200, b'{"ready":true}\n'), (path, key)
+    scene.gateway.mirror.snapshot = None
+    answer = await scene.call("GET", "/-/ready", key=None)
+    assert (answer.status, answer.body) == (503, b'{"ready":false}\n')
+
+
+async def test_a_probe_that_is_not_admitted_tries_no_credentials_out():
+    async with Scene(**{"edge.networks": "192.0.2.0/24"}) as scene:
+        operator = await scene.make_key("*", verbs=("operate",))
+        answer = await scene.call("GET", "/-/ready", key=operator)
+        assert answer.body == b'{"ready":true}\n'
+        assert not scene.gateway._control._chain._authenticators[0]._known  # type: ignore[attr-defined]
+
+
+async def test_operators_and_who_can_name_the_registry_see_its_state(scene: Scene):
+    operator = await scene.make_key("*", verbs=("operate",))
+    await scene.model()
+    registry = await scene.registry_state()
+    asked = (await scene.call("GET", "/-/ready", key=operator)).json()
+    assert {**asked["registry"], "age_s": 0} == {**registry, "age_s": 0}
+    assert asked["version"]
     listing = await scene.registry.load()
     assert (registry["id"], registry["generation"]) == (listing.registry_id, listing.generation)
     assert registry["models"] == 1

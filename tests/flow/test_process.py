@@ -231,8 +231,10 @@ def everything(caller: socket.socket) -> bytes:
 def answers(port: int) -> bool:
     """Whether a new caller is answered, rather than refused or cut off."""
     try:
-        with ask(port) as caller:
-            return bool(caller.recv(1))
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as caller:
+            caller.sendall(request("GET", "/-/live"))
+            assert caller.recv(65536).startswith(b"HTTP/1.1 200")
+            return True
     except OSError:
         return False
 
@@ -247,8 +249,9 @@ def test_on_sigterm_what_is_under_way_finishes_and_nothing_new_is_taken(
     caller = ask(port)
     slow.wait_until_asked()
     gateway.process.send_signal(signal.SIGTERM)
-    gateway.read_until("SIGTERM: no new requests are taken")
-    assert not answers(port)
+    gateway.read_until("SIGTERM: no new connections are taken")
+    while answers(port):  # the port closes a moment later; who still gets in is answered
+        pass
     slow.release()
     came = everything(caller)
     caller.close()
@@ -277,7 +280,7 @@ def test_a_second_signal_does_not_wait(start, beside: Beside, tmp_path: Path):
     caller = ask(gateway.port())
     slow.wait_until_asked()
     gateway.process.send_signal(signal.SIGINT)
-    gateway.read_until("SIGINT: no new requests are taken")
+    gateway.read_until("SIGINT: no new connections are taken")
     gateway.process.send_signal(signal.SIGINT)
     assert gateway.ended() == 130
     assert not any("stack" in json.loads(line) for line in gateway.lines)

@@ -1,4 +1,4 @@
-"""What /-/ready says of the registry: its generation, how old the served state is, and what it was made from."""
+"""What /-/ready says of the registry, and to whom: its generation, how old the served state is, what it was made from."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from tests.flow.scene import Scene
 
 async def test_ready_says_generation_age_and_source(scene: Scene):
     await scene.model("wine")
-    registry = (await scene.call("GET", "/-/ready", key=None)).json()["registry"]
+    registry = await scene.registry_state()
     assert registry["generation"] == (await scene.registry.load()).generation
     assert registry["source"] == "registry"
     assert registry["held"] is None
@@ -45,9 +45,7 @@ async def test_a_wiped_registry_is_told_and_serves_on(scene: Scene):
         changed.set()
     held = None
     while held is None:
-        ready = await scene.call("GET", "/-/ready", key=None)
-        assert ready.status == 200
-        held = ready.json()["registry"]["held"]
+        held = (await scene.registry_state())["held"]
     assert "has become another one (wiped, generation 0), which lists no model" in held
     assert (await scene.call(target="/wine", key=None)).status == 401
     assert "wine" in scene.gateway.mirror.snapshot.entries  # type: ignore[union-attr]

@@ -57,7 +57,7 @@ async def test_a_tunnel_that_nobody_reads_leaves_nothing_behind(monkeypatch: pyt
         (pool,) = scene.gateway.upstream.pools.values()  # type: ignore[attr-defined]
         (connection,) = pool.busy
         sending = asyncio.create_task(caller.send(b"x" * LIMIT))  # more than all buffers on the way
-        while not connection.transport.get_write_buffer_size():
+        while connection.transport is not None and not connection.transport.get_write_buffer_size():
             await asyncio.sleep(0.01)
         while connection.transport is not None:  # what cannot be sent is not kept for ever
             await asyncio.sleep(0.01)

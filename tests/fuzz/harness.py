@@ -11,7 +11,7 @@ from gateway.core.trace import continue_trace
 from gateway.core.turn import Turn
 from gateway.server.caller import CallerConnection
 from gateway.server.fast import FastServer
-from gateway.server.listen import Acceptor
+from gateway.server.open_connections import OpenConnections
 from gateway.upstream.connections import Connection
 from gateway.upstream.pool import Pool
 
@@ -80,9 +80,8 @@ class Callers:
         asyncio.set_event_loop(loop)
         self.server = FastServer.__new__(FastServer)
         self.server._loop = loop
-        self.server._open = set()
-        self.server.acceptor = Acceptor(loop, self.server)
-        self.server._alarm = loop.call_later(3600, lambda: None)
+        self.server.open = OpenConnections(loop)
+        self.server.open._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = b"", 0
         self.server.heads = KnownHeads(field_limit_bytes=8192)
         self.server.requests_count = 0
@@ -132,8 +131,7 @@ class Callers:
 
     def leave(self) -> None:
         self.connection.connection_lost(None)
-        if self.server._alarm is not None:
-            self.server._alarm.cancel()
+        self.server.open.stop()
 
 
 class _Sink:

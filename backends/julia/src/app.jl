@@ -166,6 +166,7 @@ function metadata_route(app::App, ::Call)
                 "concurrency" => app.config.concurrency,
                 "artifact" => artifact.address,
                 "artifact_digest" => artifact.digest,
+                (artifact.manifest.rows == "together" ? ("rows" => "together",) : ())...,
             ),
         ),
     )

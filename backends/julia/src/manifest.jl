@@ -38,6 +38,7 @@ struct Manifest
     runtime::Dict{String,String}
     signature::Signature
     samples::Vector{Sample}
+    rows::String
 end
 
 "The text says what is wrong with a manifest."
@@ -90,6 +91,7 @@ function read_manifest(given)
         ),
         read_signature(field(given, "signature", Dict{String,Any}, "\$", Dict{String,Any}()), "\$.signature"),
         each(read_sample, given, "samples", "\$", []),
+        field(given, "rows", String, "\$", "independent"),
     )
 end
 

@@ -189,6 +189,7 @@ class App:
                     "concurrency": config.concurrency,
                     "artifact": artifact.address,
                     "artifact_digest": artifact.digest,
+                    **({"rows": manifest.rows} if manifest.rows != "independent" else {}),
                     **({"batch_target_ms": config.batch_target_ms} if config.batch_target_ms else {}),
                 },
             }

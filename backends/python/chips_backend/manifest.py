@@ -55,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: dict[str, str] = {}
     signature: Signature = Signature()
     samples: tuple[Sample, ...] = ()
+    rows: Literal["independent", "together"] = "independent"
 
     def main_file(self, *suffixes: str) -> str:
         """The path of the one file with such a suffix; ValueError where there is none, or more than one."""

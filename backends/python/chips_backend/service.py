@@ -64,7 +64,9 @@ async def load(config: Config, log: Log) -> Loaded:
             EX_SOFTWARE,
         ) from error
     await _warm_up(manifest, workers, log)
-    if config.batch_target_ms:
+    if config.batch_target_ms and manifest.rows == "together":
+        log.warning('CHIPS_BATCH_TARGET_MS is not used: the manifest says rows = "together"')
+    elif config.batch_target_ms:
         batcher = Batcher(workers, config.batch_target_ms / 1000)
         return Loaded(artifact, workers, batcher.score, batcher)
     return Loaded(artifact, workers, workers.score, None)

@@ -144,7 +144,8 @@ metadata <- function(service, config) {
       list(concurrency = config$concurrency, artifact = service$artifact$address,
            artifact_digest = service$artifact$digest, accepts = I(service$facts$accepts)),
       if (!is.null(service$facts$classes)) list(classes = I(service$facts$classes)),
-      if (length(service$facts$categories)) list(categories = lapply(service$facts$categories, as_json_array))
+      if (length(service$facts$categories)) list(categories = lapply(service$facts$categories, as_json_array)),
+      if (identical(service$manifest$rows, "together")) list(rows = "together")
     )
   ))
 }

@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2: the same scores, as tensors."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.model import Tensor
@@ -17,9 +18,9 @@ from gateway.verify.check import (
 from gateway.verify.wire import Came
 
 
-def infer_request(bench: Bench) -> dict[str, Any]:
-    """The good request as tensors, one for each input. Raises NotChecked where that cannot be said."""
-    inputs, instances = bench.need_inputs(), bench.need_good()["instances"]
+def infer_request(bench: Bench, rows: Sequence[Any] = ()) -> dict[str, Any]:
+    """`rows`, or else the good request, as tensors, one for each input. Raises NotChecked where that cannot be said."""
+    inputs, instances = bench.need_inputs(), rows or bench.need_good()["instances"]
     tensors = []
     for place, tensor in enumerate(inputs):
         try:
@@ -28,7 +29,7 @@ def infer_request(bench: Bench) -> dict[str, Any]:
             raise NotChecked(f"the good request says nothing of the input {tensor.name}") from None
         shape = [len(column), *_inner_shape(column[0])]
         tensors.append(
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": _flat(column)}
+            {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": flat(column)}
         )
     return {"id": "chips-verify-1", "inputs": tensors}
 
@@ -37,8 +38,8 @@ def _inner_shape(value: object) -> list[int]:
     return [len(value), *(_inner_shape(value[0]) if value else [])] if isinstance(value, list) else []
 
 
-def _flat(values: list[Any]) -> list[Any]:
-    return [leaf for value in values for leaf in (_flat(value) if isinstance(value, list) else [value])]
+def flat(values: list[Any]) -> list[Any]:
+    return [leaf for value in values for leaf in (flat(value) if isinstance(value, list) else [value])]
 
 
 def outputs_of(bench: Bench, came: Came) -> list[dict[str, Any]]:
@@ -53,8 +54,8 @@ def outputs_of(bench: Bench, came: Came) -> list[dict[str, Any]]:
         missing = [name for name in ("name", "datatype", "shape", "data") if name not in output]
         if missing:
             raise Wrong(f"an output has no {', '.join(missing)}")
-        if math.prod(output["shape"]) != len(_flat(output["data"])):
-            raise Wrong(f"shape {output['shape']} does not fit {len(_flat(output['data']))} values")
+        if math.prod(output["shape"]) != len(flat(output["data"])):
+            raise Wrong(f"shape {output['shape']} does not fit {len(flat(output['data']))} values")
     return outputs
 
 
@@ -96,7 +97,7 @@ async def same_scores(bench: Bench) -> None:
     outputs = outputs_of(bench, await bench.post(f"{bench.open_inference}/infer", infer_request(bench)))
     if len(outputs) != 1:
         raise NotChecked("the model has several outputs")
-    if not is_close(_flat(outputs[0]["data"]), _flat(predictions), 1e-6):
+    if not is_close(flat(outputs[0]["data"]), flat(predictions), 1e-6):
         raise Wrong(f"as tensors {outputs[0]['data']}, as predictions {predictions}")
 
 

@@ -1,4 +1,4 @@
-"""Scores by `POST /predict`: their shape, their order, and that they are what was published."""
+"""Scores by `POST /predict`: their shape, and that they are what was published."""
 
 import msgspec
 
@@ -49,30 +49,6 @@ async def samples(bench: Bench) -> None:
             raise Wrong(
                 f"sample {number}: {str(predictions)[:200]} instead of {str(wanted)[:200]} (tolerance {sample.tolerance:g})"
             )
-
-
-@check("predict/order", "output order is input order")
-async def order(bench: Bench) -> None:
-    one, other = _two_instances(bench)
-    alone = [predictions_of(await bench.post("/predict", {"instances": [one]}))[0] for one in (one, other)]
-    rows = [one, other, other, one, other, one]
-    wanted = [alone[0] if row is one else alone[1] for row in rows]
-    together = predictions_of(await bench.post("/predict", {"instances": rows}))
-    if not is_close(together, wanted, 1e-6):
-        raise Wrong(f"together {together}, each alone {wanted}")
-
-
-def _two_instances(bench: Bench) -> tuple[object, object]:
-    """Two instances with different predictions where the samples hold such, else the same one twice."""
-    by_answer: dict[str, object] = {}
-    for sample in bench.samples:
-        instances, predictions = sample.request.get("instances"), sample.response.get("predictions")
-        if isinstance(instances, list) and isinstance(predictions, list):
-            for instance, prediction in zip(instances, predictions, strict=False):
-                by_answer.setdefault(repr(prediction), instance)
-    found = list(by_answer.values())
-    first = bench.need_good()["instances"][0]
-    return (found[0], found[1]) if len(found) > 1 else (first, first)
 
 
 @check("predict/array-form", "an instance may be an array in the order of the signature")
@@ -164,5 +140,5 @@ async def chunked(bench: Bench) -> None:
 
 
 CHECKS = (
-    answer, samples, order, array_form, field_order, no_instances, many_instances, missing_value, charset, white_space, chunked,
+    answer, samples, array_form, field_order, no_instances, many_instances, missing_value, charset, white_space, chunked,
 )  # fmt: skip

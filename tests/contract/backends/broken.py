@@ -210,6 +210,115 @@ def _mixing() -> Backend:
     return Backend(script)
 
 
+# -- silently wrong with 200: what is learned from the request, or from how many rows it has
+
+Rows = list[list[Any]]
+
+
+def _sum(row: list[Any]) -> float:
+    return float(sum(value for value in row if isinstance(value, int | float)))
+
+
+def two_outputs(row: list[Any]) -> list[float]:
+    return [_sum(row), -_sum(row)]
+
+
+def categories_by_request(rows: Rows, _: list[Any]) -> list[Any]:
+    """Codes in the order in which this request's values come, as pandas gives them where nobody says otherwise."""
+    codes = {bottles: code for code, bottles in enumerate(dict.fromkeys(row[1] for row in rows))}
+    return [codes[row[1]] for row in rows]
+
+
+def scaled_by_request(rows: Rows, answers: list[Any]) -> list[Any]:
+    """A scaler that is fitted when it predicts."""
+    mean = sum(answers) / len(answers)
+    return [answer - mean for answer in answers]
+
+
+def rounded_by_request(rows: Rows, answers: list[Any]) -> list[Any]:
+    """A difference in the fourth digit, and only in company."""
+    return [answer * (1 + 1e-4 * (len(rows) > 1)) for answer in answers]
+
+
+def shape_by_request(rows: Rows, answers: list[Any]) -> list[Any]:
+    """np.squeeze: one row loses a dimension."""
+    return answers if len(rows) == 1 else [[answer] for answer in answers]
+
+
+def cumulated(rows: Rows, answers: list[Any]) -> list[Any]:
+    """A feature that counts the rows before."""
+    return [answer + place for place, answer in enumerate(answers)]
+
+
+def sorted_answers(rows: Rows, answers: list[Any]) -> list[Any]:
+    return sorted(answers)
+
+
+def without_doubles(rows: Rows, answers: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(answers))
+
+
+def ranked_in_company(rows: Rows, answers: list[Any]) -> list[Any]:
+    """How many rows are the same: right for distinct rows."""
+    return [answer * rows.count(row) for row, answer in zip(rows, answers, strict=True)]
+
+
+def transposed(rows: Rows, answers: list[Any]) -> list[Any]:
+    """The list of outputs is taken for the list of rows."""
+    return [list(column) for column in zip(*answers, strict=True)]
+
+
+def transposed_where_square(rows: Rows, answers: list[Any]) -> list[Any]:
+    """Whichever way has as many entries as there are rows is taken: wrong where both have."""
+    turned = transposed(rows, answers)
+    return turned if len(turned) == len(rows) else answers
+
+
+def reversed_tensors(content: dict[str, Any]) -> dict[str, Any]:
+    (given,) = content["outputs"]
+    return {**content, "outputs": [{**given, "data": given["data"][::-1]}]}
+
+
+class ByRows(Whole):
+    """Answers `one_each` row, then lets `change` see all rows of the request."""
+
+    def __init__(
+        self,
+        change: Callable[[Rows, list[Any]], list[Any]],
+        one_each: Callable[[list[Any]], Any] = _sum,
+        **metadata: Any,
+    ) -> None:
+        super().__init__(**metadata)
+        self._change = change
+        self._one_each = one_each
+
+    def _predict(self, request: Message) -> Answer:
+        answer = super()._predict(request)
+        if answer.status != 200 or not answer.content["predictions"]:
+            return answer
+        instances = json.loads(request.body)["instances"]
+        rows = [list(row.values()) if isinstance(row, dict) else row for row in instances]
+        found = self._change(rows, [self._one_each(row) for row in rows])
+        return answer._replace(content={**answer.content, "predictions": found})
+
+
+def _by_rows(
+    change: Callable[[Rows, list[Any]], list[Any]], one_each: Callable[[list[Any]], Any] = _sum
+) -> Callable[[], Backend]:
+    return lambda: Backend(ByRows(change, one_each))
+
+
+def _counts_requests() -> Backend:
+    """A model with a memory."""
+    seen: list[int] = []
+
+    def change(rows: Rows, answers: list[Any]) -> list[Any]:
+        seen.append(0)
+        return [answer + len(seen) for answer in answers]
+
+    return Backend(ByRows(change))
+
+
 def _hangs_up_after_one() -> Backend:
     contract = Whole()
 
@@ -288,7 +397,6 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
         _broken(field("Content-Type", "text/html")),
     ],
     "predict/samples": [_broken(predictions(lambda found: [value + 1 for value in found]))],
-    "predict/order": [_broken(predictions(sorted))],
     "predict/array-form": [
         _broken(on_request(_array_rows, 422)),
         _broken(lambda r, a: predictions(lambda found: [0 for _ in found])(r, a) if _array_rows(r) else a),
@@ -324,6 +432,16 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     ],
     "infer/same-scores": [_broken(output(data=[0]))],
     "infer/datatype": [_broken(output(datatype="FP64")), _broken(output(name="score"))],
+    "rows/repeated": [_counts_requests],
+    "rows/together": [
+        _by_rows(categories_by_request), _by_rows(scaled_by_request), _by_rows(shape_by_request), _by_rows(cumulated),
+        _by_rows(rounded_by_request),
+    ],
+    "rows/reversed": [_by_rows(sorted_answers), _by_rows(categories_by_request)],
+    "rows/doubled": [_by_rows(without_doubles), _by_rows(ranked_in_company)],
+    "rows/any-number": [_by_rows(transposed_where_square, one_each=two_outputs), _by_rows(transposed, one_each=two_outputs)],
+    "rows/at-once": [_mixing],
+    "rows/tensors": [_broken(infers(reversed_tensors)), _broken(output(shape=[1, 3]))],
     "headers/x-chips-model": [_broken(field("X-Chips-Model", None)), _broken(field("X-Chips-Model", "wine@9"))],
     "headers/server-timing": [
         _broken(field(_TIMING, None)),
@@ -350,7 +468,6 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     "http/caller-leaves": [_frail("leaves")],
     "http/expect": [_broken(on_request(lambda r: r.get("Expect") is not None, 417))],
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
-    "load/no-mixing": [_mixing],
     "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
     "load/parallel": [_broken(field(_TIMING, "queue;dur=90, predict;dur=30"))],
 }  # fmt: skip

@@ -27,8 +27,13 @@ from tests.contract.backends.broken import (
     GROUPS_THAT_REFUSE,
     SAMPLES,
     Backend,
+    ByRows,
     Whole,
+    categories_by_request,
     refuses_nothing,
+    rounded_by_request,
+    scaled_by_request,
+    transposed,
     twisted,
 )
 from tests.flow.contract import Answer
@@ -98,6 +103,88 @@ def test_names_are_unique_and_the_short_form_is_short():
         "about/live",
     }
     assert sum(check.group in {"malformed", "invalid", "tensors"} for check in CHECKS) > 30
+
+
+# -- rows against each other
+
+ROWS = choose(["rows"])
+RANKS = {"parameters": {"concurrency": 2, "rows": "together"}}
+
+
+async def outcomes(backend: Backend, manifest: ManifestPart = MANIFEST) -> dict[str, Result]:
+    await backend.start()
+    try:
+        report = await verify(backend.url, manifest=manifest, checks=ROWS, wait_s=5)
+    finally:
+        await backend.stop()
+    return {result.check.name: result for result in report.results}
+
+
+@pytest.mark.parametrize(
+    ("backend", "manifest"),
+    [
+        (lambda: Backend(ByRows(scaled_by_request, **RANKS)), MANIFEST),
+        (lambda: Backend(ByRows(scaled_by_request)), ManifestPart("wine", "1", rows="together")),
+    ],
+    ids=["the backend says so", "the manifest says so"],
+)
+async def test_a_model_that_looks_at_all_rows_on_purpose_says_so(
+    backend: Callable[[], Backend], manifest: ManifestPart
+):
+    for result in (await outcomes(backend(), manifest)).values():
+        assert (result.outcome, "together" in result.why) == ("skipped", True), result
+
+
+async def test_floats_may_differ_in_their_last_digits():
+    """Numeric libraries add up in another order for many rows than for one."""
+    backend = Backend(ByRows(lambda rows, answers: [a * (1 + 1e-7 * len(rows)) for a in answers]))
+    failed = {name for name, result in (await outcomes(backend)).items() if result.outcome == "failed"}
+    assert failed == set()
+
+
+async def test_small_numbers_are_held_to_their_own_size():
+    backend = Backend(ByRows(rounded_by_request, lambda row: row[1] * 1e-12))
+    assert (await outcomes(backend))["rows/together"].outcome == "failed"
+
+
+async def test_a_sample_that_allows_more_allows_it_here_too():
+    loose = msgspec.structs.replace(
+        MANIFEST,
+        samples=tuple(
+            Sample(request=s["request"], response=s["response"], tolerance=0.01)
+            for s in SAMPLES  # type: ignore[arg-type]
+        ),
+    )
+    assert (await outcomes(Backend(ByRows(rounded_by_request)), loose))["rows/together"].outcome == "passed"
+
+
+async def test_without_samples_rows_are_made_from_the_one_that_is_known():
+    result = (await outcomes(Backend(ByRows(categories_by_request)), ManifestPart()))["rows/together"]
+    assert result.outcome == "failed"
+    assert "together with others" in result.why
+
+
+async def test_the_categories_of_the_metadata_are_tried():
+    def by_text(rows: list[list[Any]], _: list[Any]) -> list[Any]:
+        return categories_by_request([[row[0], row[2]] for row in rows], _)
+
+    named = {"concurrency": 2, "categories": {"region": ["Ahr", "Nahe", "Saar"]}}
+    one = ManifestPart("wine", "1", MANIFEST.samples[:1])
+    result = (await outcomes(Backend(ByRows(by_text, parameters=named)), one))["rows/together"]
+    assert (result.outcome, "Nahe" in result.why) == ("failed", True), result
+
+
+async def test_probabilities_are_held_against_each_other_where_the_model_has_them():
+    class Asked(ByRows):
+        def _predict(self, request: Any) -> Answer:
+            wants = b"probabilities" in request.body
+            return super()._predict(request) if wants else Whole._predict(self, request)
+
+    contract = Asked(
+        transposed, lambda row: [0.25, 0.75], parameters={"concurrency": 2, "accepts": ["probabilities"]}
+    )
+    result = (await outcomes(Backend(contract)))["rows/together"]
+    assert (result.outcome, "2 predictions for 1 rows" in result.why) == ("failed", True), result
 
 
 # -- what all checks use

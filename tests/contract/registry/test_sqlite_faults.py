@@ -1,6 +1,7 @@
 """SQLite where things go wrong: other processes, kill -9, locks, full and foreign files."""
 
 import asyncio
+import logging
 import operator
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -286,3 +288,105 @@ async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.Monke
     await mirror.stop()
     for one in (registry, other):
         await one.close()
+
+
+def put(name: str) -> Put:
+    return Put(kind=MODELS, name=name, body={}, expected=0)
+
+
+async def test_a_registry_that_was_deleted_is_not_made_anew(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    await registry.write(put("wine"), author="ana")
+    backup = tmp_path / "backup.db"
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    path.unlink()
+    for work in (
+        registry.load,
+        lambda: registry.list(MODELS),
+        lambda: registry.write(put("beer"), author="ana"),
+    ):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=r"is gone: it was deleted .*restore\.md"):
+                await work()
+    assert not path.exists()
+    backup.rename(path)
+    assert [document.name for document in await registry.list(MODELS)] == ["wine"], "it was put back"
+    await registry.close()
+
+
+async def test_one_that_was_emptied_is_not_made_anew_either(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    await registry.write(put("wine"), author="ana")
+    replacement = tmp_path / "new.db"
+    replacement.touch()
+    replacement.rename(path)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="deleted or emptied"):
+            await registry.list(MODELS)
+    assert path.read_bytes() == b""
+    await registry.close()
+
+
+async def test_a_running_gateway_serves_on_without_its_file(tmp_path: Path):
+    path = tmp_path / "registry.db"
+    registry = SqliteRegistry(path)
+    body = {"name": "wine", "backends": [{"version": "1", "url": "http://backend"}], "traffic": {"1": 100}}
+    await registry.write(Put(kind=MODELS, name="wine", body=body, expected=0), author="ana")
+    mirror = Mirror(registry)
+    await mirror.start()
+    path.unlink()
+    async with asyncio.timeout(60):
+        while mirror.connected:
+            await asyncio.sleep(0.01)
+    assert "is gone" in mirror.last_error
+    assert mirror.snapshot is not None
+    assert list(mirror.snapshot.entries) == ["wine"]
+    await mirror.stop()
+    await registry.close()
+    assert not path.exists()
+
+
+async def test_a_command_sees_that_a_running_gateway_had_one(tmp_path: Path):
+    """SQLite's own log of a file that is gone lies there as long as somebody has it open."""
+    path = tmp_path / "registry.db"
+    running = SqliteRegistry(path)
+    await running.write(put("wine"), author="ana")
+    path.unlink()
+    command = SqliteRegistry(path)
+    with pytest.raises(Unavailable, match=r"registry\.db-wal"):
+        await command.list(MODELS)
+    assert not path.exists()
+    await command.close()
+    await running.close()
+
+
+async def test_a_new_one_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    registry = SqliteRegistry(tmp_path / "registry.db")
+    with caplog.at_level(logging.WARNING):
+        assert await registry.list(MODELS) == ()
+    await registry.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"a new, empty registry was made: {tmp_path}/registry.db" in caplog.text
+    assert "docs/how-to/restore.md" in caplog.text
+    caplog.clear()
+    again = SqliteRegistry(tmp_path / "registry.db")
+    await again.load()
+    await again.close()
+    assert not caplog.records
+
+
+async def test_the_database_of_another_program_is_left_alone(tmp_path: Path):
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as theirs:
+        theirs.execute("CREATE TABLE theirs (id INTEGER)")
+    theirs.close()
+    registry = SqliteRegistry(path)
+    with pytest.raises(RegistryError, match="database of another program"):
+        await registry.load()
+    await registry.close()
+    with sqlite3.connect(path) as theirs:
+        assert theirs.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    theirs.close()

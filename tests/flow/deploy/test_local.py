@@ -209,3 +209,40 @@ def test_a_backend_that_breaks_the_contract_is_not_registered(shell: Shell, back
     assert "is not registered" in ended.err
     assert "chips verify http://" in ended.err
     assert shell.ok("models", "--json").json() == []
+
+
+def model_of_own_code(backend_folder: Path) -> None:
+    """In the place of the wine model, one that looks at all rows of a request."""
+    artifact = backend_folder / "artifact"
+    (artifact / "model.joblib").unlink()
+    (artifact / "model.py").write_text(
+        "def load(folder):\n    return None\n\n"
+        "def predict(model, rows, parameters):\n"
+        "    values = [row[0] for row in rows]\n"
+        "    return [value - sum(values) / len(values) for value in values] if len(values) > 1 else values\n"
+    )
+    samples = json.loads((backend_folder / "samples.json").read_text())
+    for sample in samples:
+        first = sample["request"]["instances"][0]
+        sample["response"]["predictions"] = [next(iter(first.values()))]
+    (backend_folder / "samples.json").write_text(json.dumps(samples))
+    signature = json.loads((backend_folder / "signature.json").read_text())
+    signature["outputs"] = [{"name": "score", "datatype": "FP64", "shape": [-1]}]
+    (backend_folder / "signature.json").write_text(json.dumps(signature))
+
+
+def test_a_model_whose_answers_depend_on_other_rows_is_not_registered(shell: Shell, backend_folder: Path):
+    model_of_own_code(backend_folder)
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code == 76
+    assert "rows/together" in ended.out
+    assert shell.ok("models", "--json").json() == []
+
+
+def test_unless_the_folder_says_that_this_is_on_purpose(shell: Shell, backend_folder: Path):
+    model_of_own_code(backend_folder)
+    with (backend_folder / "backend.toml").open("a") as settings:
+        settings.write('rows = "together"\n')
+    url = deployed(shell, backend_folder)["url"]
+    with urllib.request.urlopen(f"{url}/v2/models/wine") as answer:
+        assert json.load(answer)["parameters"]["rows"] == "together"

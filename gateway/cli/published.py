@@ -1,0 +1,50 @@
+"""What was published of a backend's artifact, as far as this machine can see it: the samples that it must come to."""
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.artifacts.store import StoreError, open_store
+from gateway.cli import screen
+from gateway.cli.probe import Metadata
+from gateway.settings import Settings, state_folder
+from gateway.verify.run import ManifestPart, parse_samples
+
+
+def published_samples(settings: Settings, metadata: Metadata, version: str) -> ManifestPart:
+    """The manifest of the artifact that the backend says it loaded; an empty one where it cannot be read from here."""
+    address = metadata.text("artifact")
+    content = _manifest_at(settings, address, metadata.name, version)
+    if content is None:
+        return ManifestPart()
+    digest = metadata.text("artifact_digest")
+    if digest and digest != "sha256:" + hashlib.sha256(content).hexdigest():
+        screen.note(f"what lies at {address} is not what the backend loaded, so its samples are not compared")
+        return ManifestPart()
+    try:
+        return parse_samples(content, address)
+    except ValueError as error:
+        screen.note(f"its samples are not compared: {error}")
+        return ManifestPart()
+
+
+def _manifest_at(settings: Settings, address: str, model: str, version: str) -> bytes | None:
+    if not address:
+        return None
+    if settings.artifacts:
+        try:
+            with closing(open_store(settings.artifacts, state_folder=state_folder())) as store:
+                if store.address(model, version).rstrip("/") == address.rstrip("/"):
+                    return store.manifest_content(model, version)
+        except StoreError as error:
+            screen.note(f"the artifact's samples cannot be read, so they are not compared: {error}")
+            return None
+    parts = urlsplit(address)
+    if parts.scheme not in {"", "file"}:
+        return None
+    try:
+        return (Path(unquote(parts.path) if parts.scheme else address) / MANIFEST_NAME).read_bytes()
+    except OSError:  # a folder of another machine
+        return None

@@ -1,0 +1,195 @@
+"""The callers' connections of one process: how many there may be, when each is due, and how they end at a stop."""
+
+import asyncio
+import logging
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from typing import Final, Protocol
+
+from gateway.core.notice import Notices
+
+_log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.5
+_DRAIN_TICK_S: Final = 0.05
+_SEND_TIMEOUT_S: Final = 60.0  # a caller who has not read for so long is not going to
+_LOOKED_AT: Final = 64  # connections that are considered for closing when one more wants in
+
+# Why a connection was closed, or not taken.
+SILENT: Final = "silent"
+HALF_HEAD: Final = "half-head"
+EVICTED: Final = "evicted"
+REFUSED: Final = "refused"
+PEER: Final = "peer"
+FILES: Final = "files"
+REASONS: Final = (SILENT, HALF_HEAD, EVICTED, REFUSED, PEER, FILES)
+
+
+class OpenConnection(Protocol):
+    """What a server's connection shows here."""
+
+    peer: str
+    due: float  # monotonic: when `expire` is called
+    stalled_at: float  # monotonic: since when the caller has not read what was written
+    recognized: bool  # a request of this connection was authenticated
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+
+    def expire(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+
+class OpenConnections:
+    """At most `limit` connections, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
+
+    Beyond that, the oldest connection with nothing under way makes room, and one that has never sent a request with a
+    good credential goes first; where all are busy, the new one is refused. 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        linger_s: float = 0.0,
+        limit: int = 0,
+        peer_limit: int = 0,
+        is_proxy: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._loop = loop
+        self.linger_s = linger_s
+        self._limit = limit
+        self._peer_limit = peer_limit
+        self._is_proxy = is_proxy
+        self._strangers: dict[OpenConnection, None] = {}  # in the order of opening, as all of these
+        self._known: dict[OpenConnection, None] = {}
+        self._by_peer: dict[str, dict[OpenConnection, None]] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self._notices = Notices(_log)
+        self.draining = False
+        self.turned_away: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._known)
+
+    def __iter__(self) -> Iterator[OpenConnection]:
+        return iter((*self._strangers, *self._known))
+
+    # -- from the listener
+
+    def admits(self, peer: str) -> bool:
+        """Whether one more connection of `peer` can be taken, after making room where there is none."""
+        if self._peer_limit and not self._is_proxy(peer):
+            its_own = self._by_peer.get(peer, {})
+            if len(its_own) >= self._peer_limit and not self._make_room(its_own):
+                self.turn_away(PEER, "an address has %d connections, as many as one may have", len(its_own))
+                return False
+        if self._limit and len(self) >= self._limit and not self.make_room():
+            self.turn_away(REFUSED, "all %d connections that callers may hold are busy", len(self))
+            return False
+        return True
+
+    def make_room(self) -> bool:
+        """Close the connection that is missed least; False where all that were looked at are busy."""
+        return self._make_room(self._strangers) or self._make_room(self._known)
+
+    def _make_room(self, connections: Iterable[OpenConnection]) -> bool:
+        idle = [connection for connection in islice(connections, _LOOKED_AT) if not connection.busy]
+        for connection in chain((c for c in idle if not c.recognized), idle):
+            self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
+            self.closed(connection)
+            connection.cut()
+            return True
+        return False
+
+    def turn_away(self, reason: str, text: str, *arguments: object) -> None:
+        """Count it, and say so now and then."""
+        self.turned_away[reason] += 1
+        self._notices.warning(
+            reason,
+            f"{text} (server.connections, server.peer_connections; chips_connections_turned_away_total)",
+            *arguments,
+        )
+
+    # -- from the connections
+
+    def opened(self, connection: OpenConnection) -> None:
+        self._strangers[connection] = None
+        self._by_peer.setdefault(connection.peer, {})[connection] = None
+        if self.draining:
+            connection.due = time.monotonic() + self.linger_s
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
+
+    def recognize(self, connection: OpenConnection) -> None:
+        """A request of it was authenticated."""
+        connection.recognized = True
+        if self._strangers.pop(connection, self) is None:
+            self._known[connection] = None
+
+    def closed(self, connection: OpenConnection) -> None:
+        self._strangers.pop(connection, None)
+        self._known.pop(connection, None)
+        its_own = self._by_peer.get(connection.peer)
+        if its_own is not None:
+            its_own.pop(connection, None)
+            if not its_own:
+                del self._by_peer[connection.peer]
+        if self._empty is not None and not len(self) and not self._empty.done():
+            self._empty.set_result(None)
+
+    # -- time
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for connection in self:
+            if now >= connection.due:
+                connection.expire()
+            elif now - connection.stalled_at > _SEND_TIMEOUT_S:
+                connection.cut()
+        again_s = _DRAIN_TICK_S if self.draining else _TICK_S
+        self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
+
+    async def drain(self, grace_s: float) -> None:
+        """Until no connection is left, `grace_s` seconds at most.
+
+        Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its connection.
+        """
+        self.draining = True
+        due = time.monotonic() + self.linger_s
+        for connection in self:
+            if not connection.busy:
+                connection.due = min(connection.due, due)
+        if not len(self):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._tick()
+        self._empty = self._loop.create_future()
+        if not len(self):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._empty
+
+    def stop(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+
+def has_unread(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether the system holds something that the caller has sent and nobody has read."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -50,7 +50,7 @@ CASES = {
 }
 
 
-class Place(NamedTuple):
+class FirestoreLocation(NamedTuple):
     """Where one run keeps its files, and what it is given."""
 
     work: Path
@@ -91,7 +91,7 @@ def absent(envoy: str, routers: str) -> dict[str, str]:
     return reasons
 
 
-def render(place: Place, name: str, **more: str) -> Path:
+def render(place: FirestoreLocation, name: str, **more: str) -> Path:
     text = (HERE / "peers" / name).read_text()
     values = {
         "WORK": str(place.work),
@@ -125,7 +125,9 @@ _COLLECTOR = """  - name: collector
     load_assignment: {cluster_name: collector, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}"""
 
 
-def gateway(place: Place, name: str, about: str, registry: str = "small", **settings: str) -> Peer:
+def gateway(
+    place: FirestoreLocation, name: str, about: str, registry: str = "small", **settings: str
+) -> Peer:
     flags = {
         "registry": f"sqlite://{place.work}/{registry}.db",
         "server.host": "127.0.0.1",
@@ -146,7 +148,7 @@ def gateway(place: Place, name: str, about: str, registry: str = "small", **sett
     )
 
 
-def peers(place: Place) -> dict[str, Peer]:
+def peers(place: FirestoreLocation) -> dict[str, Peer]:
     found = [
         gateway(place, "chips", "this gateway, pure Python: every duty, 1 % of traces kept"),
         gateway(
@@ -239,7 +241,7 @@ def peers(place: Place) -> dict[str, Peer]:
     return {peer.name: peer for peer in found}
 
 
-def _routers(place: Place) -> list[Peer]:
+def _routers(place: FirestoreLocation) -> list[Peer]:
     """Python programs that others take for a gateway to models. They do less than the rest, as `about` says."""
     here, found = str(HERE / "peers"), []
     programs = {name: Path(f"{place.routers}-{name}/bin").absolute() for name in ROUTERS}
@@ -322,7 +324,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float 
     raise RuntimeError(f"nobody listens on port {port}")
 
 
-def request_bytes(place: Place, case: Case) -> bytes:
+def request_bytes(place: FirestoreLocation, case: Case) -> bytes:
     body = b'{"inputs":"' + b"x" * (case.up - 13) + b'"}'
     head = (
         f"POST {case.path} HTTP/1.1\r\nHost: gateway-abcdefghij-uc.a.run.app\r\nUser-Agent: python-requests/2.32.3\r\n"
@@ -333,7 +335,7 @@ def request_bytes(place: Place, case: Case) -> bytes:
     return head.encode() + body
 
 
-def check_answer(place: Place, case: Case) -> None:
+def check_answer(place: FirestoreLocation, case: Case) -> None:
     """One request by hand: a proxy that refuses everything would win every race."""
     import http.client
 
@@ -348,7 +350,9 @@ def check_answer(place: Place, case: Case) -> None:
         raise RuntimeError(f"answered {answer.status} with {size} bytes instead of 200 with {case.down}")
 
 
-def await_answer(place: Place, case: Case, process: subprocess.Popen[bytes], patience_s: float) -> None:
+def await_answer(
+    place: FirestoreLocation, case: Case, process: subprocess.Popen[bytes], patience_s: float
+) -> None:
     """Some listen before they can answer."""
     end = time.perf_counter() + patience_s
     while True:
@@ -360,7 +364,7 @@ def await_answer(place: Place, case: Case, process: subprocess.Popen[bytes], pat
         time.sleep(0.01)
 
 
-def closed_loop(place: Place, case: Case, seconds: int) -> dict[str, Any]:
+def closed_loop(place: FirestoreLocation, case: Case, seconds: int) -> dict[str, Any]:
     command = [
         "taskset",
         "-c",
@@ -381,7 +385,7 @@ def closed_loop(place: Place, case: Case, seconds: int) -> dict[str, Any]:
     return dict(json.loads(line[5:]))
 
 
-def open_loop(place: Place, case: Case, rate: float, seconds: int) -> dict[str, Any]:
+def open_loop(place: FirestoreLocation, case: Case, rate: float, seconds: int) -> dict[str, Any]:
     command = [
         "taskset",
         "-c",
@@ -401,7 +405,7 @@ def open_loop(place: Place, case: Case, rate: float, seconds: int) -> dict[str, 
 
 
 @contextmanager
-def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[Place]:
+def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[FirestoreLocation]:
     """Tools built, certificate and registries made, backends running."""
     with tempfile.TemporaryDirectory(prefix="chips-bench-") as folder:
         work = Path(folder)
@@ -433,7 +437,7 @@ def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[Place]:
         key = asyncio.run(make_registry(work / "small.db"))
         if large:
             asyncio.run(make_registry(work / "large.db", models=10_000, keys=100_000, key=key))
-        place = Place(work, key, envoy, routers)
+        place = FirestoreLocation(work, key, envoy, routers)
         backend = pinned(LOAD_CPU, [str(work / "backend"), str(BACKEND)])
         secure = (
             pinned(LOAD_CPU, ["nginx", "-p", str(work), "-c", str(render(place, "secure.conf"))])
@@ -453,9 +457,9 @@ def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[Place]:
 
 async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str = "") -> str:
     """A registry with the models of the cases, a key that may call them, and as many others as asked for."""
-    from gateway.core.changes import to_document
     from gateway.core.keys import digest_key, make_key
     from gateway.core.model import Backend, Key, Model
+    from gateway.core.model_updates import to_document
     from gateway.registry.base import KEYS, MODELS, Put
     from gateway.registry.schemes import open_registry
 
@@ -493,7 +497,7 @@ async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str 
 
 
 def measure(
-    place: Place, peer: Peer, cases: Sequence[str], seconds: int, open_cases: Sequence[str]
+    place: FirestoreLocation, peer: Peer, cases: Sequence[str], seconds: int, open_cases: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Start `peer`, and give one result for each case; for `open_cases` an open-loop one, too, at half the rate that the closed loop reached."""
     log = (place.work / f"{peer.name.replace(' ', '-')}.out").open("wb")

@@ -19,19 +19,19 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
-from gateway.auth.api_key import ApiKeys
-from gateway.auth.chain import Chain
-from gateway.auth.jwt import Tokens
-from gateway.core.answer import Answer
-from gateway.core.changes import to_document
+from gateway.auth.api_key import ApiKeyAuthenticator
+from gateway.auth.chain import AuthenticatorChain
+from gateway.auth.jwt import TokenAuthenticator
+from gateway.core.access_rules import Issuer
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import read_request_head
-from gateway.core.issuers import Issuer
 from gateway.core.keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.model import Backend, Key, Model
+from gateway.core.model_updates import to_document
 from gateway.core.networks import NetworkSet, parse_address
-from gateway.core.paths import split_target
+from gateway.core.request_target import parse_target
+from gateway.core.response import Response
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.mirror import Mirror
@@ -91,19 +91,19 @@ async def measure() -> dict[str, float]:
         lambda: mirror.snapshot,
     )
     authorize = Authorize(body_limit_bytes=1 << 20)
-    api_keys = ApiKeys(registry, mirror)
-    keys = Chain([api_keys])
+    api_keys = ApiKeyAuthenticator(registry, mirror)
+    keys = AuthenticatorChain([api_keys])
     exchange = _exchange(b"X-Api-Key", key.encode())
     exchange.address = exchange.head.address = address
-    exchange.model, exchange.rules = model, mirror.snapshot.entries["wine"].rules
+    exchange.model, exchange.compiled_policy = model, mirror.snapshot.entries["wine"].rules
     await Authenticate(keys)(exchange)
     authenticate = Authenticate(keys)
-    rows["API key, known"] = cost(lambda: authenticate.at_once(exchange))
+    rows["API key, known"] = cost(lambda: authenticate.try_nowait(exchange))
     rows["authorize"] = cost(lambda: authorize(exchange))
 
     def both() -> None:
         admit(exchange)
-        authenticate.at_once(exchange)
+        authenticate.try_nowait(exchange)
 
     rows["allowlist and API key together"] = cost(both)
     rows |= await _guess_rows(api_keys, key)
@@ -122,7 +122,7 @@ def _mixed(size: int) -> list[IPv4Network]:
     return [IPv4Network(((16 << 24) + (n << 16), 16 + n % 17)) for n in range(size)]
 
 
-async def _guess_rows(keys: ApiKeys, good: str) -> dict[str, float]:
+async def _guess_rows(keys: ApiKeyAuthenticator, good: str) -> dict[str, float]:
     """How long it takes to refuse a wrong key, by how much of it is right. In turn, so that drift hits all alike."""
     keys._missing_ttl_s = float("inf")
     rounds: dict[int, list[float]] = {0: [], 16: [], 31: []}
@@ -137,7 +137,7 @@ async def _guess_rows(keys: ApiKeys, good: str) -> dict[str, float]:
             began = time.process_time()
             for _ in range(calls):
                 with contextlib.suppress(Unauthenticated):
-                    keys.at_once(head)
+                    keys.try_nowait(head)
             rounds[length].append((time.process_time() - began) / calls * 1e6)
     rows = {
         f"a wrong key, {length} of 32 characters guessed": statistics.median(times)
@@ -159,7 +159,7 @@ async def _token_rows() -> dict[str, float]:
     from gateway.auth.jwks import PublicKey
 
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    tokens = Tokens(
+    tokens = TokenAuthenticator(
         [Issuer(name="acme", issuer=("https://i",), jwks="https://i/keys", audience=("us",), subjects=("*",))]
     )
     (known,) = tokens._keys.values()
@@ -170,12 +170,12 @@ async def _token_rows() -> dict[str, float]:
     token = jwt.encode(claims, private, algorithm="RS256", headers={"kid": "k1"})
     await tokens.start()
     head = _exchange(b"Authorization", f"Bearer {token}".encode()).head
-    tokens.at_once(head)
-    warm = cost(lambda: tokens.at_once(head))
+    tokens.try_nowait(head)
+    warm = cost(lambda: tokens.try_nowait(head))
 
     def first() -> None:
         tokens._verified.__init__(10)  # type: ignore[misc]
-        tokens.at_once(head)
+        tokens.try_nowait(head)
 
     cold = cost(first, calls=300)
     await tokens.stop()
@@ -205,7 +205,7 @@ class _Nothing:
     length = 100
     started = False
 
-    async def send(self, answer: Answer) -> None: ...
+    async def send(self, answer: Response) -> None: ...
 
 
 def _exchange(name: bytes, value: bytes) -> Exchange:
@@ -217,11 +217,11 @@ def _exchange(name: bytes, value: bytes) -> Exchange:
         peer="192.0.2.7",
         scheme="http",
         body=nothing,
-        reply=nothing,
+        response=nothing,
         arrived=0.0,
     )
     exchange.head = read_request_head([(b"Host", b"chips"), (name, value)])
-    exchange.target = split_target("/wine")
+    exchange.target = parse_target("/wine")
     return exchange
 
 

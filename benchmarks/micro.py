@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from benchmarks.bench import CASES, Place, make_registry, request_bytes
+from benchmarks.bench import CASES, FirestoreLocation, make_registry, request_bytes
 from gateway.app import Gateway
 from gateway.server.caller import CallerConnection
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
-from gateway.upstream.connections import Connection
+from gateway.upstream.connection import Connection
 from gateway.upstream.fast import FastUpstream
 
 ANSWER = (
@@ -60,7 +60,7 @@ async def run(batches: int, size: int, *, profile: bool) -> None:
         gateway = Gateway(load_settings(flags=flags, environ={}), logs)
         await gateway.start()
         upstream = cast("FastUpstream", gateway.upstream)
-        request = request_bytes(Place(path, key, ""), CASES["1k"])
+        request = request_bytes(FirestoreLocation(path, key, ""), CASES["1k"])
         origin = upstream._open_origin("http://127.0.0.1:18090")
         backend = Connection(origin.pool)
         backend.connection_made(Wire())

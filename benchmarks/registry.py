@@ -36,7 +36,7 @@ from gateway.registry.fallback import FileFallback, encode
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
 from gateway.registry.snapshot import compile_snapshot
-from gateway.verify.process import free_port
+from gateway.verify.backend_process import free_port
 from tests.firestore.cable import Cable
 from tests.firestore.emulator import Emulator
 

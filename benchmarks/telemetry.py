@@ -15,14 +15,14 @@ from gateway.core.model import Backend, Model
 from gateway.core.networks import parse_address
 from gateway.core.principal import Principal
 from gateway.core.trace import continue_trace, new_trace_id
-from gateway.telemetry.line import JsonLine
+from gateway.telemetry.access_log import JsonAccessLog
+from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.outlet import Outlet
-from gateway.telemetry.record import Record
+from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.request_summary import summarize
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.store import Store
-from gateway.telemetry.summary import summarize
+from gateway.telemetry.trace_store import TraceStore
 
 _MODEL = Model(name="wine", backends=(Backend(version="3", url="http://127.0.0.1:1"),), traffic={"3": 100})
 _CALLER = Principal(id="key-5f0c2a", label="bench", models=("*",))
@@ -43,7 +43,7 @@ def finished(kept: str | None = None) -> Exchange:
         peer="127.0.0.1",
         scheme="http",
         body=_NoBody(),  # type: ignore[arg-type]
-        reply=None,  # type: ignore[arg-type]
+        response=None,  # type: ignore[arg-type]
         arrived=arrived,
     )
     exchange.request_id = new_trace_id()
@@ -59,7 +59,7 @@ def finished(kept: str | None = None) -> Exchange:
     exchange.backend_server_timing = b"queue;dur=0.2, parse;dur=0.1, predict;dur=2.3, render;dur=0.1"
     exchange.bytes_in = exchange.bytes_out = 1024
     exchange.status = 200
-    exchange.kept = kept
+    exchange.keep_trace_because = kept
     exchange.ended = arrived + 0.0032
     return exchange
 
@@ -81,7 +81,7 @@ def measure(
 
 def run(*, count: int, rounds: int) -> dict[str, float]:
     exchange, kept = finished(), finished("sampled")
-    metrics, line = Metrics(), JsonLine("my-project")
+    metrics, line = Metrics(), JsonAccessLog("my-project")
     results: dict[str, float] = {}
 
     def part(
@@ -93,7 +93,7 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
     part("log line", lambda: line(exchange, 200))
     part("a span id for an attempt", lambda: Attempt(0.0))
     writer = LogWriter(io.TextIOWrapper(io.BytesIO()), limit_lines=0)
-    quiet = Record(writer, metrics, json=True, recent_per_s=0)
+    quiet = Recorder(writer, metrics, json=True, recent_per_s=0)
     part("record, nothing kept", lambda: quiet(exchange))
     summary = summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench")
     part("summary", lambda: summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench"))
@@ -101,17 +101,19 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "requests.db"
 
-        def with_store() -> tuple[Record, Outlet]:
-            outlet = Outlet("store", lambda: Store(store, limit=20_000), limit=count, interval_s=0.05)
-            outlet.start()
-            return Record(writer, metrics, json=True, store=outlet, recent_per_s=0), outlet
+        def with_store() -> tuple[Recorder, ExportQueue]:
+            export_queue = ExportQueue(
+                "store", lambda: TraceStore(store, limit=20_000), limit=count, interval_s=0.05
+            )
+            export_queue.start()
+            return Recorder(writer, metrics, json=True, store=export_queue, recent_per_s=0), export_queue
 
         best = float("inf")
         for _ in range(rounds):
-            record, outlet = with_store()
+            record, export_queue = with_store()
             best = min(
                 best,
-                measure(lambda: record(kept), after=lambda: outlet.stop(60), count=count, rounds=1),  # noqa: B023
+                measure(lambda: record(kept), after=lambda: export_queue.stop(60), count=count, rounds=1),  # noqa: B023
             )
         results["record, everything kept, with the store's thread"] = round(best, 2)
     return results

@@ -20,9 +20,9 @@ import aiohttp
 from aiohttp import web
 
 from gateway.app import Gateway
-from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
+from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry

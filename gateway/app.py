@@ -11,51 +11,51 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.auth.api_key import ApiKeys
+from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.base import Authenticator
-from gateway.auth.certificate import Certificates
-from gateway.auth.chain import Chain
-from gateway.auth.kinds import API_KEY, CERTIFICATE, TOKEN, open_plug_in
+from gateway.auth.certificate import CertificateAuthenticator
+from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsed
+from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.control.routes import Control
-from gateway.core.forwarded import Trust
+from gateway.core.client_address import TrustedProxies
 from gateway.core.networks import parse_network
-from gateway.limits.shared import SharedMeter
+from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
-from gateway.server.listen import Listener, listen
+from gateway.server.listener import Listener, listen
 from gateway.server.open_connections import OpenConnections
 from gateway.server.plain import PlainServer
-from gateway.server.protocol import ProblemServer
+from gateway.server.plain_protocol import ProblemServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.buffer import Buffer
+from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.gather import Gather
 from gateway.stages.identify import Identify
-from gateway.stages.limit import Limit
-from gateway.stages.meter import Meter
+from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
 from gateway.telemetry.logs import LogWriter, wants_json
-from gateway.telemetry.whole import Telemetry
+from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
+from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.fast import FastUpstream
-from gateway.upstream.guard import Guard
-from gateway.upstream.identity import IdTokens
+from gateway.upstream.id_tokens import IdTokenProvider
 from gateway.upstream.plain import PlainUpstream
 from gateway.upstream.tls import client_context
 
 if TYPE_CHECKING:
-    from gateway.auth.caller_token import CallerTokens
-    from gateway.control.cors import Shares
+    from gateway.auth.caller_token import CallerTokenSigner
+    from gateway.control.cors import ControlCors
 
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
@@ -87,14 +87,18 @@ class Gateway:
             hold_s=settings.server.registry_hold_s,
             fallback_keys_age_s=settings.server.fallback_keys_age_s,
         )
-        keys = ApiKeys(self.registry, self.mirror)
-        chain = Chain(_authenticators(settings.auth, keys), trial=settings.edge.trial)
+        keys = ApiKeyAuthenticator(self.registry, self.mirror)
+        chain = AuthenticatorChain(
+            _authenticators(settings.auth, keys), report_only=settings.edge.report_only
+        )
         self._chain = chain
         self._last_used = LastUsed(self.registry, keys.used)
         upstream = settings.upstream
-        guard = guard_of(upstream)
+        egress_policy = egress_policy_from(upstream)
         self._identity = (
-            IdTokens(metadata_host=upstream.metadata_host, may_name_audience=guard.may_name_audience)
+            IdTokenProvider(
+                metadata_host=upstream.metadata_host, may_name_audience=egress_policy.may_name_audience
+            )
             if upstream.identity == "google"
             else None
         )
@@ -111,21 +115,23 @@ class Gateway:
             connect_timeout_s=upstream.connect_timeout_s,
             idle_s=upstream.idle_s,
             ca_file=upstream.ca_file,
-            guard=guard,
+            egress_policy=egress_policy,
             identity=self._identity,
         )
         limits, edge, trace = settings.limits, settings.edge, settings.trace
-        self._shared_meter = (
-            SharedMeter(limits.shared, timeout_s=limits.shared_timeout_s) if limits.shared else None
+        self._redis_limiter = (
+            RedisLimiter(limits.redis_url, timeout_s=limits.redis_timeout_s) if limits.redis_url else None
         )
-        self.meter = Meter(self._shared_meter, lost=limits.shared_lost, trial=limits.trial)
-        self.gather = Gather(limit=limits.in_flight)
-        self.limit = Limit(
+        self.rate_limit = RateLimit(
+            self._redis_limiter, lost=limits.when_redis_is_unavailable, report_only=limits.report_only
+        )
+        self.buffer = Buffer(limit=limits.in_flight)
+        self.concurrency_limit = ConcurrencyLimit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
             queue=limits.queue,
             queue_wait_s=limits.queue_wait_s,
-            trial=limits.trial,
+            report_only=limits.report_only,
         )
         self.telemetry = Telemetry(
             logs,
@@ -146,11 +152,11 @@ class Gateway:
         self.telemetry.metrics.watch(gauges=self._gauges, counters=self._refusals)
         if isinstance(self.upstream, FastUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
-        self.authorize = Authorize(body_limit_bytes=limits.body_bytes, trial=edge.trial)
+        self.authorize = Authorize(body_limit_bytes=limits.body_bytes, report_only=edge.report_only)
         self.admit = Admit(
             [parse_network(network) for network in edge.networks],
             lambda: self.mirror.snapshot,
-            trial=edge.trial,
+            report_only=edge.report_only,
         )
         self._control = Control(
             self.mirror,
@@ -160,11 +166,11 @@ class Gateway:
             reader=self.telemetry.reader,
             admits=self.admit.admits,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
-            shares=_shares(edge.cors_origins) if edge.cors_origins else None,
+            cors=_control_cors(edge.cors_origins) if edge.cors_origins else None,
         )
         self.pipeline = Pipeline(
             identify=Identify(
-                Trust(
+                TrustedProxies(
                     hops=edge.trusted_hops,
                     proxies=[parse_network(network) for network in edge.trusted_proxies],
                     forwarded=edge.forwarding_header == "forwarded",
@@ -177,9 +183,9 @@ class Gateway:
             authenticate=Authenticate(chain),
             authorize=self.authorize,
             sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
-            meter=self.meter,
-            gather=self.gather,
-            limit=self.limit,
+            rate_limit=self.rate_limit,
+            buffer=self.buffer,
+            concurrency_limit=self.concurrency_limit,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
@@ -202,9 +208,9 @@ class Gateway:
             if self._identity is not None:
                 await self._identity.start()
                 stack.push_async_callback(self._identity.stop)
-            if self._shared_meter is not None:
-                await self._shared_meter.start()
-                stack.push_async_callback(self._shared_meter.stop)
+            if self._redis_limiter is not None:
+                await self._redis_limiter.start()
+                stack.push_async_callback(self._redis_limiter.stop)
             self.connections = OpenConnections(asyncio.get_running_loop(), linger_s=server.stop_linger_s)
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
@@ -230,15 +236,15 @@ class Gateway:
             return FastServer(
                 self.pipeline,
                 keepalive_timeout_s=server.keep_alive_s,
-                head_timeout_s=server.head_wait_s,
-                body_timeout_s=server.body_wait_s,
+                head_timeout_s=server.header_timeout_s,
+                body_timeout_s=server.body_timeout_s,
                 field_limit_bytes=server.header_bytes,
                 connections=self.connections,
             )
         return ProblemServer(
-            PlainServer(self.pipeline, body_timeout_s=server.body_wait_s),
+            PlainServer(self.pipeline, body_timeout_s=server.body_timeout_s),
             connections=self.connections,
-            head_timeout_s=server.head_wait_s,
+            head_timeout_s=server.header_timeout_s,
             handler_cancellation=True,  # a caller who leaves takes the backend's work along
             auto_decompress=False,
             access_log=None,
@@ -256,15 +262,15 @@ class Gateway:
             "allowlist": self.admit.refused,
             "key-networks": self._chain.refused,
             "model-networks": self.authorize.refused,
-            "limits": self.meter.refused,
-            "in-flight": self.limit.refused,
+            "limits": self.rate_limit.refused,
+            "in-flight": self.concurrency_limit.refused,
         }
         return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot
         gauges = {
-            "chips_in_flight_requests": self.limit.in_flight,
+            "chips_in_flight_requests": self.concurrency_limit.in_flight,
             "chips_registry_age_seconds": self.mirror.age_s,
             "chips_registry_connected": float(self.mirror.connected),
             "chips_registry_fallback": float(self.mirror.source == FALLBACK),
@@ -275,9 +281,9 @@ class Gateway:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        readings["chips_model_in_flight_requests"] = self.limit.in_flight_by_model()
+        readings["chips_model_in_flight_requests"] = self.concurrency_limit.in_flight_by_model()
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
-        readings["chips_model_queued_requests"] = self.limit.queued_by_model()
+        readings["chips_model_queued_requests"] = self.concurrency_limit.queued_by_model()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }
@@ -287,8 +293,8 @@ class Gateway:
         return readings
 
 
-def guard_of(upstream: UpstreamSettings) -> Guard:
-    return Guard(
+def egress_policy_from(upstream: UpstreamSettings) -> EgressPolicy:
+    return EgressPolicy(
         upstream.policy,
         hosts=upstream.hosts,
         networks=[parse_network(network) for network in upstream.networks],
@@ -303,19 +309,19 @@ def _check_certificates(path: str) -> None:
         raise ValueError(f"upstream.ca_file: {path}: {error}") from None
 
 
-def _signer(upstream: UpstreamSettings) -> "CallerTokens":
-    from gateway.auth.caller_token import CallerTokens
+def _signer(upstream: UpstreamSettings) -> "CallerTokenSigner":
+    from gateway.auth.caller_token import CallerTokenSigner
 
-    return CallerTokens([Path(file) for file in upstream.signing_keys])
-
-
-def _shares(origins: tuple[str, ...]) -> "Shares":
-    from gateway.control.cors import Shares
-
-    return Shares(origins)
+    return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 
 
-def _authenticators(auth: Auth, keys: ApiKeys) -> list[Authenticator]:
+def _control_cors(origins: tuple[str, ...]) -> "ControlCors":
+    from gateway.control.cors import ControlCors
+
+    return ControlCors(origins)
+
+
+def _authenticators(auth: Auth, keys: ApiKeyAuthenticator) -> list[Authenticator]:
     """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
     chain: list[Authenticator] = []
     for name in auth.chain:
@@ -323,18 +329,18 @@ def _authenticators(auth: Auth, keys: ApiKeys) -> list[Authenticator]:
             chain.append(keys)
         elif name == TOKEN:
             if auth.issuers:
-                from gateway.auth.jwt import Tokens
+                from gateway.auth.jwt import TokenAuthenticator
 
-                chain.append(Tokens(auth.issuers))
+                chain.append(TokenAuthenticator(auth.issuers))
         elif name == CERTIFICATE:
             if auth.certificates:
                 chain.append(
-                    Certificates(
+                    CertificateAuthenticator(
                         auth.certificates,
                         identity_header=auth.certificate_header,
                         verified_header=auth.certificate_verified_header,
                     )
                 )
         else:
-            chain.append(open_plug_in(name))
+            chain.append(load_plugin(name))
     return chain

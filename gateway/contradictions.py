@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from gateway.auth.kinds import CERTIFICATE, TOKEN
+from gateway.auth.plugins import CERTIFICATE, TOKEN
+from gateway.core.access_rules import apply_preset
 from gateway.core.headers import FIELDS_IN_USE
-from gateway.core.issuers import resolve_issuer
 from gateway.core.networks import parse_network
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _of_credentials(settings: "Settings") -> Iterator[str]:
         for entry in entries:
             if not entry.verbs:
                 yield f"{name}: {entry.name}: it allows nothing; give it verbs"
-    issuers = [(entry.name, resolve_issuer(entry).issuer) for entry in auth.issuers]
+    issuers = [(entry.name, apply_preset(entry).issuer) for entry in auth.issuers]
     vouchers = issuers + [(entry.name, ("certificates",)) for entry in auth.certificates]
     for (name, one), (other, another) in combinations(vouchers, 2):
         if name == other and not set(one) & set(another):
@@ -98,7 +98,7 @@ def _of_credentials(settings: "Settings") -> Iterator[str]:
 def _of_headers(settings: "Settings") -> Iterator[str]:
     auth = settings.auth
     for entry in auth.issuers:
-        header = resolve_issuer(entry).header
+        header = apply_preset(entry).header
         if header != "authorization":
             yield from _problems_of_header(f"auth.issuers: {entry.name}", header)
     if not auth.certificates:
@@ -109,7 +109,7 @@ def _of_headers(settings: "Settings") -> Iterator[str]:
     if identity == verified:
         yield f"auth.certificate_verified_header: {verified} is the certificate_header already; no certificate is called true"
     for entry in auth.issuers:
-        if resolve_issuer(entry).header in {identity, verified}:
+        if apply_preset(entry).header in {identity, verified}:
             yield f"auth.issuers: {entry.name}: its header is one of those that tell of certificates; use another one"
 
 

@@ -9,22 +9,22 @@ import time
 from asyncio import CancelledError
 
 from gateway.control.routes import Control
+from gateway.core.completion import switch_to_task
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.problem import render_problem
-from gateway.core.turn import in_task
 from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.buffer import Buffer
+from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.gather import Gather
 from gateway.stages.identify import Identify
-from gateway.stages.limit import Limit
-from gateway.stages.meter import Meter
+from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
-from gateway.telemetry.record import Record
+from gateway.telemetry.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ class Pipeline:
         "_admit",
         "_authenticate",
         "_authorize",
+        "_buffer",
+        "_concurrency_limit",
         "_control",
         "_cors",
         "_forward",
-        "_gather",
         "_identify",
-        "_limit",
-        "_meter",
+        "_rate_limit",
         "_record",
         "_route",
         "_sample",
@@ -57,11 +57,11 @@ class Pipeline:
         authenticate: Authenticate,
         authorize: Authorize,
         sample: Sample,
-        meter: Meter,
-        gather: Gather,
-        limit: Limit,
+        rate_limit: RateLimit,
+        buffer: Buffer,
+        concurrency_limit: ConcurrencyLimit,
         forward: Forward,
-        record: Record,
+        record: Recorder,
     ) -> None:
         self._identify = identify
         self._control = control
@@ -71,9 +71,9 @@ class Pipeline:
         self._authenticate = authenticate
         self._authorize = authorize
         self._sample = sample
-        self._meter = meter
-        self._gather = gather
-        self._limit = limit
+        self._rate_limit = rate_limit
+        self._buffer = buffer
+        self._concurrency_limit = concurrency_limit
         self._forward = forward
         self._record = record
 
@@ -86,7 +86,7 @@ class Pipeline:
             exchange.cause = error.__cause__
             await self._refuse(exchange, error)
         except CancelledError:
-            exchange.left = True  # the caller went away; that is nobody's error
+            exchange.caller_disconnected = True  # the caller went away; that is nobody's error
             raise
         except Exception as bug:  # noqa: BLE001  (the one place that nothing may escape from)
             exchange.error = InternalError()
@@ -100,47 +100,49 @@ class Pipeline:
     async def _pass(self, exchange: Exchange) -> None:
         self._identify(exchange)
         if self._control.is_probe(exchange):  # before admit: a platform probes from addresses nobody can list
-            await in_task()
+            await switch_to_task()
             await self._control.answer(exchange)
             return
         self._admit(exchange)  # before route: an outsider must not learn which models exist
         if not exchange.target.model:
-            await in_task()
+            await switch_to_task()
             await self._control.answer(exchange)
             return
-        if not self._route.at_once(
+        if not self._route.try_nowait(
             exchange
         ):  # before authenticate: the model says which credentials it takes
             await self._route(exchange)
         exchange.routed = time.monotonic()
         preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
         if preflight is not None:
-            await exchange.reply.send(preflight)
+            await exchange.response.send(preflight)
             return
-        if not self._authenticate.at_once(exchange):
-            await in_task()
+        if not self._authenticate.try_nowait(exchange):
+            await switch_to_task()
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
         self._authorize(exchange)
         if self._control.is_description(exchange):
-            await in_task()
+            await switch_to_task()
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: the unwelcome use up nothing. Before limit: who is over the rate waits in no queue.
-        if not self._meter.at_once(exchange):
-            await in_task()
-            await self._meter(exchange)
+        if not self._rate_limit.try_nowait(exchange):
+            await switch_to_task()
+            await self._rate_limit(exchange)
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
-            await self._gather(exchange)
-        with self._limit.at_once(exchange) or await self._limit(exchange):
+            await self._buffer(exchange)
+        with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
             exchange.permitted = time.monotonic()
             await self._forward(exchange)
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        if exchange.reply.started:
-            exchange.reply.cut()  # half an answer must not look like a whole one
+        if exchange.response.started:
+            exchange.response.abort()  # half an answer must not look like a whole one
             return
         target = getattr(exchange, "target", None)
         open_inference = target is not None and target.open_inference
-        await exchange.reply.send(render_problem(error, exchange.request_id, open_inference=open_inference))
+        await exchange.response.send(
+            render_problem(error, exchange.request_id, open_inference=open_inference)
+        )

@@ -16,7 +16,7 @@ import msgspec
 from gateway import __version__
 from gateway.app import Gateway
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
-from gateway.telemetry.logs import LogWriter, clock, direct_logging, timestamp, wants_json
+from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
 from gateway.workers import AWAITED, Workers, allowed_cpus, hold_port
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class _Log:
 
     def __init__(self, settings: Settings, lock: Path | None = None) -> None:
         self.writer = LogWriter(sys.stdout, lock=lock)
-        direct_logging(self.writer, json=wants_json(settings.log.format), level=settings.log.level)
+        configure_logging(self.writer, json=wants_json(settings.log.format), level=settings.log.level)
         self.writer.start()
 
     def close(self) -> None:

@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 from msgspec import Meta
 
-from gateway.auth.kinds import check_chain
+from gateway.auth.plugins import validate_chain
 from gateway.contradictions import find_contradictions
+from gateway.core.access_rules import Certificate, Issuer, check_certificate, check_issuer
 from gateway.core.cors import ANY, check_origin
-from gateway.core.issuers import Certificate, Issuer, check_certificate, check_issuer
-from gateway.core.meant import did_you_mean
 from gateway.core.networks import parse_network
+from gateway.core.suggestions import suggest
 from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
 
@@ -59,10 +59,10 @@ class Server(_Group, frozen=True):
     header_bytes: Annotated[
         int, Meta(ge=1024, le=1_048_576, description="Longest request line or header field.")
     ] = 16_384
-    head_wait_s: Annotated[
+    header_timeout_s: Annotated[
         float, Meta(gt=0, description="How long a caller may take to send a request's head.")
     ] = 20.0
-    body_wait_s: Annotated[
+    body_timeout_s: Annotated[
         float,
         Meta(
             gt=0,
@@ -119,7 +119,7 @@ class Edge(_Group, frozen=True):
         Literal["x-forwarded-for", "forwarded"],
         Meta(description="Which header the trusted proxies write; no other one is read."),
     ] = "x-forwarded-for"
-    trial: Annotated[
+    report_only: Annotated[
         bool,
         Meta(
             description="Networks (admitted, of keys, of models) only count and log whom they would refuse. For trying a list out."
@@ -171,22 +171,22 @@ class Limits(_Group, frozen=True):
     ] = 1024
     queue: Annotated[int, Meta(ge=0, description="Requests that wait for a model that is full.")] = 256
     queue_wait_s: Annotated[float, Meta(gt=0, description="How long one of them waits.")] = 1.0
-    trial: Annotated[
+    report_only: Annotated[
         bool,
         Meta(
             description="Rates, quotas and requests in flight (of keys, of models) only count and log whom they would refuse."
         ),
     ] = False
-    shared: Annotated[
+    redis_url: Annotated[
         str,
         Meta(
             description="redis:// or rediss:// URL by which rates and quotas hold for all gateways together. None: each counts."
         ),
     ] = ""
-    shared_timeout_s: Annotated[float, Meta(gt=0, description="How long that Redis may take to answer.")] = (
+    redis_timeout_s: Annotated[float, Meta(gt=0, description="How long that Redis may take to answer.")] = (
         0.25
     )
-    shared_lost: Annotated[
+    when_redis_is_unavailable: Annotated[
         Literal["local", "refuse", "admit"],
         Meta(
             description="While it does not answer: each gateway counts for itself, refuses, or counts nothing."
@@ -536,7 +536,7 @@ class _Loader:
     def _take(self, name: str, value: Any, source: str) -> None:
         hint = self._types.get(name)
         if hint is None:
-            meant = did_you_mean(name, self._types, cutoff=0.5)
+            meant = suggest(name, self._types, cutoff=0.5)
             self._problems.append(f"{name}: there is no such setting (from {source}){meant}")
             return
         try:
@@ -575,10 +575,10 @@ class _Loader:
                 ]
 
     def _check_shared(self) -> None:
-        url = self._values.get("limits.shared", "")
+        url = self._values.get("limits.redis_url", "")
         if url and not url.startswith(("redis://", "rediss://")):
             self._problems.append(
-                f"limits.shared: it must begin with redis:// or rediss:// (from {self._sources['limits.shared']})"
+                f"limits.redis_url: it must begin with redis:// or rediss:// (from {self._sources['limits.redis_url']})"
             )
 
     def _check_auth(self) -> None:
@@ -595,7 +595,7 @@ class _Loader:
                 "auth.certificates: nobody's headers are believed; set edge.trusted_proxies (or trusted_hops)"
             )
         try:
-            check_chain(self._values.get("auth.chain", Auth().chain))
+            validate_chain(self._values.get("auth.chain", Auth().chain))
         except ValueError as error:
             self._problems.append(f"auth.chain: {error} (from {self._sources['auth.chain']})")
 

@@ -38,8 +38,8 @@ from gateway.registry.base import (
     Registry,
     Unavailable,
 )
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.process import Process
 from gateway.verify.run import CHECKS, ManifestPart, Report, read_samples, started, verify
 
 OpenClient = Callable[[], Registry]
@@ -359,14 +359,14 @@ class BackendContract:
             assert reason is not None, f"{check.name} was skipped: {result.why}"
             pytest.skip(reason)
         assert result.outcome == "passed", (
-            f"the contract says: {check.contract}\nbut: {result.why}\n\nsent:\n{result.sent}\n\ncame:\n{result.came}"
+            f"the contract says: {check.contract}\nbut: {result.why}\n\nsent:\n{result.sent}\n\ncame:\n{result.response}"
         )
 
 
 async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
     manifest = read_samples(backend.samples) if backend.samples is not None else ManifestPart()
 
-    async def run(url: str, process: Process | None) -> Report:
+    async def run(url: str, process: BackendProcess | None) -> Report:
         return await verify(
             url, manifest=manifest, process=process, checks=checks, wait_s=backend.ready_within_s
         )

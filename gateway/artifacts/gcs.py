@@ -35,7 +35,7 @@ from gateway.artifacts.store import (
     StoreError,
     StoreUnavailable,
 )
-from gateway.core.chance import uniform
+from gateway.core.randomness import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
 _TIMEOUT_S: Final = 60.0
@@ -125,7 +125,7 @@ class GcsStore:
         published = self.manifest(manifest.model, manifest.version)
         if published is None:
             return False
-        if not published.says_the_same_as(manifest):
+        if not published.has_same_content_as(manifest):
             raise AlreadyPublished(self.address(manifest.model, manifest.version))
         return True
 
@@ -237,7 +237,7 @@ class GcsStore:
                         raise StoreUnavailable(
                             f"{file.path} cannot be uploaded now ({error}); run the same command again to go on from here"
                         ) from error
-                    time.sleep(uniform(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
+                    time.sleep(random_between(0, min(_FIRST_DELAY_S * 2**failures, _LONGEST_DELAY_S)))
                     offset = None
 
     def _offset(self, session: str, size: int) -> int:

@@ -98,7 +98,7 @@ class LocalStore:
         published = self.manifest(manifest.model, manifest.version)
         if published is None:
             return False
-        if not published.says_the_same_as(manifest):
+        if not published.has_same_content_as(manifest):
             raise AlreadyPublished(self.address(manifest.model, manifest.version))
         return True
 

@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The bytes that are stored: the same for the same content."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
-    def says_the_same_as(self, other: "Manifest") -> bool:
+    def has_same_content_as(self, other: "Manifest") -> bool:
         """Whether both describe the same artifact, whoever published it and when."""
         return msgspec.structs.replace(self, created=other.created, created_by=other.created_by) == other
 

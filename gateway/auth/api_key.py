@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.auth.base import LATER, Authenticator, Later, Proof
-from gateway.auth.remembered import Remembered
-from gateway.core.chance import uniform
+from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
+from gateway.auth.ttl_cache import TtlCache
+from gateway.core.compiled_policy import network_set, quota_from
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.keys import PREFIX, bearer_key, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.principal import CALLER_VERBS, Principal
-from gateway.core.rules import network_set, quota_of
+from gateway.core.randomness import random_between
 from gateway.registry.base import KEYS, Registry, RegistryError
-from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
+from gateway.registry.token_bucket import TokenBucket
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _INFINITY = float("inf")
 _UNKNOWN = "This API key is not known, or no longer valid."
 
 
-class _Known:
+class _CachedKey:
     __slots__ = ("expires_at", "look_at", "principal")
 
     def __init__(self, principal: Principal, expires_at: float, look_at: float) -> None:
@@ -40,7 +40,7 @@ class _Known:
         self.look_at = look_at  # monotonic: when to look again whether it is still there
 
 
-class ApiKeys(Authenticator):
+class ApiKeyAuthenticator(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
     A key that was read is looked up again after about `ttl_s`, behind the caller's back: it never changes but by being
@@ -58,7 +58,7 @@ class ApiKeys(Authenticator):
         stale_s: float = 24 * 3600.0,
         missing_ttl_s: float = 2.0,
         size: int = 100_000,
-        budget: Budget | None = None,
+        bucket: TokenBucket | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,13 +69,13 @@ class ApiKeys(Authenticator):
         self._clock = clock
         self._stale_s = stale_s
         self._missing_ttl_s = missing_ttl_s
-        self._budget = budget or Budget(per_second=500, burst=2000)
-        self._known: Remembered[_Known] = Remembered(size)
-        self._missing: Remembered[bool] = Remembered(size)
+        self._bucket = bucket or TokenBucket(per_second=500, burst=2000)
+        self._known: TtlCache[_CachedKey] = TtlCache(size)
+        self._missing: TtlCache[bool] = TtlCache(size)
         self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
-        self._reading: dict[str, asyncio.Task[_Known | None]] = {}
+        self._reading: dict[str, asyncio.Task[_CachedKey | None]] = {}
 
-    def at_once(self, head: RequestHead) -> Proof | Later | None:
+    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
         found = _key_in(head)
         if found is None:
             return None
@@ -87,61 +87,65 @@ class ApiKeys(Authenticator):
             if not is_well_formed(raw.decode("latin-1")):
                 raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
             if self._missing.get(digest, tick) is None:
-                return LATER
+                return NEEDS_WAIT
         elif known.look_at <= tick:
-            self._look_again(digest, known)
-        return self._proof(digest, known, self._now(), in_authorization=in_authorization)
+            self._refresh(digest, known)
+        return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
 
-    async def __call__(self, head: RequestHead) -> Proof | None:
-        at_once = self.at_once(head)
-        if at_once is not LATER:
+    async def __call__(self, head: RequestHead) -> Authentication | None:
+        at_once = self.try_nowait(head)
+        if at_once is not NEEDS_WAIT:
             return at_once
         found = _key_in(head)
         assert found is not None  # noqa: S101  (there was one a moment ago)
         raw, in_authorization = found
         digest = sha256(raw).hexdigest()
-        known = await self._look_up(digest)
-        return self._proof(digest, known, self._now(), in_authorization=in_authorization)
+        known = await self._read_through(digest)
+        return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
 
-    def claims(self, authorization: bytes) -> bool:
+    def owns_authorization(self, authorization: bytes) -> bool:
         return PREFIX.encode() in authorization.lower()  # also where it is written wrongly: it is still a key
 
-    def _proof(self, digest: str, known: _Known | None, now: float, *, in_authorization: bool) -> Proof:
+    def _authentication(
+        self, digest: str, known: _CachedKey | None, now: float, *, in_authorization: bool
+    ) -> Authentication:
         if known is None or known.expires_at <= now or self._is_revoked(digest):
             raise Unauthenticated(_UNKNOWN)
         self.used[digest] = now
-        return Proof(known.principal, in_authorization)
+        return Authentication(known.principal, in_authorization)
 
     def _is_revoked(self, digest: str) -> bool:
         snapshot = self._mirror.snapshot
         return snapshot is not None and digest in snapshot.revoked
 
-    async def _look_up(self, digest: str) -> _Known | None:
+    async def _read_through(self, digest: str) -> _CachedKey | None:
         reading = self._reading.get(digest)
         if reading is None:
-            if not self._budget.take():
+            if not self._bucket.take():
                 raise RegistryUnavailable("Too many keys are being looked up at the moment.", retry_after_s=1)
             reading = self._begin(digest, self._read(digest))
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
         return await asyncio.shield(reading)
 
-    def _look_again(self, digest: str, known: _Known) -> None:
+    def _refresh(self, digest: str, known: _CachedKey) -> None:
         """See behind the caller's back whether a key is still what it was."""
-        if digest not in self._reading and self._budget.take():
+        if digest not in self._reading and self._bucket.take():
             _ = self._begin(digest, self._read_again(digest, known))
 
-    def _begin(self, digest: str, work: Coroutine[Any, Any, _Known | None]) -> "asyncio.Task[_Known | None]":
+    def _begin(
+        self, digest: str, work: Coroutine[Any, Any, _CachedKey | None]
+    ) -> "asyncio.Task[_CachedKey | None]":
         reading = asyncio.get_running_loop().create_task(work, name="read key")
         self._reading[digest] = reading
         reading.add_done_callback(lambda done: self._ended(digest, done))
         return reading
 
-    def _ended(self, digest: str, done: "asyncio.Task[_Known | None]") -> None:
+    def _ended(self, digest: str, done: "asyncio.Task[_CachedKey | None]") -> None:
         self._reading.pop(digest, None)
         if not done.cancelled():
             done.exception()  # whoever waits gets it; nobody may be left who does
 
-    async def _read_again(self, digest: str, known: _Known) -> _Known | None:
+    async def _read_again(self, digest: str, known: _CachedKey) -> _CachedKey | None:
         try:
             found = await self._read(digest)
         except RegistryUnavailable:
@@ -153,11 +157,11 @@ class ApiKeys(Authenticator):
                 return None
         if found is None:
             self._missing.forget(digest)
-            known.look_at = self._clock() + uniform(_AGAIN_S / 2, _AGAIN_S)
+            known.look_at = self._clock() + random_between(_AGAIN_S / 2, _AGAIN_S)
         return found
 
-    async def _read(self, digest: str) -> _Known | None:
-        kept = self._read_kept(digest)
+    async def _read(self, digest: str) -> _CachedKey | None:
+        kept = self._read_fallback(digest)
         if kept is not None:
             return kept
         try:
@@ -170,10 +174,10 @@ class ApiKeys(Authenticator):
         if document is None:
             self._missing.put(digest, True, tick + self._missing_ttl_s)  # noqa: FBT003
             return None
-        known: _Known | None = None
+        known: _CachedKey | None = None
         try:
             known = _known(
-                digest, msgspec.convert(document.body, Key), tick + uniform(0.75, 1.25) * self._ttl_s
+                digest, msgspec.convert(document.body, Key), tick + random_between(0.75, 1.25) * self._ttl_s
             )
         except ValueError as error:  # msgspec.ValidationError is one
             _log.error("the document of key %s is not readable: %s", key_id(digest), error)
@@ -183,21 +187,23 @@ class ApiKeys(Authenticator):
         self._known.put(digest, known, tick + self._stale_s)
         return known
 
-    def _read_kept(self, digest: str) -> _Known | None:
+    def _read_fallback(self, digest: str) -> _CachedKey | None:
         """A key from the copy that a start without the registry goes by; it is looked up properly before long.
 
         Whoever can write the copy could put a key of his own there: it never opens the operators' pages.
         """
         tick = self._clock()
         try:
-            key = self._mirror.find_kept_key(digest)
+            key = self._mirror.find_fallback_key(digest)
             if key is None:
                 return None
             verbs = tuple(verb for verb in key.verbs if verb in CALLER_VERBS)
             if not verbs:
                 return None
             known = _known(
-                digest, msgspec.structs.replace(key, verbs=verbs), tick + uniform(_AGAIN_S / 2, _AGAIN_S)
+                digest,
+                msgspec.structs.replace(key, verbs=verbs),
+                tick + random_between(_AGAIN_S / 2, _AGAIN_S),
             )
         except ValueError as error:
             _log.error("key %s is not readable in the fallback: %s", key_id(digest), error)
@@ -217,7 +223,7 @@ def _key_in(head: RequestHead) -> tuple[bytes, bool] | None:
     return None if raw is None else (raw, True)
 
 
-def _known(digest: str, key: Key, look_at: float) -> _Known | None:
+def _known(digest: str, key: Key, look_at: float) -> _CachedKey | None:
     if key.revoked is not None:
         return None
     principal = Principal(
@@ -226,7 +232,7 @@ def _known(digest: str, key: Key, look_at: float) -> _Known | None:
         models=key.models,
         verbs=key.verbs,
         networks=network_set(key.networks),
-        quota=quota_of(key),
+        quota=quota_from(key),
     )
     expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
-    return _Known(principal, expires_at, look_at)
+    return _CachedKey(principal, expires_at, look_at)

@@ -8,18 +8,18 @@ from gateway.core.headers import RequestHead
 from gateway.core.principal import Principal
 
 
-class Proof(NamedTuple):
+class Authentication(NamedTuple):
     principal: Principal
-    spent_authorization: bool  # it came in Authorization, which must not go on to the backend
-    elsewhere: bool = False  # it may not be used from the caller's address, which a trial lets pass
+    consumed_authorization: bool  # it came in Authorization, which must not go on to the backend
+    outside_networks: bool = False  # it may not be used from the caller's address, which a trial lets pass
 
 
-class _Later(Enum):
-    LATER = "later"
+class _NeedsWait(Enum):
+    NEEDS_WAIT = "later"
 
 
-LATER: Final = _Later.LATER
-Later = Literal[_Later.LATER]
+NEEDS_WAIT: Final = _NeedsWait.NEEDS_WAIT
+NeedsWait = Literal[_NeedsWait.NEEDS_WAIT]
 
 
 class Authenticator(ABC):
@@ -28,15 +28,15 @@ class Authenticator(ABC):
     The difference matters: a broken credential must never fall through to a weaker kind.
     """
 
-    def at_once(self, head: RequestHead) -> Proof | Later | None:  # noqa: ARG002
-        """The answer where it is known without waiting: the way of nearly all requests. LATER: ask `__call__`."""
-        return LATER
+    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:  # noqa: ARG002
+        """The answer where it is known without waiting: the way of nearly all requests. NEEDS_WAIT: ask `__call__`."""
+        return NEEDS_WAIT
 
     @abstractmethod
-    async def __call__(self, head: RequestHead) -> Proof | None:
+    async def __call__(self, head: RequestHead) -> Authentication | None:
         """The answer; may wait for a registry or for an issuer's keys."""
 
-    def claims(self, authorization: bytes) -> bool:  # noqa: ARG002
+    def owns_authorization(self, authorization: bytes) -> bool:  # noqa: ARG002
         """Whether this value of Authorization is meant for the gateway, so that it must not go on to a backend.
 
         Asked where another credential was the one that counted.

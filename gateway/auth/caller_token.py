@@ -22,7 +22,7 @@ _REMEMBERED: Final = 10_000
 ISSUER: Final = "chips"
 
 
-class CallerTokens:
+class CallerTokenSigner:
     """Signs with the first of `key_files` (PEM, P-256); publishes the public halves of all, so that keys can be changed.
 
     Without files, a key is made that lives as long as the process: right for one process, wrong for several.

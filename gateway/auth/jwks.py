@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.core.issuers import is_safe_source
+from gateway.core.access_rules import is_trusted_jwks_url
 from gateway.core.networks import embedded_addresses
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class PublicKey(NamedTuple):
     key: Any
 
 
-class KeySet:
+class JwksKeySet:
     """The keys at `url` by their ids. `find` never waits; `refresh` fetches, once for all who ask at the same time.
 
     Without a `url`, they are where the discovery document of `issuer` says, which is read anew with each fetch. While it
@@ -179,7 +179,7 @@ def parse_discovery(body: bytes, issuer: str) -> str:
         raise ValueError("what it sent is no discovery document") from None
     if document.issuer != issuer:
         raise ValueError("its discovery document is that of another issuer")
-    if not is_safe_source(document.jwks_uri):
+    if not is_trusted_jwks_url(document.jwks_uri):
         raise ValueError("its discovery document does not name an https:// address")
     its, theirs = urlsplit(issuer), urlsplit(document.jwks_uri)
     if theirs.hostname != its.hostname and (
@@ -201,10 +201,10 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
     )
 
 
-def open_session(named: Iterable[str]) -> aiohttp.ClientSession:
-    """A client for `named` hosts, wherever they are, and for others at public addresses alone."""
+def open_jwks_session(allowed_hosts: Iterable[str]) -> aiohttp.ClientSession:
+    """A client for `allowed_hosts` hosts, wherever they are, and for others at public addresses alone."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(named))),
+        connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(allowed_hosts))),
         trust_env=False,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -214,8 +214,8 @@ def open_session(named: Iterable[str]) -> aiohttp.ClientSession:
 class _Resolver(AbstractResolver):
     """Judges the very addresses that are then connected to, so that a name that moves (DNS rebinding) opens nothing."""
 
-    def __init__(self, named: frozenset[str]) -> None:
-        self._named = named
+    def __init__(self, allowed_hosts: frozenset[str]) -> None:
+        self._named = allowed_hosts
         self._inner = aiohttp.DefaultResolver()
 
     async def resolve(

@@ -12,14 +12,14 @@ import aiohttp
 import jwt
 import msgspec
 
-from gateway.auth.base import LATER, Authenticator, Later, Proof
-from gateway.auth.jwks import KeySet, PublicKey, open_session
-from gateway.auth.remembered import Remembered
+from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
+from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
+from gateway.auth.ttl_cache import TtlCache
+from gateway.core.access_rules import Issuer, apply_preset, is_printable_subject
+from gateway.core.compiled_policy import principal_of_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
-from gateway.core.headers import AUTHORIZATION, RequestHead, credential_field
-from gateway.core.issuers import Issuer, is_plain_subject, resolve_issuer
+from gateway.core.headers import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.principal import Principal
-from gateway.core.rules import vouched_for
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "
@@ -41,7 +41,7 @@ class _Claims(msgspec.Struct):
     aud: str | list[str] = ""
 
 
-class _Peeked(NamedTuple):
+class _UnverifiedToken(NamedTuple):
     header: _Header
     claims: _Claims
 
@@ -50,13 +50,13 @@ class _Candidate(NamedTuple):
     """An entry of the settings, and the keys by which its tokens are verified."""
 
     issuer: Issuer
-    keys: KeySet
+    keys: JwksKeySet
 
 
 class _Verified(NamedTuple):
     principal: Principal
     key_id: str
-    seen: tuple[tuple[KeySet, PublicKey | None], ...]  # the keys by which it was decided
+    seen: tuple[tuple[JwksKeySet, PublicKey | None], ...]  # the keys by which it was decided
 
     def holds(self) -> bool:
         """Whether the same keys would be found now."""
@@ -66,7 +66,7 @@ class _Verified(NamedTuple):
         return True
 
 
-class Tokens(Authenticator):
+class TokenAuthenticator(Authenticator):
     """Authenticate tokens of `issuers`.
 
     A token is ours where one of them is named in it; then it must be good. The first entry that takes a token decides, by
@@ -78,128 +78,132 @@ class Tokens(Authenticator):
         self, issuers: Iterable[Issuer], *, size: int = 20_000, now: Callable[[], float] = time.time
     ) -> None:
         self._now = now
-        self._verified: Remembered[_Verified] = Remembered(size)
+        self._verified: TtlCache[_Verified] = TtlCache(size)
         self._by_header: dict[int, dict[str, list[_Candidate]]] = {}
-        self._keys: dict[str, KeySet] = {}
+        self._keys: dict[str, JwksKeySet] = {}
         self._session: aiohttp.ClientSession
         for given in issuers:
-            issuer = resolve_issuer(given)
-            field = AUTHORIZATION if issuer.header == "authorization" else credential_field(issuer.header)
-            source = _source(issuer)
+            issuer = apply_preset(given)
+            field = (
+                AUTHORIZATION
+                if issuer.header == "authorization"
+                else register_credential_field(issuer.header)
+            )
+            source = _jwks_url(issuer)
             if source not in self._keys:
-                self._keys[source] = KeySet(issuer.jwks, issuer="" if issuer.jwks else source)
+                self._keys[source] = JwksKeySet(issuer.jwks, issuer="" if issuer.jwks else source)
             for name in issuer.issuer:
                 candidates = self._by_header.setdefault(field, {}).setdefault(name, [])
                 candidates.append(_Candidate(issuer, self._keys[source]))
 
     async def start(self) -> None:
-        self._session = open_session(keys.host for keys in self._keys.values())
+        self._session = open_jwks_session(keys.host for keys in self._keys.values())
 
     async def stop(self) -> None:
         for keys in self._keys.values():
             await keys.close()
         await self._session.close()
 
-    def at_once(self, head: RequestHead) -> Proof | Later | None:
+    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
         for field in self._by_header:
             value = head.read[field]
             if value is not None:
                 token = _bearer(value) if field == AUTHORIZATION else value
-                found = None if token is None else self._at_once(field, token)
+                found = None if token is None else self._authenticate_nowait(field, token)
                 if found is not None:
                     return found
         return None
 
-    async def __call__(self, head: RequestHead) -> Proof | None:
+    async def __call__(self, head: RequestHead) -> Authentication | None:
         for field in self._by_header:
             value = head.read[field]
             token = value if value is None or field != AUTHORIZATION else _bearer(value)
             if token is None:
                 continue
-            found = self._at_once(field, token)
-            if found is LATER:
+            found = self._authenticate_nowait(field, token)
+            if found is NEEDS_WAIT:
                 found = await self._decide_with_new_keys(field, token)
             if found is not None:
                 return found
         return None
 
-    def claims(self, authorization: bytes) -> bool:
+    def owns_authorization(self, authorization: bytes) -> bool:
         token = _bearer(authorization)
-        peeked = None if token is None else _peek(token)
-        return peeked is not None and any(
-            _is_meant_for(peeked.claims, candidate.issuer)
-            for candidate in self._by_header.get(AUTHORIZATION, {}).get(peeked.claims.iss, ())
+        unverified = None if token is None else _read_unverified(token)
+        return unverified is not None and any(
+            _has_audience(unverified.claims, candidate.issuer)
+            for candidate in self._by_header.get(AUTHORIZATION, {}).get(unverified.claims.iss, ())
         )
 
-    def _at_once(self, field: int, token: bytes) -> Proof | Later | None:
+    def _authenticate_nowait(self, field: int, token: bytes) -> Authentication | NeedsWait | None:
         in_authorization = field == AUTHORIZATION
         remembered_as = field, sha256(token).digest()
         known = self._verified.get(remembered_as, self._now())
         if known is not None and known.holds():
             for keys, _ in known.seen:
                 keys.refresh_soon(self._session)
-            return Proof(known.principal, in_authorization)
+            return Authentication(known.principal, in_authorization)
         if len(token) > _MAX_TOKEN_BYTES:
             if in_authorization:
                 return None  # too long to be looked into, so nobody's
             raise Unauthenticated("The token is longer than any this gateway takes.")
-        peeked = _peek(token)
-        if peeked is None or peeked.claims.iss not in self._by_header[field]:
+        unverified = _read_unverified(token)
+        if unverified is None or unverified.claims.iss not in self._by_header[field]:
             if in_authorization:
                 return None
             raise Unauthenticated("The token is not of an issuer that this gateway trusts.")
-        candidates = self._candidates(field, peeked)
-        decided = self._decide(remembered_as, token, peeked, candidates)
-        if decided is LATER:
-            return LATER
+        candidates = self._candidates(field, unverified)
+        decided = self._decide(remembered_as, token, unverified, candidates)
+        if decided is NEEDS_WAIT:
+            return NEEDS_WAIT
         for candidate in candidates:
             candidate.keys.refresh_soon(self._session)
-        return Proof(decided, in_authorization)
+        return Authentication(decided, in_authorization)
 
-    async def _decide_with_new_keys(self, field: int, token: bytes) -> Proof:
-        peeked = _peek(token)
-        assert peeked is not None  # noqa: S101  (it could be read a moment ago)
-        candidates = self._candidates(field, peeked)
+    async def _decide_with_new_keys(self, field: int, token: bytes) -> Authentication:
+        unverified = _read_unverified(token)
+        assert unverified is not None  # noqa: S101  (it could be read a moment ago)
+        candidates = self._candidates(field, unverified)
         for keys in {id(keys): keys for _, keys in candidates}.values():
-            if keys.find(peeked.header.kid) is None:
+            if keys.find(unverified.header.kid) is None:
                 await keys.refresh(self._session)
-        decided = self._decide((field, sha256(token).digest()), token, peeked, candidates, final=True)
-        assert decided is not LATER  # noqa: S101  (that is what `final` says)
-        return Proof(decided, field == AUTHORIZATION)
+        decided = self._decide((field, sha256(token).digest()), token, unverified, candidates, final=True)
+        assert decided is not NEEDS_WAIT  # noqa: S101  (that is what `final` says)
+        return Authentication(decided, field == AUTHORIZATION)
 
-    def _candidates(self, field: int, peeked: _Peeked) -> list[_Candidate]:
+    def _candidates(self, field: int, unverified: _UnverifiedToken) -> list[_Candidate]:
         """The entries for the issuer and the audience that the token names, in the order of the settings."""
-        issuers = self._by_header[field][peeked.claims.iss]
-        return [candidate for candidate in issuers if _is_meant_for(peeked.claims, candidate.issuer)]
+        issuers = self._by_header[field][unverified.claims.iss]
+        return [candidate for candidate in issuers if _has_audience(unverified.claims, candidate.issuer)]
 
     def _decide(
         self,
         remembered_as: tuple[int, bytes],
         token: bytes,
-        peeked: _Peeked,
+        unverified: _UnverifiedToken,
         candidates: Sequence[_Candidate],
         *,
         final: bool = False,
-    ) -> Principal | Later:
-        """Whose token it is: LATER where keys must be fetched first, unless `final`. Raises Unauthenticated.
+    ) -> Principal | NeedsWait:
+        """Whose token it is: NEEDS_WAIT where keys must be fetched first, unless `final`. Raises Unauthenticated.
 
         No message holds a word of the token.
         """
         refusal: Unauthenticated | None = None
-        seen: list[tuple[KeySet, PublicKey | None]] = []
+        seen: list[tuple[JwksKeySet, PublicKey | None]] = []
         lasts = True
         for issuer, keys in candidates:
-            public = keys.find(peeked.header.kid)
+            public = keys.find(unverified.header.kid)
             seen.append((keys, public))
             if public is None:
                 if not final:
-                    return LATER
+                    return NEEDS_WAIT
                 if not keys.is_usable():
                     raise IssuerUnavailable(
                         "Your token cannot be checked now: its issuer's keys cannot be fetched."
                     )
             try:
-                claims = _verify(token, peeked.header, public, issuer)
+                claims = _verify(token, unverified.header, public, issuer)
                 ends_at = _check_times(claims, issuer.skew_s, self._now())
                 principal = _principal(claims, issuer)
             except _Early as error:
@@ -211,7 +215,7 @@ class Tokens(Authenticator):
                 if lasts:
                     until = min(ends_at, self._now() + _LONGEST_S)
                     self._verified.put(
-                        remembered_as, _Verified(principal, peeked.header.kid, tuple(seen)), until
+                        remembered_as, _Verified(principal, unverified.header.kid, tuple(seen)), until
                     )
                 return principal
         raise refusal or Unauthenticated("The token is made for another audience.")
@@ -255,7 +259,7 @@ def _date(claims: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _source(issuer: Issuer) -> str:
+def _jwks_url(issuer: Issuer) -> str:
     """Where its keys come from: their own address, or the issuer's, which tells that."""
     return issuer.jwks or issuer.issuer[0]
 
@@ -267,15 +271,15 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
     if (
         checked
         and isinstance(subject, str)
-        and is_plain_subject(subject)
-        and _fits(subject, issuer.subjects)
-        and (not issuer.groups or any(_fits(group, issuer.groups) for group in _groups(claims, issuer)))
+        and is_printable_subject(subject)
+        and _matches(subject, issuer.subjects)
+        and (not issuer.groups or any(_matches(group, issuer.groups) for group in _groups(claims, issuer)))
     ):
-        return vouched_for(issuer, subject)
+        return principal_of_rule(issuer, subject)
     raise Unauthenticated("The token is good, but its holder is not among those whom this gateway lets in.")
 
 
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -286,7 +290,7 @@ def _groups(claims: dict[str, Any], issuer: Issuer) -> list[str]:
     return [group for group in listed if isinstance(group, str)] if isinstance(listed, list) else []
 
 
-def _is_meant_for(claims: _Claims, issuer: Issuer) -> bool:
+def _has_audience(claims: _Claims, issuer: Issuer) -> bool:
     audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
     return any(audience in issuer.audience for audience in audiences)
 
@@ -295,13 +299,15 @@ def _bearer(authorization: bytes) -> bytes | None:
     return authorization[7:].strip() if authorization[:7].lower() == _BEARER else None
 
 
-def _peek(token: bytes) -> _Peeked | None:
+def _read_unverified(token: bytes) -> _UnverifiedToken | None:
     """What a token says of itself; None where it is no token at all. Proves nothing."""
     parts = token.split(b".")
     if len(parts) != 3 or len(token) > _MAX_TOKEN_BYTES:
         return None
     try:
         header, claims = (urlsafe_b64decode(part + b"=" * (-len(part) % 4)) for part in parts[:2])
-        return _Peeked(msgspec.json.decode(header, type=_Header), msgspec.json.decode(claims, type=_Claims))
+        return _UnverifiedToken(
+            msgspec.json.decode(header, type=_Header), msgspec.json.decode(claims, type=_Claims)
+        )
     except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None

@@ -7,32 +7,32 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import screen
-from gateway.cli.artifacts import artifacts
-from gateway.cli.check import check
-from gateway.cli.declare import import_declared
-from gateway.cli.deploy import deploy, undeploy
-from gateway.cli.deregister import deregister, disable, enable
-from gateway.cli.diff import diff
-from gateway.cli.doctor import doctor
-from gateway.cli.env import env
-from gateway.cli.explain_access import explain_access
-from gateway.cli.export import export
-from gateway.cli.history import history
-from gateway.cli.keys import keys
-from gateway.cli.models import models, show
-from gateway.cli.networks import networks
-from gateway.cli.new import new
-from gateway.cli.plan import plan
-from gateway.cli.publish import publish
-from gateway.cli.register import register
-from gateway.cli.rollback import rollback
-from gateway.cli.tail import tail
-from gateway.cli.top import top
-from gateway.cli.traffic import traffic
-from gateway.cli.verify import verify
-from gateway.cli.watch import watch
-from gateway.cli.why import why
+from gateway.cli.access.explain_access import explain_access
+from gateway.cli.access.keys import keys
+from gateway.cli.access.networks import networks
+from gateway.cli.deployment.artifacts import artifacts
+from gateway.cli.deployment.deploy import deploy, undeploy
+from gateway.cli.deployment.new import new
+from gateway.cli.deployment.plan import plan
+from gateway.cli.deployment.publish import publish
+from gateway.cli.deployment.verify import verify
+from gateway.cli.models.deregister import deregister, disable, enable
+from gateway.cli.models.models import models, show
+from gateway.cli.models.register import register
+from gateway.cli.models.traffic import traffic
+from gateway.cli.observe.tail import tail
+from gateway.cli.observe.top import top
+from gateway.cli.observe.why import why
+from gateway.cli.registry.diff import diff
+from gateway.cli.registry.export import export
+from gateway.cli.registry.history import history
+from gateway.cli.registry.import_ import import_models
+from gateway.cli.registry.rollback import rollback
+from gateway.cli.registry.watch import watch
+from gateway.cli.setup.check import check
+from gateway.cli.setup.doctor import doctor
+from gateway.cli.setup.env import env
+from gateway.cli.support import console
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
 
@@ -55,7 +55,7 @@ def serve(context: typer.Context) -> None:
 
 
 @app.callback()
-def before_the_verb(
+def common_options(
     env: Annotated[
         str | None,
         typer.Option("--env", help="The environment to act on; otherwise CHIPS_ENV, or `chips env use`."),
@@ -65,7 +65,7 @@ def before_the_verb(
     ] = False,
 ) -> None:
     """One address for your machine-learning models: publish them, register them, serve them."""
-    screen.choice.env, screen.choice.yes, screen.choice.told = env, yes, False
+    console.choice.env, console.choice.yes, console.choice.told = env, yes, False
 
 
 for verb in (
@@ -95,7 +95,7 @@ for verb in (
     watch,
 ):
     app.command()(verb)
-app.command("import")(import_declared)  # the word itself is Python's
+app.command("import")(import_models)  # the word itself is Python's
 app.add_typer(keys, name="keys")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(env, name="env")
@@ -105,7 +105,7 @@ app.add_typer(networks, name="networks")
 @app.command()
 def version() -> None:
     """Print the version of CHIPS."""
-    screen.out.print(__version__)
+    console.out.print(__version__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,25 +119,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if wants_debug():
             raise
-        screen.report(_failure(error), as_json=as_json)
+        console.report(_failure(error), as_json=as_json)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _failure(error: Exception) -> screen.Failure:
-    if isinstance(error, screen.Failure):
+def _failure(error: Exception) -> console.Failure:
+    if isinstance(error, console.Failure):
         return error
     if isinstance(error, typer.Abort):
-        return screen.Failure("stopped; nothing was changed", code=130)
+        return console.Failure("stopped; nothing was changed", code=130)
     if isinstance(error, typer.TyperException):
-        return screen.Failure(str(error), hint="add --help for how it is used", code=screen.EX_USAGE)
+        return console.Failure(str(error), hint="add --help for how it is used", code=console.EX_USAGE)
     if isinstance(error, SettingsError):
-        return screen.Failure(str(error), hint="`chips check` shows all settings", code=screen.EX_CONFIG)
+        return console.Failure(str(error), hint="`chips check` shows all settings", code=console.EX_CONFIG)
     if isinstance(error, Conflict):
-        return screen.Failure(str(error), code=screen.EX_CONFLICT)
+        return console.Failure(str(error), code=console.EX_CONFLICT)
     if isinstance(error, RegistryError):
-        return screen.Failure(str(error), code=screen.EX_UNAVAILABLE)
-    return screen.Failure(
+        return console.Failure(str(error), code=console.EX_UNAVAILABLE)
+    return console.Failure(
         f"{type(error).__name__}: {error}", hint="set CHIPS_DEBUG=1 to see where it happened"
     )

@@ -7,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.artifacts.store import StoreError, open_store
-from gateway.cli import screen
-from gateway.cli.probe import Metadata
+from gateway.cli.support import console
+from gateway.cli.support.backend_probe import Metadata
 from gateway.settings import Settings, state_folder
 from gateway.verify.run import ManifestPart, parse_samples
 
@@ -21,12 +21,14 @@ def published_samples(settings: Settings, metadata: Metadata, version: str) -> M
         return ManifestPart()
     digest = metadata.text("artifact_digest")
     if digest and digest != "sha256:" + hashlib.sha256(content).hexdigest():
-        screen.note(f"what lies at {address} is not what the backend loaded, so its samples are not compared")
+        console.note(
+            f"what lies at {address} is not what the backend loaded, so its samples are not compared"
+        )
         return ManifestPart()
     try:
         return parse_samples(content, address)
     except ValueError as error:
-        screen.note(f"its samples are not compared: {error}")
+        console.note(f"its samples are not compared: {error}")
         return ManifestPart()
 
 
@@ -39,7 +41,7 @@ def _manifest_at(settings: Settings, address: str, model: str, version: str) -> 
                 if store.address(model, version).rstrip("/") == address.rstrip("/"):
                     return store.manifest_content(model, version)
         except StoreError as error:
-            screen.note(f"the artifact's samples cannot be read, so they are not compared: {error}")
+            console.note(f"the artifact's samples cannot be read, so they are not compared: {error}")
             return None
     parts = urlsplit(address)
     if parts.scheme not in {"", "file"}:

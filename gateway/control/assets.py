@@ -4,8 +4,8 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-from gateway.core.answer import Answer
 from gateway.core.headers import RawHeaders
+from gateway.core.response import Response
 
 _TYPES = {
     "html": b"text/html; charset=utf-8",
@@ -20,7 +20,7 @@ POLICY = (
 _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
-def asset(path: str, headers: RawHeaders) -> Answer | None:
+def asset(path: str, headers: RawHeaders) -> Response | None:
     """The file at `path` below /-/console/ (or `docs`); None where there is none."""
     name = _PAGES.get(path, path)
     found = _read(name) if name in _names() else None
@@ -39,8 +39,8 @@ def asset(path: str, headers: RawHeaders) -> Answer | None:
     )
     asked = next((value for field, value in headers if field.lower() == b"if-none-match"), None)
     if asked is not None and asked == tag:
-        return Answer(304, fields, b"")
-    return Answer(200, fields, body)
+        return Response(304, fields, b"")
+    return Response(200, fields, body)
 
 
 @cache

@@ -12,10 +12,10 @@ from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
-from gateway.core.answer import Answer, HeaderList
 from gateway.core.cors import OWN_FIELDS, VARY, CorsRule
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
+from gateway.core.response import HeaderList, Response
 
 # What describes the gateway and its models. Operators' pages and the console are shared with nobody.
 PATHS: Final = (
@@ -42,7 +42,7 @@ _Preflight = Callable[[Any], Awaitable[web.StreamResponse]]
 _Config = Mapping[str, ResourceOptions]
 
 
-class Shares:
+class ControlCors:
     """Shares `PATHS` with pages of `origins`; `*` is everybody's."""
 
     def __init__(self, origins: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Shares:
         self._prepare = app.on_response_prepare
         self._prepare.freeze()
 
-    async def __call__(self, exchange: Exchange) -> Answer | None:
+    async def __call__(self, exchange: Exchange) -> Response | None:
         """The answer to a preflight; otherwise None, and whatever answer follows gets its fields."""
         path = exchange.target.path
         handler = self._routes.preflights.get(path)
@@ -65,7 +65,7 @@ class Shares:
         asked: Any = _Asked(exchange, path)
         if self._routes.is_preflight_request(asked):
             try:
-                return Answer(204, _fields(await handler(asked)), b"")
+                return Response(204, _fields(await handler(asked)), b"")
             except web.HTTPForbidden:
                 raise Forbidden("This gateway's settings do not let that page send such a request.") from None
         response = web.Response()

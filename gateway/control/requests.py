@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, NotFound
+from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.store import Kept, StoreReader
-from gateway.telemetry.summary import Summary
+from gateway.telemetry.trace_store import StoredRequest, TraceStoreReader
 
 _KINDS = ("all", "failed", "bad", "slowest")
 _MAX_LIMIT = 500
@@ -16,7 +16,7 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
 class Requests:
-    def __init__(self, reader: StoreReader | None) -> None:
+    def __init__(self, reader: TraceStoreReader | None) -> None:
         self._reader = reader
 
     async def listed(self, query: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Requests:
             kept = await asyncio.to_thread(
                 self._reader.newest, model=model, kind=kind, slower_s=slower_s, limit=limit
             )
-        return {"requests": [brief(one) for one in kept]}
+        return {"requests": [request_row(one) for one in kept]}
 
     async def one(self, request_or_trace_id: str) -> dict[str, Any]:
         if self._reader is None:
@@ -50,16 +50,16 @@ class Requests:
         return document(found)
 
 
-def document(found: list[Summary]) -> dict[str, Any]:
+def document(found: list[RequestSummary]) -> dict[str, Any]:
     """Requests that share an id, each with its waterfall, the newest first."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
-def _fields(summary: Summary) -> dict[str, Any]:
+def _fields(summary: RequestSummary) -> dict[str, Any]:
     return {name: getattr(summary, name) for name in summary.__struct_fields__}
 
 
-def brief(kept: Kept) -> dict[str, Any]:
+def request_row(kept: StoredRequest) -> dict[str, Any]:
     number, summary = kept
     return {
         "number": number,

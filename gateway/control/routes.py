@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway import __version__
-from gateway.auth.base import Proof
-from gateway.auth.chain import Chain
+from gateway.auth.base import Authentication
+from gateway.auth.chain import AuthenticatorChain
 from gateway.control.assets import asset
-from gateway.control.board import Board
-from gateway.control.live import Live
+from gateway.control.dashboard import Dashboard
+from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
 from gateway.control.requests import Requests, parse_query
-from gateway.core.answer import Answer, json_answer
 from gateway.core.errors import (
     AddressNotAllowed,
     Forbidden,
@@ -26,15 +25,16 @@ from gateway.core.errors import (
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
+from gateway.core.response import Response, json_response
 from gateway.registry.base import MODELS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
+from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.exposition import CONTENT_TYPE, exposition
-from gateway.telemetry.pulse import Shared
-from gateway.telemetry.store import StoreReader
+from gateway.telemetry.trace_store import TraceStoreReader
 
 if TYPE_CHECKING:
-    from gateway.control.cors import Shares
+    from gateway.control.cors import ControlCors
 
 _READ = frozenset({"GET", "HEAD"})
 # Asked for by platforms, and the last by backends, from addresses that nobody can list.
@@ -49,26 +49,26 @@ class Control:
     def __init__(
         self,
         mirror: Mirror,
-        chain: Chain,
+        chain: AuthenticatorChain,
         *,
         registry: Registry,
-        shared: Shared,
-        reader: StoreReader | None,
+        shared: WorkerMetrics,
+        reader: TraceStoreReader | None,
         admits: Callable[[Exchange], bool],
         jwks: bytes = b'{"keys":[]}',
-        shares: "Shares | None" = None,
+        cors: "ControlCors | None" = None,
     ) -> None:
         self._admits = admits  # whether a caller's address is on the allowlist
-        self._shares = shares  # with web pages of other origins; None: nothing
+        self._cors = cors  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
         self._mirror = mirror
         self._chain = chain
         self._registry = registry
         self._shared = shared
-        self._board = Board(mirror, shared, reader)
+        self._board = Dashboard(mirror, shared, reader)
         self._requests = Requests(reader)
-        self.live = Live(self._board, reader)
-        self._operate: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
+        self.live = EventStream(self._board, reader)
+        self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
             "/-/metrics": self._metrics,
             "/-/models": self._models,
             "/-/curves": self._curves,
@@ -87,9 +87,9 @@ class Control:
 
     async def answer(self, exchange: Exchange) -> None:
         path = exchange.target.path
-        preflight = None if self._shares is None else await self._shares(exchange)
+        preflight = None if self._cors is None else await self._cors(exchange)
         if preflight is not None:
-            await exchange.reply.send(preflight)
+            await exchange.response.send(preflight)
             return
         if exchange.method not in _READ:
             raise MethodNotAllowed("Here you can use GET, HEAD.", allow="GET, HEAD")
@@ -99,12 +99,12 @@ class Control:
         answer = await self._answer(exchange, path)
         # Probes, scrapes and the console's files: where they go well there is nothing to tell.
         quiet = path in _PROBES or path == "/-/metrics" or path.startswith("/-/console/")
-        exchange.routine = quiet and answer.status < 400
-        await exchange.reply.send(answer)
+        exchange.unlogged = quiet and answer.status < 400
+        await exchange.response.send(answer)
 
-    async def _answer(self, exchange: Exchange, path: str) -> Answer:
+    async def _answer(self, exchange: Exchange, path: str) -> Response:
         if path in {"/-/live", "/v2/health/live"}:
-            return json_answer({"live": True})
+            return json_response({"live": True})
         if path in {"/-/ready", "/v2/health/ready"}:
             return await self._ready(exchange)
         if path == "/-/jwks.json":
@@ -112,19 +112,19 @@ class Control:
                 (b"Content-Type", b"application/jwk-set+json"),
                 (b"Cache-Control", b"public, max-age=300"),
             )
-            return Answer(200, fields, self._jwks)
+            return Response(200, fields, self._jwks)
         if path == "/":
             return await self._index(exchange)
         if path == "/v2":
-            return json_answer({"name": "chips", "version": __version__, "extensions": []})
+            return json_response({"name": "chips", "version": __version__, "extensions": []})
         if path == "/-/openapi.json":
-            proof = await self._proof(exchange)
-            return json_answer(openapi(self._callable(proof)))
+            authentication = await self._authentication(exchange)
+            return json_response(openapi(self._callable(authentication)))
         if path in {"/-/console", "/-/docs"}:
-            return Answer(308, ((b"Location", path.encode() + b"/"), *_NO_STORE), b"")
+            return Response(308, ((b"Location", path.encode() + b"/"), *_NO_STORE), b"")
         return await self._page(exchange, path)
 
-    async def _page(self, exchange: Exchange, path: str) -> Answer:
+    async def _page(self, exchange: Exchange, path: str) -> Response:
         for folder, page in (("/-/console/", ""), ("/-/docs/", "docs")):
             if path.startswith(folder):
                 rest = path.removeprefix(folder)
@@ -139,30 +139,30 @@ class Control:
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
             found_requests = await self._requests.one(path.removeprefix("/-/requests/"))
-            return json_answer(found_requests, headers=_NO_STORE)
+            return json_response(found_requests, headers=_NO_STORE)
         if path.startswith("/-/models/"):
             await self._check_operator(exchange)
             model = await self._board.model(path.removeprefix("/-/models/"))
             if model is None:
                 raise NotFound("There is no such model in this registry.")
-            return json_answer(model, headers=_NO_STORE)
+            return json_response(model, headers=_NO_STORE)
         raise NotFound(_NOTHING_HERE)
 
     async def describe(self, exchange: Exchange) -> None:
-        await exchange.reply.send(json_answer(_description(exchange.model)))
+        await exchange.response.send(json_response(_description(exchange.model)))
 
-    async def _proof(self, exchange: Exchange) -> Proof | None:
-        proof = await self._chain(exchange.head)
-        if proof is not None and proof.elsewhere:
-            exchange.spared += (AddressNotAllowed.code,)
-        return proof
+    async def _authentication(self, exchange: Exchange) -> Authentication | None:
+        authentication = await self._chain(exchange.head)
+        if authentication is not None and authentication.outside_networks:
+            exchange.report_only_refusals += (AddressNotAllowed.code,)
+        return authentication
 
     async def _check_operator(self, exchange: Exchange) -> None:
-        proof = await self._proof(exchange)
-        if proof is None:
+        authentication = await self._authentication(exchange)
+        if authentication is None:
             raise Unauthenticated("This is for operators: send a key that may operate the gateway.")
-        exchange.principal = proof.principal
-        if not proof.principal.may(OPERATE):
+        exchange.principal = authentication.principal
+        if not authentication.principal.may(OPERATE):
             raise Forbidden(
                 "Your key may not operate this gateway; its operator can make one: chips keys create --help"
             )
@@ -171,28 +171,28 @@ class Control:
         await self._check_operator(exchange)
         asked = parse_query(exchange.target.query, {"only"})
         if exchange.method == "HEAD":
-            await exchange.reply.send(Answer(200, ((b"Content-Type", b"text/event-stream"),), b""))
+            await exchange.response.send(Response(200, ((b"Content-Type", b"text/event-stream"),), b""))
             return
         await self.live(exchange, boards=asked.get("only") != "requests")
 
-    async def _metrics(self, exchange: Exchange) -> Answer:  # noqa: ARG002
+    async def _metrics(self, exchange: Exchange) -> Response:  # noqa: ARG002
         state = await self._board.present()
         text = await asyncio.to_thread(exposition, state)  # megabytes, where there are many models
-        return Answer(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
+        return Response(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
-    async def _models(self, exchange: Exchange) -> Answer:  # noqa: ARG002
-        return json_answer(await self._board.document(), headers=_NO_STORE)
+    async def _models(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        return json_response(await self._board.document(), headers=_NO_STORE)
 
-    async def _curves(self, exchange: Exchange) -> Answer:  # noqa: ARG002
-        return json_answer(await self._board.curves(), headers=_NO_STORE)
+    async def _curves(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        return json_response(await self._board.curves(), headers=_NO_STORE)
 
-    async def _listed(self, exchange: Exchange) -> Answer:
-        return json_answer(await self._requests.listed(exchange.target.query), headers=_NO_STORE)
+    async def _listed(self, exchange: Exchange) -> Response:
+        return json_response(await self._requests.listed(exchange.target.query), headers=_NO_STORE)
 
-    async def _callers(self, exchange: Exchange) -> Answer:  # noqa: ARG002
-        return json_answer({"callers": await self._board.callers()}, headers=_NO_STORE)
+    async def _callers(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        return json_response({"callers": await self._board.callers()}, headers=_NO_STORE)
 
-    async def _history(self, exchange: Exchange) -> Answer:
+    async def _history(self, exchange: Exchange) -> Response:
         asked = parse_query(exchange.target.query, {"model"})
         try:
             changes = await self._registry.history(kind=MODELS, name=asked.get("model") or None, limit=100)
@@ -200,19 +200,19 @@ class Control:
             raise RegistryUnavailable(
                 "The registry does not answer, so its history cannot be shown."
             ) from error
-        return json_answer({"changes": changes}, headers=_NO_STORE)
+        return json_response({"changes": changes}, headers=_NO_STORE)
 
-    async def _ready(self, exchange: Exchange) -> Answer:
+    async def _ready(self, exchange: Exchange) -> Response:
         """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
         may_see = await self._may_see_registry(exchange, snapshot)
         if snapshot is None:
             more = {"status": "waiting for the registry", "version": __version__} if may_see else {}
-            return json_answer({"ready": False, **more}, status=503)
+            return json_response({"ready": False, **more}, status=503)
         if not may_see:
-            return json_answer({"ready": True})
-        return json_answer(
+            return json_response({"ready": True})
+        return json_response(
             {
                 "ready": True,
                 "status": "ready",
@@ -242,30 +242,30 @@ class Control:
         if not self._admits(exchange):
             return False
         try:
-            proof = await self._proof(exchange)
+            authentication = await self._authentication(exchange)
         except GatewayError:
             return False
-        return proof is not None and proof.principal.may(OPERATE)
+        return authentication is not None and authentication.principal.may(OPERATE)
 
-    async def _index(self, exchange: Exchange) -> Answer:
-        proof = await self._proof(exchange)
-        return json_answer(
+    async def _index(self, exchange: Exchange) -> Response:
+        authentication = await self._authentication(exchange)
+        return json_response(
             {
                 "name": "CHIPS",
                 "version": __version__,
                 "about": "One address for machine-learning models: POST /<model> to score, GET /<model> to learn about it.",
                 "caller": None
-                if proof is None
-                else {"id": proof.principal.id, "label": proof.principal.label},
+                if authentication is None
+                else {"id": authentication.principal.id, "label": authentication.principal.label},
                 "models": [
                     {"name": model.name, "description": model.description, "url": f"/{model.name}"}
-                    for model in self._callable(proof)
+                    for model in self._callable(authentication)
                 ],
                 "docs": "/-/docs/",
             }
         )
 
-    def _callable(self, proof: Proof | None) -> list[Model]:
+    def _callable(self, authentication: Authentication | None) -> list[Model]:
         """The models that this caller may know of, by name."""
         snapshot = self._mirror.snapshot
         models = [] if snapshot is None else [entry.model for entry in snapshot.entries.values()]
@@ -275,7 +275,7 @@ class Control:
             if model.enabled
             and (
                 model.policy.access == "public"
-                or (proof is not None and proof.principal.may(METADATA, model.name))
+                or (authentication is not None and authentication.principal.may(METADATA, model.name))
             )
         ]
 

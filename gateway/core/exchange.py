@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.core.trace import new_span_id
 
 if TYPE_CHECKING:
-    from gateway.core.answer import Answer
+    from gateway.core.compiled_policy import CompiledPolicy
     from gateway.core.errors import GatewayError
+    from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
-    from gateway.core.known import KnownHead
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
-    from gateway.core.paths import Target
     from gateway.core.principal import Principal
-    from gateway.core.rules import Rules
+    from gateway.core.request_target import Target
+    from gateway.core.response import Response
     from gateway.core.trace import TraceContext
 
 
-HELD_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
+BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
 
 
 class Body(Protocol):
@@ -36,24 +36,24 @@ class Body(Protocol):
     def complete(self) -> bool:
         """Whether all of it is here."""
 
-    async def gather(self, deadline: float) -> None:
-        """Wait until it is `complete`, not beyond `deadline`. Only for up to `HELD_BODY_BYTES`."""
+    async def buffer(self, deadline: float) -> None:
+        """Wait until it is `complete`, not beyond `deadline`. Only for up to `BUFFERED_BODY_BYTES`."""
 
-    async def whole(self) -> bytes:
+    async def read(self) -> bytes:
         """Wait for all of it. Only for bodies whose declared length is small."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def iter_chunks(self) -> AsyncIterator[bytes]:
         """It, as it arrives."""
 
 
-class Reply(Protocol):
-    """The way back to the caller: `send`, or `start`, `write`… and `finish`; `cut` at any time."""
+class ResponseWriter(Protocol):
+    """The way back to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
 
     @property
     def started(self) -> bool:
         """Whether the caller may have seen a part of the answer."""
 
-    async def send(self, answer: "Answer") -> None: ...
+    async def send(self, answer: "Response") -> None: ...
 
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
@@ -64,7 +64,7 @@ class Reply(Protocol):
 
     async def finish(self) -> None: ...
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Break the connection, so that a truncated body cannot look complete."""
 
 
@@ -108,40 +108,40 @@ class Exchange:
         "backend_server_timing",
         "body",
         "body_limit_bytes",
+        "buffering_s",
         "bytes_in",
         "bytes_out",
+        "cached_head",
+        "caller_disconnected",
         "cause",
+        "compiled_policy",
+        "consumed_authorization",
         "deadline",
         "ended",
         "error",
-        "gathered_s",
         "generation",
         "head",
         "headers",
-        "kept",
-        "known",
-        "left",
-        "metered_s",
+        "keep_trace_because",
         "method",
         "model",
-        "particular",
         "peer",
         "permitted",
         "principal",
         "queued_s",
+        "rate_limit_s",
         "raw_target",
         "registry_age_s",
-        "reply",
+        "report_only_refusals",
         "request_id",
+        "response",
         "routed",
-        "routine",
-        "rules",
         "scheme",
-        "spared",
-        "spent_authorization",
         "status",
         "target",
         "trace",
+        "unlogged",
+        "variable_values",
     )
 
     def __init__(
@@ -153,10 +153,10 @@ class Exchange:
         peer: str,
         scheme: str,
         body: Body,
-        reply: Reply,
+        response: ResponseWriter,
         arrived: float,
-        known: "KnownHead | None" = None,
-        particular: "Sequence[bytes]" = (),
+        cached_head: "CachedHead | None" = None,
+        variable_values: "Sequence[bytes]" = (),
     ) -> None:
         # the server
         self.method = method
@@ -165,10 +165,12 @@ class Exchange:
         self.peer = peer  # the address at the other end of the connection
         self.scheme = scheme
         self.body = body
-        self.reply = reply
+        self.response = response
         self.arrived = arrived  # monotonic seconds
-        self.known = known  # where to keep what is found out about such a head
-        self.particular = particular  # what this request has instead of the fields that are not remembered
+        self.cached_head = cached_head  # where to keep what is found out about such a head
+        self.variable_values = (
+            variable_values  # what this request has instead of the fields that are not remembered
+        )
         # identify
         self.request_id = ""
         self.head: RequestHead
@@ -178,23 +180,25 @@ class Exchange:
         # route
         self.model: Model
         self.backend: Backend
-        self.rules: Rules
+        self.compiled_policy: CompiledPolicy
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline = 0.0  # monotonic seconds
         # admit, authorize and limit
-        self.spared: tuple[str, ...] = ()  # codes of refusals that were only tried out
+        self.report_only_refusals: tuple[str, ...] = ()  # codes of refusals that were only tried out
         # authenticate
         self.principal: Principal
-        self.spent_authorization = False  # the Authorization header was meant for us and ends here
+        self.consumed_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
         self.body_limit_bytes = 0
         # sample
-        self.kept: str | None = None  # why its trace is kept, as far as that is known before the answer
+        self.keep_trace_because: str | None = (
+            None  # why its trace is kept, as far as that is known before the answer
+        )
         # meter
-        self.metered_s = 0.0  # spent on counts that lie elsewhere
-        # gather
-        self.gathered_s = 0.0  # how long the rest of a small body took
+        self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
+        # buffer
+        self.buffering_s = 0.0  # how long the rest of a small body took
         # limit
         self.queued_s = 0.0
         # forward
@@ -207,12 +211,12 @@ class Exchange:
         self.status = 0
         self.bytes_out = 0
         # control
-        self.routine = False  # a probe that went well: nothing to tell
+        self.unlogged = False  # a probe that went well: nothing to tell
         # the pipeline: when a stage that may wait was done; 0.0 where it did not come to that
         self.routed = 0.0
         self.authenticated = 0.0
         self.permitted = 0.0
         self.error: GatewayError | None = None
         self.cause: BaseException | None = None  # what lies behind `error`; for the log only
-        self.left = False  # the caller went away before the answer was complete
+        self.caller_disconnected = False  # the caller went away before the answer was complete
         self.ended = 0.0

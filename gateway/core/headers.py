@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.core.errors import BadRequest
 from gateway.core.networks import Address
-from gateway.core.paths import Target
+from gateway.core.request_target import Target
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -27,10 +27,10 @@ REQUEST_TIMEOUT: Final = 7
 CONNECTION: Final = 8
 EXPECT: Final = 9
 TRACESTATE: Final = 10
-TRACE_ASKED: Final = 11
+KEEP_TRACE: Final = 11
 FORWARDED: Final = 12
 ORIGIN: Final = 13
-REGISTRY_ASKED: Final = 14
+REPORT_REGISTRY: Final = 14
 UPGRADE: Final = 15
 CREDENTIALS: Final = 16  # from here on: what authenticators have reserved
 _DROPPED: Final = -1
@@ -47,10 +47,10 @@ _KIND: Final[dict[bytes, int]] = {
     b"connection": CONNECTION,
     b"expect": EXPECT,
     b"tracestate": TRACESTATE,
-    b"x-chips-trace": TRACE_ASKED,
+    b"x-chips-trace": KEEP_TRACE,
     b"forwarded": FORWARDED,
     b"origin": ORIGIN,
-    b"x-chips-registry": REGISTRY_ASKED,
+    b"x-chips-registry": REPORT_REGISTRY,
     b"upgrade": UPGRADE,
     # hop-by-hop
     b"keep-alive": _DROPPED,
@@ -147,18 +147,18 @@ class RequestHead:
         self.target: Target
         self.way = b""  # the field lines that tell a backend how the request came here
 
-    def template(self, particular: Iterable[int]) -> "RequestHead":
-        """A copy to make others of, without the fields at the positions `particular`."""
+    def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":
+        """A copy to make others of, without the fields at the positions `indexes`."""
         head = self._copy()
-        for index in particular:
+        for index in indexes:
             head.read[index] = None
         return head
 
-    def filled(self, particular: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
+    def with_variable_values(self, indexes: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
         """A head that differs from this template by those fields alone."""
         head = self._copy()
         read = head.read
-        for index, value in zip(particular, values, strict=False):
+        for index, value in zip(indexes, values, strict=False):
             read[index] = value
         return head
 
@@ -206,7 +206,7 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
     return head
 
 
-def position(name: bytes) -> int:
+def read_index(name: bytes) -> int:
     """The position in `RequestHead.read` of the field `name`; -1 where it is not read."""
     kind = _learned.get(name)
     if kind is None:
@@ -214,7 +214,7 @@ def position(name: bytes) -> int:
     return kind if isinstance(kind, int) else _DROPPED
 
 
-def credential_field(name: str) -> int:
+def register_credential_field(name: str) -> int:
     """Reserve a field for a credential; return its position in `RequestHead.read`.
 
     It may stand once, and it never goes on to a backend. For authenticators, when they are made.
@@ -259,7 +259,7 @@ def _without_nominated(outbound: list[bytes], connection: bytes) -> list[bytes]:
 
 
 # What the gateway itself says in an answer, or keeps to itself: a backend's own such fields end here.
-ANSWER_DROPPED: Final = frozenset(
+RESPONSE_FIELDS_DROPPED: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -299,14 +299,14 @@ ANSWER_DROPPED: Final = frozenset(
 )
 
 
-def may_trail(name: bytes) -> bool:
+def is_allowed_trailer(name: bytes) -> bool:
     """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
-    return name.lower() not in ANSWER_DROPPED and _learn(name).__class__ is bytes
+    return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes
 
 
-def answer_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def forwarded_response_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The fields of a backend's answer that go on to the caller, in their order."""
-    dropped: frozenset[bytes] | set[bytes] = ANSWER_DROPPED
+    dropped: frozenset[bytes] | set[bytes] = RESPONSE_FIELDS_DROPPED
     fields = []
     for name, value in raw_headers:
         lower = name.lower()

@@ -2,11 +2,11 @@
 
 import msgspec
 
-from gateway.core.answer import Answer
 from gateway.core.errors import GatewayError
+from gateway.core.response import Response
 
 
-def render_problem(error: GatewayError, request_id: str, *, open_inference: bool = False) -> Answer:
+def render_problem(error: GatewayError, request_id: str, *, open_inference: bool = False) -> Response:
     """Render `error` as `application/problem+json`.
 
     The shape is the backend contract's, so that a caller reads one shape whichever side failed. `open_inference` adds
@@ -28,4 +28,4 @@ def render_problem(error: GatewayError, request_id: str, *, open_inference: bool
         (b"Cache-Control", b"no-store"),
         *error.headers,
     )
-    return Answer(error.status, headers, msgspec.json.encode(body) + b"\n")
+    return Response(error.status, headers, msgspec.json.encode(body) + b"\n")

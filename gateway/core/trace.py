@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from gateway.core.chance import bits
+from gateway.core.randomness import random_bits
 
 _REST = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(b"00" + _REST)
@@ -28,11 +28,11 @@ class TraceContext(NamedTuple):
 
 
 def new_span_id() -> str:
-    return f"{bits(64) or 1:016x}"
+    return f"{random_bits(64) or 1:016x}"
 
 
 def new_trace_id() -> str:
-    return f"{bits(128) or 1:032x}"
+    return f"{random_bits(128) or 1:032x}"
 
 
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:

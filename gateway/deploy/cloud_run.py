@@ -31,7 +31,7 @@ _ENDED_BUILD: Final = frozenset({"FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCEL
 Result = TypeVar("Result")
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
     """What an environment says of where to deploy."""
 
     project: str
@@ -45,7 +45,7 @@ class CloudRunTarget:
 
     name = "cloud-run"
 
-    def __init__(self, place: Place, google: Google, *, bucket: str, image: str = "") -> None:
+    def __init__(self, place: CloudRunLocation, google: Google, *, bucket: str, image: str = "") -> None:
         self._place = place
         self._google = google
         self._bucket = bucket

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from gateway.artifacts.manifest import RowsPolicy
-from gateway.core.meant import did_you_mean
 from gateway.core.names import check_model_name, check_version
+from gateway.core.suggestions import suggest
 
 SETTINGS_NAME: Final = "backend.toml"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
@@ -151,4 +151,4 @@ def _explained(reason: str, content: Mapping[str, object]) -> str:
     wrong = next((name for name in content if name not in BackendSettings.__struct_fields__), None)
     if wrong is None:
         return reason
-    return f"there is no setting {wrong}{did_you_mean(wrong, BackendSettings.__struct_fields__)}"
+    return f"there is no setting {wrong}{suggest(wrong, BackendSettings.__struct_fields__)}"

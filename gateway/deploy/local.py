@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.deploy.folder import BackendFolder
 from gateway.deploy.target import Deployed, DeployError, Tell
-from gateway.verify.process import free_port
+from gateway.verify.backend_process import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _STOP_WITHIN_S: Final = 12.0

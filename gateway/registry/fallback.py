@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.kept_keys import KeptKeys, follow_keys
+from gateway.registry.fallback_keys import FallbackKeys, update_fallback_keys
 
 _FORMAT: Final = 1
 _TIMEOUT_S: Final = 5.0
@@ -30,19 +30,19 @@ _ATTEMPTS: Final = 5
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
-class Kept(NamedTuple):
+class FallbackContent(NamedTuple):
     listing: Listing
     age_s: float  # since it was written
-    keys: KeptKeys | None = None  # None where it was written without any
+    keys: FallbackKeys | None = None  # None where it was written without any
 
 
 class Fallback(Protocol):
-    kept_by_gateways: bool
+    saved_by_gateways: bool
 
-    async def load(self) -> Kept | None:
+    async def load(self) -> FallbackContent | None:
         """None where there is none yet. Raises RegistryError where it cannot be read."""
 
-    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         """Replace an older listing; False where what is there is as new. Raises RegistryError."""
 
 
@@ -70,7 +70,7 @@ async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys:
         async for listing in watch:
             if listing is not None:
                 before = kept.keys if kept is not None else None
-                keys = await follow_keys(registry, listing, before) if with_keys else None
+                keys = await update_fallback_keys(registry, listing, before) if with_keys else None
                 return await fallback.save(listing, keys)
     finally:
         await watch.aclose()  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys:
 
 
 class FileFallback:
-    kept_by_gateways = True
+    saved_by_gateways = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -86,13 +86,13 @@ class FileFallback:
     def __str__(self) -> str:
         return f"file:{self._path}"
 
-    async def load(self) -> Kept | None:
+    async def load(self) -> FallbackContent | None:
         return await asyncio.to_thread(self._load)
 
-    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         return await asyncio.to_thread(self._save, listing, keys)
 
-    def _load(self) -> Kept | None:
+    def _load(self) -> FallbackContent | None:
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -101,7 +101,7 @@ class FileFallback:
             raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
         return decode(content, str(self))
 
-    def _save(self, listing: Listing, keys: KeptKeys | None) -> bool:
+    def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         try:
             kept = self._load()
         except RegistryError:
@@ -127,7 +127,7 @@ class FileFallback:
 
 
 class GcsFallback:
-    kept_by_gateways = False  # a hundred writers of one object would be in each other's way
+    saved_by_gateways = False  # a hundred writers of one object would be in each other's way
 
     def __init__(self, bucket: str, name: str) -> None:
         self._bucket = bucket
@@ -137,11 +137,11 @@ class GcsFallback:
     def __str__(self) -> str:
         return f"gs://{self._bucket}/{self._name}"
 
-    async def load(self) -> Kept | None:
-        kept: Kept | None = (await asyncio.to_thread(self._ask, self._load))[0]
+    async def load(self) -> FallbackContent | None:
+        kept: FallbackContent | None = (await asyncio.to_thread(self._ask, self._load))[0]
         return kept
 
-    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing, keys)))
 
     def _blob(self) -> Any:
@@ -172,7 +172,7 @@ class GcsFallback:
             if client is not None:
                 client.close()  # it is asked once in a start, or once in a command
 
-    def _load(self) -> tuple[Kept | None, int]:
+    def _load(self) -> tuple[FallbackContent | None, int]:
         """What is kept, and the object's generation (0: there is none), so that it can be replaced if nobody else does."""
         from google.api_core import exceptions
 
@@ -183,7 +183,7 @@ class GcsFallback:
             return None, 0
         return decode(content, str(self)), int(blob.generation)
 
-    def _save(self, listing: Listing, keys: KeptKeys | None) -> bool:
+    def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         from google.api_core import exceptions
 
         content = encode(listing, keys)
@@ -216,14 +216,14 @@ class _KeyLine(msgspec.Struct):
     key: msgspec.Raw
 
 
-def _is_newer(listing: Listing, keys: KeptKeys | None, kept: Kept) -> bool:
+def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent) -> bool:
     if listing.registry_id != kept.listing.registry_id or listing.generation > kept.listing.generation:
         return True
     # Where keys have been turned on or off, the copy is written anew for that alone.
     return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
 
 
-def encode(listing: Listing, keys: KeptKeys | None = None) -> bytes:
+def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
     """Line by line, so that another thread gets its turn between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
@@ -245,7 +245,7 @@ def encode(listing: Listing, keys: KeptKeys | None = None) -> bytes:
     return b"".join([*parts, compressor.flush()])
 
 
-def decode(content: bytes, place: str) -> Kept:
+def decode(content: bytes, place: str) -> FallbackContent:
     try:
         first, *lines = gzip.decompress(content).splitlines()
         head = msgspec.json.decode(first, type=dict[str, Any])
@@ -264,7 +264,7 @@ def decode(content: bytes, place: str) -> Kept:
         if keys is not None:
             found = map(msgspec.json.Decoder(_KeyLine).decode, lines[count:])
             documents = {line.digest: bytes(line.key) for line in found}
-            kept_keys = KeptKeys(listing.registry_id, head["keys_generation"], documents)
-        return Kept(listing, time.time() - head["saved"], kept_keys)
+            kept_keys = FallbackKeys(listing.registry_id, head["keys_generation"], documents)
+        return FallbackContent(listing, time.time() - head["saved"], kept_keys)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise _Damaged(f"{place} is damaged or no fallback: {error}") from error

@@ -10,14 +10,14 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from gateway.core.chance import uniform
 from gateway.core.model import Key
 from gateway.core.names import check_model_name
+from gateway.core.randomness import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.budget import Budget
 from gateway.registry.fallback import Fallback
-from gateway.registry.kept_keys import NO_KEYS, KeptKeys, follow_keys
-from gateway.registry.snapshot import Entry, Snapshot, compile_entry, compile_steps
+from gateway.registry.fallback_keys import NO_KEYS, FallbackKeys, update_fallback_keys
+from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
+from gateway.registry.token_bucket import TokenBucket
 
 _log = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ class Mirror:
         self._held_listing: Listing | None = None
         self._since: Listing | None = None  # what the fallback gave, until the registry itself answers
         self._to_keep: Listing | None = None
-        self._keys_kept: KeptKeys | None = None  # in the copy that this gateway keeps for itself
+        self._keys_kept: FallbackKeys | None = None  # in the copy that this gateway keeps for itself
         self._keys_given = NO_KEYS
         self.kept_keys_end = 0.0  # by the clock: until then keys from the copy are good
         self._keys_turned = False  # on or off, since the copy was written
         self._tasks: list[asyncio.Task[None]] = []
         self._advanced = asyncio.Event()
-        self._asked: TTLCache[str, Entry | None] = TTLCache(10_000, _ASKED_TTL_S, clock)
-        self._asking: dict[str, asyncio.Task[Entry | None]] = {}
-        self._budget = Budget(per_second=4, burst=20, clock=clock)
+        self._asked: TTLCache[str, ModelEntry | None] = TTLCache(10_000, _ASKED_TTL_S, clock)
+        self._asking: dict[str, asyncio.Task[ModelEntry | None]] = {}
+        self._bucket = TokenBucket(per_second=4, burst=20, clock=clock)
         self.snapshot: Snapshot | None = None
         self.source = REGISTRY  # or FALLBACK: what the snapshot was made from
         self.connected = False
@@ -102,7 +102,7 @@ class Mirror:
         """Whether what the registry says now can be taken for the truth, "there is no such thing" above all."""
         return self.connected and not self.held
 
-    def find_kept_key(self, digest: str) -> Key | None:
+    def find_fallback_key(self, digest: str) -> Key | None:
         """A key as the copy has it, while that is what the snapshot was made from, too. ValueError: it cannot be read."""
         if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
@@ -115,7 +115,7 @@ class Mirror:
             patience_s = min(patience_s, _FIRST_LOOK_S)
         create_task = asyncio.get_running_loop().create_task
         self._tasks = [create_task(self._watch(), name="registry mirror")]
-        if self._fallback is not None and self._fallback.kept_by_gateways:
+        if self._fallback is not None and self._fallback.saved_by_gateways:
             self._tasks.append(create_task(self._keep(self._fallback), name="registry fallback"))
         if await self._wait(lambda: self.connected, timeout_s=patience_s):
             return
@@ -152,7 +152,7 @@ class Mirror:
 
     # -- reading through
 
-    async def find(self, name: str) -> Entry | None:
+    async def find(self, name: str) -> ModelEntry | None:
         """Ask the registry for a model that the snapshot lacks. Raises Unavailable where that cannot be told now.
 
         All who ask for one name share one read, its answer counts for two seconds, and there is a ration of reads:
@@ -168,7 +168,7 @@ class Mirror:
         if asking is None:
             if not self.trusted:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
-            if not self._budget.take():
+            if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
             asking = asyncio.get_running_loop().create_task(self._ask(name), name="registry read-through")
             self._asking[name] = asking
@@ -176,10 +176,10 @@ class Mirror:
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
         return await asyncio.shield(asking)
 
-    async def _ask(self, name: str) -> Entry | None:
+    async def _ask(self, name: str) -> ModelEntry | None:
         before = self.snapshot
         document = await self._registry.read(MODELS, name)
-        entry: Entry | None = None
+        entry: ModelEntry | None = None
         if document is not None:
             try:
                 entry = compile_entry(document)
@@ -189,7 +189,7 @@ class Mirror:
             self._asked[name] = entry
         return entry
 
-    def _asked_for(self, name: str, done: "asyncio.Task[Entry | None]") -> None:
+    def _asked_for(self, name: str, done: "asyncio.Task[ModelEntry | None]") -> None:
         self._asking.pop(name, None)
         if not done.cancelled():
             done.exception()  # whoever waits gets it; nobody may be left who does
@@ -218,7 +218,7 @@ class Mirror:
             if self._clock() - began > _LONGEST_DELAY_S:
                 delay_s = _FIRST_DELAY_S
             # Full jitter: a hundred gateways that lost one registry must not come back as one.
-            await self._sleep(uniform(0, delay_s))
+            await self._sleep(random_between(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
     async def _accept(self, listing: Listing) -> None:
@@ -239,7 +239,7 @@ class Mirror:
         self.snapshot = snapshot
         for problem in snapshot.problems:
             _log.error("a registry document cannot be used: %s", problem)
-        if self._fallback is not None and self._fallback.kept_by_gateways:
+        if self._fallback is not None and self._fallback.saved_by_gateways:
             self._to_keep = listing
         self._settle()
 
@@ -342,12 +342,12 @@ class Mirror:
         self.source = FALLBACK
         self._since = kept.listing
         self._confirmed_at = self._clock() - max(0.0, kept.age_s)
-        self._keys_turned = fallback.kept_by_gateways and (kept.keys is None) == bool(
+        self._keys_turned = fallback.saved_by_gateways and (kept.keys is None) == bool(
             self._fallback_keys_age_s
         )
         if kept.keys is not None and self._fallback_keys_age_s:
             self._keys_given = kept.keys
-            self._keys_kept = kept.keys if fallback.kept_by_gateways else None
+            self._keys_kept = kept.keys if fallback.saved_by_gateways else None
             self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
@@ -358,19 +358,19 @@ class Mirror:
             listing = self._to_keep
             if listing is None:
                 continue
-            followed = await self._follow_keys(listing)
+            followed = await self._update_fallback_keys(listing)
             if self._to_keep is listing and followed:
                 self._to_keep = None  # else there is a newer one, or the keys are to be asked for again
             if followed or listing is not saved:
                 await self._save(fallback, listing)
                 saved = listing
 
-    async def _follow_keys(self, listing: Listing) -> bool:
+    async def _update_fallback_keys(self, listing: Listing) -> bool:
         """Bring the keys of the copy to where `listing` is; False where that was not possible now."""
         if not self._fallback_keys_age_s:
             return True
         try:
-            self._keys_kept = await follow_keys(self._registry, listing, self._keys_kept)
+            self._keys_kept = await update_fallback_keys(self._registry, listing, self._keys_kept)
         except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the models are kept)
             _log.error("the keys in the fallback are not up to date: %s", error)
             return False

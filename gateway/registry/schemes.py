@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.core.meant import did_you_mean
+from gateway.core.suggestions import suggest
 from gateway.registry.base import Registry
 
 # Paths, not classes: a scheme's client library is imported only where that scheme is used.
@@ -36,7 +36,7 @@ def _opener(scheme: str) -> Opener:
         loaded: Opener = plug_ins[scheme].load()
         return loaded
     known = sorted({*BUILT_IN, *plug_ins})
-    hint = did_you_mean(scheme, known, else_all=True)
+    hint = suggest(scheme, known, else_all=True)
     raise ValueError(f'there is no kind of registry called "{scheme}"{hint}')
 
 

@@ -6,23 +6,23 @@ from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
 from types import MappingProxyType
 
+from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
-from gateway.core.rules import compile_rules
 from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, Document, Listing
 
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 
 
-class Entry:
+class ModelEntry:
     """A model, ready to be routed to."""
 
-    __slots__ = ("_backends", "_by_version", "_only", "_shares", "model", "revision", "rules")
+    __slots__ = ("_backends", "_by_version", "_only", "_shares", "compiled_policy", "model", "revision")
 
     def __init__(self, model: Model, revision: int) -> None:
         self.model = model
-        self.rules = compile_rules(model.policy)
+        self.compiled_policy = compile_policy(model.policy)
         self.revision = revision
         self._by_version = {backend.version: backend for backend in model.backends}
         shared = [
@@ -32,7 +32,7 @@ class Entry:
         self._shares = list(accumulate(percent for _, percent in shared))
         self._only = self._backends[0] if len(self._backends) == 1 else None
 
-    def pick(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
+    def choose_backend(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
         """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""
         if version is not None:
             return self._by_version.get(version)
@@ -60,7 +60,7 @@ class Snapshot:
         self,
         registry_id: str,
         generation: int,
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, ModelEntry],
         revoked: frozenset[str],
         problems: tuple[str, ...],
         networks: NetworkSet = _NOBODY,
@@ -102,8 +102,8 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     """
     if previous is not None and previous.registry_id != listing.registry_id:
         previous = None  # the revisions of another registry say nothing about this one's documents
-    known: Mapping[str, Entry] = {} if previous is None else previous.entries
-    entries: dict[str, Entry] = {}
+    known: Mapping[str, ModelEntry] = {} if previous is None else previous.entries
+    entries: dict[str, ModelEntry] = {}
     revoked = set()
     problems: list[str] = []
     networks: list[Document] = []
@@ -158,11 +158,11 @@ def _all_read(snapshot: Snapshot) -> bool:
     return len(snapshot.networks) == len(snapshot.network_revisions)
 
 
-def compile_entry(document: Document) -> Entry:
+def compile_entry(document: Document) -> ModelEntry:
     """A model's document, ready to be routed to. ValueError says everything that is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     model = parse_model(document.body)
     if model.name != document.name:
         raise ValueError(f'it says that it is "{model.name}"')
-    return Entry(model, document.revision)
+    return ModelEntry(model, document.revision)

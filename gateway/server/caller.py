@@ -6,22 +6,22 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
+from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
-from gateway.core.known import Facts, KnownHead
+from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
-from gateway.core.turn import Turn
-from gateway.server.body import CallerBody, too_slow
-from gateway.server.drive import Drive
+from gateway.server.inline_runner import InlineRunner
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
-from gateway.server.parser import HeadParser, facts_of
-from gateway.server.reply import CallerReply
-from gateway.upstream.keepalive import probe_when_idle
+from gateway.server.parser import HeadParser, parsed_head_of
+from gateway.server.request_body import CallerBody, timeout_error
+from gateway.server.response import CallerResponse
+from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
     from gateway.server.fast import FastServer
-    from gateway.upstream.base import Source
+    from gateway.upstream.base import ResponseSource
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ class CallerConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_busy",
-        "_drive",
         "_head_began",
         "_head_limit_bytes",
         "_idle_waiter",
@@ -56,7 +55,8 @@ class CallerConnection(asyncio.Protocol):
         "_parser",
         "_pauses",
         "_received",
-        "_reply",
+        "_response",
+        "_runner",
         "_scheme",
         "_server",
         "_taking",
@@ -78,15 +78,15 @@ class CallerConnection(asyncio.Protocol):
         self._head_limit_bytes = server.head_limit_bytes
         self.body_timeout_s = server.body_timeout_s
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
-        self._drive = Drive(loop, self._ended)
-        self._known: KnownHead | None = None  # the last head
+        self._runner = InlineRunner(loop, self._ended)
+        self._known: CachedHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time
         self._busy = False
         self._taking = False
         self._body: CallerBody | None = None
-        self._reply: CallerReply | None = None
-        self._tunnel: Source | None = None
+        self._response: CallerResponse | None = None
+        self._tunnel: ResponseSource | None = None
         self.peer = ""
         self.recognized = False
         self._scheme = "http"
@@ -95,9 +95,9 @@ class CallerConnection(asyncio.Protocol):
         self._lingered_bytes = 0
         self._idle_waiter: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
-        self.source: Source | None = None  # of the answer that is being relayed
+        self.source: ResponseSource | None = None  # of the answer that is being relayed
         self.writing_paused = False
-        self.drained: Turn | None = None
+        self.drained: Completion | None = None
         self.last = False  # no request after the present one
         self.due = _NEVER
         self.stalled_at = _NEVER  # since when the caller has not read what was written
@@ -118,11 +118,11 @@ class CallerConnection(asyncio.Protocol):
         self.due = _NEVER
         self._received = b""
         self._server.connection_lost(self, exc)
-        if self._tunnel is not None and self._reply is not None:
-            self._reply.finished = True  # either side may end a tunnel
+        if self._tunnel is not None and self._response is not None:
+            self._response.finished = True  # either side may end a tunnel
             self._tunnel.end()
-        if self._busy and (self._reply is None or not self._reply.finished):
-            self._drive.cancel()
+        if self._busy and (self._response is None or not self._response.finished):
+            self._runner.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:
@@ -162,7 +162,7 @@ class CallerConnection(asyncio.Protocol):
             self.source.resume()
         if self.drained is not None:
             drained, self.drained = self.drained, None
-            drained.come()
+            drained.complete()
         if self._received and not self._busy:
             self._take_requests()
 
@@ -200,16 +200,16 @@ class CallerConnection(asyncio.Protocol):
         else:
             head, rest = received[:end], received[end:]
         try:
-            facts, length, known, values = self._read_head(head)
+            parsed, length, known, values = self._read_head(head)
         except GatewayError as error:
             self._refuse(error)
             return False
         self._received = b""
         self._head_began = False
-        if facts.closes:
+        if parsed.closes:
             self.last = True
-        method = facts.method
-        reply = CallerReply(self, head_only=method == "HEAD", version_11=facts.version_11)
+        method = parsed.method
+        response = CallerResponse(self, head_only=method == "HEAD", version_11=parsed.version_11)
         body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = _NEVER
@@ -218,41 +218,41 @@ class CallerConnection(asyncio.Protocol):
                 self._received = rest
             else:
                 self._received = body.feed(rest)
-        elif not body.complete and facts.expects:
+        elif not body.complete and parsed.expects:
             body.expected = True
         if not body.complete:
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method=method,
-            raw_target=facts.target,
-            headers=facts.headers,
+            raw_target=parsed.target,
+            headers=parsed.headers,
             peer=self.peer,
             scheme=self._scheme,
             body=body,
-            reply=reply,
+            response=response,
             arrived=arrived,
-            known=known,
-            particular=values,
+            cached_head=known,
+            variable_values=values,
         )
-        reply.exchange = exchange
+        response.exchange = exchange
         self._body = body
-        self._reply = reply
+        self._response = response
         self._busy = True
         self._server.requests_count += 1
-        self._drive.begin(self._server.pipeline(exchange))
+        self._runner.start(self._server.pipeline(exchange))
         return True
 
-    def _read_head(self, raw: bytes) -> tuple[Facts, int | None, KnownHead | None, Sequence[bytes]]:
+    def _read_head(self, raw: bytes) -> tuple[ParsedHead, int | None, CachedHead | None, Sequence[bytes]]:
         """What a head says of its message, the length of the body, and as what the head is known."""
         heads = self._server.heads
-        found = heads.recall(self._known, self.peer, self._scheme, raw)
+        found = heads.lookup(self._known, self.peer, self._scheme, raw)
         if found is None:
-            facts = facts_of(self._parser.read(raw))
-            self._known = heads.learn(self.peer, self._scheme, raw, facts)
-            return facts, facts.length, self._known, ()
+            parsed = parsed_head_of(self._parser.read(raw))
+            self._known = heads.store(self.peer, self._scheme, raw, parsed)
+            return parsed, parsed.length, self._known, ()
         known, values = found
         self._known = known
-        return known.facts, int(values[-1]) if known.has_length else known.facts.length, known, values
+        return known.parsed, int(values[-1]) if known.has_length else known.parsed.length, known, values
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
@@ -267,19 +267,19 @@ class CallerConnection(asyncio.Protocol):
     def _ended(self) -> None:
         """The pipeline is through with the request."""
         self._busy = False
-        reply, body = self._reply, self._body
-        self._reply = self._body = None
+        response, body = self._response, self._body
+        self._response = self._body = None
         self.source = None
-        if reply is not None:
-            if not self.recognized and reply.exchange.authenticated:
+        if response is not None:
+            if not self.recognized and response.exchange.authenticated:
                 self._server.open.recognize(self)
-            del reply.exchange  # the two hold each other: apart, they need no garbage collector
+            del response.exchange  # the two hold each other: apart, they need no garbage collector
         if self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if reply is None or not reply.finished:
+        if response is None or not response.finished:
             transport.abort()  # nobody has answered, and nobody will
         elif self._tunnel is not None:
             self._tunnel = None
@@ -297,7 +297,7 @@ class CallerConnection(asyncio.Protocol):
             if self._received:
                 self._take_requests()
 
-    def ends(self) -> bool:
+    def closes_after_response(self) -> bool:
         """Whether the connection ends with the present answer; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
@@ -328,16 +328,16 @@ class CallerConnection(asyncio.Protocol):
     def date_line(self) -> bytes:
         return self._server.date_line()
 
-    def invite(self) -> None:
+    def send_continue(self) -> None:
         """Tell a caller who waits for it that the body may come (RFC 9110 section 10.1.1)."""
         self.due = time.monotonic() + self.body_timeout_s
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def open_tunnel(self, source: "Source") -> None:
+    def open_tunnel(self, source: "ResponseSource") -> None:
         self.last = True
         self.source = self._tunnel = source
         self.resume_reading(PIPELINE)  # what came early goes on now, and nobody else would resume
-        probe_when_idle(self.transport)
+        enable_tcp_keepalive(self.transport)
         if self._received:
             self._received, early = b"", self._received
             source.upload(early)
@@ -407,9 +407,9 @@ class CallerConnection(asyncio.Protocol):
     def _linger(self, size: int) -> None:
         self._lingered_bytes += size
         if self._lingered_bytes > _LINGER_BYTES:
-            self.cut()
+            self.abort()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
@@ -419,12 +419,12 @@ class CallerConnection(asyncio.Protocol):
         if self._busy:
             self._body_is_due()
         elif self._lingering:
-            self.cut()
+            self.abort()
         elif has_unread(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
         elif self._received:
             self._server.open.turn_away(HALF_HEAD, "a caller took too long for a request's head")
-            self.cut()
+            self.abort()
         else:
             if not self.recognized and not self._server.open.draining:
                 self._server.open.turn_away(SILENT, "a caller opened a connection and sent nothing")
@@ -432,13 +432,13 @@ class CallerConnection(asyncio.Protocol):
 
     def _body_is_due(self) -> None:
         """Nothing of the body has come for long. Once an answer is under way, the request's deadline is bound enough."""
-        body, reply = self._body, self._reply
-        if body is None or body.complete or body.expected or reply is None or reply.started:
+        body, response = self._body, self._response
+        if body is None or body.complete or body.expected or response is None or response.started:
             return
         if (
             not self._pauses
         ):  # else it is not the caller who keeps us waiting; `resume_reading` gives new time
-            body.fail(too_slow())
+            body.fail(timeout_error())
 
     # -- the server's shutdown, as aiohttp's Server calls it
 
@@ -453,7 +453,7 @@ class CallerConnection(asyncio.Protocol):
         if self._busy:
             self._idle_waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle_waiter}, timeout=timeout)
-            self._drive.cancel()
+            self._runner.cancel()
         if self.transport is not None:
             self.transport.close()
 

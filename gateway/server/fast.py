@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.exchange import Exchange
-from gateway.core.known import KnownHeads
+from gateway.core.head_cache import HeadCache
 from gateway.server.caller import CallerConnection
 from gateway.server.open_connections import OpenConnections
 
@@ -34,7 +34,7 @@ class FastServer(web.Server):
         self.body_timeout_s = body_timeout_s
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
-        self.heads = KnownHeads(field_limit_bytes=field_limit_bytes)
+        self.heads = HeadCache(field_limit_bytes=field_limit_bytes)
         self.open = connections
         self._date = b""
         self._date_second = 0

@@ -43,7 +43,7 @@ class OpenConnection(Protocol):
 
     def expire(self) -> None: ...
 
-    def cut(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class OpenConnections:
@@ -105,7 +105,7 @@ class OpenConnections:
         for connection in chain((c for c in idle if not c.recognized), idle):
             self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
             self.closed(connection)
-            connection.cut()
+            connection.abort()
             return True
         return False
 
@@ -153,7 +153,7 @@ class OpenConnections:
             if now >= connection.due:
                 connection.expire()
             elif now - connection.stalled_at > _SEND_TIMEOUT_S:
-                connection.cut()
+                connection.abort()
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 

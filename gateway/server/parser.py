@@ -1,7 +1,7 @@
 """aiohttp's C parser as the judge of every request head: the one file here that touches what aiohttp does not document.
 
 It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message); bodies are
-framed by `gateway.server.body`. What the parser leaves to its body reader is checked here. `check_parser`, which the
+framed by `gateway.server.request_body`. What the parser leaves to its body reader is checked here. `check_parser`, which the
 tests call, fails loudly where a release of aiohttp changes what this relies on.
 """
 
@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
-from gateway.core.known import Facts
+from gateway.core.head_cache import ParsedHead
 
 _MAX_FIELDS: Final = 128
 _VERSIONS: Final = (HttpVersion11, HttpVersion10)
@@ -68,11 +68,11 @@ class HeadParser:
         return message
 
 
-def facts_of(message: Any) -> Facts:
+def parsed_head_of(message: Any) -> ParsedHead:
     length = None if message.chunked else int(message.headers.get(CONTENT_LENGTH, 0))
     version_11 = message.version == HttpVersion11
     expects = version_11 and message.headers.get(EXPECT, "").lower() == "100-continue"
-    return Facts(
+    return ParsedHead(
         message.method, message.path, version_11, message.should_close, expects, message.raw_headers, length
     )
 

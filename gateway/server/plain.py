@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from aiohttp import HttpVersion11, web
 
-from gateway.core.answer import Answer, own_lines
 from gateway.core.exchange import Exchange
+from gateway.core.response import Response, gateway_field_lines
 from gateway.pipeline import Pipeline
-from gateway.server.body import too_slow
-from gateway.server.protocol import ProblemRequestHandler
+from gateway.server.plain_protocol import ProblemRequestHandler
+from gateway.server.request_body import timeout_error
 
 
 class PlainServer:
@@ -22,7 +22,7 @@ class PlainServer:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        reply = PlainReply(request)
+        response = PlainResponse(request)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
             method=request.method,
@@ -31,17 +31,17 @@ class PlainServer:
             peer=peer[0] if peer else "",
             scheme=request.scheme,
             body=PlainBody(request, self._body_timeout_s),
-            reply=reply,
+            response=response,
             arrived=time.monotonic(),
         )
-        reply.exchange = exchange
+        response.exchange = exchange
         handler: ProblemRequestHandler = request.protocol  # type: ignore[assignment]  # ProblemServer makes no other
         handler.begin_request()
         try:
             await self._pipeline(exchange)
         finally:
             handler.end_request(recognized=bool(exchange.authenticated))
-        return reply.response
+        return response.response
 
 
 class PlainBody:
@@ -55,32 +55,32 @@ class PlainBody:
     def complete(self) -> bool:
         return self._whole is not None
 
-    async def gather(self, deadline: float) -> None:
-        await self._invite()
+    async def buffer(self, deadline: float) -> None:
+        await self._send_continue()
         try:
             async with asyncio.timeout(min(deadline - time.monotonic(), self._timeout_s)):
                 self._whole = await self._request.content.read()
         except TimeoutError:
-            raise too_slow() from None
+            raise timeout_error() from None
 
-    async def whole(self) -> bytes:
+    async def read(self) -> bytes:
         if self._whole is None:
-            self._whole = b"".join([chunk async for chunk in self.chunks()])
+            self._whole = b"".join([chunk async for chunk in self.iter_chunks()])
         return self._whole
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        await self._invite()
+    async def iter_chunks(self) -> AsyncIterator[bytes]:
+        await self._send_continue()
         while True:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     chunk = await self._request.content.readany()
             except TimeoutError:
-                raise too_slow() from None
+                raise timeout_error() from None
             if not chunk:
                 return
             yield chunk
 
-    async def _invite(self) -> None:
+    async def _send_continue(self) -> None:
         """Answer `Expect: 100-continue` once we do want the body (RFC 9110 section 10.1.1)."""
         request = self._request
         if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
@@ -89,7 +89,7 @@ class PlainBody:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-class PlainReply:
+class PlainResponse:
     """An aiohttp response, made when the pipeline knows what it is."""
 
     exchange: Exchange
@@ -100,7 +100,7 @@ class PlainReply:
         self._cut = False
         self.started = False
 
-    async def send(self, answer: Answer) -> None:
+    async def send(self, answer: Response) -> None:
         await self.start(answer.status, "", list(answer.headers), len(answer.body))
         if self._request.method != "HEAD":
             await self.write(answer.body)
@@ -113,7 +113,7 @@ class PlainReply:
         exchange = self.exchange
         for name, value in (*fields, *exchange.added_fields):
             response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
-        for line in own_lines(exchange, time.monotonic()).split("\r\n")[:-1]:
+        for line in gateway_field_lines(exchange, time.monotonic()).split("\r\n")[:-1]:
             own_name, _, own_value = line.partition(": ")
             response.headers[own_name] = own_value
         if length is not None:
@@ -121,7 +121,7 @@ class PlainReply:
         # A body that we did not read would be taken for the next request.
         if not self._request.content.is_eof() and exchange.error is not None:
             response.force_close()
-        if self._request.protocol.ends:  # type: ignore[attr-defined]  # of ProblemRequestHandler
+        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of ProblemRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response
@@ -138,7 +138,7 @@ class PlainReply:
         with _unless_gone():
             await self.response.write_eof()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         transport = self._request.transport
         if transport is not None:
             transport.abort()

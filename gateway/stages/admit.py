@@ -14,7 +14,7 @@ class Admit:
     """Refuse a request whose address is neither in `networks` nor in those that the registry lists now.
 
     No `networks` means loopback: a gateway that nobody has configured serves its own machine and nobody else. An address
-    that is not known is in no network. With `trial`, who would be refused is counted and logged, and let pass.
+    that is not known is in no network. With `report_only`, who would be refused is counted and logged, and let pass.
     """
 
     def __init__(
@@ -22,11 +22,11 @@ class Admit:
         networks: Sequence[Network],
         snapshot: Callable[[], Snapshot | None] = lambda: None,
         *,
-        trial: bool = False,
+        report_only: bool = False,
     ) -> None:
         self._networks = NetworkSet(networks or LOOPBACK)
         self._snapshot = snapshot
-        self._trial = trial
+        self._report_only = report_only
         self.refused = 0  # since the start, those whom a trial let pass included
 
     def admits(self, exchange: Exchange) -> bool:
@@ -44,8 +44,8 @@ class Admit:
             return
         address = exchange.address
         self.refused += 1
-        if self._trial:
-            exchange.spared += (AddressNotAllowed.code,)
+        if self._report_only:
+            exchange.report_only_refusals += (AddressNotAllowed.code,)
             return
         raise AddressNotAllowed(
             "Your address is not on this gateway's allowlist. Ask its operator to add "

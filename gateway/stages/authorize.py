@@ -14,9 +14,9 @@ _TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
-    def __init__(self, *, body_limit_bytes: int, trial: bool = False) -> None:
+    def __init__(self, *, body_limit_bytes: int, report_only: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes
-        self._trial = trial
+        self._report_only = report_only
         self.refused = 0  # for their address, since the start; those whom a trial let pass included
 
     def __call__(self, exchange: Exchange) -> None:
@@ -32,8 +32,8 @@ class Authorize:
         if exchange.method not in allowed:
             allow = ", ".join(sorted(allowed))
             raise MethodNotAllowed(f"Here you can use {allow}.", allow=allow)
-        if exchange.rules.networks is not None:
-            self._check_address(exchange, exchange.rules.networks)
+        if exchange.compiled_policy.networks is not None:
+            self._check_address(exchange, exchange.compiled_policy.networks)
         limit = model.policy.body_limit_bytes or self._body_limit_bytes
         exchange.body_limit_bytes = limit
         length = exchange.body.length
@@ -45,6 +45,6 @@ class Authorize:
         if address is not None and address in networks:
             return
         self.refused += 1
-        if not self._trial:
+        if not self._report_only:
             raise AddressNotAllowed(f"This model's policy does not allow calls from your address, {address}.")
-        exchange.spared += (AddressNotAllowed.code,)
+        exchange.report_only_refusals += (AddressNotAllowed.code,)

@@ -1,9 +1,9 @@
 """Tell browsers which pages may call the model, and answer what they ask beforehand."""
 
-from gateway.core.answer import Answer
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
 from gateway.core.headers import ORIGIN
+from gateway.core.response import Response
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
@@ -12,9 +12,9 @@ _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 class Cors:
     """Add the model's own fields to whatever answer follows, errors too. Nothing here lets anybody in."""
 
-    def __call__(self, exchange: Exchange) -> Answer | None:
+    def __call__(self, exchange: Exchange) -> Response | None:
         """The answer to a preflight, which the request is then done with; None where it is none."""
-        cors = exchange.rules.cors
+        cors = exchange.compiled_policy.cors
         if cors is None:
             return None
         origin = exchange.head.read[ORIGIN]
@@ -27,7 +27,7 @@ class Cors:
                 if fields is None:
                     exchange.added_fields += cors.fields(None)
                     raise Forbidden("This model's policy does not let that page send such a request.")
-                return Answer(204, fields, b"")
+                return Response(204, fields, b"")
         exchange.added_fields += cors.fields(origin)
         return None
 

@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION, CRLF
 from gateway.core.model import Backend
-from gateway.core.paths import Target
-from gateway.upstream.base import Outbound, Upstream
+from gateway.core.request_target import Target
+from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway.auth.caller_token import CallerTokens
+    from gateway.auth.caller_token import CallerTokenSigner
 
 
 class Forward:
-    def __init__(self, upstream: Upstream, signer: "CallerTokens | None" = None) -> None:
+    def __init__(self, upstream: Upstream, signer: "CallerTokenSigner | None" = None) -> None:
         self._upstream = upstream
         self._signer = signer
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
         backend, target = exchange.backend, exchange.target
-        outbound = Outbound(exchange.method, backend.url, path_at(backend, target), self._fields(exchange))
-        return self._upstream.send(exchange, outbound)
+        request = UpstreamRequest(
+            exchange.method, backend.url, path_at(backend, target), self._fields(exchange)
+        )
+        return self._upstream.send(exchange, request)
 
     def _fields(self, exchange: Exchange) -> list[bytes]:
         """The caller's own field lines, those of its way here, and ours in one piece."""
@@ -37,7 +39,7 @@ class Forward:
             ).encode("latin-1"),
         ]
         authorization = head.read[AUTHORIZATION]
-        if authorization is not None and not exchange.spent_authorization:
+        if authorization is not None and not exchange.consumed_authorization:
             fields += (b"Authorization: ", authorization, CRLF)
         if self._signer is not None:
             token = self._signer.token(exchange.principal.id, exchange.model.name)

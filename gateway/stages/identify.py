@@ -3,12 +3,12 @@
 import re
 from functools import lru_cache
 
+from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import BadRequest
 from gateway.core.exchange import Exchange
-from gateway.core.forwarded import Trust
 from gateway.core.headers import CLOUD_TRACE, HOST, REQUEST_ID, TRACEPARENT, RequestHead, read_request_head
 from gateway.core.networks import parse_address
-from gateway.core.paths import split_target
+from gateway.core.request_target import parse_target
 from gateway.core.trace import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -17,15 +17,15 @@ _address_of = lru_cache(maxsize=16384)(parse_address)
 
 
 class Identify:
-    """Read the head of a request. `trust` says how far the headers are believed that proxies write."""
+    """Read the head of a request. `trusted_proxies` says how far the headers are believed that proxies write."""
 
-    def __init__(self, trust: Trust) -> None:
-        self._caller = trust.caller
+    def __init__(self, trusted_proxies: TrustedProxies) -> None:
+        self._client_address = trusted_proxies.client_address
 
     def __call__(self, exchange: Exchange) -> None:
-        known = exchange.known
+        known = exchange.cached_head
         if known is not None and known.head is not None:
-            head = known.head.filled(known.indexes, exchange.particular)
+            head = known.head.with_variable_values(known.indexes, exchange.variable_values)
         else:
             try:
                 head = self._read(exchange)
@@ -35,7 +35,7 @@ class Identify:
                 exchange.trace = continue_trace(None)
                 raise
             if known is not None:
-                known.head = head.template(known.indexes)
+                known.head = head.without_variable_values(known.indexes)
         exchange.head = head
         exchange.address = head.address
         exchange.target = head.target
@@ -50,10 +50,10 @@ class Identify:
     def _read(self, exchange: Exchange) -> RequestHead:
         """All that follows from the head and the peer alone, so that it can be remembered."""
         head = read_request_head(exchange.headers)
-        caller = self._caller(exchange.peer, head)
+        caller = self._client_address(exchange.peer, head)
         head.address = None if caller is None else _address_of(caller)
         host = head.read[HOST]
-        head.target = split_target(
+        head.target = parse_target(
             exchange.raw_target,
             scheme=exchange.scheme,
             host=None if host is None else host.decode("latin-1"),

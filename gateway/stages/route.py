@@ -1,12 +1,12 @@
 """From the path to a model and the backend that serves it."""
 
-from gateway.core.chance import draw
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
-from gateway.core.headers import REGISTRY_ASKED, REQUEST_TIMEOUT
+from gateway.core.headers import REPORT_REGISTRY, REQUEST_TIMEOUT
+from gateway.core.randomness import random_share
 from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.registry.snapshot import Entry, Snapshot
+from gateway.registry.snapshot import ModelEntry, Snapshot
 
 _MAX_TIMEOUT_DIGITS = 9
 
@@ -20,7 +20,7 @@ class Route:
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
 
-    def at_once(self, exchange: Exchange) -> bool:
+    def try_nowait(self, exchange: Exchange) -> bool:
         """Do it where the snapshot knows the model; False: `await` the stage itself."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
@@ -30,18 +30,18 @@ class Route:
         return True
 
     async def __call__(self, exchange: Exchange) -> None:
-        if not self.at_once(exchange):
+        if not self.try_nowait(exchange):
             self._choose(exchange, *await self._read_through(exchange.target.model))
 
-    def _choose(self, exchange: Exchange, snapshot: Snapshot, entry: Entry) -> None:
+    def _choose(self, exchange: Exchange, snapshot: Snapshot, entry: ModelEntry) -> None:
         target = exchange.target
         exchange.generation = snapshot.generation
-        if exchange.head.read[REGISTRY_ASKED] == b"generation":
+        if exchange.head.read[REPORT_REGISTRY] == b"generation":
             exchange.registry_age_s = self._mirror.age_s
         model = entry.model
         if not model.enabled:
             raise ModelNotFound(f'The model "{model.name}" is disabled at present.')
-        backend = entry.pick(target.version, draw)
+        backend = entry.choose_backend(target.version, random_share)
         if backend is None:
             raise ModelNotFound(
                 f'The model "{model.name}" has no version {target.version}.'
@@ -49,13 +49,13 @@ class Route:
                 else f'The model "{model.name}" has no backend.'
             )
         exchange.model = model
-        exchange.rules = entry.rules
+        exchange.compiled_policy = entry.compiled_policy
         exchange.backend = backend
         exchange.deadline = exchange.arrived + _time_allowed_s(
             exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s
         )
 
-    async def _read_through(self, name: str) -> tuple[Snapshot, Entry]:
+    async def _read_through(self, name: str) -> tuple[Snapshot, ModelEntry]:
         snapshot = self._mirror.snapshot
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")

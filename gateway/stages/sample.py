@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from gateway.core.chance import draw
 from gateway.core.exchange import Exchange
-from gateway.core.headers import TRACE_ASKED
+from gateway.core.headers import KEEP_TRACE
 from gateway.core.networks import Network, NetworkSet, parse_network
 from gateway.core.principal import OPERATE
+from gateway.core.randomness import random_share
 
 _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
@@ -25,9 +25,9 @@ class Sample:
     def __call__(self, exchange: Exchange) -> None:
         own_ratio = exchange.model.policy.trace_ratio
         ratio = self._ratio if own_ratio is None else own_ratio
-        if exchange.head.read[TRACE_ASKED] == b"1" and exchange.principal.may(OPERATE, exchange.model.name):
-            exchange.kept = "asked"
+        if exchange.head.read[KEEP_TRACE] == b"1" and exchange.principal.may(OPERATE, exchange.model.name):
+            exchange.keep_trace_because = "asked"
         elif exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
-            exchange.kept = "caller"
-        elif ratio and draw() < ratio:
-            exchange.kept = "sampled"
+            exchange.keep_trace_because = "caller"
+        elif ratio and random_share() < ratio:
+            exchange.keep_trace_because = "sampled"

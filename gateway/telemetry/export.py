@@ -1,4 +1,4 @@
-"""Kept traces to Cloud Trace or to any OTLP collector, as OpenTelemetry spans. Imported only in an outlet's thread."""
+"""Kept traces to Cloud Trace or to any OTLP collector, as OpenTelemetry spans. Imported only in an export queue's thread."""
 
 import logging
 import time
@@ -12,9 +12,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from gateway import __version__
-from gateway.telemetry.outlet import Sink
+from gateway.telemetry.export_queue import TraceSink
+from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.summary import Summary
 
 _KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -22,11 +22,11 @@ _SCOPE = InstrumentationScope("chips", __version__)
 _NS = 1_000_000_000
 
 
-def otel_spans(summary: Summary, resource: Resource) -> list[ReadableSpan]:
+def otel_spans(summary: RequestSummary, resource: Resource) -> list[ReadableSpan]:
     return [_otel_span(span, summary, resource) for span in spans_of(summary)]
 
 
-def _otel_span(span: Span, summary: Summary, resource: Resource) -> ReadableSpan:
+def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> ReadableSpan:
     trace_id = int(summary.trace_id, 16)
     parent = None
     if span.parent_id is not None:
@@ -76,7 +76,7 @@ class CloudTrace:
         self._project = project
         self._resource = resource
 
-    def write(self, batch: Sequence[Summary], timeout_s: float) -> None:
+    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
         spans = [span for summary in batch for span in otel_spans(summary, self._resource)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,17 +98,17 @@ class Otlp:
         from gateway.telemetry.otlp import otlp_message
 
         self._message = otlp_message
-        self._post = Poster(endpoint.rstrip("/") + "/v1/traces")
+        self._post = OtlpClient(endpoint.rstrip("/") + "/v1/traces")
         self._resource = resource
 
-    def write(self, batch: Sequence[Summary], timeout_s: float) -> None:
+    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
         self._post(self._message(batch, self._resource), timeout_s)
 
     def close(self) -> None:
         self._post.close()
 
 
-class Poster:
+class OtlpClient:
     """Posts OTLP messages. Its own, because the exporters retry for longer than a stop may take."""
 
     def __init__(self, url: str) -> None:
@@ -142,6 +142,6 @@ class Poster:
         self._session.close()
 
 
-def open_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> Sink:
+def open_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
     resource = resource_of(service, instance, project)
     return CloudTrace(project, resource) if kind == "cloud-trace" else Otlp(endpoint, resource)

@@ -21,12 +21,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
-from gateway.telemetry.export import Poster, resource_of
+from gateway.telemetry.export import OtlpClient, resource_of
 from gateway.telemetry.exposition import flat_samples, histograms
+from gateway.telemetry.metric_catalog import METRICS
+from gateway.telemetry.metric_catalog import Metric as Described
 from gateway.telemetry.metrics import State
-from gateway.telemetry.send import MetricsSink
-from gateway.telemetry.table import METRICS
-from gateway.telemetry.table import Metric as Described
+from gateway.telemetry.metrics_push import MetricsSink
 
 _SCOPE = InstrumentationScope("chips", __version__)
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
@@ -83,7 +83,7 @@ class OtlpMetrics:
         from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
         self._encode = encode_metrics
-        self._post = Poster(endpoint.rstrip("/") + "/v1/metrics")
+        self._post = OtlpClient(endpoint.rstrip("/") + "/v1/metrics")
         self._resource = resource
         self._began_ns = time.time_ns()
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import State
-from gateway.telemetry.table import BY_NAME, LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 

@@ -137,7 +137,7 @@ class _ToWriter(logging.Handler):
         self._writer.write(self.format(record).encode("utf-8", "backslashreplace"))
 
 
-def direct_logging(writer: LogWriter, *, json: bool, level: str) -> None:
+def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
     """Send the standard library's log records to `writer`. For the composition root alone."""
     to_writer = _ToWriter(writer)
     to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.exchange import Exchange
-from gateway.telemetry.table import LATENCY_BOUNDS, OVERHEAD_BOUNDS
+from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a caller who left; never sent, only recorded
 OTHER: Final = "other"  # the label of everything beyond the bound on labels
@@ -108,7 +108,7 @@ class Metrics:
         series.bytes_in += exchange.bytes_in
         series.bytes_out += exchange.bytes_out
         if status >= 400:
-            side, code = blame(exchange, status)
+            side, code = responsible_side(exchange, status)
             if side != "caller":
                 series.failed += 1
             label = f"{side} {code}"
@@ -141,7 +141,7 @@ class Metrics:
             series.queued += 1
             series.queued_s += exchange.queued_s
         state = self._state
-        overhead_s = duration_s - backend_s - exchange.queued_s - exchange.gathered_s
+        overhead_s = duration_s - backend_s - exchange.queued_s - exchange.buffering_s
         state.overhead[bisect_left(OVERHEAD_BOUNDS, overhead_s)] += 1
         state.overhead_s += overhead_s
         return series
@@ -199,10 +199,10 @@ class Metrics:
         return models[model]
 
 
-def blame(exchange: Exchange, status: int) -> tuple[str, str]:
+def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
     """Who can mend it, and the error's code."""
     error = exchange.error
-    if exchange.left:
+    if exchange.caller_disconnected:
         return "caller", "left"
     if error is not None:
         if isinstance(error, CallerError):

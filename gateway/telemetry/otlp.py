@@ -17,8 +17,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.sdk.resources import Resource as SdkResource
 
 from gateway import __version__
+from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, Value, spans_of
-from gateway.telemetry.summary import Summary
 
 _KINDS = {
     "server": OtlpSpan.SPAN_KIND_SERVER,
@@ -39,7 +39,7 @@ _FLAGS = {flags: Struct("<BBI").pack(0x85, 0x01, flags) for flags in (_OF_HERE, 
 _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
 
-def otlp_message(batch: Sequence[Summary], resource: SdkResource) -> bytes:
+def otlp_message(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
     """An ExportTraceServiceRequest."""
     parts = [ScopeSpans(scope=_SCOPE).SerializeToString()]
     for summary in batch:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from gateway.telemetry.metrics import COLD_START_S, parse_server_timing
-from gateway.telemetry.summary import Summary, Try
+from gateway.telemetry.request_summary import AttemptSummary, RequestSummary
 
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool
@@ -30,12 +30,12 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, Value] = {}
 
 
-def spans_of(summary: Summary) -> list[Span]:
+def spans_of(summary: RequestSummary) -> list[Span]:
     """The request first, then its children in the order in which they began."""
     return [_request(summary), *_stages(summary), *(s for a in _numbered(summary) for s in _attempt(*a))]
 
 
-def _request(summary: Summary) -> Span:
+def _request(summary: RequestSummary) -> Span:
     attributes: dict[str, Value] = {
         "http.request.method": summary.method,
         "url.path": summary.path,
@@ -64,7 +64,7 @@ def _request(summary: Summary) -> Span:
     )
 
 
-def _stages(summary: Summary) -> Iterator[Span]:
+def _stages(summary: RequestSummary) -> Iterator[Span]:
     """Only stages that waited: route that asked the registry, authenticate that read a key, limits, body, queue."""
     before = 0.0
     for index, (name, began, done) in enumerate(_waits(summary), 1):
@@ -82,24 +82,24 @@ def _stages(summary: Summary) -> Iterator[Span]:
         before = max(before, done)
 
 
-def _waits(summary: Summary) -> Iterator[tuple[str, float | None, float | None]]:
+def _waits(summary: RequestSummary) -> Iterator[tuple[str, float | None, float | None]]:
     """Name, beginning (None: where the one before ended) and end of what a request may wait for before its attempts."""
     authenticated = summary.authenticated
     yield "route", None, summary.routed
     yield "authenticate", None, authenticated
-    yield "limits", authenticated, None if authenticated is None else authenticated + summary.metered_s
+    yield "limits", authenticated, None if authenticated is None else authenticated + summary.rate_limit_s
     permitted = summary.duration_s if summary.permitted is None else summary.permitted  # it waited in vain
     queued = permitted - summary.queued_s
-    yield "body", queued - summary.gathered_s, queued
+    yield "body", queued - summary.buffering_s, queued
     yield "queue", queued, permitted
 
 
-def _numbered(summary: Summary) -> Iterator[tuple[Summary, int, Try]]:
+def _numbered(summary: RequestSummary) -> Iterator[tuple[RequestSummary, int, AttemptSummary]]:
     for number, attempt in enumerate(summary.attempts, 1):
         yield summary, number, attempt
 
 
-def _attempt(summary: Summary, number: int, attempt: Try) -> Iterator[Span]:
+def _attempt(summary: RequestSummary, number: int, attempt: AttemptSummary) -> Iterator[Span]:
     end = attempt.ended if attempt.ended is not None else summary.duration_s
     attributes: dict[str, Value] = {
         "url.full": summary.url,
@@ -134,7 +134,7 @@ def _attempt(summary: Summary, number: int, attempt: Try) -> Iterator[Span]:
             yield from _backend(summary, phase)
 
 
-def _phases(attempt: Try, end: float) -> Iterator[tuple[str, float, float]]:
+def _phases(attempt: AttemptSummary, end: float) -> Iterator[tuple[str, float, float]]:
     """What an attempt did, one after the other. Of one that failed the last phase is the one that it failed in."""
     before = attempt.began
     connected = attempt.connected
@@ -169,7 +169,7 @@ def _phases(attempt: Try, end: float) -> Iterator[tuple[str, float, float]]:
             return
 
 
-def _backend(summary: Summary, wait: Span) -> Iterator[Span]:
+def _backend(summary: RequestSummary, wait: Span) -> Iterator[Span]:
     """The backend's own phases. It says how long they took, not when: they are laid out so that they end with the wait."""
     phases = parse_server_timing(summary.server_timing.encode("latin-1"))
     start = max(wait.end_s - sum(phase.duration_s for phase in phases), wait.start_s)

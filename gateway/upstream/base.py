@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.core.exchange import Attempt, Body, Exchange, Reply
+from gateway.core.exchange import Attempt, Body, Exchange, ResponseWriter
 from gateway.core.headers import CRLF, TRACESTATE
-from gateway.upstream.head import AnswerHead
+from gateway.upstream.response_head import ResponseHead
 
 
-class Outbound(NamedTuple):
+class UpstreamRequest(NamedTuple):
     """A request as the backend shall see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str
@@ -20,24 +20,24 @@ class Outbound(NamedTuple):
 class Upstream(Protocol):
     async def start(self) -> None: ...
 
-    async def send(self, exchange: Exchange, outbound: Outbound) -> None:
+    async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
         """Return when the caller has the whole answer.
 
         Raises an UpstreamError (or PayloadTooLarge) where it fails; whether a part of the answer has gone out by then
-        is for `exchange.reply.started` to say. Fills `exchange.attempts`, `bytes_in`, `backend_server_timing`.
+        is for `exchange.response.started` to say. Fills `exchange.attempts`, `bytes_in`, `backend_server_timing`.
         """
 
     async def stop(self) -> None: ...
 
 
-class Guard(Protocol):
+class EgressCheck(Protocol):
     """Says where the gateway may connect to. Called with what a backend's name resolved to, before each connection."""
 
     def __call__(self, host: str, addresses: Sequence[str]) -> None:
         """Raise UpstreamUnreachable where one of `addresses` must not be connected to."""
 
 
-class Identity(Protocol):
+class BackendCredentials(Protocol):
     """Proves to a backend who the gateway is: header fields for the backend at a URL, in pieces as in `Outbound.fields`.
 
     `audience` is what the backend takes such a proof for, where that is not its own origin.
@@ -49,7 +49,7 @@ class Identity(Protocol):
     async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
-class Source(Protocol):
+class ResponseSource(Protocol):
     """Where a relayed answer comes from; and where, in a tunnel, what the caller sends goes."""
 
     def pause(self) -> None: ...
@@ -62,11 +62,17 @@ class Source(Protocol):
         """The caller has closed the tunnel."""
 
 
-class Relay(Reply, Protocol):
+class StreamingResponse(ResponseWriter, Protocol):
     """A reply that takes a backend's answer by plain calls, as it arrives."""
 
     def relay(
-        self, head: AnswerHead, body: bytes, *, complete: bool, source: Source, trailers: bytes = b""
+        self,
+        head: ResponseHead,
+        body: bytes,
+        *,
+        complete: bool,
+        source: ResponseSource,
+        trailers: bytes = b"",
     ) -> None:
         """The head, and what of the body came with it. `complete`: there is no more to come."""
 
@@ -75,14 +81,14 @@ class Relay(Reply, Protocol):
     def relay_end(self, trailers: bytes) -> None:
         """The body is complete. `trailers`: field lines, each with its end."""
 
-    def relay_interim(self, head: AnswerHead) -> None:
+    def relay_interim(self, head: ResponseHead) -> None:
         """An answer before the answer (1xx)."""
 
-    def relay_tunnel(self, head: AnswerHead, first: bytes, source: Source) -> None:
+    def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
 
 
-class Sink(Protocol):
+class BodySink(Protocol):
     """Where a caller's body flows to."""
 
     def upload(self, piece: bytes) -> None: ...
@@ -92,19 +98,19 @@ class Sink(Protocol):
     def upload_failed(self, error: BaseException) -> None: ...
 
 
-class FlowingBody(Body, Protocol):
+class PipedBody(Body, Protocol):
     """A body that can be had at once where it has arrived, and else flows by plain calls."""
 
     error: BaseException | None  # why there will be no more of it
-    flowed: bool  # some of it may have been handed on, so that it cannot be sent again
+    piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
-    def held(self) -> bytes:
+    def buffered(self) -> bytes:
         """All of it, once `complete`."""
 
-    def flow(self, sink: Sink, limit_bytes: int) -> None:
+    def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
         """Give `sink` what has arrived, and what is still to come as it arrives."""
 
-    def dam(self) -> None:
+    def stop_piping(self) -> None:
         """Nobody wants the rest."""
 
     def pause(self) -> None: ...
@@ -118,7 +124,9 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
     """
     trace = exchange.trace
-    line = b"traceparent: %b\r\n" % trace.traceparent(attempt.span_id, sampled=exchange.kept is not None)
+    line = b"traceparent: %b\r\n" % trace.traceparent(
+        attempt.span_id, sampled=exchange.keep_trace_because is not None
+    )
     tracestate = exchange.head.read[TRACESTATE]
     if (
         tracestate is None or trace.parent_id is None

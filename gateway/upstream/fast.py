@@ -5,16 +5,16 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.core.completion import Completion, switch_to_task
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import CONNECTION, UPGRADE
-from gateway.core.turn import Turn, in_task
-from gateway.upstream.base import FlowingBody, Guard, Identity, Outbound, trace_fields
-from gateway.upstream.connections import Connection
-from gateway.upstream.figures import Reading, pool_counters, pool_gauges
+from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
+from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
+from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
+from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
-from gateway.upstream.too_slow import too_slow
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
@@ -57,15 +57,15 @@ class FastUpstream:
         idle_s: float,
         tunnel_idle_s: float,
         ca_file: str = "",
-        guard: Guard | None = None,
-        identity: Identity | None = None,
+        egress_policy: EgressCheck | None = None,
+        identity: BackendCredentials | None = None,
     ) -> None:
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._tunnel_idle_s = tunnel_idle_s
         self._ca_file = ca_file
-        self._guard = guard
+        self._egress_policy = egress_policy
         self._identity = identity
         self._origins: dict[str, _Origin] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -88,27 +88,27 @@ class FastUpstream:
     def counters(self) -> Reading:
         return pool_counters(self.pools)
 
-    async def send(self, exchange: Exchange, outbound: Outbound) -> None:
-        body: FlowingBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows
+    async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
+        body: PipedBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows
         _check_body(exchange, body)
-        origin = self._origins.get(outbound.url) or self._open_origin(outbound.url)
+        origin = self._origins.get(request.url) or self._open_origin(request.url)
         pool = origin.pool
         if not self._alert:
-            self._be_alert()
+            self._arm_timer()
         proof = (
             b""
             if self._identity is None
-            else await self._proof(self._identity, outbound.url, exchange.backend.audience)
+            else await self._proof(self._identity, request.url, exchange.backend.audience)
         )
         fresh = False
         while True:
             began = time.monotonic()
             attempt = Attempt(began)
             exchange.attempts.append(attempt)
-            connection = None if fresh else pool.take()
+            connection = None if fresh else pool.acquire_idle()
             try:
                 if connection is None:
-                    connection = await pool.wait(exchange.deadline)
+                    connection = await pool.acquire(exchange.deadline)
                     if connection.uses > 0:
                         attempt.reused = True
                     else:
@@ -117,7 +117,7 @@ class FastUpstream:
                 else:
                     attempt.reused = True
                     attempt.connected = began
-                await _begin(exchange, body, outbound, origin, attempt, connection, proof)
+                await _begin(exchange, body, request, origin, attempt, connection, proof)
                 return
             except GatewayError as error:
                 attempt.failure = error.code
@@ -127,18 +127,18 @@ class FastUpstream:
                 fresh = True
                 pool.repeats += 1
             except TimeoutError:
-                late = too_slow(exchange)
+                late = timeout_error(exchange)
                 attempt.failure = late.code
                 raise late from None
             finally:
                 attempt.ended = time.monotonic()
-                if connection is not None and connection.carries(attempt):
+                if connection is not None and connection.is_serving(attempt):
                     connection.abort()  # whatever ended this attempt, it was not the answer
 
-    async def _proof(self, identity: Identity, url: str, audience: str) -> bytes:
+    async def _proof(self, identity: BackendCredentials, url: str, audience: str) -> bytes:
         fields = identity.fields(url, audience)
         if fields is None:
-            await in_task()
+            await switch_to_task()
             fields = await identity.fetch(url, audience)
         return b"".join(fields)
 
@@ -158,17 +158,17 @@ class FastUpstream:
                 idle_s=self._idle_s,
                 tunnel_idle_s=self._tunnel_idle_s,
                 tls=client_context(self._ca_file) if secure else None,
-                guard=self._guard,
+                egress_policy=self._egress_policy,
             )
         if len(self._origins) >= _KNOWN_LIMIT:
             self._origins.clear()  # backends come and go; the pools stay as long as they have connections
-            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.spent}
+            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.is_unused}
         origin = self._origins[url] = _Origin(pool, parts.netloc, parts.path)
         return origin
 
     # -- time
 
-    def _be_alert(self) -> None:
+    def _arm_timer(self) -> None:
         """Something has a deadline now."""
         self._alert = True
         if self._alarm is not None:
@@ -183,22 +183,22 @@ class FastUpstream:
             for connection in pool.sweep(now):
                 connection.expire(TimeoutError())
             pool.expire_waiters(now)
-            alert = alert or pool.active
+            alert = alert or pool.has_deadlines
         self._alert = alert
         self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
 
 
 def _begin(
     exchange: Exchange,
-    body: FlowingBody,
-    outbound: Outbound,
+    body: PipedBody,
+    request: UpstreamRequest,
     origin: _Origin,
     attempt: Attempt,
     connection: Connection,
     proof: bytes,
-) -> Turn:
+) -> Completion:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
-    method = outbound.method
+    method = request.method
     upgrade = exchange.head.read[UPGRADE]
     upgrading = (
         upgrade is not None
@@ -206,7 +206,7 @@ def _begin(
         and upgrade.lower() == b"websocket"
         and _asks_upgrade(exchange)
     )
-    parts = [origin.prefix(method, outbound.path), *outbound.fields, *trace_fields(exchange, attempt), proof]
+    parts = [origin.prefix(method, request.path), *request.fields, *trace_fields(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     if body.complete:
@@ -214,27 +214,27 @@ def _begin(
         size = exchange.bytes_in
         if size or method in _WITH_BODY:
             parts.append(b"Content-Length: %d\r\n\r\n" % size)
-            parts.append(body.held())
+            parts.append(body.buffered())
         else:
             parts.append(b"\r\n")
-        turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=upgrading)
+        completion = connection.start(exchange, attempt, b"".join(parts), upgrading=upgrading)
         attempt.sent = time.monotonic()
-        return turn
+        return completion
     length = body.length
     parts.append(
         b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
     )
-    turn = connection.begin(exchange, attempt, b"".join(parts), upgrading=False)
-    connection.carry(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
-    return turn
+    completion = connection.start(exchange, attempt, b"".join(parts), upgrading=False)
+    connection.send_body(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
+    return completion
 
 
-def _check_body(exchange: Exchange, body: FlowingBody) -> None:
+def _check_body(exchange: Exchange, body: PipedBody) -> None:
     """Count a body that has arrived. One whose length was not declared is too large only now."""
     if body.error is not None:
         raise body.error
     if body.complete:
-        exchange.bytes_in = len(body.held())
+        exchange.bytes_in = len(body.buffered())
         if exchange.bytes_in > exchange.body_limit_bytes:
             raise PayloadTooLarge(exchange.body_limit_bytes)
 
@@ -244,7 +244,7 @@ def _may_repeat(
     error: GatewayError,
     attempt: Attempt,
     connection: Connection,
-    body: FlowingBody,
+    body: PipedBody,
 ) -> bool:
     """Whether the request can go out once more without being done twice, or without harm where it is."""
     return (
@@ -252,8 +252,8 @@ def _may_repeat(
         and isinstance(error, UpstreamBroken)
         and not connection.answer_began
         and body.complete
-        and not body.flowed
-        and not exchange.reply.started
+        and not body.piping_started
+        and not exchange.response.started
         and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
     )
 

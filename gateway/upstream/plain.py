@@ -21,11 +21,11 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from gateway.core.exchange import HELD_BODY_BYTES, Attempt, Exchange
-from gateway.core.headers import answer_fields
-from gateway.upstream.base import Guard, Identity, Outbound, trace_fields
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
+from gateway.core.headers import forwarded_response_fields
+from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
-from gateway.upstream.too_slow import too_slow
 
 
 class PlainUpstream:
@@ -38,10 +38,10 @@ class PlainUpstream:
         connect_timeout_s: float,
         idle_s: float,
         ca_file: str = "",
-        guard: Guard | None = None,
-        identity: Identity | None = None,
+        egress_policy: EgressCheck | None = None,
+        identity: BackendCredentials | None = None,
     ) -> None:
-        self._guard = guard
+        self._egress_policy = egress_policy
         self._identity = identity
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
@@ -71,9 +71,9 @@ class PlainUpstream:
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         """A socket for one of the addresses that a name resolved to, which is the one it is then connected to."""
         family, kind, protocol, _, address = info
-        if self._guard is not None:
+        if self._egress_policy is not None:
             try:
-                self._guard("", [str(address[0])])
+                self._egress_policy("", [str(address[0])])
             except UpstreamUnreachable as refused:
                 raise OSError(str(refused.__cause__)) from None  # so that the next address gets its turn
         return socket.socket(family=family, type=kind, proto=protocol)
@@ -81,15 +81,15 @@ class PlainUpstream:
     async def stop(self) -> None:
         await self._session.close()
 
-    async def send(self, exchange: Exchange, outbound: Outbound) -> None:
+    async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
         attempt = Attempt(time.monotonic())
         exchange.attempts.append(attempt)
         try:
             # One scope for the whole attempt: the deadline covers sending, waiting and receiving alike.
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
-                await self._attempt(exchange, outbound, attempt)
+                await self._attempt(exchange, request, attempt)
         except TimeoutError:
-            error = too_slow(exchange)
+            error = timeout_error(exchange)
             attempt.failure = error.code
             raise error from None
         except GatewayError as error:
@@ -102,15 +102,15 @@ class PlainUpstream:
         finally:
             attempt.ended = time.monotonic()
 
-    async def _attempt(self, exchange: Exchange, outbound: Outbound, attempt: Attempt) -> None:
-        if self._guard is not None:
-            self._guard(urlsplit(outbound.url).hostname or "", ())
+    async def _attempt(self, exchange: Exchange, request: UpstreamRequest, attempt: Attempt) -> None:
+        if self._egress_policy is not None:
+            self._egress_policy(urlsplit(request.url).hostname or "", ())
         proof: Sequence[bytes] | None = ()
         if self._identity is not None:
-            proof = self._identity.fields(outbound.url, exchange.backend.audience)
+            proof = self._identity.fields(request.url, exchange.backend.audience)
             if proof is None:
-                proof = await self._identity.fetch(outbound.url, exchange.backend.audience)
-        lines = b"".join((*outbound.fields, *trace_fields(exchange, attempt), *(proof or ())))
+                proof = await self._identity.fetch(request.url, exchange.backend.audience)
+        lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
         for line in lines.decode("latin-1").split("\r\n")[:-1]:
             name, _, value = line.partition(": ")
@@ -118,8 +118,8 @@ class PlainUpstream:
         upload = _Upload(exchange)
         try:
             response = await self._session.request(
-                outbound.method,
-                URL(outbound.url + outbound.path, encoded=True),
+                request.method,
+                URL(request.url + request.path, encoded=True),
                 headers=headers,
                 data=await upload.payload(headers),
                 allow_redirects=False,
@@ -132,23 +132,25 @@ class PlainUpstream:
         attempt.answered = time.monotonic()
         attempt.status = response.status
         async with response:
-            await self._answer(exchange, outbound, response)
+            await self._answer(exchange, request, response)
 
-    async def _answer(self, exchange: Exchange, outbound: Outbound, response: aiohttp.ClientResponse) -> None:
-        reply = exchange.reply
+    async def _answer(
+        self, exchange: Exchange, request: UpstreamRequest, response: aiohttp.ClientResponse
+    ) -> None:
+        writer = exchange.response
         exchange.backend_server_timing = next(
             (value for name, value in response.raw_headers if name.lower() == b"server-timing"), None
         )
-        await reply.start(
+        await writer.start(
             response.status,
             response.reason or "",
-            answer_fields(response.raw_headers),
+            forwarded_response_fields(response.raw_headers),
             _length(response),
         )
-        if outbound.method != "HEAD":
+        if request.method != "HEAD":
             async for chunk in response.content.iter_any():
-                await reply.write(chunk)
-        await reply.finish()
+                await writer.write(chunk)
+        await writer.finish()
 
 
 class _Upload:
@@ -166,8 +168,8 @@ class _Upload:
             return None
         if length is not None:
             headers["Content-Length"] = str(length)
-            if length <= HELD_BODY_BYTES:
-                body = await self._exchange.body.whole()
+            if length <= BUFFERED_BODY_BYTES:
+                body = await self._exchange.body.read()
                 self._exchange.bytes_in = len(body)
                 return body
         return self._counted()
@@ -175,7 +177,7 @@ class _Upload:
     async def _counted(self) -> AsyncIterator[bytes]:
         exchange = self._exchange
         try:
-            async for chunk in exchange.body.chunks():
+            async for chunk in exchange.body.iter_chunks():
                 exchange.bytes_in += len(chunk)
                 if exchange.bytes_in > exchange.body_limit_bytes:
                     raise PayloadTooLarge(exchange.body_limit_bytes)

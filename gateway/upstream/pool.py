@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
+from gateway.core.completion import Completion
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
-from gateway.core.turn import Turn
-from gateway.upstream.connections import Connection
+from gateway.upstream.connection import Connection
 from gateway.upstream.tls import ResumingContext
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import Guard
+    from gateway.upstream.base import EgressCheck
 
 _HAPPY_EYEBALLS_S: Final = 0.25  # RFC 8305 section 8
 _RESOLVED_FOR_S: Final = 30.0
-_SILENCES_TO_REST: Final = 5
-_REST_S: Final = 2.0
+_CONNECT_TIMEOUTS_TO_OPEN: Final = 5
+_CIRCUIT_OPEN_S: Final = 2.0
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 
 class _Waiter:
-    __slots__ = ("connection", "deadline", "turn")
+    __slots__ = ("completion", "connection", "deadline")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.turn = Turn()
+        self.completion = Completion()
         self.connection: Connection | None = None
 
 
 class Pool:
-    """`take` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
+    """`acquire_idle` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
 
     The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
     the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
@@ -53,7 +53,7 @@ class Pool:
         idle_s: float,
         tunnel_idle_s: float = 3600.0,
         tls: ResumingContext | None = None,
-        guard: "Guard | None" = None,
+        egress_policy: "EgressCheck | None" = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -70,13 +70,13 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._tls = tls
-        self._guard = guard
+        self._egress_policy = egress_policy
         self._waiters: deque[_Waiter] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._resolved: list[AddressInfo] = []
         self._resolved_at = 0.0
-        self._silences = 0  # connections that timed out, with nothing else in between
-        self._rests_until = 0.0
+        self._connect_timeouts = 0  # connections that timed out, with nothing else in between
+        self._circuit_open_until = 0.0
         self._now = time.monotonic()  # as of the last sweep: good enough to say what has been idle
 
     @property
@@ -84,21 +84,21 @@ class Pool:
         return len(self._waiters)
 
     @property
-    def resting(self) -> bool:
+    def circuit_open(self) -> bool:
         """Whether the backend is left alone, but for one connection that is tried now and then."""
-        return self._silences >= _SILENCES_TO_REST
+        return self._connect_timeouts >= _CONNECT_TIMEOUTS_TO_OPEN
 
     @property
-    def active(self) -> bool:
+    def has_deadlines(self) -> bool:
         """Whether anything has a deadline."""
         return bool(self.busy or self._waiters)
 
     @property
-    def spent(self) -> bool:
+    def is_unused(self) -> bool:
         """Whether nothing is here that anybody could miss."""
         return not (self.idle or self.busy or self._waiters or self._opening)
 
-    def take(self) -> Connection | None:
+    def acquire_idle(self) -> Connection | None:
         idle = self.idle
         while idle:
             connection = idle.pop()
@@ -109,17 +109,21 @@ class Pool:
                 return connection
         return None
 
-    async def wait(self, deadline: float) -> Connection:
+    async def acquire(self, deadline: float) -> Connection:
         """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable, -Unavailable."""
-        if self.resting and not self.busy and (self._opening or time.monotonic() < self._rests_until):
+        if (
+            self.circuit_open
+            and not self.busy
+            and (self._opening or time.monotonic() < self._circuit_open_until)
+        ):
             self.refusals += 1
-            raise _resting()
+            raise _circuit_open_error()
         waiter = _Waiter(deadline)
         self._waiters.append(waiter)
         self.waits += 1
         self._grow()
         try:
-            await waiter.turn
+            await waiter.completion
         except BaseException:
             if waiter.connection is not None:  # it came at the very moment the caller left
                 self.release(waiter.connection)
@@ -141,7 +145,7 @@ class Pool:
             waiter = self._waiters.popleft()
             self.reuses += 1
             waiter.connection = connection
-            waiter.turn.come()
+            waiter.completion.complete()
         else:
             self.busy.discard(connection)
             connection.idle_since = self._now
@@ -169,7 +173,7 @@ class Pool:
     def expire_waiters(self, now: float) -> None:
         for waiter in [waiter for waiter in self._waiters if now >= waiter.deadline]:
             self._waiters.remove(waiter)
-            waiter.turn.come(TimeoutError())
+            waiter.completion.complete(TimeoutError())
 
     async def close(self) -> None:
         for task in tuple(self._opening):
@@ -196,18 +200,18 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 connection = await self._connect()
-            self._silences = 0
+            self._connect_timeouts = 0
         except GatewayError as refused:
             error = refused
         except TimeoutError as silence:
             error = UpstreamUnreachable("The backend cannot be reached.")
             error.__cause__ = silence
-            self._silences += 1
-            self._rests_until = time.monotonic() + _REST_S
+            self._connect_timeouts += 1
+            self._circuit_open_until = time.monotonic() + _CIRCUIT_OPEN_S
         except OSError as failure:  # an ssl.SSLError is one
             error = UpstreamUnreachable("The backend cannot be reached.")
             error.__cause__ = failure
-            self._silences = 0
+            self._connect_timeouts = 0
         finally:
             if task is not None:
                 self._opening.discard(task)
@@ -221,26 +225,26 @@ class Pool:
         self.failures += 1
         self._resolved = []  # the name may lead elsewhere by now
         if self._waiters:
-            self._waiters.popleft().turn.come(error)
-        if self.resting and not self.busy:  # nor does anybody else find out by waiting
+            self._waiters.popleft().completion.complete(error)
+        if self.circuit_open and not self.busy:  # nor does anybody else find out by waiting
             waiters, self._waiters = self._waiters, deque()
             self.refusals += len(waiters)
             for waiter in waiters:
-                waiter.turn.come(_resting())
+                waiter.completion.complete(_circuit_open_error())
         self._grow()  # a place is free again, for whoever still waits
 
     def _serve(self, connection: Connection) -> None:
         if self._waiters:
             waiter = self._waiters.popleft()
             waiter.connection = connection
-            waiter.turn.come()
+            waiter.completion.complete()
         else:
             self.release(connection)
 
     async def _connect(self) -> Connection:
         addresses = await self._resolve()
-        if self._guard is not None:
-            self._guard(self.host, [str(info[4][0]) for info in addresses])
+        if self._egress_policy is not None:
+            self._egress_policy(self.host, [str(info[4][0]) for info in addresses])
         loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
             addresses,
@@ -272,5 +276,5 @@ class Pool:
         return self._resolved
 
 
-def _resting() -> UpstreamUnavailable:
+def _circuit_open_error() -> UpstreamUnavailable:
     return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")

@@ -9,18 +9,18 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.verify.process import Process
-from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
+from gateway.verify.backend_process import BackendProcess
+from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
 JSON: Fields = (("Content-Type", "application/json"),)
 _SERVER_TIMING = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(\s*;\s*[a-z]+=[^;,]+)*", re.IGNORECASE)
 
 
-class Wrong(Exception):
+class ContractViolation(Exception):
     """The backend does not do what the contract says; the text says how."""
 
 
-class NotChecked(Exception):
+class CheckSkipped(Exception):
     """The check does not apply here, or needs what was not given; the text says which."""
 
 
@@ -33,22 +33,22 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Bench:
+class CheckContext:
     """One backend on the bench: what is known about it, and everything that was said so far."""
 
-    wire: Wire
+    client: RawClient
     model: str
     version: str
     samples: Sequence[Sample] = ()
-    process: Process | None = None
+    process: BackendProcess | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[Tensor, ...] = ()
     good: dict[str, Any] | None = None  # a request body that the backend answers with predictions
     body_limit_bytes: int = 31 * 1024 * 1024
     rows_policy: str = ""  # "together": the model looks at all rows of a request on purpose
     groups: list[Any] | None = None  # rows to hold against each other, once they were found
-    exchanges: list[tuple[Ask, Came]] = field(default_factory=list)
-    last: tuple[Ask, Came | NoAnswer] | None = None
+    exchanges: list[tuple[RawRequest, RawResponse]] = field(default_factory=list)
+    last: tuple[RawRequest, RawResponse | NoResponse] | None = None
     early: list[tuple[int, int]] = field(
         default_factory=list
     )  # statuses of predict and ready during the start
@@ -57,55 +57,55 @@ class Bench:
     def open_inference(self) -> str:
         return f"/v2/models/{self.model}"
 
-    async def ask(self, ask: Ask) -> Came:
+    async def request(self, request: RawRequest) -> RawResponse:
         """Send, remember, answer. Where no answer comes, that is wrong."""
         try:
-            came = await self.wire.ask(ask)
-        except NoAnswer as error:
-            self.last = (ask, error)
-            raise Wrong(str(error)) from None
-        self.last = (ask, came)
-        if ask.raw is None:
-            self.exchanges.append((ask, came))
-        return came
+            response = await self.client.request(request)
+        except NoResponse as error:
+            self.last = (request, error)
+            raise ContractViolation(str(error)) from None
+        self.last = (request, response)
+        if request.raw is None:
+            self.exchanges.append((request, response))
+        return response
 
-    async def get(self, path: str, fields: Fields = ()) -> Came:
-        return await self.ask(Ask("GET", path, fields))
+    async def get(self, path: str, fields: Fields = ()) -> RawResponse:
+        return await self.request(RawRequest("GET", path, fields))
 
-    async def post(self, path: str, content: Any, fields: Fields = JSON) -> Came:
+    async def post(self, path: str, content: Any, fields: Fields = JSON) -> RawResponse:
         """Send JSON, or bytes as they are."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        return await self.ask(Ask("POST", path, fields, body))
+        return await self.request(RawRequest("POST", path, fields, body))
 
-    def last_said(self) -> tuple[str, str]:
+    def last_exchange(self) -> tuple[str, str]:
         """What was sent last and what came, to show."""
         return (str(self.last[0]), str(self.last[1])) if self.last is not None else ("", "")
 
     def need_good(self) -> dict[str, Any]:
         if self.good is None:
-            raise NotChecked("no request is known that the backend answers: give --samples manifest.json")
+            raise CheckSkipped("no request is known that the backend answers: give --samples manifest.json")
         return self.good
 
     def need_inputs(self) -> tuple[Tensor, ...]:
         if not self.inputs:
-            raise NotChecked("the backend's metadata names no inputs")
+            raise CheckSkipped("the backend's metadata names no inputs")
         return self.inputs
 
-    def need_process(self) -> Process:
+    def need_process(self) -> BackendProcess:
         if self.process is None:
-            raise NotChecked("needs the process itself: let the kit start it with --command")
+            raise CheckSkipped("needs the process itself: let the kit start it with --command")
         return self.process
 
     async def still_good(self) -> None:
         """Whatever was sent before, the next good request is answered."""
         before = self.last
         if self.good is not None:
-            came = await self.post("/predict", self.good)
+            response = await self.post("/predict", self.good)
         else:
-            came = await self.get("/v2/health/ready")
-        if came.status != 200:
-            raise Wrong(
-                f"after this request:\n{before[0] if before else ''}\nthe next good one got {came.status}"
+            response = await self.get("/v2/health/ready")
+        if response.status != 200:
+            raise ContractViolation(
+                f"after this request:\n{before[0] if before else ''}\nthe next good one got {response.status}"
             )
         self.last = before
 
@@ -114,7 +114,7 @@ class Bench:
 class Check:
     name: str  # group/what
     contract: str
-    run: Callable[[Bench], Awaitable[None]]
+    run: Callable[[CheckContext], Awaitable[None]]
     short: bool = False  # part of the short form, which `chips register` runs
 
     @property
@@ -124,10 +124,10 @@ class Check:
 
 def check(
     name: str, contract: str, *, short: bool = False
-) -> Callable[[Callable[[Bench], Awaitable[None]]], Check]:
+) -> Callable[[Callable[[CheckContext], Awaitable[None]]], Check]:
     """Make a Check of a function."""
 
-    def make(run: Callable[[Bench], Awaitable[None]]) -> Check:
+    def make(run: Callable[[CheckContext], Awaitable[None]]) -> Check:
         return Check(name, contract, run, short)
 
     return make
@@ -139,87 +139,87 @@ class Result:
     outcome: Literal["passed", "failed", "skipped"]
     why: str = ""
     sent: str = ""
-    came: str = ""
+    response: str = ""
     seconds: float = 0.0
 
 
-async def run_check(check: Check, bench: Bench) -> Result:
+async def run_check(check: Check, context: CheckContext) -> Result:
     """Run one check to its result. Whatever a backend does, no other check suffers."""
     began = time.monotonic()
-    bench.last = None
+    context.last = None
     outcome: Literal["passed", "failed", "skipped"] = "passed"
     why = ""
     try:
-        await check.run(bench)
-    except Wrong as wrong:
+        await check.run(context)
+    except ContractViolation as wrong:
         outcome, why = "failed", str(wrong)
-    except NotChecked as reason:
+    except CheckSkipped as reason:
         outcome, why = "skipped", str(reason)
-    except NoAnswer as error:
+    except NoResponse as error:
         outcome, why = "failed", str(error)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
         # A check reads an answer as the contract says it is; what else a backend may send has no end.
         outcome, why = "failed", f"the answer has another shape: {type(error).__name__}: {error}"
-    sent, came = bench.last_said()
-    return Result(check, outcome, why, sent, came, time.monotonic() - began)
+    sent, response = context.last_exchange()
+    return Result(check, outcome, why, sent, response, time.monotonic() - began)
 
 
 # -- what checks say again and again
 
 
-def require_status(came: Came, *statuses: int) -> None:
-    if came.status not in statuses:
-        raise Wrong(f"status {came.status} instead of {' or '.join(map(str, statuses))}")
+def require_status(response: RawResponse, *statuses: int) -> None:
+    if response.status not in statuses:
+        raise ContractViolation(f"status {response.status} instead of {' or '.join(map(str, statuses))}")
 
 
-def require_json(came: Came) -> Any:
+def require_json(response: RawResponse) -> Any:
     """The body of a good answer."""
-    kind = came.get("Content-Type").partition(";")[0].strip().lower()
+    kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Wrong(f"Content-Type is {kind or 'missing'} instead of application/json")
+        raise ContractViolation(f"Content-Type is {kind or 'missing'} instead of application/json")
     try:
-        return came.json()
+        return response.json()
     except ValueError as error:
-        raise Wrong(f"the body is not JSON: {error}") from None
+        raise ContractViolation(f"the body is not JSON: {error}") from None
 
 
-def require_problem(ask: Ask, came: Came, status: int, code: str) -> dict[str, Any]:
+def require_problem(request: RawRequest, response: RawResponse, status: int, code: str) -> dict[str, Any]:
     """An answer that refuses, in the one shape of every language."""
-    require_status(came, status)
-    kind = came.get("Content-Type").partition(";")[0].strip().lower()
+    require_status(response, status)
+    kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/problem+json":
-        raise Wrong(f"Content-Type is {kind or 'missing'} instead of application/problem+json")
+        raise ContractViolation(f"Content-Type is {kind or 'missing'} instead of application/problem+json")
     try:
-        body = came.json()
+        body = response.json()
     except ValueError as error:
-        raise Wrong(f"the problem is not JSON: {error}") from None
+        raise ContractViolation(f"the problem is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise Wrong("the problem is not an object")
+        raise ContractViolation("the problem is not an object")
     missing = [
         name for name in ("type", "title", "status", "code", "detail", "request_id") if name not in body
     ]
     if missing:
-        raise Wrong(f"the problem has no {', '.join(missing)}")
+        raise ContractViolation(f"the problem has no {', '.join(missing)}")
     if body["code"] != code:
-        raise Wrong(f"code is {body['code']!r} instead of {code!r}")
+        raise ContractViolation(f"code is {body['code']!r} instead of {code!r}")
     if body["status"] != status:
-        raise Wrong(f"the problem says status {body['status']!r}, the answer {status}")
+        raise ContractViolation(f"the problem says status {body['status']!r}, the answer {status}")
     if not isinstance(body["detail"], str) or not body["detail"]:
-        raise Wrong("detail says nothing")
-    if ask.path.startswith("/v2/") and body.get("error") != body["detail"]:
-        raise Wrong('on /v2/ routes the member "error" must hold the same text as "detail"')
+        raise ContractViolation("detail says nothing")
+    if request.path.startswith("/v2/") and body.get("error") != body["detail"]:
+        raise ContractViolation('on /v2/ routes the member "error" must hold the same text as "detail"')
     return body
 
 
-def server_timing(came: Came) -> dict[str, float]:
+def server_timing(response: RawResponse) -> dict[str, float]:
     """Durations in milliseconds by name. Raises Wrong where there are none, or where they cannot be read."""
-    value = came.get("Server-Timing")
+    value = response.get("Server-Timing")
     if not value:
-        raise Wrong("there is no Server-Timing")
+        raise ContractViolation("there is no Server-Timing")
     durations = {}
     for entry in value.split(","):
         if not _SERVER_TIMING.fullmatch(entry.strip()):
-            raise Wrong(f"Server-Timing holds {entry.strip()!r}")
+            raise ContractViolation(f"Server-Timing holds {entry.strip()!r}")
         name, *parameters = (part.strip() for part in entry.split(";"))
         for parameter in parameters:
             key, _, number = parameter.partition("=")
@@ -227,15 +227,15 @@ def server_timing(came: Came) -> dict[str, float]:
                 try:
                     durations[name] = float(number.strip('" '))
                 except ValueError:
-                    raise Wrong(f"Server-Timing holds {entry.strip()!r}") from None
+                    raise ContractViolation(f"Server-Timing holds {entry.strip()!r}") from None
     return durations
 
 
-def predictions_of(came: Came) -> list[Any]:
-    require_status(came, 200)
-    content = require_json(came)
+def predictions_of(response: RawResponse) -> list[Any]:
+    require_status(response, 200)
+    content = require_json(response)
     if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):
-        raise Wrong('the answer holds no list "predictions"')
+        raise ContractViolation('the answer holds no list "predictions"')
     found: list[Any] = content["predictions"]
     return found
 

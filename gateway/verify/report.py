@@ -22,7 +22,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "outcome": result.outcome,
                 "seconds": round(result.seconds, 3),
                 **({"why": result.why} if result.why else {}),
-                **({"sent": result.sent, "came": result.came} if result.outcome == "failed" else {}),
+                **({"sent": result.sent, "came": result.response} if result.outcome == "failed" else {}),
             }
             for result in report.results
         ],
@@ -50,7 +50,7 @@ def as_junit(report: Report) -> bytes:
         if result.outcome == "failed":
             failure = ET.SubElement(case, "failure", message=_xml(result.why))
             failure.text = _xml(
-                f"the contract: {result.check.contract}\n\nsent:\n{result.sent}\n\ncame:\n{result.came}\n"
+                f"the contract: {result.check.contract}\n\nsent:\n{result.sent}\n\ncame:\n{result.response}\n"
             )
         elif result.outcome == "skipped":
             ET.SubElement(case, "skipped", message=_xml(result.why))

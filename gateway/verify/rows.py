@@ -9,8 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.verify.check import JSON, Bench, NotChecked, Sample, Wrong, is_close, predictions_of
-from gateway.verify.wire import Ask, Came, NoAnswer
+from gateway.verify.check import (
+    JSON,
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
+    Sample,
+    is_close,
+    predictions_of,
+)
+from gateway.verify.raw_http import NoResponse, RawRequest, RawResponse
 
 TOLERANCE: Final = (
     1e-5  # relative to the largest number at that place: FP32 sums in another order differ by less
@@ -35,47 +43,47 @@ class Group:
         return {**self.rest, "instances": list(rows)}
 
 
-def depends_on_company(bench: Bench) -> bool:
+def depends_on_company(context: CheckContext) -> bool:
     """Whether the model looks at all rows of a request on purpose, as one that ranks them does.
 
     The command or the manifest says so, else the backend's metadata.
     """
-    parameters = bench.metadata.get("parameters")
+    parameters = context.metadata.get("parameters")
     said = parameters.get("rows") if isinstance(parameters, dict) else None
-    return (bench.rows_policy or said) == TOGETHER
+    return (context.rows_policy or said) == TOGETHER
 
 
-async def groups_of(bench: Bench) -> list[Group]:
-    """The groups, each row scored alone. Raises NotChecked where no row is known, Wrong where one is not answered."""
-    if depends_on_company(bench):
-        raise NotChecked('the model says rows = "together": its answers depend on all rows of a request')
-    if bench.groups is None:
-        found = _from_samples(bench) or [Group({}, _distinct(bench.need_good()["instances"]))]
+async def groups_of(context: CheckContext) -> list[Group]:
+    """The groups, each row scored alone. Raises CheckSkipped where no row is known, Wrong where one is not answered."""
+    if depends_on_company(context):
+        raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')
+    if context.groups is None:
+        found = _from_samples(context) or [Group({}, _distinct(context.need_good()["instances"]))]
         for group in found[:_MOST_GROUPS]:
-            await _add_variants(bench, group)
-        if _has_probabilities(bench) and not any(group.rest for group in found):
+            await _add_variants(context, group)
+        if _has_probabilities(context) and not any(group.rest for group in found):
             found.append(Group({"parameters": {"probabilities": True}}, found[0].rows))
         for group in found:
-            group.alone = [(await predict(bench, group, [row]))[0] for row in group.rows]
-        bench.groups = found
-    groups: list[Group] = bench.groups
+            group.alone = [(await predict(context, group, [row]))[0] for row in group.rows]
+        context.groups = found
+    groups: list[Group] = context.groups
     return groups
 
 
-async def predict(bench: Bench, group: Group, rows: Sequence[Any]) -> list[Any]:
+async def predict(context: CheckContext, group: Group, rows: Sequence[Any]) -> list[Any]:
     """The predictions for `rows` in one request; Wrong where they are not one for each row."""
-    predictions = predictions_of(await bench.post("/predict", group.request(rows)))
+    predictions = predictions_of(await context.post("/predict", group.request(rows)))
     require_one_each(predictions, len(rows))
     return predictions
 
 
 def require_one_each(predictions: Sequence[Any], count: int) -> None:
     if len(predictions) != count:
-        raise Wrong(f"{len(predictions)} predictions for {count} rows")
+        raise ContractViolation(f"{len(predictions)} predictions for {count} rows")
 
 
-def ask_for(group: Group, rows: Sequence[Any]) -> Ask:
-    return Ask("POST", "/predict", JSON, msgspec.json.encode(group.request(rows)))
+def ask_for(group: Group, rows: Sequence[Any]) -> RawRequest:
+    return RawRequest("POST", "/predict", JSON, msgspec.json.encode(group.request(rows)))
 
 
 def require_same(group: Group, got: Sequence[Any], places: Sequence[int], how: str) -> None:
@@ -84,7 +92,7 @@ def require_same(group: Group, got: Sequence[Any], places: Sequence[int], how: s
     scales = _scales(group.alone)
     for at, place in enumerate(places):
         if not same(got[at], group.alone[place], scales, group.tolerance):
-            raise Wrong(
+            raise ContractViolation(
                 f"the row {_short(group.rows[place])} alone gets {_short(group.alone[place])}, "
                 f"{how} {_short(got[at])}{_noted(group)}"
             )
@@ -131,10 +139,10 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
         yield path, value
 
 
-def _from_samples(bench: Bench) -> list[Group]:
+def _from_samples(context: CheckContext) -> list[Group]:
     """The samples' rows, those with other parameters in a group of their own, different answers first."""
     by_rest: dict[str, tuple[Mapping[str, Any], list[tuple[Any, Any]], float]] = {}
-    for sample in bench.samples:
+    for sample in context.samples:
         rest = {name: value for name, value in sample.request.items() if name != "instances"}
         key = json.dumps(rest, sort_keys=True)
         _, pairs, tolerance = by_rest.setdefault(key, (rest, [], 0.0))
@@ -170,30 +178,30 @@ def _distinct(rows: Sequence[Any]) -> list[Any]:
     return list(found.values())[:_MOST_ROWS]
 
 
-async def _add_variants(bench: Bench, group: Group) -> None:
+async def _add_variants(context: CheckContext, group: Group) -> None:
     """Where few rows are known, rows that differ in one value and that the backend answers too."""
-    for variant in islice(_variants(bench, group.rows[0]), _MOST_TRIES):
+    for variant in islice(_variants(context, group.rows[0]), _MOST_TRIES):
         if len(group.rows) >= _MOST_ROWS // 2:
             return
-        if variant not in group.rows and await _is_answered(bench, ask_for(group, [variant])):
+        if variant not in group.rows and await _is_answered(context, ask_for(group, [variant])):
             group.rows.append(variant)
 
 
-async def _is_answered(bench: Bench, ask: Ask) -> bool:
+async def _is_answered(context: CheckContext, request: RawRequest) -> bool:
     try:
-        came: Came = await bench.wire.ask(ask)
-    except NoAnswer:
+        response: RawResponse = await context.client.request(request)
+    except NoResponse:
         return False
-    return came.status == 200
+    return response.status == 200
 
 
-def _variants(bench: Bench, row: Any) -> Iterator[Any]:
+def _variants(context: CheckContext, row: Any) -> Iterator[Any]:
     """`row` with another value in one field: the categories that the backend names first, then other numbers."""
-    parameters = bench.metadata.get("parameters")
+    parameters = context.metadata.get("parameters")
     named = parameters.get("categories") if isinstance(parameters, dict) else None
     categories: dict[str, Any] = named if isinstance(named, dict) else {}
     for wants_category in (True, False):
-        for place, tensor in enumerate(bench.inputs):
+        for place, tensor in enumerate(context.inputs):
             given = categories.get(tensor.name)
             if bool(given) is not wants_category:
                 continue
@@ -223,8 +231,8 @@ def _other_values(value: Any) -> list[Any]:
     return [value + 1] if isinstance(value, int | float) else []
 
 
-def _has_probabilities(bench: Bench) -> bool:
-    parameters = bench.metadata.get("parameters")
+def _has_probabilities(context: CheckContext) -> bool:
+    parameters = context.metadata.get("parameters")
     accepted = parameters.get("accepts") if isinstance(parameters, dict) else None
     return isinstance(accepted, list) and "probabilities" in accepted
 

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.verify.check import JSON, Bench, Check, Result, Sample, run_check
+from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     about,
     fetch,
@@ -26,8 +27,7 @@ from gateway.verify.checks import (
     refusals,
     rows,
 )
-from gateway.verify.process import Process, free_port
-from gateway.verify.wire import Ask, Came, Fields, NoAnswer, Wire
+from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
 CHECKS: tuple[Check, ...] = (
     *about.CHECKS,
@@ -48,7 +48,7 @@ _POLL_S = 0.1
 _SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 MiB are much to send twice
 
 
-class CannotBegin(Exception):
+class BackendNotReady(Exception):
     """There is nothing to check yet; the text says why, `hint` what to do."""
 
     def __init__(
@@ -116,23 +116,23 @@ async def verify(
     model: str = "",
     version: str = "",
     manifest: ManifestPart | None = None,
-    process: Process | None = None,
+    process: BackendProcess | None = None,
     fields: Fields = (),
     checks: Sequence[Check] = CHECKS,
     wait_s: float = 30.0,
-    told: Callable[[Result], None] = lambda _: None,
+    on_result: Callable[[Result], None] = lambda _: None,
 ) -> Report:
-    """Run `checks` against the backend at `url`. Raises CannotBegin where it does not get ready within `wait_s`."""
+    """Run `checks` against the backend at `url`. Raises BackendNotReady where it does not get ready within `wait_s`."""
     began = time.monotonic()
-    bench = await prepare(
+    context = await prepare(
         url, model=model, version=version, manifest=manifest, process=process, fields=fields, wait_s=wait_s
     )
     results = []
     for check in checks:
-        result = await run_check(check, bench)
+        result = await run_check(check, context)
         results.append(result)
-        told(result)
-    return Report(url, bench.model, bench.version, results, time.monotonic() - began)
+        on_result(result)
+    return Report(url, context.model, context.version, results, time.monotonic() - began)
 
 
 async def prepare(
@@ -141,18 +141,18 @@ async def prepare(
     model: str = "",
     version: str = "",
     manifest: ManifestPart | None = None,
-    process: Process | None = None,
+    process: BackendProcess | None = None,
     fields: Fields = (),
     wait_s: float = 30.0,
-) -> Bench:
+) -> CheckContext:
     """Wait for the backend, and learn what the checks need to know of it."""
     manifest = manifest or ManifestPart()
-    wire = Wire(url, fields=fields)
+    client = RawClient(url, fields=fields)
     early: list[tuple[int, int]] = []
-    ready = await _wait_until_ready(wire, process, wait_s, early)
+    ready = await _wait_until_ready(client, process, wait_s, early)
     said_model, _, said_version = ready.get("X-Chips-Model").partition("@")
-    bench = Bench(
-        wire,
+    context = CheckContext(
+        client,
         model or manifest.model or said_model,
         version or manifest.version or said_version,
         samples=manifest.samples,
@@ -161,76 +161,86 @@ async def prepare(
         rows_policy=manifest.rows,
     )
     if process is not None:
-        bench.body_limit_bytes = int(process.environment.get("CHIPS_MAX_BODY_BYTES", bench.body_limit_bytes))
-    if not bench.model:
-        raise CannotBegin(
+        context.body_limit_bytes = int(
+            process.environment.get("CHIPS_MAX_BODY_BYTES", context.body_limit_bytes)
+        )
+    if not context.model:
+        raise BackendNotReady(
             "the backend does not say in X-Chips-Model which model it serves: give --model and --version"
         )
-    await _learn(bench)
-    return bench
+    await _learn(context)
+    return context
 
 
 async def _wait_until_ready(
-    wire: Wire, process: Process | None, wait_s: float, early: list[tuple[int, int]]
-) -> Came:
+    client: RawClient, process: BackendProcess | None, wait_s: float, early: list[tuple[int, int]]
+) -> RawResponse:
     """Ask until it is ready. Of a process that has just been started, note what it predicts before that."""
     give_up_at = time.monotonic() + wait_s
     while True:
         try:
             predicted = (
-                await wire.ask(Ask("POST", "/predict", JSON, b'{"instances": []}')) if process else None
+                await client.request(RawRequest("POST", "/predict", JSON, b'{"instances": []}'))
+                if process
+                else None
             )
-            came = await wire.ask(Ask("GET", "/v2/health/ready"))
+            response = await client.request(RawRequest("GET", "/v2/health/ready"))
             if predicted is not None:
-                early.append((predicted.status, came.status))
-            if came.status == 200:
-                return came
-            if came.status in {401, 403}:
-                raise CannotBegin(
-                    f"GET /v2/health/ready answers {came.status}: the backend does not take our credentials",
+                early.append((predicted.status, response.status))
+            if response.status == 200:
+                return response
+            if response.status in {401, 403}:
+                raise BackendNotReady(
+                    f"GET /v2/health/ready answers {response.status}: the backend does not take our credentials",
                     hint="send others with --header; on Cloud Run the caller needs the role roles/run.invoker",
                 )
-            state = f"GET /v2/health/ready answers {came.status}"
-        except NoAnswer as error:
+            state = f"GET /v2/health/ready answers {response.status}"
+        except NoResponse as error:
             state = str(error)
         if process is not None and process.exit_code is not None:
             said = "\n".join([*process.lines, *process.errors])[-1000:]
-            raise CannotBegin(f"the process ended with {process.exit_code} before it was ready:\n{said}")
+            raise BackendNotReady(f"the process ended with {process.exit_code} before it was ready:\n{said}")
         if time.monotonic() >= give_up_at:
-            raise CannotBegin(f"the backend is not ready: {state}")
+            raise BackendNotReady(f"the backend is not ready: {state}")
         await asyncio.sleep(_POLL_S)
 
 
-async def _learn(bench: Bench) -> None:
+async def _learn(context: CheckContext) -> None:
     try:
-        metadata = (await bench.wire.ask(Ask("GET", bench.open_inference))).json()
+        metadata = (await context.client.request(RawRequest("GET", context.open_inference))).json()
         if isinstance(metadata, dict):
-            bench.metadata = metadata
-            bench.inputs = msgspec.convert(metadata.get("inputs") or (), tuple[Tensor, ...])
-    except (NoAnswer, ValueError):
+            context.metadata = metadata
+            context.inputs = msgspec.convert(metadata.get("inputs") or (), tuple[Tensor, ...])
+    except (NoResponse, ValueError):
         pass  # the checks of the metadata will tell
-    if not bench.version and isinstance(bench.metadata.get("versions"), list) and bench.metadata["versions"]:
-        bench.version = str(bench.metadata["versions"][0])
-    for candidate in await _candidates(bench):
+    if (
+        not context.version
+        and isinstance(context.metadata.get("versions"), list)
+        and context.metadata["versions"]
+    ):
+        context.version = str(context.metadata["versions"][0])
+    for candidate in await _candidates(context):
         try:
-            came = await bench.wire.ask(Ask("POST", "/predict", JSON, msgspec.json.encode(candidate)))
-        except NoAnswer:
+            response = await context.client.request(
+                RawRequest("POST", "/predict", JSON, msgspec.json.encode(candidate))
+            )
+        except NoResponse:
             continue
-        if came.status == 200:
-            bench.good = candidate
+        if response.status == 200:
+            context.good = candidate
             return
 
 
-async def _candidates(bench: Bench) -> list[dict[str, Any]]:
+async def _candidates(context: CheckContext) -> list[dict[str, Any]]:
     """Requests that may be good: the samples, the examples of the OpenAPI document, and a guess from the metadata."""
-    found = [sample.request for sample in bench.samples]
-    with contextlib.suppress(NoAnswer, ValueError):
-        found += _examples((await bench.wire.ask(Ask("GET", "/openapi.json"))).json())
-    if bench.inputs:
+    found = [sample.request for sample in context.samples]
+    with contextlib.suppress(NoResponse, ValueError):
+        found += _examples((await context.client.request(RawRequest("GET", "/openapi.json"))).json())
+    if context.inputs:
         found.append(
             {
                 "instances": [
-                    {tensor.name: _guess(tensor.datatype, tensor.shape[1:]) for tensor in bench.inputs}
+                    {tensor.name: _guess(tensor.datatype, tensor.shape[1:]) for tensor in context.inputs}
                 ]
             }
         )
@@ -254,15 +264,15 @@ def _guess(datatype: str, shape: Sequence[int]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def started(command: str, environ: Mapping[str, str]) -> AsyncIterator[tuple[str, Process]]:
-    """Start a backend on a free port, and end it. Gives its address; raises CannotBegin where there is no such program."""
+async def started(command: str, environ: Mapping[str, str]) -> AsyncIterator[tuple[str, BackendProcess]]:
+    """Start a backend on a free port, and end it. Gives its address; raises BackendNotReady where there is no such program."""
     port = free_port()
     environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}
     try:
-        process = Process(command, environment)
+        process = BackendProcess(command, environment)
         await process.start()
     except (OSError, ValueError) as error:
-        raise CannotBegin(f"{command!r} cannot be started: {error}") from None
+        raise BackendNotReady(f"{command!r} cannot be started: {error}") from None
     try:
         yield f"http://127.0.0.1:{port}", process
     finally:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
+from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import KEYS, MODELS, Put
 from tests.flow.scene import Scene

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.changes import to_document
 from gateway.core.model import Backend, Model, Tensor
+from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from tests.console.conftest import Watched
 from tests.console.stage import INPUTS, Stage

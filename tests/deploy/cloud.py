@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.verify.process import free_port
+from gateway.verify.backend_process import free_port
 from tests.deploy.enums import _schemas
 
 READY_WITHIN_S = 60.0

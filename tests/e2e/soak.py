@@ -20,9 +20,9 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
-from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
+from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.schemes import open_registry
 from gateway.serve import serve
@@ -31,7 +31,7 @@ from tests.flow.scripted import Message, Peer, ScriptedBackend, read_message
 WORKERS = 24
 SERVE = "from tests.e2e.soak import observed; observed()"
 BODY_WAIT_S = 5
-PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Turn")
+PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Completion")
 ALLOWED = {
     "ok",
     "503 overloaded",
@@ -236,7 +236,7 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
         )
         await store.close()
         flags = ["--server.host=127.0.0.1", "--server.port=0", "--server.workers=1", "--log.format=json"]
-        flags += [f"--server.path={path}", f"--server.body_wait_s={BODY_WAIT_S}"]
+        flags += [f"--server.path={path}", f"--server.body_timeout_s={BODY_WAIT_S}"]
         flags += [f"--registry={registry}", f"--trace.store={folder}/store.db"]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", SERVE, *flags),

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.changes import to_document
 from gateway.core.model import Backend, Model, Policy
+from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from gateway.registry.schemes import open_registry
 from tests.flow.beside import Beside

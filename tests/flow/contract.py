@@ -13,7 +13,7 @@ JSON = [("Content-Type", "application/json")]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     content: Any
     fields: Sequence[tuple[str, str]] = ()
@@ -44,7 +44,7 @@ class Contract:
         answer = self.answer(request)
         await peer.answer(answer.status, json.dumps(answer.content).encode(), answer.fields)
 
-    def answer(self, request: Message) -> Answer:
+    def answer(self, request: Message) -> Response:
         """The whole answer, with the fields that every one has."""
         methods = self._table().get(request.target)
         if methods is None:
@@ -54,7 +54,7 @@ class Contract:
         else:
             answer = methods[request.method](request)
         kind = "application/json" if answer.status == 200 else "application/problem+json"
-        return Answer(
+        return Response(
             answer.status,
             answer.content,
             [
@@ -65,23 +65,23 @@ class Contract:
             ],
         )
 
-    def _table(self) -> dict[str, dict[str, Callable[[Message], Answer]]]:
-        table: dict[str, dict[str, Callable[[Message], Answer]]] = {
+    def _table(self) -> dict[str, dict[str, Callable[[Message], Response]]]:
+        table: dict[str, dict[str, Callable[[Message], Response]]] = {
             "/predict": {"POST": self._predict},
-            "/v2/health/live": {"GET": lambda _: Answer(200, {})},
+            "/v2/health/live": {"GET": lambda _: Response(200, {})},
             "/v2/health/ready": {"GET": self._ready},
-            "/openapi.json": {"GET": lambda _: Answer(200, self._openapi())},
+            "/openapi.json": {"GET": lambda _: Response(200, self._openapi())},
         }
         model = f"/v2/models/{self.metadata['name']}"
         for path in (model, f"{model}/versions/{self.version}"):
-            table[path] = {"GET": lambda _: Answer(200, self.metadata)}
+            table[path] = {"GET": lambda _: Response(200, self.metadata)}
             table[f"{path}/ready"] = {"GET": self._ready}
             table[f"{path}/infer"] = {"POST": self._infer}
         return table
 
-    def _ready(self, request: Message) -> Answer:
+    def _ready(self, request: Message) -> Response:
         self.not_ready -= 1
-        return self._problem(request, 503, "not-ready") if self.not_ready >= 0 else Answer(200, {})
+        return self._problem(request, 503, "not-ready") if self.not_ready >= 0 else Response(200, {})
 
     def _openapi(self) -> dict[str, Any]:
         names = [tensor["name"] for tensor in self.metadata["inputs"]]
@@ -94,9 +94,9 @@ class Contract:
 
     # -- scores
 
-    def _predict(self, request: Message) -> Answer:
+    def _predict(self, request: Message) -> Response:
         content = self._parsed(request)
-        if isinstance(content, Answer):
+        if isinstance(content, Response):
             return content
         instances = content.get("instances") if isinstance(content, dict) else None
         if not isinstance(instances, list) or not isinstance(content.get("parameters", {}), dict):
@@ -105,7 +105,7 @@ class Contract:
         rows = [self._row(instance, f"instances[{n}]", problems) for n, instance in enumerate(instances)]
         if problems:
             return self._problem(request, 422, "invalid-instances", "; ".join(problems[:10]))
-        return Answer(
+        return Response(
             200,
             {
                 "predictions": [self._score(row) for row in rows],
@@ -114,9 +114,9 @@ class Contract:
             },
         )
 
-    def _infer(self, request: Message) -> Answer:
+    def _infer(self, request: Message) -> Response:
         content = self._parsed(request)
-        if isinstance(content, Answer):
+        if isinstance(content, Response):
             return content
         try:
             columns = self._columns(content["inputs"])
@@ -136,7 +136,7 @@ class Contract:
                 }
             ],
         }
-        return Answer(200, {**answer, "id": content["id"]} if "id" in content else answer)
+        return Response(200, {**answer, "id": content["id"]} if "id" in content else answer)
 
     def _columns(self, tensors: list[dict[str, Any]]) -> list[list[Any]]:
         by_name = {tensor["name"]: tensor for tensor in tensors}
@@ -209,7 +209,7 @@ class Contract:
         code: str,
         detail: str = "it will not do",
         fields: Sequence[tuple[str, str]] = (),
-    ) -> Answer:
+    ) -> Response:
         given = request.get("X-Request-Id") or ""
         body = {
             "type": "about:blank",
@@ -221,4 +221,4 @@ class Contract:
         }
         if request.target.startswith("/v2/"):
             body["error"] = detail
-        return Answer(status, body, fields)
+        return Response(status, body, fields)

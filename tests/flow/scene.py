@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.app import Gateway
-from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
+from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.settings import Settings, load_settings

@@ -66,7 +66,7 @@ async def test_a_model_and_a_key_may_ask_for_less():
 
 
 async def test_a_trial_lets_pass_and_tells():
-    flags = {"edge.networks": "192.0.2.0/24", "edge.trial": "true", **BEHIND_ONE}
+    flags = {"edge.networks": "192.0.2.0/24", "edge.report_only": "true", **BEHIND_ONE}
     async with Scene(**flags) as scene:
         await scene.model(policy=Policy(networks=("192.0.2.0/25",)))
         for address in ("192.0.2.7", "203.0.113.1", "192.0.2.200"):
@@ -103,7 +103,7 @@ async def test_headers_of_trusted_proxies_are_read_and_of_no_one_else():
 
 
 async def test_a_trial_covers_the_networks_of_keys_also_at_the_gateways_own_routes():
-    flags = {"edge.networks": "192.0.2.0/24", "edge.trial": "true", **BEHIND_ONE}
+    flags = {"edge.networks": "192.0.2.0/24", "edge.report_only": "true", **BEHIND_ONE}
     async with Scene(**flags) as scene:
         await scene.model()
         key = await scene.make_key("*", networks=("192.0.2.0/28",), verbs=("score", "operate"))

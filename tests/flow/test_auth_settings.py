@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import kinds
-from gateway.auth.base import Authenticator, Proof
+from gateway.auth import plugins
+from gateway.auth.base import Authentication, Authenticator
 from gateway.core.errors import Unauthenticated
-from gateway.core.headers import RequestHead, credential_field
+from gateway.core.headers import RequestHead, register_credential_field
 from gateway.core.principal import Principal
 from gateway.settings import SettingsError, load_settings
 from tests.flow.scene import Scene, assert_problem
@@ -88,22 +88,22 @@ def test_a_chain_is_checked():
     assert "did you mean api-key" in problems(**{"auth.chain": "api-keys"})
     assert "twice" in problems(**{"auth.chain": "token,token"})
     assert "not both" in problems(**{"edge.trusted_hops": "1", "edge.trusted_proxies": "10.0.0.0/8"})
-    assert "redis://" in problems(**{"limits.shared": "http://127.0.0.1"})
+    assert "redis://" in problems(**{"limits.redis_url": "http://127.0.0.1"})
 
 
 class Badges(Authenticator):
     """A plug-in: `X-Badge: <name>`, where "eve" is known to be stolen."""
 
     def __init__(self) -> None:
-        self._field = credential_field("x-badge")
+        self._field = register_credential_field("x-badge")
 
-    async def __call__(self, head: RequestHead) -> Proof | None:
+    async def __call__(self, head: RequestHead) -> Authentication | None:
         badge = head.read[self._field]
         if badge is None:
             return None
         if badge == b"eve":
             raise Unauthenticated("This badge was stolen.")
-        return Proof(Principal(id="badge:ana", models=("wine",)), spent_authorization=False)
+        return Authentication(Principal(id="badge:ana", models=("wine",)), consumed_authorization=False)
 
 
 async def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch):
@@ -111,7 +111,7 @@ async def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch):
         def load(self) -> type[Badges]:
             return Badges
 
-    monkeypatch.setattr(kinds, "_plug_ins", lambda: {"badge": Found()})
+    monkeypatch.setattr(plugins, "_plug_ins", lambda: {"badge": Found()})
     async with Scene(**{"auth.chain": "badge,api-key"}) as scene:
         backend = await scene.model()
         await scene.model("beer")

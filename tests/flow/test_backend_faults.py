@@ -144,7 +144,7 @@ async def test_a_full_model_queues_a_little_and_then_says_so():
         await started.wait()
         started.clear()
         second = asyncio.create_task(scene.call())
-        while not scene.gateway.limit.waiting("wine"):
+        while not scene.gateway.concurrency_limit.waiting("wine"):
             await asyncio.sleep(0)
         third = await scene.call()
         assert_problem(third, 503, "overloaded")

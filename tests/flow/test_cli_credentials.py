@@ -80,7 +80,7 @@ def logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def on_cloud_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if this machine's addresses were Cloud Run's."""
-    monkeypatch.setattr("gateway.cli.credentials.is_cloud_run", lambda url: True)
+    monkeypatch.setattr("gateway.cli.support.backend_credentials.is_cloud_run", lambda url: True)
 
 
 @pytest.mark.usefixtures("on_cloud_run")
@@ -151,6 +151,6 @@ def test_somebody_who_is_not_logged_in_is_told_how(
     ],
 )
 def test_what_is_cloud_run(url: str, is_one: bool):
-    from gateway.cli.credentials import is_cloud_run
+    from gateway.cli.support.backend_credentials import is_cloud_run
 
     assert is_cloud_run(url) is is_one

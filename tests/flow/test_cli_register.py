@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import Unavailable
-from gateway.verify.process import free_port
+from gateway.verify.backend_process import free_port
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows
 from tests.flow.beside import Beside
@@ -148,8 +148,8 @@ def test_a_backend_that_is_loading_is_waited_for(shell: Shell, beside: Beside):
 
 def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: Beside):
     port = free_port()
-    from gateway.cli import probe
-    from gateway.cli.screen import Failure
+    from gateway.cli.support import backend_probe
+    from gateway.cli.support.console import Failure
     from tests.flow.scripted import ScriptedBackend
 
     backend = ScriptedBackend(Contract())
@@ -160,7 +160,7 @@ def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: 
         await backend.start(port)
 
     starting = asyncio.run_coroutine_threadsafe(later(), beside.loop)
-    real_get = probe._get
+    real_get = backend_probe._get
 
     async def get(*arguments):
         try:
@@ -170,7 +170,7 @@ def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: 
             raise
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "_get", get)
+        patch.setattr(backend_probe, "_get", get)
         shell.ok("register", "wine", f"http://127.0.0.1:{port}", "--wait", "30")
     starting.result(5)
     beside.await_(backend.stop())
@@ -230,12 +230,12 @@ def test_a_host_that_does_not_exist_ends_well(shell: Shell, host: str):
 def test_a_backend_that_does_not_answer_in_time_ends_with_69(
     shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch
 ):
-    from gateway.cli import probe
+    from gateway.cli.support import backend_probe
 
     async def silent(request: Message, peer: Peer) -> None:
         await peer.reader.read()
 
-    monkeypatch.setattr(probe, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(backend_probe, "_TIMEOUT_S", 0.2)
     ended = shell("register", "wine", beside.backend(silent).url, "--wait", "0")
     assert ended.code == 69
     assert "no answer within 0.2 seconds" in ended.err

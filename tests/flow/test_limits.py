@@ -68,7 +68,7 @@ async def test_requests_in_flight_per_key(scene: Scene):
     go_on.set()
     assert (await first).status == 200
     assert (await scene.call(key=key)).status == 200
-    assert scene.gateway.limit._held == {}
+    assert scene.gateway.concurrency_limit._held == {}
 
 
 async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene: Scene):
@@ -86,12 +86,12 @@ async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene:
     waiting = await scene.caller()
     await waiting.send(scene.request(key=key))
     async with asyncio.timeout(20):
-        while not scene.gateway.limit.waiting("wine"):
+        while not scene.gateway.concurrency_limit.waiting("wine"):
             await asyncio.sleep(0)
     assert_problem(await scene.call(key=key), 429, "too-many-requests")
     waiting.leave()
     async with asyncio.timeout(20):
-        while scene.gateway.limit._held:
+        while scene.gateway.concurrency_limit._held:
             await asyncio.sleep(0)
     go_on.set()
     assert (await first).status == 200
@@ -99,11 +99,11 @@ async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene:
 
 
 async def test_a_trial_counts_and_lets_pass():
-    async with Scene(**{"limits.trial": "true"}) as scene:
+    async with Scene(**{"limits.report_only": "true"}) as scene:
         await scene.model()
         key = await scene.make_key("*", requests_per_day=1)
         assert [(await scene.call(key=key)).status for _ in range(3)] == [200, 200, 200]
-        assert scene.gateway.meter.refused == 2
+        assert scene.gateway.rate_limit.refused == 2
         told = [line.get("would_refuse") for line in scene.log_lines() if "httpRequest" in line]
         assert told == [None, ["too-many-requests"], ["too-many-requests"]]
 
@@ -112,7 +112,7 @@ async def test_a_trial_counts_and_lets_pass():
     ("lost", "statuses"), [("local", [200, 429]), ("admit", [200, 200]), ("refuse", [503, 503])]
 )
 async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuses: list[int]):
-    flags = {"limits.shared": "redis://127.0.0.1:9", "limits.shared_lost": lost}
+    flags = {"limits.redis_url": "redis://127.0.0.1:9", "limits.when_redis_is_unavailable": lost}
     async with Scene(**flags) as scene:
         await scene.model()
         key = await scene.make_key("*", requests_per_day=1)
@@ -135,7 +135,7 @@ async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
     go_on = asyncio.Event()
     arrived: asyncio.Queue[None] = asyncio.Queue()
     slow = held(arrived, go_on)
-    async with Scene(**{"limits.trial": "true"}) as scene:
+    async with Scene(**{"limits.report_only": "true"}) as scene:
         await scene.model(script=slow, policy=Policy(max_in_flight=2))
         key = await scene.make_key("*", max_in_flight=1)
         calls = [asyncio.create_task(scene.call(key=key)) for _ in range(3)]
@@ -144,9 +144,9 @@ async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
                 await arrived.get()  # all three are at the backend at once
         go_on.set()
         assert [(await call).status for call in calls] == [200, 200, 200]
-        assert scene.gateway.limit.refused == 2
-        assert scene.gateway.limit._held == {}
-        assert scene.gateway.limit.in_flight == 0
+        assert scene.gateway.concurrency_limit.refused == 2
+        assert scene.gateway.concurrency_limit._held == {}
+        assert scene.gateway.concurrency_limit.in_flight == 0
         told = [line.get("would_refuse") for line in scene.log_lines() if "httpRequest" in line]
         assert sorted(told, key=str) == [None, ["too-many-requests", "overloaded"], ["too-many-requests"]]
 
@@ -155,7 +155,7 @@ async def test_a_trial_holds_what_keeps_the_gateway_upright():
     go_on = asyncio.Event()
     arrived: asyncio.Queue[None] = asyncio.Queue()
     slow = held(arrived, go_on)
-    flags = {"limits.trial": "true", "limits.model_in_flight": "2", "limits.queue": "0"}
+    flags = {"limits.report_only": "true", "limits.model_in_flight": "2", "limits.queue": "0"}
     async with Scene(**flags) as scene:
         await scene.model(script=slow, policy=Policy(max_in_flight=1))
         calls = [asyncio.create_task(scene.call()) for _ in range(2)]
@@ -168,10 +168,10 @@ async def test_a_trial_holds_what_keeps_the_gateway_upright():
 
 
 async def test_two_gateways_share_what_a_key_may(redis_url: str):
-    flags = {"limits.shared": "redis://127.0.0.1", "limits.shared_timeout_s": "20"}
+    flags = {"limits.redis_url": "redis://127.0.0.1", "limits.redis_timeout_s": "20"}
     one, other = Scene(**flags), Scene(**flags)
     for scene in (one, other):
-        scene.gateway._shared_meter._url = redis_url  # type: ignore[union-attr]
+        scene.gateway._redis_limiter._url = redis_url  # type: ignore[union-attr]
     async with one, other:
         await one.model()
         await other.model()

@@ -24,7 +24,7 @@ async def test_who_sends_a_small_body_slowly_holds_no_place_meanwhile():
         slow = await scene.caller()
         await slow.send(head(scene, length(10)) + b"12345")
         assert (await scene.call()).status == 200
-        assert scene.gateway.limit.in_flight == 0
+        assert scene.gateway.concurrency_limit.in_flight == 0
         await slow.send(b"67890")
         assert (await slow.answer()).status == 200
         assert [seen.body for seen in backend.seen] == [b'{"instances": []}', b"1234567890"]
@@ -43,7 +43,7 @@ async def test_who_sends_a_small_body_slowly_holds_no_place_meanwhile():
     ids=["none", "small", "large", "chunks"],
 )
 async def test_a_body_that_does_not_come(framing: bytes, part: bytes):
-    async with Scene(**{"server.body_wait_s": "0.3"}) as scene:
+    async with Scene(**{"server.body_timeout_s": "0.3"}) as scene:
         backend = await scene.model()
         caller = await scene.caller()
         await caller.send(head(scene, framing) + part)
@@ -53,13 +53,13 @@ async def test_a_body_that_does_not_come(framing: bytes, part: bytes):
         if scene.path == "fast":  # aiohttp's server waits ten seconds for what may still come
             await caller.ended()
         caller.leave()
-        assert scene.gateway.limit.in_flight == 0
+        assert scene.gateway.concurrency_limit.in_flight == 0
         assert not any(seen.complete for seen in backend.seen)
         await scene.still_good(backend)
 
 
 async def test_a_body_that_comes_bit_by_bit_is_waited_for():
-    async with Scene(**{"server.body_wait_s": "5"}) as scene:
+    async with Scene(**{"server.body_timeout_s": "5"}) as scene:
         backend = await scene.model()
         caller = await scene.caller()
         await caller.send(head(scene, length(70_000)))
@@ -110,13 +110,13 @@ async def test_only_so_many_may_send_slowly_at_once():
         slow = [await scene.caller() for _ in range(2)]
         for caller in slow:
             await caller.send(head(scene, length(10)) + b"12345")
-        while scene.gateway.gather.waiting < 2:
+        while scene.gateway.buffer.waiting < 2:
             await asyncio.sleep(0)
         late = await scene.caller()
         await late.send(head(scene, length(10)) + b"12345")
         assert_problem(await late.answer(), 503, "overloaded")
         for caller in slow:
             caller.leave()
-        while scene.gateway.gather.waiting:
+        while scene.gateway.buffer.waiting:
             await asyncio.sleep(0)
         await scene.still_good(backend)

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.core.model import Backend
+from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.store import StoreReader
-from gateway.telemetry.summary import Summary
+from gateway.telemetry.trace_store import TraceStoreReader
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 
@@ -57,9 +57,9 @@ def certificate(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
     return ca, shown
 
 
-async def kept(store: Path, request_id: str | None) -> Summary:
+async def kept(store: Path, request_id: str | None) -> RequestSummary:
     async with asyncio.timeout(30):
-        while not (found := StoreReader(store).find(str(request_id))):
+        while not (found := TraceStoreReader(store).find(str(request_id))):
             await asyncio.sleep(0.01)
     return found[0]
 

@@ -96,7 +96,7 @@ async def test_what_runs_behind_the_gateway_is_nobodys_business():
 
 
 async def test_a_backend_is_told_who_the_gateway_is_in_a_token_for_its_own_audience():
-    class Proof:
+    class Authentication:
         def __init__(self) -> None:
             self.asked: list[tuple[str, str]] = []
 
@@ -112,7 +112,7 @@ async def test_a_backend_is_told_who_the_gateway_is_in_a_token_for_its_own_audie
             )
 
     async with Scene() as scene:
-        proof = scene.gateway.upstream._identity = Proof()  # type: ignore[attr-defined]
+        proof = scene.gateway.upstream._identity = Authentication()  # type: ignore[attr-defined]
         backend = await scene.model()
         await scene.call(fields=[("X-Serverless-Authorization", "Bearer forged")])
         own = Backend(version="1", url=backend.url, audience="https://wine-abc.a.run.app")

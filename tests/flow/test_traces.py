@@ -174,9 +174,9 @@ async def test_a_wait_for_limits_that_are_counted_elsewhere_is_not_the_queue(tmp
     """A Redis that takes connections and says nothing: the request waits for as long as it may, and goes on."""
     redis = socket.create_server(("127.0.0.1", 0))
     flags = {
-        "limits.shared": f"redis://127.0.0.1:{redis.getsockname()[1]}",
-        "limits.shared_timeout_s": "0.05",
-        "limits.shared_lost": "admit",
+        "limits.redis_url": f"redis://127.0.0.1:{redis.getsockname()[1]}",
+        "limits.redis_timeout_s": "0.05",
+        "limits.when_redis_is_unavailable": "admit",
     }
     with redis:
         async with staged(tmp_path, **flags) as stage:
@@ -184,10 +184,10 @@ async def test_a_wait_for_limits_that_are_counted_elsewhere_is_not_the_queue(tmp
             answer = await stage.call("POST", "/demand-north", key=key)
             assert answer.status == 200
             kept = await when_kept(stage, answer.get("X-Request-Id"))
-    assert (kept["metered_s"] > 0.04, kept["queued_s"]) == (True, 0)
+    assert (kept["rate_limit_s"] > 0.04, kept["queued_s"]) == (True, 0)
     (waited,) = (span for span in kept["spans"] if span["name"] in {"limits", "queue"})
     assert (waited["name"], waited["parent_id"]) == ("limits", kept["span_id"])
-    assert waited["end_s"] - waited["start_s"] == pytest.approx(kept["metered_s"])
+    assert waited["end_s"] - waited["start_s"] == pytest.approx(kept["rate_limit_s"])
 
 
 class Collector:

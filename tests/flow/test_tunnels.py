@@ -30,7 +30,7 @@ async def tunnel(scene: Scene) -> Caller:
 
 
 async def nothing_left(scene: Scene, backend: ScriptedBackend) -> None:
-    while scene.gateway.limit.in_flight or backend._open:
+    while scene.gateway.concurrency_limit.in_flight or backend._open:
         await asyncio.sleep(0)
 
 
@@ -50,7 +50,7 @@ async def test_a_tunnel_that_nobody_reads_leaves_nothing_behind(monkeypatch: pyt
         await forever.wait()
 
     forever = asyncio.Event()
-    monkeypatch.setattr("gateway.upstream.connections._LAST_WORDS_S", 0.3)
+    monkeypatch.setattr("gateway.upstream.connection._LAST_WORDS_S", 0.3)
     async with Scene(**{"upstream.tunnel_idle_s": "0.3"}) as scene:
         await scene.model(script=deaf)
         caller = await tunnel(scene)
@@ -159,7 +159,7 @@ async def test_last_words_to_a_backend_that_takes_none(scene: Scene):
         caller.writer.write(b"x" * 4096)
         await asyncio.sleep(0)
     caller.leave()
-    while scene.gateway.limit.in_flight:
+    while scene.gateway.concurrency_limit.in_flight:
         await asyncio.sleep(0)
     assert connection in pool.busy  # it is still somebody's business
     connection.deadline = 0.0

@@ -357,7 +357,7 @@ async def test_a_body_that_flowed_is_not_sent_again_as_if_it_were_empty(scene: S
         b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
     )
-    while not scene.gateway.limit.in_flight:
+    while not scene.gateway.concurrency_limit.in_flight:
         await asyncio.sleep(0)
     await caller.send(b"5\r\nworld\r\n0\r\n\r\n")
     assert_problem(await caller.answer(), 502, "upstream-broken")
@@ -394,7 +394,7 @@ async def test_a_websocket_is_a_tunnel(scene: Scene):
     assert await caller.reader.readexactly(2) == b"\x88\x00"
     caller.leave()
     await backend.lost.wait()
-    while scene.gateway.limit.in_flight:
+    while scene.gateway.concurrency_limit.in_flight:
         await asyncio.sleep(0)
     (line,) = scene.log_lines()
     assert line["httpRequest"]["status"] == 101
@@ -508,7 +508,7 @@ async def test_a_body_is_not_read_far_ahead_while_its_request_waits_for_its_turn
         await scene.model(script=script)
         first, second = await scene.caller(), await scene.caller()
         await first.send(scene.request(body=b"x"))
-        while not scene.gateway.limit.in_flight:
+        while not scene.gateway.concurrency_limit.in_flight:
             await asyncio.sleep(0)
         size, sent = 31 * 1024 * 1024, 0
         await second.send(scene.request(body=b"").replace(b"Content-Length: 0", b"Content-Length: %d" % size))

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.core.answer import Answer
+from gateway.core.completion import Completion
 from gateway.core.exchange import Exchange
-from gateway.core.known import KnownHeads
+from gateway.core.head_cache import HeadCache
+from gateway.core.response import Response
 from gateway.core.trace import continue_trace
-from gateway.core.turn import Turn
 from gateway.server.caller import CallerConnection
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
-from gateway.upstream.connections import Connection
+from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 
 
@@ -73,7 +73,7 @@ class Callers:
         self._late = late
         self._flowing = flowing
         self._blind = blind
-        self._gate: Turn | None = None
+        self._gate: Completion | None = None
         self.seen: list[tuple[str, bytes]] = []  # requests that were answered well
         self.methods: list[str] = []  # of all requests, in their order
         self.wire = Wire()
@@ -83,7 +83,7 @@ class Callers:
         self.server.open = OpenConnections(loop)
         self.server.open._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = b"", 0
-        self.server.heads = KnownHeads(field_limit_bytes=8192)
+        self.server.heads = HeadCache(field_limit_bytes=8192)
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline
         self.server.keepalive_timeout_s = self.server.head_timeout_s = self.server.body_timeout_s = 60
@@ -97,24 +97,24 @@ class Callers:
         body: Any = exchange.body
         self.methods.append(exchange.method)
         if self._late:
-            self._gate = Turn()
+            self._gate = Completion()
             await self._gate
         try:
             if self._blind:
                 whole = b""
             elif self._flowing:
                 sink = _Sink()
-                body.flow(sink, 1 << 20)
-                await sink.turn
+                body.pipe_to(sink, 1 << 20)
+                await sink.completion
                 whole = sink.taken
             else:
-                whole = await body.whole()
+                whole = await body.read()
         except Exception as error:  # noqa: BLE001
             exchange.error = error  # type: ignore[assignment]
-            await exchange.reply.send(Answer(400, (), b"bad"))
+            await exchange.response.send(Response(400, (), b"bad"))
             return
         self.seen.append((exchange.raw_target, whole))
-        await exchange.reply.send(Answer(200, (), exchange.raw_target.encode() + b" " + whole))
+        await exchange.response.send(Response(200, (), exchange.raw_target.encode() + b" " + whole))
 
     def feed(self, data: bytes, step: int) -> None:
         """Raises where the adapter does."""
@@ -127,7 +127,7 @@ class Callers:
         """Let every request that waits be answered."""
         while self._gate is not None:
             gate, self._gate = self._gate, None
-            gate.come()
+            gate.complete()
 
     def leave(self) -> None:
         self.connection.connection_lost(None)
@@ -136,17 +136,17 @@ class Callers:
 
 class _Sink:
     def __init__(self) -> None:
-        self.turn = Turn()
+        self.completion = Completion()
         self.taken = b""
 
     def upload(self, piece: bytes) -> None:
         self.taken += piece
 
     def upload_end(self, trailers: bytes) -> None:
-        self.turn.come()
+        self.completion.complete()
 
     def upload_failed(self, error: BaseException) -> None:
-        self.turn.come(error)
+        self.completion.complete(error)
 
 
 def answers_in(raw: bytes, methods: Sequence[str] = ()) -> list[tuple[int, bytes]]:
@@ -207,7 +207,7 @@ class Relayed:
 
 class _Exchange:
     def __init__(self, reply: Relayed, method: str) -> None:
-        self.reply = reply
+        self.response = reply
         self.method = method
         self.deadline = float("inf")
         self.backend_server_timing: bytes | None = None
@@ -231,20 +231,22 @@ class Backends:
         self.pool.busy.add(self.connection)
         self.error: BaseException | None = None
         self.came = 0
-        self.begin(method, upgrading=upgrading)
+        self.start(method, upgrading=upgrading)
 
-    def begin(self, method: str, *, upgrading: bool = False) -> None:
+    def start(self, method: str, *, upgrading: bool = False) -> None:
         self.error = None
         self.came = 0
-        self.reply = Relayed(upgrading=upgrading)
-        exchange: Any = _Exchange(self.reply, method)
+        self.response = Relayed(upgrading=upgrading)
+        exchange: Any = _Exchange(self.response, method)
         attempt: Any = _Attempt()
-        self.turn: Turn = self.connection.begin(exchange, attempt, b"request", upgrading=upgrading)
-        self.turn.wake = self._come
+        self.completion: Completion = self.connection.start(
+            exchange, attempt, b"request", upgrading=upgrading
+        )
+        self.completion.wake = self._come
 
     def _come(self) -> None:
         self.came += 1
-        self.error = self.turn._error
+        self.error = self.completion._error
 
     def feed(self, data: bytes, step: int) -> None:
         for i in range(0, len(data), step):
@@ -263,10 +265,10 @@ class Backends:
         if self.connection in self.pool.idle:
             assert self.came == 1
             assert self.error is None
-            assert self.reply.ended
+            assert self.response.ended
             assert not self.wire.is_closing()
         if self.error is not None:
-            assert not self.reply.ended, "a failed answer that looks complete"
+            assert not self.response.ended, "a failed answer that looks complete"
             assert self.wire.cut or self.connection.transport is None
         if self.came and self.error is None:
-            assert self.reply.ended
+            assert self.response.ended

@@ -6,7 +6,7 @@ The first byte of an input says in what steps the rest arrives, the second what 
 import asyncio
 from collections.abc import Callable
 
-from gateway.core.chunks import Dechunker
+from gateway.core.chunked import ChunkedDecoder
 from tests.fuzz.harness import Backends, Callers, answers_in
 
 _METHODS = ("POST", "HEAD", "GET")
@@ -44,8 +44,8 @@ def backend(data: bytes) -> None:
         backends.feed(raw[i : i + step], step)
         backends.check()
         if backends.pool.idle:
-            assert backends.pool.take() is backends.connection
-            backends.begin(_METHODS[i % 3])
+            assert backends.pool.acquire_idle() is backends.connection
+            backends.start(_METHODS[i % 3])
     backends.end()
     backends.check()
     assert backends.came == 1, "somebody would wait for ever"
@@ -59,7 +59,7 @@ def chunks(data: bytes) -> None:
 
 
 def _dechunked(raw: bytes, step: int) -> tuple[bytes, bool, bytes] | None:
-    dechunker = Dechunker()
+    dechunker = ChunkedDecoder()
     body = b""
     for i in range(0, len(raw), step):
         try:

@@ -1,11 +1,11 @@
 """The reference page of the metrics, made from the metric table."""
 
-from gateway.telemetry.table import LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
+from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
 
 HEAD = """\
 # Metrics
 
-<!-- Made from gateway/telemetry/table.py: `make docs` writes this page. -->
+<!-- Made from gateway/telemetry/metric_catalog.py: `make docs` writes this page. -->
 
 `GET /-/metrics` gives them as Prometheus text, summed over the workers of one gateway, to whoever may operate it (a
 scraper sends its key as `Authorization: Bearer …`). The settings `metrics.*` also send them to Cloud Monitoring or to

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gateway.telemetry.table import BY_NAME
+from gateway.telemetry.metric_catalog import BY_NAME
 
 FOLDER = Path(__file__).parents[2] / "deploy/monitoring"
 _RUNBOOK = "docs/how-to/alerts.md"

@@ -7,7 +7,7 @@ import promql_parser
 import pytest
 import yaml
 
-from gateway.telemetry.table import BY_NAME
+from gateway.telemetry.metric_catalog import BY_NAME
 from tests.house import monitoring
 from tests.house.monitoring import ALERTS, FILES, FOLDER, PANELS, in_cloud, m
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from gateway import serve
-from gateway.cli import screen
+from gateway.cli.support import console
 from gateway.settings import setting_types
 from tests.house.cli_page import HEAD
 from tests.house.reference import FOLDER, PAGES
@@ -18,10 +18,10 @@ def test_a_reference_page_is_current(name: str):
 
 
 def test_the_page_lists_every_exit_code():
-    publish = importlib.import_module("gateway.cli.publish")  # the package's own name is the verb
+    publish = importlib.import_module("gateway.cli.deployment.publish")  # the package's own name is the verb
     codes = {
         value
-        for module in (screen, publish, serve)
+        for module in (console, publish, serve)
         for name, value in vars(module).items()
         if name.startswith("EX_")
     }

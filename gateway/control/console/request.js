@@ -41,7 +41,7 @@ function story(one) {
 
 function share(one) {
   const backend = one.attempts.reduce((sum, attempt) => sum + ((attempt.ended === undefined || attempt.ended === null ? one.duration_s : attempt.ended) - attempt.began), 0);
-  return Math.max(one.duration_s - backend - one.queued_s - one.metered_s - one.gathered_s, 0);
+  return Math.max(one.duration_s - backend - one.queued_s - one.rate_limit_s - one.buffering_s, 0);
 }
 
 function waterfall(one) {

@@ -28,7 +28,7 @@ _LAST_INDEX: Final = 10**6
 Fields = dict[str, Any]
 
 
-class Found(NamedTuple):
+class FirestoreDocument(NamedTuple):
     """A document of Firestore, as it was read."""
 
     identity: str
@@ -41,7 +41,7 @@ class Head(NamedTuple):
     generation: int
 
 
-class Stored(NamedTuple):
+class RegistryDocument(NamedTuple):
     """A document as it lies in Firestore; `body` is None where it was deleted."""
 
     revision: int
@@ -83,7 +83,7 @@ def name_in(identity: str) -> tuple[str, str]:
     return kind, unquote(name)
 
 
-def read_fields(document: Any) -> Found:
+def read_fields(document: Any) -> FirestoreDocument:
     """From a protobuf Document. A value of a kind that no registry writes stays what it is: nobody takes it for ours."""
     fields: Fields = {}
     for name, value in document.fields.items():
@@ -94,7 +94,7 @@ def read_fields(document: Any) -> Found:
             fields[name] = getattr(value, kind)
         else:
             fields[name] = value
-    return Found(document.name.rpartition("/")[2], fields, document.update_time)
+    return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
 def read_head(fields: Fields | None) -> Head | None:
@@ -118,7 +118,7 @@ def write_head(head: Head, write_id: str, at: str) -> Fields:
     }
 
 
-def read_stored(fields: Fields | None) -> Stored | None:
+def read_stored(fields: Fields | None) -> RegistryDocument | None:
     if fields is None:
         return None
     revision, body = fields.get("revision"), fields.get("body")
@@ -127,7 +127,7 @@ def read_stored(fields: Fields | None) -> Stored | None:
         revision, problem = 1, "its revision is not a whole number"
     if "body" not in fields or not (body is None or isinstance(body, str)):
         body, problem = "{}", "its body is not JSON text"
-    return Stored(revision, body, problem)
+    return RegistryDocument(revision, body, problem)
 
 
 def read_document(identity: str, fields: Fields | None) -> Document | None:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.chance import uniform
+from gateway.core.randomness import random_between
 from gateway.registry.base import (
     MIRRORED,
     Change,
@@ -31,9 +31,9 @@ from gateway.registry.base import (
     now_text,
 )
 from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import HEAD, Collections, Found, Head
-from gateway.registry.firestore.place import Place, parse_place
-from gateway.registry.firestore.stream import DocumentGone, Target
+from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, Head
+from gateway.registry.firestore.location import FirestoreLocation, parse_location
+from gateway.registry.firestore.stream import DocumentGone, ListenTarget
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import Rpc, Write
@@ -51,7 +51,7 @@ _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has 
 
 def open_url(parts: SplitResult) -> Registry:
     """`firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
-    return FirestoreRegistry(parse_place(parts))
+    return FirestoreRegistry(parse_location(parts))
 
 
 class _View:
@@ -73,7 +73,7 @@ class _View:
             documents=tuple(self.documents.values()),
         )
 
-    def updated(self, head: Head, fresh: dict[str, Found]) -> "_View":
+    def updated(self, head: Head, fresh: dict[str, FirestoreDocument]) -> "_View":
         documents = dict(self.documents)
         for identity, found in fresh.items():
             document = _mirrored(found)
@@ -84,7 +84,7 @@ class _View:
         return _View(head, documents)
 
 
-class OtherRegistry(Exception):
+class RegistryReplaced(Exception):
     """What is there is not what we know, or an older state of it: a restored backup, an emulator that was started anew."""
 
     def __init__(self) -> None:
@@ -92,9 +92,9 @@ class OtherRegistry(Exception):
 
 
 class FirestoreRegistry:
-    def __init__(self, place: Place, *, look_s: float = _LOOK_S) -> None:
-        self._place = place
-        self._names = Collections(place.prefix)
+    def __init__(self, location: FirestoreLocation, *, look_s: float = _LOOK_S) -> None:
+        self._place = location
+        self._names = Collections(location.prefix)
         self._look_s = look_s
         self._connected: Rpc | None = None
         self._connecting = asyncio.Lock()
@@ -127,8 +127,8 @@ class FirestoreRegistry:
                             told = True
                             yield view.listing()
                         else:
-                            raise OtherRegistry
-            except (DocumentGone, OtherRegistry) as error:
+                            raise RegistryReplaced
+            except (DocumentGone, RegistryReplaced) as error:
                 _log.warning("the registry is read anew: %s", error)
                 self._last = None
                 if await self._head(rpc) is None:
@@ -187,7 +187,7 @@ class FirestoreRegistry:
                 raise RegistryError("the registry is closed")
             if self._connected is None:
                 module = await asyncio.to_thread(importlib.import_module, "gateway.registry.firestore.rpc")
-                credentials = await asyncio.to_thread(module.find_credentials, self._place)
+                credentials = await asyncio.to_thread(module.find_default_credentials, self._place)
                 self._connected = module.Rpc(self._place, credentials)
             return self._connected
 
@@ -195,8 +195,8 @@ class FirestoreRegistry:
         return where(self._names, kind, name)
 
     async def _head(self, rpc: "Rpc") -> Head | None:
-        place = (self._names.mirror, HEAD)
-        found = (await rpc.get(place)).get(place)
+        location = (self._names.mirror, HEAD)
+        found = (await rpc.get(location)).get(location)
         return layout.read_head(found.fields if found is not None else None)
 
     async def _read_whole(self, rpc: "Rpc") -> _View:
@@ -213,15 +213,15 @@ class FirestoreRegistry:
 
     async def _begin(self, rpc: "Rpc") -> Head:
         """Make the registry, unless somebody else just did."""
-        from gateway.registry.firestore.rpc import Doubtful, Overtaken, Write
+        from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed, Write
 
         head = Head(uuid4().hex, 0)
         fields = layout.write_head(head, "", now_text())
         try:
             await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
-        except Overtaken:
+        except PreconditionFailed:
             pass
-        except Doubtful as error:
+        except CommitOutcomeUnknown as error:
             raise Unavailable(f"{self._place} does not answer: {error}") from error
         except RegistryError as error:
             raise RegistryError(
@@ -237,12 +237,12 @@ class FirestoreRegistry:
 
     async def _follow(
         self, rpc: "Rpc", since: int
-    ) -> AsyncGenerator[tuple[Head | None, dict[str, Found]], None]:
+    ) -> AsyncGenerator[tuple[Head | None, dict[str, FirestoreDocument]], None]:
         """What changes, state by state, beginning with all of generation `since` and later.
 
-        Without a head: that is what there is, nothing new. Raises OtherRegistry where what is there is older than `since`.
+        Without a head: that is what there is, nothing new. Raises RegistryReplaced where what is there is older than `since`.
         """
-        target = Target()
+        target = ListenTarget()
         messages = rpc.listen(self._names.mirror, since)
         generation: int | None = None
         silence_s = self._look_s
@@ -259,7 +259,7 @@ class FirestoreRegistry:
                     if head is not None:
                         generation = head.generation
                     elif generation is None:
-                        raise OtherRegistry
+                        raise RegistryReplaced
                     silence_s = self._look_s
                     yield head, fresh
                     continue
@@ -294,14 +294,14 @@ class _Writing:
         changes: Sequence[Put | Delete],
         author: str,
         reason: str,
-        place: Place,
+        location: FirestoreLocation,
     ) -> None:
         self._rpc = rpc
         self._names = names
         self._changes = changes
         self._author = author.encode(errors="replace").decode()
         self._reason = reason.encode(errors="replace").decode()
-        self._place = place
+        self._place = location
         self._id = uuid4().hex
         self._at = now_text()
         self._bodies = [
@@ -322,7 +322,7 @@ class _Writing:
         self._asked = 0  # the generation that a commit without an answer would have made
 
     async def run(self) -> int:
-        from gateway.registry.firestore.rpc import Doubtful, Overtaken
+        from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed
 
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + _WRITE_S
@@ -341,16 +341,16 @@ class _Writing:
                 generation, writes = self._compose(found)
                 try:
                     await self._rpc.commit(writes)
-                except Overtaken as error:
+                except PreconditionFailed as error:
                     why = error
-                except Doubtful as error:
+                except CommitOutcomeUnknown as error:
                     why = error
                     self._asked = generation
                 else:
                     return generation
             if clock() + delay_s > give_up_at:
                 raise self._give_up(why) from why
-            await asyncio.sleep(uniform(0, delay_s))
+            await asyncio.sleep(random_between(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
     def _give_up(self, why: Exception) -> Unavailable:
@@ -363,17 +363,17 @@ class _Writing:
             f"too many others are writing to {self._place}; nothing was written. Try again. ({why})"
         )
 
-    async def _read(self) -> dict[tuple[str, str], Found]:
+    async def _read(self) -> dict[tuple[str, str], FirestoreDocument]:
         wanted = [self._head_at, *(where(self._names, c.kind, c.name) for c in self._changes)]
         if self._asked:
             wanted.append((self._names.history, layout.change_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
 
-    def _is_ours(self, found: dict[tuple[str, str], Found]) -> bool:
+    def _is_ours(self, found: dict[tuple[str, str], FirestoreDocument]) -> bool:
         entry = found.get((self._names.history, layout.change_id(self._asked, 0)))
         return entry is not None and entry.fields.get("write_id") == self._id
 
-    def _compose(self, found: dict[tuple[str, str], Found]) -> "tuple[int, list[Write]]":
+    def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[Write]]":
         from gateway.registry.firestore.rpc import Write
 
         was = found.get(self._head_at)
@@ -393,7 +393,7 @@ class _Writing:
 
     def _compose_one(
         self,
-        found: dict[tuple[str, str], Found],
+        found: dict[tuple[str, str], FirestoreDocument],
         change: Put | Delete,
         body: str | None,
         generation: int,
@@ -436,7 +436,7 @@ def where(names: Collections, kind: str, name: str) -> tuple[str, str]:
     return names.of(kind), layout.document_id(kind, name)
 
 
-def _mirrored(found: Found) -> Document | None:
+def _mirrored(found: FirestoreDocument) -> Document | None:
     """A document for the listing; None where it is the head, was deleted, or is of a kind that this release does not mirror."""
     if ":" not in found.identity or layout.name_in(found.identity)[0] not in MIRRORED:
         return None

@@ -18,8 +18,8 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.types import common, document, firestore, query, write
 
 from gateway.registry.base import RegistryError, Unavailable
-from gateway.registry.firestore.layout import Fields, Found, read_fields
-from gateway.registry.firestore.place import Place
+from gateway.registry.firestore.layout import Fields, FirestoreDocument, read_fields
+from gateway.registry.firestore.location import FirestoreLocation
 from gateway.registry.firestore.stream import TARGET_ID
 
 _READ_S: Final = 5.0
@@ -52,11 +52,11 @@ _PRECONDITION = (
 )
 
 
-class Overtaken(Exception):
+class PreconditionFailed(Exception):
     """Somebody else wrote first; nothing was written."""
 
 
-class Doubtful(Exception):
+class CommitOutcomeUnknown(Exception):
     """No answer to a write: it was done whole, or not at all, and which is not known."""
 
 
@@ -67,15 +67,15 @@ class Write(NamedTuple):
     updated: Any | None  # the document as it was read; None: there must be none
 
 
-def find_credentials(place: Place) -> Any:
+def find_default_credentials(location: FirestoreLocation) -> Any:
     """Google's application default credentials. Blocks, for it may ask the metadata server."""
-    if place.emulator:
+    if location.emulator:
         return AnonymousCredentials()
     try:
         return google.auth.default(scopes=FirestoreGrpcAsyncIOTransport.AUTH_SCOPES)[0]
     except google.auth.exceptions.GoogleAuthError as error:
         raise RegistryError(
-            f"no Google credentials for {place}: {error} "
+            f"no Google credentials for {location}: {error} "
             "Run `gcloud auth application-default login`, or give the service an account."
         ) from error
 
@@ -83,12 +83,12 @@ def find_credentials(place: Place) -> Any:
 class Rpc:
     """Made inside the event loop that it is used in."""
 
-    def __init__(self, place: Place, credentials: Any) -> None:
-        self._place = place
-        self._database = f"projects/{place.project}/databases/{place.database}"
+    def __init__(self, location: FirestoreLocation, credentials: Any) -> None:
+        self._place = location
+        self._database = f"projects/{location.project}/databases/{location.database}"
         self._documents = f"{self._database}/documents"
         self._metadata = [("google-cloud-resource-prefix", self._database)]
-        self._client = self._connect(place.emulator, credentials)
+        self._client = self._connect(location.emulator, credentials)
 
     def _connect(self, emulator: str, credentials: Any) -> FirestoreAsyncClient:
         transport = FirestoreGrpcAsyncIOTransport
@@ -104,7 +104,7 @@ class Rpc:
 
     # -- reading
 
-    async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], Found]:
+    async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], FirestoreDocument]:
         """The documents that are there, of (collection, id), all as of one moment."""
         names = {f"{self._documents}/{collection}/{i}": (collection, i) for collection, i in wanted}
         found = {}
@@ -131,7 +131,7 @@ class Rpc:
         end: str | None = None,
         limit: int | None = None,
         **equal: str,
-    ) -> AsyncIterator[Found]:
+    ) -> AsyncIterator[FirestoreDocument]:
         """The documents of `collection` in the order of their ids, from `first` to before `end`, with the given fields.
 
         It needs none but the indexes that Firestore makes by itself.
@@ -160,9 +160,9 @@ class Rpc:
 
     async def listen(self, collection: str, since: int) -> AsyncGenerator[Any, None]:
         """The raw messages about what `collection` holds of generation `since` and later. Ends by an exception."""
-        target = firestore.Target(
+        target = firestore.ListenTarget(
             target_id=TARGET_ID,
-            query=firestore.Target.QueryTarget(
+            query=firestore.ListenTarget.QueryTarget(
                 parent=self._documents,
                 structured_query=_structured(
                     collection, [_condition("generation", "GREATER_THAN_OR_EQUAL", _value(since))]
@@ -205,11 +205,11 @@ class Rpc:
         try:
             await self._client.commit(request=request, retry=None, timeout=_COMMIT_S, metadata=self._metadata)
         except _PRECONDITION as error:
-            raise Overtaken(str(error)) from error
+            raise PreconditionFailed(str(error)) from error
         except _NOT_WRITTEN as error:
             raise self._explain(error) from error
         except (exceptions.GoogleAPIError, grpc.RpcError) as error:
-            raise Doubtful(str(error)) from error
+            raise CommitOutcomeUnknown(str(error)) from error
 
     def _write(self, one: Write) -> write.Write:
         condition = (

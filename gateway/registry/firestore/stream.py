@@ -7,7 +7,7 @@ Nothing is handed on before that, so a batch is never seen in part.
 from typing import Any, Final
 
 from gateway.registry.base import Unavailable
-from gateway.registry.firestore.layout import Found, read_fields
+from gateway.registry.firestore.layout import FirestoreDocument, read_fields
 
 TARGET_ID: Final = 1
 # google.firestore.v1.TargetChange.TargetChangeType
@@ -26,18 +26,18 @@ class DocumentGone(Unavailable):
     """A document was removed, which no client of ours does: what we hold must be read anew."""
 
 
-class Target:
+class ListenTarget:
     """One query's share of a stream."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()  # ids that the server has told on this stream
-        self._fresh: dict[str, Found] = {}  # told since the last consistent state
+        self._fresh: dict[str, FirestoreDocument] = {}  # told since the last consistent state
         self._told_again: set[str] | None = (
             None  # since a RESET, after which the server tells everything anew
         )
         self._current = False
 
-    def take(self, message: Any) -> dict[str, Found] | None:
+    def take(self, message: Any) -> dict[str, FirestoreDocument] | None:
         """What has changed, by id, where `message` completes a consistent state; else None."""
         kind = message.WhichOneof("response_type")
         if kind == "target_change":
@@ -66,7 +66,7 @@ class Target:
         elif TARGET_ID in change.removed_target_ids:
             raise DocumentGone(f"{found.identity} is no longer as a registry writes it")
 
-    def _target_change(self, change: Any) -> dict[str, Found] | None:
+    def _target_change(self, change: Any) -> dict[str, FirestoreDocument] | None:
         if change.target_ids and TARGET_ID not in change.target_ids:
             return None
         kind = change.target_change_type
@@ -85,7 +85,7 @@ class Target:
             return self._consistent()
         return None
 
-    def _consistent(self) -> dict[str, Found]:
+    def _consistent(self) -> dict[str, FirestoreDocument]:
         if self._told_again is not None:
             missing = self._known - self._told_again
             if missing:

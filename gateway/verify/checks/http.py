@@ -5,8 +5,8 @@ import contextlib
 
 import msgspec
 
-from gateway.verify.check import JSON, Bench, Check, Wrong, check, require_status
-from gateway.verify.wire import Ask, NoAnswer
+from gateway.verify.check import JSON, Check, CheckContext, ContractViolation, check, require_status
+from gateway.verify.raw_http import NoResponse, RawRequest
 
 _REFUSED = (
     "what is not HTTP is refused with 4xx or by closing the connection; the next good request is answered"
@@ -26,23 +26,23 @@ _RAW = {
 
 
 def survives(name: str, raw: bytes) -> Check:
-    async def run(bench: Bench) -> None:
+    async def run(context: CheckContext) -> None:
         # Closing without a word is allowed here, and waiting for more as well: only the process must live.
-        ask = Ask("", "", raw=raw)
-        bench.last = (ask, NoAnswer("the connection was closed, or nothing came"))
-        with contextlib.suppress(NoAnswer, TimeoutError):
-            async with asyncio.timeout(3), bench.wire.connection() as connection:
-                came = await connection.ask(ask)
-                bench.last = (ask, came)
-                if came.status < 400 or (came.status > 499 and came.status not in {501, 505}):
-                    raise Wrong(f"status {came.status}")
-        await bench.still_good()
+        request = RawRequest("", "", raw=raw)
+        context.last = (request, NoResponse("the connection was closed, or nothing came"))
+        with contextlib.suppress(NoResponse, TimeoutError):
+            async with asyncio.timeout(3), context.client.connection() as connection:
+                response = await connection.request(request)
+                context.last = (request, response)
+                if response.status < 400 or (response.status > 499 and response.status not in {501, 505}):
+                    raise ContractViolation(f"status {response.status}")
+        await context.still_good()
 
     return Check(f"http/{name}", _REFUSED, run)
 
 
 @check("http/path-tricks", "what is not one of the routes is 404 or 400, however it is written")
-async def path_tricks(bench: Bench) -> None:
+async def path_tricks(context: CheckContext) -> None:
     for path in (
         "//predict",
         "/../predict",
@@ -51,41 +51,41 @@ async def path_tricks(bench: Bench) -> None:
         "/predict%2f..%2fx",
         "/.%2e/.%2e/etc/passwd",
     ):
-        require_status(await bench.get(path), 400, 404, 405)
-    await bench.still_good()
+        require_status(await context.get(path), 400, 404, 405)
+    await context.still_good()
 
 
 @check("http/half-a-body", "a caller who leaves in the middle of a body breaks nothing")
-async def half_a_body(bench: Bench) -> None:
+async def half_a_body(context: CheckContext) -> None:
     for _ in range(5):
-        async with bench.wire.connection() as connection:
+        async with context.client.connection() as connection:
             connection.send(
-                Ask(
+                RawRequest(
                     "",
                     "",
                     raw=b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
                 )
             )
             connection.leave()
-    await bench.still_good()
+    await context.still_good()
 
 
 @check("http/caller-leaves", "a caller who leaves before the answer breaks nothing")
-async def caller_leaves(bench: Bench) -> None:
-    first = bench.need_good()["instances"][0]
+async def caller_leaves(context: CheckContext) -> None:
+    first = context.need_good()["instances"][0]
     body = msgspec.json.encode({"instances": [first] * 2000})
     for _ in range(5):
-        async with bench.wire.connection() as connection:
-            connection.send(Ask("POST", "/predict", JSON, body))
+        async with context.client.connection() as connection:
+            connection.send(RawRequest("POST", "/predict", JSON, body))
             connection.leave()
     for _ in range(3):  # it may take a moment until the backend sees that nobody is there
-        await bench.still_good()
+        await context.still_good()
 
 
 @check("http/expect", "Expect: 100-continue is answered, so that curl's large bodies do not wait a second")
-async def expect(bench: Bench) -> None:
+async def expect(context: CheckContext) -> None:
     fields = (*JSON, ("Expect", "100-continue"))
-    require_status(await bench.post("/predict", bench.need_good(), fields), 200)
+    require_status(await context.post("/predict", context.need_good(), fields), 200)
 
 
 CHECKS = (

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.verify.beside import MANIFEST, START_S, another, copied_artifact
-from gateway.verify.check import JSON, Bench, NotChecked, Wrong, check, predictions_of
-from gateway.verify.process import Process, free_port
-from gateway.verify.wire import Ask, Came, NoAnswer, Nothing
+from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.verify.check import JSON, CheckContext, CheckSkipped, ContractViolation, check, predictions_of
+from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
+from gateway.verify.second_instance import MANIFEST, START_S, copied_artifact, start_second_instance
 
 EX_CONFIG = 78
 _STOP_S = 10.0
@@ -23,25 +23,27 @@ _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all a
     "life/never-early",
     "never ready before warm: no prediction is answered while the backend says that it is not ready",
 )
-async def never_early(bench: Bench) -> None:
-    bench.need_process()
-    for predicted, ready in bench.early:
+async def never_early(context: CheckContext) -> None:
+    context.need_process()
+    for predicted, ready in context.early:
         if predicted == 200 and ready == 503:
-            raise Wrong("POST /predict was answered with 200 while GET /v2/health/ready answered 503")
+            raise ContractViolation(
+                "POST /predict was answered with 200 while GET /v2/health/ready answered 503"
+            )
 
 
-async def _must_not_start(bench: Bench, code: int | None, **environment: str | None) -> str:
+async def _must_not_start(context: CheckContext, code: int | None, **environment: str | None) -> str:
     """Start the command once more with a changed environment (None: without the name); it must end by itself.
 
     With `code`, or, where that is None, with anything but 0. Gives what it said.
     """
-    running = bench.need_process()
+    running = context.need_process()
     changed = {**running.environment, "PORT": str(free_port())}
     for name, value in environment.items():
         changed.pop(name, None)
         if value is not None:
             changed[name] = value
-    process = Process(running.command, changed)
+    process = BackendProcess(running.command, changed)
     await process.start()
     try:
         ended_with = await process.ended(timeout_s=START_S)
@@ -49,114 +51,114 @@ async def _must_not_start(bench: Bench, code: int | None, **environment: str | N
         await process.stop()
     said = "\n".join([*process.lines, *process.errors])
     given = ", ".join(f"{n}={v}" if v is not None else f"no {n}" for n, v in environment.items())
-    bench.last = (Ask("", "", raw=f"the command, with {given}".encode()), NoAnswer(said[-600:]))
+    context.last = (RawRequest("", "", raw=f"the command, with {given}".encode()), NoResponse(said[-600:]))
     if ended_with is None:
-        raise Wrong(f"with {given} it starts all the same")
+        raise ContractViolation(f"with {given} it starts all the same")
     if ended_with == 0 or ended_with != (code or ended_with):
-        raise Wrong(f"with {given} it ends with {ended_with} instead of {code or 'an error'}")
+        raise ContractViolation(f"with {given} it ends with {ended_with} instead of {code or 'an error'}")
     return said
 
 
 def _require_named(what: str, said: str) -> None:
     if what not in said:
-        raise Wrong(f"nothing it said names {what}")
+        raise ContractViolation(f"nothing it said names {what}")
 
 
 @check("life/unknown-setting", "an unknown CHIPS_ name stops the start with one clear line and exit code 78")
-async def unknown_setting(bench: Bench) -> None:
-    _require_named("CHIPS_CONCURENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURENCY="2"))
+async def unknown_setting(context: CheckContext) -> None:
+    _require_named("CHIPS_CONCURENCY", await _must_not_start(context, EX_CONFIG, CHIPS_CONCURENCY="2"))
 
 
 @check("life/bad-setting", "a value that does not parse stops the start with one clear line and exit code 78")
-async def bad_setting(bench: Bench) -> None:
-    _require_named("CHIPS_CONCURRENCY", await _must_not_start(bench, EX_CONFIG, CHIPS_CONCURRENCY="many"))
+async def bad_setting(context: CheckContext) -> None:
+    _require_named("CHIPS_CONCURRENCY", await _must_not_start(context, EX_CONFIG, CHIPS_CONCURRENCY="many"))
 
 
 @check("life/missing-setting", "without CHIPS_ARTIFACT and AIP_STORAGE_URI it does not start: exit code 78")
-async def missing_setting(bench: Bench) -> None:
-    await _must_not_start(bench, EX_CONFIG, CHIPS_ARTIFACT=None, AIP_STORAGE_URI=None)
+async def missing_setting(context: CheckContext) -> None:
+    await _must_not_start(context, EX_CONFIG, CHIPS_ARTIFACT=None, AIP_STORAGE_URI=None)
 
 
-async def _must_not_start_from(bench: Bench, artifact: Path) -> str:
+async def _must_not_start_from(context: CheckContext, artifact: Path) -> str:
     cache = str(artifact.parent / "cache")
-    return await _must_not_start(bench, None, CHIPS_ARTIFACT=str(artifact), CHIPS_CACHE_DIR=cache)
+    return await _must_not_start(context, None, CHIPS_ARTIFACT=str(artifact), CHIPS_CACHE_DIR=cache)
 
 
 @check(
     "life/artifact-digest",
     "a manifest with another digest than CHIPS_ARTIFACT_DIGEST stops the start, and what was expected is named",
 )
-async def artifact_digest(bench: Bench) -> None:
+async def artifact_digest(context: CheckContext) -> None:
     other = "sha256:" + "0123456789abcdef" * 4
-    said = await _must_not_start(bench, None, CHIPS_ARTIFACT_DIGEST=other)
+    said = await _must_not_start(context, None, CHIPS_ARTIFACT_DIGEST=other)
     _require_named(other, said)
     if "unknown" in said or "not known" in said:
-        raise Wrong("it does not know CHIPS_ARTIFACT_DIGEST")
+        raise ContractViolation("it does not know CHIPS_ARTIFACT_DIGEST")
 
 
 @check("life/corrupt-file", "a file with another digest than the manifest's stops the start, and is named")
-async def corrupt_file(bench: Bench) -> None:
-    with copied_artifact(bench) as (artifact, manifest):
+async def corrupt_file(context: CheckContext) -> None:
+    with copied_artifact(context) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-        _require_named(path.name, await _must_not_start_from(bench, artifact))
+        _require_named(path.name, await _must_not_start_from(context, artifact))
 
 
 @check("life/missing-file", "a file of the manifest that is not there stops the start, and is named")
-async def missing_file(bench: Bench) -> None:
-    with copied_artifact(bench) as (artifact, manifest):
+async def missing_file(context: CheckContext) -> None:
+    with copied_artifact(context) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         path.unlink()
-        _require_named(path.name, await _must_not_start_from(bench, artifact))
+        _require_named(path.name, await _must_not_start_from(context, artifact))
 
 
 @check(
     "life/wrong-sample",
     "the manifest's first sample is scored as warm-up and must match: else the start stops",
 )
-async def wrong_sample(bench: Bench) -> None:
-    with copied_artifact(bench) as (artifact, manifest):
+async def wrong_sample(context: CheckContext) -> None:
+    with copied_artifact(context) as (artifact, manifest):
         if not manifest.get("samples"):
-            raise NotChecked("the manifest has no samples")
+            raise CheckSkipped("the manifest has no samples")
         response = manifest["samples"][0]["response"]
         response["predictions"] = ["verify" for _ in response["predictions"]]
         (artifact / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        await _must_not_start_from(bench, artifact)
+        await _must_not_start_from(context, artifact)
 
 
 @check(
     "life/vertex",
     "it also starts as Vertex AI starts it: with AIP_HTTP_PORT, AIP_STORAGE_URI and AIP_…_ROUTE, which hold a colon",
 )
-async def vertex(bench: Bench) -> None:
-    ask = Ask("POST", "/verify/9:predict", JSON, msgspec.json.encode(bench.need_good()))
+async def vertex(context: CheckContext) -> None:
+    request = RawRequest("POST", "/verify/9:predict", JSON, msgspec.json.encode(context.need_good()))
     port = free_port()
-    environment = bench.need_process().environment
+    environment = context.need_process().environment
     environment["AIP_STORAGE_URI"] = environment.pop("CHIPS_ARTIFACT", environment.get("AIP_STORAGE_URI", ""))
     environment["AIP_HTTP_PORT"] = str(port)
-    environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"] = ask.path, "/verify/health"
+    environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"] = request.path, "/verify/health"
     for ours in ("PORT", "CHIPS_MODEL", "CHIPS_VERSION"):
         environment.pop(ours, None)
-    async with another(bench, port, environment, "/verify/health") as (wire, _):
-        came = await wire.ask(ask)
-        bench.last = (ask, came)
-        predictions_of(came)
+    async with start_second_instance(context, port, environment, "/verify/health") as (client, _):
+        response = await client.request(request)
+        context.last = (request, response)
+        predictions_of(response)
 
 
 @check("life/two-at-once", "two processes on one machine may start at once, with nothing in the cache")
-async def two_at_once(bench: Bench) -> None:
-    ask = Ask("POST", "/predict", JSON, msgspec.json.encode(bench.need_good()))
-    environment = bench.need_process().environment
+async def two_at_once(context: CheckContext) -> None:
+    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode(context.need_good()))
+    environment = context.need_process().environment
 
     async def one(cache: str) -> None:
         port = free_port()
         changed = {**environment, "PORT": str(port), "CHIPS_CACHE_DIR": cache}
-        async with another(bench, port, changed) as (wire, _):
-            came = await wire.ask(ask)
-            bench.last = (ask, came)
-            predictions_of(came)
+        async with start_second_instance(context, port, changed) as (client, _):
+            response = await client.request(request)
+            context.last = (request, response)
+            predictions_of(response)
 
     with tempfile.TemporaryDirectory() as cache:
         results = await asyncio.gather(one(cache), one(cache), return_exceptions=True)
@@ -166,26 +168,26 @@ async def two_at_once(bench: Bench) -> None:
 
 
 @check("life/process-1", "on SIGTERM it ends with 0 also as process 1, as in a container")
-async def process_1(bench: Bench) -> None:
-    running = bench.need_process()
+async def process_1(context: CheckContext) -> None:
+    running = context.need_process()
     port = free_port()
     environment = {**running.environment, "PORT": str(port)}
     command = f"{await _namespace(environment)} {running.command}"
-    async with another(bench, port, environment, command=command) as (_, process):
+    async with start_second_instance(context, port, environment, command=command) as (_, process):
         process.terminate_child()
         code = await process.ended(timeout_s=_STOP_S)
         if code is None:
-            raise Wrong(f"as process 1 it still runs {_STOP_S:g} seconds after SIGTERM")
+            raise ContractViolation(f"as process 1 it still runs {_STOP_S:g} seconds after SIGTERM")
         if code != 0:
             said = " ".join([*process.lines, *process.errors])[-400:]
-            raise Wrong(f"as process 1 it ended with {code}; its last words: {said}")
+            raise ContractViolation(f"as process 1 it ended with {code}; its last words: {said}")
 
 
 async def _namespace(environment: Mapping[str, str]) -> str:
     """What to put before a command so that it is process 1; as root, and where a user may."""
     common = "--pid --fork --mount-proc --kill-child"
     for way in (f"unshare {common}", f"unshare --user --map-root-user {common}"):
-        trial = Process(f"{way} true", environment)
+        trial = BackendProcess(f"{way} true", environment)
         try:
             await trial.start()
         except OSError:
@@ -195,39 +197,42 @@ async def _namespace(environment: Mapping[str, str]) -> str:
                 return way
         finally:
             await trial.stop()
-    raise NotChecked("no process namespace can be made on this machine (unshare)")
+    raise CheckSkipped("no process namespace can be made on this machine (unshare)")
 
 
 @check(
     "life/stop", "on SIGTERM it stops accepting, finishes what is running, and ends with 0 within 10 seconds"
 )
-async def stop(bench: Bench) -> None:
-    process = bench.need_process()
-    first = bench.need_good()["instances"][0]
-    ask = Ask("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 2000}))
+async def stop(context: CheckContext) -> None:
+    process = context.need_process()
+    first = context.need_good()["instances"][0]
+    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 2000}))
     async with contextlib.AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(bench.wire.connection()) for _ in range(4)]
-        asked = [asyncio.create_task(connection.ask(ask)) for connection in connections]
+        connections = [await stack.enter_async_context(context.client.connection()) for _ in range(4)]
+        asked = [asyncio.create_task(connection.request(request)) for connection in connections]
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(_BEGUN_S)
         under_way = [task for task in asked if not task.done()]
         process.terminate()
         await asyncio.wait(asked)
-    _require_finished(bench, ask, asked, under_way)
+    _require_finished(context, request, asked, under_way)
     code = await process.ended(timeout_s=_STOP_S)
     if code is None:
-        raise Wrong(f"it still runs {_STOP_S:g} seconds after SIGTERM")
+        raise ContractViolation(f"it still runs {_STOP_S:g} seconds after SIGTERM")
     if code != 0:
-        raise Wrong(
+        raise ContractViolation(
             f"it ended with {code}; its last words: {' '.join([*process.lines, *process.errors])[-400:]}"
         )
-    with contextlib.suppress(NoAnswer):
-        await bench.wire.ask(Ask("GET", "/v2/health/live"))
-        raise Wrong("after it ended, something still answers at its address")
+    with contextlib.suppress(NoResponse):
+        await context.client.request(RawRequest("GET", "/v2/health/live"))
+        raise ContractViolation("after it ended, something still answers at its address")
 
 
 def _require_finished(
-    bench: Bench, ask: Ask, asked: list[asyncio.Task[Came]], under_way: list[asyncio.Task[Came]]
+    context: CheckContext,
+    request: RawRequest,
+    asked: list[asyncio.Task[RawResponse]],
+    under_way: list[asyncio.Task[RawResponse]],
 ) -> None:
     """What was answered is whole; and of what was under way at least one was running, and is answered.
 
@@ -236,15 +241,19 @@ def _require_finished(
     answered = 0
     for task in asked:
         error = task.exception()
-        bench.last = (ask, error if isinstance(error, NoAnswer) else task.result())
+        context.last = (request, error if isinstance(error, NoResponse) else task.result())
         if error is None:
             answered += task in under_way
             if task.result().status != 503:
                 predictions_of(task.result())
-        elif not isinstance(error, Nothing):
-            raise Wrong(f"a request that was under way when SIGTERM came got half an answer: {error}")
+        elif not isinstance(error, EmptyResponse):
+            raise ContractViolation(
+                f"a request that was under way when SIGTERM came got half an answer: {error}"
+            )
     if under_way and not answered:
-        raise Wrong(f"of {len(under_way)} requests that were under way when SIGTERM came none was answered")
+        raise ContractViolation(
+            f"of {len(under_way)} requests that were under way when SIGTERM came none was answered"
+        )
 
 
 CHECKS = (

@@ -4,9 +4,9 @@ import msgspec
 
 from gateway.verify.check import (
     JSON,
-    Bench,
-    NotChecked,
-    Wrong,
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
     check,
     is_close,
     predictions_of,
@@ -14,23 +14,23 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.wire import Ask
+from gateway.verify.raw_http import RawRequest
 
 
 @check(
     "predict/answer", 'POST /predict answers {"predictions": [...], "model": ..., "version": ...}', short=True
 )
-async def answer(bench: Bench) -> None:
-    good = bench.need_good()
-    came = await bench.post("/predict", good)
-    predictions = predictions_of(came)
-    content = require_json(came)
+async def answer(context: CheckContext) -> None:
+    good = context.need_good()
+    response = await context.post("/predict", good)
+    predictions = predictions_of(response)
+    content = require_json(response)
     if len(predictions) != len(good["instances"]):
-        raise Wrong(f"{len(predictions)} predictions for {len(good['instances'])} instances")
-    if content.get("model") != bench.model or content.get("version") != bench.version:
-        raise Wrong(
+        raise ContractViolation(f"{len(predictions)} predictions for {len(good['instances'])} instances")
+    if content.get("model") != context.model or content.get("version") != context.version:
+        raise ContractViolation(
             f"it says {content.get('model')!r} version {content.get('version')!r} "
-            f"instead of {bench.model!r} version {bench.version!r}"
+            f"instead of {context.model!r} version {context.version!r}"
         )
 
 
@@ -39,104 +39,104 @@ async def answer(bench: Bench) -> None:
     "each of the manifest's samples comes out as published, within its tolerance",
     short=True,
 )
-async def samples(bench: Bench) -> None:
-    if not bench.samples:
-        raise NotChecked("no samples: give --samples manifest.json")
-    for number, sample in enumerate(bench.samples):
-        predictions = predictions_of(await bench.post("/predict", sample.request))
+async def samples(context: CheckContext) -> None:
+    if not context.samples:
+        raise CheckSkipped("no samples: give --samples manifest.json")
+    for number, sample in enumerate(context.samples):
+        predictions = predictions_of(await context.post("/predict", sample.request))
         wanted = sample.response.get("predictions")
         if not is_close(predictions, wanted, sample.tolerance):
-            raise Wrong(
+            raise ContractViolation(
                 f"sample {number}: {str(predictions)[:200]} instead of {str(wanted)[:200]} (tolerance {sample.tolerance:g})"
             )
 
 
 @check("predict/array-form", "an instance may be an array in the order of the signature")
-async def array_form(bench: Bench) -> None:
-    inputs = bench.need_inputs()
-    first = bench.need_good()["instances"][0]
+async def array_form(context: CheckContext) -> None:
+    inputs = context.need_inputs()
+    first = context.need_good()["instances"][0]
     if not isinstance(first, dict):
-        raise NotChecked("the samples are arrays themselves")
+        raise CheckSkipped("the samples are arrays themselves")
     try:
         array = [first[tensor.name] for tensor in inputs]
     except KeyError as error:
-        raise Wrong(f"the metadata names an input {error}, the samples do not") from None
-    by_name = predictions_of(await bench.post("/predict", {"instances": [first]}))
-    in_order = predictions_of(await bench.post("/predict", {"instances": [array]}))
+        raise ContractViolation(f"the metadata names an input {error}, the samples do not") from None
+    by_name = predictions_of(await context.post("/predict", {"instances": [first]}))
+    in_order = predictions_of(await context.post("/predict", {"instances": [array]}))
     if not is_close(in_order, by_name, 1e-9):
-        raise Wrong(f"as an array {in_order}, by name {by_name}")
+        raise ContractViolation(f"as an array {in_order}, by name {by_name}")
 
 
 @check("predict/field-order", "the order of an object's fields means nothing")
-async def field_order(bench: Bench) -> None:
-    first = bench.need_good()["instances"][0]
+async def field_order(context: CheckContext) -> None:
+    first = context.need_good()["instances"][0]
     if not isinstance(first, dict) or len(first) < 2:
-        raise NotChecked("the instances have no fields to put in another order")
+        raise CheckSkipped("the instances have no fields to put in another order")
     turned = dict(reversed(first.items()))
-    straight = predictions_of(await bench.post("/predict", {"instances": [first]}))
-    if not is_close(predictions_of(await bench.post("/predict", {"instances": [turned]})), straight, 1e-9):
-        raise Wrong("the same fields in another order got another prediction")
+    straight = predictions_of(await context.post("/predict", {"instances": [first]}))
+    if not is_close(predictions_of(await context.post("/predict", {"instances": [turned]})), straight, 1e-9):
+        raise ContractViolation("the same fields in another order got another prediction")
 
 
 @check("predict/no-instances", "no instances: no predictions, or 422; never a failure")
-async def no_instances(bench: Bench) -> None:
-    came = await bench.post("/predict", {"instances": []})
-    if came.status == 200 and predictions_of(came):
-        raise Wrong("predictions for nothing")
-    require_status(came, 200, 422)
+async def no_instances(context: CheckContext) -> None:
+    response = await context.post("/predict", {"instances": []})
+    if response.status == 200 and predictions_of(response):
+        raise ContractViolation("predictions for nothing")
+    require_status(response, 200, 422)
 
 
 @check("predict/many-instances", "a thousand instances are a thousand predictions, in one answer")
-async def many_instances(bench: Bench) -> None:
-    first = bench.need_good()["instances"][0]
-    count = len(predictions_of(await bench.post("/predict", {"instances": [first] * 1000})))
+async def many_instances(context: CheckContext) -> None:
+    first = context.need_good()["instances"][0]
+    count = len(predictions_of(await context.post("/predict", {"instances": [first] * 1000})))
     if count != 1000:
-        raise Wrong(f"{count} predictions for 1000 instances")
+        raise ContractViolation(f"{count} predictions for 1000 instances")
 
 
 @check(
     "predict/missing-value", "a missing value is null: it is a prediction or a 422, and the answer stays JSON"
 )
-async def missing_value(bench: Bench) -> None:
-    inputs = bench.need_inputs()
-    first = bench.need_good()["instances"][0]
+async def missing_value(context: CheckContext) -> None:
+    inputs = context.need_inputs()
+    first = context.need_good()["instances"][0]
     gaps = {**first, inputs[0].name: None} if isinstance(first, dict) else [None, *first[1:]]
-    came = await bench.post("/predict", {"instances": [gaps]})
-    if came.status == 200:
-        predictions_of(came)
-    elif came.status == 500:
+    response = await context.post("/predict", {"instances": [gaps]})
+    if response.status == 200:
+        predictions_of(response)
+    elif response.status == 500:
         # The model itself cannot do it: that is the model's, and is said as such.
-        require_problem(Ask("POST", "/predict"), came, 500, "prediction-failed")
+        require_problem(RawRequest("POST", "/predict"), response, 500, "prediction-failed")
     else:
-        require_status(came, 200, 422, 500)
-    await bench.still_good()
+        require_status(response, 200, 422, 500)
+    await context.still_good()
 
 
 @check("predict/charset", "application/json; charset=utf-8 is application/json, and names are UTF-8")
-async def charset(bench: Bench) -> None:
+async def charset(context: CheckContext) -> None:
     fields = (("Content-Type", "application/json; charset=utf-8"),)
-    predictions_of(await bench.post("/predict", bench.need_good(), fields))
+    predictions_of(await context.post("/predict", context.need_good(), fields))
 
 
 @check("predict/white-space", "JSON may be laid out with white space, and escape any character of a name")
-async def white_space(bench: Bench) -> None:
-    good = bench.need_good()
+async def white_space(context: CheckContext) -> None:
+    good = context.need_good()
     spread = (
         b"\n\t " + msgspec.json.format(msgspec.json.encode(good), indent=4).replace(b"\n", b"\r\n") + b"\r\n "
     )
-    straight = predictions_of(await bench.post("/predict", good))
+    straight = predictions_of(await context.post("/predict", good))
     if not is_close(
-        predictions_of(await bench.post("/predict", spread.replace(b"instances", rb"inst\u0061nces"))),
+        predictions_of(await context.post("/predict", spread.replace(b"instances", rb"inst\u0061nces"))),
         straight,
         1e-9,
     ):
-        raise Wrong("the same JSON in another layout got another answer")
+        raise ContractViolation("the same JSON in another layout got another answer")
 
 
 @check("predict/chunked", "a body may come in chunks, without its length")
-async def chunked(bench: Bench) -> None:
-    body = msgspec.json.encode(bench.need_good())
-    predictions_of(await bench.ask(Ask("POST", "/predict", JSON, body, chunked=True)))
+async def chunked(context: CheckContext) -> None:
+    body = msgspec.json.encode(context.need_good())
+    predictions_of(await context.request(RawRequest("POST", "/predict", JSON, body, chunked=True)))
 
 
 CHECKS = (

@@ -5,11 +5,20 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.check import JSON, Bench, Check, NotChecked, Wrong, check, require_problem, require_status
+from gateway.verify.check import (
+    JSON,
+    Check,
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
+    check,
+    require_problem,
+    require_status,
+)
 from gateway.verify.checks.infer import infer_request
-from gateway.verify.wire import Ask, Fields
+from gateway.verify.raw_http import Fields, RawRequest
 
-Make = Callable[[Bench], Ask]
+Make = Callable[[CheckContext], RawRequest]
 
 MALFORMED = "a body that is not JSON or not UTF-8: 400 malformed-json"
 INVALID = "JSON, but not instances, or a wrong field, type, shape or datatype: 422 invalid-instances"
@@ -17,16 +26,16 @@ NUMERIC = ("FP", "INT", "UINT")
 
 
 def refused(name: str, contract: str, make: Make, status: int, code: str, *, short: bool = False) -> Check:
-    async def run(bench: Bench) -> None:
-        ask = make(bench)
-        require_problem(ask, await bench.ask(ask), status, code)
-        await bench.still_good()
+    async def run(context: CheckContext) -> None:
+        request = make(context)
+        require_problem(request, await context.request(request), status, code)
+        await context.still_good()
 
     return Check(name, contract, run, short)
 
 
 def predict(body: bytes) -> Make:
-    return lambda _: Ask("POST", "/predict", JSON, body)
+    return lambda _: RawRequest("POST", "/predict", JSON, body)
 
 
 def _not_json() -> Iterator[Check]:
@@ -63,7 +72,7 @@ def _not_json() -> Iterator[Check]:
     yield refused(
         "malformed/infer",
         MALFORMED + ", on /v2/ too",
-        lambda bench: Ask("POST", f"{bench.open_inference}/infer", JSON, b'{"inputs": ['),
+        lambda context: RawRequest("POST", f"{context.open_inference}/infer", JSON, b'{"inputs": ['),
         400,
         "malformed-json",
         short=True,
@@ -71,20 +80,20 @@ def _not_json() -> Iterator[Check]:
 
 
 @check("malformed/deep", "a body nested 100 000 deep is refused with 400 or 422, and breaks nothing")
-async def deep(bench: Bench) -> None:
+async def deep(context: CheckContext) -> None:
     body = b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    came = await bench.post("/predict", body)
-    require_status(came, 400, 422)
-    await bench.still_good()
+    response = await context.post("/predict", body)
+    require_status(response, 400, 422)
+    await context.still_good()
 
 
 @check("malformed/number-too-large", "a number that no computer holds is refused with 400 or 422")
-async def number_too_large(bench: Bench) -> None:
-    inputs = bench.need_inputs()
+async def number_too_large(context: CheckContext) -> None:
+    inputs = context.need_inputs()
     for number in (b"1e999", b"-1e999", b"9" * 400):
         row = b"[" + b",".join([number] * len(inputs)) + b"]"
-        require_status(await bench.post("/predict", b'{"instances": [' + row + b"]}"), 400, 422)
-    await bench.still_good()
+        require_status(await context.post("/predict", b'{"instances": [' + row + b"]}"), 400, 422)
+    await context.still_good()
 
 
 def _not_instances() -> Iterator[Check]:
@@ -108,61 +117,61 @@ def _not_instances() -> Iterator[Check]:
         )
 
 
-Change = Callable[[Bench, dict[str, Any]], Any]
+Change = Callable[[CheckContext, dict[str, Any]], Any]
 
 
-def _instance(bench: Bench) -> dict[str, Any]:
+def _instance(context: CheckContext) -> dict[str, Any]:
     """A good instance as an object by field name."""
-    inputs, first = bench.need_inputs(), bench.need_good()["instances"][0]
+    inputs, first = context.need_inputs(), context.need_good()["instances"][0]
     return first if isinstance(first, dict) else dict(zip([t.name for t in inputs], first, strict=False))
 
 
-def _numeric(bench: Bench) -> str:
-    for tensor in bench.need_inputs():
+def _numeric(context: CheckContext) -> str:
+    for tensor in context.need_inputs():
         if tensor.datatype.startswith(NUMERIC) and len(tensor.shape) <= 1:
             return tensor.name
-    raise NotChecked("the model has no numeric input")
+    raise CheckSkipped("the model has no numeric input")
 
 
-def _integer(bench: Bench) -> str:
-    for tensor in bench.need_inputs():
+def _integer(context: CheckContext) -> str:
+    for tensor in context.need_inputs():
         if "INT" in tensor.datatype and len(tensor.shape) <= 1:
             return tensor.name
-    raise NotChecked("the model has no integer input")
+    raise CheckSkipped("the model has no integer input")
 
 
-def _text(bench: Bench) -> str:
-    for tensor in bench.need_inputs():
+def _text(context: CheckContext) -> str:
+    for tensor in context.need_inputs():
         if tensor.datatype == "BYTES" and len(tensor.shape) <= 1:
             return tensor.name
-    raise NotChecked("the model has no text input")
+    raise CheckSkipped("the model has no text input")
 
 
 def _wrong_instances() -> Iterator[Check]:
     changes: dict[str, Change] = {
-        "instance-null": lambda bench, good: None,
-        "instance-text": lambda bench, good: "text",
-        "instance-number": lambda bench, good: 1,
-        "unknown-field": lambda bench, good: {**good, "no_such_field": 1},
-        "missing-field": lambda bench, good: {
-            n: v for n, v in good.items() if n != bench.need_inputs()[0].name
+        "instance-null": lambda context, good: None,
+        "instance-text": lambda context, good: "text",
+        "instance-number": lambda context, good: 1,
+        "unknown-field": lambda context, good: {**good, "no_such_field": 1},
+        "missing-field": lambda context, good: {
+            n: v for n, v in good.items() if n != context.need_inputs()[0].name
         },
-        "no-fields": lambda bench, good: {},
-        "array-too-short": lambda bench, good: list(good.values())[:-1],
-        "array-too-long": lambda bench, good: [*good.values(), 1],
-        "text-for-number": lambda bench, good: {**good, _numeric(bench): "high"},
-        "digits-in-text": lambda bench, good: {**good, _numeric(bench): "12.5"},
-        "boolean-for-number": lambda bench, good: {**good, _numeric(bench): True},
-        "object-for-number": lambda bench, good: {**good, _numeric(bench): {"value": 1}},
-        "array-for-number": lambda bench, good: {**good, _numeric(bench): [1, 2]},
-        "fraction-for-integer": lambda bench, good: {**good, _integer(bench): 1.5},
-        "number-for-text": lambda bench, good: {**good, _text(bench): 1},
+        "no-fields": lambda context, good: {},
+        "array-too-short": lambda context, good: list(good.values())[:-1],
+        "array-too-long": lambda context, good: [*good.values(), 1],
+        "text-for-number": lambda context, good: {**good, _numeric(context): "high"},
+        "digits-in-text": lambda context, good: {**good, _numeric(context): "12.5"},
+        "boolean-for-number": lambda context, good: {**good, _numeric(context): True},
+        "object-for-number": lambda context, good: {**good, _numeric(context): {"value": 1}},
+        "array-for-number": lambda context, good: {**good, _numeric(context): [1, 2]},
+        "fraction-for-integer": lambda context, good: {**good, _integer(context): 1.5},
+        "number-for-text": lambda context, good: {**good, _text(context): 1},
     }
     for name, change in changes.items():
 
-        def make(bench: Bench, change: Change = change) -> Ask:
-            body = {"instances": [change(bench, _instance(bench))]}
-            return Ask("POST", "/predict", JSON, msgspec.json.encode(body))
+        def make(context: CheckContext, change: Change = change) -> RawRequest:
+            body = {"instances": [change(context, _instance(context))]}
+            return RawRequest("POST", "/predict", JSON, msgspec.json.encode(body))
 
         yield refused(
             f"invalid/{name}", INVALID, make, 422, "invalid-instances", short=name == "text-for-number"
@@ -170,25 +179,25 @@ def _wrong_instances() -> Iterator[Check]:
 
 
 @check("invalid/place", 'the detail says where: instances[2].alcohol: expected a number, got "high"')
-async def place(bench: Bench) -> None:
-    good, numeric = _instance(bench), _numeric(bench)
-    ask = Ask(
+async def place(context: CheckContext) -> None:
+    good, numeric = _instance(context), _numeric(context)
+    request = RawRequest(
         "POST", "/predict", JSON, msgspec.json.encode({"instances": [good, good, {**good, numeric: "high"}]})
     )
-    detail = require_problem(ask, await bench.ask(ask), 422, "invalid-instances")["detail"]
+    detail = require_problem(request, await context.request(request), 422, "invalid-instances")["detail"]
     if "instances[2]" not in detail or numeric not in detail:
-        raise Wrong(f"the detail names neither instances[2] nor {numeric}: {detail}")
+        raise ContractViolation(f"the detail names neither instances[2] nor {numeric}: {detail}")
 
 
 @check("invalid/many", "too many problems to list are cut at ten")
-async def many(bench: Bench) -> None:
-    bad = {**_instance(bench), _numeric(bench): "high"}
-    ask = Ask("POST", "/predict", JSON, msgspec.json.encode({"instances": [bad] * 500}))
-    detail = require_problem(ask, await bench.ask(ask), 422, "invalid-instances")["detail"]
+async def many(context: CheckContext) -> None:
+    bad = {**_instance(context), _numeric(context): "high"}
+    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [bad] * 500}))
+    detail = require_problem(request, await context.request(request), 422, "invalid-instances")["detail"]
     listed = detail.count("instances[")
     if not 1 <= listed <= 11:
-        raise Wrong(f"{listed} problems are listed")
-    await bench.still_good()
+        raise ContractViolation(f"{listed} problems are listed")
+    await context.still_good()
 
 
 def _wrong_tensors() -> Iterator[Check]:
@@ -224,9 +233,9 @@ def _wrong_tensors() -> Iterator[Check]:
     }
     for name, change in changes.items():
 
-        def make(bench: Bench, change: Callable[[dict[str, Any]], Any] = change) -> Ask:
-            body = msgspec.json.encode(change(infer_request(bench)))
-            return Ask("POST", f"{bench.open_inference}/infer", JSON, body)
+        def make(context: CheckContext, change: Callable[[dict[str, Any]], Any] = change) -> RawRequest:
+            body = msgspec.json.encode(change(infer_request(context)))
+            return RawRequest("POST", f"{context.open_inference}/infer", JSON, body)
 
         yield refused(f"tensors/{name}", INVALID, make, 422, "invalid-instances", short=name == "no-inputs")
 
@@ -234,36 +243,40 @@ def _wrong_tensors() -> Iterator[Check]:
 def _wrong_places() -> Iterator[Check]:
     missing = "an unknown path: 404 not-found"
     for name, make in {
-        "path": lambda bench: Ask("GET", "/no-such-path"),
-        "path-with-body": lambda bench: Ask("POST", "/no-such-path", JSON, b"{}"),
-        "v2-path": lambda bench: Ask("GET", "/v2/no-such-path"),
-        "model": lambda bench: Ask("GET", "/v2/models/no-such-model"),
-        "model-infer": lambda bench: Ask("POST", "/v2/models/no-such-model/infer", JSON, b'{"inputs": []}'),
-        "version": lambda bench: Ask("GET", f"{bench.open_inference}/versions/no-such-version"),
+        "path": lambda context: RawRequest("GET", "/no-such-path"),
+        "path-with-body": lambda context: RawRequest("POST", "/no-such-path", JSON, b"{}"),
+        "v2-path": lambda context: RawRequest("GET", "/v2/no-such-path"),
+        "model": lambda context: RawRequest("GET", "/v2/models/no-such-model"),
+        "model-infer": lambda context: RawRequest(
+            "POST", "/v2/models/no-such-model/infer", JSON, b'{"inputs": []}'
+        ),
+        "version": lambda context: RawRequest("GET", f"{context.open_inference}/versions/no-such-version"),
     }.items():
         yield refused(f"not-found/{name}", missing, make, 404, "not-found", short=name in {"path", "model"})
 
 
-def wrong_method(name: str, method: str, path: Callable[[Bench], str], allowed: str) -> Check:
-    async def run(bench: Bench) -> None:
-        ask = Ask(method, path(bench), JSON if method != "GET" else (), b"{}" if method != "GET" else None)
-        came = await bench.ask(ask)
-        require_problem(ask, came, 405, "method-not-allowed")
-        if allowed not in {word.strip() for word in came.get("Allow").split(",")}:
-            raise Wrong(f"Allow is {came.get('Allow')!r}, without {allowed}")
-        await bench.still_good()
+def wrong_method(name: str, method: str, path: Callable[[CheckContext], str], allowed: str) -> Check:
+    async def run(context: CheckContext) -> None:
+        request = RawRequest(
+            method, path(context), JSON if method != "GET" else (), b"{}" if method != "GET" else None
+        )
+        response = await context.request(request)
+        require_problem(request, response, 405, "method-not-allowed")
+        if allowed not in {word.strip() for word in response.get("Allow").split(",")}:
+            raise ContractViolation(f"Allow is {response.get('Allow')!r}, without {allowed}")
+        await context.still_good()
 
     contract = "a wrong method: 405 method-not-allowed, with Allow"
     return Check(f"method/{name}", contract, run, short=name == "get-predict")
 
 
 def _wrong_methods() -> Iterator[Check]:
-    yield wrong_method("get-predict", "GET", lambda bench: "/predict", "POST")
-    yield wrong_method("delete-predict", "DELETE", lambda bench: "/predict", "POST")
-    yield wrong_method("get-infer", "GET", lambda bench: f"{bench.open_inference}/infer", "POST")
-    yield wrong_method("post-live", "POST", lambda bench: "/v2/health/live", "GET")
-    yield wrong_method("put-metadata", "PUT", lambda bench: bench.open_inference, "GET")
-    yield wrong_method("post-openapi", "POST", lambda bench: "/openapi.json", "GET")
+    yield wrong_method("get-predict", "GET", lambda context: "/predict", "POST")
+    yield wrong_method("delete-predict", "DELETE", lambda context: "/predict", "POST")
+    yield wrong_method("get-infer", "GET", lambda context: f"{context.open_inference}/infer", "POST")
+    yield wrong_method("post-live", "POST", lambda context: "/v2/health/live", "GET")
+    yield wrong_method("put-metadata", "PUT", lambda context: context.open_inference, "GET")
+    yield wrong_method("post-openapi", "POST", lambda context: "/openapi.json", "GET")
 
 
 def _wrong_content_types() -> Iterator[Check]:
@@ -274,9 +287,9 @@ def _wrong_content_types() -> Iterator[Check]:
         "image/png",
     ):
 
-        def make(bench: Bench, fields: Fields = (("Content-Type", kind),)) -> Ask:
-            body = msgspec.json.encode(bench.good or {"instances": []})
-            return Ask("POST", "/predict", fields, body)
+        def make(context: CheckContext, fields: Fields = (("Content-Type", kind),)) -> RawRequest:
+            body = msgspec.json.encode(context.good or {"instances": []})
+            return RawRequest("POST", "/predict", fields, body)
 
         name = kind.partition(";")[0].replace("/", "-")
         contract = "a wrong content type: 415 unsupported-media-type"
@@ -286,8 +299,8 @@ def _wrong_content_types() -> Iterator[Check]:
 
 
 def _too_large() -> Iterator[Check]:
-    def make(bench: Bench, *, chunked: bool) -> Ask:
-        return Ask("POST", "/predict", JSON, b" " * (bench.body_limit_bytes + 1), chunked=chunked)
+    def make(context: CheckContext, *, chunked: bool) -> RawRequest:
+        return RawRequest("POST", "/predict", JSON, b" " * (context.body_limit_bytes + 1), chunked=chunked)
 
     contract = "a body over the limit: 413 payload-too-large"
     yield refused("size/declared", contract, lambda b: make(b, chunked=False), 413, "payload-too-large")

@@ -3,39 +3,39 @@
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.check import Bench, NotChecked, Wrong, check, predictions_of
+from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, predictions_of
 from gateway.verify.checks.infer import flat, infer_request, outputs_of
+from gateway.verify.raw_http import NoResponse, RawRequest
 from gateway.verify.rows import Group, ask_for, groups_of, predict, require_same
-from gateway.verify.wire import Ask, NoAnswer
 
 _COPIES: Final = 3
 _MOST_IN_SHAPE: Final = 64
 
 
 @check("rows/repeated", "predicting is a pure function: the same row gets the same answer again", short=True)
-async def repeated(bench: Bench) -> None:
-    for group in await groups_of(bench):
+async def repeated(context: CheckContext) -> None:
+    for group in await groups_of(context):
         for place, row in enumerate(group.rows[:2]):
-            require_same(group, await predict(bench, group, [row]), [place], "and once more")
+            require_same(group, await predict(context, group, [row]), [place], "and once more")
 
 
 @check("rows/together", "the answer for a row is the same alone and in one request with others", short=True)
-async def together(bench: Bench) -> None:
-    for group in await groups_of(bench):
-        await _in_company(bench, group, list(range(len(group.rows))), "together with others")
+async def together(context: CheckContext) -> None:
+    for group in await groups_of(context):
+        await _in_company(context, group, list(range(len(group.rows))), "together with others")
 
 
 @check("rows/reversed", "the order of the predictions is that of the instances, whatever it is", short=True)
-async def turned(bench: Bench) -> None:
-    for group in await groups_of(bench):
-        await _in_company(bench, group, list(range(len(group.rows)))[::-1], "in reverse order")
+async def turned(context: CheckContext) -> None:
+    for group in await groups_of(context):
+        await _in_company(context, group, list(range(len(group.rows)))[::-1], "in reverse order")
 
 
 @check("rows/doubled", "the answer for a row is the same where the row comes twice", short=True)
-async def doubled(bench: Bench) -> None:
-    for group in await groups_of(bench):
+async def doubled(context: CheckContext) -> None:
+    for group in await groups_of(context):
         places = [place for place in range(len(group.rows)) for _ in range(2)]
-        await _in_company(bench, group, places, "doubled")
+        await _in_company(context, group, places, "doubled")
 
 
 @check(
@@ -43,59 +43,59 @@ async def doubled(bench: Bench) -> None:
     "one prediction for each row, also where there are as many rows as a row has outputs or inputs",
     short=True,
 )
-async def any_number(bench: Bench) -> None:
-    for group in await groups_of(bench):
+async def any_number(context: CheckContext) -> None:
+    for group in await groups_of(context):
         widths = {_width(prediction) for prediction in group.alone}
-        counts = widths | {len(bench.inputs), len(bench.metadata.get("outputs") or ()), 2}
+        counts = widths | {len(context.inputs), len(context.metadata.get("outputs") or ()), 2}
         for count in sorted(count for count in counts if 2 <= count <= _MOST_IN_SHAPE):
             places = [place % len(group.rows) for place in range(count)]
-            await _in_company(bench, group, places, f"as one of {count} rows")
+            await _in_company(context, group, places, f"as one of {count} rows")
 
 
 @check("rows/at-once", "requests that run at once do not mix: each gets its own answer", short=True)
-async def at_once(bench: Bench) -> None:
-    for group in await groups_of(bench):
+async def at_once(context: CheckContext) -> None:
+    for group in await groups_of(context):
         alone = [[place] for place in range(len(group.rows))]
         every = list(range(len(group.rows)))
         await asyncio.gather(
-            *(_beside(bench, group, places) for places in [*alone, every, every[::-1]] * _COPIES)
+            *(_beside(context, group, places) for places in [*alone, every, every[::-1]] * _COPIES)
         )
 
 
 @check(
     "rows/tensors", "as tensors the rows get the same predictions, each output under its own name", short=True
 )
-async def tensors(bench: Bench) -> None:
-    group = (await groups_of(bench))[0]
+async def tensors(context: CheckContext) -> None:
+    group = (await groups_of(context))[0]
     if group.rest:
-        raise NotChecked("the samples have parameters of their own")
+        raise CheckSkipped("the samples have parameters of their own")
     if len({_width(prediction) for prediction in group.alone}) > 1:
-        raise NotChecked("the predictions have differing lengths, which no tensor has")
-    came = await bench.post(f"{bench.open_inference}/infer", infer_request(bench, group.rows))
-    outputs = outputs_of(bench, came)
+        raise CheckSkipped("the predictions have differing lengths, which no tensor has")
+    response = await context.post(f"{context.open_inference}/infer", infer_request(context, group.rows))
+    outputs = outputs_of(context, response)
     wanted = [_by_output(prediction, outputs[0]["name"]) for prediction in group.alone]
     as_tensors = Group(group.rest, group.rows, wanted, group.tolerance)
     require_same(as_tensors, _rows_of(outputs, len(group.rows)), range(len(group.rows)), "as tensors")
 
 
-async def _in_company(bench: Bench, group: Group, places: list[int], how: str) -> None:
-    found = predictions_of(await bench.post("/predict", group.request([group.rows[p] for p in places])))
+async def _in_company(context: CheckContext, group: Group, places: list[int], how: str) -> None:
+    found = predictions_of(await context.post("/predict", group.request([group.rows[p] for p in places])))
     require_same(group, found, places, how)
 
 
-async def _beside(bench: Bench, group: Group, places: list[int]) -> None:
-    ask: Ask = ask_for(group, [group.rows[place] for place in places])
+async def _beside(context: CheckContext, group: Group, places: list[int]) -> None:
+    request: RawRequest = ask_for(group, [group.rows[place] for place in places])
     try:
-        came = await bench.wire.ask(ask)
-    except NoAnswer as error:
-        bench.last = (ask, error)
-        raise Wrong(f"of many requests at once one got no answer: {error}") from None
-    if came.status == 503:  # a full queue is no mixing; load/burst looks at it
+        response = await context.client.request(request)
+    except NoResponse as error:
+        context.last = (request, error)
+        raise ContractViolation(f"of many requests at once one got no answer: {error}") from None
+    if response.status == 503:  # a full queue is no mixing; load/burst looks at it
         return
     try:
-        require_same(group, predictions_of(came), places, "beside other requests")
-    except Wrong:
-        bench.last = (ask, came)
+        require_same(group, predictions_of(response), places, "beside other requests")
+    except ContractViolation:
+        context.last = (request, response)
         raise
 
 
@@ -114,7 +114,7 @@ def _rows_of(outputs: list[dict[str, Any]], count: int) -> list[dict[str, list[A
     rows: list[dict[str, list[Any]]] = [{} for _ in range(count)]
     for output in outputs:
         if not output["shape"] or output["shape"][0] != count:
-            raise Wrong(f"{output['name']} has the shape {output['shape']} for {count} rows")
+            raise ContractViolation(f"{output['name']} has the shape {output['shape']} for {count} rows")
         data = flat(output["data"])
         width = len(data) // count
         for at, row in enumerate(rows):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from tests.flow.contract import JSON, Answer, Contract
+from tests.flow.contract import JSON, Contract, Response
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 
 INPUTS = [
@@ -77,7 +77,7 @@ class Backend(ScriptedBackend):
         await self._script(request, peer)
 
 
-Twist = Callable[[Message, Answer], Answer]
+Twist = Callable[[Message, Response], Response]
 
 
 def twisted(change: Twist, contract: Contract | None = None) -> Backend:
@@ -95,7 +95,7 @@ def twisted(change: Twist, contract: Contract | None = None) -> Backend:
 def where(path: str, **changes: Any) -> Twist:
     """Change members of a good answer at `path`; None takes one away."""
 
-    def change(request: Message, answer: Answer) -> Answer:
+    def change(request: Message, answer: Response) -> Response:
         if request.target != path or answer.status != 200:
             return answer
         content = {**answer.content, **changes}
@@ -108,7 +108,7 @@ def status_at(path: str, status: int, *, after: int = 0) -> Twist:
     """Answer `status` at `path`, from the request number `after` on."""
     count = 0
 
-    def change(request: Message, answer: Answer) -> Answer:
+    def change(request: Message, answer: Response) -> Response:
         nonlocal count
         if request.target != path:
             return answer
@@ -118,14 +118,14 @@ def status_at(path: str, status: int, *, after: int = 0) -> Twist:
     return change
 
 
-def refuses_nothing(_: Message, answer: Answer) -> Answer:
-    return Answer(200, {"predictions": []}, JSON) if answer.status >= 400 else answer
+def refuses_nothing(_: Message, answer: Response) -> Response:
+    return Response(200, {"predictions": []}, JSON) if answer.status >= 400 else answer
 
 
 def predictions(change: Callable[[list[Any]], Any]) -> Twist:
     """Change the predictions of every good answer."""
 
-    def twist(_: Message, answer: Answer) -> Answer:
+    def twist(_: Message, answer: Response) -> Response:
         if answer.status != 200 or "predictions" not in answer.content:
             return answer
         return answer._replace(
@@ -135,10 +135,10 @@ def predictions(change: Callable[[list[Any]], Any]) -> Twist:
     return twist
 
 
-def field(name: str, value: str | None, *, only: Callable[[Answer], bool] = lambda _: True) -> Twist:
+def field(name: str, value: str | None, *, only: Callable[[Response], bool] = lambda _: True) -> Twist:
     """Put another header field, or none, in the place of one."""
 
-    def twist(_: Message, answer: Answer) -> Answer:
+    def twist(_: Message, answer: Response) -> Response:
         if not only(answer):
             return answer
         kept = [(n, v) for n, v in answer.fields if n != name]
@@ -150,9 +150,11 @@ def field(name: str, value: str | None, *, only: Callable[[Answer], bool] = lamb
 def on_request(matches: Callable[[Message], bool], status: int, content: Any = None) -> Twist:
     """Answer certain requests with `status`."""
 
-    def twist(request: Message, answer: Answer) -> Answer:
+    def twist(request: Message, answer: Response) -> Response:
         return (
-            Answer(status, {} if content is None else content, answer.fields) if matches(request) else answer
+            Response(status, {} if content is None else content, answer.fields)
+            if matches(request)
+            else answer
         )
 
     return twist
@@ -161,7 +163,7 @@ def on_request(matches: Callable[[Message], bool], status: int, content: Any = N
 def infers(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Twist:
     """Change good answers to tensors."""
 
-    def twist(request: Message, answer: Answer) -> Answer:
+    def twist(request: Message, answer: Response) -> Response:
         good = answer.status == 200 and request.target.endswith("/infer")
         return answer._replace(content=change(answer.content)) if good else answer
 
@@ -172,14 +174,14 @@ def output(**changes: Any) -> Twist:
     return infers(lambda content: {**content, "outputs": [{**content["outputs"][0], **changes}]})
 
 
-def reflects_request_ids(request: Message, answer: Answer) -> Answer:
+def reflects_request_ids(request: Message, answer: Response) -> Response:
     given = request.get("X-Request-Id")
     if answer.status < 400 or given is None:
         return answer
     return answer._replace(content={**answer.content, "request_id": given})
 
 
-def by_field_order(request: Message, answer: Answer) -> Answer:
+def by_field_order(request: Message, answer: Response) -> Response:
     """As a matrix made from the values of an object, in whatever order they come."""
     if request.target != "/predict" or answer.status != 200:
         return answer
@@ -198,7 +200,7 @@ def _array_rows(request: Message) -> bool:
 def _mixing() -> Backend:
     """A shared variable where each request should have had its own."""
     contract = Whole()
-    shared: list[Answer] = []
+    shared: list[Response] = []
 
     async def script(request: Message, peer: Peer) -> None:
         shared.append(contract.answer(request))
@@ -292,7 +294,7 @@ class ByRows(Whole):
         self._change = change
         self._one_each = one_each
 
-    def _predict(self, request: Message) -> Answer:
+    def _predict(self, request: Message) -> Response:
         answer = super()._predict(request)
         if answer.status != 200 or not answer.content["predictions"]:
             return answer

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from gateway.verify.process import free_port
+from gateway.verify.backend_process import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = (sys.executable, "-m", "chips_backend")

@@ -9,19 +9,19 @@ import msgspec
 import pytest
 
 from gateway.verify.check import (
-    Bench,
     Check,
-    NotChecked,
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
     Result,
     Sample,
-    Wrong,
     is_close,
     require_problem,
     run_check,
     server_timing,
 )
+from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
 from gateway.verify.run import CHECKS, ManifestPart, Report, choose, verify
-from gateway.verify.wire import Ask, Came, Wire
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -36,7 +36,7 @@ from tests.contract.backends.broken import (
     transposed,
     twisted,
 )
-from tests.flow.contract import Answer
+from tests.flow.contract import Response
 
 MANIFEST = ManifestPart("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
 NEEDS_PROCESS = ("logs", "fetch", "life")
@@ -77,7 +77,7 @@ async def test_a_check_fires_where_its_sentence_is_broken(name: str, make: Calla
     assert result.outcome == "failed", result
     assert result.why
     assert result.sent
-    assert result.came
+    assert result.response
 
 
 def test_every_check_is_shown_to_fire_somewhere():
@@ -176,7 +176,7 @@ async def test_the_categories_of_the_metadata_are_tried():
 
 async def test_probabilities_are_held_against_each_other_where_the_model_has_them():
     class Asked(ByRows):
-        def _predict(self, request: Any) -> Answer:
+        def _predict(self, request: Any) -> Response:
             wants = b"probabilities" in request.body
             return super()._predict(request) if wants else Whole._predict(self, request)
 
@@ -194,14 +194,14 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def problem(*, kind: str = "application/problem+json", status: int = 422, **changes: Any) -> Came:
+def problem(*, kind: str = "application/problem+json", status: int = 422, **changes: Any) -> RawResponse:
     content = {name: value for name, value in {**GOOD, **changes}.items() if value is not ...}
-    return Came(status, (("Content-Type", kind),), json.dumps(content).encode(), 0.0)
+    return RawResponse(status, (("Content-Type", kind),), json.dumps(content).encode(), 0.0)
 
 
 def test_a_good_problem_is_good():
-    require_problem(Ask("GET", "/v2/x"), problem(), 422, "c")
-    require_problem(Ask("GET", "/x"), problem(error=...), 422, "c")
+    require_problem(RawRequest("GET", "/v2/x"), problem(), 422, "c")
+    require_problem(RawRequest("GET", "/x"), problem(error=...), 422, "c")
 
 
 @pytest.mark.parametrize(
@@ -215,20 +215,20 @@ def test_a_good_problem_is_good():
         problem(error=...),
         problem(error="other"),
         *(problem(**{name: ...}) for name in ("type", "title", "code", "detail", "request_id")),  # type: ignore[arg-type]
-        Came(422, (("Content-Type", "application/problem+json"),), b"[]", 0.0),
-        Came(422, (("Content-Type", "application/problem+json"),), b"{", 0.0),
-        Came(422, (("Content-Type", "application/problem+json"),), b"", 0.0),
+        RawResponse(422, (("Content-Type", "application/problem+json"),), b"[]", 0.0),
+        RawResponse(422, (("Content-Type", "application/problem+json"),), b"{", 0.0),
+        RawResponse(422, (("Content-Type", "application/problem+json"),), b"", 0.0),
     ],
     ids=str,
 )
-def test_a_bad_problem_is_told(came: Came):
-    with pytest.raises(Wrong):
-        require_problem(Ask("GET", "/v2/x"), came, 422, "c")
+def test_a_bad_problem_is_told(came: RawResponse):
+    with pytest.raises(ContractViolation):
+        require_problem(RawRequest("GET", "/v2/x"), came, 422, "c")
 
 
 def test_server_timing_is_read():
     fields = (("Server-Timing", 'a;dur=1.5, b;desc="x";dur="2"'), ("server-timing", "c"))
-    assert server_timing(Came(200, fields, b"", 0.0)) == {"a": 1.5, "b": 2.0}
+    assert server_timing(RawResponse(200, fields, b"", 0.0)) == {"a": 1.5, "b": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_what_is_close(got: Any, wanted: Any, close: bool):
 # -- the wire
 
 
-async def answer_of(raw: bytes, *, close: bool = True) -> Came:
+async def answer_of(raw: bytes, *, close: bool = True) -> RawResponse:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(raw)
@@ -264,7 +264,9 @@ async def answer_of(raw: bytes, *, close: bool = True) -> Came:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
-        return await Wire(f"http://127.0.0.1:{port}", timeout_s=5 if close else 0.2).ask(Ask("GET", "/"))
+        return await RawClient(f"http://127.0.0.1:{port}", timeout_s=5 if close else 0.2).request(
+            RawRequest("GET", "/")
+        )
     finally:
         server.close()
 
@@ -298,25 +300,25 @@ async def test_an_answer_is_read_however_it_is_framed(raw: bytes, body: bytes):
     ],
 )
 async def test_half_an_answer_is_none(raw: bytes, says: str):
-    from gateway.verify.wire import NoAnswer
+    from gateway.verify.raw_http import NoResponse
 
-    with pytest.raises(NoAnswer, match=says):
+    with pytest.raises(NoResponse, match=says):
         await answer_of(raw)
 
 
 async def test_silence_is_no_answer():
-    from gateway.verify.wire import NoAnswer
+    from gateway.verify.raw_http import NoResponse
 
-    with pytest.raises(NoAnswer, match="no whole answer within"):
+    with pytest.raises(NoResponse, match="no whole answer within"):
         await answer_of(b"HTTP/1.1 200", close=False)
 
 
 async def test_a_bug_in_a_check_is_not_the_backends_fault():
-    async def run(_: Bench) -> None:
+    async def run(_: CheckContext) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await run_check(Check("a/b", "c", run), Bench(Wire("http://x"), "wine", "1"))
+        await run_check(Check("a/b", "c", run), CheckContext(RawClient("http://x"), "wine", "1"))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +352,7 @@ async def test_a_bug_in_a_check_is_not_the_backends_fault():
 )
 async def test_no_answer_is_so_strange_that_the_kit_breaks(content: Any):
     backend = twisted(
-        lambda request, answer: Answer(200, content, [*answer.fields, ("X-Chips-Model", "wine@1")])
+        lambda request, answer: Response(200, content, [*answer.fields, ("X-Chips-Model", "wine@1")])
     )
     quick = [
         check for check in CHECKS if check.group not in {"size", "http", "load", "logs", "fetch", "life"}
@@ -364,9 +366,9 @@ async def test_no_answer_is_so_strange_that_the_kit_breaks(content: Any):
 
 
 async def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
-    async def run(_: Bench) -> None:
-        raise NotChecked("no reason")
+    async def run(_: CheckContext) -> None:
+        raise CheckSkipped("no reason")
 
-    result = await run_check(Check("a/b", "c", run), Bench(Wire("http://x"), "wine", "1"))
+    result = await run_check(Check("a/b", "c", run), CheckContext(RawClient("http://x"), "wine", "1"))
     assert (result.outcome, result.why) == ("skipped", "no reason")
     assert isinstance(result, Result)

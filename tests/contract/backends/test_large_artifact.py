@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.machine import tree
-from gateway.verify.store import BUCKET, Store
+from gateway.verify.fake_gcs import BUCKET, FakeGcs
 from tests.contract.backends.languages import JULIA_LINEAR
 from tests.contract.backends.linear import publish, write_joblib
 from tests.contract.backends.process import JULIA, PYTHON, Backend, R
@@ -93,7 +93,7 @@ async def test_memory_stays_flat_and_progress_is_told(
     for name, manifest in (("small", small), ("large", large)):
         objects[f"{name}/manifest.json"] = json.dumps(manifest).encode()
         objects |= {f"{name}/{f['path']}": (folder / f["path"]).read_bytes() for f in small["files"]}
-    store = Store(objects)
+    store = FakeGcs(objects)
     url = await store.start()
     peaks, told = [], [0]
     try:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.verify import beside
+from gateway.verify import second_instance
 from gateway.verify.check import Result
 from gateway.verify.checks import life
-from gateway.verify.run import CHECKS, CannotBegin, choose, read_samples, started, verify
+from gateway.verify.run import CHECKS, BackendNotReady, choose, read_samples, started, verify
 from tests.contract.backends.broken import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +57,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.verify.checks.logs._PATIENCE_S", 1.0)
     monkeypatch.setattr(life, "_STOP_S", 2.0)
     monkeypatch.setattr(life, "START_S", 4.0)
-    monkeypatch.setattr(beside, "START_S", 4.0)
+    monkeypatch.setattr(second_instance, "START_S", 4.0)
 
 
 async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result]:
@@ -98,12 +98,12 @@ def test_every_check_of_a_process_is_shown_to_fire():
 async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact: Path):
     (artifact / "model.bin").write_bytes(b"another model")
     with pytest.raises(
-        CannotBegin, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
+        BackendNotReady, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
     ):
         await run(artifact, ["about"])
 
 
 async def test_a_program_that_is_none_is_told():
-    with pytest.raises(CannotBegin, match="cannot be started"):
+    with pytest.raises(BackendNotReady, match="cannot be started"):
         async with started("/no/such/program", {}):
             pass

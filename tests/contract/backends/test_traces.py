@@ -16,9 +16,9 @@ import pytest
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Policy
+from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.store import StoreReader
-from gateway.telemetry.summary import Summary
+from gateway.telemetry.trace_store import TraceStoreReader
 from tests.contract.backends.languages import JULIA_LINEAR, run_r
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import JULIA, PYTHON, ROOT, Backend, R
@@ -116,9 +116,9 @@ class Traced:
         given = [TRACEPARENT, ("Content-Type", "application/json"), ("X-Request-Id", request_id)]
         return await self.scene.call(target="/linear", body=body, fields=[*given, *fields])
 
-    async def kept(self, request_id: str) -> Summary:
+    async def kept(self, request_id: str) -> RequestSummary:
         async with asyncio.timeout(60):
-            while not (found := StoreReader(self.store).find(request_id)):
+            while not (found := TraceStoreReader(self.store).find(request_id)):
                 await asyncio.sleep(0.02)
         (summary,) = found
         return summary
@@ -296,7 +296,7 @@ class KeepingAlive:
                 if first and requests == 2:
                     writer.transport.abort()
                     return
-                writer.write(wire(await self._pass_on(request), without="connection"))
+                writer.write(client(await self._pass_on(request), without="connection"))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the gateway has closed it
         finally:
@@ -305,13 +305,13 @@ class KeepingAlive:
     async def _pass_on(self, request: Message) -> Message:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            writer.write(wire(request))
+            writer.write(client(request))
             return await read_message(reader, request=False)
         finally:
             writer.close()
 
 
-def wire(message: Message, *, without: str = "") -> bytes:
+def client(message: Message, *, without: str = "") -> bytes:
     fields = [f"{name}: {value}\r\n" for name, value in message.fields if name.lower() != without]
     return "".join([message.first, "\r\n", *fields, "\r\n"]).encode("latin-1") + message.body
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway
-from gateway.core.changes import to_document
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model
+from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put, Registry
 from gateway.registry.schemes import open_registry
 from gateway.settings import load_settings

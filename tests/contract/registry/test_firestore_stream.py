@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from gateway.registry.base import Listing, RegistryError, Unavailable
-from gateway.registry.firestore.place import Place
+from gateway.registry.firestore.location import FirestoreLocation
 from gateway.registry.firestore.registry import FirestoreRegistry
 from gateway.registry.mirror import Mirror
 from tests.firestore.fake import (
@@ -32,7 +32,7 @@ async def fake() -> AsyncIterator[FakeFirestore]:
 
 @pytest.fixture
 async def registry(fake: FakeFirestore) -> AsyncIterator[FirestoreRegistry]:
-    registry = FirestoreRegistry(Place("test-project", "(default)", "chips", fake.host))  # type: ignore[attr-defined]
+    registry = FirestoreRegistry(FirestoreLocation("test-project", "(default)", "chips", fake.host))  # type: ignore[attr-defined]
     yield registry
     await registry.close()
 

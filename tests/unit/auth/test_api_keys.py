@@ -9,14 +9,14 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from gateway.auth.api_key import ApiKeys
+from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
 from gateway.core.keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.core.model import Key
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
-from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
+from gateway.registry.token_bucket import TokenBucket
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
 
@@ -27,9 +27,9 @@ class World:
         self.mirror = Mirror(cast(Registry, self.registry), clock=self.clock, sleep=self.clock.sleep)
         self.keys = self.make()
 
-    def make(self, **options: Any) -> ApiKeys:
+    def make(self, **options: Any) -> ApiKeyAuthenticator:
         options = {"ttl_s": 240.0, **options}  # 300 s at most, with the jitter
-        return ApiKeys(cast(Registry, self.registry), self.mirror, clock=self.clock, **options)
+        return ApiKeyAuthenticator(cast(Registry, self.registry), self.mirror, clock=self.clock, **options)
 
     def make_key(self) -> str:
         key = make_key()
@@ -148,7 +148,7 @@ async def test_a_known_key_outlives_an_outage_without_waiting(world: World):
     world.registry.read_error = RegistryError("down")
     for _ in range(100):
         world.clock.now += 301
-        proof = world.keys.at_once(head(key))  # never LATER: nobody waits for a registry that is away
+        proof = world.keys.try_nowait(head(key))  # never NEEDS_WAIT: nobody waits for a registry that is away
         assert getattr(proof, "principal", None) is not None
         await world.settle()
     tries = len(world.registry.reads)
@@ -176,7 +176,7 @@ async def test_a_key_from_the_copy_ends_with_the_copys_age(world: World, monkeyp
     def find(_: Mirror, digest: str) -> Key | None:
         return kept if world.clock.now < end else None
 
-    monkeypatch.setattr(Mirror, "find_kept_key", find)
+    monkeypatch.setattr(Mirror, "find_fallback_key", find)
     world.registry.read_error = RegistryError("down")
     key = make_key()
     world.clock.now += 99
@@ -220,7 +220,7 @@ async def test_a_revoked_key_is_dead_at_once(world: World):
 
 
 async def test_made_up_keys_are_rationed(world: World):
-    world.keys = world.make(budget=Budget(per_second=10, burst=20, clock=world.clock))
+    world.keys = world.make(bucket=TokenBucket(per_second=10, burst=20, clock=world.clock))
     known = world.make_key()
     assert await world.ask(known) == "ana"
     refused = rationed = 0
@@ -268,7 +268,7 @@ async def test_a_known_key_is_compared_by_its_digest_alone(world: World):
     assert await world.ask(key) == "ana"
     shown = read_request_head([(b"X-Api-Key", Watched(key.encode()))])
     Watched.touched.clear()
-    proof = world.keys.at_once(shown)
+    proof = world.keys.try_nowait(shown)
     assert getattr(proof, "principal", None) is not None
     assert Watched.touched == []
     remembered = (*world.keys._known._entries, *world.keys._missing._entries, *world.keys.used)
@@ -297,7 +297,7 @@ async def test_a_look_up_takes_the_same_steps_however_much_was_guessed(world: Wo
 
         def once_more(shown: RequestHead = shown) -> None:
             with pytest.raises(Unauthenticated):
-                world.keys.at_once(shown)
+                world.keys.try_nowait(shown)
 
         ways.add(tuple(steps(once_more)))
     assert len(ways) == 1

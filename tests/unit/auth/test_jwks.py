@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwks import KeySet, open_session, parse_discovery, parse_keys
+from gateway.auth.jwks import JwksKeySet, open_jwks_session, parse_discovery, parse_keys
 from tests.flow.issuer import KeyServer, signer
 
 
@@ -89,7 +89,7 @@ async def session():
 async def test_all_who_ask_at_once_share_one_fetch_and_strangers_cannot_cause_more(session):
     async with KeyServer(signer()) as server:
         clock = Clock()
-        keys = KeySet(server.url, now=clock)
+        keys = JwksKeySet(server.url, now=clock)
         await asyncio.gather(*(keys.refresh(session) for _ in range(50)))
         assert server.asked == 1
         assert keys.find("k1") is not None
@@ -108,7 +108,7 @@ async def test_all_who_ask_at_once_share_one_fetch_and_strangers_cannot_cause_mo
 async def test_keys_serve_on_while_the_issuer_is_away_but_not_for_ever(session):
     async with KeyServer(signer()) as server:
         clock = Clock()
-        keys = KeySet(server.url, now=clock)
+        keys = JwksKeySet(server.url, now=clock)
         await keys.refresh(session)
         assert not keys.is_due()
         clock.now += 3601
@@ -140,7 +140,7 @@ async def test_keys_serve_on_while_the_issuer_is_away_but_not_for_ever(session):
 async def test_a_hostile_answer_changes_nothing(session, answer):
     async with KeyServer(signer()) as server:
         clock = Clock()
-        keys = KeySet(server.url, now=clock)
+        keys = JwksKeySet(server.url, now=clock)
         server.answer = answer()
         await keys.refresh(session)
         assert not keys.is_usable()
@@ -227,7 +227,7 @@ def test_no_discovery_document_is_too_strange(body):
 async def test_the_keys_are_where_the_issuer_says_and_move_with_it(session):
     async with KeyServer(signer()) as server:
         clock = Clock()
-        keys = KeySet("", issuer=server.issuer, now=clock)
+        keys = JwksKeySet("", issuer=server.issuer, now=clock)
         await asyncio.gather(*(keys.refresh(session) for _ in range(20)))
         assert (server.discovered, server.asked) == (1, 1)
         assert keys.find("k1") is not None
@@ -263,7 +263,7 @@ async def test_the_keys_are_where_the_issuer_says_and_move_with_it(session):
 async def test_a_hostile_discovery_document_changes_nothing(session, answer):
     async with KeyServer(signer()) as server:
         clock = Clock()
-        keys = KeySet("", issuer=server.issuer, now=clock)
+        keys = JwksKeySet("", issuer=server.issuer, now=clock)
         server.discovery = answer(server)
         await keys.refresh(session)
         assert not keys.is_usable()
@@ -290,7 +290,7 @@ async def test_a_name_that_nobody_chose_is_connected_to_at_public_addresses_alon
 
     addresses = {"a": "8.8.8.8", "b": "10.0.0.1", "c": "169.254.169.254", "named": "10.0.0.1"}
     monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", inside)
-    async with open_session(["named"]) as session:
+    async with open_jwks_session(["named"]) as session:
         assert session.connector is not None
         resolve = session.connector._resolver.resolve  # type: ignore[attr-defined]
         for host in ("a", "named"):

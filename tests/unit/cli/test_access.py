@@ -209,10 +209,10 @@ def test_a_backend_behind_a_domain_of_its_own(shell: Shell, monkeypatch: pytest.
 def test_a_trial_lets_pass_who_is_elsewhere(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     shell.register("wine", "1", "--network", "192.0.2.0/25")
     key = made(shell, "--models", "wine", "--network", "192.0.2.0/28")
-    monkeypatch.setenv("CHIPS_EDGE__TRIAL", "true")
+    monkeypatch.setenv("CHIPS_EDGE__REPORT_ONLY", "true")
     explained = shell.ok("explain-access", key["id"], "wine", "--from", "203.0.113.1", "--json").json()
     assert explained["allowed"]
-    assert str(explained["reasons"]).count("but edge.trial lets it pass") == 3
+    assert str(explained["reasons"]).count("but edge.report_only lets it pass") == 3
 
 
 def test_why_somebody_with_a_token_may_or_may_not(shell: Shell, monkeypatch: pytest.MonkeyPatch):

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.cloud import spans_from_cloud
-from gateway.cli.screen import Failure
+from gateway.cli.observe.cloud import spans_from_cloud
+from gateway.cli.support.console import Failure
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Exchange
 from gateway.core.trace import TraceContext
-from gateway.telemetry.line import JsonLine
+from gateway.telemetry.access_log import JsonAccessLog
 from tests.conftest import require
 from tests.unit.cli.shell import Shell
 from tests.unit.telemetry.exchanges import make_exchange
@@ -92,7 +92,7 @@ def trace():
 
 def entry_of(exchange: Exchange, status: int) -> LogEntry:
     """A line of the gateway's as Cloud Logging keeps it: some names of its own move out of the payload."""
-    line = json.loads(JsonLine("proj")(exchange, status))
+    line = json.loads(JsonAccessLog("proj")(exchange, status))
     line.pop("severity")
     told = {
         "logName": "projects/proj/logs/run.googleapis.com%2Fstdout",
@@ -186,7 +186,7 @@ def test_by_the_trace_or_by_the_request(given, trace, logging, logs):
 @pytest.mark.parametrize("by", ["request", "trace"])
 def test_a_request_whose_trace_was_not_kept_is_told_from_its_line(by, trace, logging, logs):
     error = UpstreamBroken("The backend closed the connection before it answered.")
-    entry = logged("order-67", 502, took_s=0.5, queued_s=0.1, metered_s=0.05, error=error)
+    entry = logged("order-67", 502, took_s=0.5, queued_s=0.1, rate_limit_s=0.05, error=error)
     logs.entries = [entry]
     given = "order-67" if by == "request" else entry.trace.rpartition("/")[2]
     root, *parts = spans_from_cloud("proj", given, trace=trace, logging=logging)
@@ -216,7 +216,7 @@ def test_what_google_does_not_know(given, trace, logging, logs):
 def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
     shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gateway.cli.cloud.open_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.cloud.open_logging", lambda: logging)
     logs.entries = [logged(f"old-{number}") for number in range(5)]
     first = TailLogEntriesResponse(entries=[logged("new-1"), logged("new-2", 503, attempts=2)])
     busy = TailLogEntriesResponse(suppression_info=[{"reason": 1, "suppressed_count": 12}])
@@ -243,7 +243,7 @@ def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
 
 
 def test_tail_for_people_ends_after_the_last(shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gateway.cli.cloud.open_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.cloud.open_logging", lambda: logging)
     logs.entries = [logged("good"), logged("bad", 502, error=UpstreamBroken("It broke off."))]
     out = shell.ok("tail", "--project", "proj", "--no-follow").out
     bad, good = out.splitlines()

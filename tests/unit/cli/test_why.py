@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import UpstreamBroken
-from gateway.telemetry.store import Store
+from gateway.telemetry.trace_store import TraceStore
 from tests.unit.cli.shell import Shell
-from tests.unit.telemetry.test_store import summary
+from tests.unit.telemetry.test_trace_store import summary
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TraceStore:
     path = tmp_path / "requests.db"
     monkeypatch.setenv("CHIPS_TRACE__STORE", str(path))
-    return Store(path, limit=100)
+    return TraceStore(path, limit=100)
 
 
-def test_one_screen_tells_it_all(shell: Shell, store: Store):
+def test_one_screen_tells_it_all(shell: Shell, store: TraceStore):
     error = UpstreamBroken("The backend closed the connection before it answered.")
     kept = summary(status=502, kept="failed", attempts=2, error=error, cause=ConnectionResetError("peer"))
     store.write([kept], 1)
@@ -42,7 +42,7 @@ def test_one_screen_tells_it_all(shell: Shell, store: Store):
             assert expected in out, expected
 
 
-def test_for_machines(shell: Shell, store: Store):
+def test_for_machines(shell: Shell, store: TraceStore):
     kept = summary(server_timing=b"predict;dur=20")
     store.write([kept], 1)
     ((one),) = shell.ok("why", kept.request_id, "--json").json()
@@ -50,7 +50,7 @@ def test_for_machines(shell: Shell, store: Store):
     assert "backend predict" in [span["name"] for span in one["spans"]]
 
 
-def test_a_request_that_nobody_kept(shell: Shell, store: Store):
+def test_a_request_that_nobody_kept(shell: Shell, store: TraceStore):
     ended = shell("why", "nothing")
     assert ended.code == 65
     assert "requests.db" in ended.err
@@ -64,7 +64,7 @@ def test_no_gateway_there(shell: Shell):
         assert shell("top", "--once", "--gateway", address).code in {65, 69}
 
 
-def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: Store):
+def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: TraceStore):
     kept = summary(target="/[red]x[/]\x1b[2J", model="wine")
     store.write([kept], 1)
     out = shell.ok("why", kept.request_id).out
@@ -73,7 +73,7 @@ def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: Sto
     assert "\x1b[2J" not in shell.ok("tail", "--no-follow").out
 
 
-def test_tail_shows_what_was_and_filters(shell: Shell, store: Store):
+def test_tail_shows_what_was_and_filters(shell: Shell, store: TraceStore):
     good, bad, other = summary(), summary(status=502, kept="failed"), summary(model="fraud", status=500)
     store.write([good, bad, other], 1)
 

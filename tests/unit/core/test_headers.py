@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.core import headers
 from gateway.core.errors import BadRequest
-from gateway.core.headers import RequestHead, answer_fields, read_request_head
+from gateway.core.headers import RequestHead, forwarded_response_fields, read_request_head
 
 HOP_BY_HOP = [
     *(b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection"),
@@ -162,7 +162,7 @@ def test_of_an_answer_the_backends_own_fields_go_on():
             (b"Server", b"x"),
         ),
     ]
-    assert answer_fields(fields) == fields[:3]
+    assert forwarded_response_fields(fields) == fields[:3]
 
 
 @given(
@@ -174,6 +174,6 @@ def test_what_an_answers_connection_names_stops_wherever_it_stands(
 ):
     for place in (0, len(fields)):
         with_connection = [*fields[:place], (b"CONNECTION", named), *fields[place:]]
-        assert answer_fields(with_connection) == [
+        assert forwarded_response_fields(with_connection) == [
             field for field in fields if field[0].lower() != named.lower()
         ]

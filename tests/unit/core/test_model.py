@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.changes import to_document
 from gateway.core.model import Backend, Key, Model, Policy, check_model, check_url, parse_key, parse_model
+from gateway.core.model_updates import to_document
 from gateway.core.principal import Principal
 
 

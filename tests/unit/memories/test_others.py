@@ -13,27 +13,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gateway
-from gateway.auth.api_key import ApiKeys
-from gateway.auth.caller_token import CallerTokens
-from gateway.auth.certificate import Certificates
+from gateway.auth.api_key import ApiKeyAuthenticator
+from gateway.auth.caller_token import CallerTokenSigner
+from gateway.auth.certificate import CertificateAuthenticator
 from gateway.core import headers
+from gateway.core.access_rules import Certificate
+from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError
-from gateway.core.headers import RequestHead, credential_field, read_request_head
-from gateway.core.issuers import Certificate
+from gateway.core.headers import RequestHead, read_request_head, register_credential_field
 from gateway.core.keys import digest_key, make_key
 from gateway.core.networks import NetworkSet, parse_address, parse_network
-from gateway.core.paths import split_target
 from gateway.core.principal import Principal
-from gateway.core.rules import network_set
+from gateway.core.request_target import parse_target
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
-from gateway.registry.budget import Budget
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
-from gateway.telemetry.line import JsonLine
+from gateway.registry.token_bucket import TokenBucket
+from gateway.telemetry.access_log import JsonAccessLog
 from gateway.telemetry.otlp import _attribute, _field, _key_value
-from gateway.upstream.guard import Guard
-from gateway.upstream.head import AnswerHead, _known_lines, _known_status_lines, read_answer_head
-from gateway.upstream.identity import IdTokens, _Token
+from gateway.upstream.egress_policy import EgressPolicy
+from gateway.upstream.id_tokens import IdTokenProvider, _Token
+from gateway.upstream.response_head import (
+    ResponseHead,
+    _known_lines,
+    _known_status_lines,
+    parse_response_head,
+)
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -41,16 +46,16 @@ from tests.unit.telemetry.exchanges import make_exchange
 SHOWN = {
     "auth/api_key.py": "test_keys",
     "auth/jwt.py": "tests/unit/memories/test_tokens.py",
-    "core/paths.py": "test_targets",
+    "core/request_target.py": "test_targets",
     "core/principal.py": "test_patterns",
-    "core/rules.py": "test_one_set_for_the_same_networks",
+    "core/compiled_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
     "stages/identify.py": "test_addresses (of the address alone: parse_address)",
     "telemetry/otlp.py": "test_attributes_of_spans",
-    "auth/remembered.py": "the memory itself",
+    "auth/ttl_cache.py": "the memory itself",
     "control/assets.py": "the console's files, which are part of the release",
 }
-_MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "Remembered"}
+_MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "TtlCache"}
 
 
 def test_each_is_here():
@@ -89,8 +94,10 @@ async def _keys(steps: list[tuple[str, int]], expiries: list[int | None]) -> Non
     mirror = Mirror(cast(Registry, registry), clock=clock, sleep=clock.sleep)
     await mirror._accept(listing(1))
     mirror.connected = True
-    plenty = Budget(per_second=1e6, burst=1_000_000)
-    keys = ApiKeys(cast(Registry, registry), mirror, ttl_s=500, clock=clock, now=clock, budget=plenty)
+    plenty = TokenBucket(per_second=1e6, burst=1_000_000)
+    keys = ApiKeyAuthenticator(
+        cast(Registry, registry), mirror, ttl_s=500, clock=clock, now=clock, bucket=plenty
+    )
     raw = [make_key() for _ in range(3)]
     made: set[int] = set()
     revoked: set[int] = set()
@@ -127,9 +134,9 @@ def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _proof(certificates: Certificates, head: RequestHead) -> object:
+def _proof(certificates: CertificateAuthenticator, head: RequestHead) -> object:
     try:
-        proof = certificates.at_once(head)
+        proof = certificates.try_nowait(head)
     except GatewayError as error:
         return error.detail
     return None if proof is None else (proof.principal.id, proof.principal.models)
@@ -151,8 +158,10 @@ def test_certificates(shown: list[tuple[str, str | None, bool]]):
         Certificate(name="two", subjects=("spiffe://[ab]/*",)),
     ]
 
-    def make() -> Certificates:
-        return Certificates(entries, identity_header="x-client-cert-id", verified_header="x-client-cert-ok")
+    def make() -> CertificateAuthenticator:
+        return CertificateAuthenticator(
+            entries, identity_header="x-client-cert-id", verified_header="x-client-cert-ok"
+        )
 
     remembering = make()
     for identity, verified, vouched in shown:
@@ -169,7 +178,7 @@ def test_certificates(shown: list[tuple[str, str | None, bool]]):
 def test_tokens_that_name_the_caller(asked: list[tuple[str, str, int]]):
     clock = Clock()
     clock.now = 1_800_000_000.0
-    tokens = CallerTokens(now=clock)
+    tokens = CallerTokenSigner(now=clock)
     public = tokens._key.public_key()
     for caller, audience, later in asked:
         clock.now += later
@@ -198,17 +207,17 @@ def test_tokens_that_name_the_caller(asked: list[tuple[str, str, int]]):
 )
 def test_tokens_that_name_the_gateway(asked: list[tuple[str, str]]):
     """The audience is the URL's own or, where its host may name one, the one it is registered with."""
-    guard = Guard("cloud", hosts=["own.example"])
-    remembering = IdTokens(may_name_audience=guard.may_name_audience)
+    guard = EgressPolicy("cloud", hosts=["own.example"])
+    remembering = IdTokenProvider(may_name_audience=guard.may_name_audience)
     for url, audience in asked:
-        fresh = IdTokens(may_name_audience=guard.may_name_audience)
+        fresh = IdTokenProvider(may_name_audience=guard.may_name_audience)
         for tokens in (remembering, fresh):
             for each in ("https://a.run.app", "https://b.run.app", "https://own.example", "aud"):
                 tokens._tokens[each] = _Token((each.encode(),), tokens._now() + 3600, tokens._now())
         assert _fields(remembering, url, audience) == _fields(fresh, url, audience)
 
 
-def _fields(tokens: IdTokens, url: str, audience: str) -> object:
+def _fields(tokens: IdTokenProvider, url: str, audience: str) -> object:
     try:
         return tokens.fields(url, audience)
     except GatewayError as error:
@@ -255,10 +264,10 @@ def test_patterns(asked: list[tuple[tuple[str, ...], str]]):
 
 @given(st.lists(st.text("/aA-.%2fv?=x\\ ", min_size=1, max_size=12).map(lambda text: "/" + text), max_size=8))
 def test_targets(targets: list[str]):
-    from gateway.core.paths import _split
+    from gateway.core.request_target import _split
 
     for target in [*targets, *targets]:
-        assert _outcome(split_target, target) == _outcome(_split, target)
+        assert _outcome(parse_target, target) == _outcome(_split, target)
 
 
 def _outcome(function: Any, *arguments: Any) -> object:
@@ -284,7 +293,7 @@ def test_a_field_that_becomes_a_credential_goes_on_no_more():
     """Names of fields are remembered; a reservation makes another answer of the same name."""
     for name in (b"x-late-credential", b"X-Late-Credential"):
         assert b"secret" in read_request_head([(name, b"secret")]).outbound
-    at = credential_field("x-late-credential")
+    at = register_credential_field("x-late-credential")
     for name in (b"x-late-credential", b"X-Late-Credential", b"X_Late_Credential"):
         head = read_request_head([(name, b"secret")])
         assert b"secret" not in head.outbound
@@ -319,8 +328,8 @@ def test_heads_of_answers(heads: list[tuple[bytes, list[bytes]]]):
 
 
 def _answer_head(raw: bytes) -> object:
-    found = _outcome(read_answer_head, raw)
-    return found if isinstance(found, tuple) else [getattr(found, name) for name in AnswerHead.__slots__]
+    found = _outcome(parse_response_head, raw)
+    return found if isinstance(found, tuple) else [getattr(found, name) for name in ResponseHead.__slots__]
 
 
 # -- the registry
@@ -433,11 +442,13 @@ async def _outcome_of(awaitable: Any) -> object:
     )
 )
 def test_log_lines(exchanges: list[Any]):
-    remembering = JsonLine("p")
+    remembering = JsonAccessLog("p")
     for target, status, address, name, caller, peer, generation in exchanges:
         exchange = make_exchange(target=target, model=name, caller=caller, peer=peer, generation=generation)
         exchange.address = None if address is None else parse_address(address)
-        lines = [line(exchange, status).partition(b'"message"')[2] for line in (remembering, JsonLine("p"))]
+        lines = [
+            line(exchange, status).partition(b'"message"')[2] for line in (remembering, JsonAccessLog("p"))
+        ]
         assert lines[0] == lines[1]
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.auth.base import Proof
+from gateway.auth.base import Authentication
 from gateway.auth.jwks import PublicKey
-from gateway.auth.jwt import Tokens
-from gateway.auth.remembered import Remembered
+from gateway.auth.jwt import TokenAuthenticator
+from gateway.auth.ttl_cache import TtlCache
+from gateway.core.access_rules import Issuer
 from gateway.core.errors import GatewayError, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
-from gateway.core.issuers import Issuer
 from tests.flow.issuer import AUDIENCE, ISSUER, Signer, signer
 
 OTHER = "https://other.example"
@@ -22,7 +22,7 @@ HEADERS = ("authorization", "x-proxy-assertion")
 SOURCES = ("https://one.example/keys", "https://two.example/keys")
 
 
-class Forgetful(Remembered[Any]):
+class Forgetful(TtlCache[Any]):
     """Remembers nothing."""
 
     def put(self, key: object, value: Any, until: float) -> None: ...
@@ -34,7 +34,7 @@ class World:
     def __init__(self, entries: list[Issuer]) -> None:
         self.now = time.time()
         self.keys: dict[str, dict[str, PublicKey]] = {source: {} for source in SOURCES}
-        self.tokens = [Tokens(entries, now=lambda: self.now) for _ in range(2)]
+        self.tokens = [TokenAuthenticator(entries, now=lambda: self.now) for _ in range(2)]
         self.tokens[1]._verified = Forgetful(1)
         for tokens in self.tokens:
             tokens._session = cast(Any, None)  # nothing is fetched
@@ -58,22 +58,24 @@ class World:
         return remembering, forgetful
 
 
-async def _answer(tokens: Tokens, head: RequestHead) -> object:
+async def _answer(tokens: TokenAuthenticator, head: RequestHead) -> object:
     try:
-        proof = tokens.at_once(head)
-        if not isinstance(proof, Proof) and proof is not None:
+        proof = tokens.try_nowait(head)
+        if not isinstance(proof, Authentication) and proof is not None:
             proof = await tokens(head)
     except GatewayError as error:
         return type(error).__name__, error.detail
-    return None if proof is None else (proof.principal.id, proof.principal.verbs, proof.spent_authorization)
+    return (
+        None if proof is None else (proof.principal.id, proof.principal.verbs, proof.consumed_authorization)
+    )
 
 
 @pytest.fixture(autouse=True)
 def no_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None: ...
 
-    monkeypatch.setattr("gateway.auth.jwks.KeySet.refresh", nothing)
-    monkeypatch.setattr("gateway.auth.jwks.KeySet.refresh_soon", lambda *_: None)
+    monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh", nothing)
+    monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh_soon", lambda *_: None)
 
 
 def entry(name: str, **changes: Any) -> Issuer:
@@ -240,5 +242,5 @@ def test_a_refusal_says_nothing_of_the_token():
     world = World([entry("a", subjects=("bot-*",))])
     token = tokens(world.now)[0]
     with pytest.raises(Unauthenticated) as caught:
-        world.tokens[0].at_once(read_request_head([(b"authorization", f"Bearer {token}".encode())]))
+        world.tokens[0].try_nowait(read_request_head([(b"authorization", f"Bearer {token}".encode())]))
     assert token[:20] not in str(caught.value)

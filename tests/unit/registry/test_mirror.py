@@ -9,8 +9,8 @@ import pytest
 
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.fallback import FileFallback, Kept
-from gateway.registry.kept_keys import KeptKeys
+from gateway.registry.fallback import FallbackContent, FileFallback
+from gateway.registry.fallback_keys import FallbackKeys
 from gateway.registry.mirror import FALLBACK, REGISTRY, Mirror
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
@@ -331,19 +331,19 @@ async def test_a_registry_that_does_not_answer_is_not_called_empty(registry: Scr
 class Copy:
     """A fallback in memory."""
 
-    kept_by_gateways = True
+    saved_by_gateways = True
 
-    def __init__(self, kept: Kept | Exception | None = None) -> None:
+    def __init__(self, kept: FallbackContent | Exception | None = None) -> None:
         self.kept = kept
         self.saved: list[Listing] = []
-        self.saved_keys: KeptKeys | None = None
+        self.saved_keys: FallbackKeys | None = None
 
-    async def load(self) -> Kept | None:
+    async def load(self) -> FallbackContent | None:
         if isinstance(self.kept, Exception):
             raise self.kept
         return self.kept
 
-    async def save(self, listing: Listing, keys: KeptKeys | None = None) -> bool:
+    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         self.saved.append(listing)
         self.saved_keys = keys
         return True
@@ -353,7 +353,7 @@ async def test_a_cold_start_without_the_registry(registry: Scripted, start, monk
     monkeypatch.setattr(mirror_module, "_FIRST_LOOK_S", 0.02)
     registry.down = True
     kept = listing(7, model("wine"), revocation("a"))
-    mirror = await start(fallback=Copy(Kept(kept, age_s=120.0)))
+    mirror = await start(fallback=Copy(FallbackContent(kept, age_s=120.0)))
     assert names(mirror) == ["wine"]
     assert mirror.snapshot.revoked == {"a"}
     assert mirror.source == FALLBACK
@@ -373,34 +373,34 @@ async def test_keys_of_the_copy_are_found_while_it_is_what_is_served_and_not_too
     monkeypatch.setattr(mirror_module, "_FIRST_LOOK_S", 0.02)
     registry.down = True
     document = b'{"label":"app","models":["*"],"created":"2026-01-01T00:00:00Z"}'
-    kept = Kept(listing(7, model("wine")), 100.0, KeptKeys("one", 7, {"a": document}))
+    kept = FallbackContent(listing(7, model("wine")), 100.0, FallbackKeys("one", 7, {"a": document}))
     for age_s in (0.0, 99.0):  # turned off; too old
         mirror = await start(fallback=Copy(kept), fallback_keys_age_s=age_s)
-        assert mirror.find_kept_key("a") is None
+        assert mirror.find_fallback_key("a") is None
         await mirror.stop()
     mirror = await start(fallback=Copy(kept), fallback_keys_age_s=1e6)
-    key = mirror.find_kept_key("a")
+    key = mirror.find_fallback_key("a")
     assert key is not None
     assert key.label == "app"
-    assert mirror.find_kept_key("b") is None
+    assert mirror.find_fallback_key("b") is None
     clock.now += 1e6
-    assert mirror.find_kept_key("a") is None
+    assert mirror.find_fallback_key("a") is None
     clock.now -= 1e6
     registry.down = False
     registry.tell(listing(7, model("wine")))
     assert await _until(lambda: mirror.source == REGISTRY)
-    assert mirror.find_kept_key("a") is None
+    assert mirror.find_fallback_key("a") is None
 
 
 async def test_a_gateway_keeps_keys_in_its_own_copy(
     registry: Scripted, clock: Clock, start, monkeypatch: pytest.MonkeyPatch
 ):
-    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
+    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
         if now.generation == 2:
             raise RegistryError("permission denied")
-        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+        return FallbackKeys(now.registry_id, now.generation, {"a": b"{}"})
 
-    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    monkeypatch.setattr(mirror_module, "update_fallback_keys", follow)
     copy = Copy()
     registry.tell(listing(1, model("wine")))
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
@@ -409,7 +409,7 @@ async def test_a_gateway_keeps_keys_in_its_own_copy(
     assert await mirror.wait_for(2, timeout_s=5)
     # Where they cannot be followed, those of before are kept, as what they are.
     assert await _until(lambda: copy.saved[-1].generation == 2)
-    assert copy.saved_keys == KeptKeys("one", 1, {"a": b"{}"})
+    assert copy.saved_keys == FallbackKeys("one", 1, {"a": b"{}"})
 
 
 async def test_a_copy_has_the_keys_of_its_own_generation(
@@ -418,7 +418,7 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
     moved_on = asyncio.Event()
     failures = 0
 
-    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
+    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
         nonlocal failures
         if now.generation == 1:
             registry.tell(listing(2, model("wine")))
@@ -426,9 +426,9 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
         if now.generation == 2 and not failures:
             failures += 1
             raise RegistryError("not now")
-        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+        return FallbackKeys(now.registry_id, now.generation, {"a": b"{}"})
 
-    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    monkeypatch.setattr(mirror_module, "update_fallback_keys", follow)
     copy = Copy()
     registry.tell(listing(1, model("wine")))
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
@@ -443,13 +443,13 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
 async def test_keys_that_are_turned_on_or_off_are_written_or_erased_without_a_change(
     registry: Scripted, start, monkeypatch: pytest.MonkeyPatch, on: bool
 ):
-    async def follow(_: Registry, now: Listing, before: KeptKeys | None) -> KeptKeys:
-        return KeptKeys(now.registry_id, now.generation, {"a": b"{}"})
+    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
+        return FallbackKeys(now.registry_id, now.generation, {"a": b"{}"})
 
-    monkeypatch.setattr(mirror_module, "follow_keys", follow)
+    monkeypatch.setattr(mirror_module, "update_fallback_keys", follow)
     now = listing(7, model("wine"))
-    keys = KeptKeys("one", 7, {"a": b"{}"})
-    copy = Copy(Kept(now, 1.0, None if on else keys))
+    keys = FallbackKeys("one", 7, {"a": b"{}"})
+    copy = Copy(FallbackContent(now, 1.0, None if on else keys))
     registry.tell(now)
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6 if on else 0.0)
     assert await _until(lambda: bool(copy.saved))
@@ -460,7 +460,9 @@ async def test_keys_that_are_turned_on_or_off_are_written_or_erased_without_a_ch
 
 async def test_the_registry_is_worth_more_than_a_copy_of_another(registry: Scripted, start):
     registry.tell(listing(2, model("beer")))
-    mirror = await start(fallback=Copy(Kept(listing(7, model("wine"), registry_id="old"), age_s=1.0)))
+    mirror = await start(
+        fallback=Copy(FallbackContent(listing(7, model("wine"), registry_id="old"), age_s=1.0))
+    )
     assert await _until(lambda: names(mirror) == ["beer"])
     assert mirror.source == REGISTRY
     assert not mirror.held
@@ -468,7 +470,7 @@ async def test_the_registry_is_worth_more_than_a_copy_of_another(registry: Scrip
 
 async def test_a_cold_start_while_the_registry_is_wiped(registry: Scripted, start):
     registry.tell(listing(0, registry_id="new"))
-    mirror = await start(fallback=Copy(Kept(listing(7, model("wine")), age_s=1.0)))
+    mirror = await start(fallback=Copy(FallbackContent(listing(7, model("wine")), age_s=1.0)))
     assert await _until(lambda: bool(mirror.held))
     assert names(mirror) == ["wine"]
     assert mirror.source == FALLBACK

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.changes import to_document
 from gateway.core.model import Backend, Model
+from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Document, Listing
-from gateway.registry.snapshot import Entry, compile_snapshot
+from gateway.registry.snapshot import ModelEntry, compile_snapshot
 
 
 def model(name: str = "wine", traffic: dict[str, int] | None = None, **fields: Any) -> Model:
@@ -112,11 +112,11 @@ def traffics(draw: st.DrawFn) -> dict[str, int]:
 
 @given(traffics())
 def test_each_percent_of_the_draw_goes_where_it_belongs(traffic: dict[str, int]):
-    entry = Entry(model(traffic=traffic), 1)
+    entry = ModelEntry(model(traffic=traffic), 1)
     picked: Counter[str] = Counter()
     for percent in range(100):
         for draw in ((percent + 0.001) / 100, (percent + 0.999) / 100):
-            backend = entry.pick(None, iter([draw]).__next__)
+            backend = entry.choose_backend(None, iter([draw]).__next__)
             assert backend is not None
             picked[backend.version] += 1
     assert {version: 2 * share for version, share in traffic.items() if share} == dict(picked)
@@ -124,23 +124,23 @@ def test_each_percent_of_the_draw_goes_where_it_belongs(traffic: dict[str, int])
 
 @given(traffics(), st.integers())
 def test_a_version_without_traffic_is_only_served_by_name(traffic: dict[str, int], seed: int):
-    entry = Entry(model(traffic=traffic), 1)
+    entry = ModelEntry(model(traffic=traffic), 1)
     draw = random.Random(seed).random
     for version, share in traffic.items():
-        asked = entry.pick(version, draw)
+        asked = entry.choose_backend(version, draw)
         assert asked is not None
         assert asked.version == version
         if not share:
-            drawn = [entry.pick(None, draw) for _ in range(20)]
+            drawn = [entry.choose_backend(None, draw) for _ in range(20)]
             assert all(backend is not None and backend.version != version for backend in drawn)
 
 
 def test_a_version_that_is_not_there_is_not_replaced_by_another():
-    assert Entry(model(), 1).pick("2", lambda: 0.0) is None
+    assert ModelEntry(model(), 1).choose_backend("2", lambda: 0.0) is None
 
 
 def test_a_model_without_backends_has_nothing_to_pick():
-    assert Entry(Model(name="wine"), 1).pick(None, lambda: 0.0) is None
+    assert ModelEntry(Model(name="wine"), 1).choose_backend(None, lambda: 0.0) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.chunks import chunk, last_chunk
+from gateway.core.chunked import chunk, encode_last_chunk
 from tests.fuzz.harness import Callers, answers_in
 
 
@@ -22,7 +22,12 @@ def message(number: int, body: bytes, chunked: bool) -> bytes:
     head = b"POST /%d HTTP/1.1\r\nHost: x\r\n" % number
     if chunked:
         pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
-        return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(map(chunk, pieces)) + last_chunk(b"")
+        return (
+            head
+            + b"Transfer-Encoding: chunked\r\n\r\n"
+            + b"".join(map(chunk, pieces))
+            + encode_last_chunk(b"")
+        )
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 

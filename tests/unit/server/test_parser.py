@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from gateway.core.errors import BadRequest, HeadersTooLarge
-from gateway.server.parser import HeadParser, facts_of
+from gateway.server.parser import HeadParser, parsed_head_of
 
 HEAD = b"POST /wine?x=1 HTTP/1.1\r\nHost: chips\r\n"
 
@@ -42,11 +42,11 @@ def test_one_head_after_another_and_nothing_of_their_bodies(parser: HeadParser):
             (b"X-N", b"%d" % number),
             (b"Content-Length", b"5"),
         )
-        assert facts_of(message).length == 5
+        assert parsed_head_of(message).length == 5
     chunked = parser.read(HEAD + b"transfer-encoding: Chunked\r\nexpect: 100-Continue\r\n\r\n")
-    assert facts_of(chunked).length is None
-    assert facts_of(chunked).expects
-    assert facts_of(parser.read(HEAD + b"\r\n")).length == 0
+    assert parsed_head_of(chunked).length is None
+    assert parsed_head_of(chunked).expects
+    assert parsed_head_of(parser.read(HEAD + b"\r\n")).length == 0
     assert not parser.read(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").should_close
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import BadRequest
-from gateway.core.forwarded import Trust
 from gateway.core.networks import parse_address
 from gateway.stages.identify import Identify
 
@@ -26,14 +26,14 @@ def exchange(
         peer=peer,
         scheme="http",
         request_id="",
-        known=None,
-        particular=(),
+        cached_head=None,
+        variable_values=(),
     )
 
 
-def identified(*arguments: Any, trust: Trust | None = None, **options: Any) -> Any:
+def identified(*arguments: Any, trust: TrustedProxies | None = None, **options: Any) -> Any:
     made = exchange(*arguments, **options)
-    Identify(trust or Trust())(made)
+    Identify(trust or TrustedProxies())(made)
     return made
 
 
@@ -66,7 +66,7 @@ def test_every_request_has_an_id_of_its_own():
 def test_a_refusal_too_has_an_id_and_a_trace(headers: list[tuple[bytes, bytes]], target: str):
     made = exchange(target, headers)
     with pytest.raises(BadRequest):
-        Identify(Trust())(made)
+        Identify(TrustedProxies())(made)
     assert made.request_id
     assert re.fullmatch(r"[0-9a-f]{32}", made.trace.trace_id)
 
@@ -90,7 +90,7 @@ def test_without_a_trusted_hop_nobody_can_say_where_they_call_from(forged: bytes
 @given(st.binary(max_size=60).filter(lambda raw: b"," not in raw))
 def test_with_one_trusted_hop_only_what_it_wrote_counts(left: bytes):
     headers = [(b"X-Forwarded-For", left + b", 198.51.100.7")]
-    made = identified(headers=headers, trust=Trust(hops=1))
+    made = identified(headers=headers, trust=TrustedProxies(hops=1))
     assert made.address == parse_address("198.51.100.7")
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.changes import to_document
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.headers import read_request_head
 from gateway.core.model import Backend, Model, Policy
-from gateway.core.paths import split_target
+from gateway.core.model_updates import to_document
+from gateway.core.request_target import parse_target
 from gateway.registry.base import MODELS, Document, Listing, Unavailable
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.stages.route import Route
@@ -51,7 +51,7 @@ def model(name: str = "wine", **fields: Any) -> Model:
 def exchange(target: str = "/wine", **fields: str) -> Any:
     """What the stage reads and fills."""
     head = read_request_head([(n.replace("_", "-").encode(), v.encode()) for n, v in fields.items()])
-    return SimpleNamespace(target=split_target(target), head=head, arrived=100.0)
+    return SimpleNamespace(target=parse_target(target), head=head, arrived=100.0)
 
 
 async def routed(mirror: Any, target: str = "/wine", **fields: str) -> Any:
@@ -118,7 +118,7 @@ async def test_the_shorter_time_counts(asked_ms: str | None, allowed_s: float, d
 @pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "1e3", " 5", "soon", "1000000000", "٣"])
 async def test_a_time_that_is_none_is_refused(asked: str):
     head = read_request_head([(b"X-Request-Timeout", asked.encode())])
-    made = SimpleNamespace(target=split_target("/wine"), head=head, arrived=100.0)
+    made = SimpleNamespace(target=parse_target("/wine"), head=head, arrived=100.0)
     with pytest.raises(BadRequest, match="X-Request-Timeout"):
         await Route(StillMirror(model()))(made)  # type: ignore[arg-type]
 

@@ -36,7 +36,7 @@ def make_exchange(
         peer="192.0.2.1",
         scheme="http",
         body=NoBody(),  # type: ignore[arg-type]
-        reply=None,  # type: ignore[arg-type]
+        response=None,  # type: ignore[arg-type]
         arrived=ARRIVED,
     )
     exchange.request_id = new_trace_id()

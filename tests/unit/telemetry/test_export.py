@@ -12,10 +12,10 @@ import pytest
 
 from gateway.core.errors import UpstreamBroken
 from gateway.core.trace import continue_trace
-from gateway.telemetry.outlet import Outlet
+from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.spans import spans_of
 from tests.conftest import require
-from tests.unit.telemetry.test_store import summary
+from tests.unit.telemetry.test_trace_store import summary
 
 require(
     "opentelemetry",
@@ -89,11 +89,11 @@ def cloud_trace() -> Iterator[CloudTraceServer]:
 
 def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
     kept = summary(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER))
-    outlet = Outlet("cloud-trace", cloud_trace.sink, interval_s=60)
-    outlet.start()
-    outlet.offer(kept)
-    outlet.stop(20)
-    assert outlet.dropped == 0
+    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
+    export_queue.start()
+    export_queue.enqueue(kept)
+    export_queue.stop(20)
+    assert export_queue.dropped == 0
     (request,) = cloud_trace.requests
     assert request.name == "projects/proj"
     sent = {span.span_id: span for span in request.spans}
@@ -140,32 +140,32 @@ def test_a_path_that_is_no_text_reaches_the_collector():
 
 def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):
     cloud_trace.refuse = True
-    outlet = Outlet("cloud-trace", cloud_trace.sink, interval_s=60)
-    outlet.start()
-    outlet.offer(summary())
-    outlet.stop(20)
-    assert outlet.dropped == 1
+    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
+    export_queue.start()
+    export_queue.enqueue(summary())
+    export_queue.stop(20)
+    assert export_queue.dropped == 1
 
 
 def test_cloud_trace_is_away():
     server = CloudTraceServer()
     server.stop()
-    outlet = Outlet("cloud-trace", server.sink, interval_s=60)
-    outlet.start()
-    outlet.offer(summary())
+    export_queue = ExportQueue("cloud-trace", server.sink, interval_s=60)
+    export_queue.start()
+    export_queue.enqueue(summary())
     began = time.monotonic()
-    outlet.stop(20)
-    assert outlet.dropped == 1
+    export_queue.stop(20)
+    assert export_queue.dropped == 1
     assert time.monotonic() - began < 20  # the exporter by itself would hold on to it for 30 s and more
 
 
 def test_cloud_trace_hangs(cloud_trace: CloudTraceServer):
     cloud_trace.hang = threading.Event()
-    outlet = Outlet("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
-    outlet.start()
-    outlet.offer(summary())
-    outlet.stop(20)
-    assert outlet.dropped == 1
+    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
+    export_queue.start()
+    export_queue.enqueue(summary())
+    export_queue.stop(20)
+    assert export_queue.dropped == 1
     cloud_trace.hang.set()
 
 
@@ -207,13 +207,13 @@ def collector() -> Iterator[Collector]:
     collector.server_close()
 
 
-def send(outlet_to, *kept):
-    outlet = Outlet("otlp", outlet_to, interval_s=60)
-    outlet.start()
+def send(export_queue_to, *kept):
+    export_queue = ExportQueue("otlp", export_queue_to, interval_s=60)
+    export_queue.start()
     for one in kept:
-        outlet.offer(one)
-    outlet.stop(20)
-    return outlet.dropped
+        export_queue.enqueue(one)
+    export_queue.stop(20)
+    return export_queue.dropped
 
 
 def test_otlp_gets_the_waterfall(collector: Collector):

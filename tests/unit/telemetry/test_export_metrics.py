@@ -6,7 +6,7 @@ from concurrent import futures
 import pytest
 
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.send import MetricsSender
+from gateway.telemetry.metrics_push import MetricsPusher
 from tests.unit.telemetry.exchanges import make_exchange
 from tests.unit.telemetry.test_export import RESOURCE, Collector, collector
 
@@ -35,8 +35,8 @@ def metrics() -> Metrics:
     return metrics
 
 
-def send(metrics: Metrics, sink) -> MetricsSender:
-    sender = MetricsSender(metrics, sink, every_s=600)
+def send(metrics: Metrics, sink) -> MetricsPusher:
+    sender = MetricsPusher(metrics, sink, every_s=600)
     sender.start()
     sender.stop(20)
     return sender

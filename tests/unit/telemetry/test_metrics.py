@@ -8,8 +8,8 @@ from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
 from gateway.core.model import Policy
 from gateway.telemetry.exposition import exposition
 from gateway.telemetry.merge import merge_states, quantile
+from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
 from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing
-from gateway.telemetry.table import BY_NAME, LATENCY_BOUNDS, METRICS
 from tests.unit.telemetry.exchanges import make_exchange
 
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+|inf)')
@@ -61,7 +61,7 @@ def test_a_request_is_counted_once_everywhere():
 )
 def test_an_error_names_who_can_mend_it(error, status, left, side, code):
     metrics = Metrics()
-    metrics.observe(make_exchange(error=error, left=left), status)
+    metrics.observe(make_exchange(error=error, caller_disconnected=left), status)
     values = scrape(metrics)
     assert values[f'chips_errors_total{{model="wine",version="1",side="{side}",code="{code}"}}'] == 1
     missed = values['chips_objective_misses_total{model="wine",objective="availability"}']

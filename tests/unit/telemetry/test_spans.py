@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
+from gateway.telemetry.request_summary import summarize
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.summary import summarize
 from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
-from tests.unit.telemetry.test_store import summary
+from tests.unit.telemetry.test_trace_store import summary
 
 
 def tree(summary_):
@@ -54,8 +54,8 @@ def test_no_two_spans_have_one_id():
         server_timing=timing,
         routed=ARRIVED + 0.1,
         authenticated=ARRIVED + 0.2,
-        metered_s=0.1,
-        gathered_s=0.1,
+        rate_limit_s=0.1,
+        buffering_s=0.1,
         queued_s=0.1,
         permitted=ARRIVED + 0.5,
     )
@@ -74,13 +74,13 @@ def test_a_wait_in_the_queue():
 
 
 def test_a_caller_who_sent_the_body_slowly_before_a_wait_in_the_queue():
-    body, queue = spans_of(summary(took_s=2, permitted=ARRIVED + 1.5, queued_s=0.5, gathered_s=0.9))[1:3]
+    body, queue = spans_of(summary(took_s=2, permitted=ARRIVED + 1.5, queued_s=0.5, buffering_s=0.9))[1:3]
     assert (body.name, queue.name) == ("body", "queue")
     assert (body.end_s, queue.end_s) == pytest.approx((1.0, 1.5))
 
 
 def test_a_body_that_never_came():
-    names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, gathered_s=0.09, status=408))]
+    names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, buffering_s=0.09, status=408))]
     assert names == ["POST /wine", "body"]
 
 

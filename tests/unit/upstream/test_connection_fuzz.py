@@ -8,8 +8,8 @@ from aiohttp.http_parser import HttpResponseParser
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.chunks import chunk, last_chunk
-from gateway.upstream.head import read_answer_head
+from gateway.core.chunked import chunk, encode_last_chunk
+from gateway.upstream.response_head import parse_response_head
 from tests.fuzz.harness import Backends
 
 
@@ -17,7 +17,12 @@ def answer(body: bytes, kind: str) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n"
     if kind == "chunks":
         pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
-        return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(map(chunk, pieces)) + last_chunk(b"")
+        return (
+            head
+            + b"Transfer-Encoding: chunked\r\n\r\n"
+            + b"".join(map(chunk, pieces))
+            + encode_last_chunk(b"")
+        )
     if kind == "length":
         return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
     return head + b"\r\n" + body
@@ -32,15 +37,19 @@ def test_good_answers_one_after_another(answers: list[tuple[bytes, str]], step: 
     for i, (body, kind) in enumerate(answers):
         if i:
             backends.came = 0
-            backends.begin("POST")
+            backends.start("POST")
         backends.feed(answer(body, kind), step)
         if kind == "close":
             backends.end()
-        assert (backends.reply.status, backends.reply.body, backends.reply.ended) == (200, body, True)
+        assert (backends.response.status, backends.response.body, backends.response.ended) == (
+            200,
+            body,
+            True,
+        )
         backends.check()
         if kind == "close":
             break
-        assert backends.pool.take() is backends.connection
+        assert backends.pool.acquire_idle() is backends.connection
 
 
 @settings(max_examples=300)
@@ -62,7 +71,7 @@ def test_broken_answers(body: bytes, kind: str, step: int, edits: list[tuple[int
     backends.end()
     backends.check()
     assert backends.came == 1, "somebody would wait for ever"
-    assert len(backends.reply.body) <= len(raw)
+    assert len(backends.response.body) <= len(raw)
 
 
 @given(st.binary(max_size=60), st.integers(0, 59), st.sampled_from(["chunks", "length"]), st.integers(1, 50))
@@ -73,14 +82,14 @@ def test_half_an_answer_is_never_whole(body: bytes, left_out: int, kind: str, st
     backends.feed(cut, step)
     backends.end()
     assert backends.error is not None
-    assert not backends.reply.ended
+    assert not backends.response.ended
 
 
 @given(st.binary(max_size=30), st.binary(min_size=1, max_size=30), st.sampled_from(["chunks", "length"]))
 def test_bytes_after_an_answer_poison_the_connection(body: bytes, more: bytes, kind: str):
     backends = Backends()
     backends.feed(answer(body, kind) + more, 1000)
-    assert (backends.reply.body, backends.reply.ended) == (body, True)
+    assert (backends.response.body, backends.response.ended) == (body, True)
     assert backends.connection not in backends.pool.idle
 
 
@@ -124,7 +133,7 @@ class _Nobody:
 def test_what_we_read_in_a_head_aiohttp_reads_alike(parts: list[bytes]):
     raw = b"".join(parts)
     try:
-        head = read_answer_head(raw)
+        head = parse_response_head(raw)
     except ValueError:
         return
     assume(head.status >= 200)

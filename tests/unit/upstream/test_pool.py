@@ -6,10 +6,10 @@ import time
 import pytest
 
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
-from gateway.server.drive import Drive
-from gateway.upstream.connections import Connection
-from gateway.upstream.figures import pool_counters, pool_gauges
+from gateway.server.inline_runner import InlineRunner
+from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
+from gateway.upstream.pool_metrics import pool_counters, pool_gauges
 
 SILENCES = 5
 
@@ -47,11 +47,11 @@ class Scripted(Pool):
 
         async def request() -> None:
             try:
-                told.set_result(await self.wait(time.monotonic() + 60))
+                told.set_result(await self.acquire(time.monotonic() + 60))
             except GatewayError as error:
                 told.set_result(error)
 
-        Drive(loop, lambda: None).begin(request())
+        InlineRunner(loop, lambda: None).start(request())
         return told
 
 
@@ -66,7 +66,7 @@ async def silent(times: int = SILENCES) -> Scripted:
 
 async def test_after_enough_silence_nobody_waits_for_it():
     pool = await silent()
-    assert pool.resting
+    assert pool.circuit_open
     error = await pool.ask()
     assert isinstance(error, UpstreamUnavailable)
     assert (b"Retry-After", b"2") in error.headers
@@ -77,7 +77,7 @@ async def test_after_enough_silence_nobody_waits_for_it():
 
 async def test_then_one_is_tried_and_the_others_do_not_wait_for_it():
     pool = await silent()
-    pool._rests_until = 0.0  # the moment is over
+    pool._circuit_open_until = 0.0  # the moment is over
     pool.go_on.clear()
     trying = pool.ask()
     while pool.tried == SILENCES:
@@ -86,13 +86,13 @@ async def test_then_one_is_tried_and_the_others_do_not_wait_for_it():
     pool.outcome = None
     pool.go_on.set()
     assert isinstance(await trying, Connection)
-    assert not pool.resting
+    assert not pool.circuit_open
     assert isinstance(await pool.ask(), Connection)
 
 
 async def test_silent_again_it_is_left_alone_again():
     pool = await silent()
-    pool._rests_until = 0.0
+    pool._circuit_open_until = 0.0
     assert isinstance(await pool.ask(), UpstreamUnreachable)
     assert isinstance(await pool.ask(), UpstreamUnavailable)
 
@@ -106,7 +106,7 @@ async def test_a_backend_that_refuses_is_asked_each_time(refusal: OSError):
     assert pool.refusals == 0
     pool.outcome = TimeoutError()  # what was before does not count any more
     assert isinstance(await pool.ask(), UpstreamUnreachable)
-    assert not pool.resting
+    assert not pool.circuit_open
 
 
 async def test_who_can_have_a_connection_that_is_there_gets_it():
@@ -117,7 +117,7 @@ async def test_who_can_have_a_connection_that_is_there_gets_it():
     pool.outcome = TimeoutError()
     for _ in range(SILENCES):
         assert isinstance(await pool.ask(), UpstreamUnreachable)
-    assert pool.resting
+    assert pool.circuit_open
     pool.go_on.clear()
     waiting = pool.ask()
     while not pool.waiting:
@@ -125,7 +125,7 @@ async def test_who_can_have_a_connection_that_is_there_gets_it():
     pool.release(connection)
     assert await waiting is connection
     pool.release(connection)
-    assert pool.take() is connection
+    assert pool.acquire_idle() is connection
     await pool.close()
 
 

@@ -1,0 +1,35 @@
+"""The kinds of credentials by name: built-in ones, and plug-ins."""
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from gateway.auth.base import Authenticator
+from gateway.core.suggestions import suggest
+
+API_KEY: Final = "api-key"
+TOKEN: Final = "token"  # noqa: S105  (a kind's name)
+CERTIFICATE: Final = "certificate"
+BUILT_IN: Final = (API_KEY, TOKEN, CERTIFICATE)
+# A plug-in's name is what `auth.chain` calls it; its object is called without arguments and returns an Authenticator.
+ENTRY_POINT_GROUP: Final = "chips.auth"
+
+
+def validate_chain(names: Sequence[str]) -> None:
+    """Raise ValueError where a name is not known, or stands twice."""
+    known = [*BUILT_IN, *_plug_ins()]
+    for name in names:
+        if name not in known:
+            hint = suggest(name, known, else_all=True)
+            raise ValueError(f'there is no kind of credential called "{name}"{hint}')
+        if names.count(name) > 1:
+            raise ValueError(f'"{name}" stands twice')
+
+
+def load_plugin(name: str) -> Authenticator:
+    opened: Authenticator = _plug_ins()[name].load()()
+    return opened
+
+
+def _plug_ins() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}

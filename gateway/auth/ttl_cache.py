@@ -1,0 +1,38 @@
+"""What was found out about credentials, kept for a while: bounded, and one plain look-up on the way of a request."""
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class TtlCache(Generic[Value]):
+    """A mapping whose entries end. It holds `size` at most: when it is full, the older half is forgotten."""
+
+    __slots__ = ("_entries", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[Hashable, tuple[Value, float]] = {}
+
+    def get(self, key: Hashable, now: float) -> Value | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        value, until = entry
+        if now < until:
+            return value
+        self._entries.pop(key, None)
+        return None
+
+    def put(self, key: Hashable, value: Value, until: float) -> None:
+        entries = self._entries
+        if len(entries) >= self._size and key not in entries:
+            self._entries = entries = dict(list(entries.items())[len(entries) // 2 :])
+        entries[key] = (value, until)
+
+    def forget(self, key: Hashable) -> None:
+        self._entries.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)

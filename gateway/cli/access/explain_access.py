@@ -1,0 +1,249 @@
+"""`chips explain-access`: may this caller call this model, and why (not)?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+
+from gateway.cli.access.keys import find_key
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.access_rules import AccessRule, Issuer, apply_preset
+from gateway.core.compiled_policy import principal_of_rule
+from gateway.core.keys import key_id
+from gateway.core.model import Key, Limits, Model, Policy, parse_key
+from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
+from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
+from gateway.registry.base import NETWORKS, Document, Registry
+from gateway.settings import Settings
+from gateway.stages.admit import LOOPBACK
+
+EX_NO = 1
+
+
+class Reason(NamedTuple):
+    allowed: bool
+    about: str
+    text: str
+
+
+def _for(about: str, text: str) -> Reason:
+    return Reason(allowed=True, about=about, text=text)
+
+
+def _against(about: str, text: str) -> Reason:
+    return Reason(allowed=False, about=about, text=text)
+
+
+def explain_access(
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="The id in `chips keys list`, the key itself, `none`, or a token's or certificate's NAME:SUBJECT.",
+        ),
+    ],
+    model_name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model; `*` for the gateway as a whole.")
+    ],
+    verb: Annotated[
+        Literal["score", "metadata", "operate"], typer.Option(help="What it is to be used for.")
+    ] = "score",
+    address: Annotated[
+        str | None, typer.Option("--from", help="The caller's address; otherwise addresses are not judged.")
+    ] = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Say whether a caller may do something to a model, and every reason for and against. Ends with 1 where not.
+
+    Callers with tokens or certificates are judged by the settings here, which should be the gateway's.
+
+    Examples:
+
+    `chips explain-access 3f0c2b1a9d8e wine --from 192.0.2.7`
+
+    `chips explain-access people:ana@example.com wine`
+    """
+    at = None if address is None else parse_address(address)
+    if address is not None and at is None:
+        raise Failure(f"{address!r} is not an address", code=EX_DATAERR)
+    settings = console.settings_for(registry_url)
+
+    ruled = _rule(settings, identifier)
+
+    async def work(registry: Registry) -> list[Reason]:
+        document = None
+        if ruled is None and identifier != "none":
+            document = await find_key(registry, identifier)
+        model = None
+        if model_name != "*":
+            _, model = await console.find_model(registry, model_name)
+        listed = [found.body.get("network") for found in await registry.list(NETWORKS)]
+        return list(reasons(settings, listed, document or ruled, model, verb, at))
+
+    found = console.with_registry(registry_url, work)
+    allowed = all(reason.allowed for reason in found)
+    if as_json:
+        console.print_json({"allowed": allowed, "reasons": [reason._asdict() for reason in found]})
+    else:
+        for reason in found:
+            console.say(reason.about, reason.text, style="bold green" if reason.allowed else "bold red")
+        console.say("so", "yes" if allowed else "no", style="bold")
+    if not allowed:
+        raise typer.Exit(EX_NO)
+
+
+def reasons(
+    settings: Settings,
+    listed: list[object],
+    shown: "Document | Ruled | None",
+    model: Model | None,
+    verb: Verb,
+    address: Address | None,
+) -> Iterator[Reason]:
+    """In the order in which the gateway asks. It goes on after a no, so that all that must be mended is told."""
+    if address is not None:
+        yield _admitted(settings, listed, address)
+    if model is not None and not model.enabled:
+        yield _against("model", f"{model.name} is disabled")
+    public = model is not None and model.policy.access == "public" and verb in CALLER_VERBS
+    report_only = settings.edge.report_only
+    if shown is None:
+        text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
+        yield Reason(public, "key", text)
+    elif isinstance(shown, Ruled):
+        yield from _of_entry(shown, model, verb, address, public=public, report_only=report_only)
+    else:
+        yield from _of_key(shown, model, verb, address, public=public, report_only=report_only)
+    if model is not None:
+        yield from _of_model(model.policy, address, report_only=report_only)
+
+
+class Ruled(NamedTuple):
+    """Somebody with a token or certificate, and the entry of the settings that lets them in."""
+
+    entry: AccessRule
+    subject: str
+
+
+def _rule(settings: Settings, identifier: str) -> Ruled | None:
+    """Raises Failure where it is a NAME:SUBJECT that no entry lets in."""
+    name, colon, subject = identifier.partition(":")
+    if not colon:
+        return None
+    for entry in (*map(apply_preset, settings.auth.issuers), *settings.auth.certificates):
+        if entry.name == name and any(fnmatchcase(subject, pattern) for pattern in entry.subjects):
+            return Ruled(entry, subject)
+    raise Failure(
+        f"no entry of auth.issuers or auth.certificates is called {name} and lets {subject} in",
+        hint="`chips check` shows the settings that are in force here",
+        code=EX_DATAERR,
+    )
+
+
+def _of_entry(
+    ruled: Ruled, model: Model | None, verb: Verb, address: Address | None, *, public: bool, report_only: bool
+) -> Iterator[Reason]:
+    entry = ruled.entry
+    groups = entry.groups if isinstance(entry, Issuer) else ()
+    where = f", where the token names a group {' or '.join(groups)}" if groups else ""
+    yield _for("rule", f"{entry.name} lets {', '.join(entry.subjects)} in{where}")
+    if entry.networks and address is not None:
+        yield _from(entry.networks, address, "rule", "used", report_only=report_only)
+    yield _rights(principal_of_rule(entry, ruled.subject), model, verb, public=public)
+    yield from _limits("each", entry)
+
+
+def _admitted(settings: Settings, listed: list[object], address: Address) -> Reason:
+    own = [parse_network(network) for network in settings.edge.networks] or list(LOOPBACK)
+    for where, networks in (("the settings", own), ("the registry", list(_readable(listed)))):
+        for network in networks:
+            if address in NetworkSet([network]):
+                return _for("allowlist", f"{address} is in {network}, by {where}")
+    report_only = "; but edge.report_only lets it pass" if settings.edge.report_only else ""
+    return Reason(
+        settings.edge.report_only,
+        "allowlist",
+        f"{address} is in no admitted network{report_only}: chips networks add {address}",
+    )
+
+
+def _of_key(
+    document: Document,
+    model: Model | None,
+    verb: Verb,
+    address: Address | None,
+    *,
+    public: bool,
+    report_only: bool,
+) -> Iterator[Reason]:
+    name = key_id(document.name)
+    try:
+        key = parse_key(document.body)
+    except ValueError as error:
+        yield _against("key", f"{name} cannot be read: {error}")
+        return
+    yield _state(name, key)
+    if key.networks and address is not None:
+        yield _from(key.networks, address, "key", "used", report_only=report_only)
+    yield _rights(Principal(id=name, models=key.models, verbs=key.verbs), model, verb, public=public)
+    yield from _limits("key", key)
+
+
+def _rights(principal: Principal, model: Model | None, verb: Verb, *, public: bool) -> Reason:
+    if public and model is not None:
+        return _for("rights", f"anybody may {verb} {model.name}")
+    what = "the gateway as a whole" if model is None else model.name
+    about = f"it may {', '.join(principal.verbs)} {', '.join(principal.models)}"
+    needed = "; the whole gateway takes operate and the pattern *" if model is None or verb == OPERATE else ""
+    allowed = principal.may(verb, None if model is None else model.name)
+    return Reason(allowed, "rights", f"{verb} {what}? {about}{needed}")
+
+
+def _state(name: str, key: Key) -> Reason:
+    if key.revoked is not None:
+        return _against("key", f"{name} ({key.label}) was revoked, {key.revoked}")
+    if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
+        return _against("key", f"{name} ({key.label}) expired, {key.expires}")
+    ends = f" until {key.expires}" if key.expires is not None else ""
+    return _for("key", f"{name} ({key.label}) is valid{ends}")
+
+
+def _of_model(policy: Policy, address: Address | None, *, report_only: bool) -> Iterator[Reason]:
+    if policy.networks and address is not None:
+        yield _from(policy.networks, address, "model", "called", report_only=report_only)
+    yield from _limits("model", policy)
+
+
+def _from(given: tuple[str, ...], address: Address, about: str, done: str, *, report_only: bool) -> Reason:
+    within = address in NetworkSet(map(parse_network, given))
+    report_only_refusals = "; but edge.report_only lets it pass" if report_only and not within else ""
+    return Reason(
+        within or report_only, about, f"it may be {done} from {', '.join(given)}{report_only_refusals}"
+    )
+
+
+def _limits(whose: str, limits: Limits) -> Iterator[Reason]:
+    told = [
+        f"{number:g} {what}"
+        for number, what in (
+            (limits.requests_per_s, "requests per second"),
+            (limits.max_in_flight, "at once"),
+            (limits.requests_per_day, "per day"),
+            (limits.requests_per_month, "per month"),
+        )
+        if number is not None
+    ]
+    if told:
+        yield _for("limits", f"{whose}: {', '.join(told)}")
+
+
+def _readable(listed: list[object]) -> Iterator[Network]:
+    for text in listed:
+        try:
+            yield parse_network(str(text))
+        except ValueError:
+            continue  # it admits nobody at the gateway either

@@ -1,0 +1,113 @@
+"""`chips plan`: what a model will cost in a month, and which part of it costs."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cost.estimate import UTILIZATION, Deployment, Load, estimate
+from gateway.cost.prices import read_prices
+from gateway.registry.base import MODELS, Registry
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi)?")
+_UNITS = {"": 1.0, "Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3}
+
+
+def plan(
+    name: Annotated[
+        str, typer.Argument(help="The model; its declared concurrency is used where it is registered.")
+    ],
+    rps: Annotated[float, typer.Option("--rps", min=0, help="Requests a second, on average over the month.")],
+    latency: Annotated[str, typer.Option("--latency", help="How long the backend takes: 40ms, 1.5s.")],
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Predictions at once in one instance; otherwise as registered, else 1."
+        ),
+    ] = None,
+    cpu: Annotated[float, typer.Option(min=0.08, max=8, help="Processors of one instance.")] = 1.0,
+    memory: Annotated[str, typer.Option(help="Memory of one instance: 512Mi, 2Gi.")] = "1Gi",
+    min_instances: Annotated[int, typer.Option(min=0, help="Instances that are kept warm.")] = 0,
+    busy: Annotated[
+        float,
+        typer.Option(min=0.01, max=100, help="Percent of the month in which calls come; the rest is silent."),
+    ] = 100.0,
+    response: Annotated[str, typer.Option(help="Size of an answer: 1Ki, 2Mi.")] = "1Ki",
+    artifact: Annotated[str, typer.Option(help="Size of the artifact: 100Mi, 2Gi.")] = "100Mi",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Estimate a model's cost on Cloud Run in a month, part by part. docs/explanation/autoscaling.md has the formula.
+
+    Examples:
+
+    `chips plan wine --rps 5 --latency 40ms`
+
+    `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2`
+    """
+    load = Load(rps=rps, latency_s=_seconds(latency), response_bytes=_bytes(response), busy_share=busy / 100)
+    declared = (
+        concurrency or console.with_registry(registry_url, lambda registry: _declared(registry, name)) or 1
+    )
+    deployment = Deployment(
+        concurrency=declared,
+        cpu=cpu,
+        memory_gib=_bytes(memory) / _UNITS["Gi"],
+        min_instances=min_instances,
+        artifact_gib=_bytes(artifact) / _UNITS["Gi"],
+    )
+    prices = read_prices()
+    try:
+        found = estimate(load, deployment, prices)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    if as_json:
+        console.print_json(
+            {
+                "model": name,
+                "currency": prices.currency,
+                "prices_of": prices.date,
+                "region": prices.region,
+                "instances": found.instances,
+                "concurrency": declared,
+                "total": round(found.total, 4),
+                "parts": {part.name: round(part.amount, 4) for part in found.parts},
+            }
+        )
+        return
+    console.say(
+        name,
+        f"{found.instances:.1f} instances of {declared} at once, {UTILIZATION:.0%} full, while calls come",
+    )
+    for part in found.parts:
+        console.say(part.name, f"{part.amount:10.2f} {prices.currency}  {part.why}")
+    console.say("total", f"{found.total:10.2f} {prices.currency} a month, without free tiers and discounts")
+    console.note(
+        f"list prices of {prices.date} for {prices.region}: gateway/cost/prices.toml has their sources"
+    )
+
+
+async def _declared(registry: Registry, name: str) -> int | None:
+    document = await registry.read(MODELS, name)
+    if document is None:
+        return None
+    model = console.read_model(document)
+    taken = [backend.concurrency for backend in model.backends if model.traffic.get(backend.version)]
+    return min((value for value in taken if value is not None), default=None)
+
+
+def _seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise Failure(f"{text!r} is not a duration", hint="such as 40ms or 1.5s", code=EX_USAGE)
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def _bytes(text: str) -> float:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Failure(f"{text!r} is not a size", hint="such as 512Mi or 2Gi", code=EX_USAGE)
+    return float(match[1]) * _UNITS[match[2] or ""]

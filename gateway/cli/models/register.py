@@ -1,0 +1,481 @@
+"""`chips register`: put a backend into the registry, and see it live."""
+
+import shlex
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from gateway.cli.deployment.verify import RowsOption
+from gateway.cli.published import published_samples
+from gateway.cli.support import console
+from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.backend_probe import Metadata, probe
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.propagation import wait_until_live
+from gateway.core.cors import CorsRule
+from gateway.core.model import Backend, Model, check_model, check_url
+from gateway.core.model_updates import differences, merge_document, with_backend
+from gateway.core.names import check_model_name, check_version
+from gateway.core.networks import parse_network
+from gateway.registry.base import MODELS, Document, Listing, Put, Registry
+from gateway.settings import Settings
+from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
+from gateway.verify.run import BackendNotReady, ManifestPart, choose, verify
+
+
+def register(
+    name: Annotated[str, typer.Argument(help="What callers write in the path.")],
+    url: Annotated[str, typer.Argument(help="The backend's address, such as https://wine-abc.run.app")],
+    version: Annotated[
+        str | None, typer.Option(help="Version it serves; otherwise the one it says itself.")
+    ] = None,
+    traffic: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=100, help="Percent for this version; otherwise 100 for the first, 0 for a further one."
+        ),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is, for callers.")] = None,
+    access: Annotated[
+        Literal["key", "public"] | None, typer.Option(help="Whether callers need a key.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds one request may take.")] = None,
+    body_limit: Annotated[int | None, typer.Option(min=1, help="Largest request body in bytes.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Requests at the backend at once.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Network that callers must be in; may be repeated; `any` for no other."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second, of all callers together.")] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Requests at once after a pause; otherwise what one second allows.")
+    ] = None,
+    per_day: Annotated[int | None, typer.Option(help="Requests per day (UTC).")] = None,
+    per_month: Annotated[int | None, typer.Option(help="Requests per month (UTC).")] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may call it; may be repeated; `none` takes all away."),
+    ] = None,
+    cors_credentials: Annotated[
+        bool, typer.Option("--cors-credentials", help="Those pages may send cookies and certificates.")
+    ] = False,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
+    ] = None,
+    audience: Annotated[
+        str | None,
+        typer.Option(
+            help="What ID tokens for it are made for, behind a domain of its own; `origin`: its own again."
+        ),
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Its predict path. [default: /predict]")] = None,
+    rows: RowsOption = None,
+    header: HeaderOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")] = 10.0,
+    probing: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Whether to ask the backend first.")
+    ] = True,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also a backend that breaks the contract; the history says so."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
+    ] = False,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
+    ] = None,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Put a backend into the registry: check it, show what changes, write, and wait until a gateway serves it.
+
+    Examples:
+
+    `chips register wine http://127.0.0.1:9001`
+
+    `chips register wine https://wine-v2-abc.run.app --traffic 10 --reason "canary"`
+    """
+    settings = console.settings_for(registry_url)
+    wish = Wish(
+        name=_checked(check_model_name, name),
+        url=_checked(check_url, url),
+        version=None if version is None else _checked(check_version, version),
+        traffic=traffic,
+        model={"owner": owner, "description": description},
+        policy={
+            "access": access,
+            "timeout_s": timeout,
+            "body_limit_bytes": body_limit,
+            "max_in_flight": max_in_flight,
+            "networks": _networks(network),
+            "requests_per_s": rate,
+            "burst": burst,
+            "requests_per_day": per_day,
+            "requests_per_month": per_month,
+            "cors": _cors(cors_origin, credentials=cors_credentials),
+        },
+        backend={
+            "concurrency": concurrency,
+            "artifact": artifact,
+            "audience": "" if audience == "origin" else audience,
+            "predict_path": path,
+        },
+    )
+    if not probing and version is None:
+        raise Failure(
+            "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
+        )
+    report = Report(as_json=as_json)
+    _check_place(settings, wish.url, wish.backend["audience"])
+    given = [parse_header(text) for text in header or []]
+
+    async def work() -> None:
+        shown = await credentials_for(wish.url, given) if probing else ()
+        metadata = await _probe(wish, wait, report, dict(shown)) if probing else None
+        broken = ""
+        if metadata is not None:
+            published = published_samples(settings, metadata, wish.version or metadata.versions[0])
+            if rows is not None:
+                published.rows = rows
+            broken = await _verify(wish, metadata, published, report, shown, force=force)
+        if metadata is not None and not shown and is_elsewhere(wish.url):
+            report.tell(
+                "warning",
+                "it answers without credentials, so whoever knows its address goes around the gateway; "
+                "on Cloud Run, deploy it with --no-allow-unauthenticated",
+                style="bold yellow",
+                open=True,
+            )
+        async with console.registry_at(settings) as registry:
+            outcome = await _write(
+                registry,
+                wish,
+                metadata,
+                report,
+                console.author(by),
+                "; ".join(filter(None, (reason, broken))),
+                dry_run=dry_run,
+            )
+            if not dry_run:
+                address = console.gateway_address(gateway, settings)
+                await _tell_live(address, await registry.load(), outcome, report)
+        report.end()
+
+    console.run(work())
+
+
+def _check_place(settings: Settings, url: str, audience: str | None) -> None:
+    """Refuse what the gateway would not connect to, here where somebody can mend it."""
+    upstream = settings.upstream
+    egress_policy = EgressPolicy(
+        upstream.policy,
+        hosts=upstream.hosts,
+        networks=[parse_network(network) for network in upstream.networks],
+    )
+    try:
+        egress_policy.check_url(url)
+    except EgressRefused as refused:
+        raise Failure(str(refused), code=EX_DATAERR) from None
+    if audience and not egress_policy.may_name_audience(url):
+        raise Failure(
+            "an audience is for backends behind a domain of your own, and upstream.hosts does not name this one",
+            hint="without --audience, tokens are made for the backend's own origin",
+            code=EX_DATAERR,
+        )
+
+
+def is_elsewhere(url: str) -> bool:
+    """Whether the backend is reached over a network: then its own door matters."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return url.startswith("https://") and not ip_address(host).is_loopback
+    except ValueError:
+        return url.startswith("https://") and host != "localhost"
+
+
+def _networks(given: list[str] | None) -> tuple[str, ...] | None:
+    return () if given == ["any"] else tuple(given) if given else None
+
+
+# What a page needs to send a request and to read what came of it.
+_CORS_HEADERS = (
+    "authorization",
+    "content-type",
+    "traceparent",
+    "x-api-key",
+    "x-request-id",
+    "x-request-timeout",
+)
+
+
+def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule] | None:
+    if not origins:
+        return None
+    rule = CorsRule(allow_headers=_CORS_HEADERS, allow_credentials=credentials, max_age=600)
+    return {} if origins == ["none"] else dict.fromkeys(origins, rule)
+
+
+class Wish(NamedTuple):
+    """What the command line asks for; None means "as it is"."""
+
+    name: str
+    url: str
+    version: str | None
+    traffic: int | None
+    model: dict[str, Any]
+    policy: dict[str, Any]
+    backend: dict[str, Any]
+
+
+class _Outcome(NamedTuple):
+    model: Model
+    version: str
+
+
+class Report:
+    """Tells a person line by line, or a machine at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.facts: dict[str, Any] = {}
+
+    def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
+        self.facts |= facts
+        if not self._as_json:
+            console.say(label, text, style=style)
+
+    def end(self) -> None:
+        if self._as_json:
+            console.print_json(self.facts)
+
+
+async def enter(
+    settings: Settings, wish: Wish, *, author: str, reason: str, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """Register without a word; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
+    report = Report(as_json=True)
+    metadata = await _probe(wish, 10.0, report, headers)
+    async with console.registry_at(settings) as registry:
+        outcome = await _write(registry, wish, metadata, report, author, reason, dry_run=False)
+    return {**report.facts, "traffic": dict(outcome.model.traffic)}
+
+
+def _checked(check: Any, value: str) -> str:
+    try:
+        checked: str = check(value)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    return checked
+
+
+async def _probe(
+    wish: Wish, wait_s: float, report: Report, headers: Mapping[str, str] | None = None
+) -> Metadata:
+    told = set()
+
+    def progress(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            console.note(f"waiting: {message}")
+
+    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress, headers=headers)
+    if wish.version is None and len(metadata.versions) != 1:
+        raise Failure(
+            f"the backend names {len(metadata.versions)} versions, so say which one this is",
+            hint="add --version",
+            code=EX_USAGE,
+        )
+    if wish.version is not None and metadata.versions and wish.version not in metadata.versions:
+        raise Failure(
+            f"the backend serves version {', '.join(metadata.versions)}, not {wish.version}",
+            hint="leave out --version to take the backend's own",
+            code=console.EX_PROTOCOL,
+        )
+    _checked(check_version, wish.version or metadata.versions[0])
+    takes = metadata.number("concurrency")
+    report.tell(
+        "backend",
+        f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"
+        + (f", runs {takes} at once" if takes is not None else ""),
+    )
+    return metadata
+
+
+async def _verify(
+    wish: Wish,
+    metadata: Metadata,
+    published: ManifestPart,
+    report: Report,
+    fields: tuple[tuple[str, str], ...],
+    *,
+    force: bool,
+) -> str:
+    """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
+    version = wish.version or metadata.versions[0]
+    try:
+        found = await verify(
+            wish.url,
+            model=wish.name,
+            version=version,
+            manifest=published,
+            fields=fields,
+            checks=choose([], short=True),
+            wait_s=0,
+        )
+    except BackendNotReady as error:
+        raise Failure(str(error), code=console.EX_UNAVAILABLE) from None
+    failed = [result.check.name for result in found.failed]
+    if failed and not force:
+        first = found.failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(
+            f"the backend breaks the contract: {first.check.name}: {first.why}{more}",
+            hint=f"`chips verify {wish.url}` tells all of it; --force registers it all the same, and the history says so",
+            code=console.EX_PROTOCOL,
+        )
+    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
+    if failed:
+        report.tell(
+            "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked
+        )
+        return f"forced although the backend breaks the contract: {', '.join(failed)}"
+    report.tell("contract", f"kept, as far as {checked['passed']} checks can see", verified=checked)
+    return ""
+
+
+async def _write(
+    registry: Registry,
+    wish: Wish,
+    metadata: Metadata | None,
+    report: Report,
+    author: str,
+    reason: str,
+    *,
+    dry_run: bool,
+) -> _Outcome:
+    document = await registry.read(MODELS, wish.name)
+    model, version = _wanted(wish, metadata, document)
+    body = merge_document(document.body if document is not None else None, model)
+    changes = differences(document.body if document is not None else None, body)
+    report.tell(
+        wish.name,
+        "new model"
+        if document is None
+        else f"revision {document.revision}" + ("" if changes else ", unchanged"),
+        model=wish.name,
+        version=version,
+        url=wish.url,
+        changes=[{"path": path, "before": before, "after": after} for path, before, after in changes],
+        written=False,
+        live=False,
+    )
+    for path, before, after in changes:
+        report.tell(
+            "",
+            f"{path}: {console.shown(before)} → {console.shown(after)}"
+            if before is not None
+            else f"{path}: {console.shown(after)}",
+        )
+    outcome = _Outcome(model, version)
+    if dry_run:
+        report.tell("dry run", "nothing was written", style="bold yellow")
+    if dry_run or not changes:
+        return outcome
+    expected = document.revision if document is not None else 0
+    generation = await registry.write(
+        Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
+    )
+    report.tell(
+        "written",
+        f"generation {generation}",
+        written=True,
+        generation=generation,
+        traffic=dict(model.traffic),
+    )
+    return outcome
+
+
+def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
+    """The model as it shall be, and the version that this is about. Raises Failure."""
+    model = console.read_model(document) if document is not None else Model(name=wish.name)
+    version = wish.version or (metadata.versions[0] if metadata is not None else "")
+    known = model.backend(version)
+    before = known or Backend(version=version, url=wish.url)
+    fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    if fields.get("artifact", before.artifact) != before.artifact:
+        fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
+    backend = msgspec.structs.replace(before, **fields)
+    policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
+    model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
+    try:
+        model = with_backend(model, backend, wish.traffic)
+    except ValueError as error:
+        raise Failure(
+            str(error), hint=f"the traffic now: {console.shown(dict(model.traffic))}", code=EX_DATAERR
+        ) from None
+    problems = check_model(model)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
+    return model, version
+
+
+def _said(metadata: Metadata) -> dict[str, Any]:
+    """What the backend says of itself; what it does not say stays as it is."""
+    said = {
+        "concurrency": metadata.number("concurrency"),
+        "artifact": metadata.text("artifact"),
+        "artifact_digest": metadata.text("artifact_digest"),
+        "platform": metadata.platform,
+        "inputs": metadata.inputs,
+        "outputs": metadata.outputs,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: Report) -> None:
+    """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
+    obstacle = await wait_until_live(address, listing)
+    model = outcome.model
+    if not obstacle and not model.enabled:
+        obstacle = f"{model.name} is disabled; take it into service with: chips enable {model.name}"
+    if obstacle:
+        report.tell("not live", obstacle, style="bold yellow")
+        return
+    percent = model.traffic.get(outcome.version, 0)
+    target = f"{address}/{model.name}"
+    report.tell(
+        "live",
+        f"{target} (version {outcome.version} takes {percent} % of the traffic)",
+        style="bold green",
+        live=True,
+        address=target,
+    )
+    key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
+    report.tell(
+        "try",
+        f"curl {shlex.quote(target)}{key} --json '{{\"instances\": [{_example(model, outcome.version)}]}}'",
+    )
+
+
+def _example(model: Model, version: str) -> str:
+    """An instance with the model's own field names, so that the line can be pasted and filled in."""
+    backend = model.backend(version)
+    inputs = backend.inputs if backend is not None else ()
+    fields = {tensor.name: "text" if tensor.datatype == "BYTES" else 0 for tensor in inputs}
+    return msgspec.json.encode(fields).decode() if fields else "…"

@@ -1,0 +1,111 @@
+"""`chips traffic`: which version takes how much."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.propagation import wait_until_live
+from gateway.core.model import Model, check_model
+from gateway.core.model_updates import merge_document
+from gateway.registry.base import MODELS, Put, Registry
+
+
+def traffic(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    shares: Annotated[
+        list[str],
+        typer.Argument(metavar="VERSION=PERCENT...", help="The new split; what is not named takes nothing."),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
+    ] = False,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
+    ] = None,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Split a model's traffic between its versions: whole percentages that add up to 100.
+
+    Example: `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
+    """
+    wanted = _parsed(shares)
+    settings = console.settings_for(registry_url)
+
+    async def work() -> dict[str, Any]:
+        async with console.registry_at(settings) as registry:
+            document, model = await console.find_model(registry, name)
+            after = _split(model, wanted)
+            facts: dict[str, Any] = {
+                "model": name,
+                "before": dict(model.traffic),
+                "after": dict(after.traffic),
+                "written": False,
+                "live": False,
+            }
+            if dry_run or after.traffic == model.traffic:
+                return facts
+            body = merge_document(document.body, after)
+            change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
+            facts["generation"] = await registry.write(change, author=console.author(by), reason=reason)
+            facts["written"] = True
+            facts["obstacle"] = await _watch(registry, console.gateway_address(gateway, settings))
+            facts["live"] = not facts["obstacle"]
+            return facts
+
+    facts = console.run(work())
+    if as_json:
+        console.print_json(facts)
+        return
+    for version in {**facts["before"], **facts["after"]}:
+        before, after = facts["before"].get(version, 0), facts["after"].get(version, 0)
+        console.say(f"v {version}", f"{before} %" + (f" → {after} %" if before != after else ", unchanged"))
+    if dry_run:
+        console.say("dry run", "nothing was written", style="bold yellow")
+    elif not facts["written"]:
+        console.say(name, "unchanged")
+    elif facts["live"]:
+        console.say("live", f"generation {facts['generation']}", style="bold green")
+    else:
+        console.say("not live", facts["obstacle"], style="bold yellow")
+
+
+async def _watch(registry: Registry, address: str) -> str:
+    return await wait_until_live(address, await registry.load())
+
+
+def _parsed(shares: list[str]) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for share in shares:
+        version, equals, percent = share.rpartition("=")
+        if (
+            not equals
+            or not version
+            or not percent.isascii()
+            or not percent.isdigit()
+            or int(percent[:4]) > 100
+        ):
+            raise Failure(f"{share!r} is not VERSION=PERCENT", hint="such as 3=90 4=10", code=EX_USAGE)
+        if version in wanted:
+            raise Failure(f"version {version} is named twice", code=EX_USAGE)
+        wanted[version] = int(percent)
+    return wanted
+
+
+def _split(model: Model, wanted: dict[str, int]) -> Model:
+    unnamed = {backend.version: 0 for backend in model.backends if backend.version not in wanted}
+    after = msgspec.structs.replace(model, traffic={**unnamed, **wanted})
+    problems = check_model(after)
+    if problems:
+        raise Failure(
+            "; ".join(problems),
+            hint=f"{model.name} has {', '.join(backend.version for backend in model.backends)}",
+            code=EX_DATAERR,
+        )
+    return after

@@ -1,0 +1,103 @@
+"""`chips tail`: requests as they are kept."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.observe.why import row_of
+from gateway.cli.support import console
+from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.control.requests import request_row
+from gateway.settings import load_settings
+from gateway.telemetry.trace_store import TraceStoreReader
+
+_POLL_S = 0.3
+
+
+def tail(
+    model: Annotated[str, typer.Option("--model", help="Only requests to this model.")] = "",
+    errors: Annotated[bool, typer.Option("--errors", help="Only requests that failed.")] = False,
+    last: Annotated[
+        int, typer.Option("--last", min=0, help="Begin with this many that were there before.")
+    ] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end after those of --last.")
+    ] = True,
+    gateway: GatewayOption = "",
+    key: KeyOption = "",
+    store: Annotated[
+        str, typer.Option("--store", help="The store's file; otherwise the setting trace.store.")
+    ] = "",
+    project: Annotated[
+        str, typer.Option("--project", help="All gateways of this Google Cloud project, from Cloud Logging.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
+) -> None:
+    """Show requests as they happen: every bad one, and of the good ones some each second.
+
+    They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all that have a line
+    in the log, from Google Cloud's --project.
+
+    Examples: `chips tail --model wine --errors`, `chips tail --gateway https://models.example.com --json`,
+    `chips tail --project my-project --errors --last 50`
+    """
+
+    def show(request: dict[str, Any]) -> None:
+        if as_json:
+            console.print_json_line(request)
+        else:
+            console.out.print(row_of(request))
+
+    if project:
+        from gateway.cli.observe.cloud import requests_from_cloud
+
+        for request in requests_from_cloud(project, model=model, errors=errors, last=last, follow=follow):
+            show(request)
+        return
+
+    async def work() -> None:
+        if gateway:
+            requests = _from_gateway(gateway, key, last=last, follow=follow)
+        else:
+            path = store or load_settings().trace.store
+            if path == "off":
+                raise console.Failure(
+                    "there is no store here: the setting trace.store is off",
+                    hint="name a running gateway with --gateway",
+                    code=console.EX_DATAERR,
+                )
+            requests = _from_store(TraceStoreReader(Path(path)), last=last, follow=follow)
+        async for request in requests:
+            if (model and request["model"] != model) or (errors and request["status"] < 400):
+                continue
+            show(request)
+
+    console.run(work())
+
+
+async def _from_store(reader: TraceStoreReader, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    number = reader.last_number()
+    for kept in reversed(reader.newest(limit=last) if last else []):
+        yield request_row(kept)
+    while follow:
+        kept_since = await asyncio.to_thread(reader.after, number)
+        for kept in kept_since:
+            number = kept.number
+            yield request_row(kept)
+        await asyncio.sleep(_POLL_S)
+
+
+async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    async with gateway_client(address, key) as at:
+        if last:
+            before = await at.read("/-/requests", limit=str(last))
+            for request in reversed(before["requests"]):
+                yield request
+        if follow:
+            async for name, content in at.events("/-/events?only=requests"):
+                if name == "requests":
+                    for request in content:
+                        yield request

@@ -1,0 +1,209 @@
+"""`chips why`: one request on one screen, from the embedded store, a running gateway, or Google Cloud."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from gateway.cli.support import console
+from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.settings import load_settings
+from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.spans import Span, spans_of
+from gateway.telemetry.trace_store import TraceStoreReader
+
+_BAR = 44
+_STYLES = {"server": "blue", "client": "cyan", "internal": "white"}
+# Cloud Run, request-based billing, tier 1: dollars a second of one vCPU and of one GiB, and a request.
+_VCPU_S, _GIB_S, _REQUEST = 0.000024, 0.0000025, 0.0000004
+_KEPT = {
+    "asked": "an operator asked for its trace",
+    "caller": "the caller asked for its trace",
+    "sampled": "its trace was drawn",
+    "failed": "it failed",
+    "slow": "it was slower than 99 % of the model's last minute",
+    "left": "the caller left first",
+    "recent": "there was room in the store",
+}
+
+
+class Story(msgspec.Struct, frozen=True):
+    """A request and where it was found."""
+
+    summary: RequestSummary
+    source: str
+
+
+def why(
+    request_or_trace_id: Annotated[
+        str, typer.Argument(help="X-Request-Id or X-Trace-Id of an answer.", metavar="ID")
+    ],
+    gateway: GatewayOption = "",
+    key: KeyOption = "",
+    store: Annotated[
+        str, typer.Option("--store", help="The store's file; otherwise the setting trace.store.")
+    ] = "",
+    project: Annotated[
+        str, typer.Option("--project", help="Look in Cloud Trace and Cloud Logging of this project.")
+    ] = "",
+    as_json: console.JsonOption = False,
+) -> None:
+    """Why did this request go as it went? Who sent it, what answered, and where the time went.
+
+    It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
+    Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
+
+    Examples: `chips why 4bf92f3577b34da6a3ce929d0e0e4736`, `chips why order-66 --gateway https://models.example.com`
+    """
+    if project:
+        from gateway.cli.observe.cloud import spans_from_cloud
+
+        show_spans(spans_from_cloud(project, request_or_trace_id), as_json=as_json)
+        return
+    stories, looked = console.run(_find(request_or_trace_id, gateway=gateway, key=key, store=store))
+    if not stories:
+        raise console.Failure(
+            f"no request {request_or_trace_id} is kept in {' or '.join(looked)}",
+            hint="bad requests are kept, good ones as far as they were sampled; name a running gateway with --gateway, or "
+            "a Google Cloud project with --project",
+            code=console.EX_DATAERR,
+        )
+    if as_json:
+        console.print_json(
+            [
+                msgspec.to_builtins({"source": s.source, "request": s.summary, "spans": spans_of(s.summary)})
+                for s in stories
+            ]
+        )
+        return
+    for number, story in enumerate(stories):
+        if number:
+            console.out.print()
+        _show(story)
+
+
+async def _find(
+    request_or_trace_id: str, *, gateway: str, key: str, store: str
+) -> tuple[list[Story], list[str]]:
+    looked = []
+    path = store or ("" if gateway else load_settings().trace.store)
+    if path and path != "off":
+        looked.append(path)
+        found = TraceStoreReader(Path(path)).find(request_or_trace_id)
+        if found:
+            return [Story(summary, path) for summary in found], looked
+    if gateway:
+        looked.append(gateway)
+        async with gateway_client(gateway, key) as at:
+            document = await at.read(f"/-/requests/{request_or_trace_id}")
+        if document is not None:
+            return [
+                Story(msgspec.convert(request, RequestSummary), gateway) for request in document["requests"]
+            ], looked
+    return [], looked or ["no store (the setting trace.store is off)"]
+
+
+def _show(story: Story) -> None:
+    s = story.summary
+    console.out.print(
+        Text.assemble(
+            (console.escape_control_characters(f"{s.method} {s.path}"), "bold"),
+            "  ",
+            (str(s.status), _style(s.status)),
+            f"  {_ms(s.duration_s)}  ",
+            (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(s.at)), "dim"),
+        )
+    )
+    if s.error:
+        console.say("error", f"{s.error}, for the {s.side} to mend. {s.detail}", style="bold red")
+    if s.cause:
+        console.say("cause", s.cause)
+    console.say(
+        "caller",
+        f"{s.caller or 'nobody known'}{f' ({s.caller_label})' if s.caller_label else ''}, from {s.address}",
+    )
+    if s.model:
+        console.say(
+            "answered", f"{s.model}@{s.version} at {s.url}, routed by registry generation {s.generation}"
+        )
+        if s.artifact_digest:
+            console.say("artifact", s.artifact_digest)
+    own_s = max(s.duration_s - s.backend_s - s.queued_s - s.rate_limit_s - s.buffering_s, 0.0)
+    awaited = f"{_ms(s.buffering_s)} for the caller to send the body, " if s.buffering_s else ""
+    limits = f"{_ms(s.rate_limit_s)} on the shared limits, " if s.rate_limit_s else ""
+    console.say(
+        "time",
+        f"{awaited}{_ms(s.backend_s)} at the backend, {_ms(s.queued_s)} in the queue, {limits}{_ms(own_s)} our own",
+    )
+    if len(s.attempts) > 1:
+        tries = "; ".join(a.failure or f"status {a.status}" for a in s.attempts)
+        console.say("attempts", f"{len(s.attempts)}: {tries}")
+    console.say("sizes", f"{s.bytes_in} bytes in, {s.bytes_out} bytes out")
+    if s.attempts:
+        cost = _REQUEST + s.backend_s * (_VCPU_S + 0.5 * _GIB_S)
+        console.say(
+            "cost", f"at most ${cost:.8f} (Cloud Run, 1 vCPU and 512 MiB, nothing else on the instance)"
+        )
+    console.say("kept", f"because {_KEPT.get(s.kept, s.kept)}; by {s.gateway}")
+    console.say("trace", f"{s.trace_id}  request {s.request_id}")
+    console.out.print()
+    draw(spans_of(s))
+
+
+def draw(spans: list[Span]) -> None:
+    """The waterfall: a line for each span."""
+    if not spans:
+        return
+    begin = min(span.start_s for span in spans)
+    total = max(max(span.end_s for span in spans) - begin, 1e-9)
+    depths: dict[str, int] = {}
+    for span in spans:
+        depth = depths.get(span.parent_id or "", -1) + 1
+        depths[span.span_id] = depth
+        start = min(int((span.start_s - begin) / total * _BAR), _BAR - 1)
+        width = max(round((span.end_s - span.start_s) / total * _BAR), 1)
+        name = ("  " * depth + span.name)[:30]
+        line = Text(console.escape_control_characters(f"{name:<31}"))
+        line.append(" " * start)
+        line.append("█" * min(width, _BAR - start), style="red" if span.error else _STYLES[span.kind])
+        line.append(" " * max(_BAR - start - width, 0))
+        line.append(f" {_ms(span.end_s - span.start_s):>9}")
+        if span.error:
+            line.append(console.escape_control_characters(f"  {span.error}"), style="red")
+        console.out.print(line)
+
+
+def show_spans(spans: list[Span], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(msgspec.to_builtins(spans))
+        return
+    for name, value in spans[0].attributes.items():
+        console.say(name.removeprefix("chips.")[:10], str(value), style="dim")
+    draw(spans)
+
+
+def _ms(seconds: float) -> str:
+    ms = seconds * 1000
+    return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.3f} ms"
+
+
+def row_of(request: dict[str, Any]) -> Text:
+    """One kept request as one line."""
+    status = request["status"]
+    served = f"{request['model']}@{request['version']}" if request["model"] else request["path"][:40]
+    note = request["error"] or ("" if request["kept"] in {"recent", "sampled"} else request["kept"])
+    return Text.assemble(
+        time.strftime("%H:%M:%S ", time.localtime(request["at"])),
+        (str(status), _style(status)),
+        console.escape_control_characters(f" {request['method']:<4} {served:<24} "),
+        f"{_ms(request['duration_ms'] / 1000):>9}  {request['caller'] or '–':<14} ",
+        (note, _style(status)),
+        (f"  {request['request_id']}", "dim"),
+    )
+
+
+def _style(status: int) -> str:
+    return "red" if status >= 500 else "yellow" if status >= 400 else "green"

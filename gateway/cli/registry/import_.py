@@ -1,0 +1,132 @@
+"""`chips import`: make the registry what a file declares, all of it or nothing."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from gateway.cli.registry.history import difference_lines
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.declaration import Declared, read_declaration
+from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_text
+
+_WORDS = {"create": "add", "update": "change", "delete": "remove"}
+_STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
+
+
+class _Step(NamedTuple):
+    action: str
+    change: Put | Delete
+    lines: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "action": self.action,
+            "kind": self.change.kind,
+            "name": self.change.name,
+            "differences": self.lines,
+        }
+
+
+def import_models(
+    file: Annotated[str, typer.Argument(help="The YAML file; - is standard input.")],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also remove what the file's sections do not name.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Make the registry what a file declares: show the differences, ask, then write all of them or none.
+
+    A section that the file lacks is left alone. What somebody else changes between plan and write is not overwritten: that
+    ends with exit code 75 and nothing written.
+
+    Example: `chips import registry.yaml --prune --dry-run`
+    """
+    declared = read_declaration(_text(file), file)
+    author = console.author(by)
+
+    async def work(registry: Registry) -> dict[str, Any]:
+        steps = await _plan(registry, declared, author, prune=prune)
+        facts: dict[str, Any] = {"plan": [step.facts() for step in steps], "written": False}
+        if not as_json:
+            _tell(steps)
+        if steps and not dry_run:
+            _confirm(len(steps), yes=yes)
+            facts["generation"] = await registry.write(
+                *(step.change for step in steps), author=author, reason=reason or f"import of {file}"
+            )
+            facts["written"] = True
+        return facts
+
+    facts = console.with_registry(registry_url, work)
+    if as_json:
+        console.print_json(facts)
+    elif facts["written"]:
+        console.say("written", f"generation {facts['generation']}, all at once")
+    elif facts["plan"]:
+        console.say("dry run", "nothing was written", style="bold yellow")
+
+
+def _text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}", code=EX_DATAERR) from None
+    except UnicodeDecodeError:
+        raise Failure(f"{file} is not text in UTF-8", code=EX_DATAERR) from None
+
+
+async def _plan(registry: Registry, declared: Declared, author: str, *, prune: bool) -> list[_Step]:
+    steps = []
+    for kind, wanted in declared.items():
+        known = {document.name: document for document in await registry.list(kind)}
+        for name, body in wanted.items():
+            step = _step(kind, name, body, known.get(name), author)
+            if step is not None:
+                steps.append(step)
+        if prune:
+            steps += [
+                _Step("delete", Delete(kind=kind, name=name, expected=document.revision), [])
+                for name, document in known.items()
+                if name not in wanted
+            ]
+    return steps
+
+
+def _step(kind: str, name: str, body: dict[str, Any], known: Document | None, author: str) -> _Step | None:
+    before = known.body if known is not None else None
+    if kind == NETWORKS:
+        made = {"created": now_text(), "created_by": author}
+        body = {**made, **(before or {}), **body}
+    if known is None:
+        return _Step("create", Put(kind=kind, name=name, body=body, expected=0), difference_lines(None, body))
+    if not known.problem and before == body:
+        return None
+    change = Put(kind=kind, name=name, body=body, expected=known.revision)
+    return _Step("update", change, difference_lines(before, body))
+
+
+def _tell(steps: list[_Step]) -> None:
+    if not steps:
+        console.say("unchanged", "the registry is as the file says")
+    for step in steps:
+        console.say(_WORDS[step.action], f"{step.change.kind}/{step.change.name}", style=_STYLES[step.action])
+        for line in step.lines:
+            console.say("", line)
+
+
+def _confirm(count: int, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure(
+            "this must be confirmed", hint="add --yes, or --dry-run to see the plan only", code=EX_USAGE
+        )
+    typer.confirm(f"Write these {count} changes, all at once?", abort=True, err=True)

@@ -1,0 +1,79 @@
+"""What we show to a backend that does not answer everybody."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import aiohttp
+import typer
+
+from gateway.cli.support.console import EX_USAGE, Failure
+
+EX_NOPERM = 77
+_TIMEOUT_S = 5.0
+_ASKS = frozenset({401, 403})
+
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header", help="NAME:VALUE to send with every request, such as credentials; may be repeated."
+    ),
+]
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or not text.isprintable():
+        raise Failure("--header is written NAME:VALUE", code=EX_USAGE)
+    return name.strip(), value.strip()
+
+
+def is_cloud_run(url: str) -> bool:
+    """Whether an identity may go there: an ID token that a stranger gets could be used in our name."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" and (parts.hostname or "").endswith(".run.app")
+
+
+async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What to send with every request to `url`: `headers`, else, where Cloud Run wants to know who asks, our identity.
+
+    Raises Failure.
+    """
+    if headers or await _status_of(url) not in _ASKS:
+        return tuple(headers)
+    if not is_cloud_run(url):
+        raise refused(url)
+    from gateway.deploy.identity import identity_token
+    from gateway.deploy.target import DeployError
+
+    parts = urlsplit(url)
+    try:
+        token = await asyncio.to_thread(identity_token, f"{parts.scheme}://{parts.netloc}")
+    except DeployError as error:
+        raise Failure(str(error), hint=error.hint, code=error.code) from None
+    return (("X-Serverless-Authorization", f"Bearer {token}"),)
+
+
+def refused(url: str) -> Failure:
+    """The failure of a backend that did not take what we showed, or wanted to see something."""
+    if is_cloud_run(url):
+        hint = "give the account that is logged in here the role roles/run.invoker on the service, or send other credentials with --header"
+    else:
+        hint = "send them: --header 'Authorization: Bearer …'"
+    return Failure(
+        f"the backend at {url} asks for credentials that we do not have", hint=hint, code=EX_NOPERM
+    )
+
+
+async def _status_of(url: str) -> int:
+    """How it answers somebody who shows nothing; 0 where it does not answer, which others tell better."""
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            session.get(f"{url}/v2/health/live", allow_redirects=False) as response,
+        ):
+            return response.status
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return 0

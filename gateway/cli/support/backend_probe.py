@@ -1,0 +1,140 @@
+"""Ask a backend who it is: is it live and ready, which model and version does it serve, how much does it take?"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from gateway.cli.support.backend_credentials import refused
+from gateway.cli.support.console import EX_PROTOCOL, EX_UNAVAILABLE, Failure
+from gateway.core.model import Tensor
+
+_TIMEOUT_S = 5.0
+_POLL_S = 0.25
+_NOT_UP_YET = frozenset({502, 503, 504})  # a load balancer speaks for a container that is starting
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The Open Inference Protocol's model metadata, and what the backend contract adds to it in `parameters`."""
+
+    name: str
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    parameters: dict[str, Any] = {}
+
+    def number(self, name: str) -> int | None:
+        value = self.parameters.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    def text(self, name: str) -> str:
+        value = self.parameters.get(name)
+        return value if isinstance(value, str) else ""
+
+
+async def probe(
+    url: str,
+    model: str,
+    *,
+    wait_s: float,
+    progress: Callable[[str], None],
+    headers: Mapping[str, str] | None = None,
+) -> Metadata:
+    """Wait until the backend at `url` is ready, and return what it says about `model`. Raises Failure.
+
+    `headers` are credentials, where the backend is not open to everybody.
+    """
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
+    ) as session:
+        await _wait_until_ready(session, url, wait_s, progress)
+        status, body = await _get(session, f"{url}/v2/models/{model}")
+    if status == 404:
+        raise Failure(
+            f'the backend at {url} is ready, but serves no model "{model}"',
+            hint="register it under the name in its CHIPS_MODEL, or start it with another one",
+            code=EX_PROTOCOL,
+        )
+    if status != 200:
+        raise _broken(url, f"GET /v2/models/{model} answered {status} instead of 200")
+    try:
+        metadata = msgspec.json.decode(body, type=Metadata)
+    except ValueError as error:  # not JSON, not UTF-8, or not these fields
+        raise _broken(url, f"its metadata is not what the contract says: {error}") from None
+    if metadata.name != model:
+        raise Failure(
+            f'the backend at {url} serves "{metadata.name}", not "{model}"',
+            hint=f"chips register {metadata.name} {url}",
+            code=EX_PROTOCOL,
+        )
+    return metadata
+
+
+async def _wait_until_ready(
+    session: aiohttp.ClientSession, url: str, wait_s: float, progress: Callable[[str], None]
+) -> None:
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        failure = await _readiness(session, url)
+        if failure is None:
+            return
+        if time.monotonic() >= give_up_at or failure.code != EX_UNAVAILABLE:
+            raise failure
+        progress(failure.message)
+        await asyncio.sleep(_POLL_S)
+
+
+async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None:
+    try:
+        live, _ = await _get(session, f"{url}/v2/health/live")
+        if live in _NOT_UP_YET:
+            return Failure(
+                f"what stands in front of {url} answers {live}: the backend is not up yet",
+                hint="wait longer with --wait 300, and look at the backend's log",
+                code=EX_UNAVAILABLE,
+            )
+        ready, _ = await _get(session, f"{url}/v2/health/ready") if live == 200 else (0, b"")
+    except Failure as failure:
+        return failure
+    if {401, 403} & {live, ready}:
+        return refused(url)
+    if live != 200:
+        return _broken(url, f"GET /v2/health/live answered {live} instead of 200")
+    if ready == 503:
+        return Failure(
+            f"the backend at {url} is live, but not ready yet",
+            hint="it may still be loading its model: wait longer with --wait 300, and look at its log",
+            code=EX_UNAVAILABLE,
+        )
+    if ready != 200:
+        return _broken(url, f"GET /v2/health/ready answered {ready} instead of 200 or 503")
+    return None
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
+    try:
+        async with session.get(url, allow_redirects=False) as response:
+            return response.status, await response.read()
+    except TimeoutError:
+        reason = f"no answer within {_TIMEOUT_S:g} seconds"
+    except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+        raise _broken(url, f"it does not speak HTTP: {error}") from None
+    except (aiohttp.ClientError, OSError) as error:
+        reason = str(error) or type(error).__name__
+    raise Failure(
+        f"the backend cannot be reached: {reason}",
+        hint="is it running, and is the address right as seen from this machine? --no-probe registers it all the same",
+        code=EX_UNAVAILABLE,
+    )
+
+
+def _broken(url: str, what: str) -> Failure:
+    return Failure(
+        f"what answers at {url} is not a backend as the contract describes: {what}",
+        hint="backends/CONTRACT.md says what every backend answers; --no-probe registers it all the same",
+        code=EX_PROTOCOL,
+    )

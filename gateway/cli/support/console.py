@@ -1,0 +1,299 @@
+"""What every verb does alike: talk to people and to machines, fail clearly, open the registry."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gateway.cli.support.environments import (
+    Chosen,
+    Pointer,
+    UnknownEnvironment,
+    find_environment,
+    read_environments,
+)
+from gateway.core.model import Model, parse_model
+from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
+from gateway.registry.fallback import open_fallback, refresh_fallback
+from gateway.registry.schemes import open_registry
+from gateway.settings import (
+    Settings,
+    environments_file,
+    load_settings,
+    mask_url,
+    named_environment,
+    state_folder,
+)
+
+# sysexits.h; docs/reference/cli.md lists them
+EX_USAGE = 64
+EX_DATAERR = 65
+EX_UNAVAILABLE = 69
+EX_CONFLICT = 75
+EX_PROTOCOL = 76
+EX_CONFIG = 78
+
+Result = TypeVar("Result")
+
+RegistryOption = Annotated[
+    str | None,
+    typer.Option("--registry", help="Registry URL; otherwise the setting (CHIPS_REGISTRY, chips.toml)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
+AuthorOption = Annotated[
+    str | None, typer.Option("--by", help="Who changes this, for the history; otherwise your user name.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
+
+
+class Failure(Exception):
+    """What went wrong, what to do about it, and the exit code."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Screen(Console):
+    """Shows text as it was written: what people put into a registry is neither markup nor orders to a terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape_control_characters(text), **options)
+
+
+def escape_control_characters(text: str) -> str:
+    """`text` with control characters, which could move a terminal's cursor or paint it, written out."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+out = _Screen()
+err = _Screen(stderr=True)
+
+
+def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
+    """One line of a report: what it is about, in the left column, and the text."""
+    to.print(
+        Text.assemble((escape_control_characters(f"{label:<10}"), style), escape_control_characters(text))
+    )
+
+
+def note(text: str) -> None:
+    """One line on standard error that a reader may skip."""
+    err.print(text, style="dim")
+
+
+def shown(value: Any) -> str:
+    """A value of a document in one short line."""
+    if value is None:
+        return "–"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        text = ", ".join(f"{tensor.get('name')} {tensor.get('datatype')}" for tensor in value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def report(failure: Failure, *, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})
+    else:
+        err.print(Text.assemble(("error: ", "bold red"), escape_control_characters(failure.message)))
+        if failure.hint:
+            err.print(Text.assemble(("hint:  ", "bold"), escape_control_characters(failure.hint)))
+    sys.exit(failure.code)
+
+
+class Choice:
+    """What the options before the verb said: `chips --env prod --yes …`."""
+
+    def __init__(self) -> None:
+        self.env: str | None = None
+        self.yes = False
+        self.told = False  # which environment this acts on is said once
+
+
+choice = Choice()
+
+
+def pointer() -> Pointer:
+    return Pointer(state_folder() / "environment")
+
+
+def chosen_environment() -> Chosen | None:
+    """The environment in force, or None: by --env, else CHIPS_ENV, else `chips env use`. Raises Failure."""
+    by, name = "--env", choice.env or ""
+    if not name:
+        by, name = "CHIPS_ENV", named_environment()
+    if not name:
+        by, name = "chips env use", pointer().read()
+    if not name:
+        return None
+    path = environments_file()
+    try:
+        return Chosen(name, find_environment(read_environments(path), name, path), by)
+    except UnknownEnvironment as error:
+        raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
+
+
+def settings_for(registry: str | None) -> Settings:
+    """The settings of a command: `--registry`, then the environment that was named, the settings, the one in use."""
+    chosen = chosen_environment()
+    if chosen is None:
+        return load_settings(flags={"registry": registry} if registry is not None else {})
+    given = {
+        name: value for name in ("registry", "artifacts") if (value := getattr(chosen.environment, name))
+    }
+    named = chosen.by != "chips env use"
+    settings = load_settings(
+        flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},
+        defaults={} if named else given,
+    )
+    if not choice.told:
+        choice.told = True
+        protected = ", protected" if chosen.environment.protected else ""
+        note(f"environment {chosen.name}{protected}: {mask_url(settings.registry)}")
+    return settings
+
+
+def gateway_address(given: str | None, settings: Settings) -> str:
+    """The gateway that a command looks at: as given, else the environment's, else the one on this machine."""
+    chosen = chosen_environment()
+    known = chosen.environment.gateway if chosen is not None else ""
+    return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
+
+
+def confirm_write(settings: Settings, *, store: str = "") -> None:
+    """Ask before a write to the registry or artifact store of a protected environment. Raises Failure or Abort."""
+    chosen = chosen_environment()
+    if chosen is None or not chosen.environment.protected or choice.yes:
+        return
+    theirs = chosen.environment.artifacts if store else chosen.environment.registry
+    if theirs and theirs != (store or settings.registry):
+        return  # --registry or --store named another one
+    if not sys.stdin.isatty():
+        raise Failure(
+            f'the environment "{chosen.name}" is protected, so this must be confirmed',
+            hint="add --yes before the verb: chips --yes …",
+            code=EX_USAGE,
+        )
+    typer.confirm(f"Write to {chosen.name} ({mask_url(theirs or settings.registry)})?", abort=True, err=True)
+    choice.yes = True
+
+
+class _Guarded:
+    """A registry that asks before it is written, where the environment is protected."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self.has_written = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+        confirm_write(self._settings)
+        generation = await self._registry.write(*changes, author=author, reason=reason)
+        self.has_written = True
+        return generation
+
+
+@asynccontextmanager
+async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
+    registry = open_registry(settings.registry)
+    guarded: Any = _Guarded(registry, settings)
+    try:
+        yield guarded
+        if guarded.has_written and settings.registry_fallback:
+            await _refresh_fallback(settings, registry)
+    finally:
+        await registry.close()
+
+
+async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
+    """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
+    fallback = open_fallback(settings.registry_fallback)
+    if fallback.saved_by_gateways:
+        return
+    try:
+        with_keys = settings.server.fallback_keys_age_s > 0
+        await refresh_fallback(fallback, registry, with_keys=with_keys)
+    except RegistryError as error:
+        err.print(f"the fallback is not up to date: {error}", style="yellow")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(work)
+
+
+def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable[Result]]) -> Result:
+    """Open the registry, do `work` with it, close it."""
+
+    async def opened() -> Result:
+        async with registry_at(settings_for(registry_url)) as registry:
+            return await work(registry)
+
+    return run(opened())
+
+
+async def find_document(registry: Registry, name: str) -> Document:
+    """The document of the model `name`, readable or not."""
+    document = await registry.read(MODELS, name)
+    if document is None:
+        raise Failure(
+            f'there is no model "{name}" in this registry', hint="`chips models` lists them", code=EX_DATAERR
+        )
+    return document
+
+
+async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
+    document = await find_document(registry, name)
+    return document, read_model(document)
+
+
+def read_model(document: Document) -> Model:
+    """The one way in which every verb reads a model's document. Raises Failure."""
+    try:
+        return parse_model(document.body)
+    except ValueError as error:
+        raise Failure(
+            f'what the registry holds for "{document.name}" cannot be read: {error}',
+            hint=f"`chips show {document.name} --json` shows it as it is; `chips deregister {document.name}` removes it",
+            code=EX_DATAERR,
+        ) from None
+
+
+def author(given: str | None) -> str:
+    if given:
+        return given
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"

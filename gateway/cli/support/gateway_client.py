@@ -1,0 +1,101 @@
+"""A running gateway as its operators ask it: one JSON document, or its events as they happen."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import aiohttp
+import msgspec
+import typer
+
+from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
+
+EX_NOPERM = 77
+_TIMEOUT_S = 10.0
+
+GatewayOption = Annotated[
+    str,
+    typer.Option(
+        "--gateway", envvar="CHIPS_GATEWAY", help="Address of a gateway, such as http://127.0.0.1:8080."
+    ),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key", envvar="CHIPS_KEY", help="A key that may operate it; better in CHIPS_KEY than here."
+    ),
+]
+
+
+class GatewayClient:
+    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+        self._session = session
+        self._address = address.rstrip("/")
+
+    async def read(self, path: str, **query: str) -> Any:
+        """One document; None where there is none. Raises Failure."""
+        try:
+            async with self._session.get(
+                self._address + path, params=query, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)
+            ) as answer:
+                body = await answer.read()
+                if answer.status == 404:
+                    return None
+                self._check(answer.status, body)
+                return msgspec.json.decode(body)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, ValueError) as error:
+            raise self._away(error) from None
+
+    async def events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
+        """Server-sent events until the gateway ends them. Raises Failure."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_S, sock_read=60)
+            async with self._session.get(
+                self._address + path, timeout=timeout, read_bufsize=8 * 1024 * 1024
+            ) as answer:
+                if answer.status != 200:
+                    self._check(answer.status, await answer.read())
+                name = ""
+                async for raw in answer.content:
+                    line = raw.decode("utf-8").rstrip("\n")
+                    if line.startswith("event: "):
+                        name = line[7:]
+                    elif line.startswith("data: "):
+                        yield name, msgspec.json.decode(line[6:])
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, ValueError) as error:
+            raise self._away(error) from None
+
+    def _check(self, status: int, body: bytes) -> None:
+        if status == 200:
+            return
+        try:
+            detail = str(msgspec.json.decode(body).get("detail", ""))
+        except (msgspec.DecodeError, AttributeError):
+            detail = ""
+        if status in {401, 403}:
+            raise Failure(
+                f"{self._address}: {detail or 'refused'}",
+                hint="set CHIPS_KEY to a key that may operate the gateway; `chips keys create --help` tells how one is made",
+                code=EX_NOPERM,
+            )
+        raise Failure(
+            f"{self._address} answered {status}: {detail}",
+            code=EX_DATAERR if status < 500 else EX_UNAVAILABLE,
+        )
+
+    def _away(self, error: Exception) -> Failure:
+        return Failure(
+            f"no gateway answers at {self._address}: {str(error) or type(error).__name__}",
+            hint="is it running? name another with --gateway or CHIPS_GATEWAY",
+            code=EX_UNAVAILABLE,
+        )
+
+
+@asynccontextmanager
+async def gateway_client(address: str, key: str) -> AsyncIterator[GatewayClient]:
+    headers = {"X-Api-Key": key} if key else {}
+    try:
+        async with aiohttp.ClientSession(trust_env=False, headers=headers) as session:
+            yield GatewayClient(session, address)
+    except aiohttp.InvalidURL:
+        raise Failure(f"{address!r} is not an address", code=EX_DATAERR) from None

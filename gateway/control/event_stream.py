@@ -1,0 +1,70 @@
+"""Server-sent events for whoever watches: the board every two seconds, and each request as it is kept."""
+
+import asyncio
+
+import msgspec
+
+from gateway.control.dashboard import Dashboard
+from gateway.control.requests import request_row
+from gateway.core.errors import Overloaded
+from gateway.core.exchange import Exchange
+from gateway.telemetry.trace_store import TraceStoreReader
+
+_BOARD_S = 2.0
+_POLL_S = 0.5
+_MAX_WATCHERS = 32
+_FIELDS = [
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Accel-Buffering", b"no"),  # proxies in front must not hold it back
+]
+_encode = msgspec.json.Encoder().encode
+
+
+class EventStream:
+    def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
+        self._board = board
+        self._reader = reader
+        self._watchers = 0
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End all streams, so that a drain does not wait for people who watch."""
+        self._stopping.set()
+
+    async def __call__(self, exchange: Exchange, *, boards: bool) -> None:
+        """Stream until the watcher leaves. `boards` False: requests alone."""
+        if self._watchers >= _MAX_WATCHERS:
+            raise Overloaded("Too many people watch this gateway already.", retry_after_s=30)
+        self._watchers += 1
+        try:
+            await exchange.response.start(200, "OK", list(_FIELDS), None)
+            await self._stream(exchange, boards=boards)
+            await exchange.response.finish()
+        finally:
+            self._watchers -= 1
+
+    async def _stream(self, exchange: Exchange, *, boards: bool) -> None:
+        reader, write = self._reader, exchange.response.write
+        number = await asyncio.to_thread(reader.last_number) if reader is not None else 0
+        loop = asyncio.get_running_loop()
+        board_due = loop.time()
+        await write(b": watching\n\n")
+        while not self._stopping.is_set():
+            if loop.time() >= board_due:
+                board_due = loop.time() + _BOARD_S
+                # Without the board, a comment: it finds out that nobody listens any more.
+                await write(event("board", await self._board.document()) if boards else b": still there\n\n")
+            if reader is not None:
+                kept = await asyncio.to_thread(reader.after, number)
+                if kept:
+                    number = kept[-1].number
+                    await write(event("requests", [request_row(one) for one in kept]))
+            try:
+                await asyncio.wait_for(self._stopping.wait(), _POLL_S)
+            except TimeoutError:
+                continue
+
+
+def event(name: str, content: object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + _encode(content) + b"\n\n"

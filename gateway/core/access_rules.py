@@ -1,0 +1,147 @@
+"""Whose tokens and certificates are believed, and what their holders may do: the settings of `auth`, checked."""
+
+import re
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.core.model import check_limits
+from gateway.core.principal import CALLER_VERBS, Verb
+
+Algorithm = Literal["RS256", "ES256"]
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9._@+:/|=~-]{1,200}")
+_VISIBLE: Final = re.compile(r"[!-~]{1,2000}")
+_MAX_SKEW_S: Final = 300.0
+
+
+class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule: who these are, and what each of them may do. The first entry that fits a caller counts."""
+
+    name: str  # callers are called NAME:SUBJECT in logs and limits
+    subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
+    models: tuple[str, ...] = ("*",)
+    verbs: tuple[Verb, ...] = CALLER_VERBS
+    networks: tuple[str, ...] = ()  # where they may call from, besides being admitted
+    requests_per_s: float | None = None  # these five: for each of them alone
+    burst: int | None = None
+    max_in_flight: int | None = None
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
+
+
+class Issuer(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tokens of one issuer. Several entries may name the same one, for other subjects or groups."""
+
+    audience: tuple[str, ...]  # what a token must be made for
+    preset: Literal["", "google", "service-account", "iap"] = ""
+    issuer: tuple[str, ...] = ()
+    jwks: str = ""  # where its public keys are; empty: where its discovery document says
+    algorithms: tuple[Algorithm, ...] = ("RS256", "ES256")
+    header: str = "authorization"  # as a bearer token there; in any other header, the bare token
+    claim: str = "sub"  # the claim that says who it is
+    groups: tuple[str, ...] = ()  # patterns, of which one must be among its groups
+    groups_claim: str = "groups"  # the claim that lists those: texts, or one text with spaces
+    skew_s: float = 30.0  # by how much the clocks may differ
+
+
+class Certificate(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Client certificates that a load balancer has checked; subjects are what the identity header says."""
+
+
+_GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
+
+
+def apply_preset(issuer: Issuer) -> Issuer:
+    """`issuer` with what its preset says filled in."""
+    fill = msgspec.structs.replace
+    if issuer.preset == "google":  # users and service accounts alike: ID tokens that Google signs
+        return fill(
+            issuer,
+            issuer=_GOOGLE_ISSUERS,
+            jwks=issuer.jwks or "https://www.googleapis.com/oauth2/v3/certs",
+            algorithms=("RS256",),
+            claim="email",
+        )
+    if issuer.preset == "service-account":  # tokens that a service account signs itself
+        account = issuer.issuer[0] if issuer.issuer else ""
+        return fill(
+            issuer,
+            jwks=issuer.jwks or f"https://www.googleapis.com/service_accounts/v1/jwk/{account}",
+            algorithms=("RS256",),
+        )
+    if issuer.preset == "iap":
+        return fill(
+            issuer,
+            issuer=("https://cloud.google.com/iap",),
+            jwks=issuer.jwks or "https://www.gstatic.com/iap/verify/public_key-jwk",
+            algorithms=("ES256",),
+            header="x-goog-iap-jwt-assertion",
+            claim="email",
+        )
+    return issuer
+
+
+def check_issuer(given: Issuer) -> list[str]:
+    """Everything that is wrong with an entry, a sentence each."""
+    issuer = apply_preset(given)
+    problems = _check_rule(issuer)
+    if not issuer.issuer or not all(issuer.issuer):
+        problems.append("it names no issuer")
+    if issuer.preset == "service-account" and len(issuer.issuer) != 1:
+        problems.append("a service account is named by its address as the issuer")
+    if not issuer.audience or not all(issuer.audience):
+        problems.append("it names no audience, so that tokens made for anybody would do")
+    if not issuer.algorithms:
+        problems.append("it allows no algorithm")
+    if not 0 <= issuer.skew_s <= _MAX_SKEW_S:
+        problems.append(f"the clocks may differ by at most {_MAX_SKEW_S:.0f} seconds")
+    if not _HEADER.fullmatch(issuer.header):
+        problems.append(f"{issuer.header!r} is not a header's name in lower case")
+    if issuer.groups and not all(issuer.groups):
+        problems.append("it names a group that is empty")
+    if issuer.jwks:
+        if not is_trusted_jwks_url(issuer.jwks):
+            problems.append("its keys (jwks) must be fetched with https://")
+    elif len(issuer.issuer) != 1 or not is_trusted_jwks_url(issuer.issuer[0]) or "?" in issuer.issuer[0]:
+        problems.append(
+            "say where its keys are (jwks); only one issuer that is an https:// address says so itself"
+        )
+    return problems
+
+
+def is_trusted_jwks_url(url: str) -> bool:
+    """Whether what is read there can be believed to come from there: by https, or from this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.fragment or not _VISIBLE.fullmatch(url):
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK_HOSTS)
+
+
+def check_certificate(certificate: Certificate) -> list[str]:
+    return _check_rule(certificate)
+
+
+def _check_rule(entry: AccessRule) -> list[str]:
+    problems = check_limits(entry)
+    if not _NAME.fullmatch(entry.name):
+        problems.append(f"{entry.name!r} cannot be its name: use 1 to 32 of a-z, 0-9 and -")
+    if not entry.subjects or not all(entry.subjects):
+        problems.append('it names no subjects; "*" would let in everybody whom it vouches for')
+    if not entry.models or not all(entry.models):
+        problems.append("it names no models")
+    return problems
+
+
+def is_printable_subject(subject: str) -> bool:
+    """Whether `subject` may stand in logs, headers and limits as it is."""
+    return _SUBJECT.fullmatch(subject) is not None

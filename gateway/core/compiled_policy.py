@@ -1,0 +1,56 @@
+"""A model's policy, made ready for the data plane once per revision instead of once per request."""
+
+from functools import lru_cache
+
+from gateway.core.access_rules import AccessRule
+from gateway.core.cors import Cors
+from gateway.core.model import Limits, Policy
+from gateway.core.networks import NetworkSet, parse_network
+from gateway.core.principal import UNLIMITED, Principal, Quota
+
+
+class CompiledPolicy:
+    __slots__ = ("cors", "networks", "quota")
+
+    def __init__(self, networks: NetworkSet | None, cors: Cors | None, quota: Quota) -> None:
+        self.networks = networks  # where the model may be called from; None: wherever callers are admitted
+        self.cors = cors
+        self.quota = quota
+
+
+def compile_policy(policy: Policy) -> CompiledPolicy:
+    return CompiledPolicy(
+        network_set(policy.networks),
+        Cors({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
+        quota_from(policy),
+    )
+
+
+@lru_cache(maxsize=1024)
+def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
+    """One set for all who are in the same networks; None where there are none."""
+    return NetworkSet(map(parse_network, networks)) if networks else None
+
+
+def principal_of_rule(entry: AccessRule, subject: str) -> Principal:
+    """Whoever is `subject` to the issuer, or by the certificates, of `entry`. Quotas are for each subject alone."""
+    return Principal(
+        id=f"{entry.name}:{subject}",
+        label=subject,
+        models=entry.models,
+        verbs=entry.verbs,
+        networks=network_set(entry.networks),
+        quota=quota_from(entry),
+    )
+
+
+def quota_from(limits: Limits) -> Quota:
+    """What of `limits` is counted per request. How many are in flight at a model is the gate's business."""
+    quota = Quota(
+        requests_per_s=limits.requests_per_s,
+        burst=limits.burst,
+        max_in_flight=None if isinstance(limits, Policy) else limits.max_in_flight,
+        requests_per_day=limits.requests_per_day,
+        requests_per_month=limits.requests_per_month,
+    )
+    return UNLIMITED if quota == UNLIMITED else quota

@@ -1,0 +1,47 @@
+"""Turn: a wait for one event that ends by a plain call: no future, no task, no round through the event loop."""
+
+from collections.abc import Callable, Generator
+
+
+class Completion:
+    """Await it once; whoever makes the event happen calls `complete`, with an error where it failed.
+
+    Only a coroutine that `gateway.server.inline_runner` runs can await one.
+    """
+
+    __slots__ = ("_done", "_error", "wake")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._error: BaseException | None = None
+        self.wake: Callable[[], None] | None = None
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """End the wait. The first call counts; whoever waits goes on before this returns."""
+        if self._done:
+            return
+        self._done = True
+        self._error = error
+        wake = self.wake
+        if wake is not None:
+            self.wake = None
+            wake()
+
+    def __await__(self) -> Generator["Completion | None", None, None]:
+        if not self._done:
+            yield self
+        if self._error is not None:
+            raise self._error
+
+
+class _Yield:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def switch_to_task() -> _Yield:
+    """Await this before code that needs a task of its own, such as `asyncio.timeout`.
+
+    On the fast path a request is carried by callbacks until it first waits for something other than its backend.
+    """
+    return _Yield()

@@ -1,0 +1,188 @@
+"""Heads that were read before: what was found out about one holds for each that is the same, byte for byte.
+
+A client sends nearly the same head each time. What differs between two requests (the length, the trace, an id, and the
+credentials, which nobody should find in a memory) is particular: those lines are taken out, and where what remains was
+read before from the same peer, only they are read anew. Nothing here judges a request: a head that is not plainly the
+same goes to the parser, as each does the first time.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from gateway.core.headers import (
+    API_KEY,
+    AUTHORIZATION,
+    CLOUD_TRACE,
+    CREDENTIALS,
+    CRLF,
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+    RequestHead,
+    read_index,
+)
+
+_PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
+_LENGTH: Final = -2
+_SECRET: Final = -3
+# Names of fields that may hold a secret and are not known by their position: such heads are not remembered.
+_SECRETS: Final = re.compile(
+    rb"cookie|auth(?!enticated)|token|jwt|oidc|assertion|secret|passw|credential|api-?key|signature|session"
+)
+_MAX_LENGTH_DIGITS: Final = 15
+_PLAIN: Final = bytes(range(0x21, 0x7F))  # what a particular value consists of
+_MAX_BYTES: Final = 4096  # of a head that is remembered
+_MAX_LINES: Final = 64
+_MAX_TARGET: Final = 128
+_MAX_HEADS: Final = 512
+
+
+class ParsedHead(NamedTuple):
+    """What a request's head says about the message itself."""
+
+    method: str
+    target: str
+    version_11: bool
+    closes: bool  # the connection ends with this request
+    expects: bool  # 100-continue
+    headers: tuple[tuple[bytes, bytes], ...]
+    length: int | None  # of the body; None where it comes in chunks
+
+
+class CachedHead:
+    """A head that was read, but for its particular lines."""
+
+    __slots__ = ("_lead", "_lines", "_places", "has_length", "head", "indexes", "parsed")
+
+    def __init__(
+        self,
+        parsed: ParsedHead,
+        lines: list[bytes],
+        places: Sequence[tuple[int, bytes]],
+        indexes: tuple[int, ...],
+    ) -> None:
+        self.parsed = parsed
+        self.indexes = indexes  # in RequestHead.read, of the particular fields
+        self.has_length = len(places) > len(indexes)  # it stands last in `values`
+        self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
+        self._lines = lines
+        self._places = tuple((place, begin, len(begin)) for place, begin in places)
+        self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials
+        if AUTHORIZATION in indexes:
+            at = indexes.index(AUTHORIZATION)
+            self._lead = at, places[at][1].partition(b": ")[2]
+
+    def values(self, lines: list[bytes]) -> list[bytes] | None:
+        """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one.
+
+        `lines` are the head's, and are used up.
+        """
+        if len(lines) != len(self._lines):
+            return None
+        values = []
+        for place, begin, size in self._places:
+            line = lines[place]
+            if not line.startswith(begin):
+                return None
+            values.append(line[size:])
+            lines[place] = begin
+        if lines != self._lines or b"".join(values).translate(None, _PLAIN):
+            return None
+        if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
+            return None
+        if self._lead is not None:
+            at, scheme = self._lead
+            values[at] = scheme + values[at]
+        return values
+
+
+class HeadCache:
+    """The heads that one server knows. Bounded: it forgets all where they become too many."""
+
+    def __init__(self, *, field_limit_bytes: int) -> None:
+        self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
+        self._known: dict[tuple[str, str, tuple[bytes, ...]], CachedHead] = {}
+        self._begins: dict[bytes, bytes] = {}  # of the particular lines, by their names
+
+    def lookup(
+        self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
+    ) -> tuple[CachedHead, list[bytes]] | None:
+        """The head that `raw` is one of, most likely the `last` one of its connection, and this one's own values."""
+        if len(raw) > self._limit_bytes:
+            return None
+        lines = raw.split(CRLF)
+        if last is not None and last.head is not None:
+            values = last.values(lines.copy())
+            if values is not None:
+                return last, values
+        if len(lines) > _MAX_LINES:
+            return None
+        known = self._find(peer, scheme, lines)
+        if known is None or known.head is None:
+            return None
+        values = known.values(lines)
+        return None if values is None else (known, values)
+
+    def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:
+        """Where to keep what is found out about a head that the parser took; None where it is not to be remembered."""
+        lines = raw.split(CRLF)
+        if len(lines) - 3 != len(parsed.headers):  # a folded field, or an empty line before the first
+            return None
+        if len(parsed.target) > _MAX_TARGET or len(raw) > _MAX_BYTES or len(lines) > _MAX_LINES:
+            return None
+        same = list(lines)
+        places: dict[int, tuple[int, bytes]] = {}
+        for place in range(1, len(lines) - 2):
+            name, _, value = lines[place].partition(b":")
+            kind = _kind_of(name)
+            if kind is None:
+                continue
+            begin = name + b": "
+            if kind == AUTHORIZATION:
+                words = value.split()
+                begin += words[0] + b" " if len(words) == 2 else b"-"  # one word is no scheme, but a secret
+            if kind == _SECRET or kind in places or not lines[place].startswith(begin):
+                return None
+            same[place] = begin
+            places[kind] = place, begin
+        if len(self._known) >= _MAX_HEADS:
+            self._known.clear()
+            self._begins.clear()
+        length = places.pop(_LENGTH, None)
+        ordered = [*places.values(), *([] if length is None else [length])]
+        known = CachedHead(_without(parsed, ordered), same, ordered, tuple(places))
+        self._begins.update((begin.partition(b":")[0], begin) for _, begin in ordered)
+        self._known[peer, scheme, tuple(same)] = known
+        return known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def _find(self, peer: str, scheme: str, lines: list[bytes]) -> CachedHead | None:
+        same = list(lines)
+        begins = self._begins
+        for place in range(1, len(lines) - 2):
+            line = lines[place]
+            begin = begins.get(line[: line.find(b":")])
+            if begin is not None:
+                same[place] = begin
+        return self._known.get((peer, scheme, tuple(same)))
+
+
+def _kind_of(name: bytes) -> int | None:
+    """What is particular about the fields of this name: the position in `RequestHead.read`, or why there is none."""
+    index = read_index(name)
+    if index in _PARTICULAR or index >= CREDENTIALS:
+        return index
+    lower = name.lower()
+    if lower == b"content-length":
+        return _LENGTH
+    return _SECRET if index < 0 and _SECRETS.search(lower) else None
+
+
+def _without(parsed: ParsedHead, places: Sequence[tuple[int, bytes]]) -> ParsedHead:
+    """Nothing particular stays in memory."""
+    taken = {place - 1 for place, _ in places}
+    headers = tuple(field for i, field in enumerate(parsed.headers) if i not in taken)
+    return parsed._replace(headers=headers)

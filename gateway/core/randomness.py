@@ -1,0 +1,15 @@
+"""Chance, for what must differ and need not be secret: ids, shares of traffic, the jitter of retries.
+
+Not the `random` module's own generator, which anybody may seed. Workers are forked, and each must draw its own.
+"""
+
+import os
+import random
+from typing import Final
+
+_source: Final = random.Random()  # noqa: S311
+os.register_at_fork(after_in_child=_source.seed)
+
+random_bits: Final = _source.getrandbits
+random_share: Final = _source.random
+random_between: Final = _source.uniform

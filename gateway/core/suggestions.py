@@ -1,0 +1,13 @@
+"""What somebody may have meant by a name that there is not."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def suggest(name: str, known: Iterable[str], *, else_all: bool = False, cutoff: float = 0.6) -> str:
+    """The end of an error's sentence: `; did you mean …?`, else, where asked for, the names that are known, or nothing."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known are {', '.join(known)}" if else_all else ""

@@ -1,0 +1,53 @@
+"""Limits counted in this process: exact for it, and lost when it ends. A fleet of N lets N times as much pass."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.limits.quota import Charge, Verdict
+
+_SWEEP_AT: Final = 50_000
+_ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
+
+
+class LocalLimiter:
+    """A rate is one number per account: the time at which all that was taken will have been earned (GCRA)."""
+
+    def __init__(self) -> None:
+        self._earned_at: dict[str, float] = {}
+        self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
+
+    def charge(self, quota_charges: Sequence[Charge], now: float) -> list[Verdict]:
+        """Take one request from all of `quota_charges`, or from none where one of them has nothing left."""
+        verdicts = [self._look(charge, now) for charge in quota_charges]
+        if any(verdict.wait_s for verdict in verdicts):
+            return [v if v.wait_s else v._replace(remaining=v.remaining + 1) for v in verdicts]
+        for charge in quota_charges:
+            if charge.interval_s:
+                earned_at = max(self._earned_at.get(charge.account, 0.0), now)
+                self._earned_at[charge.account] = earned_at + charge.interval_s
+            else:
+                used, _ = self._counts.get(charge.account, (0, 0.0))
+                self._counts[charge.account] = (used + 1, charge.ends_at)
+        self._sweep(now)
+        return verdicts
+
+    def _look(self, charge: Charge, now: float) -> Verdict:
+        """What `charge` says after one request more."""
+        if charge.interval_s:
+            earned_at = max(self._earned_at.get(charge.account, 0.0), now) + charge.interval_s
+            spare_s = charge.quota * charge.interval_s - (earned_at - now)
+            if spare_s < -_ROUNDING_S:
+                return Verdict(0, earned_at - charge.interval_s - now, -spare_s)
+            return Verdict(int((spare_s + _ROUNDING_S) / charge.interval_s), earned_at - now, 0.0)
+        used, _ = self._counts.get(charge.account, (0, 0.0))
+        left_s = charge.ends_at - now
+        if used >= charge.quota:
+            return Verdict(0, left_s, left_s)
+        return Verdict(charge.quota - used - 1, left_s, 0.0)
+
+    def _sweep(self, now: float) -> None:
+        """Forget accounts that are full again: they say what a new one would say."""
+        if len(self._earned_at) > _SWEEP_AT:
+            self._earned_at = {name: at for name, at in self._earned_at.items() if at > now}
+        if len(self._counts) > _SWEEP_AT:
+            self._counts = {name: count for name, count in self._counts.items() if count[1] > now}

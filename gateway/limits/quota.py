@@ -1,0 +1,63 @@
+"""What a request is charged to: rates and quotas of the caller and of the model, and what callers are told of them."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from gateway.core.principal import Quota
+
+DAY_S: Final = 86_400
+
+
+class Charge(NamedTuple):
+    """One limit that a request counts against."""
+
+    policy: str  # what callers are told it is called
+    account: str  # what is counted, of all callers and models
+    quota: int  # requests at once, or in the window
+    interval_s: float  # of a rate: between two requests; 0.0 where it is a count in a window
+    window_s: int  # of a rate: until a burst is there again; of a count: the length of the window
+    ends_at: float  # of a count: when the window ends, in seconds since the epoch
+
+
+class Verdict(NamedTuple):
+    remaining: int
+    reset_s: float  # until the whole quota is there again
+    wait_s: float  # 0.0 where the request may go on
+
+
+def quota_charges(whose: str, account: str, quota: Quota, now: float) -> list[Charge]:
+    """What one request is charged to by `quota`. `whose` is `key` or `model`, `account` which one."""
+    found = []
+    rate = quota.requests_per_s
+    if rate is not None:
+        burst = quota.burst if quota.burst is not None else max(1, math.ceil(rate))
+        window_s = max(1, math.ceil(burst / rate))
+        found.append(Charge(f"{whose}-rate", f"{whose}:{account}:rate", burst, 1 / rate, window_s, 0.0))
+    if quota.requests_per_day is not None:
+        day = int(now // DAY_S)
+        ends_at = float((day + 1) * DAY_S)
+        name = f"{whose}:{account}:day:{day}"
+        found.append(Charge(f"{whose}-day", name, quota.requests_per_day, 0.0, DAY_S, ends_at))
+    if quota.requests_per_month is not None:
+        month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        following = (month + timedelta(days=32)).replace(day=1)
+        window_s = int((following - month).total_seconds())
+        name = f"{whose}:{account}:month:{month:%Y-%m}"
+        found.append(
+            Charge(f"{whose}-month", name, quota.requests_per_month, 0.0, window_s, following.timestamp())
+        )
+    return found
+
+
+def rate_limit_fields(
+    charged: Sequence[Charge], verdicts: Sequence[Verdict]
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
+    policies = ", ".join(f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged)
+    states = ", ".join(
+        f'"{charge.policy}";r={verdict.remaining};t={math.ceil(verdict.wait_s or verdict.reset_s)}'
+        for charge, verdict in zip(charged, verdicts, strict=True)
+    )
+    return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))

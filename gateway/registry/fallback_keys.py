@@ -1,0 +1,61 @@
+"""The API keys in a copy of the registry: digests and what they may do; no secret, and nobody's name. See docs/adr/0011."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.core.model import Key, parse_key
+from gateway.registry.base import KEYS, Listing, Registry
+from gateway.registry.history import changes_since
+
+MOST: Final = 10_000  # a million would make the copy large, and every start from it slow
+
+
+class FallbackKeys(NamedTuple):
+    """The keys that were changed last, as of a generation. By digest and as JSON, for of many a few are asked for."""
+
+    registry_id: str
+    generation: int
+    documents: Mapping[str, bytes]
+
+    def find(self, digest: str) -> Key | None:
+        """Raises ValueError where it cannot be read."""
+        document = self.documents.get(digest)
+        return None if document is None else parse_key(msgspec.json.decode(document, type=dict[str, object]))
+
+
+NO_KEYS: Final = FallbackKeys("", -1, {})
+
+
+async def update_fallback_keys(
+    registry: Registry, listing: Listing, before: FallbackKeys | None
+) -> FallbackKeys:
+    """The keys to keep beside `listing`: those that were kept `before`, and what the history says of later changes.
+
+    To list them would take a read for each of a million; their history is read from its end.
+    """
+    if before is None or before.registry_id != listing.registry_id or before.generation > listing.generation:
+        before = NO_KEYS
+    documents: dict[str, bytes | None] = {}
+    changes = await changes_since(registry, before.generation, kind=KEYS, at_most=MOST)
+    if len(changes) >= MOST:
+        before = NO_KEYS  # what became of those is not told
+    for change in changes:
+        if change.name not in documents:  # the newest comes first
+            documents[change.name] = None if change.after is None else _least(change.after)
+    for digest, document in before.documents.items():
+        documents.setdefault(digest, document)
+    kept = [(digest, document) for digest, document in documents.items() if document is not None]
+    return FallbackKeys(listing.registry_id, listing.generation, dict(kept[:MOST]))
+
+
+def _least(body: Mapping[str, object]) -> bytes | None:
+    """What authentication needs of a key; nothing of one that was revoked, or cannot be read."""
+    try:
+        key = parse_key(body)
+    except ValueError:  # msgspec.ValidationError is one
+        return None
+    if key.revoked is not None:
+        return None
+    return msgspec.json.encode(msgspec.structs.replace(key, created_by="", note="", replaces=""))

@@ -1,0 +1,23 @@
+"""A ration: so many at once, so many a second. What callers can provoke must not become a load on the registry."""
+
+import time
+from collections.abc import Callable
+
+
+class TokenBucket:
+    def __init__(self, *, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._left = float(burst)
+        self._counted_at = clock()
+
+    def take(self) -> bool:
+        """Take one, or say that there is none."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + max(0.0, now - self._counted_at) * self._per_second)
+        self._counted_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

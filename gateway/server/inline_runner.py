@@ -1,0 +1,113 @@
+"""Runs a request's coroutine inside the callback that brought the request: no task is made unless it has to wait.
+
+A `Completion` that the coroutine awaits leaves it where it stands, until the event itself carries it on. When it first awaits
+anything else (the registry, a place in a queue), it becomes a task and stays one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from typing import Any
+
+from gateway.core.completion import Completion
+
+_log = logging.getLogger(__name__)
+
+
+class InlineRunner:
+    """Runs one coroutine at a time; `ended` is called when it has ended, however it did."""
+
+    __slots__ = ("_completion", "_coroutine", "_ended", "_loop", "_running", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ended = ended
+        self._coroutine: Coroutine[Any, Any, None] | None = None
+        self._completion: Completion | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._running = False
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._coroutine = coroutine
+        self._step()
+
+    def cancel(self) -> None:
+        """Throw CancelledError into it where it waits."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self._running:
+            self._loop.call_soon(self.cancel)  # it is what calls us
+        elif self._completion is not None:
+            self._completion.wake = None
+            self._step(asyncio.CancelledError())
+
+    def _step(self, error: BaseException | None = None) -> None:
+        coroutine = self._coroutine
+        assert coroutine is not None  # noqa: S101
+        self._completion = None
+        self._running = True
+        try:
+            awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+        except (StopIteration, asyncio.CancelledError):
+            pass
+        except BaseException as bug:  # noqa: BLE001  (the pipeline lets nothing escape; whatever calls us must not fall)
+            _log.error("a request ended with an error that nobody caught", exc_info=bug)
+        else:
+            if awaited.__class__ is Completion:
+                self._completion = awaited
+                awaited.wake = self._step
+            else:
+                self._task = self._loop.create_task(self._run_remainder(coroutine, awaited), name="request")
+            return
+        finally:
+            self._running = False
+        self._coroutine = None
+        self._ended()
+
+    async def _run_remainder(self, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
+        try:
+            await _Remainder(coroutine, awaited, self._loop)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as bug:  # noqa: BLE001
+            _log.error("a request ended with an error that nobody caught", exc_info=bug)
+        finally:
+            self._task = self._coroutine = None
+            self._ended()
+
+
+class _Remainder:
+    """What is left of a coroutine that has been begun outside a task."""
+
+    __slots__ = ("_awaited", "_coroutine", "_loop")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, None], awaited: Any, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._coroutine = coroutine
+        self._awaited = awaited
+        self._loop = loop
+
+    def __await__(self) -> Generator[Any, None, None]:
+        coroutine, awaited = self._coroutine, self._awaited
+        while True:
+            error: BaseException | None = None
+            try:
+                if awaited.__class__ is Completion:
+                    future = self._loop.create_future()
+                    awaited.wake = partial(_wake, future)
+                    yield from future
+                else:
+                    yield awaited
+            except BaseException as thrown:  # noqa: BLE001  (cancellation above all: it belongs to the coroutine)
+                error = thrown
+            try:
+                awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+            except StopIteration:
+                return
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

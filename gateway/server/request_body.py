@@ -1,0 +1,234 @@
+"""A caller's request body: framed here, held as long as nobody wants it, and then handed on by plain calls."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.chunked import ChunkedDecoder
+from gateway.core.completion import Completion
+from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
+
+if TYPE_CHECKING:
+    from gateway.server.caller import CallerConnection
+    from gateway.upstream.base import BodySink
+
+_HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
+
+
+class CallerBody:
+    """`feed` it what the caller sends. `complete` says that its end has come."""
+
+    __slots__ = (
+        "_completion",
+        "_connection",
+        "_count",
+        "_dechunker",
+        "_held_bytes",
+        "_left",
+        "_limit_bytes",
+        "_more",
+        "_pieces",
+        "_sink",
+        "complete",
+        "error",
+        "expected",
+        "length",
+        "piping_started",
+    )
+
+    def __init__(self, connection: "CallerConnection", length: int | None) -> None:
+        self._connection = connection
+        self.length = length
+        self.complete = length == 0
+        self.expected = False  # the caller waits to be asked for it
+        self.error: BaseException | None = None  # why there is no more of it
+        self.piping_started = False  # some of it may have been handed on, and is not here any more
+        self._left = length or 0
+        self._dechunker = ChunkedDecoder() if length is None else None
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._count = 0
+        self._limit_bytes = 0
+        self._sink: BodySink | None = None
+        self._completion: Completion | None = None  # of whoever waits for its end
+        self._more: Completion | None = None  # of whoever reads it piece by piece
+
+    # -- from the connection
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to this body; return what came after it."""
+        dechunker = self._dechunker
+        self.expected = False  # it came unasked
+        if dechunker is None:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                self._take(data)
+                return b""
+            rest = b""
+            if left < 0:
+                rest = data[left:]
+                data = data[:left]
+            self._left = 0
+            self.complete = True
+            if self._sink is None and not self._pieces:  # all of it at once
+                self._pieces.append(data)
+                if self._completion is None and self._more is None:
+                    return rest
+            else:
+                self._take(data)
+            self._end(b"")
+            return rest
+        try:
+            pieces = dechunker.feed(data)
+        except ValueError:
+            self.fail(BadRequest("The chunks of the request's body are not valid."))
+            return b""
+        self.complete = dechunker.done
+        if pieces:
+            self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if dechunker.done:
+            self._end(dechunker.trailers)
+        return dechunker.rest
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no more of it, and what there was is not to be used."""
+        self.complete = False
+        self.error = error
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.upload_failed(error)
+        self._wake(error)
+
+    def _take(self, piece: bytes) -> None:
+        if not piece:
+            return
+        sink = self._sink
+        if sink is not None:
+            self._count += len(piece)
+            if self._count > self._limit_bytes:
+                self._sink = None
+                sink.upload_failed(PayloadTooLarge(self._limit_bytes))
+                return
+            sink.upload(piece)
+            return
+        self._pieces.append(piece)
+        self._held_bytes += len(piece)
+        if self._more is not None:
+            self._more.complete()
+        elif self._held_bytes > _HELD_LIMIT_BYTES and not self.complete:
+            self._connection.pause_reading()
+
+    def _end(self, trailers: bytes) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.upload_end(trailers)
+        self._wake(None)
+
+    def _wake(self, error: BaseException | None) -> None:
+        if self._completion is not None:
+            self._completion.complete(error)
+        if self._more is not None:
+            self._more.complete(error)
+
+    # -- to whoever reads it
+
+    def buffered(self) -> bytes:
+        pieces = self._pieces
+        if len(pieces) == 1:
+            return pieces[0]
+        whole = b"".join(pieces)
+        self._pieces = [whole]
+        return whole
+
+    async def buffer(self, deadline: float) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.complete:
+            return
+        self._ask()
+        completion = self._completion = Completion()
+        end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
+        alarm = asyncio.get_running_loop().call_at(end, completion.complete, timeout_error())
+        try:
+            await completion
+        finally:
+            alarm.cancel()
+            self._completion = None
+
+    async def read(self) -> bytes:
+        return b"".join([chunk async for chunk in self.iter_chunks()])
+
+    def iter_chunks(self) -> AsyncIterator[bytes]:
+        return _Chunks(self)
+
+    async def next_chunk(self) -> bytes | None:
+        """What has arrived since the last call, or arrives next; None at the end."""
+        self._ask()
+        while True:
+            if self.error is not None:
+                raise self.error
+            if self._pieces:
+                self.piping_started = True
+                chunk = self.buffered()
+                self._pieces = []
+                self._held_bytes = 0
+                self._connection.resume_reading()
+                return chunk
+            if self.complete:
+                return None
+            self._more = Completion()
+            try:
+                await self._more
+            finally:
+                self._more = None
+
+    def pipe_to(self, sink: "BodySink", limit_bytes: int) -> None:
+        if self.error is not None:
+            sink.upload_failed(self.error)
+            return
+        self._ask()
+        self.piping_started = True
+        self._sink = sink
+        self._limit_bytes = limit_bytes
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._held_bytes = 0
+            self._connection.resume_reading()  # first, for whoever takes the pieces may pause it again at once
+            for piece in pieces:
+                self._take(piece)
+
+    def stop_piping(self) -> None:
+        self._sink = None
+
+    def pause(self) -> None:
+        self._connection.pause_reading()
+
+    def resume(self) -> None:
+        self._connection.resume_reading()
+
+    def _ask(self) -> None:
+        if self.expected and not self.complete:
+            self.expected = False
+            self._connection.send_continue()
+
+
+def timeout_error() -> RequestTimeout:
+    return RequestTimeout("The request's body did not arrive in time.")
+
+
+class _Chunks:
+    __slots__ = ("_body",)
+
+    def __init__(self, body: CallerBody) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._body.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk

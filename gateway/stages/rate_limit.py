@@ -1,0 +1,92 @@
+"""Rates and quotas: how often a caller may call, and how often a model may be called."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from gateway.core.errors import Overloaded, TooManyRequests
+from gateway.core.exchange import Exchange
+from gateway.core.principal import UNLIMITED
+from gateway.limits.local_limiter import LocalLimiter
+from gateway.limits.quota import Charge, Verdict, quota_charges, rate_limit_fields
+from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
+
+WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
+
+
+class RateLimit:
+    """Charge a request to all that it counts against, or refuse it and charge it to nothing.
+
+    Counts are this process's own, or, with a `shared` meter, those of all gateways that share it. Where that one is lost,
+    `lost` says what happens: count here, refuse, or admit. With `report_only`, nothing is refused.
+    """
+
+    def __init__(
+        self,
+        shared: RedisLimiter | None = None,
+        *,
+        lost: WhenRedisIsUnavailable = "local",
+        report_only: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._local = LocalLimiter()
+        self._shared = shared
+        self._lost = lost
+        self._report_only = report_only
+        self._now = now
+        self.refused = 0  # since the start, those whom a trial let pass included
+
+    def try_nowait(self, exchange: Exchange) -> bool:
+        """Do it without waiting; False: `await` the stage itself, because the count lies elsewhere."""
+        if exchange.principal.quota is UNLIMITED and exchange.compiled_policy.quota is UNLIMITED:
+            return True
+        if self._shared is not None:
+            return False
+        now = self._now()
+        charged = _charges(exchange, now)
+        if charged:
+            self._judge(exchange, charged, self._local.charge(charged, now))
+        return True
+
+    async def __call__(self, exchange: Exchange) -> None:
+        now = self._now()
+        charged = _charges(exchange, now)
+        if not charged or self._shared is None:
+            return
+        began = time.monotonic()
+        try:
+            verdicts = await self._shared.charge(charged)
+        except RedisUnavailable:
+            if self._lost == "refuse":
+                raise Overloaded("Your limits cannot be counted now. Try again in a moment.") from None
+            if self._lost == "admit":
+                return
+            verdicts = self._local.charge(charged, now)
+        finally:
+            exchange.rate_limit_s = time.monotonic() - began
+        self._judge(exchange, charged, verdicts)
+
+    def _judge(self, exchange: Exchange, charged: Sequence[Charge], verdicts: Sequence[Verdict]) -> None:
+        exchange.added_fields += rate_limit_fields(charged, verdicts)
+        wait_s, policy = max((v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True))
+        if not wait_s:
+            return
+        self.refused += 1
+        if self._report_only:
+            exchange.report_only_refusals += (TooManyRequests.code,)
+            return
+        whose, _, window = policy.partition("-")
+        subject = "You have" if whose == "key" else f'The model "{exchange.model.name}" has'
+        used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
+        what = used_up.get(window, "used up the requests of this month")
+        raise TooManyRequests(
+            f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}.", retry_after_s=wait_s
+        )
+
+
+def _charges(exchange: Exchange, now: float) -> list[Charge]:
+    principal = exchange.principal
+    return [
+        *quota_charges("key", principal.id, principal.quota, now),
+        *quota_charges("model", exchange.model.name, exchange.compiled_policy.quota, now),
+    ]

@@ -1,0 +1,231 @@
+"""What happens by the clock, in a thread: slow becomes relative to lately, figures become history, workers tell each other."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.telemetry.merge import merge_states, quantile
+from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
+from gateway.telemetry.metrics import Metrics, Series, State
+from gateway.telemetry.trace_store import TICK_S, Tick
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+_SLOW_EVERY = 5  # beats
+_FADE = 0.8  # what a request weighs is a tenth after ten rounds, a little under a minute
+_ENOUGH = 100.0  # of them, before a percentile means something
+_ALIVE_S = 10.0  # a worker whose figures are older has gone; its counters still count
+_FOLD_EVERY = 10  # beats
+_SUFFIX = ".state"
+_DRAFT = ".draft"
+_ENDED = "ended.all"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(State).decode
+
+WriteTicks = Callable[[Sequence[Tick]], None]
+
+
+class SlowThresholds:
+    """Sets each series' `slow_s` to the 99th percentile of about the last minute."""
+
+    def __init__(self) -> None:
+        self._weights: dict[tuple[str, str], tuple[list[int], list[float]]] = {}
+
+    def update(self, every: Sequence[Series]) -> None:
+        for series in every:
+            before, weights = self._weights.get((series.model, series.version)) or (
+                [0] * len(series.request),
+                [0.0] * len(series.request),
+            )
+            now = list(series.request)
+            weights = [w * _FADE + (n - b) for w, n, b in zip(weights, now, before, strict=True)]
+            self._weights[series.model, series.version] = now, weights
+            if sum(weights) >= _ENOUGH:
+                series.slow_s = quantile(0.99, weights, LATENCY_BOUNDS) or series.slow_s
+
+
+class TickHistory:
+    """The difference of each series to the tick before."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], tuple[list[int], int]] = {}
+
+    def ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
+        ticks = []
+        for series in every:
+            key = series.model, series.version
+            buckets, failed = self._before.get(key) or ([0] * len(series.request), 0)
+            now = list(series.request)
+            difference = [n - b for n, b in zip(now, buckets, strict=True)]
+            if requests := sum(difference):
+                ticks.append(Tick(at, *key, requests, series.failed - failed, difference))
+            self._before[key] = now, series.failed
+        return ticks
+
+
+class _Ended(msgspec.Struct):
+    """What workers that have ended had counted, and whose files are in here already, as long as they still lie about."""
+
+    number: int = 0  # grows with each folding
+    state: State = msgspec.field(default_factory=State)
+    folded: list[str] = []
+
+
+_decode_ended = msgspec.msgpack.Decoder(_Ended).decode
+
+
+class WorkerMetrics:
+    """Figures of all workers: this one's own, and what the others last wrote into the folder they share.
+
+    A worker writes once a second and once more when it ends. What one that has ended had counted stays, for a counter
+    must not fall; its gauges do not. `fold` puts the files of those that have ended into one, so that a worker which
+    ends again and again does not fill the folder.
+    """
+
+    def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
+        self._metrics = metrics
+        self._folder = folder
+        self._own = f"{worker}{_SUFFIX}"
+
+    def write(self) -> None:
+        if self._folder is not None:
+            _replace(self._folder / self._own, _encode(self._metrics.state()))
+
+    def total(self) -> State:
+        if self._folder is None:
+            return merge_states([self._metrics.state()])
+        ended = self._ended(self._folder)
+        while True:
+            others = [
+                state
+                for path in sorted(self._folder.glob(f"*{_SUFFIX}"))
+                if path.name != self._own and path.name not in ended.folded
+                if (state := _read(path)) is not None
+            ]
+            before, ended = ended, self._ended(self._folder)
+            if ended.number == before.number:  # else some were folded meanwhile
+                return merge_states([self._metrics.state(), ended.state, *others])
+
+    def fold(self) -> None:
+        """Whichever worker comes first does it; the others have nothing to do then."""
+        if self._folder is None or not self._gone(self._folder):
+            return
+        with (self._folder / "fold.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+            gone = self._gone(self._folder)
+            if not gone:
+                return  # another worker was faster
+            ended = self._ended(self._folder)
+            # In this order, whenever this process may be killed: a file counts until it is told to be in here.
+            states = [
+                state for path in gone if path.name not in ended.folded if (state := _read(path)) is not None
+            ]
+            total = merge_states([ended.state, *states])
+            total.gauges = {}
+            now = _Ended(ended.number + 1, total, [path.name for path in gone])
+            _replace(self._folder / _ENDED, _encode(now))
+            for path in gone:
+                path.unlink(missing_ok=True)
+                Path(f"{path}{_DRAFT}").unlink(missing_ok=True)
+            now.folded = []  # a later worker may get the process id, and so the name, of one of these
+            _replace(self._folder / _ENDED, _encode(now))
+
+    def _gone(self, folder: Path) -> list[Path]:
+        """The files of workers that have ended."""
+        return [
+            path for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.name != self._own and _has_ended(path)
+        ]
+
+    def _ended(self, folder: Path) -> _Ended:
+        try:
+            return _decode_ended((folder / _ENDED).read_bytes())
+        except FileNotFoundError:
+            return _Ended()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = Path(f"{path}{_DRAFT}")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+def _read(path: Path) -> State | None:
+    try:
+        state = _decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if time.time() - state.at > _ALIVE_S:
+        state.gauges = {}
+    return state
+
+
+def _has_ended(path: Path) -> bool:
+    """A worker's name ends with its process id. One whose id is another process's by now waits until that ends."""
+    number = path.stem.rpartition("-")[2]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Aggregator:
+    def __init__(self, metrics: Metrics, shared: WorkerMetrics, write_ticks: WriteTicks | None) -> None:
+        self._metrics = metrics
+        self._shared = shared
+        self._write_ticks = write_ticks
+        self._slowness = SlowThresholds()
+        self._history = TickHistory()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        beat = 0
+        last_tick = time.time() // TICK_S
+        while not self._stopping.wait(INTERVAL_S):
+            beat += 1
+            try:
+                if beat % _SLOW_EVERY == 0:
+                    self._slowness.update(self._metrics.all_series())
+                tick = time.time() // TICK_S
+                if tick != last_tick:
+                    last_tick = tick
+                    self._tick(int(tick) * TICK_S)
+                self._shared.write()
+                if beat % _FOLD_EVERY == 0:
+                    self._shared.fold()
+            except Exception:  # noqa: BLE001  (a full disk is no reason to stop counting)
+                if beat < _SLOW_EVERY or beat % 60 == 0:
+                    _log.exception("the figures of this process cannot be passed on")
+        with contextlib.suppress(Exception):
+            self._tick(int(time.time()))
+            self._shared.write()
+
+    def _tick(self, at: int) -> None:
+        if self._write_ticks is not None:
+            ticks = self._history.ticks(self._metrics.all_series(), at)
+            if ticks:
+                self._write_ticks(ticks)

@@ -1,0 +1,68 @@
+"""Sends this process's figures somewhere every so often, from a thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.telemetry.metrics import Metrics, State
+
+_log = logging.getLogger(__name__)
+
+
+class MetricsSink(Protocol):
+    def write(self, state: State, timeout_s: float) -> None:
+        """Send the figures; raise whatever it likes where that fails."""
+
+    def close(self) -> None: ...
+
+
+class MetricsPusher:
+    """Each process sends its own figures, told apart by its instance; whoever reads them adds them up."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        open_sink: Callable[[], MetricsSink],
+        *,
+        every_s: float,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._metrics = metrics
+        self._open_sink = open_sink
+        self._every_s = every_s
+        self._timeout_s = timeout_s
+        self._stop_by: float | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self.failures = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Send them a last time within `timeout_s`."""
+        self._stop_by = time.monotonic() + timeout_s
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        sink: MetricsSink | None = None
+        while True:
+            self._stopping.wait(self._every_s)
+            stop_by = self._stop_by
+            timeout_s = self._timeout_s if stop_by is None else max(stop_by - time.monotonic(), 0.1)
+            try:
+                if sink is None:
+                    sink = self._open_sink()
+                sink.write(self._metrics.state(), timeout_s)
+                self.failures = 0
+            except Exception as error:  # noqa: BLE001  (whatever a sink raises, requests go on)
+                self.failures += 1
+                if self.failures in {1, 10} or self.failures % 100 == 0:
+                    _log.warning("metrics cannot be sent (%d times): %s", self.failures, str(error)[:300])
+            if stop_by is not None:
+                break
+        if sink is not None:
+            sink.close()

@@ -1,0 +1,135 @@
+"""All of telemetry, wired: what the composition root starts and stops in one go."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway.telemetry.aggregator import Aggregator, WorkerMetrics
+from gateway.telemetry.export_queue import ExportQueue, TraceSink
+from gateway.telemetry.logs import LogWriter
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
+from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.trace_store import Tick, TraceStore, TraceStoreReader
+
+_FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
+
+
+class Telemetry:
+    """`store` is the file of the embedded store; `exporter` is `cloud-trace`, `otlp` or `none`.
+
+    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway tell each other their figures; a single process has none.
+    """
+
+    def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
+        self,
+        logs: LogWriter,
+        *,
+        json: bool,
+        log_ratio: float = 1.0,
+        project: str = "",
+        service: str = "chips",
+        store: Path | None = None,
+        store_requests: int = 20_000,
+        recent_per_s: int = 10,
+        exporter: str = "none",
+        endpoint: str = "",
+        metrics_exporter: str = "none",
+        metrics_endpoint: str = "",
+        metrics_every_s: float = 60.0,
+        folder: Path | None = None,
+    ) -> None:
+        self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        self.metrics = Metrics()
+        self.shared = WorkerMetrics(self.metrics, folder, self.instance)
+        self.reader = TraceStoreReader(store) if store is not None else None
+        self._store = store
+        self._store_requests = store_requests
+        self._export_queues: list[ExportQueue] = []
+        store_queue = self._add_export_queue("store", self._open_store) if store is not None else None
+
+        def open_exporter() -> TraceSink:
+            from gateway.telemetry.export import open_sink
+
+            return open_sink(
+                exporter, project=project, endpoint=endpoint, service=service, instance=self.instance
+            )
+
+        exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
+        self._aggregator = Aggregator(
+            self.metrics, self.shared, _LazyTicks(self._open_store) if store else None
+        )
+        self._sender = None
+        if metrics_exporter != "none":
+
+            def open_metrics() -> MetricsSink:
+                from gateway.telemetry.export_metrics import open_metrics_sink
+
+                return open_metrics_sink(
+                    metrics_exporter,
+                    project=project,
+                    endpoint=metrics_endpoint,
+                    service=service,
+                    instance=self.instance,
+                )
+
+            self._sender = MetricsPusher(self.metrics, open_metrics, every_s=metrics_every_s)
+        self.record = Recorder(
+            logs,
+            self.metrics,
+            json=json,
+            project=project,
+            log_ratio=log_ratio,
+            store=store_queue,
+            exporters=exporters,
+            recent_per_s=recent_per_s,
+            gateway=self.instance,
+        )
+        self.metrics.watch(
+            counters=lambda: {
+                "chips_traces_dropped_total": {
+                    export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
+                },
+                "chips_log_lines_dropped_total": {"": float(logs.dropped)},
+            }
+        )
+
+    def start(self) -> None:
+        for export_queue in self._export_queues:
+            export_queue.start()
+        self._aggregator.start()
+        if self._sender is not None:
+            self._sender.start()
+
+    async def stop(self) -> None:
+        """Send what is left, for as long as a stop may take."""
+        await asyncio.gather(
+            *(asyncio.to_thread(export_queue.stop, _FLUSH_S) for export_queue in self._export_queues),
+            asyncio.to_thread(self._aggregator.stop, _FLUSH_S),
+            *([asyncio.to_thread(self._sender.stop, _FLUSH_S)] if self._sender is not None else []),
+        )
+
+    def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> ExportQueue:
+        export_queue = ExportQueue(name, open_sink)
+        self._export_queues.append(export_queue)
+        return export_queue
+
+    def _open_store(self) -> TraceStore:
+        if self._store is None:
+            raise RuntimeError("there is no store")
+        return TraceStore(self._store, limit=self._store_requests, worker=self.instance)
+
+
+class _LazyTicks:
+    """Opens the store in the thread that writes to it."""
+
+    def __init__(self, open_store: Callable[[], TraceStore]) -> None:
+        self._open_store = open_store
+        self._store: TraceStore | None = None
+
+    def __call__(self, ticks: Sequence[Tick]) -> None:
+        if self._store is None:
+            self._store = self._open_store()
+        self._store.write_ticks(ticks)

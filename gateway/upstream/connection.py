@@ -1,0 +1,392 @@
+"""One HTTP/1.1 connection to a backend: its state is what may come next, and each byte has one place to go."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
+from gateway.core.completion import Completion
+from gateway.core.errors import UpstreamBroken
+from gateway.core.exchange import Attempt, Exchange
+from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
+from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
+
+if TYPE_CHECKING:
+    from gateway.upstream.base import PipedBody, StreamingResponse
+    from gateway.upstream.pool import Pool
+
+_NEVER: Final = float("inf")
+_INTERIM_LIMIT: Final = 32
+_LAST_WORDS_S: Final = 10.0
+
+# What may come next.
+_NOTHING: Final = 0  # no request is under way
+_HEAD: Final = 1
+_LENGTH: Final = 2
+_CHUNKS: Final = 3
+_UNTIL_CLOSE: Final = 4
+_TUNNEL: Final = 5
+
+
+class Connection(asyncio.Protocol):
+    """Carries one request at a time. `start` one; its `Completion` comes when the caller has the answer, or with the error."""
+
+    __slots__ = (
+        "_attempt",
+        "_body",
+        "_chunked_upload",
+        "_completion",
+        "_dechunker",
+        "_exchange",
+        "_head_only",
+        "_interims",
+        "_keep_alive",
+        "_left",
+        "_paused",
+        "_received",
+        "_response",
+        "_state",
+        "_upgrading",
+        "answer_began",
+        "deadline",
+        "dialed",
+        "idle_since",
+        "pool",
+        "transport",
+        "uses",
+    )
+
+    def __init__(self, pool: "Pool", dialed: float | None = None) -> None:
+        self.pool = pool
+        self.dialed = dialed  # when TCP was there and TLS began
+        self.transport: asyncio.Transport | None = None
+        self.uses = 0
+        self.deadline = _NEVER
+        self.idle_since = 0.0
+        self.answer_began = False  # at least one byte of the present answer has come
+        self._state = _NOTHING
+        self._completion: Completion | None = None
+        self._exchange: Exchange
+        self._attempt: Attempt
+        self._response: StreamingResponse
+        self._body: PipedBody | None = None  # the caller's, as long as it flows through here
+        self._chunked_upload = False
+        self._head_only = False
+        self._upgrading = False
+        self._interims = 0
+        self._keep_alive = True
+        self._left = 0
+        self._dechunker: ChunkedDecoder | None = None
+        self._received = b""  # of a head that is not whole yet
+        self._paused = False
+
+    @property
+    def usable(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
+    def is_serving(self, attempt: Attempt) -> bool:
+        """Whether `attempt` is still under way here."""
+        return self._completion is not None and self._attempt is attempt
+
+    # -- the request
+
+    def start(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> Completion:
+        """Send `request`: its head, and all of its body unless that is to `send_body`."""
+        self._exchange = exchange
+        self._attempt = attempt
+        self._response = exchange.response  # type: ignore[assignment]  # the server's own, which relays
+        self._head_only = exchange.method == "HEAD"
+        self._upgrading = upgrading
+        self._interims = 0
+        self.answer_began = False
+        self._state = _HEAD
+        self.deadline = exchange.deadline
+        self.uses += 1
+        completion = self._completion = Completion()
+        transport = self.transport
+        if transport is None:
+            self._fail(UpstreamBroken("The backend closed the connection."))
+        else:
+            transport.write(request)
+        return completion
+
+    def send_body(self, body: "PipedBody", *, chunked: bool, limit_bytes: int) -> None:
+        """Send the body, too, as it arrives."""
+        self._body = body
+        self._chunked_upload = chunked
+        body.pipe_to(self, limit_bytes)
+
+    def upload(self, piece: bytes) -> None:
+        transport = self.transport
+        if self._state == _TUNNEL:
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
+        self._exchange.bytes_in += len(piece)
+        if transport is not None:
+            transport.write(chunk(piece) if self._chunked_upload else piece)
+
+    def upload_end(self, trailers: bytes) -> None:
+        self._body = None
+        self._attempt.sent = time.monotonic()
+        if self._chunked_upload:
+            self._chunked_upload = False
+            if self.transport is not None:
+                self.transport.write(encode_last_chunk(trailers))
+
+    def upload_failed(self, error: BaseException) -> None:
+        self._body = None
+        self._fail(error)
+
+    def pause_writing(self) -> None:
+        if self._body is not None:
+            self._body.pause()
+        elif self._state == _TUNNEL:
+            self._exchange.body.pause()  # type: ignore[attr-defined]
+
+    def resume_writing(self) -> None:
+        if self._body is not None:
+            self._body.resume()
+        elif self._state == _TUNNEL:
+            self._exchange.body.resume()  # type: ignore[attr-defined]
+
+    # -- the answer
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            self.answer_began = True
+            if self._received:
+                data = self._received + data
+                self._received = b""
+            self._read_head(data)
+        elif state == _LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                self._response.relay_piece(data)
+                return
+            if left < 0:  # more than was announced: whose answer would that be?
+                data = data[:left]
+                self._keep_alive = False
+            self._response.relay_piece(data)
+            self._response.relay_end(b"")
+            self._finish()
+        elif state == _CHUNKS:
+            self._read_chunks(data)
+        elif state == _UNTIL_CLOSE:
+            self._response.relay_piece(data)
+        elif state == _TUNNEL:
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
+            self._response.relay_piece(data)
+        else:
+            self.abort()  # an answer that nobody asked for
+
+    def _next_head(self, data: bytes) -> ResponseHead | None:
+        """The next head in `data`; None where it is not whole yet, or not valid."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > HEAD_LIMIT_BYTES:
+                self._fail(UpstreamBroken("The head of the backend's answer is too long."))
+            else:
+                self._received = data
+            return None
+        try:
+            head = parse_response_head(data[:end])
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            return None
+        self._received = data[end + 4 :]
+        return head
+
+    def _read_head(self, data: bytes) -> None:
+        head = self._next_head(data)
+        while head is not None and head.status < 200:
+            self._interim(head)
+            if self._state != _HEAD or not self._received:
+                return
+            head = self._next_head(self._received)
+        if head is None:
+            return
+        status = head.status
+        body, self._received = self._received, b""
+        attempt, exchange, response = self._attempt, self._exchange, self._response
+        attempt.answered = time.monotonic()
+        attempt.status = status
+        exchange.backend_server_timing = head.timing
+        self._keep_alive = head.keep_alive
+        length = head.length
+        if self._head_only or status in {204, 304}:
+            if body:
+                self._keep_alive = False
+            response.relay(head, b"", complete=True, source=self)
+            self._finish()
+        elif length >= 0:
+            left = length - len(body)
+            if left > 0:
+                self._left = left
+                self._state = _LENGTH
+                response.relay(head, body, complete=False, source=self)
+                return
+            if left < 0:
+                body = body[:left]
+                self._keep_alive = False
+            response.relay(head, body, complete=True, source=self)
+            self._finish()
+        elif head.chunked:
+            self._begin_chunks(head, body)
+        else:
+            self._state = _UNTIL_CLOSE
+            self._keep_alive = False
+            response.relay(head, body, complete=False, source=self)
+
+    def _interim(self, head: ResponseHead) -> None:
+        self._interims += 1
+        if self._interims > _INTERIM_LIMIT:
+            self._fail(UpstreamBroken("The backend's answer never came to its end."))
+        elif head.status == 101 and not self._upgrading:
+            self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
+        elif head.status == 101:
+            self._attempt.answered = time.monotonic()
+            self._attempt.status = 101
+            self._state = _TUNNEL
+            self._keep_alive = False
+            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
+            enable_tcp_keepalive(self.transport)
+            first, self._received = self._received, b""
+            self._response.relay_tunnel(head, first, self)
+        elif head.status != 100:  # that one is answered by the gateway itself
+            self._response.relay_interim(head)
+
+    def _begin_chunks(self, head: ResponseHead, body: bytes) -> None:
+        dechunker = self._dechunker = ChunkedDecoder()
+        try:
+            pieces = dechunker.feed(body) if body else []
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            return
+        self._state = _CHUNKS
+        if dechunker.done:
+            self._keep_alive = self._keep_alive and not dechunker.rest
+            self._response.relay(
+                head, b"".join(pieces), complete=True, source=self, trailers=dechunker.trailers
+            )
+            self._finish()
+        else:
+            self._response.relay(head, b"".join(pieces), complete=False, source=self)
+
+    def _read_chunks(self, data: bytes) -> None:
+        dechunker = self._dechunker
+        assert dechunker is not None  # noqa: S101
+        try:
+            pieces = dechunker.feed(data)
+        except ValueError as error:
+            self._fail(UpstreamBroken("The backend broke off in the middle of its answer."), error)
+            return
+        if pieces:
+            self._response.relay_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if dechunker.done:
+            self._keep_alive = self._keep_alive and not dechunker.rest
+            self._response.relay_end(dechunker.trailers)
+            self._finish()
+
+    def pause(self) -> None:
+        """The caller reads more slowly than the backend writes."""
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # -- the end
+
+    def _finish(self) -> None:
+        """The answer is complete: back to the pool, unless anything could still be on its way in either direction."""
+        body, completion = self._body, self._completion
+        self._state = _NOTHING
+        self._completion = self._dechunker = None
+        self.deadline = _NEVER
+        if self._paused:
+            self.resume()
+        if body is not None:  # the backend answered before it had the whole request
+            self._body = None
+            body.stop_piping()
+            self.abort()
+        elif self._keep_alive:
+            self.pool.release(self)
+        else:
+            self.pool.discard(self)
+            if self.transport is not None:
+                self.transport.close()
+        if completion is not None:
+            completion.complete()
+
+    def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        if cause is not None:
+            error.__cause__ = cause
+        completion = self._completion
+        self.abort()
+        if completion is not None:
+            completion.complete(error)
+
+    def end(self) -> None:
+        """The caller has closed the tunnel: what was sent still goes out, to a backend that takes it in time."""
+        completion = self._completion
+        self._state = _NOTHING
+        self._completion = None
+        self.deadline = time.monotonic() + _LAST_WORDS_S
+        if self.transport is not None:
+            self.transport.close()
+        if completion is not None:
+            completion.complete()
+
+    def expire(self, error: BaseException) -> None:
+        """The time allowed is over."""
+        if self._state == _TUNNEL:  # nothing has gone through it for long: that is no failure
+            self._response.relay_end(b"")
+            self.end()
+        else:
+            self._fail(error)
+
+    def abort(self) -> None:
+        """Break the connection, whatever it carries: nothing that still comes from it is for anybody."""
+        self._state = _NOTHING
+        self._completion = self._dechunker = None
+        self.deadline = _NEVER
+        body, self._body = self._body, None
+        if body is not None:
+            body.stop_piping()
+        self.pool.discard(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        state, completion = self._state, self._completion
+        self.pool.discard(self)
+        if state == _NOTHING:
+            return
+        if (state == _UNTIL_CLOSE and exc is None) or state == _TUNNEL:
+            self._response.relay_end(b"")
+            self._keep_alive = False
+            self._finish()
+            return
+        self._state = _NOTHING
+        self._completion = None
+        body, self._body = self._body, None
+        if body is not None:
+            body.stop_piping()
+        error = UpstreamBroken(
+            "The backend broke off in the middle of its answer."
+            if self.answer_began
+            else "The backend closed the connection before it answered."
+        )
+        error.__cause__ = exc
+        if completion is not None:
+            completion.complete(error)

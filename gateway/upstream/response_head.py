@@ -1,0 +1,143 @@
+"""The head of a backend's answer: read strictly, in one pass, and made ready to go on to the caller.
+
+aiohttp's own response parser forgives on purpose what broken web servers send (bare line feeds, folded fields, spaces
+in the wrong place). A gateway must not: what it forgives, the next program on the way may read differently.
+"""
+
+import re
+from typing import Final
+
+from gateway.core.headers import RESPONSE_FIELDS_DROPPED
+
+HEAD_LIMIT_BYTES: Final = 64 * 1024
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
+_FIELD: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)"
+)  # linear, on any input
+
+# What a field line means. A line, once read, is known by its bytes: backends send few different ones.
+_KEPT: Final = 0
+_DROPPED: Final = 1
+_LENGTH: Final = 2
+_CODING: Final = 3
+_CONNECTION: Final = 4
+_TIMING: Final = 5
+_DATE: Final = 6
+
+_KINDS: Final[dict[bytes, int]] = {
+    **dict.fromkeys(RESPONSE_FIELDS_DROPPED, _DROPPED),
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"connection": _CONNECTION,
+    b"server-timing": _TIMING,
+    b"date": _DATE,
+}
+_known_lines: dict[bytes, tuple[int, bytes]] = {}
+_known_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+_KNOWN_LIMIT: Final = 4096
+_KNOWN_LINE_BYTES: Final = 128
+
+
+class ResponseHead:
+    __slots__ = ("chunked", "dated", "fields", "keep_alive", "length", "reason", "status", "timing")
+
+    def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = b""  # the lines that go on, each with its CRLF
+        self.length = -1  # -1: not given
+        self.chunked = False
+        self.keep_alive = keep_alive
+        self.timing: bytes | None = None  # the value of Server-Timing
+        self.dated = False
+
+
+def parse_response_head(raw: bytes) -> ResponseHead:  # noqa: C901  (one branch for each thing a line can be)
+    """Read a head, given without the empty line that ends it; ValueError says what is wrong."""
+    lines = raw.split(b"\r\n")
+    first = lines[0]
+    known = _known_status_lines.get(first)
+    if known is None:
+        known = _read_status_line(first)
+    minor, status, reason = known
+    head = ResponseHead(status, reason, keep_alive=minor == 1)
+    kept: list[bytes] = []
+    nominated: bytes | None = None
+    for i in range(1, len(lines)):
+        line = lines[i]
+        kind_value = _known_lines.get(line)
+        if kind_value is None:
+            kind_value = _read_line(line)
+        kind = kind_value[0]
+        if kind == _KEPT:
+            kept.append(line)
+        elif kind == _LENGTH:
+            if head.length >= 0:
+                raise ValueError("the length stands twice")
+            head.length = int(kind_value[1])
+        elif kind == _TIMING:
+            value = kind_value[1]
+            head.timing = value if head.timing is None else head.timing + b", " + value
+        elif kind == _DATE:
+            head.dated = True
+            kept.append(line)
+        elif kind == _CODING:
+            if head.chunked or minor == 0:
+                raise ValueError("this transfer coding cannot be")
+            head.chunked = True
+        elif kind == _CONNECTION:
+            value = kind_value[1]
+            nominated = value if nominated is None else nominated + b"," + value
+    if head.chunked and head.length >= 0:
+        raise ValueError("both a length and a transfer coding")
+    if nominated is not None:
+        kept = _mind_connection(head, nominated, kept)
+    if kept:
+        head.fields = b"\r\n".join(kept) + b"\r\n"
+    return head
+
+
+def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("not a status line")
+    known = (int(match[1]), int(match[2]), match[3] or b"")
+    if len(_known_status_lines) < _KNOWN_LIMIT and len(line) <= _KNOWN_LINE_BYTES:
+        _known_status_lines[line] = known
+    return known
+
+
+def _read_line(line: bytes) -> tuple[int, bytes]:
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        raise ValueError("not a header field")
+    name, value = match[1].lower(), match[2].strip(b" \t")
+    kind = _KINDS.get(name, _KEPT)
+    if kind == _LENGTH:
+        if not value.isdigit() or len(value) > 15:
+            raise ValueError("not a length")
+    elif kind == _CODING and value.lower() != b"chunked":
+        raise ValueError("an unknown transfer coding")
+    if kind != _TIMING and len(line) <= _KNOWN_LINE_BYTES and name != b"set-cookie":
+        if len(_known_lines) >= _KNOWN_LIMIT:
+            _known_lines.clear()
+        _known_lines[line] = (kind, value)
+    return kind, value
+
+
+def _mind_connection(head: ResponseHead, value: bytes, lines: list[bytes]) -> list[bytes]:
+    """`lines` without those that Connection names (RFC 9110 section 7.6.1); and learn whether the connection lives on."""
+    tokens = {token.strip().lower() for token in value.split(b",")}
+    if b"close" in tokens:
+        head.keep_alive = False
+    elif b"keep-alive" in tokens:
+        head.keep_alive = True
+    nominated = tokens - {b"close", b"keep-alive", b"upgrade", b""}
+    if b"date" in nominated:
+        head.dated = False
+    if b"server-timing" in nominated:
+        head.timing = None
+    if not nominated:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in nominated]

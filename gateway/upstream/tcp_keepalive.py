@@ -1,0 +1,21 @@
+"""Find out that the other end of a silent connection is gone: a tunnel has no deadline that would."""
+
+import socket
+from asyncio import BaseTransport
+from typing import Final
+
+_IDLE_S: Final = 60
+_INTERVAL_S: Final = 15
+_PROBES: Final = 4
+
+
+def enable_tcp_keepalive(transport: BaseTransport | None) -> None:
+    """Let the system probe the connection (tcp(7)); it ends two minutes after the other end has gone."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

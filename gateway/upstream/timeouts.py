@@ -1,0 +1,14 @@
+"""Which time-out was it: the model's, or the one that the caller asked for?"""
+
+from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
+from gateway.core.exchange import Exchange
+
+
+def timeout_error(exchange: Exchange) -> UpstreamError:
+    model = exchange.model
+    allowed_s = exchange.deadline - exchange.arrived
+    if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact
+        return DeadlineExceeded(
+            f"The backend did not answer within the {allowed_s * 1000:.0f} ms you allowed."
+        )
+    return UpstreamTimeout(f'The model "{model.name}" did not answer within {allowed_s:g} seconds.')

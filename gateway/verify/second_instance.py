@@ -1,0 +1,66 @@
+"""The same backend once more, beside the one that is checked: from a copy of its artifact, in another environment."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.verify.backend_process import BackendProcess
+from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation
+from gateway.verify.raw_http import NoResponse, RawClient, RawRequest
+
+MANIFEST = "manifest.json"
+START_S = 120.0
+_POLL_S = 0.1
+
+
+@contextlib.contextmanager
+def copied_artifact(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
+    given = context.need_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
+    folder = Path(given)
+    if not given or not (folder / MANIFEST).is_file():
+        raise CheckSkipped("CHIPS_ARTIFACT is no local folder, so the kit cannot spoil a copy of it")
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "artifact"
+        shutil.copytree(folder, copy)
+        yield copy, json.loads((copy / MANIFEST).read_bytes())
+
+
+@contextlib.asynccontextmanager
+async def start_second_instance(
+    context: CheckContext,
+    port: int,
+    environment: Mapping[str, str],
+    health: str = "/v2/health/ready",
+    command: str = "",
+) -> AsyncIterator[tuple[RawClient, BackendProcess]]:
+    """The same command once more, or another, ready at `port`. Raises Wrong where it does not get ready."""
+    process = BackendProcess(command or context.need_process().command, environment)
+    client = RawClient(f"http://127.0.0.1:{port}")
+    await process.start()
+    try:
+        give_up_at = time.monotonic() + START_S
+        while not await _is_ready(client, health):
+            if process.exit_code is not None or time.monotonic() > give_up_at:
+                said = "\n".join([*process.lines, *process.errors])[-600:]
+                ended = (
+                    "has not got ready" if process.exit_code is None else f"ended with {process.exit_code}"
+                )
+                raise ContractViolation(f"it {ended}; it said: {said}")
+            await asyncio.sleep(_POLL_S)
+        yield client, process
+    finally:
+        await process.stop()
+
+
+async def _is_ready(client: RawClient, health: str) -> bool:
+    try:
+        return (await client.request(RawRequest("GET", health))).status == 200
+    except NoResponse:
+        return False

@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test test-all test-bare check deploy-check format docs clean bench soak fuzz
+.PHONY: help audit demo test test-all test-bare check deploy-check format changelog docs clean bench soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -63,6 +63,10 @@ fuzz: $(VENV)/.ready  ## the protocol adapters against what atheris thinks of, e
 
 docs: $(VENV)/.ready  ## write the reference pages that are made from the code
 	$(BIN)/python -m tests.house.reference
+
+changelog: $(VENV)/.ready  ## collect changelog.d/ into CHANGELOG.md for VERSION=1.2.3
+	@test -n "$(VERSION)" || { echo "error: name the version: make changelog VERSION=1.2.3"; exit 2; }
+	$(BIN)/towncrier build --version "$(VERSION)" --yes
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

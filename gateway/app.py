@@ -30,7 +30,7 @@ from gateway.server.fast import FastServer
 from gateway.server.listener import Listener, listen
 from gateway.server.open_connections import OpenConnections
 from gateway.server.plain import PlainServer
-from gateway.server.plain_protocol import ProblemServer
+from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.admit import Admit
@@ -174,7 +174,8 @@ class Gateway:
                     hops=edge.trusted_hops,
                     proxies=[parse_network(network) for network in edge.trusted_proxies],
                     forwarded=edge.forwarding_header == "forwarded",
-                )
+                ),
+                self._name,
             ),
             control=self._control,
             admit=self.admit,
@@ -241,7 +242,7 @@ class Gateway:
                 field_limit_bytes=server.header_bytes,
                 connections=self.connections,
             )
-        return ProblemServer(
+        return StrictServer(
             PlainServer(self.pipeline, body_timeout_s=server.body_timeout_s),
             connections=self.connections,
             head_timeout_s=server.header_timeout_s,
@@ -252,6 +253,11 @@ class Gateway:
             max_line_size=server.header_bytes,
             max_field_size=server.header_bytes,
         )
+
+    def _name(self) -> str:
+        """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""
+        snapshot = self.mirror.snapshot
+        return "chips" if snapshot is None else f"chips-{snapshot.registry_id[:12].lower()}"
 
     async def stop(self) -> None:
         """Stop accepting, answer what callers have sent within the grace period, close everything."""

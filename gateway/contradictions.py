@@ -170,10 +170,11 @@ def _of_telemetry(settings: "Settings") -> Iterator[str]:
 def _problems_of_endpoint(name: str, url: str) -> Iterator[str]:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        bare = not parts.query and not parts.fragment
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and bare
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment:
+    if not good:
         yield f"{name}: it is not the base URL of a collector, such as http://localhost:4318"
 
 

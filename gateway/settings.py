@@ -22,6 +22,7 @@ from gateway.core.access_rules import Certificate, Issuer, check_certificate, ch
 from gateway.core.cors import ANY, check_origin
 from gateway.core.networks import parse_network
 from gateway.core.suggestions import suggest
+from gateway.core.text import utf8_text
 from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
 
@@ -507,11 +508,16 @@ class _Loader:
         if named is None and not path.exists():
             return
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = utf8_text(path.read_bytes())
         except OSError as error:
             self._problems.append(f"{path} cannot be read: {error.strerror}")
             return
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
+            self._problems.append(f"{path} {error}")
+            return
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
             self._problems.append(f"{path} is not valid TOML: {error}")
             return
         for key, value in content.items():
@@ -648,6 +654,11 @@ def wants_debug() -> bool:
 def process_environment() -> dict[str, str]:
     """The whole environment, for a program that a command starts."""
     return dict(os.environ)
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what it says to CHIPS or Vertex AI, for a backend that is given settings of its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
 
 
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:

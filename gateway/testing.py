@@ -339,7 +339,8 @@ class BackendUnderTest:
     environment: Mapping[str, str] = field(default_factory=dict)
     samples: Path | None = None  # its manifest.json
     ready_within_s: float = 120.0
-    # Names of checks that cannot apply, each with its reason; any other skip is a failure.
+    # Names of checks that cannot apply, each with its reason; any other skip is a failure, unless this machine refuses
+    # what the check needs.
     not_applicable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -355,7 +356,9 @@ class BackendContract:
     def test_contract(self, backend: BackendUnderTest, report: Report, check: Check) -> None:
         (result,) = (result for result in report.results if result.check is check)
         if result.outcome == "skipped":
-            reason = backend.not_applicable.get(check.name)
+            reason = backend.not_applicable.get(check.name) or (
+                result.why if result.machine_refused else None
+            )
             assert reason is not None, f"{check.name} was skipped: {result.why}"
             pytest.skip(reason)
         assert result.outcome == "passed", (

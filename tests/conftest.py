@@ -8,7 +8,13 @@ from hypothesis import HealthCheck, settings
 
 from tests.patience import patience
 
-pytest_plugins = ["tests.closing", "tests.firestore.fixture", "tests.gcs.fixture", "tests.redis_server"]
+pytest_plugins = [
+    "tests.closing",
+    "tests.process_state",
+    "tests.firestore.fixture",
+    "tests.gcs.fixture",
+    "tests.redis_server",
+]
 
 _CLEARED = (
     "http_proxy",

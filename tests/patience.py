@@ -3,9 +3,13 @@
 Such a limit only ends a test that hangs. It decides nothing about what is right, so a slow machine gets more of it.
 """
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
+
+Found = TypeVar("Found")
 
 # What the work below takes on one quiet core of a machine of 2024, in seconds.
 _USUAL_S: Final = 0.1
@@ -25,3 +29,14 @@ def slowness() -> float:
 def patience(seconds: float) -> float:
     """A limit for a wait, in seconds: `seconds` on a quiet machine, and more on one that is slow or busy."""
     return seconds * slowness()
+
+
+async def eventually(look: Callable[[], Awaitable[Found | None]], *, within_s: float = 30.0) -> Found:
+    """Look again and again, with a pause, until there is something; TimeoutError where nothing comes.
+
+    For what another thread or process does, and tells nobody. Within one event loop, wait for the event itself.
+    """
+    async with asyncio.timeout(patience(within_s)):
+        while (found := await look()) is None:
+            await asyncio.sleep(0.01)
+        return found

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -30,4 +31,4 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     yield f"unix://{path}"
     server.terminate()
     server.stdout.close()
-    server.wait(timeout=30)
+    server.wait(timeout=patience(30))

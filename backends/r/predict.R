@@ -32,6 +32,3 @@ predict_rows <- function(model, rows, parameters) {
   }
   model_answer(model, rows, checked_type(model, parameters$type))
 }
-
-# TRUE for a model whose prediction for a row depends on the rows beside it, on purpose: one that ranks.
-rows_together <- FALSE

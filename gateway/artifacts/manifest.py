@@ -1,18 +1,43 @@
 """The manifest of a published artifact: what it is, which bytes it has, what goes in and out, and a proof that it works."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from gateway.core.model import Tensor
 from gateway.core.names import check_model_name, check_version
+from gateway.core.suggestions import suggest
 
 MANIFEST_NAME = "manifest.json"
+DATATYPES: Final = frozenset(
+    {"BOOL", "BYTES", "FP16", "FP32", "FP64"} | {f"{s}INT{n}" for s in ("", "U") for n in (8, 16, 32, 64)}
+)
+# What other tools call them.
+_MEANT: Final[Mapping[str, str]] = {
+    name: f": write {datatype}"
+    for datatype, names in {
+        "FP64": ("float64", "double", "float", "f8", "numeric", "number"),
+        "FP32": ("float32", "f4", "single"),
+        "INT64": ("int64", "int", "integer", "long", "i8"),
+        "INT32": ("int32", "i4"),
+        "BOOL": ("bool", "boolean", "logical"),
+        "BYTES": ("str", "string", "object", "text", "category", "character", "factor", "datetime", "date"),
+    }.items()
+    for name in names
+}
 _BLOCK_BYTES = 1 << 20
+DATATYPES: Final = frozenset(
+    {"BOOL", "BYTES", "FP16", "FP32", "FP64"}
+    | {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)}
+)
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_NO_PATH: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
+_LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly
 
 # From a file's suffix to its format; what is not here must be named.
 FORMATS: Mapping[str, str] = {
@@ -25,6 +50,7 @@ FORMATS: Mapping[str, str] = {
     ".jld2": "jld2",
     ".jls": "jls",
     ".ubj": "xgboost",
+    ".bst": "xgboost",
     ".py": "python",
     ".json": "json",
 }
@@ -45,9 +71,61 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
+class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
+    """An input or output as its author describes it."""
+
+    categories: tuple[str | int, ...] | None = (
+        None  # all values that it can have, in the order of their codes
+    )
+
+
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Column, ...] = ()
+    outputs: tuple[Column, ...] = ()
+
+
+def check_signature(signature: Signature) -> list[str]:
+    """Everything that a backend would refuse in it, a sentence each."""
+    problems = []
+    for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        names = [column.name for column in columns]
+        problems += [
+            f"{side}: {name!r} stands {names.count(name)} times; names are unique"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        ]
+        for column in columns:
+            problems += [f"{side}: {column.name!r} {problem}" for problem in _column_problems(column)]
+    return problems
+
+
+def _column_problems(column: Column) -> list[str]:
+    problems = []
+    if not column.name:
+        problems.append("has no name")
+    if column.datatype not in DATATYPES:
+        meant = _MEANT.get(column.datatype.lower()) or _closest(column.datatype)
+        problems.append(f"has the datatype {column.datatype!r}{meant}")
+    if any(size < -1 or size == 0 for size in column.shape):
+        problems.append(f"has the shape {list(column.shape)}; each size is -1 (any) or more than 0")
+    categories = column.categories
+    if categories is not None:
+        wanted = str if column.datatype == "BYTES" else int if "INT" in column.datatype else None
+        if wanted is None:
+            problems.append(
+                f"has categories, which {column.datatype} cannot have: only BYTES and whole numbers"
+            )
+        elif not all(type(value) is wanted for value in categories):
+            problems.append(f"has categories that are not {'texts' if wanted is str else 'whole numbers'}")
+        if not categories:
+            problems.append("has an empty list of categories: leave it out")
+        elif len(set(categories)) < len(categories):
+            problems.append("has a category twice")
+    return problems
+
+
+def _closest(datatype: str) -> str:
+    return suggest(datatype.upper(), sorted(DATATYPES)) or f"; there are {', '.join(sorted(DATATYPES))}"
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +137,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    schema: Literal[1] = 1
+    schema: Literal[1]
     model: str
     version: str
-    created: str
-    created_by: str
+    created: str = ""
+    created_by: str = ""
     format: str
     runtime: dict[str, str] = {}
     files: tuple[File, ...]
@@ -95,13 +173,70 @@ def parse_manifest(content: bytes) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"its {MANIFEST_NAME} cannot be read: {error}") from None
-    for file in manifest.files:
-        parts = file.place.split("/")
-        if any(part in {"", ".", ".."} for part in parts) or {"\\", "\0"} & set(file.path):
-            raise ValueError(
-                f"its {MANIFEST_NAME} names {file.path[:200]!r}, which lies outside of the artifact"
-            )
+    problem = _first_problem(manifest)
+    if problem:
+        raise ValueError(f"its {MANIFEST_NAME} is wrong: {problem}")
     return manifest
+
+
+# backends/manifest-cases.json is what these rules are, for every reader of a manifest.
+
+
+def _first_problem(manifest: Manifest) -> str:
+    return (
+        _problem_of_names(manifest)
+        or _problem_of_files(manifest.files)
+        or _problem_of_tensors("inputs", manifest.signature.inputs)
+        or _problem_of_tensors("outputs", manifest.signature.outputs)
+        or ("a tolerance is below zero" if any(s.tolerance < 0 for s in manifest.samples) else "")
+    )
+
+
+def _problem_of_names(manifest: Manifest) -> str:
+    try:
+        check_model_name(manifest.model)
+        check_version(manifest.version)
+    except ValueError as error:
+        return str(error)
+    return "" if manifest.format else "its format is empty"
+
+
+def _problem_of_files(files: Sequence[File]) -> str:
+    if not files:
+        return "it names no files"
+    for file in files:
+        if not _stays_inside(file.path):
+            return f"it names {file.path[:200]!r}, which lies outside of the artifact"
+        if not _SHA256.fullmatch(file.sha256) or not 0 <= file.bytes <= _LARGEST_BYTES:
+            return f"{file.path[:200]!r} has no valid size and SHA-256"
+    places = [file.place for file in files]
+    if MANIFEST_NAME in places:
+        return f"it names {MANIFEST_NAME}, which is itself"
+    taken = set(places)
+    if len(taken) < len(places):
+        return f"it names {next(place for place in places if places.count(place) > 1)[:200]!r} twice"
+    for place in places:
+        parts = place.split("/")
+        folders = {"/".join(parts[:length]) for length in range(1, len(parts))}
+        if folders & taken:
+            return f"{place[:200]!r} lies below another file"
+    return ""
+
+
+def _problem_of_tensors(what: str, tensors: Sequence[Tensor]) -> str:
+    for tensor in tensors:
+        if not tensor.name:
+            return f"one of the {what} has no name"
+        if tensor.datatype not in DATATYPES:
+            return f"{tensor.name[:80]!r} has the unknown datatype {tensor.datatype[:40]!r}"
+        if any(size < -1 for size in tensor.shape):
+            return f"{tensor.name[:80]!r} has a shape with a size below -1"
+    names = {tensor.name for tensor in tensors}
+    return f"two of the {what} have one name" if len(names) < len(tensors) else ""
+
+
+def _stays_inside(path: str) -> bool:
+    return not any(part in {"", ".", ".."} for part in path.split("/")) and not _NO_PATH.search(path)
 
 
 def collect_files(source: Path) -> list[tuple[str, Path]]:
@@ -156,6 +291,7 @@ def build_manifest(
 ) -> Manifest:
     """Describe `files`. Reads each once, in blocks; ValueError for a wrong name or version."""
     return Manifest(
+        schema=1,
         model=check_model_name(model),
         version=check_version(version),
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -16,6 +16,7 @@ from gateway.cli.deployment.new import new
 from gateway.cli.deployment.plan import plan
 from gateway.cli.deployment.publish import publish
 from gateway.cli.deployment.verify import verify
+from gateway.cli.local_backends import logs, ps, restart, stop, up
 from gateway.cli.models.deregister import deregister, disable, enable
 from gateway.cli.models.models import models, show
 from gateway.cli.models.register import register
@@ -82,6 +83,11 @@ for verb in (
     verify,
     deploy,
     undeploy,
+    ps,
+    up,
+    logs,
+    restart,
+    stop,
     why,
     explain_access,
     tail,

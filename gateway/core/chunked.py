@@ -5,7 +5,8 @@ from typing import Final
 
 from gateway.core.headers import is_allowed_trailer
 
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t \x21-\x7e\x80-\xff]*)?\r\n")
+# A blank may stand before an extension (RFC 9112 section 7.1.1), but not after a size that has none.
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t \x21-\x7e\x80-\xff]*)?\r\n")
 _SIZE_LINE_LIMIT: Final = 256  # with extensions, which are read over
 _TRAILER: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t \x21-\x7e\x80-\xff]*"
@@ -27,6 +28,9 @@ _NOT_AT_THE_END: Final = frozenset(
         b"content-range",
         b"content-type",
         b"host",
+        b"location",
+        b"content-location",
+        b"refresh",
         b"keep-alive",
         b"proxy-authorization",
         b"proxy-connection",

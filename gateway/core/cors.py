@@ -32,6 +32,7 @@ OWN_FIELDS: Final = (
     "Retry-After",
     "RateLimit",
     "RateLimit-Policy",
+    "X-Chips-Model",
 )
 
 

@@ -14,8 +14,11 @@ A class exists only because its `code` is a contract with callers; any other exc
     │   ├── MethodNotAllowed      405 method-not-allowed
     │   ├── RequestTimeout        408 request-timeout
     │   ├── PayloadTooLarge       413 payload-too-large
+    │   ├── TargetTooLong         414 target-too-long
+    │   ├── TooManyRequests       429 too-many-requests
     │   ├── HeadersTooLarge       431 headers-too-large
-    │   └── TooManyRequests       429 too-many-requests
+    │   ├── MethodNotImplemented  501 method-not-implemented
+    │   └── VersionNotSupported   505 version-not-supported
     ├── UpstreamError             the backend failed
     │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
     │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
@@ -26,6 +29,7 @@ A class exists only because its `code` is a contract with callers; any other exc
         ├── Overloaded            503 overloaded
         ├── RegistryUnavailable   503 registry-unavailable
         ├── IssuerUnavailable     503 issuer-unavailable      a token cannot be checked now
+        ├── LoopDetected          508 loop-detected           a backend leads back to this gateway
         └── InternalError         500 internal-error
 """
 
@@ -100,8 +104,20 @@ class PayloadTooLarge(CallerError):
         super().__init__(f"The request body is larger than the {limit_bytes} bytes this model takes.")
 
 
+class TargetTooLong(CallerError):
+    code, status, title = "target-too-long", 414, "Request target too long"
+
+
 class HeadersTooLarge(CallerError):
     code, status, title = "headers-too-large", 431, "Request header fields too large"
+
+
+class MethodNotImplemented(CallerError):
+    code, status, title = "method-not-implemented", 501, "Method not implemented"
+
+
+class VersionNotSupported(CallerError):
+    code, status, title = "version-not-supported", 505, "HTTP version not supported"
 
 
 class TooManyRequests(CallerError):
@@ -159,6 +175,10 @@ class IssuerUnavailable(GatewayFault):
 
     def __init__(self, detail: str, *, retry_after_s: int = 10) -> None:
         super().__init__(detail, headers=_retry_after(retry_after_s))
+
+
+class LoopDetected(GatewayFault):
+    code, status, title = "loop-detected", 508, "Loop detected"
 
 
 class InternalError(GatewayFault):

@@ -26,9 +26,11 @@ from gateway.core.headers import (
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
 _SECRET: Final = -3
-# Names of fields that may hold a secret and are not known by their position: such heads are not remembered.
+# Names of fields that may hold a secret and are not known by their position: such heads are not remembered. Broad on
+# purpose: a head that is read anew costs some microseconds, and vendors invent names for keys all the time.
 _SECRETS: Final = re.compile(
-    rb"cookie|auth(?!enticated)|token|jwt|oidc|assertion|secret|passw|credential|api-?key|signature|session"
+    rb"cookie|auth(?!enticated)|token|jwt|oidc|saml|assertion|secret|passw|passphrase|pwd|credential|key|sign|hmac"
+    rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"
 )
 _MAX_LENGTH_DIGITS: Final = 15
 _PLAIN: Final = bytes(range(0x21, 0x7F))  # what a particular value consists of
@@ -93,6 +95,8 @@ class CachedHead:
             return None
         if self._lead is not None:
             at, scheme = self._lead
+            if not values[at]:  # a scheme alone: the blank behind it would not be a part of the value
+                return None
             values[at] = scheme + values[at]
         return values
 
@@ -128,6 +132,8 @@ class HeadCache:
         """Where to keep what is found out about a head that the parser took; None where it is not to be remembered."""
         lines = raw.split(CRLF)
         if len(lines) - 3 != len(parsed.headers):  # a folded field, or an empty line before the first
+            return None
+        if b"?" in lines[0] and _SECRETS.search(lines[0].lower()):  # ?api_key=…
             return None
         if len(parsed.target) > _MAX_TARGET or len(raw) > _MAX_BYTES or len(lines) > _MAX_LINES:
             return None

@@ -32,7 +32,8 @@ FORWARDED: Final = 12
 ORIGIN: Final = 13
 REPORT_REGISTRY: Final = 14
 UPGRADE: Final = 15
-CREDENTIALS: Final = 16  # from here on: what authenticators have reserved
+VIA: Final = 16
+CREDENTIALS: Final = 17  # from here on: what authenticators have reserved
 _DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
@@ -52,6 +53,7 @@ _KIND: Final[dict[bytes, int]] = {
     b"origin": ORIGIN,
     b"x-chips-registry": REPORT_REGISTRY,
     b"upgrade": UPGRADE,
+    b"via": VIA,
     # hop-by-hop
     b"keep-alive": _DROPPED,
     b"proxy-authenticate": _DROPPED,
@@ -62,10 +64,10 @@ _KIND: Final[dict[bytes, int]] = {
     b"transfer-encoding": _DROPPED,
     # written anew by whoever sends the request on
     b"content-length": _DROPPED,
-    b"via": _DROPPED,
     b"x-forwarded-host": _DROPPED,
     b"x-forwarded-proto": _DROPPED,
     b"x-forwarded-port": _DROPPED,
+    b"x-forwarded-prefix": _DROPPED,
     b"x-real-ip": _DROPPED,
     b"x-serverless-authorization": _DROPPED,
 }
@@ -86,7 +88,7 @@ FIELDS_IN_USE: Final = frozenset(name.decode() for name in _KIND) - {
     ),
     *("referer", "set-cookie", "user-agent"),
 }
-_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, FORWARDED, CONNECTION, EXPECT, TRACESTATE})
+_LIST_FIELDS: Final = frozenset({FORWARDED_FOR, FORWARDED, CONNECTION, EXPECT, TRACESTATE, VIA})
 
 # By these, proxies and platforms tell a server who is calling. A backend may believe them, so no caller may send them.
 _IDENTITY_PREFIXES: Final = (
@@ -124,6 +126,7 @@ _IDENTITY_PREFIXES: Final = (
     b"x-webauth-user",
 )
 
+_NOTHING: Final[frozenset[int]] = frozenset()
 _blank: list[bytes | None] = [None] * CREDENTIALS
 
 _learned: dict[bytes, bytes | int] = {}
@@ -136,11 +139,12 @@ class RequestHead:
     `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
 
-    __slots__ = ("address", "forwarded_for", "outbound", "read", "target", "vouched", "way")
+    __slots__ = ("address", "ends_here", "forwarded_for", "outbound", "read", "target", "vouched", "way")
 
     def __init__(self) -> None:
         self.read: list[bytes | None] = _blank.copy()
         self.outbound = b""
+        self.ends_here = _NOTHING  # positions of fields that Connection names: read here, but never sent on
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
@@ -166,6 +170,7 @@ class RequestHead:
         head = _new_head(RequestHead)
         head.read = self.read.copy()
         head.outbound = self.outbound
+        head.ends_here = self.ends_here
         head.address = self.address
         head.vouched = self.vouched
         head.forwarded_for = self.forwarded_for
@@ -200,8 +205,12 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
                 read[index] = before + b", " + value
             else:
                 raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.")
-    if read[CONNECTION] is not None:
-        outbound = _without_nominated(outbound, read[CONNECTION])
+    connection = read[CONNECTION]
+    if connection is not None:
+        nominated = tokens(connection) - {b"keep-alive", b"close", b"upgrade", b""}
+        if nominated:
+            outbound = _without_nominated(outbound, nominated)
+            head.ends_here = frozenset(map(read_index, nominated)) - {_DROPPED}
     head.outbound = b"".join(outbound)
     return head
 
@@ -243,14 +252,13 @@ def _learn(name: bytes) -> bytes | int:
     return kind
 
 
-def _tokens(value: bytes) -> set[bytes]:
-    return {token.strip().lower() for token in value.split(b",")}
+def tokens(value: bytes) -> set[bytes]:
+    """The members of a list of tokens, in lower case (RFC 9110 section 5.6.1)."""
+    return {token.strip(b" \t").lower() for token in value.split(b",")}
 
 
-def _without_nominated(outbound: list[bytes], connection: bytes) -> list[bytes]:
-    nominated = _tokens(connection) - {b"keep-alive", b"close", b"upgrade", b""}
-    if not nominated:
-        return outbound
+def _without_nominated(outbound: list[bytes], nominated: set[bytes]) -> list[bytes]:
+    """`outbound` without the fields that Connection names (RFC 9110 section 7.6.1)."""
     kept: list[bytes] = []
     for i in range(0, len(outbound), 3):
         if outbound[i][:-2].lower() not in nominated:
@@ -302,15 +310,3 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
 def is_allowed_trailer(name: bytes) -> bool:
     """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
     return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes
-
-
-def forwarded_response_fields(raw_headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """The fields of a backend's answer that go on to the caller, in their order."""
-    dropped: frozenset[bytes] | set[bytes] = RESPONSE_FIELDS_DROPPED
-    fields = []
-    for name, value in raw_headers:
-        lower = name.lower()
-        if lower == b"connection":
-            dropped = dropped | _tokens(value)
-        fields.append((lower, name, value))
-    return [(name, value) for lower, name, value in fields if lower not in dropped]

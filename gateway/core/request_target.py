@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.core.errors import BadRequest
+from gateway.core.errors import BadRequest, TargetTooLong
 
 MAX_TARGET_BYTES = 8000  # RFC 9110 section 4.1 recommends to support at least this
 
@@ -20,7 +20,7 @@ _AMBIGUOUS = re.compile(
     r"|%(?:2f|5c|[01][0-9a-f]|7f)",  # encoded slash, backslash, controls
     re.IGNORECASE,
 )
-_OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
+OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
 class Target(NamedTuple):
@@ -34,18 +34,24 @@ class Target(NamedTuple):
     open_inference: bool = False
     infers: bool = False  # asks for a score by the Open Inference Protocol
 
+    @property
+    def prefix(self) -> str:
+        """What the gateway takes off the path before the backend sees it; empty where that sees the whole."""
+        return f"/{self.model}" if self.model and not self.open_inference else ""
+
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> Target:
     """Split a request target in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2).
 
-    Raises BadRequest for any other form and for a path or query that could be read in two ways.
+    Raises BadRequest for any other form and for a path or query that could be read in two ways, and TargetTooLong.
     """
     if len(target) > MAX_TARGET_BYTES:
-        raise BadRequest(f"The request target is longer than {MAX_TARGET_BYTES} bytes.")
+        raise TargetTooLong(f"The request target is longer than {MAX_TARGET_BYTES} bytes.")
     if not target.startswith("/"):
         target = _origin_form(target, scheme, host)
-    # Only short targets are remembered: the cache must not become a store for what a hostile caller sends.
-    return _split_remembered(target) if len(target) <= 128 else _split(target)
+    # Only short targets are remembered: the cache must not become a store for what a hostile caller sends. And none with
+    # a query, which may hold a secret.
+    return _split_remembered(target) if len(target) <= 128 and "?" not in target else _split(target)
 
 
 def _origin_form(target: str, scheme: str, host: str | None) -> str:
@@ -71,7 +77,7 @@ def _split(target: str) -> Target:
     if path == "/" or path.startswith("/-/") or path == "/-":
         return Target(path, query)
     if path == "/v2" or path.startswith("/v2/"):
-        match = _OPEN_INFERENCE.fullmatch(path)
+        match = OPEN_INFERENCE.fullmatch(path)
         if match is None:
             return Target(path, query, open_inference=True)
         return Target(path, query, match[1], match[2], path, open_inference=True, infers=match[3] == "/infer")

@@ -125,6 +125,9 @@ class CloudRunTarget:
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
 
+    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
+        """A revision without requests costs nothing, and a rollback finds it."""
+
     def credentials(self, url: str) -> dict[str, str]:
         token = self._google.identity_token(url)
         return {"X-Serverless-Authorization": f"Bearer {token}"} if token else {}

@@ -15,12 +15,14 @@ from msgspec import Meta
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
+from gateway.core.text import utf8_text
 
 SETTINGS_NAME: Final = "backend.toml"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
 _LEFT_OUT: Final = frozenset(
     {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".Rproj.user"}
 )
+_LARGE_BYTES: Final = 4 << 20
 _CLOUD_RUN_NAME_LENGTH: Final = 43  # so that `model-NAME` and its tagged addresses stay within 63
 
 
@@ -110,13 +112,24 @@ class BackendFolder:
                 archive.addfile(entry, io.BytesIO(content))
         return buffer.getvalue()
 
-    def _files(self) -> list[Path]:
+    def sources_digest(self) -> str:
+        """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""
+        found = hashlib.sha256()
+        for file in self._files(links=True):
+            status = file.stat()
+            large = status.st_size > _LARGE_BYTES
+            content = f"{status.st_size} {status.st_mtime_ns}".encode() if large else file.read_bytes()
+            name = file.relative_to(self.path).as_posix().encode()
+            found.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+        return found.hexdigest()
+
+    def _files(self, *, links: bool = False) -> list[Path]:
         made = (self.artifact, self.beside("signature"), self.beside("samples"))
         left_out = {path.resolve() for path in made if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):
             parts = set(file.relative_to(self.path).parts)
-            if file.is_symlink():
+            if file.is_symlink() and not links:
                 raise FolderError(f"{file} is a link, which a build cannot follow: copy what it points to")
             if not file.is_file() or parts & _LEFT_OUT:
                 continue
@@ -132,14 +145,18 @@ def digest(content: bytes) -> str:
 
 def _read(path: Path) -> BackendSettings:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = utf8_text(path.read_bytes())
     except FileNotFoundError:
         raise FolderError(
             f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'
         ) from None
     except OSError as error:
         raise FolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        raise FolderError(f"{path} {error}") from None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise FolderError(f"{path} is not valid TOML: {error}") from None
     try:
         return msgspec.convert(content, BackendSettings)

@@ -1,9 +1,18 @@
-"""Deploying to this machine: a process of its own that outlives the command, found again by a small file."""
+"""Deploying to this machine: a supervised process that outlives the command, found again by a small file.
+
+A version that is deployed again, with other code or another artifact, starts beside the one that runs. That one is ended
+only when the new one is registered: what fails on the way costs nothing.
+"""
 
 import contextlib
 import fcntl
+import glob
+import hashlib
+import itertools
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,40 +20,148 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.deploy.candidate import last_words
 from gateway.deploy.folder import BackendFolder
+from gateway.deploy.supervisor import STOP_GRACE_S, start_time, state_path, write_whole
 from gateway.deploy.target import Deployed, DeployError, Tell
-from gateway.verify.backend_process import free_port
 
 _READY_WITHIN_S: Final = 120.0
-_STOP_WITHIN_S: Final = 12.0
 _POLL_S: Final = 0.1
+_LOG_LINES: Final = 40
+# Below Linux's ephemeral ports (32768 on), which outgoing connections take: after a reboot the port is needed again.
+_PORTS: Final[range] = range(21000, 32000)
 
 
 # Those that this very process started: they are meant to outlive it, and their ends must be collected while it lives.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that was started here. A number can be given to another process, its start time cannot."""
-
+class Pid(msgspec.Struct, frozen=True):
     pid: int
-    started: int  # clock ticks since boot, as /proc tells
+    started: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.started is not None and start_time(self.pid) == self.started
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to run: written by commands, read by the supervisor."""
+
+    model: str
+    version: str
+    command: tuple[str, ...]
+    folder: str
+    environment: dict[str, str]
     port: int
     artifact: str
+    identity: str  # digest of the sources and the artifact
     log: str
+    confirmed: bool = False  # it got as far as the registry
+    wanted: bool = True  # False: stopped by hand, so `chips up` leaves it
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs: written by the supervisor."""
+
+    supervisor: Pid
+    backend: Pid | None = None
+    since: float | None = None  # seconds since the epoch
+    ends: int = 0  # how often it ended by itself
+    last_exit: int | None = None
+
+
+class Local:
+    """One backend of this machine, by its note."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+
+    @property
+    def spec(self) -> Spec | None:
+        spec: Spec | None = _read(self.note, Spec)
+        return spec
+
+    @property
+    def state(self) -> State | None:
+        """What its supervisor says; None where there is none that lives."""
+        state: State | None = _read(state_path(self.note), State)
+        return state if state is not None and state.supervisor.is_alive else None
+
+    def write(self, spec: Spec) -> None:
+        self.note.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.note, msgspec.to_builtins(spec))
+
+    def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Start its supervisor. One that was left without a supervisor is ended first."""
+        left: State | None = _read(state_path(self.note), State)
+        if left is not None and left.backend is not None and not left.supervisor.is_alive:
+            _signal(left.backend, signal.SIGTERM)
+            _wait_for_end(left.backend)
+            state_path(self.note).unlink(missing_ok=True)
+        spec = self.spec
+        if spec is None:
+            raise DeployError(f"{self.note} cannot be read", hint="chips deploy writes it again")
+        plain = {n: v for n, v in environ.items() if not n.startswith(("CHIPS_", "AIP_"))}
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "gateway.deploy.supervisor", str(self.note)],
+            env={**plain, **spec.environment},  # the backend inherits it
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # it runs on when this command, or its terminal, is gone
+        )
+        _children[process.pid] = process
+        return process
+
+    def end(self) -> bool:
+        """End the supervisor and the backend; False where none ran."""
+        state: State | None = _read(state_path(self.note), State)
+        if state is None:
+            return False
+        ran = state.supervisor.is_alive or (state.backend is not None and state.backend.is_alive)
+        for process in filter(None, (state.supervisor, state.backend)):
+            _signal(process, signal.SIGTERM)
+            _wait_for_end(process)
+            _signal(process, signal.SIGKILL)
+        child = _children.pop(state.supervisor.pid, None)
+        if child is not None:
+            child.wait()
+        state_path(self.note).unlink(missing_ok=True)
+        return ran
+
+    def forget(self) -> None:
+        spec = self.spec
+        for path in (self.note, state_path(self.note), *([Path(spec.log)] if spec is not None else [])):
+            path.unlink(missing_ok=True)
+
+    def is_ready(self) -> bool:
+        spec = self.spec
+        if spec is None:
+            return False
+        try:
+            with urllib.request.urlopen(f"{spec.url}/v2/health/ready", timeout=2) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (OSError, ValueError):
+            return False
 
 
 class LocalTarget:
-    """Processes are noted below `state`, one file for each version of each model."""
+    """Backends are noted below `root`, as MODEL/VERSION/PORT.json."""
 
     name = "local"
 
-    def __init__(self, state: Path, environ: Mapping[str, str]) -> None:
-        self._state = state
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self._root = root
         self._environ = environ
 
     def check(self, folder: BackendFolder) -> str:
@@ -58,136 +175,167 @@ class LocalTarget:
 
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:  # noqa: ARG002
         with self._lock(folder.model, folder.version):
-            running = self._running(folder.model, folder.version)
-            if running is not None and running.artifact != artifact:
-                tell("another artifact runs under this version: it is replaced")
-                _end(running)
-                running = None
-            if running is None:
-                running = self._spawn(folder, artifact)
-                self._note(folder.model, folder.version).write_bytes(msgspec.json.encode(running))
-                tell(f"started as process {running.pid}; its log is {running.log}")
-            else:
-                tell(f"process {running.pid} runs already")
-            self._wait(running)
-        return Deployed(f"http://127.0.0.1:{running.port}", f"process {running.pid}")
+            identity = _identity(folder, artifact)
+            for local in self.all(folder.model, folder.version):
+                spec = local.spec
+                if (
+                    spec is not None
+                    and spec.identity == identity
+                    and local.state is not None
+                    and local.is_ready()
+                ):
+                    return _deployed(local, tell, "runs already")
+                if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
+                    local.end()
+                    local.forget()
+            spec = self._spec(folder, artifact, identity)
+            local = Local(self._note(spec))
+            local.write(spec)
+            supervisor = local.launch(self._environ)
+            tell(f"started; its log is {spec.log}")
+            try:
+                self._wait(local, supervisor)
+            except BaseException:
+                local.end()
+                local.note.unlink(missing_ok=True)  # the log stays
+                raise
+            return _deployed(local, tell, "is ready")
+
+    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
+        with self._lock(folder.model, folder.version):
+            for local in self.all(folder.model, folder.version):
+                spec = local.spec
+                if spec is not None and spec.url == deployed.url:
+                    local.write(msgspec.structs.replace(spec, confirmed=True))
+                else:
+                    local.end()
+                    local.forget()
 
     def credentials(self, url: str) -> dict[str, str]:  # noqa: ARG002
         return {}
 
     def stop(self, model: str, version: str) -> bool:
         with self._lock(model, version):
-            running = self._running(model, version)
-            if running is not None:
-                _end(running)
-            self._note(model, version).unlink(missing_ok=True)
-        return running is not None
+            ended = False
+            for local in self.all(model, version):
+                ended = local.end() or ended
+                local.forget()
+        return ended
 
-    def _spawn(self, folder: BackendFolder, artifact: str) -> Running:
+    def all(self, model: str = "*", version: str = "*") -> list[Local]:
+        """Every backend that is noted on this machine, or those of a model or a version."""
+        wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
+        return [Local(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
+
+    def _note(self, spec: Spec) -> Path:
+        return self._root / spec.model / spec.version / f"{spec.port}.json"
+
+    def _spec(self, folder: BackendFolder, artifact: str, identity: str) -> Spec:
         command = folder.command()
         if command[0] == "python":
             command[0] = sys.executable  # the one that runs this, with its packages
-        port = free_port()
-        log = self._note(folder.model, folder.version).with_suffix(".log")
-        environ = {
-            name: value for name, value in self._environ.items() if not name.startswith(("CHIPS_", "AIP_"))
-        }
-        environ |= {
-            "CHIPS_MODEL": folder.model,
-            "CHIPS_VERSION": folder.version,
-            "CHIPS_ARTIFACT": artifact,
-            "CHIPS_CONCURRENCY": str(folder.settings.concurrency),
-            "PORT": str(port),
-        }
-        try:
-            with log.open("wb") as stream:
-                process = subprocess.Popen(  # noqa: S603  (running what backend.toml says is the point)
-                    command,
-                    cwd=folder.path,
-                    env=environ,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # it runs on when this command, or its terminal, is gone
-                )
-        except OSError as error:
-            raise DeployError(f"{command[0]} cannot be started: {error.strerror}", code=65) from error
-        _children[process.pid] = process
-        return Running(
-            pid=process.pid, started=_start_time(process.pid) or 0, port=port, artifact=artifact, log=str(log)
+        port = self._free_port()
+        return Spec(
+            model=folder.model,
+            version=folder.version,
+            command=tuple(command),
+            folder=str(folder.path.absolute()),
+            environment={
+                "CHIPS_MODEL": folder.model,
+                "CHIPS_VERSION": folder.version,
+                "CHIPS_ARTIFACT": artifact,
+                "CHIPS_CONCURRENCY": str(folder.settings.concurrency),
+                "PORT": str(port),
+            },
+            port=port,
+            artifact=artifact,
+            identity=identity,
+            log=str(self._root / folder.model / folder.version / f"{port}.log"),
         )
 
-    def _wait(self, running: Running) -> None:
+    def _free_port(self) -> int:
+        noted = {spec.port for local in self.all() if (spec := local.spec) is not None}
+        first: int = random.choice(_PORTS)  # noqa: S311  (so that two at once seldom try the same)
+        for port in itertools.chain(range(first, _PORTS.stop), range(_PORTS.start, first)):
+            if port not in noted and _is_free(port):
+                return port
+        raise DeployError(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
+
+    def _wait(self, local: Local, supervisor: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while time.monotonic() < give_up_at:
-            if not _is_alive(running):
-                raise DeployError(
-                    f"the backend ended before it was ready:\n{_tail(Path(running.log))}", code=70
-                )
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(
-                    f"http://127.0.0.1:{running.port}/v2/health/ready", timeout=2
-                ) as answer,
-            ):
-                if answer.status == 200:
-                    return
+            state = local.state
+            if (state is not None and state.ends) or supervisor.poll() is not None:
+                raise DeployError(f"the backend ended before it was ready:\n{_tail(local)}", code=70)
+            if local.is_ready():
+                return
             time.sleep(_POLL_S)
+        spec = local.spec
         raise DeployError(
             f"the backend was not ready within {_READY_WITHIN_S:.0f} seconds",
-            hint=f"its log is {running.log}",
+            hint=f"its log is {spec.log}" if spec is not None else "",
         )
-
-    def _running(self, model: str, version: str) -> Running | None:
-        try:
-            running = msgspec.json.decode(self._note(model, version).read_bytes(), type=Running)
-        except (OSError, msgspec.MsgspecError):
-            return None
-        return running if _is_alive(running) else None
-
-    def _note(self, model: str, version: str) -> Path:
-        return self._state / model / f"{version}.json"
 
     @contextlib.contextmanager
     def _lock(self, model: str, version: str) -> Iterator[None]:
         """Two deploys of one version at once: one waits, and finds what the other made."""
-        path = self._note(model, version).with_suffix(".lock")
+        path = self._root / model / version / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
 
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)); None where there is no such process, or only its remains."""
+def _identity(folder: BackendFolder, artifact: str) -> str:
+    """What runs, as a digest: the folder's own files, and the artifact where it lies in a folder, else its address."""
+    found = hashlib.sha256(folder.sources_digest().encode())
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found.update((Path(artifact.removeprefix("file://")) / MANIFEST_NAME).read_bytes())
     except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
+        found.update(artifact.encode())
+    return found.hexdigest()
 
 
-def _is_alive(running: Running) -> bool:
-    return _start_time(running.pid) == running.started
+def _deployed(local: Local, tell: Tell, what: str) -> Deployed:
+    spec, state = local.spec, local.state
+    if spec is None or state is None or state.backend is None:
+        raise DeployError("the backend ended just now", hint="run the same command again", code=70)
+    tell(f"process {state.backend.pid} {what}")
+    return Deployed(spec.url, f"process {state.backend.pid}")
 
 
-def _end(running: Running) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(running.pid, number)
-        give_up_at = time.monotonic() + _STOP_WITHIN_S
-        while _is_alive(running) and time.monotonic() < give_up_at:
-            time.sleep(_POLL_S)
-        if not _is_alive(running):
-            break
-    child = _children.pop(running.pid, None)
-    if child is not None:
-        child.wait()
-
-
-def _tail(log: Path) -> str:
+def _read(path: Path, kind: Any) -> Any:
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _signal(process: Pid, number: int) -> None:
+    if process.is_alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _wait_for_end(process: Pid) -> None:
+    give_up_at = time.monotonic() + STOP_GRACE_S + 2
+    while process.is_alive and time.monotonic() < give_up_at:
+        time.sleep(_POLL_S / 5)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104  (backends listen on all interfaces)
+        except OSError:
+            return False
+    return True
+
+
+def _tail(local: Local) -> str:
+    spec = local.spec
+    try:
+        lines = Path(spec.log if spec is not None else "").read_text(errors="replace").splitlines()
     except OSError:
         return "(no log)"
-    return "\n".join(lines[-8:])
+    return last_words(lines[-_LOG_LINES:]) or "(it said nothing)"

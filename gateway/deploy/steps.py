@@ -11,7 +11,8 @@ from gateway.deploy.folder import BackendFolder
 from gateway.deploy.target import Deployed, Target, Tell
 
 STEPS: Sequence[tuple[str, str]] = (
-    ("check", "can it be deployed there at all?"),
+    ("check", "can it be deployed there at all, and is the artifact what it should be?"),
+    ("try", "load it and score its samples in a process of its own, before a version is spent"),
     ("publish", "store the artifact with its manifest; a version never changes"),
     ("build", "make the image, unless these very sources were built before"),
     ("start", "start it beside the versions that run, without traffic, and wait until it is ready"),
@@ -33,11 +34,13 @@ def deploy(
     target: Target,
     progress: Progress,
     *,
+    check: Callable[[BackendFolder, Tell], str],
+    try_: Callable[[BackendFolder, Tell], str],
     publish: Callable[[BackendFolder, Tell], str],
     verify: Callable[[BackendFolder, Deployed, Tell], str],
     register: Callable[[BackendFolder, Deployed, Tell], str],
 ) -> Deployed:
-    """Take every step; the three that concern the artifact store, the contract and the registry are given.
+    """Take every step; those that concern the artifact and its store, the contract and the registry are given.
 
     Raises whatever a step raises: the steps before it are done, those after it are not begun.
     """
@@ -49,7 +52,8 @@ def deploy(
         progress.end(step, outcome)
         return outcome
 
-    take("check", lambda: target.check(folder))
+    take("check", lambda: "\n".join(filter(None, (target.check(folder), check(folder, progress.tell)))))
+    take("try", lambda: try_(folder, progress.tell))
     artifact = take("publish", lambda: publish(folder, progress.tell))
     image = take("build", lambda: target.build(folder, progress.tell))
     progress.begin("start")
@@ -57,4 +61,5 @@ def deploy(
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))
+    target.retire(folder, deployed)
     return deployed

@@ -38,6 +38,9 @@ class Target(Protocol):
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:
         """Start the version beside those that run, without traffic, and wait until it is ready."""
 
+    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
+        """The version is registered: end what `deployed` has replaced."""
+
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields with which the backend at `url` lets us in."""
 

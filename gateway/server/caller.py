@@ -12,7 +12,9 @@ from gateway.core.exchange import Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
+from gateway.server.framing import is_no_head
 from gateway.server.inline_runner import InlineRunner
+from gateway.server.linger import LINGER_S, Linger
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
 from gateway.server.request_body import CallerBody, timeout_error
@@ -32,12 +34,7 @@ BODY: Final = 1  # nobody takes more of a request's body yet
 PIPELINE: Final = 2  # enough later requests wait
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
-_METHOD_BYTES: Final = frozenset(
-    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
-_LINGER_S: Final = 5.0
-_GOODBYE_S: Final = 0.5
-_LINGER_BYTES: Final = 64 * 1024 * 1024
+_GOODBYE_S: Final = 0.5  # at a stop
 
 
 class CallerConnection(asyncio.Protocol):
@@ -50,8 +47,7 @@ class CallerConnection(asyncio.Protocol):
         "_head_limit_bytes",
         "_idle_waiter",
         "_known",
-        "_lingered_bytes",
-        "_lingering",
+        "_linger",
         "_parser",
         "_pauses",
         "_received",
@@ -91,8 +87,7 @@ class CallerConnection(asyncio.Protocol):
         self.recognized = False
         self._scheme = "http"
         self._pauses = 0  # why nothing is read just now
-        self._lingering = False
-        self._lingered_bytes = 0
+        self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
         self._idle_waiter: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.source: ResponseSource | None = None  # of the answer that is being relayed
@@ -128,8 +123,9 @@ class CallerConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.upload(data)
             return
-        if self._lingering:
-            self._linger(len(data))
+        if self._linger is not None:
+            if not self._linger.drop(len(data)):
+                self.abort()
             return
         body = self._body
         if body is not None and not body.complete:
@@ -174,7 +170,7 @@ class CallerConnection(asyncio.Protocol):
             return
         self._taking = True
         try:
-            while self._received and not self._busy and not self._lingering and not self.writing_paused:
+            while self._received and not self._busy and self._linger is None and not self.writing_paused:
                 if self.last or not self._take_request():
                     break
         finally:
@@ -187,6 +183,8 @@ class CallerConnection(asyncio.Protocol):
         received = self._received
         if received[0] == _CR:  # RFC 9112 section 2.2: an empty line before a request does no harm
             received = self._received = _without_empty_lines(received)
+            if not received:
+                return False
         end = received.find(b"\r\n\r\n")
         if end < 0:
             self._wait_for_head(received)
@@ -256,8 +254,10 @@ class CallerConnection(asyncio.Protocol):
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
-        if not _METHOD_BYTES.issuperset(received[:16].partition(b" ")[0]):
-            self._refuse(BadRequest("The request is not valid HTTP/1.1."))
+        if received != b"\r" and is_no_head(received):  # that may become an empty line
+            self._refuse(
+                BadRequest("The request is not valid HTTP/1.1: each line of its head ends with CR LF.")
+            )
         elif len(received) > self._head_limit_bytes:
             self._refuse(_too_long())
         elif not self._head_began:
@@ -284,10 +284,8 @@ class CallerConnection(asyncio.Protocol):
         elif self._tunnel is not None:
             self._tunnel = None
             transport.close()
-        elif body is not None and not body.complete:
+        elif self.last or (body is not None and not body.complete):
             self._begin_to_linger()
-        elif self.last:
-            self._say_goodbye(transport)
         else:
             open_ = self._server.open
             idle_s = open_.linger_s if open_.draining else self._server.keepalive_timeout_s
@@ -382,32 +380,23 @@ class CallerConnection(asyncio.Protocol):
         self._begin_to_linger()
 
     def _begin_to_linger(self) -> None:
-        """Close so that the answer arrives: a close with bytes unread would reset the connection under it."""
+        """Close so that the answer arrives."""
         transport = self.transport
         if transport is None:
             return
-        self._lingering = True
+        now = time.monotonic()
+        self._linger = Linger(now)
         self._received = b""
-        self.due = time.monotonic() + _LINGER_S
+        self.due = now + self._linger_s()
         self.resume_reading(BODY | PIPELINE)
         if transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()
 
-    def _say_goodbye(self, transport: asyncio.Transport) -> None:
-        """Close after the last answer. At a stop a caller may have sent one more request, which must not reset it."""
+    def _linger_s(self) -> float:
         open_ = self._server.open
-        if open_.draining and open_.linger_s and not transport.get_write_buffer_size():
-            self._begin_to_linger()
-            self.due = time.monotonic() + min(open_.linger_s, _GOODBYE_S)
-        else:
-            transport.close()
-
-    def _linger(self, size: int) -> None:
-        self._lingered_bytes += size
-        if self._lingered_bytes > _LINGER_BYTES:
-            self.abort()
+        return min(open_.linger_s, _GOODBYE_S) if open_.draining else LINGER_S
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -418,8 +407,12 @@ class CallerConnection(asyncio.Protocol):
         self.due = _NEVER
         if self._busy:
             self._body_is_due()
-        elif self._lingering:
-            self.abort()
+        elif self._linger is not None:
+            now = time.monotonic()
+            if self.transport is not None and self._linger.goes_on(self.transport, now):
+                self.due = now + self._linger_s()
+            else:
+                self.abort()
         elif has_unread(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
         elif self._received:
@@ -445,7 +438,7 @@ class CallerConnection(asyncio.Protocol):
     def close(self) -> None:
         """Take no further request."""
         self.last = True
-        if not self._busy and self.transport is not None and not self._lingering:
+        if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)

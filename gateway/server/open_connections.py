@@ -11,12 +11,12 @@ from itertools import chain, islice
 from typing import Final, Protocol
 
 from gateway.core.notice import Notices
+from gateway.server.linger import SEND_TIMEOUT_S
 
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_SEND_TIMEOUT_S: Final = 60.0  # a caller who has not read for so long is not going to
 _LOOKED_AT: Final = 64  # connections that are considered for closing when one more wants in
 
 # Why a connection was closed, or not taken.
@@ -152,7 +152,7 @@ class OpenConnections:
         for connection in self:
             if now >= connection.due:
                 connection.expire()
-            elif now - connection.stalled_at > _SEND_TIMEOUT_S:
+            elif now - connection.stalled_at > SEND_TIMEOUT_S:
                 connection.abort()
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None

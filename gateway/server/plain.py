@@ -5,13 +5,15 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
+from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import Exchange
 from gateway.core.response import Response, gateway_field_lines
 from gateway.pipeline import Pipeline
-from gateway.server.plain_protocol import ProblemRequestHandler
-from gateway.server.request_body import timeout_error
+from gateway.server.framing import Framing, frame
+from gateway.server.plain_protocol import StrictRequestHandler, problem_response
+from gateway.server.request_body import INVALID_CHUNKS, timeout_error
 
 
 class PlainServer:
@@ -22,7 +24,11 @@ class PlainServer:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        response = PlainResponse(request)
+        try:
+            framing = _frame(request)
+        except GatewayError as error:
+            return problem_response(error)
+        response = PlainResponse(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
             method=request.method,
@@ -30,12 +36,12 @@ class PlainServer:
             headers=request.raw_headers,
             peer=peer[0] if peer else "",
             scheme=request.scheme,
-            body=PlainBody(request, self._body_timeout_s),
+            body=PlainBody(request, self._body_timeout_s, expected=framing.expects),
             response=response,
             arrived=time.monotonic(),
         )
         response.exchange = exchange
-        handler: ProblemRequestHandler = request.protocol  # type: ignore[assignment]  # ProblemServer makes no other
+        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictServer makes no other
         handler.begin_request()
         try:
             await self._pipeline(exchange)
@@ -44,10 +50,21 @@ class PlainServer:
         return response.response
 
 
+def _frame(request: web.BaseRequest) -> Framing:
+    """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
+    if request.version not in {HttpVersion11, HttpVersion10}:
+        raise VersionNotSupported("This gateway speaks HTTP/1.1 and HTTP/1.0, and no other version.")
+    framing = frame(request.method, request.raw_headers, version_11=request.version == HttpVersion11)
+    if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
+        raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
+    return framing
+
+
 class PlainBody:
-    def __init__(self, request: web.BaseRequest, timeout_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, timeout_s: float, *, expected: bool) -> None:
         self._request = request
         self._timeout_s = timeout_s
+        self._expected = expected
         self.length = request.content_length if request.can_read_body else 0
         self._whole = None if self.length != 0 else b""
 
@@ -62,6 +79,8 @@ class PlainBody:
                 self._whole = await self._request.content.read()
         except TimeoutError:
             raise timeout_error() from None
+        except web.RequestPayloadError as error:
+            raise BadRequest(INVALID_CHUNKS) from error
 
     async def read(self) -> bytes:
         if self._whole is None:
@@ -76,6 +95,8 @@ class PlainBody:
                     chunk = await self._request.content.readany()
             except TimeoutError:
                 raise timeout_error() from None
+            except web.RequestPayloadError as error:
+                raise BadRequest(INVALID_CHUNKS) from error
             if not chunk:
                 return
             yield chunk
@@ -83,7 +104,8 @@ class PlainBody:
     async def _send_continue(self) -> None:
         """Answer `Expect: 100-continue` once we do want the body (RFC 9110 section 10.1.1)."""
         request = self._request
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+        if self._expected:
+            self._expected = False
             transport = request.transport
             if transport is not None and not request.content.is_eof():
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -95,9 +117,9 @@ class PlainResponse:
     exchange: Exchange
     response: web.StreamResponse
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, *, last: bool) -> None:
         self._request = request
-        self._cut = False
+        self._last = last
         self.started = False
 
     async def send(self, answer: Response) -> None:
@@ -112,16 +134,19 @@ class PlainResponse:
         response = web.StreamResponse(status=status, reason=reason or None)
         exchange = self.exchange
         for name, value in (*fields, *exchange.added_fields):
-            response.headers.add(name.decode("latin-1"), value.decode("latin-1", "surrogateescape"))
-        for line in gateway_field_lines(exchange, time.monotonic()).split("\r\n")[:-1]:
+            response.headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
+        own = gateway_field_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
+        for line in own.split("\r\n")[:-1]:
             own_name, _, own_value = line.partition(": ")
             response.headers[own_name] = own_value
         if length is not None:
             response.content_length = length
+        endless = length is None and self._request.version < HttpVersion11  # it ends with the connection
         # A body that we did not read would be taken for the next request.
-        if not self._request.content.is_eof() and exchange.error is not None:
+        unread = not self._request.content.is_eof() and exchange.error is not None
+        if self._last or endless or unread:
             response.force_close()
-        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of ProblemRequestHandler
+        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of StrictRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response

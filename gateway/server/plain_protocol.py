@@ -1,4 +1,4 @@
-"""aiohttp's server, speaking our problem documents where its parser refuses a request.
+"""aiohttp's server, kept to what the fast path keeps to: strict request lines, a time for each head, our problem documents.
 
 This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
 """
@@ -10,27 +10,47 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
+from gateway.server.framing import check_request_line, is_no_head, refusal_of
 from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread
-from gateway.server.parser import refusal_of
 
 _log = logging.getLogger(__name__)
 
 _NEVER: Final = float("inf")
+_EMPTY_LINES: Final = 8
 
 
-class ProblemRequestHandler(RequestHandler):
-    """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one."""
+class StrictRequestHandler(RequestHandler):
+    """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one.
 
-    __slots__ = ("_head_timeout_s", "_heads", "busy", "due", "open", "peer", "recognized", "stalled_at")
+    It looks at a connection's first request line before aiohttp does. Where later requests begin, only aiohttp knows: what
+    it forgives in them, `PlainServer` judges.
+    """
+
+    __slots__ = (
+        "_head_timeout_s",
+        "_heads",
+        "_held",
+        "_last_payload",
+        "_limit_bytes",
+        "_line",
+        "busy",
+        "due",
+        "open",
+        "peer",
+        "recognized",
+        "stalled_at",
+    )
 
     def __init__(
         self,
-        server: "ProblemServer",
+        server: "StrictServer",
         *,
         connections: OpenConnections,
         head_timeout_s: float,
@@ -40,6 +60,10 @@ class ProblemRequestHandler(RequestHandler):
         self.open = connections
         self._head_timeout_s = head_timeout_s
         self._heads = 0
+        self._limit_bytes: int = arguments["max_line_size"]
+        self._held: bytes | None = b""  # of the first line, until it is whole
+        self._line = b""  # that line
+        self._last_payload: StreamReader = EMPTY_PAYLOAD  # of the request read last
         self.peer = ""
         self.busy = False
         self.recognized = False
@@ -58,9 +82,49 @@ class ProblemRequestHandler(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._held is not None and data:
+            data = self._judge_line(self._held + data)
+            if not data:
+                return
+        before = self._request_count
         super().data_received(data)
+        if self._request_count != before:
+            message, payload = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                self._fail_body(self._messages[-2][1] if len(self._messages) > 1 else self._last_payload)
+            self._last_payload = payload
         if not self.busy and not self._messages and self.due == _NEVER:  # a part of a head
             self.due = time.monotonic() + self._head_timeout_s
+
+    def _judge_line(self, held: bytes) -> bytes:
+        """What of `buffered` aiohttp may see: nothing before the first line is whole, or where that is refused."""
+        for _ in range(_EMPTY_LINES):
+            held = held.removeprefix(b"\r\n")
+        line, end, rest = held.partition(b"\r\n")
+        if not end and len(held) <= self._limit_bytes and (held == b"\r" or not is_no_head(held)):
+            self._held = held
+            return b""
+        self._held, self._line = None, line
+        try:
+            minor = check_request_line(line)
+        except GatewayError as error:
+            if end or len(line) <= self._limit_bytes:
+                self._refuse(error)
+                return b""
+            minor = 1  # aiohttp says that it is too long
+        return (line[:-1] + b"1" if minor > 1 else line) + end + rest
+
+    def _refuse(self, error: BaseException) -> None:
+        self._request_count += 1
+        self._messages.append((_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail_body(self, payload: StreamReader) -> None:
+        """Tell who reads a body that the rest of it is not valid; aiohttp tells only who waits for the next request."""
+        if not payload.is_eof():
+            self._lingering_time = 0.0  # there is no end to wait for
+            payload.set_exception(web.RequestPayloadError("the chunks of the body are not valid"))
 
     def begin_request(self) -> None:
         self.busy = True
@@ -105,26 +169,15 @@ class ProblemRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        request_id = new_trace_id()
-        error: GatewayError
-        if status < 500:
-            error = refusal_of(exc)
-        else:
-            error = InternalError()
-            _log.error("request %s failed outside the pipeline", request_id, exc_info=exc)
-        if error.status < 500:
-            _log.warning("request %s cannot be parsed: %s (%s)", request_id, error.code, type(exc).__name__)
-        answer = render_problem(error, request_id)
-        response = web.Response(status=answer.status, body=answer.body)
-        for name, value in answer.headers:
-            response.headers[name.decode("ascii")] = value.decode("latin-1")
-        response.headers["X-Request-Id"] = request_id
-        response.headers["Server"] = "chips"
-        response.force_close()
-        return response
+        if isinstance(exc, GatewayError):
+            return problem_response(exc)
+        if status < 500 or isinstance(exc, BadHttpMessage):
+            line = self._line if self._request_count == 1 else b""
+            return problem_response(refusal_of(exc, line, self._limit_bytes))
+        return problem_response(InternalError(), exc)
 
 
-class ProblemServer(web.Server):
+class StrictServer(web.Server):
     """Makes the handlers; `connections` has what they share."""
 
     def __init__(
@@ -140,10 +193,27 @@ class ProblemServer(web.Server):
         self._head_timeout_s = head_timeout_s
 
     def __call__(self) -> RequestHandler:
-        return ProblemRequestHandler(
+        return StrictRequestHandler(
             self, loop=self._loop, connections=self.open, head_timeout_s=self._head_timeout_s, **self._kwargs
         )
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await super().shutdown(timeout)
         self.open.stop()
+
+
+def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
+    """The answer to what is no request, or has none, which is the connection's last."""
+    request_id = new_trace_id()
+    if error.code == "internal-error":
+        _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)
+    else:
+        _log.warning("request %s cannot be parsed: %s", request_id, error.code)
+    answer = render_problem(error, request_id)
+    response = web.Response(status=answer.status, reason=error.title, body=answer.body)
+    for name, value in answer.headers:
+        response.headers[name.decode("ascii")] = value.decode("latin-1")
+    response.headers["X-Request-Id"] = request_id
+    response.headers["Server"] = "chips"
+    response.force_close()
+    return response

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.server.caller import CallerConnection
     from gateway.upstream.base import BodySink
 
+INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
 
 
@@ -83,7 +84,7 @@ class CallerBody:
         try:
             pieces = dechunker.feed(data)
         except ValueError:
-            self.fail(BadRequest("The chunks of the request's body are not valid."))
+            self.fail(BadRequest(INVALID_CHUNKS))
             return b""
         self.complete = dechunker.done
         if pieces:

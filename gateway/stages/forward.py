@@ -39,7 +39,11 @@ class Forward:
             ).encode("latin-1"),
         ]
         authorization = head.read[AUTHORIZATION]
-        if authorization is not None and not exchange.consumed_authorization:
+        if (
+            authorization is not None
+            and not exchange.consumed_authorization
+            and AUTHORIZATION not in head.ends_here
+        ):
             fields += (b"Authorization: ", authorization, CRLF)
         if self._signer is not None:
             token = self._signer.token(exchange.principal.id, exchange.model.name)

@@ -1,26 +1,44 @@
 """Who asks for what: request id, trace, target, and the address the caller truly has."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.core.client_address import TrustedProxies
-from gateway.core.errors import BadRequest
+from gateway.core.errors import BadRequest, GatewayError, LoopDetected
 from gateway.core.exchange import Exchange
-from gateway.core.headers import CLOUD_TRACE, HOST, REQUEST_ID, TRACEPARENT, RequestHead, read_request_head
+from gateway.core.headers import (
+    CLOUD_TRACE,
+    HOST,
+    REQUEST_ID,
+    TRACEPARENT,
+    VIA,
+    RequestHead,
+    read_request_head,
+)
 from gateway.core.networks import parse_address
 from gateway.core.request_target import parse_target
 from gateway.core.trace import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
+# RFC 9112 section 3.2: an invalid Host is refused. Stricter than RFC 3986, for backends build addresses of it.
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?"
+)
+
 _address_of = lru_cache(maxsize=16384)(parse_address)
 
 
 class Identify:
-    """Read the head of a request. `trusted_proxies` says how far the headers are believed that proxies write."""
+    """Read the head of a request. `trusted_proxies` says how far the headers are believed that proxies write.
 
-    def __init__(self, trusted_proxies: TrustedProxies) -> None:
+    `name` is how this deployment calls itself in Via (RFC 9110 section 7.6.3), by which it knows its own requests again.
+    """
+
+    def __init__(self, trusted_proxies: TrustedProxies, name: Callable[[], str] = lambda: "chips") -> None:
         self._client_address = trusted_proxies.client_address
+        self._name = name
 
     def __call__(self, exchange: Exchange) -> None:
         known = exchange.cached_head
@@ -29,7 +47,7 @@ class Identify:
         else:
             try:
                 head = self._read(exchange)
-            except BadRequest:
+            except GatewayError:
                 # A refusal, too, has an id and a trace to be found by.
                 exchange.request_id = new_trace_id()
                 exchange.trace = continue_trace(None)
@@ -53,16 +71,33 @@ class Identify:
         caller = self._client_address(exchange.peer, head)
         head.address = None if caller is None else _address_of(caller)
         host = head.read[HOST]
+        if host is not None and not _HOST.fullmatch(host):
+            raise BadRequest("The header Host is not a host and port, such as chips.example.com:8080.")
         head.target = parse_target(
             exchange.raw_target,
             scheme=exchange.scheme,
             host=None if host is None else host.decode("latin-1"),
         )
         before = b"" if head.forwarded_for is None else head.forwarded_for + b", "
-        head.way = b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n%bVia: 1.1 chips\r\n" % (
+        head.way = b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n%b%bVia: %b\r\n" % (
             before,
             exchange.peer.encode("ascii"),
             exchange.scheme.encode("ascii"),
             b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
+            b"X-Forwarded-Prefix: %b\r\n" % prefix if (prefix := head.target.prefix.encode("ascii")) else b"",
+            self._via(head.read[VIA]),
         )
         return head
+
+    def _via(self, before: bytes | None) -> bytes:
+        """Via as the backend is to see it. Raises LoopDetected where the request has been here before."""
+        name = self._name().encode("ascii")
+        if before is None:
+            return b"1.1 " + name
+        for entry in before.lower().split(b","):
+            if entry.split()[1:2] == [name]:
+                raise LoopDetected(
+                    "The request came back to this gateway: a model is registered at an address that leads here. "
+                    "`chips models` lists the addresses."
+                )
+        return b"%b, 1.1 %b" % (before, name)

@@ -127,9 +127,9 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     line = b"traceparent: %b\r\n" % trace.traceparent(
         attempt.span_id, sampled=exchange.keep_trace_because is not None
     )
-    tracestate = exchange.head.read[TRACESTATE]
-    if (
-        tracestate is None or trace.parent_id is None
-    ):  # it belongs to the trace that the caller named, or to none
+    head = exchange.head
+    tracestate = head.read[TRACESTATE]
+    # It belongs to the trace that the caller named, or to none.
+    if tracestate is None or trace.parent_id is None or TRACESTATE in head.ends_here:
         return (line,)
     return (line, b"tracestate: ", tracestate, CRLF)

@@ -8,6 +8,7 @@ from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
 from gateway.core.completion import Completion
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
+from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
@@ -213,9 +214,12 @@ class Connection(asyncio.Protocol):
         attempt.status = status
         exchange.backend_server_timing = head.timing
         self._keep_alive = head.keep_alive
+        if head.addresses is not None:
+            head.fields += rewrite_addresses(exchange, head.addresses)
         length = head.length
         if self._head_only or status in {204, 304}:
-            if body:
+            # A 204 has no body, but one that announces it may come from a program that sends it.
+            if body or (status == 204 and (length >= 0 or head.chunked)):
                 self._keep_alive = False
             response.relay(head, b"", complete=True, source=self)
             self._finish()
@@ -253,6 +257,8 @@ class Connection(asyncio.Protocol):
             enable_tcp_keepalive(self.transport)
             first, self._received = self._received, b""
             self._response.relay_tunnel(head, first, self)
+        elif head.length > 0 or head.chunked:  # nor has this one a body
+            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
             self._response.relay_interim(head)
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from gateway.core.completion import Completion, switch_to_task
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.headers import CONNECTION, UPGRADE
+from gateway.core.headers import CONNECTION, UPGRADE, tokens
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
@@ -90,7 +90,6 @@ class FastUpstream:
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
         body: PipedBody = exchange.body  # type: ignore[assignment]  # the server's own, which flows
-        _check_body(exchange, body)
         origin = self._origins.get(request.url) or self._open_origin(request.url)
         pool = origin.pool
         if not self._alert:
@@ -100,12 +99,14 @@ class FastUpstream:
             if self._identity is None
             else await self._proof(self._identity, request.url, exchange.backend.audience)
         )
+        _check_body(exchange, body)
         fresh = False
         while True:
             began = time.monotonic()
             attempt = Attempt(began)
             exchange.attempts.append(attempt)
             connection = None if fresh else pool.acquire_idle()
+            begun = False
             try:
                 if connection is None:
                     connection = await pool.acquire(exchange.deadline)
@@ -114,10 +115,13 @@ class FastUpstream:
                     else:
                         attempt.dialed = connection.dialed
                     attempt.connected = time.monotonic()
+                    _check_body(exchange, body)  # again: it may have arrived, or failed, while we waited
                 else:
                     attempt.reused = True
                     attempt.connected = began
-                await _begin(exchange, body, request, origin, attempt, connection, proof)
+                completion = _begin(exchange, body, request, origin, attempt, connection, proof)
+                begun = True
+                await completion
                 return
             except GatewayError as error:
                 attempt.failure = error.code
@@ -132,8 +136,12 @@ class FastUpstream:
                 raise late from None
             finally:
                 attempt.ended = time.monotonic()
-                if connection is not None and connection.is_serving(attempt):
+                if connection is None:
+                    pass
+                elif connection.is_serving(attempt):
                     connection.abort()  # whatever ended this attempt, it was not the answer
+                elif not begun:
+                    pool.release(connection)  # nothing was sent on it
 
     async def _proof(self, identity: BackendCredentials, url: str, audience: str) -> bytes:
         fields = identity.fields(url, audience)
@@ -210,7 +218,6 @@ def _begin(
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     if body.complete:
-        _check_body(exchange, body)  # again: it may have become complete while we waited for a connection
         size = exchange.bytes_in
         if size or method in _WITH_BODY:
             parts.append(b"Content-Length: %d\r\n\r\n" % size)
@@ -261,6 +268,4 @@ def _may_repeat(
 def _asks_upgrade(exchange: Exchange) -> bool:
     """Whether Connection names Upgrade: without that the field is to be ignored (RFC 9110 section 7.8)."""
     connection = exchange.head.read[CONNECTION]
-    return connection is not None and b"upgrade" in {
-        token.strip().lower() for token in connection.split(b",")
-    }
+    return connection is not None and b"upgrade" in tokens(connection)

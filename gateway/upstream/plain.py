@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.errors import (
+    BadRequest,
     GatewayError,
     PayloadTooLarge,
     UpstreamBroken,
@@ -22,8 +23,9 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
-from gateway.core.headers import forwarded_response_fields
+from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
 
@@ -112,7 +114,13 @@ class PlainUpstream:
                 proof = await self._identity.fetch(request.url, exchange.backend.audience)
         lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
-        for line in lines.decode("latin-1").split("\r\n")[:-1]:
+        try:
+            text = lines.decode("utf-8")  # which is how aiohttp writes it
+        except UnicodeDecodeError:
+            raise BadRequest(
+                "A header field holds bytes that are not UTF-8, which this gateway cannot pass on with server.path = plain."
+            ) from None
+        for line in text.split("\r\n")[:-1]:
             name, _, value = line.partition(": ")
             headers.add(name, value)
         upload = _Upload(exchange)
@@ -138,15 +146,12 @@ class PlainUpstream:
         self, exchange: Exchange, request: UpstreamRequest, response: aiohttp.ClientResponse
     ) -> None:
         writer = exchange.response
-        exchange.backend_server_timing = next(
-            (value for name, value in response.raw_headers if name.lower() == b"server-timing"), None
-        )
-        await writer.start(
-            response.status,
-            response.reason or "",
-            forwarded_response_fields(response.raw_headers),
-            _length(response),
-        )
+        head = _read_head(response)
+        exchange.backend_server_timing = head.timing
+        length = head.length if head.length >= 0 and head.status != 204 else None
+        lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
+        fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
+        await writer.start(head.status, head.reason.decode("ascii", "ignore"), fields, length)
         if request.method != "HEAD":
             async for chunk in response.content.iter_any():
                 await writer.write(chunk)
@@ -187,9 +192,21 @@ class _Upload:
             raise
 
 
-def _length(response: aiohttp.ClientResponse) -> int | None:
-    value = response.headers.get("Content-Length")
-    return int(value) if value is not None and value.isdigit() else None
+def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:
+    """The head once more, as the fast path reads it: aiohttp's parser forgives what the next program reads differently."""
+    version = response.version
+    reason = (response.reason or "").encode("utf-8", "surrogateescape")
+    first = b"HTTP/%d.%d %d %b" % (*(version or (0, 9)), response.status, reason)
+    lines = [b"%b: %b" % field for field in response.raw_headers]
+    try:
+        head = parse_response_head(b"\r\n".join([first, *lines]))
+        if head.status < 200:
+            raise ValueError("another protocol, unasked")
+        b"".join(lines).decode("utf-8")  # what is not cannot be passed on as it is by aiohttp
+    except ValueError as error:
+        response.close()
+        raise UpstreamBroken("The backend's answer was not valid HTTP.") from error
+    return head
 
 
 def _classify(error: aiohttp.ClientError | OSError) -> UpstreamError:

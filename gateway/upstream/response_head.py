@@ -7,7 +7,8 @@ in the wrong place). A gateway must not: what it forgives, the next program on t
 import re
 from typing import Final
 
-from gateway.core.headers import RESPONSE_FIELDS_DROPPED
+from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
+from gateway.core.redirects import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 
@@ -24,6 +25,7 @@ _CODING: Final = 3
 _CONNECTION: Final = 4
 _TIMING: Final = 5
 _DATE: Final = 6
+_ADDRESS: Final = 7
 
 _KINDS: Final[dict[bytes, int]] = {
     **dict.fromkeys(RESPONSE_FIELDS_DROPPED, _DROPPED),
@@ -32,6 +34,7 @@ _KINDS: Final[dict[bytes, int]] = {
     b"connection": _CONNECTION,
     b"server-timing": _TIMING,
     b"date": _DATE,
+    **dict.fromkeys(ADDRESS_FIELDS, _ADDRESS),
 }
 _known_lines: dict[bytes, tuple[int, bytes]] = {}
 _known_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
@@ -40,12 +43,25 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class ResponseHead:
-    __slots__ = ("chunked", "dated", "fields", "keep_alive", "length", "reason", "status", "timing")
+    __slots__ = (
+        "addresses",
+        "chunked",
+        "dated",
+        "fields",
+        "keep_alive",
+        "length",
+        "reason",
+        "status",
+        "timing",
+    )
 
     def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.reason = reason
         self.fields = b""  # the lines that go on, each with its CRLF
+        self.addresses: list[tuple[bytes, bytes]] | None = (
+            None  # fields that callers must not get as they are
+        )
         self.length = -1  # -1: not given
         self.chunked = False
         self.keep_alive = keep_alive
@@ -53,7 +69,7 @@ class ResponseHead:
         self.dated = False
 
 
-def parse_response_head(raw: bytes) -> ResponseHead:  # noqa: C901  (one branch for each thing a line can be)
+def parse_response_head(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912  (one branch for each thing a line can be)
     """Read a head, given without the empty line that ends it; ValueError says what is wrong."""
     lines = raw.split(b"\r\n")
     first = lines[0]
@@ -89,6 +105,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:  # noqa: C901  (one branch 
         elif kind == _CONNECTION:
             value = kind_value[1]
             nominated = value if nominated is None else nominated + b"," + value
+        elif kind == _ADDRESS:
+            head.addresses = [*(head.addresses or ()), (line.partition(b":")[0], kind_value[1])]
     if head.chunked and head.length >= 0:
         raise ValueError("both a length and a transfer coding")
     if nominated is not None:
@@ -128,16 +146,18 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
 
 def _mind_connection(head: ResponseHead, value: bytes, lines: list[bytes]) -> list[bytes]:
     """`lines` without those that Connection names (RFC 9110 section 7.6.1); and learn whether the connection lives on."""
-    tokens = {token.strip().lower() for token in value.split(b",")}
-    if b"close" in tokens:
+    named = tokens(value)
+    if b"close" in named:
         head.keep_alive = False
-    elif b"keep-alive" in tokens:
+    elif b"keep-alive" in named:
         head.keep_alive = True
-    nominated = tokens - {b"close", b"keep-alive", b"upgrade", b""}
+    nominated = named - {b"close", b"keep-alive", b"upgrade", b""}
     if b"date" in nominated:
         head.dated = False
     if b"server-timing" in nominated:
         head.timing = None
+    if head.addresses is not None:
+        head.addresses = [field for field in head.addresses if field[0].lower() not in nominated]
     if not nominated:
         return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in nominated]

@@ -20,9 +20,10 @@ def free_port() -> int:
 class BackendProcess:
     """`command` with `environment`; standard output is read line by line into `lines`, standard error into `errors`."""
 
-    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: str, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self._arguments = shlex.split(command)
         self._environment = dict(environment)
+        self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._read = asyncio.Condition()
@@ -34,6 +35,7 @@ class BackendProcess:
         self._process = await asyncio.create_subprocess_exec(
             *self._arguments,
             env=self._environment,
+            cwd=self._folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

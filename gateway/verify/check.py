@@ -24,6 +24,10 @@ class CheckSkipped(Exception):
     """The check does not apply here, or needs what was not given; the text says which."""
 
 
+class NotPossibleHere(CheckSkipped):
+    """This machine refuses what the check needs, whatever the backend does."""
+
+
 class Sample(msgspec.Struct, frozen=True):
     """A request and its published answer, from a manifest."""
 
@@ -141,6 +145,7 @@ class Result:
     sent: str = ""
     response: str = ""
     seconds: float = 0.0
+    machine_refused: bool = False  # skipped, and another machine could check it
 
 
 async def run_check(check: Check, context: CheckContext) -> Result:
@@ -149,19 +154,21 @@ async def run_check(check: Check, context: CheckContext) -> Result:
     context.last = None
     outcome: Literal["passed", "failed", "skipped"] = "passed"
     why = ""
+    machine_refused = False
     try:
         await check.run(context)
     except ContractViolation as wrong:
         outcome, why = "failed", str(wrong)
     except CheckSkipped as reason:
         outcome, why = "skipped", str(reason)
+        machine_refused = isinstance(reason, NotPossibleHere)
     except NoResponse as error:
         outcome, why = "failed", str(error)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
         # A check reads an answer as the contract says it is; what else a backend may send has no end.
         outcome, why = "failed", f"the answer has another shape: {type(error).__name__}: {error}"
     sent, response = context.last_exchange()
-    return Result(check, outcome, why, sent, response, time.monotonic() - began)
+    return Result(check, outcome, why, sent, response, time.monotonic() - began, machine_refused)
 
 
 # -- what checks say again and again

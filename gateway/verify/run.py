@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Tensor
+from gateway.core.text import utf8_text
 from gateway.verify.backend_process import BackendProcess, free_port
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
@@ -95,9 +96,13 @@ def read_samples(path: Path) -> ManifestPart:
 def parse_samples(content: bytes, name: str) -> ManifestPart:
     """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
     try:
-        if content.lstrip()[:1] == b"[":
-            return ManifestPart(samples=msgspec.json.decode(content, type=tuple[Sample, ...]))
-        return msgspec.json.decode(content, type=ManifestPart)
+        text = utf8_text(content)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    try:
+        if text.lstrip()[:1] == "[":
+            return ManifestPart(samples=msgspec.json.decode(text, type=tuple[Sample, ...]))
+        return msgspec.json.decode(text, type=ManifestPart)
     except ValueError as error:
         raise ValueError(f"{name} is neither a manifest nor a list of samples: {error}") from None
 
@@ -264,12 +269,14 @@ def _guess(datatype: str, shape: Sequence[int]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def started(command: str, environ: Mapping[str, str]) -> AsyncIterator[tuple[str, BackendProcess]]:
-    """Start a backend on a free port, and end it. Gives its address; raises BackendNotReady where there is no such program."""
+async def started(
+    command: str, environ: Mapping[str, str], folder: Path | None = None
+) -> AsyncIterator[tuple[str, BackendProcess]]:
+    """Start a backend on a free port, in `folder` where that is given, and end it. Gives its address; raises BackendNotReady where there is no such program."""
     port = free_port()
     environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}
     try:
-        process = BackendProcess(command, environment)
+        process = BackendProcess(command, environment, folder)
         await process.start()
     except (OSError, ValueError) as error:
         raise BackendNotReady(f"{command!r} cannot be started: {error}") from None

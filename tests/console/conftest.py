@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import require
 from tests.console.stage import Stage, staged
+from tests.patience import patience
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -44,7 +45,7 @@ class Watched:
         self.page = page
         self.base = base
         self.faults: list[str] = []
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(patience(30_000))
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         page.on("console", self._on_console)
         page.on("request", self._on_request)

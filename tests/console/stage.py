@@ -6,20 +6,22 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import KEYS, MODELS, Put
-from tests.flow.scene import Scene
+from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, Script, ScriptedBackend
+from tests.patience import eventually, patience
 
 INPUTS = tuple(
     Tensor(name=name, datatype="FP64", shape=(-1,)) for name in ("alcohol", "malic_acid", "ash", "magnesium")
 )
 OUTPUTS = (Tensor(name="prediction", datatype="INT64", shape=(-1,)),)
-_CHANCE = random.Random(7)
+_CHANCE = random.Random()
 
 
 def scores(version: str, *, typical_ms: float, failing: float = 0.0) -> Script:
@@ -66,6 +68,7 @@ class Stage(Scene):
         return backend
 
     async def cast(self) -> None:
+        _CHANCE.seed(7)
         self.operator = await self.make_operator()
         speeds = {"1": 9.0, "2": 11.0, "3": 95.0}
         backends = []
@@ -125,7 +128,20 @@ class Stage(Scene):
             author="ana",
             reason=reason,
         )
-        assert await self.gateway.mirror.wait_for(generation, timeout_s=10)
+        assert await self.gateway.mirror.wait_for(generation, timeout_s=patience(10))
+
+    async def kept(self, request_id: str | None) -> Any:
+        """The request, as soon as it is in the store, which a thread writes."""
+
+        async def look() -> Any:
+            answer = await self.call("GET", f"/-/requests/{request_id}", key=self.operator)
+            if answer.status == 200:
+                (request,) = answer.json()["requests"]
+                return request
+            assert_problem(answer, 404, "not-found")
+            return None
+
+        return await eventually(look)
 
     async def traffic(self, requests: int, *, callers: int = 6) -> None:
         """Send `requests` requests to the cast, a few at a time."""

@@ -9,6 +9,7 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from tests.console.conftest import Watched
 from tests.console.stage import INPUTS, Stage
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -194,7 +195,7 @@ async def test_a_thousand_models(stage: Stage, watched: Watched):
         generation = await stage.registry.write(
             Put(kind=MODELS, name=model.name, body=to_document(model), expected=0), author="ana"
         )
-    assert await stage.gateway.mirror.wait_for(generation, timeout_s=30)
+    assert await stage.gateway.mirror.wait_for(generation, timeout_s=patience(30))
     page = watched.page
     await watched.sign_in(stage.operator)
     await page.wait_for_selector("text=1004 of 1004")

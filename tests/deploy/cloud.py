@@ -22,8 +22,9 @@ from aiohttp import web
 
 from gateway.verify.backend_process import free_port
 from tests.deploy.enums import _schemas
+from tests.patience import patience
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = patience(60.0)
 
 
 class Fault(Exception):
@@ -50,7 +51,7 @@ class Cloud:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloud")
         self._thread.start()
-        self.address = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(20)
+        self.address = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(patience(20))
 
     async def _start(self) -> str:
         app = web.Application(middlewares=[self._answer])
@@ -71,7 +72,7 @@ class Cloud:
         for process, _ in self._processes.values():
             process.kill()
             process.wait()
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(patience(20))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.deploy.provider import Provider
+from tests.patience import patience
 
 SOURCE = Path("deploy").resolve()
 
@@ -50,7 +51,7 @@ class Checkout:
             env=self._environ,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=patience(120),
             check=False,
         )
         return Ended(done.returncode, done.stdout + done.stderr)

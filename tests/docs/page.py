@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n+)?```console\n(.*?)```", re.DOTALL)
@@ -108,10 +109,10 @@ class Reader:
         raise AssertionError(f"the shell ended at: {text}\n{output}")
 
     def _wait_for_the_gateway(self) -> None:
-        give_up_at = time.monotonic() + 30
+        give_up_at = time.monotonic() + patience(30)
         while time.monotonic() < give_up_at:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=patience(5)):
                     return
             except OSError:
                 time.sleep(0.05)
@@ -125,7 +126,7 @@ class Reader:
         )
         os.killpg(self._shell.pid, signal.SIGTERM)
         try:
-            self._shell.communicate(timeout=15)
+            self._shell.communicate(timeout=patience(15))
         except subprocess.TimeoutExpired:
             os.killpg(self._shell.pid, signal.SIGKILL)
             self._shell.communicate()

@@ -16,6 +16,7 @@ from tests.e2e.test_workers import Running
 from tests.flow.beside import Beside
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.flow.test_process import register
+from tests.patience import patience
 
 DRAINS = int(os.environ.get("DRAINS", "1"))
 CALLERS = 12
@@ -92,7 +93,7 @@ def test_a_drain_loses_no_request(beside: Beside, tmp_path: Path, path: str, wor
         try:
             port = int(running.wait_for("listens on").split(":")[-1].split()[0])
             load = asyncio.run(drained(running, port))
-            assert running.process.wait(30) == 0
+            assert running.process.wait(patience(30)) == 0
             assert not load.lost, (load.lost, load.answered)
             assert load.answered["last"], "no answer said that it was the last one"
             running.wait_for("^stopped$", workers)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.conftest import require
 from tests.e2e.test_under_load import System, system
+from tests.patience import patience
 
 __all__ = ["system"]
 
@@ -64,8 +65,8 @@ def _try_everything(base: str, key: str) -> None:
         # What the document's own example asks is answered, not refused.
     import requests
 
-    document = requests.get(f"{base}/-/openapi.json", headers=credentials, timeout=30).json()
+    document = requests.get(f"{base}/-/openapi.json", headers=credentials, timeout=patience(30)).json()
     example = document["paths"]["/wine"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    answer = requests.post(f"{base}/wine", json=example, headers=credentials, timeout=30)
+    answer = requests.post(f"{base}/wine", json=example, headers=credentials, timeout=patience(30))
     assert answer.status_code == 200, answer.text
-    assert requests.get(f"{base}/-/openapi.json", timeout=30).json()["paths"] == {}
+    assert requests.get(f"{base}/-/openapi.json", timeout=patience(30)).json()["paths"] == {}

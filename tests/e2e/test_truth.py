@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import require
 from tests.e2e.test_under_load import System, system
+from tests.patience import patience
 
 __all__ = ["system"]
 
@@ -59,7 +60,7 @@ async def test_ids_match_from_the_caller_to_the_backends_log_and_the_collector(s
 
         credentials = {"Authorization": f"Bearer {operator.strip()}"}
         text = ""
-        async with asyncio.timeout(60):  # a worker tells the others once a second
+        async with asyncio.timeout(patience(60)):  # a worker tells the others once a second
             while f'chips_requests_total{{model="wine",version="1",status="200"}} {REQUESTS}\n' not in text:
                 async with session.get(f"{base}/-/metrics", headers=credentials) as answer:
                     assert answer.status == 200
@@ -67,7 +68,7 @@ async def test_ids_match_from_the_caller_to_the_backends_log_and_the_collector(s
         assert "chips_workers 2\n" in text
 
     told = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         while not told:
             try:
                 told = await asyncio.to_thread(system.run, *chips, "why", request_id, "--json")

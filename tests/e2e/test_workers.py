@@ -23,6 +23,7 @@ from gateway.registry.base import MODELS, Put
 from gateway.registry.schemes import open_registry
 from tests.flow.beside import Beside
 from tests.flow.scripted import Message, Peer, request
+from tests.patience import patience
 
 
 class Running:
@@ -60,7 +61,7 @@ class Running:
             return len(found) >= count
 
         with self._more:
-            assert self._more.wait_for(enough, 30), self.lines
+            assert self._more.wait_for(enough, patience(30)), self.lines
         return found[count - 1]
 
     def workers(self) -> list[int]:
@@ -84,12 +85,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def ask(port: int) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/live", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/live", timeout=patience(10)) as answer:
         assert answer.status == 200
 
 
 def wait_until(condition, why: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + patience(30)
     while not condition():
         assert time.monotonic() < end, why
         time.sleep(0.02)
@@ -106,7 +107,7 @@ def test_a_worker_that_dies_is_replaced_and_a_drain_reaches_all(running: Running
     assert running.workers() != before
     ask(port)
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(30) == 0
+    assert running.process.wait(patience(30)) == 0
     running.wait_for("^stopped$|stopped before the start was complete", 2)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 5)
@@ -130,7 +131,7 @@ def test_a_port_that_another_gateway_has_is_not_shared_with_it(running: Running,
         "--server.host=127.0.0.1",
     ]
     command += [f"--server.port={port}", "--server.workers=2", "--log.format=json", "--trace.store=off"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert done.returncode == 71, done.stdout
     assert f"port {port}" in done.stdout
 
@@ -243,7 +244,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
             connection = socket.create_connection(("127.0.0.1", port), 60)
             held.sockets.append(connection)
             connection.sendall(request("POST", "/slow", body=b"{}"))
-            assert asked.acquire(timeout=60)
+            assert asked.acquire(timeout=patience(60))
             assert len(held.sockets) < 500
         running.process.send_signal(signal.SIGTERM)
         running.wait_for("no new connections are taken", 2)
@@ -251,7 +252,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         for connection in held.sockets:
             answer = connection.recv(65536)
             assert (answer[:12], answer[-4:]) == (b"HTTP/1.1 200", b"done"), answer
-        assert running.process.wait(60) == 0
+        assert running.process.wait(patience(60)) == 0
         running.wait_for("^stopped$", 2)
         held.close()
     finally:

@@ -9,6 +9,8 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
+from tests.patience import patience
+
 _JAR = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
 _MAIN = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 _JVM = ("-Duser.language=en", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m")
@@ -54,7 +56,7 @@ class Emulator:
         jar = find_jar()
         assert jar is not None, why_missing()
         command = ["java", *_JVM, "-cp", str(jar), _MAIN, "--host", "127.0.0.1", "--port", str(self.port)]
-        give_up_at = time.monotonic() + 60
+        give_up_at = time.monotonic() + patience(60)
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         while not self._is_ready():
             if time.monotonic() > give_up_at:
@@ -78,7 +80,7 @@ class Emulator:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait(20)
+            process.wait(patience(20))
 
     def stop(self) -> None:
         self.kill()

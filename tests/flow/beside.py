@@ -10,6 +10,7 @@ from gateway.app import Gateway
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 from tests.flow.scripted import Script, ScriptedBackend
+from tests.patience import patience
 
 Result = TypeVar("Result")
 
@@ -22,7 +23,7 @@ class Beside:
         self._stops: list[Any] = []
 
     def await_(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(patience(20))
 
     def backend(self, script: Script) -> ScriptedBackend:
         backend = ScriptedBackend(script)

@@ -15,6 +15,7 @@ from gateway.registry.memory import MemoryRegistry
 from gateway.settings import Settings, load_settings
 from gateway.telemetry.logs import LogWriter
 from tests.flow.scripted import Caller, Message, Script, ScriptedBackend, echo, request
+from tests.patience import patience
 
 
 class Scene:
@@ -113,7 +114,7 @@ class Scene:
     async def _write(self, *changes: Put) -> None:
         generation = await self.registry.write(*changes, author="test")
         if self.gateway.port:
-            assert await self.gateway.mirror.wait_for(generation, timeout_s=5)
+            assert await self.gateway.mirror.wait_for(generation, timeout_s=patience(5))
 
     # -- callers
 
@@ -137,9 +138,12 @@ class Scene:
         fields: Sequence[tuple[str, str]] = (),
     ) -> Message:
         """Send a request on a connection of its own and read the answer. `key` None: without one."""
-        caller = await self.caller()
-        await caller.send(self.request(method, target, body=body, key=key, fields=fields))
-        return await caller.answer(head_only=method == "HEAD")
+        caller = await Caller(self.gateway.port).connect()
+        try:
+            await caller.send(self.request(method, target, body=body, key=key, fields=fields))
+            return await caller.answer(head_only=method == "HEAD")
+        finally:
+            await caller.close()
 
     def request(
         self,

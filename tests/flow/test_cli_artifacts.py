@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 MIB = 1 << 20
@@ -51,10 +52,10 @@ class Place:
             return
         name = urllib.parse.quote(f"models/{path}", safe="")
         bucket = f"{self._gcs.url}/storage/v1/b/{self._gcs.bucket}/o/{name}"
-        urllib.request.urlopen(urllib.request.Request(bucket, method="DELETE"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(bucket, method="DELETE"), timeout=patience(10)).close()
         if content is not None:
             upload = f"{self._gcs.url}/upload/storage/v1/b/{self._gcs.bucket}/o?uploadType=media&name={name}"
-            urllib.request.urlopen(urllib.request.Request(upload, content), timeout=10).close()
+            urllib.request.urlopen(urllib.request.Request(upload, content), timeout=patience(10)).close()
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -66,11 +67,11 @@ def place(
     monkeypatch.setenv("CHIPS_ARTIFACTS", url)
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
-    (source / "model.joblib").write_bytes(os.urandom(9 * MIB))
+    (source / "model.joblib").write_bytes(b"\x80" + os.urandom(9 * MIB))
     (source / "sub/labels.txt").write_text("a\nb\n")
     for version in ("1", "2"):
-        shell.ok("publish", str(source), "--model", "wine", "--version", version)
-    shell.ok("publish", str(source / "model.joblib"), "--model", "beer", "--version", "1")
+        shell.ok("publish", str(source), "--model", "wine", "--version", version, "--no-try")
+    shell.ok("publish", str(source / "model.joblib"), "--model", "beer", "--version", "1", "--no-try")
     return Place(url, gcs)
 
 
@@ -203,8 +204,8 @@ def test_a_network_that_breaks_is_borne(
     shell: Shell, gcs: Gcs, tmp_path: Path, monkeypatch, fault: dict[str, Any]
 ):
     monkeypatch.setenv("CHIPS_ARTIFACTS", f"gs://{gcs.bucket}/models")
-    (tmp_path / "model.joblib").write_bytes(os.urandom(9 * MIB))
-    shell.ok("publish", "model.joblib", "--model", "wine", "--version", "1")
+    (tmp_path / "model.joblib").write_bytes(b"\x80" + os.urandom(9 * MIB))
+    shell.ok("publish", "model.joblib", "--model", "wine", "--version", "1", "--no-try")
     gcs.fault(method="GET", path="model.joblib.*alt=media", times=1, **fault)
     shell.ok("artifacts", "verify", "wine", "1")
 
@@ -226,5 +227,5 @@ def test_files_are_uploaded_some_at_a_time(shell: Shell, gcs: Gcs, tmp_path: Pat
         (source / f"part{number:03}.bin").write_bytes(os.urandom(1000 + number))
     gcs.fault(method="PUT", path="upload_id", times=12, status=503)
     gcs.fault(method="PUT", path="upload_id", times=12, reset=True)
-    shell.ok("publish", str(source), "--model", "wine", "--version", "1", "--format", "rds")
+    shell.ok("publish", str(source), "--model", "wine", "--version", "1", "--format", "rds", "--no-try")
     assert set(shell.ok("artifacts", "verify", "wine", "1", "--json").json()["files"].values()) == {"ok"}

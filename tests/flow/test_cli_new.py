@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import require
 from tests.flow.deploy.conftest import ROOT
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -47,7 +48,7 @@ def deploy_and_score(shell: Shell, folder: Path, name: str) -> None:
         json.dumps(sample["request"]).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=patience(30)) as answer:
         content = json.load(answer)
     assert content["model"] == name
     assert content["predictions"] == pytest.approx(sample["response"]["predictions"])

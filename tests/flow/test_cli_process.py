@@ -13,6 +13,7 @@ from gateway.registry.schemes import open_registry
 from tests.flow.beside import Beside
 from tests.flow.contract import Contract
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 from tests.unit.cli.shell import Ended, Shell
 
 
@@ -50,7 +51,7 @@ def test_python_m_gateway_register_is_chips_register(shell: Shell, beside: Besid
         [sys.executable, "-m", "gateway.register", "wine", backend.url, "--json"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patience(30),
         check=False,
     )
     assert process.returncode == 0, process
@@ -76,7 +77,7 @@ def test_ctrl_c_ends_with_130_and_writes_nothing(shell: Shell, beside: Beside):
     process = shell.start("register", "wine", beside.backend(silent).url)
     beside.await_(asked.wait())
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=patience(30))
     assert process.returncode == 130, (out, err)
     assert "Traceback" not in err
     assert shell.ok("models", "--json").json() == []
@@ -92,7 +93,7 @@ def test_a_reader_that_stops_reading_is_no_error(shell: Shell):
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=patience(30),
         check=False,
     )
     os.close(writing)
@@ -120,7 +121,7 @@ def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(shell: Shell
     lock.close()
     ended = []
     for process in racing:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=patience(30))
         ended.append(Ended(process.returncode, out, err))
     assert sorted(end.code for end in ended) == [0, 75], ended
     (won,) = [version for version, end in zip("12", ended, strict=True) if end.code == 0]
@@ -154,7 +155,7 @@ def test_many_who_register_at_once_lose_nothing(shell: Shell, beside: Beside):
     racing = {version: shell.start("register", "wine", backend(version)) for version in versions}
     codes = {}
     for version, process in racing.items():
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=patience(40))
         codes[version] = process.returncode
         assert process.returncode in {0, 75}, err
     winners = {version for version, code in codes.items() if code == 0}

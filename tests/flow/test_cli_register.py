@@ -15,6 +15,7 @@ from tests.contract.backends.broken import ByRows
 from tests.flow.beside import Beside
 from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 
@@ -172,7 +173,7 @@ def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend_probe, "_get", get)
         shell.ok("register", "wine", f"http://127.0.0.1:{port}", "--wait", "30")
-    starting.result(5)
+    starting.result(patience(5))
     beside.await_(backend.stop())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.console.stage import Stage, staged
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def chips(stage: Stage, *arguments: str, key: str = "") -> tuple[int | Non
 async def test_why_asks_the_gateway(stage: Stage):
     answer = await stage.call("POST", "/wine")
     request_id = answer.get("X-Request-Id") or ""
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(patience(50)):
         while True:
             code, out, err = await chips(stage, "why", request_id)
             if code == 0:
@@ -57,7 +58,7 @@ async def test_tail_follows(stage: Stage):
     process = await start(stage, "tail", "--last", "0", "--json", "--model", "wine")
     assert process.stdout is not None
     told: dict[str, Any] = {}
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(patience(50)):
         reading = asyncio.ensure_future(process.stdout.readline())
         while not reading.done():  # until it listens, what is sent is not for it
             await stage.call("POST", "/fraud-cards")

@@ -8,6 +8,7 @@ import pytest
 from gateway.core.model import Backend, Model, Policy
 from tests.console.stage import Stage, staged
 from tests.flow.scene import assert_problem
+from tests.patience import patience
 
 OPERATORS_PAGES = ("metrics", "models", "models/wine", "curves", "requests", "callers", "history", "events")
 
@@ -43,8 +44,7 @@ async def test_metrics_over_the_wire(stage: Stage):
 
 async def test_a_request_is_told_in_full(stage: Stage):
     answer = await stage.call("POST", "/wine", fields=[("X-Request-Id", "order-66")])
-    found = await when_kept(stage, "order-66")
-    (one,) = found["requests"]
+    one = await stage.kept("order-66")
     assert one["trace_id"] == answer.get("X-Trace-Id")
     assert (one["status"], one["model"], one["method"], one["path"]) == (200, "wine", "POST", "/wine")
     assert one["artifact_digest"].startswith("sha256:")
@@ -54,18 +54,8 @@ async def test_a_request_is_told_in_full(stage: Stage):
     assert "backend predict" in names
     (backend,) = (seen for b in stage.backends for seen in b.seen)
     assert (backend.get("traceparent") or "").split("-")[2] == one["attempts"][0]["span_id"]
-    by_trace = await when_kept(stage, one["trace_id"])
-    assert by_trace == found
-
-
-async def when_kept(stage: Stage, request_id: str):
-    """The request as soon as it is in the store, which a thread writes."""
-    async with asyncio.timeout(30):
-        while True:
-            answer = await get(stage, f"/-/requests/{request_id}")
-            if answer.status == 200:
-                return answer.json()
-            assert_problem(answer, 404, "not-found")
+    by_trace = await stage.kept(one["trace_id"])
+    assert by_trace == one
 
 
 async def test_a_failure_is_kept_though_nothing_else_would_keep_it(tmp_path):
@@ -76,7 +66,7 @@ async def test_a_failure_is_kept_though_nothing_else_would_keep_it(tmp_path):
         good = await stage.call("POST", "/wine")
         bad = await stage.call("POST", "/away")
         assert bad.status == 502
-        (one,) = (await when_kept(stage, bad.get("X-Request-Id") or ""))["requests"]
+        one = await stage.kept(bad.get("X-Request-Id"))
         assert (one["kept"], one["error"], one["side"]) == ("failed", "upstream-unreachable", "backend")
         assert one["spans"][1]["error"] == "upstream-unreachable"
         assert (await get(stage, f"/-/requests/{good.get('X-Request-Id')}")).status == 404
@@ -93,7 +83,7 @@ async def test_who_may_operate_a_model_may_ask_for_a_trace(tmp_path):
         asked = [("X-Chips-Trace", "1")]
         mine = await stage.call("POST", "/wine", key=stage.operator, fields=asked)
         await stage.call("POST", "/wine", key=stage.key, fields=asked)
-        (one,) = (await when_kept(stage, mine.get("X-Request-Id") or ""))["requests"]
+        one = await stage.kept(mine.get("X-Request-Id"))
         assert one["kept"] == "asked"
         flags = [(s.get("traceparent") or "")[-2:] for b in stage.backends for s in b.seen]
         assert sorted(flags) == ["00", "01"]
@@ -131,7 +121,7 @@ async def test_events_arrive_as_they_happen(stage: Stage):
     await caller.send(stage.request("GET", "/-/events", key=stage.operator))
     head = await caller.reader.readuntil(b"\r\n\r\n")
     assert b"text/event-stream" in head
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not (await caller.reader.readline()).startswith(b"event: board"):
             pass
         sent = await stage.call("POST", "/wine")
@@ -147,7 +137,7 @@ async def test_whoever_watches_does_not_hold_up_a_stop(tmp_path):
         caller = await stage.caller()
         await caller.send(stage.request("GET", "/-/events", key=stage.operator))
         await caller.reader.readuntil(b": watching")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             await stage.gateway.stop()
             await caller.ended()
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, echo
+from tests.patience import patience
 
 LINGER = {"server.stop_linger_s": "30", "server.stop_grace_s": "60"}
 
@@ -17,7 +18,7 @@ async def stopping(scene: Scene) -> AsyncIterator[None]:
     while not scene.gateway.connections.draining:
         await asyncio.sleep(0)
     yield
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         await stop
 
 
@@ -129,7 +130,7 @@ async def test_callers_whom_nobody_has_accepted_yet_are_answered():
             await caller.send(scene.request())
         answers = [await caller.answer() for caller in callers]
         assert {answer.status for answer in answers} == {200}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await stop
 
 

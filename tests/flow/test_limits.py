@@ -9,6 +9,7 @@ from gateway.core.model import Policy
 from gateway.registry.base import KEYS, Put
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Script
+from tests.patience import patience
 
 
 async def test_a_rate_per_key(scene: Scene):
@@ -85,12 +86,12 @@ async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene:
     await arrived.wait()
     waiting = await scene.caller()
     await waiting.send(scene.request(key=key))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while not scene.gateway.concurrency_limit.waiting("wine"):
             await asyncio.sleep(0)
     assert_problem(await scene.call(key=key), 429, "too-many-requests")
     waiting.leave()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while scene.gateway.concurrency_limit._held:
             await asyncio.sleep(0)
     go_on.set()
@@ -139,7 +140,7 @@ async def test_a_trial_lets_more_be_under_way_than_key_and_policy_allow():
         await scene.model(script=slow, policy=Policy(max_in_flight=2))
         key = await scene.make_key("*", max_in_flight=1)
         calls = [asyncio.create_task(scene.call(key=key)) for _ in range(3)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             for _ in calls:
                 await arrived.get()  # all three are at the backend at once
         go_on.set()
@@ -159,7 +160,7 @@ async def test_a_trial_holds_what_keeps_the_gateway_upright():
     async with Scene(**flags) as scene:
         await scene.model(script=slow, policy=Policy(max_in_flight=1))
         calls = [asyncio.create_task(scene.call()) for _ in range(2)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             for _ in calls:
                 await arrived.get()
         assert_problem(await scene.call(), 503, "overloaded")

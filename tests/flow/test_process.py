@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from gateway import __version__
+from tests.conftest import require
 from tests.flow.beside import Beside
 from tests.flow.scripted import Message, Peer, request
+from tests.patience import patience
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30
+PATIENCE_S = patience(30)
 
 
 class Process:
@@ -125,8 +127,18 @@ def test_elsewhere_than_on_a_terminal_every_line_is_json(start):
     assert not any("\x1b" in line for line in gateway.lines)
 
 
-def test_on_a_terminal_a_block_tells_how_to_call_it(start, tmp_path: Path):
-    ours, theirs = pty.openpty()
+@pytest.fixture
+def terminal() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal: ours, and the program's."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        require("terminal", available=False, why=f"no pseudo-terminal can be opened here: {error}")
+        raise
+
+
+def test_on_a_terminal_a_block_tells_how_to_call_it(start, tmp_path: Path, terminal: tuple[int, int]):
+    ours, theirs = terminal
     try:
         gateway = start("--server.port=0", stdout=theirs)
         os.close(theirs)
@@ -304,7 +316,7 @@ def test_a_file_that_settings_name_and_that_is_not_there_ends_with_78(
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 78, done.stdout + done.stderr

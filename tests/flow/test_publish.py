@@ -21,8 +21,11 @@ from gateway.artifacts.store import (
     open_store,
 )
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
+from tests.unit.cli.shell import Shell
 
 MIB = 1 << 20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
-    (folder / "model.joblib").write_bytes(os.urandom(20 * MIB))
+    (folder / "model.joblib").write_bytes(b"\x80" + os.urandom(20 * MIB))
     (folder / "sub" / "labels.txt").write_text("a\nb\n")
     return folder
 
@@ -110,10 +113,12 @@ def test_of_many_publishers_one_wins(store, source, tmp_path):
 def test_what_is_stored_is_what_the_manifest_says(bucket, source, gcs):
     publish(bucket, source)
     manifest = parse_manifest(
-        requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/manifest.json", timeout=9).content
+        requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/manifest.json", timeout=patience(9)).content
     )
     for file in manifest.files:
-        content = requests.get(f"{gcs.url}/{gcs.bucket}/models/wine/1/{file.path}", timeout=9).content
+        content = requests.get(
+            f"{gcs.url}/{gcs.bucket}/models/wine/1/{file.path}", timeout=patience(9)
+        ).content
         assert hashlib.sha256(content).hexdigest() == file.sha256
 
 
@@ -224,9 +229,9 @@ def test_a_lookalike_from_a_run_that_broke_off_is_replaced(bucket, source, gcs):
 def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs):
     (file,) = [file for file in manifest_of(source).files if file.path == "model.joblib"]
     name = f"models/wine/1/{file.sha256[:16]}/{file.path}"
-    requests.put(f"{gcs.url}/{gcs.bucket}/{name}", data=b"half", timeout=9)
+    requests.put(f"{gcs.url}/{gcs.bucket}/{name}", data=b"half", timeout=patience(9))
     assert publish(bucket, source)[0]
-    assert len(requests.get(f"{gcs.url}/{gcs.bucket}/{name}", timeout=9).content) == file.bytes
+    assert len(requests.get(f"{gcs.url}/{gcs.bucket}/{name}", timeout=patience(9)).content) == file.bytes
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x/y", "gs:///x"])
@@ -243,7 +248,7 @@ def chips(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "gateway.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
 
@@ -258,6 +263,7 @@ def test_the_command(source, tmp_path, gcs):
         "3",
         "--store",
         f"gs://{gcs.bucket}/m",
+        "--no-try",
     ]
     done = chips(*arguments, "--runtime", "R=4.2.2")
     assert done.returncode == 0, done.stderr
@@ -267,7 +273,7 @@ def test_the_command(source, tmp_path, gcs):
     again = json.loads(chips(*arguments, "--runtime", "R=4.2.2", "--json").stdout)
     assert again["published"] is False
     assert again["digest"] in done.stdout
-    (source / "model.joblib").write_bytes(b"other")
+    (source / "model.joblib").write_bytes(b"\x80other")
     other = chips(*arguments)
     assert other.returncode == 73
     assert "new --version" in other.stderr
@@ -295,3 +301,77 @@ def test_wrong_commands(source, arguments, code, says):
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+# -- tried before it is published
+
+
+@pytest.fixture
+def wine(tmp_path: Path) -> list[str]:
+    """The arguments that publish a small real model."""
+    joblib = pytest.importorskip("joblib")
+    from sklearn.linear_model import LinearRegression
+
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0]), tmp_path / "model.joblib")
+    signature = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}
+    sample = {"request": {"instances": [{"x": 2.0}, {"x": 3.0}]}, "response": {"predictions": [5.0, 7.0]}}
+    (tmp_path / "signature.json").write_text(json.dumps(signature))
+    (tmp_path / "samples.json").write_text(json.dumps([sample]))
+    return [
+        *("publish", str(tmp_path / "model.joblib"), "--model", "wine", "--version", "1"),
+        *("--signature", str(tmp_path / "signature.json"), "--samples", str(tmp_path / "samples.json")),
+        *("--store", str(tmp_path / "store")),
+    ]
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    shell = Shell(tmp_path, monkeypatch, capsys)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT}/backends/python")
+    return shell
+
+
+def test_what_loads_and_scores_is_published(shell: Shell, wine: list[str]):
+    told = shell.ok(*wine, "--json").json()
+    assert told["published"] is True
+    assert "1 sample came out as published" in told["tried"]
+    assert shell.ok(*wine, "--json").json()["tried"] is None, "what is published already is not tried again"
+
+
+def test_a_wrong_sample_costs_no_version(shell: Shell, wine: list[str], tmp_path: Path):
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    samples[0]["response"]["predictions"] = [5.0, 8.0]
+    (tmp_path / "samples.json").write_text(json.dumps(samples))
+    ended = shell(*wine)
+    assert ended.code == 65
+    assert "nothing was published" in ended.err
+    assert "--no-try" in ended.err
+    assert not (tmp_path / "store").exists()
+    shell.ok(*wine, "--no-try")
+    assert (tmp_path / "store/wine/1/manifest.json").exists()
+
+
+def test_a_model_that_looks_at_other_rows_costs_no_version(shell: Shell, wine: list[str], tmp_path: Path):
+    (tmp_path / "model.joblib").unlink()
+    (tmp_path / "model.py").write_text(
+        "def load(folder):\n    return None\n\n"
+        "def predict(model, rows, parameters):\n"
+        "    return [2 * row[0] + 1 + (len(rows) - 2) for row in rows]\n"
+    )
+    wine[1] = str(tmp_path / "model.py")
+    ended = shell(*wine)
+    assert ended.code == 76
+    assert "rows/together" in ended.err
+    assert 'rows = "together"' in ended.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_where_there_is_no_backend_for_it_that_is_said(shell: Shell, wine: list[str], tmp_path: Path):
+    (tmp_path / "model.rds").write_bytes(b"X\n")
+    wine[1] = str(tmp_path / "model.rds")
+    ended = shell.ok(*wine)
+    assert "not tried before it is published" in ended.err
+    wine[5] = "2"
+    ended = shell(*wine, "--try-with", f"{sys.executable} -c 'raise SystemExit(\"no R here\")'")
+    assert ended.code == 65
+    assert "no R here" in ended.err

@@ -10,6 +10,7 @@ import pytest
 from gateway.registry.base import MODELS, Delete, Unavailable
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from tests.flow.scene import Scene
+from tests.patience import patience
 
 
 async def test_ready_says_generation_age_and_source(scene: Scene):
@@ -30,7 +31,7 @@ async def test_a_model_that_was_deregistered_is_gone_and_one_that_was_just_regis
     generation = await scene.registry.write(
         Delete(kind=MODELS, name="wine", expected=document.revision), author="ana"
     )
-    assert await scene.gateway.mirror.wait_for(generation, timeout_s=20)
+    assert await scene.gateway.mirror.wait_for(generation, timeout_s=patience(20))
     assert (await scene.call(target="/wine")).status == 404
     await scene.model("wine")
     assert (await scene.call(target="/wine")).status == 200, "a 404 of a moment ago is not remembered"

@@ -19,6 +19,7 @@ from gateway.telemetry.spans import spans_of
 from gateway.telemetry.trace_store import TraceStoreReader
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend
+from tests.patience import patience
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -58,7 +59,7 @@ def certificate(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
 
 
 async def kept(store: Path, request_id: str | None) -> RequestSummary:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not (found := TraceStoreReader(store).find(str(request_id))):
             await asyncio.sleep(0.01)
     return found[0]

@@ -14,6 +14,7 @@ from tests.conftest import require
 from tests.console.stage import Stage, staged
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, Script, ScriptedBackend
+from tests.patience import patience
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -70,15 +71,6 @@ async def stage(tmp_path):
         yield stage
 
 
-async def when_kept(stage: Stage, request_id: str | None) -> Any:
-    async with asyncio.timeout(30):
-        while True:
-            answer = await stage.call("GET", f"/-/requests/{request_id}", key=stage.operator)
-            if answer.status == 200:
-                (request,) = answer.json()["requests"]
-                return request
-
-
 async def put(stage: Stage, name: str, script: Script, **policy: Any) -> ScriptedBackend:
     backend = await stage.backend(script)
     await stage.put(
@@ -105,7 +97,7 @@ async def test_a_retry_is_a_sibling_with_a_span_of_its_own(stage: Stage):
     assert (await stage.call("POST", "/retried")).status == 200
     again = await stage.call("POST", "/retried", fields=[("traceparent", CALLER)])
     assert again.status == 200
-    kept = await when_kept(stage, again.get("X-Request-Id"))
+    kept = await stage.kept(again.get("X-Request-Id"))
     _, first, second = ((seen.get("traceparent") or "").split("-") for seen in backend.seen)
     assert first[1] == second[1] == CALLER.split("-")[1] == again.get("X-Trace-Id")
     assert [attempt["span_id"] for attempt in kept["attempts"]] == [first[2], second[2]]
@@ -119,12 +111,12 @@ async def test_a_retry_is_a_sibling_with_a_span_of_its_own(stage: Stage):
 async def test_the_fast_path_tells_when_it_connected_sent_and_got_an_answer(stage: Stage):
     await stage.call("POST", "/wine?first")
     answer = await stage.call("POST", "/demand-north")
-    kept = await when_kept(stage, answer.get("X-Request-Id"))
+    kept = await stage.kept(answer.get("X-Request-Id"))
     names = [span["name"] for span in kept["spans"]]
     assert names[:5] == ["POST /demand-north", "attempt 1", "connect", "send", "wait"]
     assert names[-1] == "receive"
     reused = await stage.call("POST", "/demand-north")
-    kept = await when_kept(stage, reused.get("X-Request-Id"))
+    kept = await stage.kept(reused.get("X-Request-Id"))
     assert kept["attempts"][0]["reused"] is True
     assert "connect" not in [span["name"] for span in kept["spans"]]
 
@@ -148,7 +140,7 @@ async def test_a_stream_is_one_request_from_its_first_to_its_last_byte(stage: St
     ).status == 404
     last.set()
     await caller.reader.readuntil(b"last")
-    kept = await when_kept(stage, request_id[1].decode())
+    kept = await stage.kept(request_id[1].decode())
     assert (kept["status"], kept["bytes_out"]) == (200, 9)
 
 
@@ -166,7 +158,7 @@ async def test_a_caller_who_leaves_is_kept_as_one_who_left(stage: Stage):
     await asked.wait()
     caller.leave()
     await backend.lost.wait()
-    kept = await when_kept(stage, "gone")
+    kept = await stage.kept("gone")
     assert (kept["status"], kept["kept"], kept["side"]) == (499, "left", "caller")
 
 
@@ -183,7 +175,7 @@ async def test_a_wait_for_limits_that_are_counted_elsewhere_is_not_the_queue(tmp
             key = await stage.make_key("*", requests_per_day=10)
             answer = await stage.call("POST", "/demand-north", key=key)
             assert answer.status == 200
-            kept = await when_kept(stage, answer.get("X-Request-Id"))
+            kept = await stage.kept(answer.get("X-Request-Id"))
     assert (kept["rate_limit_s"] > 0.04, kept["queued_s"]) == (True, 0)
     (waited,) = (span for span in kept["spans"] if span["name"] in {"limits", "queue"})
     assert (waited["name"], waited["parent_id"]) == ("limits", kept["span_id"])
@@ -241,7 +233,7 @@ async def test_an_exporter_that_does_not_take_them_changes_no_request(tmp_path, 
         async with staged(tmp_path, **flags) as stage:
             for _ in range(20):
                 assert (await stage.call("POST", "/demand-north")).status == 200
-            await asyncio.wait_for(collector.asked.wait(), 30)
+            await asyncio.wait_for(collector.asked.wait(), patience(30))
             assert (await stage.call("POST", "/demand-north")).status == 200
             began = time.monotonic()
             await stage.gateway.stop()

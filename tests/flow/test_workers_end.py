@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.patience import patience
+
 SUPERVISE = """
 import sys
 from gateway.workers import Workers
@@ -11,5 +13,5 @@ sys.exit(Workers(4, lambda number, folder, lifeline: 71, tell=lambda *_: None, g
 
 
 def test_workers_that_all_end_at_once_end_the_supervisor():
-    done = subprocess.run([sys.executable, "-c", SUPERVISE], timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", SUPERVISE], timeout=patience(30), check=False)
     assert done.returncode == 71

@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.patience import patience
+
 _ROOT = Path(__file__).parents[2]
 
 
@@ -37,7 +39,7 @@ class Gcs:
         request = urllib.request.Request(
             self.url + path, data=body, method=method, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=patience(10)) as response:
             text = response.read()
         return json.loads(text) if text else None
 
@@ -51,7 +53,7 @@ def gcs_url() -> Iterator[str]:
     line = process.stdout.readline()
     yield line.removeprefix("listening on ").strip()
     process.terminate()
-    process.wait(10)
+    process.wait(patience(10))
     process.stdout.close()
 
 

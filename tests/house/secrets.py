@@ -4,10 +4,13 @@ An API key of ours carries a checksum, so a real one is told from an example in 
 exceptions.
 """
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from gateway.core.keys import is_well_formed
@@ -42,10 +45,29 @@ def secrets_in(text: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, found.start()) + 1, kind
 
 
+def files() -> Iterator[str]:
+    """The names of the repository's files; without git, of all that .gitignore does not name."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    with contextlib.suppress(FileNotFoundError):
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+        if listed.returncode == 0:
+            yield from filter(None, listed.stdout.decode().split("\0"))
+            return
+    ignored = [".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines())]
+
+    def is_ignored(name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in ignored)
+
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        for name in names:
+            if not is_ignored(name):
+                yield str((Path(folder) / name).relative_to(ROOT))
+
+
 def main() -> int:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout
     problems = []
-    for name in filter(None, listed.decode().split("\0")):
+    for name in files():
         path = ROOT / name
         if path.is_file() and path.stat().st_size <= _MAX_BYTES:
             text = path.read_bytes().decode("utf-8", "replace")

@@ -61,25 +61,51 @@ function parse_manifest(content::Vector{UInt8})
 end
 
 function first_problem(manifest::Manifest)
-    occursin(MODEL_NAME, manifest.model) && occursin(VERSION_NAME, manifest.version) ||
-        return "'$(first(manifest.model, 80))@$(first(manifest.version, 80))' is no model and version"
-    for file in manifest.files
-        stays_inside(file.path) || return "it names '$(first(file.path, 200))', which lies outside of the artifact"
-        occursin(r"^[0-9a-f]{64}\z", file.sha256) && file.bytes >= 0 ||
-            return "$(first(file.path, 200)) has no valid size and SHA-256"
-    end
-    allunique(map(place, manifest.files)) || return "it names a file twice"
+    occursin(MODEL_NAME, manifest.model) && manifest.model != "v2" && occursin(VERSION_NAME, manifest.version) ||
+        return "'$(printable(manifest.model))@$(printable(manifest.version))' is no model and version"
+    isempty(manifest.format) && return "its format is empty"
+    manifest.rows in ("independent", "together") || return "rows are neither independent nor together"
+    wrong = wrong_files(manifest.files)
+    isempty(wrong) || return wrong
     for tensor in [manifest.signature.inputs; manifest.signature.outputs]
         is_datatype(tensor.datatype) ||
-            return "'$(first(tensor.name, 80))' has the unknown datatype '$(first(tensor.datatype, 40))'"
+            return "'$(printable(tensor.name))' has the unknown datatype '$(printable(tensor.datatype))'"
+        isempty(tensor.name) && return "an input or output has no name"
+        all(>=(-1), tensor.shape) || return "'$(printable(tensor.name))' has a shape with a size below -1"
     end
+    all(sample -> sample.tolerance >= 0, manifest.samples) || return "a tolerance is below zero"
+    allunique([output.name for output in manifest.signature.outputs]) || return "two outputs have one name"
     return allunique([input.name for input in manifest.signature.inputs]) ? "" : "two inputs have one name"
 end
 
-stays_inside(path) = !any(in(("", ".", "..")), split(path, '/')) && !any(in(('\\', '\0')), path)
+function wrong_files(files)
+    isempty(files) && return "it names no files"
+    for file in files
+        stays_inside(file.path) || return "it names '$(printable(file.path))', which lies outside of the artifact"
+        occursin(r"^[0-9a-f]{64}\z", file.sha256) && 0 <= file.bytes < 2^53 ||
+            return "$(printable(file.path)) has no valid size and SHA-256"
+    end
+    places = map(place, files)
+    "manifest.json" in places && return "it names manifest.json, which is itself"
+    allunique(places) || return "it names a file twice"
+    for path in places
+        parts = split(path, '/')
+        any(count -> join(parts[1:count], '/') in places, 1:(length(parts)-1)) &&
+            return "'$(printable(path))' lies below another file"
+    end
+    return ""
+end
+
+"A text from a manifest, as it may stand in a message: short, and without what a terminal obeys."
+printable(text) = escape_string(first(text, 200))
+
+is_control(c) = c < ' ' || '\x7f' <= c <= '\u9f'
+stays_inside(path) =
+    !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c == '\\' || is_control(c), path)
 
 function read_manifest(given)
     field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))
+    foreach(name -> field(given, name, String, "\$", ""), ("created", "created_by"))
     return Manifest(
         field(given, "model", String, "\$"),
         field(given, "version", String, "\$"),

@@ -48,7 +48,8 @@ async def serve(config: Config, log: Log) -> int:
     # Imported here, so that a wrong setting is told at once.
     from chips_backend.app import App, listen
     from chips_backend.artifact import ArtifactError
-    from chips_backend.service import Loaded, StartError, load
+    from chips_backend.service import Loaded, load
+    from chips_backend.warm import StartError
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -14,27 +15,23 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from chips_backend.body import LARGE_BYTES, parse_json, parse_large
 from chips_backend.config import Config
+from chips_backend.fault import CannotTake, ModelFailed
 from chips_backend.logs import Log
-from chips_backend.model import Refused
 from chips_backend.openapi import describe
 from chips_backend.problem import Problem, invalid_instances
-from chips_backend.schema import Scoring, parse_json, read_instances, read_tensors, tensor_outputs
+from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
+from chips_backend.tensors import read_tensors, tensor_outputs
 from chips_backend.trace import Trace, read_trace
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _JSON = "application/json"
 
 
-def _plain(value: Any) -> Any:
-    """What a model may have left in its predictions: NumPy's numbers and arrays."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a prediction holds a {type(value).__name__}, which JSON does not know")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_HEADER_BYTES = 16 * 1024  # as the gateway takes them
+_encode = msgspec.json.Encoder().encode
 
 
 class Call:
@@ -66,6 +63,8 @@ class App:
         self._config = config
         self._log = log
         self.loaded: Loaded | None = None
+        # One at a time: several would take the interpreter from the event loop for longer.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._openapi = b""
         self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
         self._routes = self._table(config.model, config.version)
@@ -100,7 +99,7 @@ class App:
         call = Call(request)
         cause: BaseException | None = None
         headers = {"Content-Type": _JSON}
-        code = ""
+        code = stack = ""
         try:
             status, body = 200, await self._answer(call)
         except Problem as problem:
@@ -110,21 +109,20 @@ class App:
                 problem.code,
                 problem.__cause__,
             )
+            stack = problem.stack
             headers = {"Content-Type": "application/problem+json", **problem.headers}
         except asyncio.CancelledError:  # the caller has left, or time is up at the end
             self._log_call(call, 499, 0, "client-closed-request", None)
             raise
         except Exception as error:  # noqa: BLE001  (nothing a caller sends may end the process)
-            failed = Problem(
-                500, "prediction-failed", "the prediction failed; the log has the reason under this id"
-            )
+            failed = _prediction_failed()
             status, body, code, cause = 500, self._render(failed, call), failed.code, error
             headers = {"Content-Type": "application/problem+json"}
         response = web.Response(status=status, body=body, headers=headers)
         self._sign(response, call)
         if not request.content.is_eof():
             response.force_close()  # a body that nobody read would be taken for the next request
-        self._log_call(call, status, len(body), code, cause)
+        self._log_call(call, status, len(body), code, cause, stack)
         return response
 
     def _sign(self, response: web.Response, call: Call) -> None:
@@ -169,7 +167,15 @@ class App:
         return b'{"live":true}'
 
     async def _ready(self, _: Call) -> bytes:
-        return _encode({"ready": True, "name": self._need_model().manifest.model})
+        loaded = self._need_model()
+        if loaded.workers.is_stuck:
+            raise Problem(
+                503,
+                "not-ready",
+                "every slot is held by a prediction that is past its deadline",
+                headers={"Retry-After": "1"},
+            )
+        return _encode({"ready": True, "name": loaded.manifest.model})
 
     async def _describe(self, _: Call) -> bytes:
         self._need_model()
@@ -177,51 +183,67 @@ class App:
 
     async def _metadata(self, _: Call) -> bytes:
         loaded = self._need_model()
-        config, manifest, artifact = self._config, loaded.manifest, loaded.artifact
+        config, manifest, artifact, facts = self._config, loaded.manifest, loaded.artifact, loaded.facts
+        inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
+        categories = {tensor.name: tensor.categories for tensor in inputs if tensor.categories is not None}
         return _encode(
             {
                 "name": manifest.model,
                 "versions": [manifest.version],
                 "platform": f"python-{manifest.format}",
-                "inputs": manifest.signature.inputs,
-                "outputs": manifest.signature.outputs,
+                "inputs": [tensor.described() for tensor in inputs],
+                "outputs": [tensor.described() for tensor in outputs],
                 "parameters": {
                     "concurrency": config.concurrency,
                     "artifact": artifact.address,
                     "artifact_digest": artifact.digest,
+                    "accepts": sorted(facts.parameters),
+                    **({"classes": self._classes(loaded)} if facts.classes is not None else {}),
+                    **({"categories": categories} if categories else {}),
                     **({"rows": manifest.rows} if manifest.rows != "independent" else {}),
                     **({"batch_target_ms": config.batch_target_ms} if config.batch_target_ms else {}),
                 },
             }
         )
 
+    def _classes(self, loaded: Loaded) -> Any:
+        """The labels of the probabilities, by output name where there are several outputs."""
+        outputs = loaded.manifest.signature.outputs
+        if len(outputs) < 2:
+            return loaded.facts.classes
+        return {output.name: labels for output, labels in zip(outputs, loaded.facts.classes, strict=False)}
+
     async def _predict(self, call: Call) -> bytes:
         loaded = self._need_model()
-        scoring = await self._parse(call, lambda body: read_instances(body, loaded.manifest.signature))
+        known, signature = loaded.facts.parameters, loaded.manifest.signature
+        scoring = await self._parse(call, lambda body: read_instances(body, signature, known))
         predictions = await self._score(call, loaded, scoring)
         began = time.monotonic()
-        content = _encode(
-            {
-                "predictions": predictions,
-                "model": loaded.manifest.model,
-                "version": loaded.manifest.version,
-            }
-        )
+        answer = {
+            "predictions": predictions,
+            "model": loaded.manifest.model,
+            "version": loaded.manifest.version,
+        }
+        if scoring.parameters.get("classes"):
+            answer["classes"] = self._classes(loaded)
+        content = _encode(answer)
         call.timing["render"] = (time.monotonic() - began) * 1000
         return content
 
     async def _infer(self, call: Call) -> bytes:
         loaded = self._need_model()
-        manifest = loaded.manifest
+        manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
-        scoring = await self._parse(call, lambda body: read_tensors(body, signature))
+        scoring = await self._parse(call, lambda body: read_tensors(body, signature, known))
         predictions = await self._score(call, loaded, scoring)
         began = time.monotonic()
         answer: dict[str, Any] = {
             "model_name": manifest.model,
             "model_version": manifest.version,
-            "outputs": tensor_outputs(predictions, signature),
+            "outputs": tensor_outputs(predictions, signature, scoring.outputs),
         }
+        if scoring.parameters.get("classes"):
+            answer["parameters"] = {"classes": self._classes(loaded)}
         if scoring.id is not None:
             answer["id"] = scoring.id
         content = _encode(answer)
@@ -239,10 +261,21 @@ class App:
         kind = call.request.headers.get("Content-Type", _JSON).partition(";")[0].strip().lower()
         if kind != _JSON and not kind.endswith("+json"):
             raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
+        coding = call.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in {"identity", ""}:
+            raise Problem(
+                415,
+                "unsupported-media-type",
+                f"send the body as it is, without Content-Encoding: {coding[:80]}",
+                headers={"Accept-Encoding": "identity"},
+            )
         body = await self._read(call)
         began = time.monotonic()
         try:
-            return read(parse_json(body))
+            if len(body) <= LARGE_BYTES:
+                return read(parse_json(body))
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._parser, lambda: read(parse_large(body)))
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 
@@ -266,8 +299,14 @@ class App:
     async def _score(self, call: Call, loaded: Loaded, scoring: Scoring) -> list[Any]:
         try:
             outcome = await loaded.score(scoring.rows, scoring.parameters, self._deadline(call))
-        except Refused as error:
-            raise invalid_instances([str(error)]) from None
+        except CannotTake as error:
+            problem = invalid_instances([_placed(scoring, *each) for each in error.problems])
+            problem.stack = error.stack
+            raise problem from None
+        except ModelFailed as error:
+            problem = _prediction_failed()
+            problem.stack = error.failed.stack
+            raise problem from None
         call.timing["queue"] = outcome.queue_s * 1000
         call.timing["predict"] = outcome.predict_s * 1000
         return outcome.predictions
@@ -288,7 +327,15 @@ class App:
     def _render(self, problem: Problem, call: Call) -> bytes:
         return problem.render(call.request_id, open_inference=call.open_inference)
 
-    def _log_call(self, call: Call, status: int, size: int, code: str, cause: BaseException | None) -> None:
+    def _log_call(
+        self,
+        call: Call,
+        status: int,
+        size: int,
+        code: str,
+        cause: BaseException | None,
+        stack: str = "",
+    ) -> None:
         request = call.request
         fields: dict[str, Any] = {
             "httpRequest": {
@@ -315,14 +362,23 @@ class App:
             trace=call.trace,
             **fields,
         )
-        if cause is not None:
+        if cause is not None or stack:
             self._log.request(
-                severity="ERROR",
+                severity=severity,
                 message=f"request {call.request_id} failed",
                 trace=call.trace,
                 cause=cause,
                 request_id=call.request_id,
+                **({"stack": stack} if stack else {}),
             )
+
+
+def _prediction_failed() -> Problem:
+    return Problem(500, "prediction-failed", "the prediction failed; the log has the reason under this id")
+
+
+def _placed(scoring: Scoring, row: int | None, field: int | None, text: str) -> str:
+    return text if row is None else f"{scoring.place(row, field)}: {text}"
 
 
 class _Connection(RequestHandler):
@@ -364,6 +420,9 @@ async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunne
         app,
         handler_cancellation=True,  # who has left waits no more, and is not predicted
         access_log=None,
+        auto_decompress=False,  # a coding is refused, whatever the body is
+        max_line_size=_HEADER_BYTES,
+        max_field_size=_HEADER_BYTES,
         lingering_time=2.0,  # for the rest of a body that was refused
         keepalive_timeout=650.0,  # longer than any caller keeps a connection
     )

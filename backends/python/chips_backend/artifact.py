@@ -105,9 +105,11 @@ def obtain(address: str, cache_dir: Path, wanted: Wanted, log: Log) -> Artifact:
 
 
 def _open(address: str, log: Log) -> "_Folder | _Bucket":
+    if address.startswith("gs://"):  # not as a URL: a number sign is part of an object's name
+        bucket, _, prefix = address.removeprefix("gs://").partition("/")
+        if bucket:
+            return _Bucket(bucket, prefix.strip("/"), log)
     parts = urlsplit(address)
-    if parts.scheme == "gs" and parts.netloc:
-        return _Bucket(parts.netloc, parts.path.strip("/"), log)
     if parts.scheme in {"", "file"}:
         return _Folder(Path(unquote(parts.path) if parts.scheme else address))
     raise ArtifactError(f"CHIPS_ARTIFACT={address}: use gs://bucket/prefix/, file:// or a folder", EX_NOINPUT)

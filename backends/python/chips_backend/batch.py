@@ -11,9 +11,10 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from chips_backend.fault import ModelFailed
 from chips_backend.model import Rows
-from chips_backend.pool import Slot
-from chips_backend.workers import Outcome, Workers, overloaded, too_late
+from chips_backend.pool import Failed, Slot
+from chips_backend.workers import Outcome, Workers, overloaded, too_late, took_too_long
 
 _MOST_ROWS: Final = 1024
 _SAFETY: Final = 0.8  # of the target is planned with
@@ -115,7 +116,11 @@ class Batcher:
                 began = await entry.begun  # cancelled with us: then the entry is not predicted
         except TimeoutError:
             raise too_late() from None
-        predictions, predict_s = await entry.done
+        try:
+            async with asyncio.timeout_at(deadline):
+                predictions, predict_s = await entry.done
+        except TimeoutError:
+            raise took_too_long() from None
         return Outcome(predictions, began - entry.arrived, predict_s)
 
     async def stop(self) -> None:
@@ -200,35 +205,41 @@ class Batcher:
 
     async def _run(self, slot: Slot, batch: list[_Entry]) -> None:
         rows = [row for entry in batch for row in entry.rows]
+        # A process may be ended when the last of them has stopped waiting.
+        deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
+        latest = max(deadlines)
         began = time.monotonic()
         try:
-            predictions = await self._workers.predict(slot, rows, batch[0].parameters)
+            came = await self._workers.predict(
+                slot, rows, batch[0].parameters, None if latest == math.inf else latest
+            )
+        except ModelFailed as error:  # its process ended, by whose rows nobody can tell
+            came = error.failed
         except Exception as error:  # noqa: BLE001  (each caller gets it)
-            if len(batch) == 1:
-                _fail(batch[0], error)
-            else:
-                await self._run_one_by_one(batch)
+            for entry in batch:
+                _fail(entry, error)
+            return
+        if isinstance(came, Failed):
+            await self._run_one_by_one(batch)
             return
         took = time.monotonic() - began
         self._cost.learn(len(rows), took)
         at = 0
         for entry in batch:
-            _finish(entry, predictions[at : at + len(entry.rows)], took)
+            _finish(entry, came[at : at + len(entry.rows)], took)
             at += len(entry.rows)
 
     async def _run_one_by_one(self, batch: list[_Entry]) -> None:
-        """Somebody's rows made it fail: only they shall get the error."""
+        """Somebody's rows made it fail: only they get the error, and what is wrong with them."""
         for entry in batch:
             if entry.done.cancelled():
                 continue
-            began = time.monotonic()
             try:
-                slot = await self._workers.take()
-                predictions = await self._workers.predict(slot, entry.rows, entry.parameters)
+                outcome = await self._workers.score_waiting(entry.rows, entry.parameters, entry.deadline)
             except Exception as error:  # noqa: BLE001
                 _fail(entry, error)
             else:
-                _finish(entry, predictions, time.monotonic() - began)
+                _finish(entry, outcome.predictions, outcome.predict_s)
 
 
 def _finish(entry: _Entry, predictions: list[Any], took: float) -> None:

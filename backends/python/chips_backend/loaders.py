@@ -4,18 +4,18 @@ Checked means: they are what was published. joblib and plain Python run code fro
 may publish to the store may run code here; skops, ONNX, XGBoost and LightGBM files hold data only.
 """
 
+import copy
+import dataclasses
 import importlib.util
-import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from chips_backend.manifest import Manifest, Signature
-from chips_backend.model import Model, Refused
-from chips_backend.tables import Table, array_table, frame_table
+from chips_backend.files import WrongArtifact, check_file, explain_unpickling
+from chips_backend.manifest import Manifest
+from chips_backend.model import Model
 
 
 def load_model(folder: Path, manifest: Manifest, *, trusted: Sequence[str] = ()) -> Model:
@@ -31,162 +31,87 @@ def load_model(folder: Path, manifest: Manifest, *, trusted: Sequence[str] = ())
 def _joblib(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
     import joblib
 
-    return _estimator(
-        joblib.load(folder / manifest.main_file(".joblib", ".pkl", ".pickle")), manifest.signature
-    )
+    from chips_backend.estimators import estimator_model
+
+    path = folder / manifest.main_file(".joblib", ".pkl", ".pickle")
+    check_file(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            loaded = joblib.load(path)
+        except Exception as error:
+            explained = explain_unpickling(error, path.name)
+            if explained is None:
+                raise
+            raise explained from error
+    return dataclasses.replace(estimator_model(loaded, manifest), notes=_versions(caught))
+
+
+def _versions(caught: Sequence[warnings.WarningMessage]) -> Sequence[str]:
+    """What scikit-learn says of a model that another version of it made, once."""
+    made_with = {str(getattr(each.message, "original_sklearn_version", "")) for each in caught} - {""}
+    if not made_with:
+        return ()
+    import sklearn
+
+    return (f"it was made with scikit-learn {', '.join(sorted(made_with))}, here is {sklearn.__version__}",)
 
 
 def _skops(folder: Path, manifest: Manifest, trusted: Sequence[str]) -> Model:
     from skops import io
 
+    from chips_backend.estimators import estimator_model
+
     path = folder / manifest.main_file(".skops")
-    unknown = sorted(set(io.get_untrusted_types(file=path)) - set(trusted))
+    check_file(path)
+    try:
+        unknown = sorted(set(io.get_untrusted_types(file=path)) - set(trusted))
+    except Exception as error:
+        raise WrongArtifact(
+            f"{path.name} is no file of skops ({error}): is it the right file, and whole?"
+        ) from error
     if unknown:
-        raise ValueError(
+        raise WrongArtifact(
             f"the model uses types that skops does not trust by itself: {', '.join(unknown)}. "
             "Look at each; list those that you trust under TRUSTED_TYPES in predict.py"
         )
-    return _estimator(io.load(path, trusted=list(trusted)), manifest.signature)
-
-
-def _estimator(estimator: Any, signature: Signature, *, text_is_category: bool = False) -> Model:
-    """A model with scikit-learn's way of talking. Trained on a DataFrame, it gets one."""
-    if not hasattr(estimator, "predict"):
-        raise TypeError(f"the artifact holds a {type(estimator).__name__}, which has no predict()")
-
-    def predict(table: Any, parameters: dict[str, Any]) -> Any:
-        if not len(table):
-            return []
-        asked = "predict_proba" if parameters.get("probabilities") else "predict"
-        if not hasattr(estimator, asked):
-            raise Refused("this model has no probabilities")
-        try:
-            return getattr(estimator, asked)(table)
-        except ValueError as error:
-            # Most estimators take no missing value and say so in this way. The caller sent it, so it is a 422.
-            if "contains NaN" in str(error):
-                raise Refused("this model takes no missing values, and a value is null") from None
-            raise
-
-    return Model(
-        _table_for(getattr(estimator, "feature_names_in_", None), signature, text_is_category), predict
-    )
-
-
-def _table_for(names: Any, signature: Signature, text_is_category: bool = False) -> Table:  # noqa: FBT001, FBT002
-    columns = [] if names is None else [str(name) for name in names]
-    if not columns or columns == [
-        f"Column_{at}" for at in range(len(columns))
-    ]:  # LightGBM's names for arrays
-        return array_table(signature)
-    return frame_table(signature, columns, text_is_category=text_is_category)
+    return estimator_model(io.load(path, trusted=list(trusted)), manifest)
 
 
 def _xgboost(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
-    import json
+    from chips_backend.boosters import load_xgboost
+    from chips_backend.estimators import estimator_model
 
-    import xgboost
-
-    path = folder / manifest.main_file(".ubj", ".json")
-    booster = xgboost.Booster(model_file=path)
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-    kinds = {"binary": xgboost.XGBClassifier, "multi": xgboost.XGBClassifier, "rank": xgboost.XGBRanker}
-    model = kinds.get(objective.partition(":")[0], xgboost.XGBRegressor)(n_jobs=_threads())
-    model.load_model(path)
-    return _estimator(model, manifest.signature, text_is_category=True)
+    path = folder / manifest.main_file(".ubj", ".json", ".bst", ".model", ".xgb")
+    check_file(path)
+    return estimator_model(load_xgboost(path), manifest)
 
 
 def _lightgbm(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
-    import lightgbm
+    from chips_backend.boosters import load_lightgbm
+    from chips_backend.estimators import booster_model
 
-    booster = lightgbm.Booster(model_file=folder / manifest.main_file(".txt"))
-    objective = str(booster.dump_model(num_iteration=1).get("objective", "")).partition(" ")[0]
-
-    def predict(table: Any, parameters: dict[str, Any]) -> Any:
-        if not len(table):
-            return []
-        scores = np.asarray(booster.predict(table, num_threads=_threads()))
-        wants_probabilities = parameters.get("probabilities")
-        if objective == "binary":
-            return (
-                np.column_stack([1 - scores, scores]) if wants_probabilities else (scores > 0.5).astype(int)
-            )
-        if objective in {"multiclass", "multiclassova"}:
-            return scores if wants_probabilities else scores.argmax(axis=1)
-        if wants_probabilities:
-            raise Refused("this model has no probabilities")
-        return scores
-
-    return Model(_table_for(booster.feature_name(), manifest.signature, text_is_category=True), predict)
+    path = folder / manifest.main_file(".txt", ".bst", ".lgb", ".model")
+    check_file(path)
+    return booster_model(load_lightgbm(path), manifest)
 
 
 def _onnx(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
-    import onnxruntime
+    from chips_backend.onnx_model import load_onnx
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
     path = folder / manifest.main_file(".onnx")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    feed = _onnx_feed(inputs, manifest.signature)
-    declared = manifest.signature.outputs
-    is_flat = bool(declared) and len(declared[0].shape) == 1
-
-    def predict(table: Any, parameters: dict[str, Any]) -> Any:
-        if not parameters.get("probabilities"):
-            result = session.run([outputs[0].name], table)[0]
-            # A regression's answer is [rows, 1] in ONNX, and one number for each row everywhere else.
-            return (
-                result.ravel()
-                if is_flat and getattr(result, "ndim", 1) == 2 and result.shape[1] == 1
-                else result
-            )
-        if len(outputs) < 2:
-            raise Refused("this model has no probabilities")
-        result = session.run([outputs[1].name], table)[0]
-        return [list(row.values()) for row in result] if isinstance(result, list) else result
-
-    return Model(feed, predict)
-
-
-_ONNX_DTYPES: Final = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_, "tensor(string)": np.object_,
-}  # fmt: skip
-
-
-def _onnx_feed(inputs: Sequence[Any], signature: Signature) -> Table:
-    """Rows as what the session is fed with: one table for a single input, else a column by name for each."""
-    unknown = [f"{given.name}: {given.type}" for given in inputs if given.type not in _ONNX_DTYPES]
-    if unknown:
-        raise ValueError(f"inputs of this kind need code of their own in predict.py: {', '.join(unknown)}")
-    if len(inputs) == 1:
-        table = array_table(signature, _ONNX_DTYPES[inputs[0].type])
-        return lambda rows: {inputs[0].name: table(rows)}
-    places = {tensor.name: at for at, tensor in enumerate(signature.inputs)}
-    missing = [given.name for given in inputs if given.name not in places]
-    if missing:
-        raise ValueError(f"the signature lacks the model's inputs {', '.join(missing)}")
-
-    def feed(rows: Any) -> dict[str, Any]:
-        columns = {}
-        for given in inputs:
-            column = array_table(Signature(), _ONNX_DTYPES[given.type])(
-                [row[places[given.name]] for row in rows]
-            )
-            columns[given.name] = (
-                column.reshape(-1, 1) if column.ndim == 1 and len(given.shape) == 2 else column
-            )
-        return columns
-
-    return feed
+    check_file(path)
+    return load_onnx(path, manifest)
 
 
 def _python(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
-    """model.py of the artifact: `load(folder)` gives a model, `predict(model, rows, parameters)` its predictions."""
+    """model.py of the artifact: `load(folder)` gives a model, `predict(model, rows, parameters)` its predictions.
+
+    `PARAMETERS` (name -> type) lists the request parameters that it knows; `CLASSES`, the labels of its probabilities.
+    """
     path = folder / "model.py"
     if "model.py" not in {file.place for file in manifest.files}:
-        raise ValueError(
+        raise WrongArtifact(
             "an artifact in plain Python has a file model.py, with load(folder) and predict(model, rows, parameters)"
         )
     sys.path.insert(0, str(folder))  # for modules beside it
@@ -196,14 +121,22 @@ def _python(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
     module: Any = importlib.util.module_from_spec(spec)
     sys.modules["model"] = module
     spec.loader.exec_module(module)
+    missing = [name for name in ("load", "predict") if not callable(getattr(module, name, None))]
+    if missing:
+        raise WrongArtifact(f"model.py has no function {' and no function '.join(missing)}")
     model = module.load(folder)
-    return Model(list, lambda rows, parameters: module.predict(model, rows, parameters))
+    return Model(
+        # What it does to its rows must not change those of the next try, or of another caller.
+        lambda rows: [copy.copy(row) for row in rows],
+        lambda rows, parameters: module.predict(model, rows, parameters),
+        parameters=_declared(getattr(module, "PARAMETERS", {})),
+        classes=getattr(module, "CLASSES", None),
+        signature=manifest.signature,
+    )
 
 
-def _threads() -> int:
-    """How many threads one prediction may use; the start sets it, so that predictions do not fight for processors."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() else 1
+def _declared(parameters: Any) -> Mapping[str, Any]:
+    return dict(parameters) if isinstance(parameters, Mapping) else dict.fromkeys(parameters, object)
 
 
 _Loader = Callable[[Path, Manifest, Sequence[str]], Model]

@@ -54,7 +54,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
                     "type": "object",
                     "required": ["predictions", "model", "version"],
                     "properties": {
-                        "predictions": {"type": "array", "items": _value(outputs[0], 1) if outputs else {}},
+                        "predictions": {"type": "array", "items": _prediction(outputs)},
                         "model": {"const": manifest.model},
                         "version": {"const": manifest.version},
                     },
@@ -126,11 +126,23 @@ def _instance(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     return {"oneOf": [by_name, in_order | {"minItems": len(inputs)}]}
 
 
+def _prediction(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    if len(outputs) < 2:
+        return _value(outputs[0], 1) if outputs else {}
+    return {
+        "type": "object",
+        "required": [tensor.name for tensor in outputs],
+        "properties": {tensor.name: _value(tensor, 1) for tensor in outputs},
+    }
+
+
 def _value(tensor: Tensor, dimension: int) -> dict[str, Any]:
     if dimension < len(tensor.shape):
         size = tensor.shape[dimension]
         bounds = {} if size < 0 else {"minItems": size, "maxItems": size}
         return {"type": "array", "items": _value(tensor, dimension + 1), **bounds}
+    if tensor.categories is not None:
+        return {"enum": [*tensor.categories, None]}
     kind = {"BOOL": "boolean", "BYTES": "string"}.get(tensor.datatype)
     if kind is None:
         kind = "number" if tensor.datatype.startswith("FP") else "integer"

@@ -1,4 +1,8 @@
-"""Where predictions run: off the event loop, each slot with a thread or a process of its own."""
+"""Where predictions run: off the event loop, each slot with a thread or a process of its own.
+
+Nothing that model code raises crosses a future: a StopIteration in one is never delivered, and a SystemExit ends the event
+loop. What a prediction comes to is a value, `Failed` where it failed.
+"""
 
 import asyncio
 import importlib
@@ -6,28 +10,53 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from chips_backend.manifest import Manifest
-from chips_backend.model import Rows
+from chips_backend.model import Facts, Model, Refused, Rows, facts_of
+
+
+class Failed(NamedTuple):
+    """A prediction that failed: what was raised, as text, for an exception may not survive the way between processes."""
+
+    kind: str  # the exception's type
+    text: str
+    stack: str
+    refused: tuple[int | None, int | None] | None = None  # `Refused`: its row and field
+    may_be_the_caller: bool = False  # an error as an input may cause it
+
+
+Outcome = list[Any] | Failed
 
 
 class Unloaded(RuntimeError):
     """A process that should have loaded the model could not."""
 
 
+class LoadFailed(RuntimeError):
+    """The model could not be loaded; `cause` says why."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(f"{failed.kind}: {failed.text}")
+        self.failed = failed
+
+
 class Slot(Protocol):
     """Predicts one request at a time."""
 
-    async def load(self) -> None:
-        """Whatever `predict.load` raises comes out here."""
+    async def load(self) -> Facts:
+        """Raises LoadFailed."""
 
-    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[list[Any]]: ...
+    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[Outcome]: ...
+
+    def end_running(self) -> bool:
+        """End what runs here, whatever it does; False where that cannot be done."""
 
     def mend(self) -> None:
         """Begin anew, after `submit` ended with one of `BROKEN`."""
@@ -41,15 +70,26 @@ BROKEN: Final = (BrokenProcessPool, Unloaded)
 class ThreadSlot:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._what = (folder, manifest)
+        self._outputs = tuple(tensor.name for tensor in manifest.signature.outputs)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self.model: Any = None
 
-    async def load(self) -> None:
-        self.model = await asyncio.get_running_loop().run_in_executor(self._executor, _load, *self._what)
-
-    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[list[Any]]:
+    async def load(self) -> Facts:
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._executor, _predict, self.model, rows, parameters)
+        loaded = await loop.run_in_executor(self._executor, _load, *self._what)
+        if isinstance(loaded, Failed):
+            raise LoadFailed(loaded)
+        self.model, facts = loaded
+        return facts
+
+    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[Outcome]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(
+            self._executor, predict_safely, self.model, rows, parameters, self._outputs
+        )
+
+    def end_running(self) -> bool:
+        return False
 
     def mend(self) -> None: ...
 
@@ -64,16 +104,30 @@ class ProcessSlot:
         self._what = (folder, manifest)
         self._executor = _new_process()
 
-    async def load(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, _load_here, *self._what)
+    async def load(self) -> Facts:
+        loop = asyncio.get_running_loop()
+        try:
+            facts = await loop.run_in_executor(self._executor, _load_here, *self._what)
+        except BrokenProcessPool:
+            raise LoadFailed(
+                Failed("ProcessEnded", "the process ended while it loaded the model", "")
+            ) from None
+        if isinstance(facts, Failed):
+            raise LoadFailed(facts)
+        return facts
 
-    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[list[Any]]:
+    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         try:
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
         except BrokenProcessPool:  # it ended while idle
             self.mend()
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
+
+    def end_running(self) -> bool:
+        for process in list((self._executor._processes or {}).values()):
+            process.kill()
+        return True
 
     def mend(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -88,51 +142,101 @@ def _new_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process)
 
 
-async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> Sequence[Slot]:
-    """Load the model once for as many threads, or `concurrency` times in processes, as predict.py says."""
-    predict = await asyncio.to_thread(importlib.import_module, "chips_backend.predict")
+async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tuple[Sequence[Slot], Facts]:
+    """Load the model once for as many threads, or `concurrency` times in processes, as predict.py says. Raises LoadFailed."""
+    try:
+        predict = await asyncio.to_thread(importlib.import_module, "chips_backend.predict")
+    except BaseException as error:  # noqa: BLE001  (a person edits that file)
+        raise LoadFailed(_failed(error)) from None
     if predict.RUNS_IN == "process":
         processes = [ProcessSlot(folder, manifest) for _ in range(concurrency)]
-        await asyncio.gather(*(slot.load() for slot in processes))
-        return processes
+        facts = await asyncio.gather(*(slot.load() for slot in processes))
+        return processes, facts[0]
     threads = [ThreadSlot(folder, manifest) for _ in range(concurrency)]
-    await threads[0].load()
+    known = await threads[0].load()
     for slot in threads[1:]:
         slot.model = threads[0].model
-    return threads
+    return threads, known
 
 
-def _load(folder: Path, manifest: Manifest) -> Any:
+def _load(folder: Path, manifest: Manifest) -> tuple[Any, Facts] | Failed:
+    try:
+        from chips_backend import predict
+
+        model = predict.load(folder, manifest)
+        return model, facts_of(model, manifest.signature, getattr(predict, "PARAMETERS", {}))
+    except BaseException as error:  # noqa: BLE001  (sys.exit in a model's module, too)
+        return _failed(error)
+
+
+def predict_safely(
+    model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str] = ()
+) -> Outcome:
+    """`predict.predict` with whatever it raises as a value."""
+    try:
+        return _predict(model, rows, parameters, outputs)
+    except BaseException as error:  # noqa: BLE001
+        return _failed(error)
+
+
+# An input may cause any error but these: they say that the code, or the machine, is not as it should be.
+_NEVER_THE_CALLER: Final = (
+    StopIteration,
+    StopAsyncIteration,
+    MemoryError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+)
+
+
+def _failed(error: BaseException) -> Failed:
+    try:
+        text = str(error)
+        stack = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001  (its __str__ is the model's code, too)
+        text, stack = "", "".join(traceback.format_tb(error.__traceback__))
+    is_error = isinstance(error, Exception) and not isinstance(error, (*_NEVER_THE_CALLER, _wrong_answer()))
+    refused = (error.row, error.field) if isinstance(error, Refused) else None
+    return Failed(type(error).__name__, text, stack, refused, is_error)
+
+
+def _wrong_answer() -> type[Exception]:
+    from chips_backend.answers import WrongAnswer
+
+    return WrongAnswer
+
+
+def _predict(model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str]) -> list[Any]:
     from chips_backend import predict
-
-    return predict.load(folder, manifest)
-
-
-def _predict(model: Any, rows: Rows, parameters: dict[str, Any]) -> list[Any]:
-    from chips_backend import predict
+    from chips_backend.answers import as_predictions
 
     if not rows:
         return []
-    predictions = _as_list(predict.predict(model, rows, parameters))
-    if len(predictions) != len(rows):
-        raise ValueError(f"predict() returned {len(predictions)} predictions for {len(rows)} rows")
-    return predictions
-
-
-def _as_list(predictions: Any) -> list[Any]:
-    """An array, a Series, a DataFrame or a list of anything as a list of what JSON knows."""
-    if isinstance(predictions, str | bytes | dict):
-        raise TypeError(f"predict() returned a {type(predictions).__name__}, not one prediction for each row")
-    if hasattr(predictions, "to_numpy"):
-        predictions = predictions.to_numpy()
-    if hasattr(predictions, "tolist"):
-        return list(predictions.tolist())
-    return [item.tolist() if hasattr(item, "tolist") else item for item in predictions]
+    apart = model.apart if isinstance(model, Model) else None
+    if apart is not None and len(rows) > 1:
+        groups: dict[Hashable, list[int]] = {}
+        for at, row in enumerate(rows):
+            groups.setdefault(apart(row), []).append(at)
+        if len(groups) > 1:
+            predictions: list[Any] = [None] * len(rows)
+            for places in groups.values():
+                some = [rows[at] for at in places]
+                for at, value in zip(
+                    places,
+                    as_predictions(predict.predict(model, some, parameters), len(some), outputs),
+                    strict=True,
+                ):
+                    predictions[at] = value
+            return predictions
+    count = len(rows)
+    return as_predictions(predict.predict(model, rows, parameters), count, outputs)
 
 
 # -- in a process of its own
 
 _model: Any = None
+_outputs: tuple[str, ...] = ()
 _is_loaded = False
 
 
@@ -148,13 +252,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _load_here(folder: Path, manifest: Manifest) -> None:
-    global _model, _is_loaded  # noqa: PLW0603  (a process has one model)
-    _model = _load(folder, manifest)
+def _load_here(folder: Path, manifest: Manifest) -> Facts | Failed:
+    global _model, _outputs, _is_loaded  # noqa: PLW0603  (a process has one model)
+    loaded = _load(folder, manifest)
+    if isinstance(loaded, Failed):
+        return loaded
+    _model, facts = loaded
+    _outputs = tuple(tensor.name for tensor in manifest.signature.outputs)
     _is_loaded = True
+    return facts
 
 
-def _predict_here(rows: Rows, parameters: dict[str, Any]) -> list[Any]:
+def _predict_here(rows: Rows, parameters: dict[str, Any]) -> Outcome:
     if not _is_loaded:
         raise Unloaded("this process could not load the model")
-    return _predict(_model, rows, parameters)
+    return predict_safely(_model, rows, parameters, _outputs)

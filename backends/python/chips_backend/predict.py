@@ -5,6 +5,7 @@ gets rows in the order of the signature and returns one prediction for each row,
 becomes a 500 and a stack in the log; `Refused("why")` becomes a 422 that tells the caller why.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +19,9 @@ RUNS_IN: Final[Literal["thread", "process"]] = "thread"
 
 # Types of a skops file that you have looked at and trust, such as "sklearn.calibration._CalibratedClassifier".
 TRUSTED_TYPES: Final[tuple[str, ...]] = ()
+
+# Request parameters of your own, name -> type, such as {"currency": str}: what nobody declares is refused with 422.
+PARAMETERS: Final[Mapping[str, type]] = {}
 
 
 def load(folder: Path, manifest: Manifest) -> Model:

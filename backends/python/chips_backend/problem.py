@@ -27,6 +27,7 @@ class Problem(Exception):
         self.code = code
         self.detail = detail
         self.headers = headers or {}
+        self.stack = ""  # of the model's own error, for the log
 
     def render(self, request_id: str, *, open_inference: bool) -> bytes:
         """The body. On `/v2/…` it also carries `error`, so that one body serves both specifications."""

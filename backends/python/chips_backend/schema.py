@@ -1,15 +1,16 @@
-"""From a caller's JSON to rows in the order of the signature, and back. Every problem says where it is."""
+"""From a caller's JSON to rows in the order of the signature. Every problem says where it is."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import invalid_instances, malformed_json
+from chips_backend.problem import invalid_instances
 
-_ENOUGH_PROBLEMS = 11  # ten are shown, one more says that there are more
+ENOUGH_PROBLEMS: Final = 11  # ten are shown, one more says that there are more
+EXACT: Final = 2**53  # a number with a fraction or an exponent is an integer up to here
 _INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
@@ -24,68 +25,101 @@ class Scoring(NamedTuple):
 
     rows: Rows
     parameters: dict[str, Any]
+    place: Callable[[int, int | None], str]  # of a row, or of one of its fields, as this request wrote it
     id: str | None = None
+    outputs: tuple[str, ...] | None = None  # by name; None: all
 
 
-def parse_json(content: bytes) -> Any:
-    """Parse a body; a Problem says at which line and column it is not JSON."""
-    try:
-        return msgspec.json.decode(content)
-    except UnicodeDecodeError as error:
-        raise malformed_json(f"the body is not UTF-8: {_place(content, error.start)}") from None
-    except msgspec.DecodeError as error:
-        text = str(error).removeprefix("JSON is malformed: ")
-        what, _, at = text.rpartition(" (byte ")
-        if what:
-            raise malformed_json(
-                f"the body is not JSON: {what} at {_place(content, int(at.rstrip(')')))}"
-            ) from None
-        raise malformed_json(f"the body is not JSON: {text[:1].lower()}{text[1:]}") from None
-    except RecursionError:
-        raise malformed_json("the body is nested too deeply") from None
+def read_instances(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
+    """`{"instances": […], "parameters": {…}}`: each instance an object by field name, or an array in signature order.
 
-
-def _place(content: bytes, offset: int) -> str:
-    line = content.count(b"\n", 0, offset) + 1
-    column = offset - (content.rfind(b"\n", 0, offset) + 1) + 1
-    return f"line {line}, column {column}"
-
-
-def read_instances(body: Any, signature: Signature) -> Scoring:
-    """`{"instances": […], "parameters": {…}}`: each instance an object by field name, or an array in signature order."""
+    `known` are the request parameters that the model knows, with the kind of each.
+    """
     if not isinstance(body, dict):
-        raise invalid_instances([f'expected an object with "instances", got {_kind(body)}'])
+        raise invalid_instances([f'expected an object with "instances", got {kind_of(body)}'])
     instances = body.get("instances")
-    parameters = _parameters(body)
     if not isinstance(instances, list):
-        what = "is missing" if "instances" not in body else f"must be an array, got {_kind(instances)}"
+        what = "is missing" if "instances" not in body else f"must be an array, got {kind_of(instances)}"
         raise invalid_instances([f"instances {what}"])
-    if not signature.inputs:
-        return Scoring(instances, parameters)
+    check_fields(body, ("instances", "parameters"))
+    parameters = read_parameters(body, known)
+    inputs = signature.inputs
+
+    def place(row: int, field: int | None) -> str:
+        where = f"instances[{row}]"
+        if field is None:
+            return where
+        if not isinstance(instances[row], dict):
+            return f"{where}[{field}]"
+        return f"{where}.{inputs[field].name if inputs else list(instances[row])[field]}"
+
+    if not inputs:
+        return Scoring(instances, parameters, place)
     problems: list[str] = []
     rows = []
     for index, instance in enumerate(instances):
-        rows.append(_row(instance, signature.inputs, f"instances[{index}]", problems))
-        if len(problems) >= _ENOUGH_PROBLEMS:
+        rows.append(_row(instance, inputs, f"instances[{index}]", problems))
+        if len(problems) >= ENOUGH_PROBLEMS:
             break
     if problems:
         raise invalid_instances(problems)
-    return Scoring(rows, parameters)
+    return Scoring(rows, parameters, place)
 
 
-def _parameters(body: dict[str, Any]) -> dict[str, Any]:
+def check_fields(body: dict[str, Any], known: Sequence[str]) -> None:
+    """A field in the wrong place would be ignored: refuse it. Raises Problem."""
+    unknown = [name for name in body if name not in known]
+    if unknown:
+        listed = ", ".join(map(shown, unknown[:10]))
+        raise invalid_instances([f"there is no field {listed} here; the request has {', '.join(known)}"])
+
+
+def read_parameters(
+    body: dict[str, Any], known: Mapping[str, str], ignored: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the caller asks beside the rows; `ignored` are known and change nothing. Raises Problem."""
     parameters = body.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise invalid_instances([f"parameters must be an object, got {_kind(parameters)}"])
-    return parameters
+        raise invalid_instances([f"parameters must be an object, got {kind_of(parameters)}"])
+    problems, read = [], {}
+    for name, value in parameters.items():
+        if name in known:
+            wrong = _wrong_kind(value, known[name])
+            if wrong:
+                problems.append(f"parameters.{name}: {wrong}")
+            elif value is not None:
+                read[name] = value
+        elif name not in ignored:
+            names = f"those it knows are {', '.join(known)}" if known else "it knows none"
+            problems.append(f"parameters: this model does not know {shown(name)}; {names}")
+    if problems:
+        raise invalid_instances(problems)
+    return read
+
+
+def _wrong_kind(value: Any, kind: str) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        "any": True,
+        "boolean": isinstance(value, bool),
+        "integer": is_number and value == int(value),
+        "number": is_number,
+        "string": isinstance(value, str),
+        "array": isinstance(value, list),
+        "object": isinstance(value, dict),
+    }[kind]
+    if value is None or fits:
+        return ""
+    expected = "true or false" if kind == "boolean" else f"{'an' if kind[0] in 'aio' else 'a'} {kind}"
+    return f"expected {expected}, got {shown(value)}"
 
 
 def _row(instance: Any, inputs: Sequence[Tensor], where: str, problems: list[str]) -> list[Any]:
     if isinstance(instance, dict):
         names = {tensor.name for tensor in inputs}
-        problems += [f"{where}: there is no input {_shown(name)}" for name in instance if name not in names]
+        problems += [f"{where}: there is no input {shown(name)}" for name in instance if name not in names]
         missing = [tensor.name for tensor in inputs if tensor.name not in instance]
         problems += [f"{where}.{name} is missing" for name in missing]
         if missing:
@@ -97,7 +131,7 @@ def _row(instance: Any, inputs: Sequence[Tensor], where: str, problems: list[str
             return []
         values = instance
     else:
-        problems.append(f"{where}: expected an object or an array, got {_kind(instance)}")
+        problems.append(f"{where}: expected an object or an array, got {kind_of(instance)}")
         return []
     for column, (tensor, value) in enumerate(zip(inputs, values, strict=True)):
         if (
@@ -108,58 +142,86 @@ def _row(instance: Any, inputs: Sequence[Tensor], where: str, problems: list[str
         ):
             continue  # by far the most
         place = f"{where}.{tensor.name}" if isinstance(instance, dict) else f"{where}[{column}]"
-        _check(value, tensor.datatype, tensor.shape[1:], place, problems)
+        values[column] = checked(value, tensor, place, problems)
     return values
 
 
-def _check(value: Any, datatype: str, shape: Sequence[int], place: str, problems: list[str]) -> None:
-    if value is None or len(problems) >= _ENOUGH_PROBLEMS:
-        return
-    if shape:
-        if not isinstance(value, list):
-            problems.append(f"{place}: expected an array, got {_kind(value)}")
-        elif shape[0] not in {-1, len(value)}:
-            problems.append(f"{place}: expected {shape[0]} values, got {len(value)}")
-        else:
-            for index, inner in enumerate(value):
-                _check(inner, datatype, shape[1:], f"{place}[{index}]", problems)
-        return
-    wrong = _CHECKS.get(datatype, _unknown)(value, datatype)
+def checked(value: Any, tensor: Tensor, place: str, problems: list[str]) -> Any:
+    """`value` of the input `tensor` as the model gets it: 1.0 is an integer. What is wrong is added to `problems`."""
+    if value is None or len(problems) >= ENOUGH_PROBLEMS:
+        return value
+    if len(tensor.shape) > 1:
+        return _array(value, tensor.datatype, tensor.shape[1:], place, problems)
+    before = len(problems)
+    value = _scalar(value, tensor.datatype, place, problems)
+    if tensor.categories is not None and len(problems) == before and value not in tensor.members:
+        problems.append(f"{place}: expected {one_of(tensor.categories)}, got {shown(value)}")
+    return value
+
+
+def one_of(categories: Sequence[str | int]) -> str:
+    listed = ", ".join(shown(value) for value in categories[:10])
+    return f"one of {listed}" + (f" and {len(categories) - 10} more" if len(categories) > 10 else "")
+
+
+def _array(value: Any, datatype: str, shape: Sequence[int], place: str, problems: list[str]) -> Any:
+    if not isinstance(value, list):
+        problems.append(f"{place}: expected an array, got {kind_of(value)}")
+    elif shape[0] not in {-1, len(value)}:
+        problems.append(f"{place}: expected {shape[0]} values, got {len(value)}")
+    else:
+        for index, inner in enumerate(value):
+            if inner is None or len(problems) >= ENOUGH_PROBLEMS:
+                continue
+            where = f"{place}[{index}]"
+            value[index] = (
+                _array(inner, datatype, shape[1:], where, problems)
+                if len(shape) > 1
+                else _scalar(inner, datatype, where, problems)
+            )
+    return value
+
+
+def _scalar(value: Any, datatype: str, place: str, problems: list[str]) -> Any:
+    wrong = CHECKS[datatype](value, datatype)
     if wrong:
         problems.append(f"{place}: {wrong}")
+    elif type(value) is float and datatype in _INTEGERS:
+        return int(value)
+    return value
 
 
 def _integer(value: Any, datatype: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return f"expected an integer, got {_shown(value)}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"expected an integer, got {shown(value)}"
+    if isinstance(value, float) and not (abs(value) <= EXACT and value.is_integer()):
+        return f"expected an integer, got {shown(value)}" + (
+            "; write it without fraction or exponent" if value.is_integer() else ""
+        )
     low, high = _INTEGERS[datatype]
-    return "" if low <= value <= high else f"expected {datatype}, got {_shown(value)}, which does not fit"
+    return "" if low <= value <= high else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
 def _number(value: Any, datatype: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"expected a number, got {_shown(value)}"
+        return f"expected a number, got {shown(value)}"
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     fits = math.isfinite(number) and abs(number) <= _FLOATS[datatype]
-    return "" if fits else f"expected {datatype}, got {_shown(value)}, which does not fit"
+    return "" if fits else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
 def _boolean(value: Any, _: str) -> str:
-    return "" if isinstance(value, bool) else f"expected true or false, got {_shown(value)}"
+    return "" if isinstance(value, bool) else f"expected true or false, got {shown(value)}"
 
 
 def _text(value: Any, _: str) -> str:
-    return "" if isinstance(value, str) else f"expected a string, got {_shown(value)}"
+    return "" if isinstance(value, str) else f"expected a string, got {shown(value)}"
 
 
-def _unknown(_: Any, datatype: str) -> str:
-    return f"the signature says {datatype}, which is not a datatype"
-
-
-_CHECKS: dict[str, Callable[[Any, str], str]] = {
+CHECKS: Final[dict[str, Callable[[Any, str], str]]] = {
     **dict.fromkeys(_INTEGERS, _integer),
     **dict.fromkeys(_FLOATS, _number),
     "BOOL": _boolean,
@@ -167,171 +229,16 @@ _CHECKS: dict[str, Callable[[Any, str], str]] = {
 }
 
 
-def read_tensors(body: Any, signature: Signature) -> Scoring:
-    """An Open Inference Protocol request: a tensor for each input, or one tensor [rows, inputs] for all of them."""
-    if not isinstance(body, dict):
-        raise invalid_instances([f'expected an object with "inputs", got {_kind(body)}'])
-    identifier = body.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise invalid_instances([f"id must be a string, got {_kind(identifier)}"])
-    given = body.get("inputs")
-    if not isinstance(given, list) or not given:
-        raise invalid_instances(["inputs must be an array with at least one tensor"])
-    parameters = _parameters(body)
-    tensors = [_tensor(tensor, index) for index, tensor in enumerate(given)]
-    inputs = signature.inputs
-    if not inputs:
-        return Scoring(tensors[0].rows(), parameters, identifier)
-    names = [tensor.name for tensor in inputs]
-    if len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names:
-        rows = _matrix(tensors[0], len(inputs))
-    else:
-        rows = _columns(tensors, inputs)
-    problems: list[str] = []
-    for index, row in enumerate(rows):
-        for tensor, value in zip(inputs, row, strict=True):
-            _check(value, tensor.datatype, tensor.shape[1:], f"{tensor.name}[{index}]", problems)
-    if problems:
-        raise invalid_instances(problems)
-    return Scoring(rows, parameters, identifier)
-
-
-class _Tensor(NamedTuple):
-    name: str
-    shape: list[int]
-    data: list[Any]  # flat
-
-    def rows(self) -> Rows:
-        width = math.prod(self.shape[1:])
-        return [self.data[at : at + width] for at in range(0, len(self.data), width)]
-
-
-def _tensor(given: Any, index: int) -> _Tensor:
-    where = f"inputs[{index}]"
-    if not isinstance(given, dict):
-        raise invalid_instances([f"{where}: expected an object, got {_kind(given)}"])
-    name, shape, datatype, data = (given.get(key) for key in ("name", "shape", "datatype", "data"))
-    if not isinstance(name, str):
-        raise invalid_instances([f"{where}.name must be a string"])
-    if not isinstance(datatype, str) or datatype not in _CHECKS:
-        raise invalid_instances([f"{where}.datatype: {_shown(datatype)} is not a datatype"])
-    if (
-        not isinstance(shape, list)
-        or not shape
-        or not all(
-            isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**31 for size in shape
-        )
-    ):
-        raise invalid_instances([f"{where}.shape must be an array of sizes"])
-    if 0 in shape[1:]:
-        raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
-    if not isinstance(data, list):
-        raise invalid_instances([f"{where}.data must be an array (binary tensors are not taken)"])
-    flat = _flatten(data)
-    if len(flat) != math.prod(shape):
-        raise invalid_instances(
-            [f"{where}: shape {shape} means {math.prod(shape)} values, data has {len(flat)}"]
-        )
-    problems: list[str] = []
-    for at, value in enumerate(flat):
-        _check(value, datatype, (), f"{where}.data[{at}]", problems)
-    if problems:
-        raise invalid_instances(problems)
-    return _Tensor(name, shape, flat)
-
-
-def _flatten(data: list[Any]) -> list[Any]:
-    """The values of a nested array in row-major order; a loop, since a caller decides how deep it is."""
-    flat: list[Any] = []
-    waiting = [iter(data)]
-    while waiting:
-        for item in waiting[-1]:
-            if isinstance(item, list):
-                waiting.append(iter(item))
-                break
-            flat.append(item)
-        else:
-            waiting.pop()
-    return flat
-
-
-def _matrix(tensor: _Tensor, width: int) -> Rows:
-    if len(tensor.shape) != 2 or tensor.shape[1] != width:
-        raise invalid_instances([f"{tensor.name}: expected shape [rows, {width}], got {tensor.shape}"])
-    return tensor.rows()
-
-
-def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
-    """The values of one row in the form of its shape."""
-    for size in reversed(shape[1:]):
-        flat = [flat[at : at + size] for at in range(0, len(flat), size)] if size else []
-    return flat
-
-
-def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> Rows:
-    names = [tensor.name for tensor in inputs]
-    by_name = {tensor.name: tensor for tensor in tensors}
-    problems = [f"there is no input {_shown(name)}" for name in by_name if name not in names]
-    problems += [f"input {name} is missing" for name in names if name not in by_name]
-    if len(by_name) < len(tensors):
-        problems.append("an input is there twice")
-    if problems:
-        raise invalid_instances(problems)
-    counts = {name: by_name[name].shape[0] for name in names}
-    if len(set(counts.values())) > 1:
-        raise invalid_instances([f"the inputs differ in their number of rows: {counts}"])
-    columns = []
-    for tensor in inputs:
-        given = by_name[tensor.name]
-        if len(tensor.shape) <= 1 and given.shape[1:] in ([], [1]):
-            columns.append(given.data)
-        else:
-            columns.append([_nested(row, given.shape[1:]) for row in given.rows()])
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
-def tensor_outputs(predictions: list[Any], signature: Signature) -> list[dict[str, Any]]:
-    """Predictions as one Open Inference Protocol tensor; what has no such form, as text that is JSON."""
-    declared = signature.outputs[0] if signature.outputs else None
-    shape, data = [len(predictions)], predictions
-    while data and all(isinstance(item, list) and len(item) == len(data[0]) for item in data):
-        shape.append(len(data[0]))
-        data = [value for item in data for value in item]
-    if any(isinstance(item, list | dict) for item in data):
-        shape, data = [len(predictions)], [msgspec.json.encode(item).decode() for item in predictions]
-    return [
-        {
-            "name": declared.name if declared is not None else "prediction",
-            "shape": shape,
-            "datatype": _datatype(data, declared),
-            "data": data,
-        }
-    ]
-
-
-def _datatype(data: list[Any], declared: Tensor | None) -> str:
-    if declared is not None and all(
-        not _CHECKS[declared.datatype](value, declared.datatype) for value in data[:100]
-    ):
-        return declared.datatype
-    first = data[0] if data else 0.0
-    if isinstance(first, bool):
-        return "BOOL"
-    if isinstance(first, str):
-        return "BYTES"
-    return "INT64" if isinstance(first, int) else "FP64"
-
-
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     return {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
         type(value), "a number"
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A caller's value in a message: short, and JSON."""
     if isinstance(value, dict | list):
-        return _kind(value)
+        return kind_of(value)
     try:
         text = msgspec.json.encode(value).decode()
     except (OverflowError, ValueError):

@@ -1,32 +1,85 @@
-"""Rows as the table that a model was trained on: a DataFrame with the same columns and dtypes, or an array."""
+"""Rows as the table that a model was trained on: a DataFrame with the same columns and dtypes, an array, a list of texts.
 
-from collections.abc import Callable, Sequence
-from typing import Any
+What a table looks like follows from the model and the signature alone, never from the rows of a request.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
+from chips_backend.files import WrongArtifact
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.model import Refused, Rows
+from chips_backend.model import Refused, Row, Rows
 
 Table = Callable[[Rows], Any]
+
+_PIECE_ROWS: Final = 10_000  # of a large request are converted at once; NumPy holds the interpreter meanwhile
+
+
+def dtype_of(tensor: Tensor) -> Any:
+    """NumPy's dtype for a datatype of the Open Inference Protocol."""
+    kind = tensor.datatype
+    if kind == "BYTES":
+        return np.dtype(object)
+    if kind == "BOOL":
+        return np.dtype(bool)
+    return np.dtype(f"float{kind[2:]}" if kind.startswith("FP") else kind.lower())
+
+
+def array_dtype(signature: Signature) -> Any:
+    """The dtype of one array for all inputs."""
+    dtypes = [dtype_of(tensor) for tensor in signature.inputs]
+    if not dtypes:
+        return None
+    return np.dtype(object) if any(dtype.kind == "O" for dtype in dtypes) else np.result_type(*dtypes)
 
 
 def array_table(signature: Signature, dtype: Any = None) -> Table:
     """Rows as one array of numbers, NaN where a value is missing; of objects where an input is text."""
     inputs = signature.inputs
-    if dtype is None and any(tensor.datatype == "BYTES" for tensor in inputs):
-        dtype = object
+    dtype = array_dtype(signature) if dtype is None else np.dtype(dtype)
     # One input that is itself a row of values: [rows, 1, width] would be one dimension too many.
     only_one = len(inputs) == 1 and len(inputs[0].shape) > 1
 
     def table(rows: Rows) -> Any:
         values = [row[0] for row in rows] if only_one else rows
-        try:
-            return np.array([_with_nan(value) for value in values], dtype=dtype)
-        except (ValueError, TypeError) as error:
-            raise Refused(f"the instances make no table: {error}") from None
+        if len(values) <= _PIECE_ROWS:
+            return as_array(values, dtype)
+        pieces = [as_array(values[at : at + _PIECE_ROWS], dtype) for at in range(0, len(values), _PIECE_ROWS)]
+        return np.concatenate(pieces)
 
     return table
+
+
+def as_array(values: Sequence[Any], dtype: Any) -> Any:
+    """An array of `dtype`; integers with a missing value become floating point. Raises Refused."""
+    try:
+        if dtype is not None and dtype.kind in "iub":
+            try:
+                return np.array(values, dtype=dtype)
+            except TypeError:  # None
+                return np.array(_with_nan(values), dtype=np.float64)
+        if dtype is not None and dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                array = np.array(values, dtype=dtype)  # None is NaN there
+            if dtype.itemsize < 8:
+                _refuse_overflow(array, values, dtype)
+            return array
+        return np.array([_with_nan(value) for value in values], dtype=dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"the instances make no table: {error}") from None
+
+
+def _refuse_overflow(array: Any, values: Sequence[Any], dtype: Any) -> None:
+    for place in np.argwhere(np.isinf(array)):
+        value: Any = values
+        for at in place:
+            value = value[at]
+        row, field = int(place[0]), int(place[1]) if len(place) > 1 else 0
+        raise Refused(f"{value!r} does not fit into the model's {dtype}", row=row, field=field)
 
 
 def _with_nan(value: Any) -> Any:
@@ -35,33 +88,76 @@ def _with_nan(value: Any) -> Any:
     return np.nan if value is None else value
 
 
-def frame_table(signature: Signature, columns: Sequence[str], *, text_is_category: bool = False) -> Table:
+def text_table(_: Signature) -> Table:
+    """The one text of each row, as vectorizers for text take it."""
+    return lambda rows: np.array([_with_nan(row[0]) for row in rows], dtype=object)
+
+
+def dict_table(signature: Signature) -> Table:
+    """Each row as a dictionary by input name, as DictVectorizer takes it; without what is missing."""
+    names = [tensor.name for tensor in signature.inputs]
+    return lambda rows: [
+        {name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows
+    ]
+
+
+def apart(signature: Signature, *, is_array: bool) -> Callable[[Row], Hashable] | None:
+    """What keeps rows apart: a missing integer makes its column floating point, also for the rows of others.
+
+    None where that cannot be: there are no integers, or an array that is floating point anyway.
+    """
+    whole = [
+        at for at, tensor in enumerate(signature.inputs) if not tensor.datatype.startswith(("FP", "BYTES"))
+    ]
+    if not whole or (is_array and array_dtype(signature).kind not in "iub"):
+        return None
+    return lambda row: tuple([at for at in whole if row[at] is None])
+
+
+def frame_table(
+    signature: Signature,
+    columns: Sequence[str],
+    *,
+    categories: Mapping[str, Sequence[Any]] | None = None,
+    dates: Sequence[str] = (),
+) -> Table:
     """Rows as a DataFrame with `columns`, which the model was trained on, whatever the order of the signature.
 
     Each column has the dtype that pandas gives it when it reads such a column from a file, so that a single row
-    with a missing value comes out as it did in training.
+    with a missing value comes out as it did in training. Those in `categories` are categories with these values in this
+    order; those in `dates` are times.
     """
-    inputs = {tensor.name: (at, tensor) for at, tensor in enumerate(signature.inputs)}
-    if inputs and set(inputs) != set(columns):
-        raise ValueError(
-            f"the model was trained on the columns {_listed(columns)}, but the signature's inputs are {_listed(inputs)}"
-        )
+    inputs = {name: (at, tensor) for name, (at, tensor) in _matched(signature, columns).items()}
 
     def table(rows: Rows) -> Any:
         import pandas as pd
 
-        if not inputs:
-            return _undeclared(rows, columns)
         series = {}
         for name in columns:
             at, tensor = inputs[name]
-            column = _column([row[at] for row in rows], tensor)
-            series[name] = (
-                column.astype("category") if text_is_category and tensor.datatype == "BYTES" else column
-            )
-        return pd.DataFrame(series)
+            values = [row[at] for row in rows]
+            if categories and name in categories:
+                series[name] = pd.Series(pd.Categorical(values, categories=categories[name]))
+            elif name in dates:
+                series[name] = _times(values, at)
+            else:
+                series[name] = _column(values, tensor)
+        return pd.DataFrame(series, index=pd.RangeIndex(len(rows)), columns=list(columns))
 
     return table
+
+
+def _matched(signature: Signature, columns: Sequence[str]) -> dict[str, tuple[int, Tensor]]:
+    """Each column's input. LightGBM writes blanks as underscores, so names that differ only there are the same."""
+    inputs = {tensor.name: (at, tensor) for at, tensor in enumerate(signature.inputs)}
+    if set(inputs) == set(columns):
+        return inputs
+    renamed = {name.replace(" ", "_"): found for name, found in inputs.items()}
+    if len(renamed) == len(inputs) and set(renamed) == set(columns):
+        return renamed
+    raise WrongArtifact(
+        f"the model was trained on the columns {_listed(columns)}, but the signature's inputs are {_listed(inputs)}"
+    )
 
 
 def _listed(names: Any) -> str:
@@ -69,16 +165,22 @@ def _listed(names: Any) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _undeclared(rows: Any, columns: Sequence[str]) -> Any:
-    """Without a signature nobody has looked at the rows before."""
+def _times(values: list[Any], field: int) -> Any:
     import pandas as pd
 
     try:
-        if all(isinstance(row, dict) for row in rows):
-            return pd.DataFrame(list(rows))[list(columns)]
-        return pd.DataFrame(list(rows), columns=list(columns))
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"the instances make no table: {error}") from None
+        return pd.Series(pd.to_datetime(values, format="ISO8601")).astype("datetime64[ns]")
+    except (ValueError, TypeError, OverflowError):
+        for row, value in enumerate(values):
+            try:
+                pd.Series(pd.to_datetime([value], format="ISO8601")).astype("datetime64[ns]")
+            except (ValueError, TypeError, OverflowError):
+                raise Refused(
+                    f"expected a date or time such as 2026-11-29 or 2026-11-29T10:00:00, got {value!r}",
+                    row=row,
+                    field=field,
+                ) from None
+        raise
 
 
 def _column(values: list[Any], tensor: Tensor) -> Any:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chips_backend.fault import ModelFailed, explain
 from chips_backend.manifest import Manifest
-from chips_backend.model import Rows
-from chips_backend.pool import BROKEN, Slot, open_slots
+from chips_backend.model import Facts, Row, Rows
+from chips_backend.pool import BROKEN, Failed, Slot, open_slots
+from chips_backend.pool import Outcome as Came
 from chips_backend.problem import Problem
 
 WAITING_PER_SLOT = 16
@@ -31,6 +33,10 @@ def too_late() -> Problem:
     return Problem(504, "deadline-exceeded", "the time allowed was over before the prediction could begin")
 
 
+def took_too_long() -> Problem:
+    return Problem(504, "deadline-exceeded", "the time allowed was over before the prediction had ended")
+
+
 class Workers:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -39,28 +45,52 @@ class Workers:
         self._permits = asyncio.Semaphore(concurrency)
         self._slots: Sequence[Slot] = ()
         self._waiting = 0
+        self._overdue: set[Slot] = set()  # held by work that is past its deadline
+        self.good: Row | None = None  # a row that the model can take
 
-    async def start(self, folder: Path, manifest: Manifest) -> None:
-        """Load the model. Whatever `predict.load` raises comes out here."""
-        self._slots = await open_slots(self.concurrency, folder, manifest)
+    @property
+    def is_stuck(self) -> bool:
+        return len(self._overdue) == self.concurrency
+
+    async def start(self, folder: Path, manifest: Manifest) -> Facts:
+        """Load the model. Raises LoadFailed."""
+        self._slots, facts = await open_slots(self.concurrency, folder, manifest)
         self._free.extend(self._slots)
+        return facts
 
     async def score(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> Outcome:
-        """Predict `rows`. `deadline` is in seconds of the loop's clock. Raises Problem; a model's own error as it is."""
-        began = time.monotonic()
+        """Predict `rows`. `deadline` is in seconds of the loop's clock. Raises Problem, CannotTake or ModelFailed."""
         if self._permits.locked() and self._waiting >= self.waiting_limit:
             raise overloaded()
+        return await self.score_waiting(rows, parameters, deadline)
+
+    async def score_waiting(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> Outcome:
+        """As `score`, however long the line is."""
+        began = time.monotonic()
+        slot = await self._take_until(deadline)
+        queued_until = time.monotonic()
+        came = await self.predict(slot, rows, parameters, deadline)
+        if isinstance(came, Failed):
+            raise await self._explained(came, rows, parameters, deadline)
+        return Outcome(came, queued_until - began, time.monotonic() - queued_until)
+
+    async def _take_until(self, deadline: float | None) -> Slot:
         self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
-                slot = await self.take()
+                return await self.take()
         except TimeoutError:
             raise too_late() from None
         finally:
             self._waiting -= 1
-        queued_until = time.monotonic()
-        predictions = await self.predict(slot, rows, parameters)
-        return Outcome(predictions, queued_until - began, time.monotonic() - queued_until)
+
+    async def _explained(
+        self, failed: Failed, rows: Rows, parameters: dict[str, Any], deadline: float | None
+    ) -> Exception:
+        async def again(some: Rows, asked: dict[str, Any]) -> Came:
+            return await self.predict(await self._take_until(deadline), some, asked, deadline)
+
+        return await explain(failed, rows, parameters, self.good, again)
 
     async def take(self) -> Slot:
         """Wait for a slot; who takes one gives it to `predict` or gives it back."""
@@ -74,17 +104,47 @@ class Workers:
             self._free.append(slot)  # the one used last has the warmest caches
         self._permits.release()
 
-    async def predict(self, slot: Slot, rows: Rows, parameters: dict[str, Any]) -> list[Any]:
-        """Predict in `slot`, which is free again when the work has truly ended, even where the caller leaves before."""
+    async def predict(
+        self, slot: Slot, rows: Rows, parameters: dict[str, Any], deadline: float | None = None
+    ) -> Came:
+        """Predict in `slot`, which is free again when the work has truly ended, even where the caller leaves before.
+
+        At the deadline a process is ended; a thread works on, and nobody waits for it. Raises Problem, or ModelFailed where the
+        process ended under the work.
+        """
         try:
             running = slot.submit(rows, parameters)
         except BaseException:
             self.give_back(slot)
             raise
-        running.add_done_callback(lambda done: self._finished(slot, done))
-        return await asyncio.shield(running)
+        alarm = (
+            None
+            if deadline is None
+            else asyncio.get_running_loop().call_at(deadline, self._pass_deadline, slot, running)
+        )
+        running.add_done_callback(lambda done: self._finished(slot, done, alarm))
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(running)
+        except TimeoutError:
+            raise took_too_long() from None
+        except BROKEN as error:
+            if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+                raise took_too_long() from None
+            ended = Failed(type(error).__name__, "the process ended under the prediction", str(error))
+            raise ModelFailed(ended) from None
+        except Exception as error:  # noqa: BLE001  (what cannot cross to a process, for example)
+            return Failed(type(error).__name__, str(error), "")
 
-    def _finished(self, slot: Slot, done: asyncio.Future[list[Any]]) -> None:
+    def _pass_deadline(self, slot: Slot, running: asyncio.Future[Came]) -> None:
+        if not running.done():
+            self._overdue.add(slot)
+            slot.end_running()
+
+    def _finished(self, slot: Slot, done: asyncio.Future[Came], alarm: asyncio.TimerHandle | None) -> None:
+        if alarm is not None:
+            alarm.cancel()
+        self._overdue.discard(slot)
         broke = not done.cancelled() and isinstance(done.exception(), BROKEN)
         if broke:
             slot.mend()

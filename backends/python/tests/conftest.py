@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chips_backend import testing
 from chips_backend.logs import Log
 from chips_backend.testing import Backend, running, write_artifact
 
@@ -20,6 +21,7 @@ if (_REPOSITORY / "tests/gcs/fixture.py").exists():
     pytest.register_assert_rewrite("tests.gcs.fixture")
     _fixture = importlib.import_module("tests.gcs.fixture")
     gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
+    testing._PATIENCE_S = importlib.import_module("tests.patience").patience(testing._PATIENCE_S)
 else:
 
     @pytest.fixture
@@ -29,10 +31,12 @@ else:
 
 # A model whose requests say what it shall do: the sum of each row, or trouble.
 MODEL = """
-import os, time
+import asyncio, os, time
 from pathlib import Path
 
 from chips_backend.model import Refused
+
+PARAMETERS = {"begun": str, "gate": str, "as": object, "flag": bool}
 
 def load(folder):
     if (folder / "broken").exists():
@@ -51,6 +55,18 @@ def predict(model, rows, parameters):
             raise Refused("there is no such wine")
         if row[0] == -3.0:
             os._exit(3)
+        if row[0] == -4.0:
+            next(iter(()))
+        if row[0] == -5.0:
+            raise SystemExit(3)
+        if row[0] == -6.0:
+            raise KeyboardInterrupt
+        if row[0] == -7.0:
+            raise asyncio.CancelledError
+        if row[0] == -8.0:
+            raise GeneratorExit
+        while row[0] == -9.0:
+            time.sleep(0.01)
     return [parameters.get("as", sum(value or 0 for value in row)) for row in rows]
 """
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from chips_backend.batch import Batcher, Cost
+from chips_backend.fault import ModelFailed
+from chips_backend.pool import Failed
 from chips_backend.problem import Problem
 from chips_backend.testing import running
 from chips_backend.workers import Workers
@@ -21,20 +23,23 @@ class Slot:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def load(self) -> None: ...
+    async def load(self) -> Any: ...
+
+    def end_running(self) -> bool:
+        return False
 
     def mend(self) -> None: ...
 
     def stop(self) -> None: ...
 
-    def submit(self, rows: Any, parameters: dict[str, Any]) -> asyncio.Future[list[Any]]:
+    def submit(self, rows: Any, parameters: dict[str, Any]) -> asyncio.Future[Any]:
         self.calls.append((list(rows), parameters))
         return asyncio.ensure_future(self._predict(list(rows), parameters))
 
-    async def _predict(self, rows: list[Any], parameters: dict[str, Any]) -> list[Any]:
+    async def _predict(self, rows: list[Any], parameters: dict[str, Any]) -> Any:
         await self.gate.wait()
         if any(row[0] == "bad" for row in rows):
-            raise ValueError("a bad row")
+            return Failed("ValueError", "a bad row", "")
         return [(row[0], parameters.get("as")) for row in rows]
 
 
@@ -93,7 +98,7 @@ async def test_an_error_reaches_only_whose_rows_made_it(scene):
     await first
     for number, task in asked.items():
         if number % 3 == 0:
-            with pytest.raises(ValueError, match="a bad row"):
+            with pytest.raises(ModelFailed, match="a bad row"):
                 await task
         else:
             assert (await task).predictions == [(number, None)]
@@ -182,7 +187,7 @@ async def test_chaos_maps_every_answer_to_its_caller(scene):
         await asyncio.sleep(chance.random() * 0.02)
         try:
             outcome = await scene.batcher.score([[value] for value in values], {"as": number % 3}, None)
-        except ValueError:
+        except ModelFailed:
             assert "bad" in values
         except Problem as problem:
             if problem.code != "overloaded":
@@ -260,7 +265,7 @@ def test_over_http(model):
                 value = -1.0 if bad else number * 100.0 + turn
                 answer = backend.post("/predict", {"instances": [[value, 0]]})
                 if (answer.status, answer.json.get("predictions")) != (
-                    (500, None) if bad else (200, [value])
+                    (422, None) if bad else (200, [value])
                 ):
                     wrong.append(answer)
 

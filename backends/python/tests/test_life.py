@@ -146,7 +146,7 @@ def test_a_small_difference_within_the_tolerance_is_none(tmp_path, write_model):
 def test_without_samples_a_row_of_zeros_warms_it_up(tmp_path, write_model):
     with running({"CHIPS_ARTIFACT": str(write_model(tmp_path / "a", samples=[]))}) as backend:
         (line,) = [line for line in backend.log if line["severity"] == "WARNING"]
-        assert line["message"].startswith("warmed up with a row of zeros")
+        assert line["message"].startswith("warmed up with a likely row")
 
 
 def test_a_taken_port_is_told(model):
@@ -238,6 +238,28 @@ def test_a_process_that_dies_costs_one_request(model, in_processes):
             for _ in range(4):
                 assert backend.post("/predict", {"instances": ROWS}).json["predictions"] == [3.0]
         assert backend.post("/predict", {"instances": [[-2.0, 0]]}).json["detail"] == "there is no such wine"
+
+
+@pytest.mark.parametrize("target_ms", ["0", "50"])
+def test_a_prediction_that_never_ends_is_ended_at_the_deadline(model, in_processes, target_ms):
+    environ = {"CHIPS_ARTIFACT": str(model), "CHIPS_CONCURRENCY": "1", "CHIPS_BATCH_TARGET_MS": target_ms}
+    with running(environ, command=in_processes) as backend:
+        answer = backend.post("/predict", {"instances": [[-9.0, 0]]}, {"X-Request-Timeout": "300"})
+        assert (answer.status, answer.json["code"]) == (504, "deadline-exceeded")
+        assert backend.post("/predict", {"instances": ROWS}).json["predictions"] == [3.0]
+        assert backend.get("/v2/health/ready").status == 200
+
+
+def test_ready_tells_where_every_thread_hangs(model, gate):
+    with running({"CHIPS_ARTIFACT": str(model), "CHIPS_CONCURRENCY": "1"}) as backend:
+        body = {"instances": ROWS, "parameters": gate.parameters}
+        answer = backend.post("/predict", body, {"X-Request-Timeout": "300"})
+        assert (answer.status, answer.json["code"]) == (504, "deadline-exceeded")
+        stuck = backend.get("/v2/health/ready")
+        assert (stuck.status, stuck.json["code"]) == (503, "not-ready")
+        gate.open()
+        wait_until(lambda: backend.get("/v2/health/ready").status == 200)
+        assert backend.post("/predict", {"instances": ROWS}).status == 200
 
 
 def children(backend: Backend) -> list[int]:

@@ -1,6 +1,7 @@
 """Every route, error and header of the contract, over real sockets."""
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -78,8 +79,10 @@ def test_many_rows_keep_their_order(backend):
 
 
 def test_a_prediction_that_is_no_number_is_null(backend):
-    answer = backend.post("/predict", {"instances": [[1e308, 0], [1.0, 0]], "parameters": {"as": None}})
-    assert answer.json["predictions"] == [None, None]
+    answer = backend.post(
+        "/predict", {"instances": [[1e308, 0], [1.0, 0]], "parameters": {"as": [None, "NaN"]}}
+    )
+    assert answer.json["predictions"] == [[None, "NaN"]] * 2
 
 
 @pytest.mark.parametrize("path", ["/v2/models/test/infer", "/v2/models/test/versions/1/infer"])
@@ -292,6 +295,12 @@ def test_a_header_that_is_too_long(backend):
     assert b'"code":"headers-too-large"' in answer
 
 
+def test_a_header_as_long_as_the_gateway_takes_it(backend):
+    assert backend.get("/v2/health/live", {"X-Long": "x" * 16_000}).status == 200
+    answer = raw(backend, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 17_000 + b"\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.0 431 "))
+
+
 def test_a_caller_that_leaves_in_the_middle_of_a_body(backend):
     with socket.create_connection(("127.0.0.1", backend.port)) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -303,13 +312,43 @@ def test_a_caller_that_leaves_in_the_middle_of_a_body(backend):
 
 
 def test_what_the_model_raises_goes_to_the_log_alone(backend):
-    answer = backend.post("/predict", {"instances": [[-1.0, 0]]}, {"X-Request-Id": "it-was-this-one"})
-    body = problem(answer, 500, "prediction-failed")
-    assert "secret" not in answer.body.decode()
+    rows = [[1.0, 2], {"a": 3.0, "b": 1}, {"a": -1.0, "b": 1}, [-1.0, 0]]
+    answer = backend.post("/predict", {"instances": rows}, {"X-Request-Id": "it-was-this-one"})
+    body = problem(answer, 422, "invalid-instances")
+    assert body["detail"] == "instances[2].a: the model cannot take -1.0"
     assert body["request_id"] == "it-was-this-one"
     line = backend.wait_for(lambda line: line.get("request_id") == "it-was-this-one" and "stack" in line)
     assert "the model's secret reason" in line["stack"]
-    assert line["severity"] == "ERROR"
+    assert line["severity"] == "WARNING"
+
+
+def test_on_infer_the_place_is_the_tensors(backend):
+    tensors = [{**INFER["inputs"][0], "data": [1.0, -1.0]}, INFER["inputs"][1]]
+    answer = backend.post("/v2/models/test/infer", {"inputs": tensors})
+    assert problem(answer, 422, "invalid-instances")["detail"] == "a[1]: the model cannot take -1.0"
+
+
+@pytest.mark.parametrize("value", [-4.0, -5.0, -6.0, -7.0, -8.0])
+def test_whatever_the_model_lets_out_costs_its_own_request_alone(backend, value):
+    """StopIteration, SystemExit, KeyboardInterrupt, CancelledError, GeneratorExit: more often than there are slots."""
+    for _ in range(3):
+        problem(backend.post("/predict", {"instances": [[value, 0]]}), 500, "prediction-failed")
+    assert backend.get("/v2/health/ready").status == 200
+
+
+def test_a_parameter_that_the_model_does_not_know(backend):
+    assert backend.get("/v2/models/test").json["parameters"]["accepts"] == ["as", "begun", "flag", "gate"]
+    answer = backend.post("/predict", {**ROWS, "parameters": {"flagg": True}})
+    assert "those it knows are as, begun, flag, gate" in problem(answer, 422, "invalid-instances")["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "br", "nonsense", "gzip, identity"])
+def test_a_coding_is_refused_whatever_the_body_is(backend, coding):
+    for body in (json.dumps(ROWS).encode(), gzip.compress(json.dumps(ROWS).encode())):
+        answer = backend.post("/predict", body, {"Content-Encoding": coding})
+        problem(answer, 415, "unsupported-media-type")
+        assert answer.headers["Accept-Encoding"] == "identity"
+    assert backend.post("/predict", ROWS, {"Content-Encoding": "identity"}).status == 200
 
 
 def test_what_the_model_refuses_is_the_callers(backend):

@@ -6,9 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from chips_backend import body
+from chips_backend.body import parse_json, parse_large
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import Problem
-from chips_backend.schema import parse_json, read_instances, read_tensors, tensor_outputs
+from chips_backend.schema import read_instances
+from chips_backend.tensors import read_tensors, tensor_outputs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +63,6 @@ BAD = [
     (changed(x=[1]), "instances[0].x: expected a number, got an array"),
     (changed(x={}), "instances[0].x: expected a number, got an object"),
     (changed(x=10**400), "instances[0].x: expected FP64, got "),
-    (changed(n=1.0), "instances[0].n: expected an integer, got 1.0"),
     (changed(n=128), "instances[0].n: expected INT8, got 128, which does not fit"),
     (changed(n=-129), "instances[0].n: expected INT8, got -129, which does not fit"),
     (changed(n=True), "instances[0].n: expected an integer, got true"),
@@ -118,7 +120,74 @@ def test_a_body_of_another_shape_is_refused(body, detail):
 
 
 def test_no_instances_are_no_rows_and_parameters_are_handed_on():
-    assert read_instances({"instances": [], "parameters": {"a": [1]}}, SIGNATURE) == ([], {"a": [1]}, None)
+    read = read_instances(
+        {"instances": [], "parameters": {"a": [1], "b": None}}, SIGNATURE, {"a": "any", "b": "boolean"}
+    )
+    assert (read.rows, read.parameters, read.id) == ([], {"a": [1]}, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (
+            {"instances": [], "parameters": {"probabilty": True}},
+            'parameters: this model does not know "probabilty"; those it knows are flag, most',
+        ),
+        (
+            {"instances": [], "parameters": {"flag": "false"}},
+            'parameters.flag: expected true or false, got "false"',
+        ),
+        ({"instances": [], "parameters": {"flag": 1}}, "parameters.flag: expected true or false, got 1"),
+        ({"instances": [], "parameters": {"most": 1.5}}, "parameters.most: expected an integer, got 1.5"),
+        (
+            {"instances": [], "flag": True},
+            'there is no field "flag" here; the request has instances, parameters',
+        ),
+    ],
+)
+def test_what_nobody_knows_is_refused_and_not_ignored(body, detail):
+    with pytest.raises(Problem) as caught:
+        read_instances(body, SIGNATURE, {"flag": "boolean", "most": "integer"})
+    assert (caught.value.status, caught.value.detail) == (422, detail)
+
+
+COLOURS = Signature(
+    inputs=(
+        Tensor(name="colour", datatype="BYTES", categories=("red", "green")),
+        Tensor(name="size", datatype="INT8", categories=(3, 1)),
+    )
+)
+
+
+def test_categories_are_all_there_is():
+    assert read_instances({"instances": [["red", 1.0], [None, None]]}, COLOURS).rows == [
+        ["red", 1],
+        [None, None],
+    ]
+    detail = refused(
+        read_instances, {"instances": [["red", 1], {"colour": "teal", "size": 2}]}, COLOURS
+    ).detail
+    assert detail == (
+        'instances[1].colour: expected one of "red", "green", got "teal"; '
+        "instances[1].size: expected one of 3, 1, got 2"
+    )
+
+
+@pytest.mark.parametrize("value", [1.0, 1e3, -0.0, 2.0**53])
+def test_an_integer_may_be_written_as_pandas_writes_it(value):
+    (row,) = read_instances(
+        {"instances": [[value]]}, Signature(inputs=(Tensor(name="n", datatype="INT64"),))
+    ).rows
+    assert row == [value]
+    assert type(row[0]) is int
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0**53 + 2, 1e300])
+def test_a_fraction_and_a_rounded_number_are_no_integers(value):
+    detail = refused(
+        read_instances, {"instances": [[value]]}, Signature(inputs=(Tensor(name="n", datatype="INT64"),))
+    ).detail
+    assert detail.startswith("instances[0][0]: expected an integer")
 
 
 def test_ten_problems_are_told_and_the_rest_is_counted():
@@ -139,19 +208,23 @@ def test_without_a_signature_instances_are_taken_as_they_are():
 # -- JSON
 
 NO_JSON = [
-    (b"", "the body is not JSON"),
-    (b"   ", "the body is not JSON"),
+    (b"", 'the body is empty: send JSON, such as {"instances": [...]}'),
+    (b"   ", "the body is empty"),
+    (b'\xef\xbb\xbf{"a": 1}', "byte order mark"),
+    (b'{"a": 1e400}', "send null for a missing value"),
     (b"instances", "line 1, column 1"),
     (b'{"instances": [1,\n  2,\n  oops]}', "line 3, column 3"),
     (b'{"a": 1,}', "column"),
-    (b'{"a": NaN}', "column 7"),
+    (b'{"a": NaN}', "column 7; JSON has no NaN and no Infinity: send null"),
     (b'{"a": Infinity}', "column 7"),
     (b'{"a": 01}', "column"),
     (b"{'a': 1}", "column 2"),
     (b'{"a": 1} {"b": 2}', "column"),
     (b'{"a": "\xff"}', "UTF-8"),
-    (b'{"a": "\xc3"}', "UTF-8"),
-    (b'\xff\xfe{"a": 1}', "line 1, column 1"),
+    (b'{"a": "\xc3"}', "UTF-8: line 1, column 8"),
+    (b'{"a":\n "ab\xff"}', "UTF-8: line 2, column 5"),
+    (b"[1] x", "trailing characters at line 1, column 5"),
+    (b'\xff\xfe{"a": 1}', "the body is UTF-16: send UTF-8"),
     (b"[" * 200_000, "nested too deeply"),
     (b'{"a":' * 200_000, "nested too deeply"),
     (b'{"a": "\\ud800"}', "the body is not JSON"),
@@ -164,6 +237,46 @@ def test_what_is_no_json_is_refused_with_its_place(content, detail):
         parse_json(content)
     assert (caught.value.status, caught.value.code) == (400, "malformed-json")
     assert detail in caught.value.detail, caught.value.detail
+
+
+ROWS_OF_ANYTHING = st.lists(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-5, 5) | st.text('a,]}[{"\\\u00fc', max_size=4),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+        max_leaves=5,
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(ROWS_OF_ANYTHING, st.sampled_from([(",", ":"), (", ", ": "), ("\n,", " :\n")]), st.booleans())
+def test_a_large_body_parsed_in_pieces_is_the_same(rows, separators, late):
+    times = 20_000 // len(json.dumps(rows)) + 1
+    document: dict[str, Any] = {"instances": rows * times, "parameters": {"a": rows}}
+    if late:
+        document = {
+            "inputs": [{"data": rows * times, "name": "x"}, {"name": "y", "data": rows * times}],
+            "id": "data",
+        }
+    content = json.dumps(document, separators=separators).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "_PIECE_BYTES", 500)
+        assert parse_large(content) == document
+        for wrong in (
+            content[:-1],
+            content[: len(content) // 2],
+            content + b"]",
+            content.replace(b"]", b"}", 1),
+        ):
+            assert outcome(parse_large, wrong) == outcome(parse_json, wrong)
+
+
+def outcome(parse: Any, content: bytes) -> Any:
+    try:
+        return parse(content)
+    except Problem as problem:
+        return problem.detail
 
 
 @given(st.binary(max_size=60))
@@ -284,7 +397,51 @@ BAD_TENSORS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("inputs", "rows"), GOOD_TENSORS)
 def test_tensors_become_rows(inputs, rows):
-    assert read_tensors({"inputs": inputs, "id": "7"}, NUMBERS) == (rows, {}, "7")
+    read = read_tensors({"inputs": inputs, "id": "7"}, NUMBERS)
+    assert (read.rows, read.parameters, read.id, read.outputs) == (rows, {}, "7", None)
+
+
+def test_outputs_are_asked_for_by_name():
+    asked: dict[str, Any] = {"inputs": [tensor("a", [1.5]), tensor("b", [3], "INT64")]}
+    assert read_tensors({**asked, "outputs": [{"name": "y"}]}, NUMBERS).outputs == ("y",)
+    for outputs, detail in (
+        ([{"name": "z"}], 'there is no output "z"; this model has y'),
+        ([{"name": "y"}, {"name": "y"}], "an output is asked for twice"),
+        ("y", "outputs must be an array"),
+        ([{}], "outputs must be an array"),
+    ):
+        assert refused(read_tensors, {**asked, "outputs": outputs}, NUMBERS).detail.startswith(detail)
+
+
+def test_the_protocols_own_parameters_change_nothing():
+    asked: dict[str, Any] = {"inputs": [tensor("a", [1.5]), tensor("b", [3], "INT64")], "model_name": "any"}
+    read = read_tensors({**asked, "parameters": {"content_type": "np", "binary_data_output": True}}, NUMBERS)
+    assert read.parameters == {}
+    assert "does not know" in refused(read_tensors, {**asked, "parameters": {"priority": 1}}, NUMBERS).detail
+
+
+MANY = Signature(outputs=(Tensor(name="price", datatype="FP64"), Tensor(name="sold", datatype="INT64")))
+
+
+def test_each_output_is_a_tensor_of_its_own():
+    rows = [{"price": 1.5, "sold": 1.0}, {"price": None, "sold": 0}]
+    price, sold = tensor_outputs(rows, MANY)
+    assert price == {"name": "price", "shape": [2], "datatype": "FP64", "data": [1.5, None]}
+    assert sold == {"name": "sold", "shape": [2], "datatype": "INT64", "data": [1, 0]}
+    assert tensor_outputs(rows, MANY, ["sold"]) == [sold]
+    assert [tensor["name"] for tensor in tensor_outputs(rows, Signature())] == ["price", "sold"]
+    assert tensor_outputs([1.5], Signature())[0]["name"] == "prediction"
+
+
+def test_a_value_that_does_not_fit_the_declared_datatype_is_seen_wherever_it_is():
+    whole = Signature(outputs=(Tensor(name="n", datatype="INT64"),))
+    assert tensor_outputs([1] * 500 + [1.5], whole)[0]["datatype"] == "FP64"
+    assert tensor_outputs([None, 2.0], whole)[0] == {
+        "name": "n",
+        "shape": [2],
+        "datatype": "INT64",
+        "data": [None, 2],
+    }
 
 
 @pytest.mark.parametrize(("inputs", "detail"), BAD_TENSORS)

@@ -1,51 +1,128 @@
 #' Read the manifest of an artifact, as `chips publish` writes it; stops with what is wrong.
 #'
-#' A path that leaves the artifact's folder is wrong.
+#' The rules are those of every reader of a manifest: backends/manifest-cases.json.
 parse_manifest <- function(bytes) {
   wrong <- function(...) stop("its manifest.json cannot be read: ", sprintf(...), call. = FALSE)
   manifest <- tryCatch(parse_body(bytes)$value, error = function(e) wrong("%s", conditionMessage(e)))
+  manifest <- last_of_each_name(manifest)
   if (!is_object(manifest)) wrong("it is not an object")
-  if (!identical(manifest$schema, 1L)) wrong("its schema is not 1: it is no manifest, or newer than this backend")
-  for (name in c("model", "version", "format")) {
-    if (!is.character(manifest[[name]])) wrong("%s must be a text", name)
+  if (!identical(manifest[["schema"]], 1L) || grepl('"schema"[[:space:]]*:[[:space:]]*1[.eE]', rawToChar(bytes))) {
+    wrong("its schema is not 1: it is no manifest, or newer than this backend")
   }
-  if (!is_array(manifest$files)) wrong("files must be an array")
-  lapply(manifest$files, check_entry, wrong)
+  check_names(manifest, wrong)
+  check_files(manifest[["files"]], rawToChar(bytes), wrong)
+  check_runtime(manifest, wrong)
+  check_samples(manifest, wrong)
+  if (given(manifest, "signature") && !is_object(manifest$signature)) wrong("signature must be an object")
   for (name in c("inputs", "outputs")) {
+    if (given(manifest$signature, name) && !is_array(manifest$signature[[name]])) wrong("%s must be an array", name)
     tensors <- lapply(manifest$signature[[name]], read_tensor_type, wrong)
-    twice <- anyDuplicated(vapply(tensors, `[[`, "", "name"))
-    if (twice) wrong("the signature has two %s named %s", name, tensors[[twice]]$name)
+    if (anyDuplicated(vapply(tensors, `[[`, "", "name"))) wrong("two of the %s have one name", name)
     manifest$signature[[name]] <- tensors
   }
-  right <- function(sample) is_object(sample) && is_object(sample$request) && is_object(sample$response)
-  if (!all(vapply(manifest$samples, right, NA))) wrong("each of samples must have request and response")
   manifest
 }
 
-check_entry <- function(file, wrong) {
-  if (!is_object(file) || !is.character(file$path) || !is.numeric(file$bytes) || !is.character(file$sha256)) {
-    wrong("each of files must have path, bytes and sha256")
+# Of several members with one name the last one counts, as in the other languages.
+last_of_each_name <- function(x) {
+  if (!is.list(x)) {
+    return(x)
   }
-  check_path(file$path)
+  if (!is.null(names(x))) x <- x[!duplicated(names(x), fromLast = TRUE)]
+  lapply(x, last_of_each_name)
+}
+
+given <- function(object, name) name %in% names(object)
+
+# A text from a manifest, as it may stand in a message.
+printable <- function(text) json_ascii(json_string(substr(text, 1L, 200L)))
+
+is_text <- function(x) is.character(x) && length(x) == 1L
+
+check_names <- function(manifest, wrong) {
+  for (name in c("model", "version", "format")) {
+    if (!is_text(manifest[[name]])) wrong("%s must be a text", name)
+  }
+  for (name in c("created", "created_by")) {
+    if (given(manifest, name) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
+  }
+  if (!grepl(model_name_pattern, manifest$model) || manifest$model == "v2" ||
+        !grepl(version_pattern, manifest$version)) {
+    wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
+  }
+  if (!nzchar(manifest$format)) wrong("its format is empty")
+  if (given(manifest, "rows") && !(is_text(manifest$rows) && manifest$rows %in% c("independent", "together"))) {
+    wrong("rows are neither independent nor together")
+  }
+}
+
+check_files <- function(files, text, wrong) {
+  if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
+  for (file in files) {
+    if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
+      wrong("each of files must have path, bytes and sha256")
+    }
+    check_path(file$path)
+    if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
+          !is_size(file$bytes, text)) {
+      wrong("%s has no valid size and SHA-256", printable(file$path))
+    }
+  }
+  places <- vapply(files, path_in_artifact, "")
+  if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
+  if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
+  for (place in places) {
+    above <- startsWith(place, paste0(places, "/"))
+    if (any(above)) wrong("%s lies below another file", printable(place))
+  }
+}
+
+# A whole number that was written as one, below 2^53: jsonlite reads 3e9 and 3000000000 alike.
+is_size <- function(bytes, text) {
+  bytes >= 0 && bytes < 2^53 && bytes == trunc(bytes) &&
+    !grepl('"bytes"[[:space:]]*:[[:space:]]*-?[0-9]+[.eE]|"bytes"[[:space:]]*:[[:space:]]*-', text)
 }
 
 check_path <- function(path) {
-  parts <- strsplit(path, "/", fixed = TRUE)[[1]]
-  if (!nzchar(path) || startsWith(path, "/") || ".." %in% parts || all(parts %in% c("", ".")) ||
-        grepl("\\", path, fixed = TRUE)) {
-    stop(sprintf("its manifest.json names '%s', which lies outside of the artifact", path), call. = FALSE)
+  parts <- strsplit(paste0(path, "/"), "/", fixed = TRUE)[[1]]
+  if (!nzchar(path) || endsWith(path, "/") || any(parts %in% c("", ".", "..")) ||
+        grepl("[\\\\\\x01-\\x1f\\x7f-\\x{9f}]", path, perl = TRUE)) {
+    stop(sprintf("its manifest.json names %s, which lies outside of the artifact", printable(path)), call. = FALSE)
+  }
+}
+
+check_runtime <- function(manifest, wrong) {
+  runtime <- manifest[["runtime"]]
+  if (given(manifest, "runtime") && !(is_object(runtime) && all(vapply(runtime, is_text, NA)))) {
+    wrong("runtime must be an object of texts")
+  }
+}
+
+check_samples <- function(manifest, wrong) {
+  samples <- manifest[["samples"]]
+  if (given(manifest, "samples") && !is_array(samples)) wrong("samples must be an array")
+  for (sample in samples) {
+    if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
+      wrong("each of samples must have request and response")
+    }
+    tolerance <- sample[["tolerance"]]
+    if (given(sample, "tolerance") && !(is.numeric(tolerance) && is.finite(tolerance) && tolerance >= 0)) {
+      wrong("a tolerance is not a number from 0 on")
+    }
   }
 }
 
 # One input or output; the first dimension is the row, -1 is any length.
 read_tensor_type <- function(tensor, wrong) {
-  shape <- if (is.null(tensor$shape)) list(-1L) else tensor$shape
-  if (!is_object(tensor) || !is.character(tensor$name) || !is.character(tensor$datatype) || !is_array(shape) ||
-        !all(vapply(shape, is.integer, NA))) {
+  if (!is_object(tensor) || !is_text(tensor[["name"]]) || !is_text(tensor[["datatype"]])) {
+    wrong("each input and output must have name, datatype and shape")
+  }
+  shape <- if (given(tensor, "shape")) tensor$shape else list(-1L)
+  if (!nzchar(tensor$name) || !is_array(shape) || !all(vapply(shape, is.integer, NA)) || any(unlist(shape) < -1L)) {
     wrong("each input and output must have name, datatype and shape")
   }
   if (!tensor$datatype %in% datatypes) {
-    wrong("%s has the datatype %s, which is none: one of %s", tensor$name, tensor$datatype, toString(datatypes))
+    wrong("%s has the unknown datatype %s", printable(tensor$name), printable(tensor$datatype))
   }
   read <- list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
   read$categories <- read_categories(tensor, wrong)
@@ -54,18 +131,15 @@ read_tensor_type <- function(tensor, wrong) {
 
 # Texts for BYTES, whole numbers for integers; NULL where there are none.
 read_categories <- function(tensor, wrong) {
-  given <- tensor$categories
-  if (is.null(given)) {
+  listed <- tensor[["categories"]]
+  if (is.null(listed)) {
     return(NULL)
   }
-  values <- if (is_array(given)) unlist(given) else NULL
-  right <- switch(tensor$datatype, BYTES = is.character(values), if (tensor$datatype %in% names(integer_limits)) {
-    is.numeric(values) && all(values == trunc(values))
-  } else {
-    FALSE
-  })
-  if (!isTRUE(right) || length(values) != length(given) || anyDuplicated(values)) {
-    wrong("the categories of %s must be texts (BYTES) or whole numbers (INT), each once", tensor$name)
+  values <- if (is_array(listed)) unlist(listed)
+  right <- if (tensor$datatype == "BYTES") is.character(values) else
+    tensor$datatype %in% names(integer_limits) && is.numeric(values) && all(values == trunc(values))
+  if (!isTRUE(right) || length(values) != length(listed) || anyDuplicated(values)) {
+    wrong("the categories of %s must be texts (BYTES) or whole numbers (INT), each once", printable(tensor$name))
   }
   values
 }

@@ -219,8 +219,8 @@ check_several_rows <- function(service) {
     together <- predict_or_stop(service, rows, good$parameters, count)
     if (!is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
       stop_start(paste("the prediction for a row depends on the rows beside it, as with x - mean(x) or cut(x, 3) in a",
-                       "formula: have the training compute such numbers once, or set `rows_together <- TRUE` in",
-                       "predict.R where rows are to be ranked together"), "data")
+                       "formula: have the training compute such numbers once; a model that ranks rows together says so",
+                       "when it is published, with --rows together"), "data")
     }
   }
 }
@@ -228,7 +228,7 @@ check_several_rows <- function(service) {
 # The good row before another that the model takes: the other rows of the samples, or one with other numbers.
 company_of <- function(service) {
   good <- service$facts$good
-  if (isTRUE(rows_together) || !is.data.frame(good$rows)) {
+  if (identical(service$manifest$rows, "together") || !is.data.frame(good$rows)) {
     return(list())
   }
   other <- good$rows

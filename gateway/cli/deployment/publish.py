@@ -1,24 +1,17 @@
 """`chips publish`: put a trained model where backends find it, as a version that never changes."""
 
-import platform
+import shlex
 import sys
 from contextlib import closing
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from gateway.artifacts.manifest import (
-    Manifest,
-    RowsPolicy,
-    Sample,
-    Signature,
-    build_manifest,
-    collect_files,
-    guess_format,
-)
+from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.manifest import Manifest, RowsPolicy
 from gateway.artifacts.store import (
     AlreadyPublished,
     ArtifactStore,
@@ -30,16 +23,13 @@ from gateway.artifacts.store import (
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import progress
-from gateway.settings import state_folder
+from gateway.deploy.candidate import Found, try_candidate
+from gateway.settings import plain_environment, state_folder
 
 EX_CANTCREAT = 73
 EX_NOPERM = 77
 
-_PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx", "xgboost", "lightgbm", "python"})
-_PYTHON_PACKAGES = (
-    *("scikit-learn", "numpy", "pandas", "joblib", "skops"),
-    *("onnxruntime", "xgboost", "xgboost-cpu", "lightgbm"),
-)
+PYTHON_FORMATS = frozenset({"joblib", "skops", "onnx", "xgboost", "lightgbm", "python"})
 
 
 def publish(
@@ -76,28 +66,45 @@ def publish(
     ] = None,
     by: console.AuthorOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the manifest, store nothing.")] = False,
+    trying: Annotated[
+        bool,
+        typer.Option(
+            "--try/--no-try", help="Whether to load it and score its samples first, in a process of its own."
+        ),
+    ] = True,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--try-with",
+            help="The backend to try it with, such as `Rscript main.R`. [default: the Python one]",
+        ),
+    ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Publish an artifact with its manifest. Interrupted, the same command goes on where it stopped.
+    """Publish an artifact with its manifest, once it was seen to load and to score its samples.
+
+    Interrupted, the same command goes on where it stopped.
 
     Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
     """
     try:
-        files = collect_files(source)
-        manifest = build_manifest(
-            files,
+        described = describe(
+            source,
             model=model,
             version=version,
-            format=format or guess_format(files),
+            format=format or "",
             created_by=console.author(by),
-            signature=read_json(signature, Signature),
-            samples=read_json(samples, list[Sample]) or (),
+            runtime=_given(runtime or []),
+            signature=signature,
+            samples=samples,
             rows=rows,
         )
     except ValueError as error:
-        hint = "name it with --format" if "format" in str(error) else ""
+        hint = "name it with --format" if "format cannot be guessed" in str(error) else ""
         raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
-    manifest = msgspec.structs.replace(manifest, runtime=_runtime(runtime or [], manifest.format))
+    manifest = described.manifest
+    for warning in described.warnings:
+        console.note(f"warning: {warning}")
     if dry_run:
         sys.stdout.write(manifest.encode().decode())
         return
@@ -105,14 +112,56 @@ def publish(
         settings = console.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
             console.confirm_write(settings, store=store or settings.artifacts)
+            tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
             with progress("published", manifest.total_bytes, shown=not as_json) as told:
-                is_new = opened.publish(manifest, dict(files), told)
-            _tell(manifest, opened, is_new=is_new, as_json=as_json)
+                is_new = opened.publish(manifest, dict(described.files), told)
+            _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise store_failure(error) from error
 
 
-def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bool) -> None:
+def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
+    """Whether this very artifact is in the store. Raises AlreadyPublished where the version holds another one."""
+    published = store.manifest(manifest.model, manifest.version)
+    if published is None:
+        return False
+    # A bucket's paths begin with digests; place by place the files are the same.
+    ours, theirs = (
+        msgspec.structs.replace(m, files=tuple(msgspec.structs.replace(f, path=f.place) for f in m.files))
+        for m in (manifest, published)
+    )
+    if not ours.has_same_content_as(theirs):
+        raise AlreadyPublished(store.address(manifest.model, manifest.version))
+    return True
+
+
+def _try(described: Described, command: str | None) -> str:
+    """Load and score it in a process of its own. What was seen; raises Failure, before anything is published."""
+    words = shlex.split(command) if command else _python_backend(described.manifest.format)
+    if words is None:
+        console.note(
+            f"not tried before it is published: no backend for {described.manifest.format} is installed here; "
+            "--try-with COMMAND names one"
+        )
+        return ""
+    try:
+        return try_candidate(described.manifest, described.files, words, environ=plain_environment())
+    except Found as error:
+        hint = f"{error.hint}; " if error.hint else ""
+        raise Failure(
+            f"it cannot be served as it is, so nothing was published: {error}",
+            hint=f"{hint}--no-try publishes it all the same",
+            code=error.code,
+        ) from None
+
+
+def _python_backend(format: str) -> list[str] | None:
+    if format not in PYTHON_FORMATS or find_spec("chips_backend") is None:
+        return None
+    return [sys.executable, "-m", "chips_backend"]
+
+
+def _tell(manifest: Manifest, store: ArtifactStore, tried: str, *, is_new: bool, as_json: bool) -> None:
     address = store.address(manifest.model, manifest.version)
     # Where the same was there already, its digest counts: the two differ in who published it, and when.
     digest = (store.manifest(manifest.model, manifest.version) or manifest).digest
@@ -125,9 +174,12 @@ def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bo
                 "digest": digest,
                 "bytes": manifest.total_bytes,
                 "published": is_new,
+                "tried": tried or None,
             }
         )
         return
+    if tried:
+        console.say("tried", tried)
     console.say(
         "published" if is_new else "unchanged", address + ("" if is_new else " (the same is there already)")
     )
@@ -138,39 +190,12 @@ def _tell(manifest: Manifest, store: ArtifactStore, *, is_new: bool, as_json: bo
     )
 
 
-def read_json(path: Path | None, kind: Any) -> Any:
-    """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
-    if path is None:
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _runtime(given: list[str], format: str) -> dict[str, str]:
-    """What the model was made with: as given, else what runs here, where that is likely the same."""
-    if given:
-        pairs = [item.partition("=") for item in given]
-        if not all(name and equals and value for name, equals, value in pairs):
-            raise Failure("--runtime is written NAME=VERSION, such as R=4.2.2", code=EX_USAGE)
-        return {name: value for name, _, value in pairs}
-    return packages_here(format)
-
-
-def packages_here(format: str) -> dict[str, str]:
-    """The versions that a Python model was likely made with: those that are installed here."""
-    if format not in _PYTHON_FORMATS:
-        return {}
-    found = {"python": platform.python_version()}
-    for package in _PYTHON_PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def _given(given: list[str]) -> dict[str, str] | None:
+    """What `--runtime` says the model was made with; None where it is not given."""
+    pairs = [item.partition("=") for item in given]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise Failure("--runtime is written NAME=VERSION, such as R=4.2.2", code=EX_USAGE)
+    return {name: value for name, _, value in pairs} or None
 
 
 def store_failure(error: StoreError) -> Failure:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.suggestions import suggest
+from gateway.core.text import utf8_text
 
 EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs://my-project-dev-artifacts"'
 
@@ -57,12 +58,16 @@ class UnknownEnvironment(Exception):
 def read_environments(path: Path) -> dict[str, Environment]:
     """All environments in the file at `path`; none where there is no file. Raises UnknownEnvironment."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = utf8_text(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UnknownEnvironment(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        raise UnknownEnvironment(f"{path} {error}") from None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise UnknownEnvironment(f"{path} is not valid TOML: {error}") from None
     found, problems = {}, []
     for name, table in content.items():

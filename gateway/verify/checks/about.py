@@ -2,12 +2,9 @@
 
 import msgspec
 
+from gateway.artifacts.manifest import DATATYPES
 from gateway.core.model import Tensor
 from gateway.verify.check import CheckContext, ContractViolation, check, require_json, require_status
-
-DATATYPES = frozenset(
-    {"BOOL", "BYTES", "FP16", "FP32", "FP64"} | {f"{s}INT{n}" for s in ("", "U") for n in (8, 16, 32, 64)}
-)
 
 
 @check("about/live", "GET /v2/health/live answers 200 as soon as the process answers", short=True)

@@ -10,12 +10,21 @@ from pathlib import Path
 import msgspec
 
 from gateway.verify.backend_process import BackendProcess, free_port
-from gateway.verify.check import JSON, CheckContext, CheckSkipped, ContractViolation, check, predictions_of
+from gateway.verify.check import (
+    JSON,
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
+    NotPossibleHere,
+    check,
+    predictions_of,
+)
 from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
 from gateway.verify.second_instance import MANIFEST, START_S, copied_artifact, start_second_instance
 
 EX_CONFIG = 78
 _STOP_S = 10.0
+_TRIAL_S = 30.0
 _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all are done
 
 
@@ -193,11 +202,11 @@ async def _namespace(environment: Mapping[str, str]) -> str:
         except OSError:
             break
         try:
-            if await trial.ended(timeout_s=_STOP_S) == 0:
+            if await trial.ended(timeout_s=_TRIAL_S) == 0:
                 return way
         finally:
             await trial.stop()
-    raise CheckSkipped("no process namespace can be made on this machine (unshare)")
+    raise NotPossibleHere("no process can be made process 1 here: `unshare --pid` is missing or refused")
 
 
 @check(

@@ -12,10 +12,11 @@ from tests.contract.backends.cases import BAD, GOOD, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message
+from tests.patience import patience
 
 ENVIRON = {"CHIPS_MODEL": "linear", "CHIPS_VERSION": "1", "CHIPS_MAX_BODY_BYTES": "65000"}
 BOTH = [*GOOD, *BAD]
-FRAMES = ("X-Request-Id", "X-Chips-Model", "Server-Timing", "Content-Type", "Allow")
+FRAMES = ("X-Request-Id", "X-Chips-Model", "Server-Timing", "Content-Type", "Allow", "Accept-Encoding")
 
 
 def ask(url: str, case: Case, **headers: str) -> requests.Response:
@@ -23,8 +24,8 @@ def ask(url: str, case: Case, **headers: str) -> requests.Response:
         case.method,
         url + case.path,
         data=case.body,
-        headers={"Content-Type": case.content_type, **headers},
-        timeout=60,
+        headers={"Content-Type": case.content_type, **dict(case.fields), **headers},
+        timeout=patience(60),
     )
 
 
@@ -137,7 +138,7 @@ async def hear_all(backends: Mapping[str, Backend]) -> list[Heard]:
                     case.method,
                     through_the_gateway(case),
                     body=case.body,
-                    fields=(("Content-Type", case.content_type),),
+                    fields=(("Content-Type", case.content_type), *case.fields),
                 )
                 for case in cases
             ]

@@ -3,6 +3,7 @@
 The model behind has three inputs, x (FP64), n (INT32) and k (INT64), and predicts 2x + 3n + k.
 """
 
+import gzip
 import json
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ class Case(NamedTuple):
     predictions: list[float] | None = None
     content_type: str = "application/json"
     method: str = "POST"
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 INFER = "/v2/models/linear/infer"
@@ -56,8 +58,10 @@ GOOD = [
     _good(_rows(*[[i, i, i] for i in range(500)]), *[6.0 * i for i in range(500)]),
     _good(_rows([1, 2, 3], parameters={}), 11.0),
     _good(_rows([1, 2, 3], parameters=None), 11.0),
-    _good(_rows([1, 2, 3], parameters={"other": [1, {"deep": None}]}), 11.0),
-    _good(_rows([1, 2, 3], unknown={"left": "alone"}), 11.0),
+    _good(_rows([1, 2.0, 3e3]), 3008.0),
+    _good(b'{"instances": [[1, 2e0, 3]]}', 11.0),
+    _good(b'{"instances": [[1, 2, 3e9]]}', 3000000008.0),
+    _good(b'{"instances": [[1, 2, 3000000000.0]]}', 3000000008.0),
     _good(b' \r\n\t{"instances" : [ [ 1 , 2 , 3 ] ] }\n', 11.0),
     _good(b'{"instances": [[1e0, 2, 3]]}', 11.0),
     _good(b'{"instances": [[1E+0, 2, 3]]}', 11.0),
@@ -75,8 +79,12 @@ GOOD = [
     _good(b'{"instances": [{"x": 9, "x": 1, "n": 2, "k": 3}]}', 11.0),
     _good(b'{"instances": [9], "instances": [[1, 2, 3]]}', 11.0),
     _good(b'{"instances": [{"\\u0078": 1, "n": 2, "k": 3}]}', 11.0),
-    _good('{"instances": [[1, 2, 3]], "note": "üñï \U0001f600 \\ud83d\\ude00"}'.encode(), 11.0),
-    _good(b'{"instances": [[1, 2, 3]], "note": "\\\\ud800 // [[[[ 1e400"}', 11.0),
+    _good(
+        _xnk([1], [2], [3], id="@").replace(b"@", "üñï \U0001f600 \\ud83d\\ude00".encode()),
+        11.0,
+        path=INFER,
+    ),
+    _good(_xnk([1], [2], [3], id="@").replace(b"@", b"\\\\ud800 // [[[[ 1e400"), 11.0, path=INFER),
     _good(_rows([1, 2, 3]), 11.0, content_type="application/json; charset=utf-8"),
     _good(_rows([1, 2, 3]), 11.0, content_type="APPLICATION/JSON"),
     _good(_rows([1, 2, 3]), 11.0, content_type="application/vnd.chips+json"),
@@ -86,7 +94,12 @@ GOOD = [
     _good(_xnk([1, 2], [1, 2], [1, 2], id="a"), 6.0, 12.0, path=INFER),
     _good(_xnk([1], [1], [1], id=None), 6.0, path=INFER),
     _good(_xnk([1], [1], [1], id=""), 6.0, path=INFER),
-    _good(_xnk([1], [1], [1], parameters={"a": 1}), 6.0, path=INFER),
+    _good(
+        _xnk([1], [1], [1], parameters={"content_type": "np", "binary_data_output": True}),
+        6.0,
+        path=INFER,
+    ),
+    _good(_xnk([1], [1.0], [1], model_name="linear", model_version="1"), 6.0, path=INFER),
     _good(_xnk([], [], []), path=INFER),
     _good(_xnk([1], [1], [1]), 6.0, path="/v2/models/linear/versions/1/infer"),
     _good(_xnk([1], [1], [1], outputs=[{"name": "y"}]), 6.0, path=INFER),
@@ -216,13 +229,11 @@ BAD = [
             _rows([True, 2, 3]),
             _rows([[1], 2, 3]),
             _rows([{}, 2, 3]),
-            _rows([1, 2.0, 3]),
             _rows([1, 2.5, 3]),
             _rows([1, "2", 3]),
             _rows([1, 2, True]),
-            b'{"instances": [[1, 2e0, 3]]}',
-            b'{"instances": [[1, 2, 3e9]]}',
-            b'{"instances": [[1, 2, 3000000000.0]]}',
+            b'{"instances": [[1, 2, 9007199254740994.0]]}',
+            b'{"instances": [[1, 3e9, 3]]}',
             _rows([1, 2147483648, 3]),
             _rows([1, -2147483649, 3]),
             _rows([1, 2, 2**63]),
@@ -230,6 +241,8 @@ BAD = [
             _rows([10**400, 2, 3]),
             _rows([1, 2, 3], [1, 2, 3], [1, "x", 3]),
             _rows(*[["x", "y", "z"]] * 100),
+            _rows([1, 2, 3], parameters={"probabilty": True}),
+            _rows([1, 2, 3], unknown={"left": "alone"}),
             _rows([1, 2, 3], parameters=[]),
             _rows([1, 2, 3], parameters="x"),
             b"[" * 500 + b"]" * 500,
@@ -247,6 +260,9 @@ BAD = [
             _j({"inputs": [{}]}),
             _j({"id": 7, "inputs": [_tensor("x", [1])]}),
             _xnk([1], [1], [1], parameters=1),
+            _xnk([1], [1], [1], parameters={"priority": 1}),
+            _xnk([1], [1], [1], instances=[]),
+            _xnk([1], [1], [1], outputs=[{"name": "z"}]),
             _xnk([1], [1, 2], [1]),
             _xnk(["x"], [1], [1]),
             _xnk([1], [1.5], [1]),
@@ -312,6 +328,11 @@ BAD = [
             ("POST", "/openapi.json"),
             ("DELETE", "/v2/models/linear"),
         )
+    ),
+    *(
+        Case(body, 415, "unsupported-media-type", fields=(("Content-Encoding", coding),))
+        for coding in ("gzip", "zstd", "nonsense")
+        for body in (_rows([1, 2, 3]), gzip.compress(_rows([1, 2, 3])))
     ),
     Case(b'{"instances": [' + b" " * 70_000 + b"]}", 413, "payload-too-large"),
     Case(b'{"inputs": [' + b" " * 70_000 + b"]}", 413, "payload-too-large", INFER),

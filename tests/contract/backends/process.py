@@ -14,13 +14,14 @@ from typing import Any
 import requests
 
 from gateway.verify.backend_process import free_port
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = (sys.executable, "-m", "chips_backend")
 R = (str(ROOT / "backends/r/entrypoint.sh"),)
 # As it ships, but for a web server of the tests' own: there is no Genie here.
 JULIA = (str(ROOT / "backends/julia/bin/serve"), str(ROOT / "backends/julia/test/serve.jl"))
-TIMEOUT_S = 180.0
+TIMEOUT_S = patience(180.0)
 
 
 class Backend:

@@ -1,5 +1,6 @@
 """The same requests to Python, R and Julia, straight and through the gateway: the same statuses, codes and shapes."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +16,9 @@ from tests.contract.backends.agreement import (
     told,
     wrong_answers,
 )
-from tests.contract.backends.cases import BAD, GOOD, Case
+from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.languages import JULIA_LINEAR
-from tests.contract.backends.linear import publish, write_joblib
+from tests.contract.backends.linear import TENSORS, publish, write_joblib
 from tests.contract.backends.process import JULIA, PYTHON, ROOT, Backend, R
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
@@ -33,6 +34,7 @@ class Difference(NamedTuple):
     answers: Mapping[str, tuple[int, str]]
 
 
+_ID_WITH_NUL = json.dumps({"id": "\0", "inputs": TENSORS}).encode()
 ANSWERED, REFUSED = (200, ""), (422, "invalid-instances")
 INTEGERS = "An integer that a language cannot hold exactly is refused with 422 there (R: from ±2⁵³ on, and \N{MINUS SIGN}2³¹ as INT32)."
 PERMITTED = (
@@ -48,7 +50,7 @@ PERMITTED = (
     ),
     Difference(
         "A text with U+0000 is refused with 422 by a language that cannot hold it (R).",
-        Case(b'{"instances": [[1, 2, 3]], "note": "\\u0000"}'),
+        Case(_ID_WITH_NUL, path=INFER),
         {"python": ANSWERED, "r": REFUSED, "julia": ANSWERED},
     ),
 )

@@ -12,6 +12,7 @@ import pytest
 from tests.contract.backends.linear import SAMPLES, SIGNATURE, write_joblib
 from tests.contract.backends.process import ROOT
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 
 R_PUBLISHES = """
 for (f in sort(Sys.glob("backends/r/R/*.R"))) source(f)
@@ -55,7 +56,7 @@ def test_one_wins_and_the_others_are_told(
         )
         for name, command in publishers.items()
     }
-    said = {name: process.communicate(timeout=280)[0] for name, process in running.items()}
+    said = {name: process.communicate(timeout=patience(280))[0] for name, process in running.items()}
     winners = [name for name, process in running.items() if process.returncode == 0]
     assert len(winners) == 1, said
     for loser in running.keys() - set(winners):

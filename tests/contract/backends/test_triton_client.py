@@ -15,6 +15,7 @@ import tritonclient.http as triton
 
 from gateway.verify.backend_process import free_port
 from tests.flow.beside import Beside
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,7 +37,7 @@ def backend(python_environment: dict[str, str]) -> Iterator[int]:
         pytest.fail("the backend never got ready")
     yield port
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=patience(30))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 
 DATA = bytes(range(256)) * 100
 
@@ -140,8 +141,10 @@ def test_a_broken_resumable_upload_goes_on_where_it_was(http, gcs):
     body = bytes(1_000_000)
     gcs.fault(method="PUT", path="upload_id", truncate=300_000)
     with pytest.raises(requests.ConnectionError):
-        requests.put(session, data=body, headers={"Content-Range": "bytes 0-999999/1000000"}, timeout=10)
-    asked = requests.put(session, headers={"Content-Range": "bytes */1000000"}, timeout=10)
+        requests.put(
+            session, data=body, headers={"Content-Range": "bytes 0-999999/1000000"}, timeout=patience(10)
+        )
+    asked = requests.put(session, headers={"Content-Range": "bytes */1000000"}, timeout=patience(10))
     here = int(asked.headers["Range"].rpartition("-")[2]) + 1
     assert asked.status_code == 308
     assert 300_000 <= here < 1_000_000

@@ -11,6 +11,7 @@ from gateway.registry.fallback import open_fallback
 from tests.firestore.emulator import Emulator
 from tests.firestore.fixture import registry_url
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 
@@ -153,7 +154,7 @@ def test_watch_tells_each_change_as_it_happens(shell: Shell):
     shell.ok("keys", "create", "app")
     assert json.loads(process.stdout.readline())["kind"] == KEYS
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=patience(60))
 
 
 def test_a_registry_that_was_killed_is_told_and_nothing_is_written(

@@ -18,6 +18,7 @@ from gateway.telemetry.logs import LogWriter
 from tests.firestore.emulator import Emulator
 from tests.firestore.fixture import registry_url
 from tests.flow.scripted import Caller, ScriptedBackend, echo, request
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -100,7 +101,7 @@ async def test_requests_go_on_while_the_registry_is_killed_and_comes_back(
         return answer
 
     async def until(**wanted: Any) -> dict[str, Any]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience(60)):
             while True:
                 state: dict[str, Any] = (await look("/-/ready")).json()["registry"]
                 if all(state[name] == value for name, value in wanted.items()):

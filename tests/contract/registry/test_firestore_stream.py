@@ -18,6 +18,7 @@ from tests.firestore.fake import (
     hang,
     target_change,
 )
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ class Seen:
                 await asyncio.sleep(0.01)
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while not condition(self):
                 if self._task.done():
                     self._task.result()
@@ -342,7 +343,7 @@ async def test_a_mirror_over_a_stream_that_is_rejected_for_a_while(
     ]
     mirror = Mirror(registry)
     await mirror.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while fake.streams < 7:
             assert mirror.snapshot is not None
             assert sorted(mirror.snapshot.entries) == ["beer", "wine"]

@@ -13,6 +13,7 @@ import pytest
 from gateway.registry.base import Registry
 from gateway.registry.schemes import open_registry
 from gateway.testing import RegistryContract
+from tests.patience import patience
 
 _PAGE = Path(__file__).parents[3] / "docs/how-to/registry-plugin.md"
 
@@ -63,7 +64,7 @@ def test_the_command_line_takes_it(tmp_path: Path, site: Path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=patience(50),
             check=False,
         )
 

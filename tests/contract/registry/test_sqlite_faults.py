@@ -18,6 +18,7 @@ import pytest
 from gateway.registry.base import MODELS, Conflict, Put, RegistryError, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.sqlite import SqliteRegistry
+from tests.patience import patience
 
 KILLS = int(os.environ.get("CHIPS_TEST_KILLS", "25"))
 
@@ -79,7 +80,7 @@ async def test_a_change_by_another_process_reaches_a_running_mirror(tmp_path: Pa
     written = time.monotonic()
     process.kill()
     process.communicate()
-    assert await mirror.wait_for(1, timeout_s=5)
+    assert await mirror.wait_for(1, timeout_s=patience(5))
     record_property("seen_after_s", time.monotonic() - written)
     await mirror.stop()
     await registry.close()
@@ -283,7 +284,7 @@ async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("gateway.registry.sqlite.now_text", lambda: "1970-01-01T00:00:00.000Z")
     for n in (1, 2):
         await other.write(Put(kind=MODELS, name="a", body={"n": n + 1}, expected=n), author="x")
-    assert await mirror.wait_for(3, timeout_s=30)
+    assert await mirror.wait_for(3, timeout_s=patience(30))
     assert [change.revision for change in await other.history()] == [3, 2, 1]
     await mirror.stop()
     for one in (registry, other):
@@ -338,7 +339,7 @@ async def test_a_running_gateway_serves_on_without_its_file(tmp_path: Path):
     mirror = Mirror(registry)
     await mirror.start()
     path.unlink()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         while mirror.connected:
             await asyncio.sleep(0.01)
     assert "is gone" in mirror.last_error

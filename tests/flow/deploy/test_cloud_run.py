@@ -11,6 +11,7 @@ import pytest
 
 from tests.deploy.cloud import Cloud, Fault
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -150,7 +151,7 @@ def test_two_deploys_at_once_lose_nothing(shell: Shell, backend_folder: Path, cl
     deployed(shell)
     processes = [shell.start("deploy", "wine", "--version", version, "--json") for version in ("2", "3")]
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=patience(120))
         # Both may reach the registry in the same moment: the loser is told, and its backend runs already.
         assert process.returncode in {0, 75}, (out, err)
     assert {t["tag"] for t in cloud.services[SERVICE]["traffic"]} == {"v1", "v2", "v3"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.deploy.local import _children
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -20,12 +21,18 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(autouse=True)
 def nothing_runs_on(shell: Shell, tmp_path: Path) -> Iterator[None]:
     yield
-    for note in (Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*.json"):
-        shell("undeploy", note.parent.name, "--version", note.stem, "--target", "local", "--force")
+    for note in notes():
+        shell(
+            "undeploy", note.parent.parent.name, "--version", note.parent.name, "--target", "local", "--force"
+        )
     for process in list(_children.values()):
         process.kill()
         process.wait()
     _children.clear()
+
+
+def notes() -> list[Path]:
+    return sorted((Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*/*.json"))
 
 
 def deployed(shell: Shell, folder: Path, *options: str) -> Any:
@@ -43,7 +50,7 @@ def score(url: str, samples: Path) -> Any:
 
 def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path):
     first = deployed(shell, backend_folder)
-    assert list(first["steps"]) == ["check", "publish", "build", "start", "verify", "register"]
+    assert list(first["steps"]) == ["check", "try", "publish", "build", "start", "verify", "register"]
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
 
@@ -67,8 +74,8 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
 
 def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     out = shell.ok("deploy", "wine", "--target", "local").out
-    assert "1/6 check" in out
-    assert "6/6 register" in out
+    assert "1/7 check" in out
+    assert "7/7 register" in out
     assert "wine@1 takes 100 % of the traffic" in out
     assert "\x1b" not in out
 
@@ -116,7 +123,7 @@ def test_killed_at_any_step_the_same_command_goes_on(shell: Shell, backend_folde
 
 def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folder: Path):
     processes = [shell.start("deploy", "wine", "--target", "local", "--json") for _ in range(2)]
-    ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    ended = [(process.communicate(timeout=patience(120)), process.returncode) for process in processes]
     urls = {json.loads(out)["url"] for (out, _), code in ended if code == 0}
     assert len(urls) == 1, ended
     # Both wrote the same, so the second finds it unchanged or loses a race that it is told of.

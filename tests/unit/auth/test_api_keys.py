@@ -17,6 +17,7 @@ from gateway.core.model import Key
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.token_bucket import TokenBucket
+from tests.patience import patience
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
 
@@ -214,7 +215,7 @@ async def test_a_revoked_key_is_dead_at_once(world: World):
     key = world.make_key()
     assert await world.ask(key) == "ana"
     world.registry.tell(listing(2, model("wine"), revocation(digest_key(key))))
-    assert await world.mirror.wait_for(2, timeout_s=5)
+    assert await world.mirror.wait_for(2, timeout_s=patience(5))
     with pytest.raises(Unauthenticated):
         await world.ask(key)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.cli import main
+from tests.patience import patience
 
 
 class Ended(NamedTuple):
@@ -68,7 +69,7 @@ class Shell:
 
     def run(self, *arguments: str) -> Ended:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=patience(30))
         return Ended(process.returncode, out, err)
 
     def register(self, name: str = "wine", version: str = "1", *options: str) -> Ended:

@@ -79,7 +79,7 @@ def test_a_protected_environment_is_not_written_without_a_yes(
 def test_publishing_to_a_protected_environment_asks_too(shell: Shell, environments: Path, tmp_path: Path):
     model = tmp_path / "model.onnx"
     model.write_bytes(b"x")
-    arguments = ("publish", str(model), "--model", "wine", "--version", "1")
+    arguments = ("publish", str(model), "--model", "wine", "--version", "1", "--no-try")
     assert shell("--env", "prod", *arguments).code == 64
     assert not (tmp_path / "prod-artifacts").exists()
     shell.ok("--env", "prod", *arguments, "--store", str(tmp_path / "elsewhere"))

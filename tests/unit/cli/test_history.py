@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.patience import patience
 from tests.unit.cli.shell import Shell
 
 
@@ -105,6 +106,6 @@ def test_watch_tells_each_change_as_it_happens(shell: Shell):
     change = json.loads(process.stdout.readline())
     assert (change["name"], change["after"]["enabled"]) == ("wine", False)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=patience(30))
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.core import headers
 from gateway.core.errors import BadRequest
-from gateway.core.headers import RequestHead, forwarded_response_fields, read_request_head
+from gateway.core.headers import RequestHead, read_request_head
 
 HOP_BY_HOP = [
     *(b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection"),
@@ -144,36 +144,3 @@ def test_many_names_do_not_fill_the_memory():
     for number in range(5000):
         read_request_head([(b"X-%d" % number, b"")])
     assert len(headers._learned) <= headers._LEARNED_LIMIT
-
-
-def test_of_an_answer_the_backends_own_fields_go_on():
-    fields = [
-        *(
-            (b"Content-Type", b"a/b"),
-            (b"Set-Cookie", b"a"),
-            (b"Set-Cookie", b"b"),
-            (b"X-Chips-Model", b"wine@3"),
-        ),
-        *((b"X-Hop", b"1"), (b"Connection", b"close, x-hop"), (b"Transfer-Encoding", b"chunked")),
-        *(
-            (b"Content-Length", b"3"),
-            (b"chips-error", b"internal-error"),
-            (b"X-Request-Id", b"mine"),
-            (b"Server", b"x"),
-        ),
-    ]
-    assert forwarded_response_fields(fields) == fields[:3]
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from([b"A", b"b", b"C"]), st.binary(max_size=3)), max_size=8),
-    st.sampled_from([b"a", b"B", b"c"]),
-)
-def test_what_an_answers_connection_names_stops_wherever_it_stands(
-    fields: list[tuple[bytes, bytes]], named: bytes
-):
-    for place in (0, len(fields)):
-        with_connection = [*fields[:place], (b"CONNECTION", named), *fields[place:]]
-        assert forwarded_response_fields(with_connection) == [
-            field for field in fields if field[0].lower() != named.lower()
-        ]

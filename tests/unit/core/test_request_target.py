@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import BadRequest
+from gateway.core.errors import BadRequest, TargetTooLong
 from gateway.core.request_target import MAX_TARGET_BYTES, parse_target
 
 
@@ -114,7 +114,7 @@ def test_the_absolute_form_of_another_scheme_or_without_a_host_is_refused():
 def test_the_longest_target_and_one_more():
     longest = "/" + "a" * (MAX_TARGET_BYTES - 1)
     assert parse_target(longest).model == longest[1:]
-    with pytest.raises(BadRequest, match="longer than"):
+    with pytest.raises(TargetTooLong, match="longer than"):
         parse_target(longest + "a")
 
 

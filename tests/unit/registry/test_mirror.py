@@ -12,6 +12,7 @@ from gateway.registry.base import Document, Listing, Registry, RegistryError, Un
 from gateway.registry.fallback import FallbackContent, FileFallback
 from gateway.registry.fallback_keys import FallbackKeys
 from gateway.registry.mirror import FALLBACK, REGISTRY, Mirror
+from tests.patience import patience
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
 
@@ -71,7 +72,7 @@ async def test_an_hour_without_the_registry(registry: Scripted, clock: Clock, st
     registry.down = False
     registry.tell(listing(2, model("wine"), model("beer")))
     await registry.told()
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
     assert names(mirror) == ["beer", "wine"]
     assert mirror.connected
     assert mirror.age_s < 60
@@ -93,7 +94,7 @@ async def test_whatever_a_plug_in_raises_the_mirror_lives_on(registry: Scripted,
     registry.tell(listing(1, model()))
     mirror = await start()
     registry.tell(KeyError("bug"), listing(2, model(), model("beer")))
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
 
 
 async def test_looks_keep_the_age_true(registry: Scripted, clock: Clock, start):
@@ -181,7 +182,7 @@ async def test_the_registry_that_we_knew_comes_back(registry: Scripted, start):
     await registry.told()
     assert mirror.held
     registry.tell(listing(6, model("wine"), model("tea")))
-    assert await mirror.wait_for(6, timeout_s=5)
+    assert await mirror.wait_for(6, timeout_s=patience(5))
     assert names(mirror) == ["tea", "wine"]
     assert not mirror.held
 
@@ -225,7 +226,7 @@ async def test_a_spoilt_document_hides_no_other_and_its_last_good_revision_stays
         Document(kind="models", name="rum", revision=1, body={"name": "gin"}),
     ]
     registry.tell(listing(2, *spoilt, model("beer")))
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
     assert names(mirror) == ["beer", "wine"]
     problems = " / ".join(mirror.snapshot.problems)
     assert "models/wine revision 2: not a JSON object" in problems
@@ -406,7 +407,7 @@ async def test_a_gateway_keeps_keys_in_its_own_copy(
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
     assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 1)
     registry.tell(listing(2, model("wine")))
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
     # Where they cannot be followed, those of before are kept, as what they are.
     assert await _until(lambda: copy.saved[-1].generation == 2)
     assert copy.saved_keys == FallbackKeys("one", 1, {"a": b"{}"})
@@ -432,7 +433,7 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
     copy = Copy()
     registry.tell(listing(1, model("wine")))
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
     moved_on.set()
     # The generation that came meanwhile is kept next, and its keys are asked for until they are there.
     assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 2)
@@ -488,7 +489,7 @@ async def test_a_gateway_keeps_its_own_copy(registry: Scripted, start):
     copy = Copy()
     mirror = await start(fallback=copy)
     registry.tell(listing(2, model("wine"), model("beer")))
-    assert await mirror.wait_for(2, timeout_s=5)
+    assert await mirror.wait_for(2, timeout_s=patience(5))
     await mirror.stop()
     assert copy.saved[-1].generation == 2
 
@@ -502,7 +503,7 @@ async def test_a_copy_that_cannot_be_written_stops_nothing(registry: Scripted, s
 
 
 async def _until(condition: Callable[[], bool]) -> bool:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         while not condition():
             await asyncio.sleep(0.001)
     return True

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.telemetry.aggregator import Aggregator, SlowThresholds, TickHistory, WorkerMetrics
 from gateway.telemetry.metrics import Metrics
+from tests.patience import patience
 from tests.unit.telemetry.exchanges import make_exchange
 
 
@@ -161,7 +162,7 @@ def test_a_pulse_folds(tmp_path, monkeypatch):
     metrics = Metrics()
     pulse = Aggregator(metrics, WorkerMetrics(metrics, tmp_path, "here"), None)
     pulse.start()
-    end = time.monotonic() + 30
+    end = time.monotonic() + patience(30)
     while not (tmp_path / "ended.all").exists():
         assert time.monotonic() < end
         time.sleep(0.005)

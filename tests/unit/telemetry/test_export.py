@@ -15,6 +15,7 @@ from gateway.core.trace import continue_trace
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.spans import spans_of
 from tests.conftest import require
+from tests.patience import patience
 from tests.unit.telemetry.test_trace_store import summary
 
 require(
@@ -63,7 +64,7 @@ class CloudTraceServer:
 
     def _write(self, request, context):
         if self.hang is not None:
-            self.hang.wait(30)
+            self.hang.wait(patience(30))
         if self.refuse:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "scripted")
         self.requests.append(request)

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.request_summary import RequestSummary
+from tests.patience import patience
 from tests.unit.telemetry.test_trace_store import summary
 
 
@@ -18,7 +19,7 @@ class TraceSink:
     def write(self, batch, timeout_s):
         self.entered.set()
         if self.gate is not None:
-            self.gate.wait(30)
+            self.gate.wait(patience(30))
         if self.fail:
             raise ConnectionError("refused")
         self.written += batch
@@ -46,11 +47,11 @@ def test_half_a_queue_does_not_wait_for_the_next_round():
     export_queue.start()
     for _ in range(5):
         export_queue.enqueue(summary())
-    assert sink.entered.wait(60)
+    assert sink.entered.wait(patience(60))
     sink.entered.clear()
     for _ in range(5):  # and again: the wake is not used up, and is no wake for ever
         export_queue.enqueue(summary())
-    assert sink.entered.wait(60)
+    assert sink.entered.wait(patience(60))
     export_queue.stop(20)
     assert (len(sink.written), export_queue.dropped) == (10, 0)
 
@@ -82,7 +83,7 @@ def test_a_sink_that_hangs_holds_up_neither_a_request_nor_the_stop():
     export_queue = ExportQueue("test", lambda: sink, limit=3, interval_s=0.01)
     export_queue.start()
     export_queue.enqueue(summary())
-    assert sink.entered.wait(30)
+    assert sink.entered.wait(patience(30))
     for _ in range(10):
         export_queue.enqueue(summary())
     assert export_queue.dropped == 7

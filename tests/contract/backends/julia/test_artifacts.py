@@ -24,6 +24,7 @@ from tests.contract.backends.languages import run_julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import PYTHON, ROOT, Backend
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
@@ -89,13 +90,13 @@ def replace(gcs: Gcs, store: str, name: str, content: bytes) -> None:
     """Put another object in the place of a published one, as whoever may write to the bucket could."""
     bucket, _, prefix = store.removeprefix("gs://").partition("/")
     url = f"{gcs.url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(prefix + name, safe='')}"
-    with urlopen(Request(url, data=content, method="POST"), timeout=10) as response:
+    with urlopen(Request(url, data=content, method="POST"), timeout=patience(10)) as response:
         assert response.status == 200
 
 
 def object_of(gcs: Gcs, store: str) -> str:
     bucket, _, prefix = store.removeprefix("gs://").partition("/")
-    with urlopen(f"{gcs.url}/{bucket}/{prefix}manifest.json", timeout=10) as response:
+    with urlopen(f"{gcs.url}/{bucket}/{prefix}manifest.json", timeout=patience(10)) as response:
         (file,) = json.load(response)["files"]
     return str(file["path"])
 
@@ -304,7 +305,7 @@ def test_a_folder_that_was_copied_from_a_bucket_serves(store: str, gcs: Gcs, dri
     (folder / name).parent.mkdir(parents=True)
     shutil.copy(whole / "model.jls", folder / name)
     bucket, _, prefix = store.removeprefix("gs://").partition("/")
-    with urlopen(f"{gcs.url}/{bucket}/{prefix}manifest.json", timeout=10) as response:
+    with urlopen(f"{gcs.url}/{bucket}/{prefix}manifest.json", timeout=patience(10)) as response:
         (folder / "manifest.json").write_bytes(response.read())
     answer = driver.obtain(str(folder), tmp_path / "other")
     assert (Path(answer["folder"]) / "model.jls").exists(), answer

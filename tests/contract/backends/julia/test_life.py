@@ -13,6 +13,7 @@ from gateway.verify.backend_process import free_port
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import TENSORS, publish
 from tests.contract.backends.process import TIMEOUT_S, Backend
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
@@ -83,7 +84,7 @@ def test_as_vertex_and_kserve_start_it(
     assert held.result().json()["predictions"] == [12.0]
     assert backend.end() == 0
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=5)
+        requests.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=patience(5))
 
 
 def test_busy_it_answers_or_refuses(

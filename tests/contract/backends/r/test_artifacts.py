@@ -14,6 +14,7 @@ from tests.contract.backends.linear import publish
 from tests.contract.backends.process import R
 from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 
 MIB = 1 << 20
 EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_IOERR, EX_NOPERM = 65, 66, 69, 74, 77
@@ -54,7 +55,9 @@ def cached(environ: dict[str, str]) -> list[Path]:
 
 def object_of(gcs: Gcs, file: str) -> str:
     """The name of the object with a published file."""
-    content = requests.get(f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=10).json()
+    content = requests.get(
+        f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=patience(10)
+    ).json()
     (path,) = (entry["path"] for entry in content["files"] if entry["path"].endswith(file))
     return f"models/linear/1/{path}"
 
@@ -106,11 +109,11 @@ def test_denied(start_r: Start, environ: dict[str, str], gcs: Gcs, status: int, 
 
 
 def test_missing(start_r: Start, environ: dict[str, str], gcs: Gcs):
-    requests.delete(address(gcs, object_of(gcs, "weights.bin")), timeout=10).raise_for_status()
+    requests.delete(address(gcs, object_of(gcs, "weights.bin")), timeout=patience(10)).raise_for_status()
     backend = start_r(environ)
     assert backend.end() == EX_NOINPUT
     assert "weights.bin is not there" in backend.why()
-    requests.delete(address(gcs, "models/linear/1/manifest.json"), timeout=10).raise_for_status()
+    requests.delete(address(gcs, "models/linear/1/manifest.json"), timeout=patience(10)).raise_for_status()
     assert start_r(environ).end() == EX_NOINPUT
 
 
@@ -119,8 +122,8 @@ def test_what_is_not_what_was_published_is_never_loaded(
     start_r: Start, environ: dict[str, str], gcs: Gcs, change: str
 ):
     model = object_of(gcs, "model.rds")
-    content = requests.get(address(gcs, model), timeout=10).content
-    other = requests.get(address(gcs, object_of(gcs, "weights.bin")), timeout=10).content
+    content = requests.get(address(gcs, model), timeout=patience(10)).content
+    other = requests.get(address(gcs, object_of(gcs, "weights.bin")), timeout=patience(10)).content
     changed = {
         "corrupted": content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
         "truncated": content[:-1],
@@ -128,7 +131,7 @@ def test_what_is_not_what_was_published_is_never_loaded(
         "swapped": other,
         "empty": b"",
     }[change]
-    requests.put(address(gcs, model), data=changed, timeout=10).raise_for_status()
+    requests.put(address(gcs, model), data=changed, timeout=patience(10)).raise_for_status()
     backend = start_r(environ)
     assert backend.end() == EX_DATAERR
     assert "not the file that was published" in backend.why()
@@ -153,7 +156,9 @@ def test_killed_in_the_middle_of_a_download_it_recovers(start_r: Start, environ:
     gcs.clear()
     again = start_r(environ).ready()
     assert again.predict([1.5, 2, 3]).json()["predictions"] == [12.0]
-    content = requests.get(f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=10).json()
+    content = requests.get(
+        f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=patience(10)
+    ).json()
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in cached(environ))
     assert digests == sorted(entry["sha256"] for entry in content["files"])
 

@@ -13,6 +13,7 @@ from tests.contract.backends.languages import run_r
 from tests.contract.backends.linear import publish
 from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
+from tests.patience import patience
 
 PUBLISH = r"""
 arguments <- commandArgs(TRUE)
@@ -54,7 +55,9 @@ def test_to_cloud_storage_by_the_command(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     store = f"gs://{gcs.bucket}/models"
     run_r(PUBLISH.replace("1e15", "1L"), str(linear_rds), "1", store)
-    manifest = requests.get(f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=10).json()
+    manifest = requests.get(
+        f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=patience(10)
+    ).json()
     assert manifest["runtime"]["R"]
     assert json.dumps(manifest["samples"][0]["response"]) == '{"predictions": [12.0]}'
     backend = start_r(

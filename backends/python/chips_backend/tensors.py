@@ -1,0 +1,246 @@
+"""The Open Inference Protocol, version 2: tensors to rows in the order of the signature, and predictions to tensors."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from chips_backend.manifest import Signature, Tensor
+from chips_backend.problem import invalid_instances
+from chips_backend.schema import (
+    CHECKS,
+    EXACT,
+    Rows,
+    Scoring,
+    check_fields,
+    checked,
+    kind_of,
+    read_parameters,
+    shown,
+)
+
+_FIELDS: Final = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
+_IGNORED: Final = (
+    "content_type",
+    "binary_data_output",
+)  # the signature says what goes in, and answers are JSON
+PREDICTION: Final = "prediction"  # the output's name where the signature declares none
+
+
+def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
+    """An inference request: a tensor for each input, or one tensor [rows, inputs] for all of them."""
+    if not isinstance(body, dict):
+        raise invalid_instances([f'expected an object with "inputs", got {kind_of(body)}'])
+    identifier = body.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise invalid_instances([f"id must be a string, got {kind_of(identifier)}"])
+    given = body.get("inputs")
+    if not isinstance(given, list) or not given:
+        raise invalid_instances(["inputs must be an array with at least one tensor"])
+    check_fields(body, _FIELDS)
+    parameters = read_parameters(body, known, _IGNORED)
+    requested = _requested(body.get("outputs"), signature.outputs)
+    tensors = [_tensor(tensor, index) for index, tensor in enumerate(given)]
+    inputs = signature.inputs
+    names = [tensor.name for tensor in inputs]
+
+    def place(row: int, field: int | None) -> str:
+        return f"row {row}" if field is None else f"{names[field] if names else tensors[0].name}[{row}]"
+
+    if not inputs:
+        return Scoring(tensors[0].rows(), parameters, place, identifier, requested)
+    if len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names:
+        rows = _matrix(tensors[0], len(inputs))
+    else:
+        rows = _columns(tensors, inputs)
+    problems: list[str] = []
+    for index, row in enumerate(rows):
+        for column, tensor in enumerate(inputs):
+            row[column] = checked(row[column], tensor, f"{tensor.name}[{index}]", problems)
+    if problems:
+        raise invalid_instances(problems)
+    return Scoring(rows, parameters, place, identifier, requested)
+
+
+def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[str, ...] | None:
+    if outputs is None or outputs == []:
+        return None
+    if not isinstance(outputs, list) or not all(
+        isinstance(output, dict) and isinstance(output.get("name"), str) for output in outputs
+    ):
+        raise invalid_instances(["outputs must be an array of objects with a name"])
+    names = tuple(output["name"] for output in outputs)
+    check_outputs(names, [tensor.name for tensor in declared])
+    if len(set(names)) < len(names):
+        raise invalid_instances(["an output is asked for twice"])
+    return names
+
+
+def check_outputs(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse outputs that the model does not have; where nothing is declared, its answer will tell. Raises Problem."""
+    unknown = [name for name in names if name not in known]
+    if known and unknown:
+        raise invalid_instances(
+            [f"there is no output {', '.join(map(shown, unknown[:10]))}; this model has {', '.join(known)}"]
+        )
+
+
+class _Tensor(NamedTuple):
+    name: str
+    shape: list[int]
+    data: list[Any]  # flat
+
+    def rows(self) -> Rows:
+        width = math.prod(self.shape[1:])
+        return [self.data[at : at + width] for at in range(0, len(self.data), width)]
+
+
+def _tensor(given: Any, index: int) -> _Tensor:
+    where = f"inputs[{index}]"
+    if not isinstance(given, dict):
+        raise invalid_instances([f"{where}: expected an object, got {kind_of(given)}"])
+    name, shape, datatype, data = (given.get(key) for key in ("name", "shape", "datatype", "data"))
+    if not isinstance(name, str):
+        raise invalid_instances([f"{where}.name must be a string"])
+    if not isinstance(datatype, str) or datatype not in CHECKS:
+        raise invalid_instances([f"{where}.datatype: {shown(datatype)} is not a datatype"])
+    if (
+        not isinstance(shape, list)
+        or not shape
+        or not all(
+            isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**31 for size in shape
+        )
+    ):
+        raise invalid_instances([f"{where}.shape must be an array of sizes"])
+    if 0 in shape[1:]:
+        raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
+    if not isinstance(data, list):
+        raise invalid_instances([f"{where}.data must be an array (binary tensors are not taken)"])
+    flat = _flatten(data)
+    if len(flat) != math.prod(shape):
+        raise invalid_instances(
+            [f"{where}: shape {shape} means {math.prod(shape)} values, data has {len(flat)}"]
+        )
+    problems: list[str] = []
+    declared = Tensor(name=name, datatype=datatype)
+    for at, value in enumerate(flat):
+        if type(value) is not float or datatype != "FP64":
+            flat[at] = checked(value, declared, f"{where}.data[{at}]", problems)
+    if problems:
+        raise invalid_instances(problems)
+    return _Tensor(name, shape, flat)
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    """The values of a nested array in row-major order; a loop, since a caller decides how deep it is."""
+    flat: list[Any] = []
+    waiting = [iter(data)]
+    while waiting:
+        for item in waiting[-1]:
+            if isinstance(item, list):
+                waiting.append(iter(item))
+                break
+            flat.append(item)
+        else:
+            waiting.pop()
+    return flat
+
+
+def _matrix(tensor: _Tensor, width: int) -> Rows:
+    if len(tensor.shape) != 2 or tensor.shape[1] != width:
+        raise invalid_instances([f"{tensor.name}: expected shape [rows, {width}], got {tensor.shape}"])
+    return tensor.rows()
+
+
+def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
+    """The values of one row in the form of its shape."""
+    for size in reversed(shape[1:]):
+        flat = [flat[at : at + size] for at in range(0, len(flat), size)] if size else []
+    return flat
+
+
+def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> Rows:
+    names = [tensor.name for tensor in inputs]
+    by_name = {tensor.name: tensor for tensor in tensors}
+    problems = [f"there is no input {shown(name)}" for name in by_name if name not in names]
+    problems += [f"input {name} is missing" for name in names if name not in by_name]
+    if len(by_name) < len(tensors):
+        problems.append("an input is there twice")
+    if problems:
+        raise invalid_instances(problems)
+    counts = {name: by_name[name].shape[0] for name in names}
+    if len(set(counts.values())) > 1:
+        raise invalid_instances([f"the inputs differ in their number of rows: {counts}"])
+    columns = []
+    for tensor in inputs:
+        given = by_name[tensor.name]
+        if len(tensor.shape) <= 1 and given.shape[1:] in ([], [1]):
+            columns.append(given.data)
+        else:
+            columns.append([_nested(row, given.shape[1:]) for row in given.rows()])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def tensor_outputs(
+    predictions: list[Any], signature: Signature, requested: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One tensor for each output of the signature, or for each that was asked for by name. Raises Problem."""
+    declared = {tensor.name: tensor for tensor in signature.outputs}
+    columns = _outputs(predictions, list(declared))
+    if requested is not None:
+        check_outputs(requested, list(columns))
+        columns = {name: columns[name] for name in requested}
+    return [_output(name, column, declared.get(name)) for name, column in columns.items()]
+
+
+def _outputs(predictions: list[Any], names: list[str]) -> dict[str, list[Any]]:
+    if len(names) > 1:
+        return {name: [row[name] for row in predictions] for name in names}
+    if not names and predictions and isinstance(predictions[0], dict):
+        found = list(predictions[0])
+        if found and all(isinstance(row, dict) and list(row) == found for row in predictions):
+            return {name: [row[name] for row in predictions] for name in found}
+    return {names[0] if names else PREDICTION: predictions}
+
+
+def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, Any]:
+    """A tensor; what has no such form, as text that is JSON."""
+    shape, data = [len(column)], column
+    while data and all(isinstance(item, list) and len(item) == len(data[0]) for item in data):
+        shape.append(len(data[0]))
+        data = [value for item in data for value in item]
+    if any(isinstance(item, list | dict) for item in data):
+        shape, data = [len(column)], [msgspec.json.encode(item).decode() for item in column]
+    datatype, data = _typed(data, declared)
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data}
+
+
+def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
+    """The declared datatype where all values fit it, else their own; and the values as it has them."""
+    present = [value for value in data if value is not None and value == value]  # noqa: PLR0124  (without NaN)
+    if declared is not None:
+        check, datatype = CHECKS[declared.datatype], declared.datatype
+        is_float = datatype.startswith("FP")
+        if all(not check(value, datatype) or (is_float and _is_infinite(value)) for value in present):
+            return datatype, [_whole(value) for value in data] if "INT" in datatype else data
+    kinds = {type(value) for value in present}
+    if kinds <= {int, float}:
+        if kinds == {int}:
+            for datatype in ("INT64", "UINT64"):
+                if all(not CHECKS[datatype](value, datatype) for value in present):
+                    return datatype, data
+        return "FP64", data
+    if kinds == {bool}:
+        return "BOOL", data
+    if kinds == {str}:
+        return "BYTES", data
+    return "BYTES", [None if value is None else msgspec.json.encode(value).decode() for value in data]
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and abs(value) <= EXACT else value

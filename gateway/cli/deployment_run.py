@@ -1,0 +1,342 @@
+"""One deployment as the command carries it out: its steps, what it says on the way, and the plan of a dry run."""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Final
+
+from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
+from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.models.register import Wish, enter
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
+from gateway.deploy.candidate import Found, try_candidate
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.steps import STEPS
+from gateway.deploy.steps import deploy as take_steps
+from gateway.deploy.target import Deployed, DeployError, Target, Tell
+from gateway.registry.base import MODELS
+from gateway.settings import Settings, plain_environment, state_folder
+from gateway.verify.run import BackendNotReady, ManifestPart, choose, read_samples, verify
+
+_VERIFY_WAIT_S: Final = 30.0
+
+
+@dataclass
+class Deployment:
+    """What is deployed where, by whom."""
+
+    source: BackendFolder
+    target: Target
+    settings: Settings
+    author: str
+    owner: str | None = None
+    traffic: int | None = None
+    reason: str = ""
+    trying: bool = True
+    _described: list[Described] = field(default_factory=list)
+
+    @property
+    def described(self) -> Described:
+        """The artifact, described once. Raises DeployError."""
+        if not self._described:
+            settings = self.source.settings
+            try:
+                found = describe(
+                    self.source.artifact,
+                    model=self.source.model,
+                    version=self.source.version,
+                    created_by=self.author,
+                    format=settings.format,
+                    signature=self.source.beside("signature"),
+                    samples=self.source.beside("samples"),
+                    rows=settings.rows,
+                )
+            except ValueError as error:
+                raise DeployError(
+                    str(error), hint="mend it, and run the same command again", code=EX_DATAERR
+                ) from None
+            self._described.append(found)
+        return self._described[0]
+
+    def store(self) -> ArtifactStore:
+        return open_store(self.settings.artifacts, state_folder=state_folder())
+
+
+class StepReport:
+    """Steps as they go, for people; one document at the end, for machines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._began = time.monotonic()
+        self.step = ""
+        self.facts: dict[str, Any] = {"steps": {}}
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        if not self._as_json:
+            number = next(i for i, (name, _) in enumerate(STEPS, 1) if name == step)
+            console.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
+
+    def tell(self, text: str) -> None:
+        if not self._as_json:
+            _indented(text, style="dim")
+
+    def end(self, step: str, outcome: str) -> None:
+        self.facts["steps"][step] = outcome
+        if outcome and not self._as_json:
+            _indented(outcome)
+
+    def summarize(self, run: Deployment, deployed: Deployed) -> None:
+        took_s = time.monotonic() - self._began
+        source = run.source
+        if self._as_json:
+            console.print_json(
+                {
+                    "model": source.model,
+                    "version": source.version,
+                    "target": run.target.name,
+                    "url": deployed.url,
+                    "took_s": round(took_s, 3),
+                    **self.facts,
+                }
+            )
+            return
+        console.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
+        if not self.facts.get("traffic", {}).get(source.version):
+            others = [v for v, share in self.facts["traffic"].items() if share]
+            rest = f" {others[0]}=90" if len(others) == 1 else " …"
+            console.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+
+
+def _indented(text: str, style: str = "") -> None:
+    for line in text.splitlines():
+        console.out.print(f"    {line}", style=style)
+
+
+def carry_out(run: Deployment, report: StepReport) -> Deployed:
+    """Take all steps. Raises Failure, whose hint is what helps after the step that failed."""
+    try:
+        return take_steps(
+            run.source,
+            run.target,
+            report,
+            check=lambda _, tell: check_artifact(run, tell),
+            try_=lambda _, tell: try_it(run, tell),
+            publish=lambda _, tell: _publish(run, tell),
+            verify=lambda _, deployed, tell: _verify(run, deployed, tell),
+            register=lambda _, deployed, __: _register(run, deployed, report),
+        )
+    except DeployError as error:
+        raise Failure(
+            f"{report.step}: {error}", hint=error.hint or _hint(report.step, run), code=error.code
+        ) from error
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from error
+
+
+def _hint(step: str, run: Deployment) -> str:
+    again = "mend it and run the same command again: it takes the changed files, and no version was spent"
+    return {
+        "check": again,
+        "try": again,
+        "start": f"chips logs {run.source.model} --version {run.source.version} shows all that it said; then {again}"
+        if run.target.name == "local"
+        else "the log of the revision says why; mend it and run the same command again",
+    }.get(step, "run the same command again: what is done is not repeated")
+
+
+async def check_owner(run: Deployment) -> None:
+    """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
+    name, owner = run.source.model, run.owner
+    async with console.registry_at(run.settings) as registry:
+        document = await registry.read(MODELS, name)
+    known = "" if document is None else console.read_model(document).owner
+    if owner and known and owner != known:
+        raise Failure(
+            f'the name "{name}" belongs to {known}, and this would be {owner}\'s',
+            hint=f"choose another name, or let {known} hand it over: chips register {name} URL --owner {owner}",
+            code=EX_DATAERR,
+        )
+
+
+def check_artifact(run: Deployment, tell: Tell) -> str:
+    """Whether the artifact can be published under its version, before anything is started."""
+    described = run.described
+    for warning in described.warnings:
+        tell(f"warning: {warning}")
+    _is_published(run)
+    manifest = described.manifest
+    files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
+    return f"{manifest.format}, {files}, {manifest.total_bytes} bytes, {len(manifest.samples)} samples"
+
+
+def try_it(run: Deployment, tell: Tell) -> str:
+    """Load and score it before a version is spent; what was seen."""
+    if not run.trying:
+        return "left out, as --no-try says"
+    if _is_published(run):
+        return "published before, so no version can be lost"
+    described = run.described
+    words = _command(run)
+    if words is None:
+        tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
+        return ""
+    try:
+        return try_candidate(
+            described.manifest,
+            described.files,
+            words,
+            environ=plain_environment(),
+            folder=run.source.path.absolute(),
+        )
+    except Found as error:
+        hint = f"{error.hint}; then run the same command again. " if error.hint else ""
+        raise DeployError(
+            str(error), hint=f"{hint}No version was spent; --no-try goes on all the same", code=error.code
+        ) from None
+
+
+def _command(run: Deployment) -> list[str] | None:
+    if run.source.settings.command:
+        words = run.source.command()
+        return [sys.executable, *words[1:]] if words[0] == "python" else words
+    known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
+    return [sys.executable, "-m", "chips_backend"] if known else None
+
+
+def _is_published(run: Deployment) -> bool:
+    try:
+        with closing(run.store()) as store:
+            return is_published(store, run.described.manifest)
+    except StoreError as error:
+        raise _store_error(error, run) from error
+
+
+def _publish(run: Deployment, tell: Tell) -> str:
+    """Publish the artifact; return its address."""
+    described = run.described
+    try:
+        with closing(run.store()) as store:
+            is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
+            tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
+            return store.address(run.source.model, run.source.version)
+    except StoreError as error:
+        raise _store_error(error, run) from error
+
+
+def _store_error(error: StoreError, run: Deployment) -> DeployError:
+    if isinstance(error, AlreadyPublished):
+        again = f"chips deploy {run.source.path} --target {run.target.name} --version"
+        return DeployError(str(error), hint=f"deploy it under another --version: {again} NEXT", code=73)
+    failure = store_failure(error)
+    return DeployError(failure.message, hint=failure.hint, code=failure.code)
+
+
+def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
+    """The short form of `chips verify`, and the folder's own samples."""
+    source = run.source
+    samples = source.beside("samples")
+    try:
+        manifest = read_samples(samples) if samples is not None else ManifestPart()
+        manifest.rows = source.settings.rows
+        report = console.run(
+            verify(
+                deployed.url,
+                model=source.model,
+                version=source.version,
+                manifest=manifest,
+                process=None,
+                fields=tuple(run.target.credentials(deployed.url).items()),
+                checks=choose([], short=True),
+                wait_s=_VERIFY_WAIT_S,
+                on_result=lambda result: (
+                    tell(f"{result.check.name}: {result.why}") if result.outcome == "failed" else None
+                ),
+            )
+        )
+    except ValueError as error:
+        raise DeployError(str(error), code=EX_DATAERR) from None
+    except BackendNotReady as error:
+        raise DeployError(
+            str(error),
+            hint="can it be reached from here? deploy/README.md says how to verify a closed service",
+        ) from None
+    if report.failed:
+        raise DeployError(
+            f"{len(report.failed)} of {len(report.results)} checks failed; it takes no traffic and is not registered",
+            hint=f"chips verify {deployed.url} tells all",
+            code=EX_PROTOCOL,
+        )
+    return f"{report.count('passed')} checks of the contract passed"
+
+
+def wish_of(run: Deployment, url: str) -> Wish:
+    settings = run.source.settings
+    return Wish(
+        name=run.source.model,
+        url=url,
+        version=run.source.version,
+        traffic=run.traffic,
+        model={"owner": run.owner},
+        policy={"timeout_s": settings.timeout_s if settings.timeout_s != 60.0 else None},
+        backend={"concurrency": settings.concurrency},
+    )
+
+
+def _register(run: Deployment, deployed: Deployed, report: StepReport) -> str:
+    headers: Mapping[str, str] = run.target.credentials(deployed.url)
+    entered = console.run(
+        enter(run.settings, wish_of(run, deployed.url), author=run.author, reason=run.reason, headers=headers)
+    )
+    report.facts |= entered
+    share = entered["traffic"].get(run.source.version, 0)
+    return f"{run.source.model}@{run.source.version} takes {share} % of the traffic"
+
+
+def plan_deployment(run: Deployment, *, as_json: bool) -> None:
+    """A dry run: all that can be checked without changing anything, laid out by step. Raises Failure where one fails."""
+    source = run.source
+    found: dict[str, str] = {}
+    quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
+    step = "check"
+    try:
+        console.run(check_owner(run))
+        found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
+        step = "try"
+        found["try"] = try_it(run, quiet)
+        step = "publish"
+        with closing(run.store()) as store:
+            address = store.address(source.model, source.version)
+        found["publish"] = f"{address} " + ("(there already)" if _is_published(run) else "(new)")
+    except DeployError as error:
+        raise Failure(f"{step}: {error}", hint=error.hint or _hint(step, run), code=error.code) from error
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from error
+    except StoreError as error:
+        raise store_failure(error) from error
+    what = dict(STEPS)
+    steps = [(name, found.get(name) or what[name]) for name, _ in STEPS]
+    if as_json:
+        console.print_json(
+            {
+                "model": source.model,
+                "version": source.version,
+                "target": run.target.name,
+                "artifacts": run.settings.artifacts,
+                "steps": [name for name, _ in STEPS],
+                "found": found,
+            }
+        )
+        return
+    console.say("plan", f"{source.model}@{source.version} from {source.path} to {run.target.name}")
+    for number, (name, text) in enumerate(steps, 1):
+        done = "checked" if name in found else "would"
+        console.out.print(f"  {number} {name:<9} {done:<8} {text}")
+    for line in found.get("warnings", "").splitlines():
+        console.say("", line, style="yellow")
+    console.say("dry run", "nothing was changed", style="bold yellow")

@@ -1,0 +1,80 @@
+"""`chips deploy --watch`: deploy again whenever a file of the folder changes."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.cli.deployment_run import Deployment, StepReport, carry_out
+from gateway.cli.models.deregister import remove_version
+from gateway.cli.support import console
+from gateway.cli.support.console import Failure
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.local import LocalTarget
+from gateway.settings import Settings, process_environment, state_folder
+
+_POLL_S: Final = 0.3
+_SUFFIX: Final = "-dev"
+
+
+def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: str | None) -> None:
+    """Until Ctrl-C. The scratch version has a store of its own, in which it may change; it is taken away at the end."""
+    version = source.version + _SUFFIX
+    scratch = state_folder() / "scratch"
+    settings = msgspec.structs.replace(settings, artifacts=str(scratch))
+    target = LocalTarget(state_folder() / "local", process_environment())
+    path, model = source.path, source.model
+    console.confirm_write(settings)
+    try:
+        while True:
+            seen = _fingerprint(path)
+            _deploy_once(path, version, settings, target, author, owner)
+            console.say("watching", f"{path}; Ctrl-C ends it and takes {model}@{version} away")
+            while _fingerprint(path) == seen:
+                time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        _take_away(settings, target, model, version, author)
+
+
+def _deploy_once(
+    path: Path, version: str, settings: Settings, target: LocalTarget, author: str, owner: str | None
+) -> None:
+    try:
+        source = BackendFolder(path, version=version)
+        shutil.rmtree(Path(settings.artifacts) / source.model / version, ignore_errors=True)
+        run = Deployment(source, target, settings, author, owner, reason="chips deploy --watch", trying=False)
+        report = StepReport(as_json=False)
+        report.summarize(run, carry_out(run, report))
+    except FolderError as error:
+        console.err.print(f"error: {error}", style="red")
+    except Failure as failure:
+        console.err.print(f"error: {failure.message}", style="red")
+        console.err.print("what ran before runs on; save a change to try again", style="dim")
+
+
+def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of each file; what Python caches, and hidden files, do not count."""
+    found = []
+    for file in path.rglob("*"):
+        parts = file.relative_to(path).parts
+        if "__pycache__" in parts or any(part.startswith(".") for part in parts):
+            continue
+        try:
+            status = file.stat()
+        except OSError:  # removed at this moment
+            continue
+        if file.is_file():
+            found.append((str(file), status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
+
+
+def _take_away(settings: Settings, target: LocalTarget, model: str, version: str, author: str) -> None:
+    console.run(
+        remove_version(
+            settings, model, version, force=True, author=author, reason="chips deploy --watch ended"
+        )
+    )
+    target.stop(model, version)
+    console.say("ended", f"{model}@{version} is taken away")

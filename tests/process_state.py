@@ -1,0 +1,38 @@
+"""What a process remembers from one test to the next. All of it is listed here and starts anew for each test.
+
+Code that keeps something for the life of its process adds it to this list.
+"""
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gateway.core import headers, randomness
+
+
+def _loaded(name: str) -> ModuleType | None:
+    """A module that nobody has imported has remembered nothing."""
+    return sys.modules.get(name)
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Fields that authenticators reserve in a test are nobody's in the next.
+    monkeypatch.setattr(headers, "_KIND", dict(headers._KIND))
+    monkeypatch.setattr(headers, "_blank", list(headers._blank))
+    headers._learned.clear()
+    # Ids and shares are drawn anew in each test, and the same in each run with the same seed.
+    options: Any = request.config.option
+    randomness._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
+    yield
+    headers._learned.clear()
+    memory = _loaded("gateway.registry.memory")
+    if memory is not None:
+        memory._named.clear()
+    answers = _loaded("gateway.upstream.response_head")
+    if answers is not None:
+        answers._known_lines.clear()
+        answers._known_status_lines.clear()

@@ -58,22 +58,24 @@ check_names <- function(manifest, wrong) {
 
 check_files <- function(files, text, wrong) {
   if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
-  for (file in files) {
-    if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
-      wrong("each of files must have path, bytes and sha256")
-    }
-    check_path(file$path)
-    if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
-          !is_size(file$bytes, text)) {
-      wrong("%s has no valid size and SHA-256", printable(file$path))
-    }
-  }
+  for (file in files) check_file_entry(file, text, wrong)
   places <- vapply(files, path_in_artifact, "")
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
   for (place in places) {
     above <- startsWith(place, paste0(places, "/"))
     if (any(above)) wrong("%s lies below another file", printable(place))
+  }
+}
+
+check_file_entry <- function(file, text, wrong) {
+  if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
+    wrong("each of files must have path, bytes and sha256")
+  }
+  check_path(file$path)
+  if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
+        !is_size(file$bytes, text)) {
+    wrong("%s has no valid size and SHA-256", printable(file$path))
   }
 }
 
@@ -105,12 +107,11 @@ check_samples <- function(manifest, wrong) {
     if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
       wrong("each of samples must have request and response")
     }
-    tolerance <- sample[["tolerance"]]
-    if (given(sample, "tolerance") && !(is.numeric(tolerance) && is.finite(tolerance) && tolerance >= 0)) {
-      wrong("a tolerance is not a number from 0 on")
-    }
+    if (given(sample, "tolerance") && !is_tolerance(sample[["tolerance"]])) wrong("a tolerance is not a number from 0 on")
   }
 }
+
+is_tolerance <- function(x) is.numeric(x) && is.finite(x) && x >= 0
 
 # One input or output; the first dimension is the row, -1 is any length.
 read_tensor_type <- function(tensor, wrong) {

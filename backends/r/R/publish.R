@@ -14,9 +14,13 @@
 #' @param store A folder, or gs://bucket/prefix; otherwise the environment variable CHIPS_ARTIFACTS.
 #' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param by Who publishes.
+#' @param rows "together" for a model whose prediction for a row depends on the rows beside it on purpose: one that
+#'   ranks.
 #' @return The artifact's address, for CHIPS_ARTIFACT; invisibly.
 chips_publish <- function(model, name, version, inputs = list(), outputs = list(), samples = list(),
-                          store = Sys.getenv("CHIPS_ARTIFACTS"), packages = character(), by = Sys.info()[["user"]]) {
+                          store = Sys.getenv("CHIPS_ARTIFACTS"), packages = character(), by = Sys.info()[["user"]],
+                          rows = c("independent", "together")) {
+  rows <- match.arg(rows)
   if (!grepl(model_name_pattern, name)) stop(sprintf("'%s' is no name for a model: use a-z, 0-9, _ and -", name))
   if (!grepl(version_pattern, version)) stop(sprintf("'%s' is no version: use letters, digits, . _ and -", version))
   if (!nzchar(store)) stop("no artifact store is set: use store =, or set CHIPS_ARTIFACTS to a folder or gs://bucket")
@@ -33,6 +37,7 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
   runtime <- runtime_of(unique(c(packages, needed_packages(object, packages))))
   signature <- list(inputs = unname(inputs), outputs = unname(outputs))
   if (startsWith(store, "gs://")) {
+    if (rows != "independent") stop("chips publish to gs:// takes no rows yet: publish to a folder, and copy it")
     return(publish_by_command(source, name, version, signature, samples, store, runtime, by, folder))
   }
   files <- collect_files(source)
@@ -40,7 +45,7 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
     schema = 1L, model = name, version = version, created = format(Sys.time(), "%Y-%m-%dT%H:%M:%SZ", tz = "UTC"),
     created_by = by, format = guess_format(names(files)), runtime = runtime,
     files = unname(Map(describe_file, names(files), files)), signature = signature,
-    samples = lapply(samples, complete_sample)
+    samples = lapply(samples, complete_sample), rows = rows
   )
   target <- file.path(normalizePath(store_path(store), mustWork = FALSE), name, version)
   publish_to_folder(manifest, files, target)

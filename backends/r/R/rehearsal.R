@@ -219,8 +219,8 @@ check_several_rows <- function(service) {
     together <- predict_or_stop(service, rows, good$parameters, count)
     if (!is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
       stop_start(paste("the prediction for a row depends on the rows beside it, as with x - mean(x) or cut(x, 3) in a",
-                       "formula: have the training compute such numbers once; a model that ranks rows together says so",
-                       "when it is published, with --rows together"), "data")
+                       "formula: have the training compute such numbers once; where a model ranks rows on purpose,",
+                       "publish it with rows = \"together\""), "data")
     }
   }
 }

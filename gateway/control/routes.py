@@ -29,6 +29,7 @@ from gateway.core.response import Response, json_response
 from gateway.registry.base import MODELS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
+from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.exposition import CONTENT_TYPE, exposition
 from gateway.telemetry.trace_store import TraceStoreReader
@@ -55,6 +56,7 @@ class Control:
         shared: WorkerMetrics,
         reader: TraceStoreReader | None,
         admits: Callable[[Exchange], bool],
+        supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
         cors: "ControlCors | None" = None,
     ) -> None:
@@ -65,7 +67,7 @@ class Control:
         self._chain = chain
         self._registry = registry
         self._shared = shared
-        self._board = Dashboard(mirror, shared, reader)
+        self._board = Dashboard(mirror, shared, reader, supervisor=supervisor)
         self._requests = Requests(reader)
         self.live = EventStream(self._board, reader)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {

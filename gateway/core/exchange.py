@@ -68,6 +68,13 @@ class ResponseWriter(Protocol):
         """Break the connection, so that a truncated body cannot look complete."""
 
 
+class Refusal(Protocol):
+    """A backend's answer that says it has not begun, kept from the caller so far."""
+
+    async def deliver(self) -> None:
+        """Send it to the caller."""
+
+
 class Attempt:
     """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
@@ -123,6 +130,7 @@ class Exchange:
         "head",
         "headers",
         "keep_trace_because",
+        "may_wait",
         "method",
         "model",
         "peer",
@@ -131,6 +139,8 @@ class Exchange:
         "queued_s",
         "rate_limit_s",
         "raw_target",
+        "refusal",
+        "refused_s",
         "registry_age_s",
         "report_only_refusals",
         "request_id",
@@ -199,9 +209,13 @@ class Exchange:
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
         # buffer
         self.buffering_s = 0.0  # how long the rest of a small body took
-        # limit
+        # limit and concurrency
         self.queued_s = 0.0
+        # concurrency
+        self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
+        self.refused_s: float | None = None  # the backend refused, and named these seconds
+        self.refusal: Refusal | None = None  # that answer, where it was kept from the caller
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0

@@ -62,8 +62,8 @@ class ResponseSource(Protocol):
         """The caller has closed the tunnel."""
 
 
-class StreamingResponse(ResponseWriter, Protocol):
-    """A reply that takes a backend's answer by plain calls, as it arrives."""
+class ResponseSink(Protocol):
+    """Takes a backend's answer by plain calls, as it arrives."""
 
     def relay(
         self,
@@ -86,6 +86,10 @@ class StreamingResponse(ResponseWriter, Protocol):
 
     def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+
+
+class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
+    """A reply that takes a backend's answer, too."""
 
 
 class BodySink(Protocol):

@@ -10,6 +10,7 @@ import aiohappyeyeballs
 
 from gateway.core.completion import Completion
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
+from gateway.supervisor import Supervisor
 from gateway.upstream.connection import Connection
 from gateway.upstream.tls import ResumingContext
 
@@ -54,7 +55,9 @@ class Pool:
         tunnel_idle_s: float = 3600.0,
         tls: ResumingContext | None = None,
         egress_policy: "EgressCheck | None" = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self.host = host
         self.port = port
         self.tunnel_idle_s = tunnel_idle_s
@@ -190,7 +193,7 @@ class Pool:
         while len(self._opening) < len(self._waiters) and (
             len(self.busy) + len(self.idle) + len(self._opening) < self._limit
         ):
-            task = asyncio.get_running_loop().create_task(self._open(), name=f"connect {self.host}")
+            task = self._supervisor.job("connections to backends", self._open())
             self._opening.add(task)
 
     async def _open(self) -> None:

@@ -17,6 +17,8 @@ from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_IOERR, EX_NOPERM = 65, 66, 69, 74, 77
 MEDIA = "weights.bin.*alt=media"

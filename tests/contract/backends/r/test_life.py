@@ -16,6 +16,8 @@ from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R
 from tests.contract.backends.r.conftest import Start
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 17  # one worker, and sixteen in the line before it
 
 

@@ -15,6 +15,8 @@ from tests.contract.backends.r.conftest import Start
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 
+pytestmark = pytest.mark.slow
+
 PUBLISH = r"""
 arguments <- commandArgs(TRUE)
 inputs <- list(chips_tensor("x", "FP64"), chips_tensor("n", "INT32"), chips_tensor("k", "INT64"))

@@ -46,15 +46,16 @@ check_names <- function(manifest, wrong) {
   for (name in c("created", "created_by")) {
     if (given(manifest, name) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
   }
-  if (!grepl(model_name_pattern, manifest$model) || manifest$model == "v2" ||
-        !grepl(version_pattern, manifest$version)) {
+  if (!is_name(manifest$model) || !grepl(version_pattern, manifest$version)) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
-  if (given(manifest, "rows") && !(is_text(manifest$rows) && manifest$rows %in% c("independent", "together"))) {
+  if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
   }
 }
+
+is_name <- function(text) grepl(model_name_pattern, text) && text != "v2"
 
 check_files <- function(files, text, wrong) {
   if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
@@ -107,7 +108,9 @@ check_samples <- function(manifest, wrong) {
     if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
       wrong("each of samples must have request and response")
     }
-    if (given(sample, "tolerance") && !is_tolerance(sample[["tolerance"]])) wrong("a tolerance is not a number from 0 on")
+    if (given(sample, "tolerance") && !is_tolerance(sample[["tolerance"]])) {
+      wrong("a tolerance is not a number from 0 on")
+    }
   }
 }
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -148,7 +149,12 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     else:
         line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), line + b"\n")
+        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # this much at once.
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            os.write(sys.stdout.fileno(), line[: select.PIPE_BUF - 1] + b"\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -63,10 +63,10 @@ check_files <- function(files, text, wrong) {
   places <- vapply(files, path_in_artifact, "")
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
-  for (place in places) {
-    above <- startsWith(place, paste0(places, "/"))
-    if (any(above)) wrong("%s lies below another file", printable(place))
-  }
+  below <- places[vapply(strsplit(places, "/", fixed = TRUE), function(parts) {
+    any(Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE) %in% places)
+  }, NA)]
+  if (length(below)) wrong("%s lies below another file", printable(below[[1]]))
 }
 
 check_file_entry <- function(file, text, wrong) {

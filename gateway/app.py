@@ -231,7 +231,9 @@ class Gateway:
             if self._redis_limiter is not None:
                 await self._redis_limiter.start()
                 stack.push_async_callback(self._redis_limiter.stop)
-            self.connections = OpenConnections(asyncio.get_running_loop(), linger_s=server.stop_linger_s)
+            self.connections = OpenConnections(
+                asyncio.get_running_loop(), linger_s=server.stop_linger_s, supervisor=self.supervisor
+            )
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             http = self._make_server()

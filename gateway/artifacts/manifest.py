@@ -31,10 +31,6 @@ _MEANT: Final[Mapping[str, str]] = {
     for name in names
 }
 _BLOCK_BYTES = 1 << 20
-DATATYPES: Final = frozenset(
-    {"BOOL", "BYTES", "FP16", "FP32", "FP64"}
-    | {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)}
-)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NO_PATH: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 _LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly

@@ -127,7 +127,8 @@ class Supervisor:
 
     def _tell(self, **changes: Any) -> None:
         self._state |= changes
-        write_whole(state_path(self._note), self._state)
+        with contextlib.suppress(OSError):  # a full disk, or a folder that was removed, ends no backend
+            write_whole(state_path(self._note), self._state)
 
     def _cut_log(self) -> None:
         """The backend writes to the end of the file wherever that is, so it can be emptied under its hands."""

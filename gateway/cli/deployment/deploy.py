@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.deployment_run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.deployment.run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.deployment.watch import watch_folder
 from gateway.cli.models.deregister import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.watch_folder import watch_folder
 from gateway.core.names import check_model_name, check_version
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, Target

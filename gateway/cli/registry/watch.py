@@ -1,7 +1,6 @@
 """`chips watch`: what changes in the registry, as it happens."""
 
 import asyncio
-import json
 import sys
 
 import msgspec
@@ -63,5 +62,4 @@ async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
 
 
 def _line(content: object) -> None:
-    sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    console.print_json_line(content)

@@ -4,10 +4,12 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +21,7 @@ from gateway.auth.last_used import LastUsed
 from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.control.routes import Control
 from gateway.core.client_address import TrustedProxies
+from gateway.core.model import Backend
 from gateway.core.networks import parse_network
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
@@ -37,6 +40,7 @@ from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.buffer import Buffer
+from gateway.stages.concurrency import Concurrency
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
@@ -44,6 +48,7 @@ from gateway.stages.identify import Identify
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
+from gateway.supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
 
+_BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
 
@@ -64,7 +70,7 @@ class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
     `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; whoever gave it closes it.
+    the one the settings name; the code that passes it in closes it.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Gateway:
         folder: Path | None = None,
     ) -> None:
         self._settings = settings
+        self.supervisor = supervisor = logs.supervisor
         self._shares_port = folder is not None
         self._stack = AsyncExitStack()
         self._own_registry = registry is None
@@ -86,18 +93,21 @@ class Gateway:
             first_load_timeout_s=settings.server.registry_wait_s,
             hold_s=settings.server.registry_hold_s,
             fallback_keys_age_s=settings.server.fallback_keys_age_s,
+            supervisor=supervisor,
         )
-        keys = ApiKeyAuthenticator(self.registry, self.mirror)
+        keys = ApiKeyAuthenticator(self.registry, self.mirror, supervisor=supervisor)
         chain = AuthenticatorChain(
-            _authenticators(settings.auth, keys), report_only=settings.edge.report_only
+            _authenticators(settings.auth, keys, supervisor), report_only=settings.edge.report_only
         )
         self._chain = chain
-        self._last_used = LastUsed(self.registry, keys.used)
+        self._last_used = LastUsed(self.registry, keys.used, supervisor=supervisor)
         upstream = settings.upstream
         egress_policy = egress_policy_from(upstream)
         self._identity = (
             IdTokenProvider(
-                metadata_host=upstream.metadata_host, may_name_audience=egress_policy.may_name_audience
+                metadata_host=upstream.metadata_host,
+                may_name_audience=egress_policy.may_name_audience,
+                supervisor=supervisor,
             )
             if upstream.identity == "google"
             else None
@@ -108,7 +118,7 @@ class Gateway:
         make_upstream = (
             PlainUpstream
             if settings.server.path == "plain"
-            else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s)
+            else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor)
         )
         self.upstream: Upstream = make_upstream(
             connections=upstream.connections,
@@ -132,6 +142,10 @@ class Gateway:
             queue=limits.queue,
             queue_wait_s=limits.queue_wait_s,
             report_only=limits.report_only,
+        )
+        self.concurrency = Concurrency(
+            sharers=max(1, settings.server.workers) if folder is not None else 1,
+            scales=partial(_scales, anywhere=upstream.policy == "cloud"),
         )
         self.telemetry = Telemetry(
             logs,
@@ -165,6 +179,7 @@ class Gateway:
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
             admits=self.admit.admits,
+            supervisor=supervisor,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
             cors=_control_cors(edge.cors_origins) if edge.cors_origins else None,
         )
@@ -187,6 +202,7 @@ class Gateway:
             rate_limit=self.rate_limit,
             buffer=self.buffer,
             concurrency_limit=self.concurrency_limit,
+            concurrency=self.concurrency,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
@@ -195,6 +211,9 @@ class Gateway:
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
         server = self._settings.server
+        asyncio.get_running_loop().set_default_executor(
+            self.supervisor.pool("blocking call", threads=_BLOCKING)
+        )
         async with AsyncExitStack() as stack:
             if self._own_registry:
                 stack.push_async_callback(self.registry.close)
@@ -212,13 +231,17 @@ class Gateway:
             if self._redis_limiter is not None:
                 await self._redis_limiter.start()
                 stack.push_async_callback(self._redis_limiter.stop)
-            self.connections = OpenConnections(asyncio.get_running_loop(), linger_s=server.stop_linger_s)
+            self.connections = OpenConnections(
+                asyncio.get_running_loop(), linger_s=server.stop_linger_s, supervisor=self.supervisor
+            )
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             http = self._make_server()
             stack.push_async_callback(http.shutdown, _CANCEL_S)
             sockets = listen(server.host, server.port, shared=self._shares_port)
-            listener = Listener(asyncio.get_running_loop(), sockets, http, self.connections)
+            listener = Listener(
+                asyncio.get_running_loop(), sockets, http, self.connections, supervisor=self.supervisor
+            )
             listener.start()
             stack.push_async_callback(self._drain, listener)
             self.port = listener.port
@@ -271,7 +294,10 @@ class Gateway:
             "limits": self.rate_limit.refused,
             "in-flight": self.concurrency_limit.refused,
         }
-        return {"chips_edge_refusals_total": {by: float(count) for by, count in counts.items()}}
+        return {
+            "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
+            "chips_backend_refusals_total": self.concurrency.refusals(),
+        }
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot
@@ -287,9 +313,16 @@ class Gateway:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        readings["chips_model_in_flight_requests"] = self.concurrency_limit.in_flight_by_model()
+        waiting = self.concurrency.waiting()
+        readings["chips_model_in_flight_requests"] = {
+            name: count - waiting.get(name, 0.0)
+            for name, count in self.concurrency_limit.in_flight_by_model().items()
+        }
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
-        readings["chips_model_queued_requests"] = self.concurrency_limit.queued_by_model()
+        queued = Counter(self.concurrency_limit.queued_by_model())
+        queued.update({name: count for name, count in waiting.items() if count})
+        readings["chips_model_queued_requests"] = dict(queued)
+        readings["chips_model_window_requests"] = self.concurrency.sizes()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }
@@ -297,6 +330,11 @@ class Gateway:
             name: policy.latency_s for name, policy in policies.items() if policy.latency_s is not None
         }
         return readings
+
+
+def _scales(backend: Backend, *, anywhere: bool) -> bool:
+    """Whether more instances of it start where more requests come: so it is on Cloud Run."""
+    return anywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
 def egress_policy_from(upstream: UpstreamSettings) -> EgressPolicy:
@@ -327,7 +365,7 @@ def _control_cors(origins: tuple[str, ...]) -> "ControlCors":
     return ControlCors(origins)
 
 
-def _authenticators(auth: Auth, keys: ApiKeyAuthenticator) -> list[Authenticator]:
+def _authenticators(auth: Auth, keys: ApiKeyAuthenticator, supervisor: Supervisor) -> list[Authenticator]:
     """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
     chain: list[Authenticator] = []
     for name in auth.chain:
@@ -337,7 +375,7 @@ def _authenticators(auth: Auth, keys: ApiKeyAuthenticator) -> list[Authenticator
             if auth.issuers:
                 from gateway.auth.jwt import TokenAuthenticator
 
-                chain.append(TokenAuthenticator(auth.issuers))
+                chain.append(TokenAuthenticator(auth.issuers, supervisor=supervisor))
         elif name == CERTIFICATE:
             if auth.certificates:
                 chain.append(

@@ -179,12 +179,7 @@ def _problems_of_endpoint(name: str, url: str) -> Iterator[str]:
 
 
 def _of_processes(settings: "Settings", on_cloud_run: bool) -> Iterator[str]:  # noqa: FBT001
-    server, upstream = settings.server, settings.upstream
-    if upstream.sign_callers and not upstream.signing_keys and server.workers > 1:
-        yield (
-            f"upstream.sign_callers: each of {server.workers} workers would sign with a key of its own, of which "
-            "/-/jwks.json shows one; give upstream.signing_keys"
-        )
+    server = settings.server
     if on_cloud_run and server.stop_grace_s >= _CLOUD_RUN_STOP_S:
         yield (
             f"server.stop_grace_s: Cloud Run ($K_SERVICE) ends a container {_CLOUD_RUN_STOP_S:g} s after it is told to "

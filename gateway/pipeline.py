@@ -17,6 +17,7 @@ from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.buffer import Buffer
+from gateway.stages.concurrency import Concurrency
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
@@ -35,6 +36,7 @@ class Pipeline:
         "_authenticate",
         "_authorize",
         "_buffer",
+        "_concurrency",
         "_concurrency_limit",
         "_control",
         "_cors",
@@ -60,6 +62,7 @@ class Pipeline:
         rate_limit: RateLimit,
         buffer: Buffer,
         concurrency_limit: ConcurrencyLimit,
+        concurrency: Concurrency,
         forward: Forward,
         record: Recorder,
     ) -> None:
@@ -74,6 +77,7 @@ class Pipeline:
         self._rate_limit = rate_limit
         self._buffer = buffer
         self._concurrency_limit = concurrency_limit
+        self._concurrency = concurrency
         self._forward = forward
         self._record = record
 
@@ -127,15 +131,24 @@ class Pipeline:
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
-        # After authorize: the unwelcome use up nothing. Before limit: who is over the rate waits in no queue.
+        # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
             await self._rate_limit(exchange)
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
             await self._buffer(exchange)
         with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
-            exchange.permitted = time.monotonic()
-            await self._forward(exchange)
+            while True:  # once, unless the backend refuses before it begins
+                with self._concurrency.try_nowait(exchange) or await self._concurrency(exchange):
+                    exchange.permitted = time.monotonic()
+                    await self._forward(exchange)
+                refusal = exchange.refusal
+                if refusal is None:
+                    return
+                exchange.refusal = None
+                if not self._concurrency.again(exchange):
+                    await refusal.deliver()
+                    return
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.response.started:

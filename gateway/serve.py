@@ -1,9 +1,10 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -15,7 +16,9 @@ import msgspec
 
 from gateway import __version__
 from gateway.app import Gateway
+from gateway.core.printable import printable, printable_json
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
+from gateway.supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
 from gateway.workers import AWAITED, Workers, allowed_cpus, hold_port
 
@@ -25,6 +28,7 @@ _log = logging.getLogger(__name__)
 EX_USAGE = 64
 EX_SOFTWARE = 70  # here: a stop that does not come to its end
 EX_OSERR = 71  # here: an address that cannot be listened on
+EX_TEMPFAIL = 75  # here: something in the background failed for good; another process may do better
 EX_CONFIG = 78
 
 _AFTER_DRAIN_S = 1.5  # what closing everything may take, once no request is under way
@@ -40,7 +44,8 @@ Examples:
   python -m gateway --server.port=9000 --registry=sqlite:///srv/chips/registry.db
   CHIPS_EDGE__NETWORKS=192.0.2.0/24 python -m gateway
 
-Exit codes: 0 stopped as asked, 64 wrong flags, 70 a stop did not end, 71 the port cannot be had, 78 wrong settings.
+Exit codes: 0 stopped as asked, 64 wrong flags, 70 a stop did not end, 71 the port cannot be had, 75 something in the
+background failed for good (the log says what), 78 wrong settings.
 """
 
 
@@ -89,12 +94,6 @@ def run(settings: Settings) -> int:
         count = 1  # what is in one process's memory no other can read
     if count == 1:
         return _run_one(settings, None, None)
-    if settings.upstream.sign_callers and not settings.upstream.signing_keys:
-        sys.stderr.write(
-            f"error: upstream.sign_callers: each of {count} workers would sign with a key of its own, of which "
-            "/-/jwks.json shows one; give upstream.signing_keys, or set CHIPS_SERVER__WORKERS=1\n"
-        )
-        return EX_CONFIG
     server = settings.server
     try:
         held = hold_port(server.host, server.port)
@@ -104,7 +103,9 @@ def run(settings: Settings) -> int:
         return EX_OSERR
     with held:
         port = held.getsockname()[1]
-        shared = msgspec.structs.replace(settings, server=msgspec.structs.replace(server, port=port))
+        shared = msgspec.structs.replace(
+            settings, server=msgspec.structs.replace(server, port=port, workers=count)
+        )
         workers = Workers(
             count,
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
@@ -143,11 +144,17 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
     now = time.time()
     if wants_json(settings.log.format):
-        line = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+        entry = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+        line = printable_json(entry.decode()).encode()
     else:
-        line = f"{clock(now)} {severity.lower()} {message}".encode()
+        line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), line + b"\n")
+        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # this much at once.
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            os.write(sys.stdout.fileno(), line[: select.PIPE_BUF - 1] + b"\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -162,6 +169,7 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     signals = asyncio.Queue[signal.Signals]()
     loop = asyncio.get_running_loop()
     _hand_over(signals, loop)
+    fatal = _stop_on_fatal(logs.supervisor, signals, loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)  # a worker is born with them blocked
     if lifeline is not None:  # nobody writes to it: it is readable when the supervisor has died
         loop.add_reader(lifeline, _orphaned, loop, lifeline, signals)
@@ -172,7 +180,7 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
         return EX_CONFIG
     try:
         if not await _start(gateway, signals, grace_s=settings.server.stop_grace_s):
-            return 0
+            return EX_TEMPFAIL if fatal else 0
     except OSError as error:
         _tell_taken(settings, error)
         return EX_OSERR
@@ -197,7 +205,27 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
         return 128 + signal.SIGINT
     stopping.result()
     _log.info("stopped")
-    return 0
+    return EX_TEMPFAIL if fatal else 0
+
+
+def _stop_on_fatal(
+    supervisor: Supervisor, signals: "asyncio.Queue[signal.Signals]", loop: asyncio.AbstractEventLoop
+) -> list[str]:
+    """Stop as if told to where a helper has ended for good; the list then holds the reason."""
+    reasons: list[str] = []
+
+    def stop(name: str, error: BaseException) -> None:
+        reason = f"{name}: it has ended for good, and with it this process: {describe_error(error)}"
+        reasons.append(reason)
+        _log.critical("%s", reason)
+        with contextlib.suppress(OSError, ValueError):  # the log itself may be what has ended
+            sys.stderr.write(f"error: {reason}\n")
+            sys.stderr.flush()
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(signals.put_nowait, signal.SIGTERM)
+
+    supervisor.on_fatal = stop
+    return reasons
 
 
 def _hand_over(signals: "asyncio.Queue[signal.Signals]", loop: asyncio.AbstractEventLoop) -> None:
@@ -217,7 +245,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()

@@ -22,6 +22,7 @@ from gateway.core.randomness import random_between
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.token_bucket import TokenBucket
+from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class ApiKeyAuthenticator(Authenticator):
         bucket: TokenBucket | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._registry = registry
         self._mirror = mirror
         self._ttl_s = ttl_s
@@ -135,7 +138,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _begin(
         self, digest: str, work: Coroutine[Any, Any, _CachedKey | None]
     ) -> "asyncio.Task[_CachedKey | None]":
-        reading = asyncio.get_running_loop().create_task(work, name="read key")
+        reading = self._supervisor.job("key look-up", work, expected=RegistryUnavailable)
         self._reading[digest] = reading
         reading.add_done_callback(lambda done: self._ended(digest, done))
         return reading
@@ -143,7 +146,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _ended(self, digest: str, done: "asyncio.Task[_CachedKey | None]") -> None:
         self._reading.pop(digest, None)
         if not done.cancelled():
-            done.exception()  # whoever waits gets it; nobody may be left who does
+            done.exception()  # the waiter gets it, if there still is one
 
     async def _read_again(self, digest: str, known: _CachedKey) -> _CachedKey | None:
         try:
@@ -190,7 +193,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _read_fallback(self, digest: str) -> _CachedKey | None:
         """A key from the copy that a start without the registry goes by; it is looked up properly before long.
 
-        Whoever can write the copy could put a key of his own there: it never opens the operators' pages.
+        Anybody who can write the copy could add a key of their own: a key from it never opens the operators' pages.
         """
         tick = self._clock()
         try:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.core.access_rules import is_trusted_jwks_url
 from gateway.core.networks import embedded_addresses
+from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,15 @@ class JwksKeySet:
     cannot be had, or is not what it should be, the address that was found last is good.
     """
 
-    def __init__(self, url: str, *, issuer: str = "", now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        issuer: str = "",
+        now: Callable[[], float] = time.monotonic,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self.url = url
         self._issuer = issuer
         self.keys: dict[str, PublicKey] = {}
@@ -98,7 +107,7 @@ class JwksKeySet:
 
     def _start(self, session: aiohttp.ClientSession) -> None:
         self._tried_at = self._now()
-        self._refreshing = asyncio.get_running_loop().create_task(self._fetch(session), name="fetch keys")
+        self._refreshing = self._supervisor.job("issuers' keys", self._fetch(session))
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:
@@ -256,7 +265,7 @@ def _public_key(entry: dict[str, Any]) -> PublicKey | None:
         return None  # never a shared secret, and never a key that is not public any more
     try:
         key = jwt.PyJWK(entry).key
-    except Exception:  # noqa: BLE001  (one strange key must not take the good ones beside it along)
+    except Exception:  # noqa: BLE001  (one strange key must not discard the good ones)
         return None
     algorithm = ""
     if isinstance(key, RSAPublicKey) and 2048 <= key.key_size <= 8192:

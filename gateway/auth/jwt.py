@@ -20,6 +20,7 @@ from gateway.core.compiled_policy import principal_of_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.headers import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.principal import Principal
+from gateway.supervisor import Supervisor
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "
@@ -75,7 +76,12 @@ class TokenAuthenticator(Authenticator):
     """
 
     def __init__(
-        self, issuers: Iterable[Issuer], *, size: int = 20_000, now: Callable[[], float] = time.time
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        size: int = 20_000,
+        now: Callable[[], float] = time.time,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._now = now
         self._verified: TtlCache[_Verified] = TtlCache(size)
@@ -91,7 +97,9 @@ class TokenAuthenticator(Authenticator):
             )
             source = _jwks_url(issuer)
             if source not in self._keys:
-                self._keys[source] = JwksKeySet(issuer.jwks, issuer="" if issuer.jwks else source)
+                self._keys[source] = JwksKeySet(
+                    issuer.jwks, issuer="" if issuer.jwks else source, supervisor=supervisor
+                )
             for name in issuer.issuer:
                 candidates = self._by_header.setdefault(field, {}).setdefault(name, [])
                 candidates.append(_Candidate(issuer, self._keys[source]))
@@ -276,7 +284,7 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
         and (not issuer.groups or any(_matches(group, issuer.groups) for group in _groups(claims, issuer)))
     ):
         return principal_of_rule(issuer, subject)
-    raise Unauthenticated("The token is good, but its holder is not among those whom this gateway lets in.")
+    raise Unauthenticated("The token is good, but its holder is not among those that this gateway lets in.")
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
 """When each key was last used, kept in the registry: late, coarse, and never on the way of a request.
 
-Every write to a registry is told to all gateways and stays in its history, so a key's use is written once an hour at
+Every write to a registry reaches all gateways and stays in its history, so a key's use is written once an hour at
 most, for many keys in one write.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway.registry.base import KEY_USES, Put, Registry, RegistryError
+from gateway.supervisor import Helper, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +26,14 @@ class LastUsed:
     """Takes over what `used` says, by a key's digest: a plain dict that the authenticator writes into."""
 
     def __init__(
-        self, registry: Registry, used: dict[str, float], *, now: Callable[[], float] = time.time
+        self,
+        registry: Registry,
+        used: dict[str, float],
+        *,
+        now: Callable[[], float] = time.time,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._registry = registry
         self._used = used
         self._now = now
@@ -34,7 +41,7 @@ class LastUsed:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="last used")
+        self._task = self._supervisor.task("last use of keys", self._run)
 
     async def stop(self) -> None:
         """Write what is known, as far as that is quick."""
@@ -72,10 +79,12 @@ class LastUsed:
             kind=KEY_USES, name=digest, body={"at": text}, expected=known.revision if known is not None else 0
         )
 
-    async def _run(self) -> None:
+    async def _run(self, helper: Helper) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
             try:
                 await self.write()
-            except Exception:  # noqa: BLE001  (whatever a plug-in raises, the next round is another chance)
-                _log.exception("the last use of keys could not be written")
+            except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the next round is another chance)
+                helper.failed(error)
+            else:
+                helper.succeeded()

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
+from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.merge import add_series, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
@@ -41,7 +42,15 @@ class Window(msgspec.Struct):
 
 
 class Dashboard:
-    def __init__(self, mirror: Mirror, shared: WorkerMetrics, reader: TraceStoreReader | None) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        shared: WorkerMetrics,
+        reader: TraceStoreReader | None,
+        *,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._mirror = mirror
         self._shared = shared
         self._reader = reader
@@ -53,7 +62,7 @@ class Dashboard:
         """The figures of all workers, at most a second old."""
         if not self._past or time.time() - self._past[-1].at > _FRESH_S:
             if self._reading is None:
-                self._reading = asyncio.get_running_loop().create_task(self._read(), name="board")
+                self._reading = self._supervisor.job("dashboard", self._read())
             await asyncio.shield(self._reading)
         return self._past[-1]
 

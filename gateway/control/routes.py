@@ -4,6 +4,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 from gateway import __version__
 from gateway.auth.base import Authentication
@@ -29,6 +30,7 @@ from gateway.core.response import Response, json_response
 from gateway.registry.base import MODELS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
+from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.exposition import CONTENT_TYPE, exposition
 from gateway.telemetry.trace_store import TraceStoreReader
@@ -55,6 +57,7 @@ class Control:
         shared: WorkerMetrics,
         reader: TraceStoreReader | None,
         admits: Callable[[Exchange], bool],
+        supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
         cors: "ControlCors | None" = None,
     ) -> None:
@@ -65,7 +68,7 @@ class Control:
         self._chain = chain
         self._registry = registry
         self._shared = shared
-        self._board = Dashboard(mirror, shared, reader)
+        self._board = Dashboard(mirror, shared, reader, supervisor=supervisor)
         self._requests = Requests(reader)
         self.live = EventStream(self._board, reader)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
@@ -203,7 +206,7 @@ class Control:
         return json_response({"changes": changes}, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
-        """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
+        """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
         may_see = await self._may_see_registry(exchange, snapshot)
@@ -236,8 +239,8 @@ class Control:
         A probe comes from any address, so strangers must not be able to try credentials out here, nor fail by them.
         """
         if snapshot is not None:
-            query = f"?registry={snapshot.registry_id}".encode()
-            if hmac.compare_digest(exchange.target.query.encode(), query):
+            name, _, named = unquote_plus(exchange.target.query).partition("=")
+            if name == "?registry" and hmac.compare_digest(named.encode(), snapshot.registry_id.encode()):
                 return True
         if not self._admits(exchange):
             return False

@@ -26,7 +26,7 @@ BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece
 
 
 class Body(Protocol):
-    """A caller's request body. It can be read once. Who stops sending it is told so: RequestTimeout."""
+    """A caller's request body. It can be read once. A caller who stops sending gets RequestTimeout."""
 
     @property
     def length(self) -> int | None:
@@ -66,6 +66,13 @@ class ResponseWriter(Protocol):
 
     def abort(self) -> None:
         """Break the connection, so that a truncated body cannot look complete."""
+
+
+class Refusal(Protocol):
+    """A backend's answer that says it has not begun, kept from the caller so far."""
+
+    async def deliver(self) -> None:
+        """Send it to the caller."""
 
 
 class Attempt:
@@ -123,6 +130,7 @@ class Exchange:
         "head",
         "headers",
         "keep_trace_because",
+        "may_wait",
         "method",
         "model",
         "peer",
@@ -131,6 +139,8 @@ class Exchange:
         "queued_s",
         "rate_limit_s",
         "raw_target",
+        "refusal",
+        "refused_s",
         "registry_age_s",
         "report_only_refusals",
         "request_id",
@@ -199,13 +209,17 @@ class Exchange:
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
         # buffer
         self.buffering_s = 0.0  # how long the rest of a small body took
-        # limit
+        # limit and concurrency
         self.queued_s = 0.0
+        # concurrency
+        self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
+        self.refused_s: float | None = None  # the backend refused, and named these seconds
+        self.refusal: Refusal | None = None  # that answer, where it was kept from the caller
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
-        # cors and limit: what the gateway adds to the answer, whoever makes it
+        # cors and limit: what the gateway adds to every answer
         self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
         # the reply
         self.status = 0

@@ -6,6 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final
 
 from cachetools import TTLCache
@@ -18,6 +19,7 @@ from gateway.registry.fallback import Fallback
 from gateway.registry.fallback_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
+from gateway.supervisor import Helper, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ class Mirror:
         fallback_keys_age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._registry = registry
         self._fallback = fallback
         self._first_load_timeout_s = first_load_timeout_s
@@ -113,10 +117,11 @@ class Mirror:
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
-        create_task = asyncio.get_running_loop().create_task
-        self._tasks = [create_task(self._watch(), name="registry mirror")]
+        self._tasks = [self._supervisor.task("registry watch", self._watch)]
         if self._fallback is not None and self._fallback.saved_by_gateways:
-            self._tasks.append(create_task(self._keep(self._fallback), name="registry fallback"))
+            self._tasks.append(
+                self._supervisor.task("registry fallback", partial(self._keep, self._fallback))
+            )
         if await self._wait(lambda: self.connected, timeout_s=patience_s):
             return
         if self.snapshot is None:
@@ -170,7 +175,7 @@ class Mirror:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
-            asking = asyncio.get_running_loop().create_task(self._ask(name), name="registry read-through")
+            asking = self._supervisor.job("registry read-through", self._ask(name), expected=RegistryError)
             self._asking[name] = asking
             asking.add_done_callback(lambda done: self._asked_for(name, done))
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
@@ -192,11 +197,11 @@ class Mirror:
     def _asked_for(self, name: str, done: "asyncio.Task[ModelEntry | None]") -> None:
         self._asking.pop(name, None)
         if not done.cancelled():
-            done.exception()  # whoever waits gets it; nobody may be left who does
+            done.exception()  # the waiter gets it, if there still is one
 
     # -- watching
 
-    async def _watch(self) -> None:
+    async def _watch(self, helper: Helper) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
             began = self._clock()
@@ -209,11 +214,11 @@ class Mirror:
                     else:
                         self._confirm()
                 raise Unavailable("the registry ended its watch")
-            except RegistryError as error:
+            except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the mirror lives on)
+                if not isinstance(error, RegistryError):
+                    _log.debug("the watch met a bug", exc_info=error)
                 self._fail(error)
-            except Exception as bug:  # noqa: BLE001  (whatever a plug-in raises, the mirror lives on)
-                _log.debug("the watch met a bug", exc_info=bug)
-                self._fail(bug)
+                helper.failed(error, tell=False)  # the mirror reports it as what it means for the snapshot
             # One that lives for a moment each time must not be opened again and again at once.
             if self._clock() - began > _LONGEST_DELAY_S:
                 delay_s = _FIRST_DELAY_S
@@ -244,7 +249,7 @@ class Mirror:
         self._settle()
 
     async def _compile(self, listing: Listing, current: Snapshot | None) -> Snapshot:
-        """Compile beside the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
+        """Compile next to the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
         if current is None and len(listing.documents) >= _MANY:
             # Millions of small objects that stay: the garbage collector would look through them all, again and again,
             # 0.3 s at a time for ten thousand models, and find nothing.
@@ -351,7 +356,7 @@ class Mirror:
             self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
-    async def _keep(self, fallback: Fallback) -> None:
+    async def _keep(self, fallback: Fallback, helper: Helper) -> None:
         saved: Listing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)
@@ -359,21 +364,28 @@ class Mirror:
             if listing is None:
                 continue
             followed = await self._update_fallback_keys(listing)
+            if followed or listing is not saved:
+                try:
+                    await fallback.save(listing, self._keys_kept)
+                except RegistryError as error:
+                    helper.failed(error)
+                    continue  # it is tried again in the next round
+                helper.succeeded()
+                saved = listing
             if self._to_keep is listing and followed:
                 self._to_keep = None  # else there is a newer one, or the keys are to be asked for again
-            if followed or listing is not saved:
-                await self._save(fallback, listing)
-                saved = listing
 
     async def _update_fallback_keys(self, listing: Listing) -> bool:
         """Bring the keys of the copy to where `listing` is; False where that was not possible now."""
         if not self._fallback_keys_age_s:
             return True
+        helper = self._supervisor.helper("keys in the fallback")
         try:
             self._keys_kept = await update_fallback_keys(self._registry, listing, self._keys_kept)
         except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the models are kept)
-            _log.error("the keys in the fallback are not up to date: %s", error)
+            helper.failed(error)
             return False
+        helper.succeeded()
         return True
 
     async def _save(self, fallback: Fallback, listing: Listing) -> None:

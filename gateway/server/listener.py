@@ -18,6 +18,7 @@ from gateway.core.errors import Overloaded
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
+from gateway.supervisor import Supervisor
 
 BACKLOG: Final = 2048  # callers that wait to be accepted; those beyond try again a second later
 _AT_ONCE: Final = 64  # so that a storm of callers does not keep those away who are served already
@@ -61,7 +62,10 @@ class Listener:
         sockets: Sequence[socket.socket],
         factory: Callable[[], asyncio.BaseProtocol],
         connections: OpenConnections,
+        *,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._loop = loop
         self._sockets = sockets
         self._factory = factory
@@ -78,7 +82,7 @@ class Listener:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     async def stop(self, *, linger_s: float) -> None:
-        """Take nobody new, but lose nobody whom the system has already accepted in our name.
+        """Take nobody new, but lose no connection that the kernel has already accepted.
 
         A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
         all that wait are taken, and only then are the sockets closed.
@@ -116,7 +120,7 @@ class Listener:
                     self._pause()
                 return False
             if self._connections.admits(address[0]):
-                task = self._loop.create_task(self._take(connection), name="accept")
+                task = self._supervisor.job("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

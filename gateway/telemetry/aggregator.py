@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.supervisor import Helper, Supervisor
 from gateway.telemetry.merge import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import Metrics, Series, State
@@ -128,7 +129,7 @@ class WorkerMetrics:
             if not gone:
                 return  # another worker was faster
             ended = self._ended(self._folder)
-            # In this order, whenever this process may be killed: a file counts until it is told to be in here.
+            # In this order, because this process may be killed at any time: a file counts until it is recorded here.
             states = [
                 state for path in gone if path.name not in ended.folded if (state := _read(path)) is not None
             ]
@@ -186,14 +187,21 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
-    def __init__(self, metrics: Metrics, shared: WorkerMetrics, write_ticks: WriteTicks | None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        shared: WorkerMetrics,
+        write_ticks: WriteTicks | None,
+        *,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         self._metrics = metrics
         self._shared = shared
         self._write_ticks = write_ticks
         self._slowness = SlowThresholds()
         self._history = TickHistory()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = (supervisor or Supervisor()).thread("aggregation", self._run, interrupt=self._stopping)
 
     def start(self) -> None:
         self._thread.start()
@@ -202,7 +210,7 @@ class Aggregator:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def _run(self, helper: Helper) -> None:
         beat = 0
         last_tick = time.time() // TICK_S
         while not self._stopping.wait(INTERVAL_S):
@@ -217,9 +225,10 @@ class Aggregator:
                 self._shared.write()
                 if beat % _FOLD_EVERY == 0:
                     self._shared.fold()
-            except Exception:  # noqa: BLE001  (a full disk is no reason to stop counting)
-                if beat < _SLOW_EVERY or beat % 60 == 0:
-                    _log.exception("the figures of this process cannot be passed on")
+            except Exception as error:  # noqa: BLE001  (a full disk is no reason to stop counting)
+                helper.failed(error)
+            else:
+                helper.succeeded()
         with contextlib.suppress(Exception):
             self._tick(int(time.time()))
             self._shared.write()

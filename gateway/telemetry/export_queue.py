@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.supervisor import Helper, Supervisor
 from gateway.telemetry.request_summary import RequestSummary
 
 _log = logging.getLogger(__name__)
-
-_QUIET_S = 60.0  # an exporter that fails is told of once in this time
 
 
 class TraceSink(Protocol):
@@ -37,6 +36,7 @@ class ExportQueue:
         batch: int = 512,
         interval_s: float = 0.5,
         timeout_s: float = 3.0,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.name = name
         self.dropped = 0
@@ -51,8 +51,7 @@ class ExportQueue:
         self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
-        self._thread = threading.Thread(target=self._run, name=f"export {name}", daemon=True)
-        self._told_at = -_QUIET_S
+        self._thread = (supervisor or Supervisor()).thread(f"export {name}", self._run, interrupt=self._wake)
 
     def start(self) -> None:
         self._thread.start()
@@ -81,7 +80,7 @@ class ExportQueue:
         if self.dropped:
             _log.warning("%s: %d traces were lost", self.name, self.dropped)
 
-    def _run(self) -> None:
+    def _run(self, helper: Helper) -> None:
         sink: TraceSink | None = None
         while True:
             self._wake.wait(self._interval_s)
@@ -101,9 +100,10 @@ class ExportQueue:
                     sink.write(batch, left_s)
                 except Exception as error:  # noqa: BLE001  (whatever a sink raises, requests go on)
                     self._lose(len(batch))
-                    self._tell(error)
+                    helper.failed(error)
                 else:
                     self._taken -= len(batch)
+                    helper.succeeded()
             if stopping:
                 break
         if sink is not None:
@@ -118,15 +118,3 @@ class ExportQueue:
         if self._deadline is None:
             return self._timeout_s
         return min(self._timeout_s, self._deadline - time.monotonic())
-
-    def _tell(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= _QUIET_S:
-            self._told_at = now
-            _log.warning(
-                "%s: traces are being lost (%d so far): %s: %s",
-                self.name,
-                self.dropped,
-                type(error).__name__,
-                str(error)[:300],
-            )

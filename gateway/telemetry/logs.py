@@ -1,8 +1,12 @@
 """Logs: JSON lines in Cloud Logging's words, or readable lines on a terminal, written off the event loop."""
 
 import contextlib
+import errno
 import fcntl
 import logging
+import os
+import select
+import stat
 import sys
 import threading
 import time
@@ -12,6 +16,9 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
+
+from gateway.core.printable import printable, printable_json, printable_lines
+from gateway.supervisor import Helper, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -24,10 +31,16 @@ _COLORS: Final = {"DEBUG": "2", "INFO": "0", "WARNING": "33", "ERROR": "31", "CR
 _encode = msgspec.json.Encoder().encode
 
 
+_GONE: Final = frozenset(
+    {errno.EPIPE, errno.ECONNRESET, errno.EBADF}
+)  # what is written there nobody will read
+
+
 class LogWriter:
     """Writes lines from a thread of its own, in batches, so that a slow reader of the log never stops a request.
 
-    At most `limit_lines` wait; beyond that, lines are dropped and counted, and the count is logged.
+    While the stream takes nothing (a full disk, a paused reader), at most `limit_lines` wait, besides those at hand;
+    what is beyond that, or cannot reach anybody any more, is dropped and counted, and the count is logged.
     """
 
     def __init__(
@@ -37,15 +50,21 @@ class LogWriter:
         limit_lines: int = 20_000,
         interval_s: float = 0.05,
         lock: Path | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self.supervisor = supervisor or Supervisor()
         self._stream = stream
         self.colored = stream.isatty()
-        self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
+        self._lock = lock  # a file that every writer to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
         self._lines: list[bytes] = []
+        self._pending = b""  # what is at hand, up to the end of a line
+        self._written = 0  # bytes of it
+        self._reported = 0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._stop_by = 0.0
+        self._thread = self.supervisor.thread("log", self._run, interrupt=self._stopping)
         self.dropped = 0
 
     def start(self) -> None:
@@ -59,44 +78,111 @@ class LogWriter:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write what is left and end the thread; give up after `timeout_s` where nobody reads."""
+        """Write what is left and end the thread; give up after `timeout_s` where nobody reads, and count what is lost."""
+        self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
-        self._thread.join(timeout_s)
+        self._thread.join(timeout_s + 0.1)
+        self._drop()
+        self.dropped += len(self._lines)
+        self._lines = []
 
-    def _run(self) -> None:
-        reported = 0
+    def _run(self, helper: Helper) -> None:
+        _append_only(self._stream)
         while True:
             stopping = self._stopping.wait(self._interval_s)
-            lines, self._lines = self._lines, []
-            if self.dropped > reported:
-                lines.append(
-                    _encode(
-                        {
-                            "severity": "WARNING",
-                            "message": f"{self.dropped - reported} log lines were dropped",
-                        }
-                    )
-                )
-                reported = self.dropped
-            if lines:
-                lines.append(b"")
-                try:
-                    with self._alone():
-                        self._stream.buffer.write(b"\n".join(lines))
-                        self._stream.flush()
-                except (OSError, ValueError):
-                    return  # nobody reads the log any more; requests go on
-            if stopping and not self._lines:
+            if not self._pending:
+                self._take_lines()
+            try:
+                takes = self._flush()
+            except (OSError, ValueError) as error:  # ValueError: the stream was closed
+                if isinstance(error, ValueError) or error.errno in _GONE:
+                    self._drop()
+                if not helper.failing:
+                    _complain(error)
+                delay_s = helper.failed(error)
+                if stopping:
+                    return
+                self._stopping.wait(delay_s)
+                continue
+            if takes:
+                helper.succeeded()
+            elif not stopping or time.monotonic() < self._stop_by:
+                self._wait_for_room()
+                continue
+            if stopping and not (takes and self._lines):
                 return
+
+    def _take_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        dropped = self.dropped
+        if dropped > self._reported:
+            message = f"{dropped - self._reported} log lines were dropped"
+            lines.append(_encode({"severity": "WARNING", "message": message}))
+            self._reported = dropped
+        if lines:
+            lines.append(b"")
+            self._pending = b"\n".join(lines)
+
+    def _flush(self) -> bool:
+        """Write what is at hand; False: the stream takes no more at the moment. Raises OSError or ValueError."""
+        if not self._pending:
+            return True
+        stream = self._stream.buffer
+        stream = getattr(
+            stream, "raw", stream
+        )  # unbuffered, so that it is known what was written and what was not
+        data = self._pending
+        with self._alone():
+            try:
+                while self._written < len(data):
+                    count = stream.write(memoryview(data)[self._written :])
+                    if not count:
+                        return False
+                    self._written += count
+            finally:
+                if self._lock is not None and 0 < self._written < len(data):
+                    # Another worker may write now: what was cut off is ended, and its line written again.
+                    begin = data.rfind(b"\n", 0, self._written) + 1
+                    self._pending, self._written = b"\n" + data[begin:], 0
+        self._pending, self._written = b"", 0
+        return True
+
+    def _drop(self) -> None:
+        lost, self._pending = self._pending[self._written :], b""
+        self._written = 0
+        self.dropped += lost.count(b"\n")
+
+    def _wait_for_room(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(self._stream.fileno(), select.POLLOUT)
+            poll.poll(self._interval_s * 1000)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._lock is None:
+        with contextlib.ExitStack() as stack:
+            # Without its folder, which somebody may have tidied away, a mixed line is better than none.
+            with contextlib.suppress(OSError):
+                if self._lock is not None:
+                    lock = stack.enter_context(self._lock.open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
             yield
-            return
-        with self._lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
-            yield
+
+
+def _append_only(stream: TextIO) -> None:
+    """Where the log is a file: write to its end, wherever that is, also after a rotation that cuts it off (copytruncate)."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+
+
+def _complain(error: Exception) -> None:
+    """On standard error, since the log is what fails."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"error: the log cannot be written, and is tried again: {error}\n")
+        sys.stderr.flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -111,7 +197,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["stack"] = self.formatException(record.exc_info)
-        return _encode(entry).decode("utf-8")
+        return printable_json(_encode(entry).decode("utf-8"))
 
 
 class TextFormatter(logging.Formatter):
@@ -124,8 +210,13 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
         shown = paint(severity, severity.lower()) if self._colored else severity.lower()
-        line = f"{clock(record.created)} {shown} {record.getMessage()}"
-        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+        line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
+        if not record.exc_info:
+            return line
+        stack = printable_lines(self.formatException(record.exc_info))
+        return f"{line}\n{stack}".replace(
+            "\n", "\n    "
+        )  # so that none of its lines can pass for one of the log's
 
 
 class _ToWriter(logging.Handler):

@@ -35,7 +35,7 @@ METRICS: Final = (
         "counter",
         "",
         (*_VERSION, "side", "code"),
-        "Requests that ended badly. `side` is who can mend it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
+        "Requests that ended badly. `side` is who can fix it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
     ),
     Metric(
         "chips_request_seconds",
@@ -112,7 +112,7 @@ METRICS: Final = (
         "counter",
         "",
         ("by",),
-        "Refused by the allowlist, a key's or model's networks, or a limit; those whom a trial let pass included.",
+        "Refused by the allowlist, a key's or model's networks, or a limit; including those that report-only mode let pass.",
     ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(
@@ -128,6 +128,20 @@ METRICS: Final = (
         "",
         ("model",),
         "Requests that wait for their turn at a model now; models for which none wait are left out.",
+    ),
+    Metric(
+        "chips_model_window_requests",
+        "gauge",
+        "",
+        ("model",),
+        "Requests that may be at the backends of a model at once, as learnt so far, where they declare a concurrency.",
+    ),
+    Metric(
+        "chips_backend_refusals_total",
+        "counter",
+        "",
+        ("model",),
+        "Answers by which a backend refused (429, or 503 with Retry-After) and after which the request waited again or was refused.",
     ),
     Metric(
         "chips_registry_age_seconds",
@@ -192,7 +206,18 @@ METRICS: Final = (
         "Traces that a full queue or a failing exporter cost, by exporter.",
     ),
     Metric(
-        "chips_log_lines_dropped_total", "counter", "", (), "Log lines that a slow reader of the log cost."
+        "chips_helper_restarts_total",
+        "counter",
+        "",
+        ("helper",),
+        "Tries after a failure of a thread or task in the background, by what it does. The log says why, once.",
+    ),
+    Metric(
+        "chips_log_lines_dropped_total",
+        "counter",
+        "",
+        (),
+        "Log lines that were lost: the log took no more (a full disk, a slow reader), or nobody can read it.",
     ),
     Metric("chips_workers", "gauge", "", (), "Gateway processes that these figures are the sum of."),
     Metric(

@@ -1,14 +1,12 @@
 """Sends this process's figures somewhere every so often, from a thread."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.supervisor import Helper, Supervisor
 from gateway.telemetry.metrics import Metrics, State
-
-_log = logging.getLogger(__name__)
 
 
 class MetricsSink(Protocol):
@@ -19,7 +17,7 @@ class MetricsSink(Protocol):
 
 
 class MetricsPusher:
-    """Each process sends its own figures, told apart by its instance; whoever reads them adds them up."""
+    """Each process sends its own figures, labelled with its instance; the reader adds them up."""
 
     def __init__(
         self,
@@ -28,6 +26,7 @@ class MetricsPusher:
         *,
         every_s: float,
         timeout_s: float = 10.0,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._metrics = metrics
         self._open_sink = open_sink
@@ -35,8 +34,14 @@ class MetricsPusher:
         self._timeout_s = timeout_s
         self._stop_by: float | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self.failures = 0
+        supervisor = supervisor or Supervisor()
+        self._helper = supervisor.helper("metrics export")
+        self._thread = supervisor.thread("metrics export", self._run, interrupt=self._stopping)
+
+    @property
+    def failures(self) -> int:
+        """In a row, up to now."""
+        return self._helper.failing
 
     def start(self) -> None:
         self._thread.start()
@@ -47,7 +52,7 @@ class MetricsPusher:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def _run(self, helper: Helper) -> None:
         sink: MetricsSink | None = None
         while True:
             self._stopping.wait(self._every_s)
@@ -57,11 +62,10 @@ class MetricsPusher:
                 if sink is None:
                     sink = self._open_sink()
                 sink.write(self._metrics.state(), timeout_s)
-                self.failures = 0
             except Exception as error:  # noqa: BLE001  (whatever a sink raises, requests go on)
-                self.failures += 1
-                if self.failures in {1, 10} or self.failures % 100 == 0:
-                    _log.warning("metrics cannot be sent (%d times): %s", self.failures, str(error)[:300])
+                helper.failed(error)
+            else:
+                helper.succeeded()
             if stop_by is not None:
                 break
         if sink is not None:

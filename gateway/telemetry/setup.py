@@ -42,6 +42,7 @@ class Telemetry:
         folder: Path | None = None,
     ) -> None:
         self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        self._supervisor = logs.supervisor
         self.metrics = Metrics()
         self.shared = WorkerMetrics(self.metrics, folder, self.instance)
         self.reader = TraceStoreReader(store) if store is not None else None
@@ -59,7 +60,10 @@ class Telemetry:
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         self._aggregator = Aggregator(
-            self.metrics, self.shared, _LazyTicks(self._open_store) if store else None
+            self.metrics,
+            self.shared,
+            _LazyTicks(self._open_store) if store else None,
+            supervisor=self._supervisor,
         )
         self._sender = None
         if metrics_exporter != "none":
@@ -75,7 +79,9 @@ class Telemetry:
                     instance=self.instance,
                 )
 
-            self._sender = MetricsPusher(self.metrics, open_metrics, every_s=metrics_every_s)
+            self._sender = MetricsPusher(
+                self.metrics, open_metrics, every_s=metrics_every_s, supervisor=self._supervisor
+            )
         self.record = Recorder(
             logs,
             self.metrics,
@@ -93,6 +99,7 @@ class Telemetry:
                     export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
                 },
                 "chips_log_lines_dropped_total": {"": float(logs.dropped)},
+                **self._supervisor.restarts(),
             }
         )
 
@@ -112,7 +119,7 @@ class Telemetry:
         )
 
     def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> ExportQueue:
-        export_queue = ExportQueue(name, open_sink)
+        export_queue = ExportQueue(name, open_sink, supervisor=self._supervisor)
         self._export_queues.append(export_queue)
         return export_queue
 

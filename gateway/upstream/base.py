@@ -9,7 +9,7 @@ from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(NamedTuple):
-    """A request as the backend shall see it, but for Host, `trace_fields` and the framing of its body."""
+    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str
     url: str  # the backend's address, no trailing slash
@@ -62,8 +62,8 @@ class ResponseSource(Protocol):
         """The caller has closed the tunnel."""
 
 
-class StreamingResponse(ResponseWriter, Protocol):
-    """A reply that takes a backend's answer by plain calls, as it arrives."""
+class ResponseSink(Protocol):
+    """Takes a backend's answer by plain calls, as it arrives."""
 
     def relay(
         self,
@@ -86,6 +86,10 @@ class StreamingResponse(ResponseWriter, Protocol):
 
     def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+
+
+class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
+    """A reply that takes a backend's answer, too."""
 
 
 class BodySink(Protocol):

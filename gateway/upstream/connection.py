@@ -9,11 +9,12 @@ from gateway.core.completion import Completion
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.redirects import rewrite_addresses
+from gateway.upstream.refusal import REFUSALS, hold_refusal
 from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import PipedBody, StreamingResponse
+    from gateway.upstream.base import PipedBody, ResponseSink
     from gateway.upstream.pool import Pool
 
 _NEVER: Final = float("inf")
@@ -69,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._completion: Completion | None = None
         self._exchange: Exchange
         self._attempt: Attempt
-        self._response: StreamingResponse
+        self._response: ResponseSink
         self._body: PipedBody | None = None  # the caller's, as long as it flows through here
         self._chunked_upload = False
         self._head_only = False
@@ -213,6 +214,8 @@ class Connection(asyncio.Protocol):
         attempt.answered = time.monotonic()
         attempt.status = status
         exchange.backend_server_timing = head.timing
+        if status in REFUSALS and exchange.may_wait:
+            self._response = response = hold_refusal(exchange, head, response)
         self._keep_alive = head.keep_alive
         if head.addresses is not None:
             head.fields += rewrite_addresses(exchange, head.addresses)

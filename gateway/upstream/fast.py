@@ -9,6 +9,7 @@ from gateway.core.completion import Completion, switch_to_task
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import CONNECTION, UPGRADE, tokens
+from gateway.supervisor import Supervisor
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
@@ -59,7 +60,10 @@ class FastUpstream:
         ca_file: str = "",
         egress_policy: EgressCheck | None = None,
         identity: BackendCredentials | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
+        self._timer = self._supervisor.helper("time-outs of backends")
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
@@ -167,6 +171,7 @@ class FastUpstream:
                 tunnel_idle_s=self._tunnel_idle_s,
                 tls=client_context(self._ca_file) if secure else None,
                 egress_policy=self._egress_policy,
+                supervisor=self._supervisor,
             )
         if len(self._origins) >= _KNOWN_LIMIT:
             self._origins.clear()  # backends come and go; the pools stay as long as they have connections
@@ -186,13 +191,15 @@ class FastUpstream:
     def _tick(self) -> None:
         """One timer for all deadlines: a timer per request would cost each of them more than this costs all."""
         now = time.monotonic()
-        alert = False
-        for pool in tuple(self.pools.values()):
+
+        def expire(pool: Pool) -> None:
             for connection in pool.sweep(now):
                 connection.expire(TimeoutError())
             pool.expire_waiters(now)
-            alert = alert or pool.has_deadlines
-        self._alert = alert
+
+        pools = tuple(self.pools.values())
+        self._timer.each(pools, expire)
+        self._alert = alert = any(pool.has_deadlines for pool in pools)
         self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.core.errors import UpstreamUnavailable
 from gateway.core.headers import CRLF
+from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class IdTokenProvider:
         metadata_host: str = "metadata.google.internal",
         may_name_audience: Callable[[str], bool] = lambda _: True,
         now: Callable[[], float] = time.time,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._may_name_audience = may_name_audience
         self._url = f"http://{metadata_host}{_PATH}"
         self._now = now
@@ -106,7 +109,9 @@ class IdTokenProvider:
     def _start(self, audience: str) -> asyncio.Task[_Token]:
         task = self._fetching.get(audience)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(audience), name="fetch ID token")
+            task = self._supervisor.job(
+                "ID tokens", self._fetch(audience), expected=(aiohttp.ClientError, OSError, ValueError)
+            )
             self._fetching[audience] = task
             task.add_done_callback(lambda done: self._ended(audience, done))
         return task

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,9 +22,10 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamUnreachable,
 )
-from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.refusal import REFUSALS, refused_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeouts import timeout_error
 from gateway.upstream.tls import client_context
@@ -151,11 +152,41 @@ class PlainUpstream:
         length = head.length if head.length >= 0 and head.status != 204 else None
         lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
         fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
-        await writer.start(head.status, head.reason.decode("ascii", "ignore"), fields, length)
+        start = (head.status, head.reason.decode("ascii", "ignore"), fields, length)
+        if head.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response, start):
+            return
+        await writer.start(*start)
         if request.method != "HEAD":
-            async for chunk in response.content.iter_any():
-                await writer.write(chunk)
+            await _relay_body(writer, response, chunked=head.chunked)
         await writer.finish()
+
+    async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse, start: "_Start") -> bool:
+        value = response.headers.get("Retry-After")
+        seconds = refused_s(response.status, value.encode("latin-1").strip() if value is not None else None)
+        if seconds is None:
+            return False
+        exchange.refused_s = seconds
+        length = start[-1]
+        if not exchange.body.complete or length is None or length > BUFFERED_BODY_BYTES:
+            return False
+        exchange.refusal = _HeldRefusal(exchange.response, start, await response.read())
+        return True
+
+
+_Start = tuple[int, str, list[tuple[bytes, bytes]], int | None]
+
+
+class _HeldRefusal(NamedTuple):
+    """A refusal that was read as a whole, for `deliver`."""
+
+    writer: ResponseWriter
+    start: _Start
+    body: bytes
+
+    async def deliver(self) -> None:
+        await self.writer.start(*self.start)
+        await self.writer.write(self.body)
+        await self.writer.finish()
 
 
 class _Upload:
@@ -190,6 +221,23 @@ class _Upload:
         except BaseException as error:
             self.error = error
             raise
+
+
+async def _relay_body(writer: ResponseWriter, response: aiohttp.ClientResponse, *, chunked: bool) -> None:
+    """Raises UpstreamBroken where aiohttp did not read a chunked body as one: a blank behind the coding is enough."""
+    content = response.content
+    if not chunked or content.at_eof():  # aiohttp's empty body never ends when it is read chunk by chunk
+        async for piece in content.iter_any():
+            await writer.write(piece)
+        return
+    was_chunked, empty = False, True
+    async for piece, ends_chunk in content.iter_chunks():
+        was_chunked = was_chunked or ends_chunk
+        if piece:
+            empty = False
+            await writer.write(piece)
+    if not was_chunked and not empty:
+        raise UpstreamBroken("The backend's answer was not valid HTTP.")
 
 
 def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:

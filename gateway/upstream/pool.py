@@ -10,6 +10,7 @@ import aiohappyeyeballs
 
 from gateway.core.completion import Completion
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
+from gateway.supervisor import Supervisor
 from gateway.upstream.connection import Connection
 from gateway.upstream.tls import ResumingContext
 
@@ -39,7 +40,7 @@ class Pool:
     The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
     the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
 
-    A backend that lets connections time out, one after another, is left alone for a moment: whoever would need a new
+    A backend that lets connections time out, one after another, is not connected to for a moment: a request that needs a new
     connection is refused at once, and then one is tried. A backend that refuses a connection does so at once itself.
     """
 
@@ -54,7 +55,9 @@ class Pool:
         tunnel_idle_s: float = 3600.0,
         tls: ResumingContext | None = None,
         egress_policy: "EgressCheck | None" = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self.host = host
         self.port = port
         self.tunnel_idle_s = tunnel_idle_s
@@ -190,7 +193,7 @@ class Pool:
         while len(self._opening) < len(self._waiters) and (
             len(self.busy) + len(self.idle) + len(self._opening) < self._limit
         ):
-            task = asyncio.get_running_loop().create_task(self._open(), name=f"connect {self.host}")
+            task = self._supervisor.job("connections to backends", self._open())
             self._opening.add(task)
 
     async def _open(self) -> None:
@@ -231,7 +234,7 @@ class Pool:
             self.refusals += len(waiters)
             for waiter in waiters:
                 waiter.completion.complete(_circuit_open_error())
-        self._grow()  # a place is free again, for whoever still waits
+        self._grow()  # a place is free again for the next waiter
 
     def _serve(self, connection: Connection) -> None:
         if self._waiters:

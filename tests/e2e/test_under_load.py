@@ -57,17 +57,18 @@ class System:
         self._processes.append(process)
         return process
 
-    def start_backend(self) -> subprocess.Popen[bytes]:
+    def start_backend(self, **environ: str) -> subprocess.Popen[bytes]:
         return self.start(
             "chips_backend",
+            **environ,
             CHIPS_MODEL="wine",
             CHIPS_VERSION="1",
             CHIPS_ARTIFACT=str(self.folder / "artifacts/wine/1"),
             PORT=str(self.backend_port),
         )
 
-    def set_up(self) -> str:
-        """Publish, serve, register; return a key."""
+    def set_up(self, **environ: str) -> str:
+        """Publish, serve, register; return a key. `environ` is for the backend."""
         out = self.folder / "training"
         self.run("examples/wine/train.py", str(out))
         chips = ("-m", "gateway.cli")
@@ -75,7 +76,7 @@ class System:
         self.run(
             *chips, "publish", str(out / "model.joblib"), "--model", "wine", "--version", "1", *described
         )
-        self.backend = self.start_backend()
+        self.backend = self.start_backend(**environ)
         self.gateway = self.start("gateway")
         self.run(*chips, "register", "wine", f"http://127.0.0.1:{self.backend_port}", "--wait", "60")
         return self.run(*chips, "keys", "create", "load").strip()
@@ -106,6 +107,7 @@ def resident_bytes(process: subprocess.Popen[bytes]) -> int:
     return total
 
 
+@pytest.mark.slow
 async def test_a_backend_that_dies_and_comes_back_under_load(system: System):
     key = await asyncio.to_thread(system.set_up)
     sample = json.loads((system.folder / "training/samples.json").read_text())[0]
@@ -150,3 +152,20 @@ async def test_a_backend_that_dies_and_comes_back_under_load(system: System):
 
     system.gateway.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(system.gateway.wait, 15) == 0
+
+
+async def test_two_hundred_callers_at_once_are_all_answered_by_a_backend_that_runs_two(system: System):
+    key = await asyncio.to_thread(system.set_up, CHIPS_CONCURRENCY="2")
+    sample = json.loads((system.folder / "training/samples.json").read_text())[0]
+    seen: Counter[tuple[int, str]] = Counter()
+
+    async def call(session: aiohttp.ClientSession) -> None:
+        async with session.post(f"http://127.0.0.1:{system.port}/wine", json=sample["request"]) as answer:
+            body = await answer.json(content_type=None)
+            seen[answer.status, str(body.get("predictions", body))] += 1
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers={"X-Api-Key": key}, connector=connector) as session:
+        for _ in range(3):
+            await asyncio.gather(*(call(session) for _ in range(200)))
+    assert seen == {(200, str(sample["response"]["predictions"])): 600}

@@ -38,9 +38,10 @@ They follow `sysexits.h` where it has a word for it.
 | 64 | the command line is wrong, or something must be confirmed with `--yes` |
 | 65 | a name, an address or a value is wrong, or what it names is not there |
 | 69 | the registry, the backend or the artifact store cannot be reached, or is not ready |
+| 70 | `serve`: a stop did not come to its end in time |
 | 71 | `serve`: the port cannot be had |
 | 73 | `publish`: this version exists already, with other content |
-| 75 | somebody else changed it first; nothing was written |
+| 75 | somebody else changed it first, and nothing was written; `serve`: something in the background failed for good |
 | 76 | what answers at the address is not a backend as the contract describes, or not this one |
 | 77 | `publish`: the artifact store refuses permission |
 | 78 | the settings are wrong |

@@ -212,13 +212,6 @@ ROWS: list[tuple[str, dict[str, str], dict[str, str], str, dict[str, str]]] = [
         "nothing is signed",
         {"upstream.sign_callers": "true"},
     ),
-    (
-        "a-key-per-worker",
-        {},
-        {"upstream.sign_callers": "true", "server.workers": "2"},
-        "a key of its own",
-        {"server.workers": "1"},
-    ),
     ("no-store", {}, {"trace.store": ""}, "or write off", {"trace.store": "off"}),
     (
         "the-copy-over-the-registry",

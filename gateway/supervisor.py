@@ -1,0 +1,192 @@
+"""The owner of every thread and background task of a gateway: none of them can end, or fail for long, unseen.
+
+A *helper* runs as long as the gateway does (the log, the mirror of the registry, an exporter). An error that may pass is
+counted and followed by another try, with back-off; it is logged once, and once more when it is over. A fatal one ends the
+process with its reason. A *job* is done once, and somebody waits for its result; what nobody waits for is logged.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+_log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 30.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the reason
+
+
+class Fatal(Exception):
+    """Raised by a helper that cannot do its work in this process any more: trying again is no use."""
+
+
+_FATAL: Final = (Fatal, MemoryError)
+
+
+class Helper:
+    """How one helper fares. It calls `succeeded` after each round that went well, and `failed` after one that did not."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.restarts = 0  # tries after a failure, since the start
+        self.failing = 0  # failures in a row, up to now
+
+    def failed(self, error: BaseException, *, tell: bool = True) -> float:
+        """Count a failure and log the first one in a row; return how many seconds to wait before the next try.
+
+        Raises `error` itself where it is fatal.
+        """
+        if isinstance(error, _FATAL):
+            raise error
+        self.failing += 1
+        self.restarts += 1
+        if self.failing == 1 and tell:
+            _log.error("%s: it fails and is tried again: %s", self.name, describe_error(error))
+        return min(_FIRST_DELAY_S * 2.0 ** min(self.failing - 1, 20), _LONGEST_DELAY_S)
+
+    def succeeded(self) -> None:
+        if self.failing:
+            failures, self.failing = self.failing, 0
+            _log.warning("%s: it works again after %d failures", self.name, failures)
+
+    def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> None:
+        """Do `work` with each of `items`: an error with one keeps no other one from its turn. For timers."""
+        failure: Exception | None = None
+        for item in items:
+            try:
+                work(item)
+            except Exception as error:  # noqa: BLE001  (a timer that raises is never set again)
+                failure = error
+        if failure is None:
+            self.succeeded()
+        else:
+            self.failed(failure)
+
+
+class Supervisor:
+    """`on_fatal` is called, from whichever thread, with the name of the helper that has ended for good and the reason."""
+
+    def __init__(self) -> None:
+        self.on_fatal: OnFatal = _tell_fatal
+        self._helpers: dict[str, Helper] = {}
+        self._threads: WeakSet[threading.Thread] = WeakSet()
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._pools: list[str] = []
+
+    def helper(self, name: str) -> Helper:
+        """The helper of this name; the same one for the same name."""
+        return self._helpers.setdefault(name, Helper(name))
+
+    def restarts(self) -> dict[str, dict[str, float]]:
+        """For the metrics: how often each helper had to be tried again."""
+        counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
+        return {"chips_helper_restarts_total": counts}
+
+    def thread(
+        self, name: str, run: Callable[[Helper], None], *, interrupt: threading.Event
+    ) -> threading.Thread:
+        """A thread, not started yet, in which `run` is called until it returns. `interrupt` ends a wait between two tries."""
+        helper = self.helper(name)
+        thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
+        thread.daemon = True  # one that is stuck outside must not hold up the end of the process
+        self._threads.add(thread)
+        return thread
+
+    def task(self, name: str, run: Callable[[Helper], Awaitable[None]]) -> "asyncio.Task[None]":
+        """A task in which `run` is called until it returns or is cancelled."""
+        return self._own(
+            asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
+        )
+
+    def job(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, Result],
+        *,
+        expected: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> "asyncio.Task[Result]":
+        """A task that does `work` once. Its error is for those who wait; what is not `expected` is counted and logged, too."""
+        helper = self.helper(name)
+
+        def take_note(done: "asyncio.Task[Result]") -> None:
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, Fatal):
+                self.on_fatal(name, error)
+            elif isinstance(error, MemoryError):  # one caller's job is no reason to end all others
+                helper.failed(RuntimeError("out of memory"))
+            elif error is not None and not isinstance(error, expected):
+                helper.failed(error)
+            elif error is None and not done.cancelled():
+                helper.succeeded()
+
+        job = self._own(asyncio.get_running_loop().create_task(work, name=name))
+        job.add_done_callback(take_note)
+        return job
+
+    def pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
+        """Threads for calls that block. They outlive what a call raises; its caller gets that."""
+        self._pools.append(f"{name}_")
+        return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+
+    def knows(self, one: "threading.Thread | asyncio.Task[Any]") -> bool:
+        """Whether it is one of those that were started here."""
+        if isinstance(one, threading.Thread):
+            return one in self._threads or any(one.name.startswith(pool) for pool in self._pools)
+        return one in self._tasks
+
+    def _own(self, task: "asyncio.Task[Result]") -> "asyncio.Task[Result]":
+        self._tasks.add(task)
+        return task
+
+    def _keep_running(
+        self, helper: Helper, run: Callable[[Helper], None], interrupt: threading.Event
+    ) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                run(helper)
+            except _FATAL as error:
+                self.on_fatal(helper.name, error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, this one has to go on)
+                self._give_credit(helper, began)
+                interrupt.wait(helper.failed(error))
+                continue
+            except BaseException as error:  # noqa: BLE001  (SystemExit and the like would end this thread alone)
+                self.on_fatal(helper.name, error)
+            return
+
+    async def _keep_on(self, helper: Helper, run: Callable[[Helper], Awaitable[None]]) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await run(helper)
+            except _FATAL as error:
+                self.on_fatal(helper.name, error)
+            except Exception as error:  # noqa: BLE001
+                self._give_credit(helper, began)
+                await asyncio.sleep(helper.failed(error))
+                continue
+            return
+
+    def _give_credit(self, helper: Helper, began: float) -> None:
+        """One that ran for long before it failed did not fail in a row."""
+        if time.monotonic() - began > _LONGEST_DELAY_S:
+            helper.succeeded()
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line, at most 300 characters of what it says."""
+    text = str(error)[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _tell_fatal(name: str, error: BaseException) -> None:
+    _log.critical("%s: it has ended for good: %s", name, describe_error(error))

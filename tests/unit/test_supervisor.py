@@ -1,0 +1,230 @@
+"""Helpers: tried again, counted, told once and told when it is over; the end of one is the end of the process."""
+
+import ast
+import asyncio
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+import gateway
+from gateway.supervisor import Fatal, Helper, Supervisor
+from gateway.telemetry.export_queue import ExportQueue
+from gateway.upstream.fast import FastUpstream
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.supervisor._FIRST_DELAY_S", 0.001)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_thread_that_fails_is_run_again_and_told_of_twice(caplog: pytest.LogCaptureFixture):
+    supervisor = Supervisor()
+    runs: list[None] = []
+
+    def run(helper: Helper) -> None:
+        runs.append(None)
+        if len(runs) < 5:
+            raise OSError("disk full\nforged")
+        helper.succeeded()
+
+    with caplog.at_level(logging.INFO):
+        thread = supervisor.thread("log", run, interrupt=threading.Event())
+        thread.start()
+        thread.join(30)
+    assert len(runs) == 5
+    assert supervisor.restarts() == {"chips_helper_restarts_total": {"log": 4.0}}
+    told = messages(caplog)
+    assert len(told) == 2
+    assert told[0].startswith("log: it fails and is tried again: OSError: disk full")
+    assert told[1] == "log: it works again after 4 failures"
+
+
+async def test_so_is_a_task(caplog: pytest.LogCaptureFixture):
+    supervisor = Supervisor()
+    runs: list[None] = []
+
+    async def run(helper: Helper) -> None:
+        runs.append(None)
+        if len(runs) < 3:
+            raise ValueError("no")
+        helper.succeeded()
+
+    with caplog.at_level(logging.INFO):
+        await supervisor.task("watch", run)
+    assert supervisor.helper("watch").restarts == 2
+    assert len(messages(caplog)) == 2
+
+
+async def test_a_task_that_is_cancelled_stays_so():
+    supervisor, begun = Supervisor(), asyncio.Event()
+
+    async def run(_: Helper) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = supervisor.task("watch", run)
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert supervisor.helper("watch").restarts == 0
+
+
+@pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more"), SystemExit("no more")])
+def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
+    supervisor, ends = Supervisor(), []
+    supervisor.on_fatal = lambda name, reason: ends.append((name, reason))
+
+    def run(_: Helper) -> None:
+        raise error
+
+    thread = supervisor.thread("log", run, interrupt=threading.Event())
+    thread.start()
+    thread.join(30)
+    assert ends == [("log", error)]
+
+
+async def test_nor_is_that_of_a_task_or_a_job():
+    supervisor, ends = Supervisor(), []
+    supervisor.on_fatal = lambda name, reason: ends.append((name, str(reason)))
+
+    async def run(*_: Helper) -> None:
+        raise Fatal("no more")
+
+    await supervisor.task("watch", run)
+    job = supervisor.job("read", run())
+    with pytest.raises(Fatal):
+        await job
+    await asyncio.sleep(0)
+    assert ends == [("watch", "no more"), ("read", "no more")]
+
+
+async def test_a_jobs_error_is_for_those_who_wait_and_never_lost(caplog: pytest.LogCaptureFixture):
+    supervisor = Supervisor()
+
+    async def work(error: Exception | None) -> int:
+        if error is not None:
+            raise error
+        return 1
+
+    assert await supervisor.job("read", work(None)) == 1
+    for error in (LookupError("a bug"), OSError("expected")):
+        job = supervisor.job("read", work(error), expected=OSError)
+        await asyncio.wait({job})
+        await asyncio.sleep(0)
+    assert supervisor.helper("read").restarts == 1
+    assert [text for text in messages(caplog) if "a bug" in text]
+    assert not [text for text in messages(caplog) if "expected" in text]
+    await supervisor.job("read", work(None))
+
+
+def test_the_wait_grows_and_is_bounded():
+    helper = Helper("x")
+    waits = [helper.failed(OSError("x")) for _ in range(2000)]
+    assert waits == sorted(waits)
+    assert max(waits) <= 30
+    helper.succeeded()
+    assert helper.failed(OSError("x")) == waits[0]
+
+
+def test_an_error_with_one_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFixture):
+    helper = Helper("time-outs")
+    done: list[float] = []
+
+    def work(item: int) -> None:
+        done.append(1 / item)
+
+    for _ in range(3):
+        helper.each([1, 0, 2], work)
+    assert done == [1.0, 0.5] * 3
+    assert helper.restarts == 3
+    helper.each([1], work)
+    assert [text for text in messages(caplog) if text.startswith("time-outs")] == messages(caplog)
+    assert len(messages(caplog)) == 2
+
+
+async def test_a_timer_goes_on_after_an_error():
+    """It sets itself again only if its round comes to an end."""
+    upstream = FastUpstream(connections=1, connect_timeout_s=1, idle_s=1, tunnel_idle_s=1)
+
+    class Broken:
+        has_deadlines = False
+
+        def sweep(self, now: float) -> None:
+            raise LookupError(now)
+
+        async def close(self) -> None: ...
+
+    upstream.pools["x"] = Broken()  # type: ignore[assignment]
+    await upstream.start()
+    assert upstream._timer.restarts == 1
+    assert upstream._alarm is not None
+    await upstream.stop()
+
+
+@pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more")])
+def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
+    """Also where a helper catches all errors of a round."""
+    supervisor, ends = Supervisor(), []
+    ended = threading.Event()
+    supervisor.on_fatal = lambda name, reason: (ends.append((name, reason)), ended.set())  # type: ignore[func-returns-value]
+
+    class Sink:
+        def write(self, *_: object) -> None:
+            raise error
+
+        def close(self) -> None: ...
+
+    queue = ExportQueue("store", Sink, interval_s=0.001, supervisor=supervisor)
+    queue.start()
+    queue.enqueue(None)  # type: ignore[arg-type]
+    assert ended.wait(60)
+    assert ends == [("export store", error)]
+    queue.stop(1)
+
+
+async def test_who_is_known():
+    supervisor = Supervisor()
+
+    async def nothing(*_: Helper) -> None: ...
+
+    task, job = supervisor.task("a", nothing), supervisor.job("b", nothing())
+    stranger = asyncio.create_task(nothing())
+    assert supervisor.knows(task)
+    assert supervisor.knows(job)
+    assert not supervisor.knows(stranger)
+    await asyncio.gather(task, job, stranger)
+    with supervisor.pool("calls", threads=1) as pool:
+        assert supervisor.knows(pool.submit(threading.current_thread).result())
+    assert not supervisor.knows(threading.current_thread())
+
+
+# What starts tasks or threads beside the supervisor, and who is waiting for them there.
+BESIDE_IT = {
+    "app.py": "the drain, in a TaskGroup",
+    "serve.py": "start and stop, which the process waits for",
+    "server/inline_runner.py": "a request, which its connection owns",
+    "registry/firestore/registry.py": "the next message, which the watch waits for",
+    "testing.py": "the suites for plug-ins",
+}
+_STARTS = {"create_task", "ensure_future", "Thread", "ThreadPoolExecutor", "start_soon", "TaskGroup"}
+
+
+def test_nothing_is_started_beside_the_supervisor():
+    root = Path(gateway.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        place = path.relative_to(root)
+        if place.parts[0] in {"artifacts", "cli", "deploy", "supervisor.py", "verify"}:
+            continue  # commands end with what they began
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            function = node.func if isinstance(node, ast.Call) else None
+            if getattr(function, "attr", getattr(function, "id", "")) in _STARTS:
+                found.add(place.as_posix())
+    assert found <= {*BESIDE_IT, "registry/sqlite.py"}, "start it with gateway.supervisor"

@@ -101,9 +101,10 @@ function wrong_files(files)
     places = map(place, files)
     "manifest.json" in places && return "it names manifest.json, which is itself"
     allunique(places) || return "it names a file twice"
+    taken = Set(places)
     for path in places
         parts = split(path, '/')
-        any(count -> join(parts[1:count], '/') in places, 1:(length(parts)-1)) &&
+        any(count -> join(parts[1:count], '/') in taken, 1:(length(parts)-1)) &&
             return "'$(printable(path))' lies below another file"
     end
     return ""

@@ -70,7 +70,7 @@ class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
     `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; whoever gave it closes it.
+    the one the settings name; the code that passes it in closes it.
     """
 
     def __init__(
@@ -231,7 +231,9 @@ class Gateway:
             if self._redis_limiter is not None:
                 await self._redis_limiter.start()
                 stack.push_async_callback(self._redis_limiter.stop)
-            self.connections = OpenConnections(asyncio.get_running_loop(), linger_s=server.stop_linger_s)
+            self.connections = OpenConnections(
+                asyncio.get_running_loop(), linger_s=server.stop_linger_s, supervisor=self.supervisor
+            )
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             http = self._make_server()

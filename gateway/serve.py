@@ -1,9 +1,10 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -148,7 +149,12 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     else:
         line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), line + b"\n")
+        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # this much at once.
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            os.write(sys.stdout.fileno(), line[: select.PIPE_BUF - 1] + b"\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -239,7 +245,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()

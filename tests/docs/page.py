@@ -121,8 +121,8 @@ class Reader:
     def close(self) -> None:
         """End what the page started: models that were deployed here, the gateway, the shell."""
         self._type(
-            "for note in ~/.local/state/chips/local/*/*.json; do [ -e \"$note\" ] && "
-            'chips undeploy "$(basename "$(dirname "$note")")" --version "$(basename "$note" .json)" --target local --force; done'
+            "for note in ~/.local/state/chips/local/*/*/*.json; do [ -e \"$note\" ] && "
+            'chips undeploy "$(basename "$(dirname "$(dirname "$note")")")" --version "$(basename "$(dirname "$note")")" --target local --force; done'
         )
         os.killpg(self._shell.pid, signal.SIGTERM)
         try:

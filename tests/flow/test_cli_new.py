@@ -30,8 +30,10 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 @pytest.fixture(autouse=True)
 def nothing_runs_on(shell: Shell) -> Iterator[None]:
     yield
-    for note in (Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*.json"):
-        shell("undeploy", note.parent.name, "--version", note.stem, "--target", "local", "--force")
+    for note in (Path(os.environ["XDG_STATE_HOME"]) / "chips/local").glob("*/*/*.json"):
+        shell(
+            "undeploy", note.parent.parent.name, "--version", note.parent.name, "--target", "local", "--force"
+        )
 
 
 def run(folder: Path, *command: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
@@ -55,6 +55,7 @@ class CallerConnection(asyncio.Protocol):
         "_runner",
         "_scheme",
         "_server",
+        "_slow_bytes",
         "_taking",
         "_tunnel",
         "body_timeout_s",
@@ -77,6 +78,7 @@ class CallerConnection(asyncio.Protocol):
         self._runner = InlineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
+        self._slow_bytes = 0  # of a body, since it was given new time
         self._head_began = False  # a part of a head is there, and has its time
         self._busy = False
         self._taking = False
@@ -131,7 +133,10 @@ class CallerConnection(asyncio.Protocol):
         if body is not None and not body.complete:
             if body.error is not None:
                 return
-            self.due = time.monotonic() + self.body_timeout_s
+            self._slow_bytes += len(data)
+            if self._slow_bytes >= BUFFERED_BODY_BYTES:
+                self._slow_bytes = 0
+                self.due = time.monotonic() + self.body_timeout_s
             data = body.feed(data)
             if not data:
                 return
@@ -219,6 +224,7 @@ class CallerConnection(asyncio.Protocol):
         elif not body.complete and parsed.expects:
             body.expected = True
         if not body.complete:
+            self._slow_bytes = 0
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method=method,

@@ -53,6 +53,7 @@ def holding(port: int, count: int) -> Iterator[None]:
 
 async def hold(port: int, count: int) -> None:
     async with strangers(port, count):
+        await asyncio.sleep(1)  # the gateway has accepted them all
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

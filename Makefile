@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test test-all test-bare check deploy-check format changelog docs clean bench soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,6 +34,7 @@ check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house.secrets
 	@if command -v Rscript >/dev/null; then $(MAKE) -C backends/r lint; else echo "skipped: lintr, since there is no R here"; fi
+	@if command -v $${JULIA:-julia} >/dev/null && [ -f $${JULIA_PROJECT:-backends/julia}/Manifest.toml ]; then $(MAKE) -C backends/julia lint; else echo "skipped: JuliaFormatter, since there is no Julia with packages here"; fi
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md
 
 audit: $(VENV)/.ready  ## known vulnerabilities in the pinned dependencies; needs the network
@@ -61,8 +62,27 @@ fuzz: $(VENV)/.ready  ## the protocol adapters against what atheris thinks of, e
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
 	@for target in caller backend chunks; do $(BIN)/python -m tests.fuzz $$target --minutes $(or $(MINUTES),5) || exit 1; done
 
+zoo: $(VENV)/.ready  ## every kind of model in every language that is installed here; writes tests/zoo/results
+	CHIPS_ZOO_RESULTS=1 $(BIN)/python -m pytest tests/zoo $(PYTEST)
+	$(BIN)/python -m tests.house.reference
+
 docs: $(VENV)/.ready  ## write the reference pages that are made from the code
 	$(BIN)/python -m tests.house.reference
+
+lock: $(VENV)/.ready  ## write the locks of the images anew: every file by digest, in the versions of constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo hatchling >$(VENV)/build-requirements.in
+	@for lock in "deploy/gateway pyproject.toml" "backends/python backends/python/pyproject.toml --extra pandas --extra onnx"; do set -- $$lock; out=$$1/requirements.lock; shift; \
+	  $(BIN)/uv pip compile --quiet "$$@" $(VENV)/build-requirements.in -c constraints.txt --generate-hashes --universal --python-version 3.11 --no-header --no-annotate -o $$out \
+	  && sed -i '1i # Every file that the image may contain, by digest. Written by make lock; do not edit.' $$out && echo "wrote $$out"; done
+
+images:  ## build the images for real, start, score and stop each; IMAGES="gateway python r"; needs root, buildah and debootstrap
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+	$(BIN)/python -m tests.images $(IMAGES)
+
+release: $(VENV)/.ready  ## wheels, requirements with digests, lists of components and SHA256SUMS in dist/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7'
+	@$(BIN)/python -m tests.house.release dist
 
 changelog: $(VENV)/.ready  ## collect changelog.d/ into CHANGELOG.md for VERSION=1.2.3
 	@test -n "$(VERSION)" || { echo "error: name the version: make changelog VERSION=1.2.3"; exit 2; }

@@ -76,7 +76,7 @@ class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
     `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; whoever gave it closes it.
+    the one the settings name; the code that passes it in closes it.
     """
 
     def __init__(
@@ -271,6 +271,7 @@ class Gateway:
             limit=limit,
             peer_limit=server.peer_connections or max(1, limit // 2),
             # With trusted hops every peer is one of them, and speaks for all callers.
+            supervisor=self.supervisor,
             is_proxy=lambda peer: bool(edge.trusted_hops) or _is_in(peer, proxies),
         )
 

@@ -1,9 +1,10 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import msgspec
 
 from gateway import __version__
 from gateway.app import Gateway
+from gateway.core.printable import printable, printable_json
 from gateway.heartbeat import beat
 from gateway.server.files import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
@@ -146,11 +148,17 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
     now = time.time()
     if wants_json(settings.log.format):
-        line = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+        entry = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+        line = printable_json(entry.decode()).encode()
     else:
-        line = f"{clock(now)} {severity.lower()} {message}".encode()
+        line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), line + b"\n")
+        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # this much at once.
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            os.write(sys.stdout.fileno(), line[: select.PIPE_BUF - 1] + b"\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -243,7 +251,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()

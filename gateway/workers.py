@@ -131,7 +131,11 @@ class Workers:
 
     def _start(self, worker: int) -> None:
         self._heartbeats.forget(worker)
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError as error:  # no memory, or no process more: that may pass
+            self._try_again(worker, f"worker {worker} cannot be started: {error.strerror}")
+            return
         if process:
             self._running[process] = (worker, time.monotonic())
             return
@@ -158,14 +162,16 @@ class Workers:
                 continue
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             lived_s = time.monotonic() - began
-            delay_s = _FIRST_DELAY_S if lived_s > _STEADY_S else self._delays.get(worker, _FIRST_DELAY_S)
-            self._delays[worker] = min(delay_s * 2, _LONGEST_DELAY_S)
-            self._due[worker] = time.monotonic() + delay_s
-            self._tell(
-                "ERROR",
-                f"worker {worker} ended {how} after {lived_s:.1f} s; another one starts in {delay_s:g} s",
-            )
+            if lived_s > _STEADY_S:
+                self._delays.pop(worker, None)
+            self._try_again(worker, f"worker {worker} ended {how} after {lived_s:.1f} s")
         return fatal
+
+    def _try_again(self, worker: int, why: str) -> None:
+        delay_s = self._delays.get(worker, _FIRST_DELAY_S)
+        self._delays[worker] = min(delay_s * 2, _LONGEST_DELAY_S)
+        self._due[worker] = time.monotonic() + delay_s
+        self._tell("ERROR", f"{why}; another one starts in {delay_s:g} s")
 
     def _stop(self, number: int) -> int:
         """Drain all. A second signal is passed on, too: the workers then stop without waiting, as the exit code says."""

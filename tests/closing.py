@@ -1,15 +1,35 @@
-"""The table at the end of a run: what did not run, and why, each reason once."""
+"""What a run prints: a table at its end of what did not run, each reason once; and of a failure never megabytes."""
 
 import os
 from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 _PREFIX = "Skipped: "
 _LEFT_OUT = pytest.StashKey[int]()
 _SENT_AS = "left_out"
+_SHOWN_CHARS: Final = 20_000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.sections = [(name, _shortened(text)) for name, text in report.sections]
+    if report.failed and len(text := str(report.longrepr)) > _SHOWN_CHARS:
+        report.longrepr = _shortened(text)
+    return report
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of what is too long to read."""
+    left_out = len(text) - _SHOWN_CHARS
+    if left_out <= 0:
+        return text
+    half = _SHOWN_CHARS // 2
+    return f"{text[:half]}\n… {left_out} characters left out …\n{text[-half:]}"
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

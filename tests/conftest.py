@@ -41,8 +41,15 @@ settings.register_profile("chips", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("chips")
 
 
+# Whole folders that `make test` leaves out, as it does single tests by their mark: real models of real libraries, and a Julia
+# that compiles its program at each start. tests/flow/test_cli_new.py has a Julia backend in every run.
+_SLOW_FOLDERS = ("tests/zoo/", "tests/contract/backends/julia/")
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """The limit that ends a hanging test grows with how slow this machine is."""
+    if item.nodeid.startswith(_SLOW_FOLDERS):
+        item.add_marker("slow")
     marker = item.get_closest_marker("timeout")
     usual = float(marker.args[0] if marker else item.config.getini("timeout"))
     item.add_marker(pytest.mark.timeout(patience(usual)), append=False)
@@ -65,10 +72,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 def require(name: str, *, available: bool, why: str) -> None:
-    """Skip where a toolchain is missing, unless CHIPS_TESTS_REQUIRE (`all`, or a list of names) demands it."""
+    """
+    Skip where a toolchain is missing, unless CHIPS_TESTS_REQUIRE demands it.
+
+    That is `all`, or a list of names; `all,-julia` is all but one.
+    """
     if available:
         return
     required = os.environ.get("CHIPS_TESTS_REQUIRE", "").split(",")
-    if "all" in required or name in required:
+    if ("all" in required and f"-{name}" not in required) or name in required:
         pytest.fail(f"{name} is required here, but {why}")
     pytest.skip(f"{name}: {why}", allow_module_level=True)

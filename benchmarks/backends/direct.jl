@@ -1,6 +1,6 @@
 # The Julia model called without a backend: FOLDER SECONDS ROWS... prints the median milliseconds for each number of rows.
 
-include("../../backends/julia/src/Backend.jl")
+using ChipsBackend: Backend
 include(ENV["PREDICT"])
 
 using Statistics: median
@@ -10,7 +10,7 @@ function main(folder, seconds, counts...)
     model = Predict.load(folder, manifest)
     medians = map(counts) do count
         body = Dict{String,Any}("instances" => Any[Any[1.5, 2, 3] for _ in 1:parse(Int, count)])
-        rows = Backend.read_instances(body, manifest.signature).rows
+        rows = Backend.table(Backend.read_instances(body, manifest.signature).rows)
         parameters = Dict{String,Any}()
         foreach(_ -> Predict.predict(model, rows, parameters), 1:20)
         taken = Float64[]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.contract.backends.languages import JULIA_LINEAR, run_julia, run_r
+from tests.contract.backends.languages import JULIA_LINEAR, genie_manifests, make_julia, run_r
 from tests.contract.backends.linear import write_joblib
-from tests.contract.backends.process import JULIA, PYTHON, R
+from tests.contract.backends.process import JULIA_PREDICT, PYTHON, R
 
 HERE = Path(__file__).parent
 _FIT_IN_R = """
@@ -42,14 +42,17 @@ def languages(folder: Path) -> Iterator[Language]:
         run_r(_FIT_IN_R, str(model))
         version = run_r("cat(as.character(getRversion()))")
         yield Language("R", version, R, {}, ("Rscript", "--vanilla", str(HERE / "direct.R")), model)
-    julia = shutil.which(os.environ.get("JULIA", "julia"))
-    if julia:
+    program, manifests = shutil.which(os.environ.get("JULIA", "julia")), genie_manifests()
+    if program and manifests:
+        project = folder / "julia"
+        project.mkdir()
+        julia = make_julia(program, manifests[0], project)
         model = folder / "model.jls"
-        run_julia(julia, "-e", f'using Serialization; serialize("{model}", [2.0, 3.0, 1.0])')
-        version = run_julia(julia, "-e", "print(VERSION)")
-        environ = {"JULIA": julia, "PREDICT": JULIA_LINEAR}
-        command = (julia, "--startup-file=no", str(HERE / "direct.jl"))
-        yield Language("Julia", version, JULIA, environ, command, model)
+        julia.run("-e", f'using Serialization; serialize("{model}", [2.0, 3.0, 1.0])')
+        version = julia.run("-e", "print(VERSION)")
+        environ = {**julia.environ, "PREDICT": JULIA_LINEAR}
+        command = (program, "--startup-file=no", str(HERE / "direct.jl"))
+        yield Language("Julia", version, JULIA_PREDICT, environ, command, model)
 
 
 def call(language: Language, *arguments: str) -> str:

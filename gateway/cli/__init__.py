@@ -12,11 +12,11 @@ from gateway.cli.access.keys import keys
 from gateway.cli.access.networks import networks
 from gateway.cli.deployment.artifacts import artifacts
 from gateway.cli.deployment.deploy import deploy, undeploy
+from gateway.cli.deployment.local import logs, ps, restart, stop, up
 from gateway.cli.deployment.new import new
 from gateway.cli.deployment.plan import plan
 from gateway.cli.deployment.publish import publish
 from gateway.cli.deployment.verify import verify
-from gateway.cli.local_backends import logs, ps, restart, stop, up
 from gateway.cli.models.deregister import deregister, disable, enable
 from gateway.cli.models.models import models, show
 from gateway.cli.models.register import register

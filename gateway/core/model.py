@@ -148,7 +148,7 @@ def check_model(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """Networks and quotas: of a policy, of a key, of those whom an issuer vouches for."""
+    """Networks and quotas: of a policy, of a key, of the callers that an issuer vouches for."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -207,7 +207,7 @@ def check_backend(backend: Backend) -> list[str]:
             problems.append("the URL must not end in /")
     except ValueError as error:
         problems.append(str(error))
-    if not _BACKEND_PATH.fullmatch(backend.predict_path):
+    if backend.predict_path != "/" and not _BACKEND_PATH.fullmatch(backend.predict_path):
         problems.append(f"the predict path {backend.predict_path!r} is not a plain path such as /predict")
     if backend.concurrency is not None and backend.concurrency < 1:
         problems.append("the concurrency must be at least 1")

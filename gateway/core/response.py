@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from gateway.core.printable import printable_json
+
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
@@ -19,8 +21,15 @@ class Response(NamedTuple):
 _JSON: HeaderList = ((b"Content-Type", b"application/json"),)
 
 
+def _encode(content: Any) -> bytes:
+    encoded = msgspec.json.encode(content)
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
+    return printable_json(encoded.decode()).encode()
+
+
 def json_response(content: Any, *, status: int = 200, headers: HeaderList = ()) -> Response:
-    return Response(status, _JSON + headers, msgspec.json.encode(content) + b"\n")
+    return Response(status, _JSON + headers, _encode(content) + b"\n")
 
 
 def gateway_field_lines(exchange: "Exchange", now: float) -> str:

@@ -15,6 +15,7 @@ MONTH_S: Final = 730 * 3600.0
 UTILIZATION: Final = 0.6  # of an instance's concurrency, which Cloud Run's autoscaler aims at
 _LOG_LINE_BYTES: Final = 900
 _GIB: Final = 1024.0**3
+_RUNTIME_GIB: Final = 0.25
 
 
 class Load(NamedTuple):
@@ -35,6 +36,14 @@ class Deployment(NamedTuple):
     memory_gib: float
     min_instances: int = 0
     artifact_gib: float = 0.1
+
+
+def memory_needed_gib(artifact_gib: float) -> float:
+    """What one instance needs at least, in GiB.
+
+    The artifact on its disk, which is memory on Cloud Run, the model loaded from it, and the language with its packages.
+    """
+    return 2 * artifact_gib + _RUNTIME_GIB
 
 
 class Part(NamedTuple):

@@ -2,7 +2,7 @@
 
 It starts the command of the note again whenever that ends, after a pause that grows with each end (full jitter, so that
 several do not start at one moment) and is short again once the backend has run for a while. What it does stands in a
-file beside the note, where `chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
+file next to the note, where `chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
 """
 
 import contextlib
@@ -127,7 +127,8 @@ class Supervisor:
 
     def _tell(self, **changes: Any) -> None:
         self._state |= changes
-        write_whole(state_path(self._note), self._state)
+        with contextlib.suppress(OSError):  # a full disk, or a folder that was removed, ends no backend
+            write_whole(state_path(self._note), self._state)
 
     def _cut_log(self) -> None:
         """The backend writes to the end of the file wherever that is, so it can be emptied under its hands."""

@@ -55,7 +55,6 @@ class CallerConnection(asyncio.Protocol):
         "_runner",
         "_scheme",
         "_server",
-        "_slow_bytes",
         "_taking",
         "_tunnel",
         "body_timeout_s",
@@ -78,7 +77,6 @@ class CallerConnection(asyncio.Protocol):
         self._runner = InlineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
-        self._slow_bytes = 0  # of a body, since it was given new time
         self._head_began = False  # a part of a head is there, and has its time
         self._busy = False
         self._taking = False
@@ -133,10 +131,9 @@ class CallerConnection(asyncio.Protocol):
         if body is not None and not body.complete:
             if body.error is not None:
                 return
-            self._slow_bytes += len(data)
-            if self._slow_bytes >= BUFFERED_BODY_BYTES:
-                self._slow_bytes = 0
-                self.due = time.monotonic() + self.body_timeout_s
+            timeout_s = self.body_timeout_s
+            earned_s = len(data) * timeout_s / BUFFERED_BODY_BYTES
+            self.due = min(self.due + earned_s, time.monotonic() + timeout_s)
             data = body.feed(data)
             if not data:
                 return
@@ -224,7 +221,6 @@ class CallerConnection(asyncio.Protocol):
         elif not body.complete and parsed.expects:
             body.expected = True
         if not body.complete:
-            self._slow_bytes = 0
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method=method,

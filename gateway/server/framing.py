@@ -26,6 +26,7 @@ _BARE_CR_OR_LF: Final = re.compile(rb"\r[^\n]|(?<!\r)\n")
 _METHOD_BYTES: Final = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
+_FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION: Final = re.compile(rb"HTTP/([0-9])\.([0-9])")
@@ -46,6 +47,8 @@ def frame(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
     expects = False
     for name, value in headers:
         lower = name.lower()
+        if b"_" in lower and lower.replace(b"_", b"-") in _FRAMING_FIELDS:  # some servers read "_" as "-"
+            raise BadRequest(f"The header {name.decode('latin-1')} could be taken for another one.")
         if lower == b"content-length":
             lengths.append(value)
         elif lower == b"transfer-encoding":
@@ -99,7 +102,7 @@ def check_request_line(line: bytes) -> int:
 
 
 def refusal_of(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
-    """What a caller is told about a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
+    """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target
             return TargetTooLong("The request line is longer than this gateway takes.")

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from gateway.core.notice import Notices
 from gateway.server.linger import SEND_TIMEOUT_S
+from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class OpenConnections:
         limit: int = 0,
         peer_limit: int = 0,
         is_proxy: Callable[[str], bool] = lambda _: False,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._timer = (supervisor or Supervisor()).helper("time-outs of callers")
         self._loop = loop
         self.linger_s = linger_s
         self._limit = limit
@@ -149,11 +152,14 @@ class OpenConnections:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for connection in self:
+
+        def look(connection: OpenConnection) -> None:
             if now >= connection.due:
                 connection.expire()
             elif now - connection.stalled_at > SEND_TIMEOUT_S:
                 connection.abort()
+
+        self._timer.each(self, look)
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 

@@ -9,6 +9,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
+from gateway.core.headers import tokens
 from gateway.core.response import Response, gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, frame
@@ -57,7 +58,18 @@ def _frame(request: web.BaseRequest) -> Framing:
     framing = frame(request.method, request.raw_headers, version_11=request.version == HttpVersion11)
     if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
         raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
+    if _upgrades(request):  # aiohttp loses what came behind the head in one piece with it
+        if framing.length != 0:
+            raise BadRequest("With server.path = plain, an upgrade that is not taken cannot have a body.")
+        return framing._replace(closes=True)
     return framing
+
+
+def _upgrades(request: web.BaseRequest) -> bool:
+    """Whether the caller offers another protocol than those that aiohttp knows."""
+    offered = request.headers.get("Upgrade", "").lower()
+    named = tokens(request.headers.get("Connection", "").encode("utf-8", "surrogateescape"))
+    return bool(offered) and offered not in {"websocket", "tcp"} and b"upgrade" in named
 
 
 class PlainBody:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.core.exchange import Exchange
+from gateway.core.printable import printable, printable_json
 from gateway.telemetry.logs import clock, paint
 
 _clock = time.time
@@ -167,9 +168,9 @@ def _error(exchange: Exchange) -> str:
 
 def _json(text: str) -> str:
     # Surrogates stand for bytes that are not UTF-8; JSON has no place for them.
-    return _encode(text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text).decode(
-        "utf-8"
-    )
+    if text.isascii():
+        return printable_json(_encode(text).decode("utf-8"))
+    return printable_json(_encode(text.encode("utf-8", "replace").decode("utf-8")).decode("utf-8"))
 
 
 def _text(text: str) -> str:
@@ -187,10 +188,6 @@ class TextAccessLog:
         problem = f" {exchange.error.code}: {exchange.error.detail}" if exchange.error is not None else ""
         took_ms = (exchange.ended - exchange.arrived) * 1000
         path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
-        if not path.isprintable():  # a terminal obeys what stands in its text
-            path = repr(path)[1:-1]
         shown = paint(severity_of(status), str(status)) if self._colored else str(status)
-        return (
-            f"{clock(time.time())} {shown} {exchange.method} {path}{served} {took_ms:.1f} ms{problem}"
-            f"  {exchange.request_id}"
-        ).encode("utf-8", "backslashreplace")
+        text = f"{exchange.method} {path}{served} {took_ms:.1f} ms{problem}  {exchange.request_id}"
+        return f"{clock(time.time())} {shown} {printable(text)}".encode("utf-8", "backslashreplace")

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.supervisor import Helper, Supervisor
 
 _SEVERITIES: Final = {
@@ -54,7 +55,7 @@ class LogWriter:
         self.supervisor = supervisor or Supervisor()
         self._stream = stream
         self.colored = stream.isatty()
-        self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
+        self._lock = lock  # a file that every writer to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
         self._lines: list[bytes] = []
@@ -159,11 +160,12 @@ class LogWriter:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
-            return
-        with self._lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        with contextlib.ExitStack() as stack:
+            # Without its folder, which somebody may have tidied away, a mixed line is better than none.
+            with contextlib.suppress(OSError):
+                if self._lock is not None:
+                    lock = stack.enter_context(self._lock.open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
             yield
 
 
@@ -195,7 +197,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["stack"] = self.formatException(record.exc_info)
-        return _encode(entry).decode("utf-8")
+        return printable_json(_encode(entry).decode("utf-8"))
 
 
 class TextFormatter(logging.Formatter):
@@ -208,8 +210,13 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
         shown = paint(severity, severity.lower()) if self._colored else severity.lower()
-        line = f"{clock(record.created)} {shown} {record.getMessage()}"
-        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+        line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
+        if not record.exc_info:
+            return line
+        stack = printable_lines(self.formatException(record.exc_info))
+        return f"{line}\n{stack}".replace(
+            "\n", "\n    "
+        )  # so that none of its lines can pass for one of the log's
 
 
 class _ToWriter(logging.Handler):

@@ -157,8 +157,7 @@ class PlainUpstream:
             return
         await writer.start(*start)
         if request.method != "HEAD":
-            async for chunk in response.content.iter_any():
-                await writer.write(chunk)
+            await _relay_body(writer, response, chunked=head.chunked)
         await writer.finish()
 
     async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse, start: "_Start") -> bool:
@@ -222,6 +221,23 @@ class _Upload:
         except BaseException as error:
             self.error = error
             raise
+
+
+async def _relay_body(writer: ResponseWriter, response: aiohttp.ClientResponse, *, chunked: bool) -> None:
+    """Raises UpstreamBroken where aiohttp did not read a chunked body as one: a blank behind the coding is enough."""
+    content = response.content
+    if not chunked or content.at_eof():  # aiohttp's empty body never ends when it is read chunk by chunk
+        async for piece in content.iter_any():
+            await writer.write(piece)
+        return
+    was_chunked, empty = False, True
+    async for piece, ends_chunk in content.iter_chunks():
+        was_chunked = was_chunked or ends_chunk
+        if piece:
+            empty = False
+            await writer.write(piece)
+    if not was_chunked and not empty:
+        raise UpstreamBroken("The backend's answer was not valid HTTP.")
 
 
 def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:

@@ -132,6 +132,8 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
         raise ValueError("not a header field")
     name, value = match[1].lower(), match[2].strip(b" \t")
     kind = _KINDS.get(name, _KEPT)
+    if kind == _KEPT and b"_" in name and _KINDS.get(name.replace(b"_", b"-")) in {_LENGTH, _CODING}:
+        raise ValueError("a field that could be taken for one that frames")
     if kind == _LENGTH:
         if not value.isdigit() or len(value) > 15:
             raise ValueError("not a length")

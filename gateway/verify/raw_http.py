@@ -111,9 +111,9 @@ class Connection:
                 raise NoResponse(f"what came is not HTTP/1.1: {first[:100]!r}")
             status = int(rest[:3])
             fields = tuple((n, v.strip()) for n, _, v in (line.partition(":") for line in lines))
-            if status >= 200:
+            if status >= 200 or status == 101:
                 break
-        if head_only or status in {204, 304}:
+        if head_only or status in {101, 204, 304}:
             return status, fields, b""
         return status, fields, await self._body({name.lower(): value for name, value in fields})
 

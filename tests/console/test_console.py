@@ -44,6 +44,7 @@ async def test_a_key_that_may_only_score_does_not_open_it(stage: Stage, watched:
     watched.faults = [fault for fault in watched.faults if "status of 403" not in fault]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
 async def test_every_page_is_accessible(stage: Stage, watched: Watched, scheme: str, width: int):
     await stage.traffic(60)
@@ -183,6 +184,7 @@ async def test_a_script_from_elsewhere_does_not_run(stage: Stage, watched: Watch
     watched.faults.clear()
 
 
+@pytest.mark.slow
 async def test_a_thousand_models(stage: Stage, watched: Watched):
     generation = 0
     for number in range(1000):

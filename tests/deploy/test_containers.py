@@ -69,7 +69,7 @@ def test_a_pipeline_is_yaml_and_calls_our_verbs(path: Path):
     assert yaml.safe_load(path.read_text())
     text = path.read_text()
     for verb in re.findall(r"(?:gateway\.cli|chips)(?:,| )[^\n]*?\b(deploy|traffic|verify|register)\b", text):
-        assert Path(f"gateway/cli/{verb}.py").exists()
+        assert list(Path("gateway/cli").glob(f"*/{verb}.py"))
 
 
 def test_a_workflow_never_pastes_an_input_into_a_script():
@@ -78,3 +78,27 @@ def test_a_workflow_never_pastes_an_input_into_a_script():
         jobs = yaml.safe_load(path.read_text())["jobs"]
         for job in jobs.values():
             assert not any("${{" in step.get("run", "") for step in job["steps"]), path
+
+
+@pytest.mark.parametrize("path", sorted(Path(".github/workflows").glob("*.yaml")), ids=str)
+def test_actions_are_named_by_commit(path: Path):
+    """A tag can be moved to other code; a commit cannot."""
+    used = re.findall(r"uses:\s*(\S+)", path.read_text())
+    assert used
+    assert not [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_an_image_names_the_revision_of_its_source(path: Path):
+    if path.parts[:2] == ("backends", "julia"):
+        pytest.skip("the Julia image is not built here")
+    labels = " ".join(value for name, value in instructions(path) if name == "LABEL")
+    assert 'org.opencontainers.image.revision="${REVISION}"' in labels
+
+
+@pytest.mark.parametrize(
+    "path", [Path("deploy/gateway/Dockerfile"), Path("backends/python/Dockerfile")], ids=str
+)
+def test_pip_takes_only_files_whose_digests_are_locked(path: Path):
+    installs = [value for name, value in instructions(path) if name == "RUN" and "pip install" in value]
+    assert "--require-hashes -r /src/requirements.lock" in installs[0]

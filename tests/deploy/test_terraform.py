@@ -120,6 +120,7 @@ INVALID = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", INVALID)
 def test_terraform_finds(checkout, mistake: str):
     checkout.replace(*INVALID[mistake])
@@ -135,6 +136,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", REFUSED)
 def test_a_variable_is_refused(checkout, variable: str):
     with pytest.raises(AssertionError, match="Invalid value for variable"):
@@ -197,6 +199,7 @@ def test_every_rule_has_a_planted_mistake():
     assert {rule.__name__ for rule in rules()} == set(BROKEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_rule_fires(checkout, rule: str):
     checkout.replace(*BROKEN[rule])
@@ -213,6 +216,7 @@ WORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_that_google_does_not_know_is_found(checkout, word: str):
     from tests.deploy.enums import wrong_words

@@ -55,7 +55,7 @@ class Reader:
             self.port = probe.getsockname()[1]
         home = folder / "home"
         home.mkdir(parents=True)
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "JULIA") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "JULIA", "JULIA_DEPOT_PATH", "GENIE_MANIFEST") if name in os.environ}
         environ = {
             **kept,
             "HOME": str(home),
@@ -121,8 +121,8 @@ class Reader:
     def close(self) -> None:
         """End what the page started: models that were deployed here, the gateway, the shell."""
         self._type(
-            "for note in ~/.local/state/chips/local/*/*.json; do [ -e \"$note\" ] && "
-            'chips undeploy "$(basename "$(dirname "$note")")" --version "$(basename "$note" .json)" --target local --force; done'
+            "for note in ~/.local/state/chips/local/*/*/*.json; do [ -e \"$note\" ] && "
+            'chips undeploy "$(basename "$(dirname "$(dirname "$note")")")" --version "$(basename "$(dirname "$note")")" --target local --force; done'
         )
         os.killpg(self._shell.pid, signal.SIGTERM)
         try:

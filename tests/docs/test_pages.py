@@ -21,9 +21,9 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])])
 def test_a_page_does_what_it_says(page: str, tmp_path: Path):
-    require("curl", available=shutil.which("curl") is not None, why="curl is not installed")
+    require("curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)")
     found = list(commands(ROOT / page))
     assert found, "a page without commands proves nothing"
     reader = Reader(tmp_path)

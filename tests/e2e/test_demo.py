@@ -34,6 +34,7 @@ def read_until(demo: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"it ended before it said {text!r}:\n{seen}")
 
 
+@pytest.mark.slow
 def test_it_runs_twice_and_takes_another_port_where_its_own_is_taken(tmp_path: Path):
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last demo's connections may linger

@@ -17,6 +17,7 @@ __all__ = ["system"]
 pytestmark = pytest.mark.timeout(240)
 
 
+@pytest.mark.slow
 async def test_the_gateway_keeps_what_its_document_promises(system: System):
     require("schemathesis", available=find_spec("schemathesis") is not None, why="pip install -e '.[dev]'")
     key = await asyncio.to_thread(system.set_up)

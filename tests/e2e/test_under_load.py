@@ -107,6 +107,7 @@ def resident_bytes(process: subprocess.Popen[bytes]) -> int:
     return total
 
 
+@pytest.mark.slow
 async def test_a_backend_that_dies_and_comes_back_under_load(system: System):
     key = await asyncio.to_thread(system.set_up)
     sample = json.loads((system.folder / "training/samples.json").read_text())[0]

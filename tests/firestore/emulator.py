@@ -35,7 +35,7 @@ def find_jar() -> Path | None:
 def why_missing() -> str:
     """Why there can be no emulator here; empty where there can."""
     if shutil.which("java") is None:
-        return "there is no java"
+        return "there is no java (apt install default-jre-headless)"
     if find_jar() is None:
         return "there is no Firestore emulator (gcloud components install cloud-firestore-emulator)"
     return ""

@@ -307,7 +307,8 @@ def test_a_file_that_settings_name_and_that_is_not_there_ends_with_78(
 ):
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "gateway", f"--{setting}=/nowhere", "--upstream.sign_callers=true"),
+            *(sys.executable, "-m", "gateway", f"--{setting}=/nowhere"),
+            f"--upstream.sign_callers={str(setting == 'upstream.signing_keys').lower()}",
             *(
                 f"--server.workers={workers}",
                 "--server.port=0",

@@ -41,9 +41,8 @@ They follow `sysexits.h` where it has a word for it.
 | 70 | `serve`: a stop did not come to its end in time |
 | 71 | `serve`: the port cannot be had |
 | 73 | `publish`: this version exists already, with other content |
-| 75 | somebody else changed it first; nothing was written |
+| 75 | somebody else changed it first, and nothing was written; `serve`: something in the background failed for good |
 | 76 | what answers at the address is not a backend as the contract describes, or not this one |
-| 75 | a temporary failure: nothing was written and it can be tried again; of the gateway: something in the background failed for good |
 | 77 | `publish`: the artifact store refuses permission |
 | 78 | the settings are wrong |
 | 130 | stopped with Ctrl-C |

@@ -92,7 +92,17 @@ def test_a_file_that_was_named_must_be_there(folder: Path):
 def test_a_file_that_is_no_toml_is_named(folder: Path, content: bytes):
     (folder / "chips.toml").write_bytes(content)
     (only,) = problems()
-    assert only.startswith("chips.toml is not valid TOML: ")
+    assert only.startswith(
+        ("chips.toml is not valid TOML: ", "chips.toml is not UTF-8: line 1 holds the byte 0xff")
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_as_powershell_writes_it_says_what_to_do(folder: Path, encoding: str):
+    (folder / "chips.toml").write_bytes('registry = "memory://"\n'.encode(encoding))
+    (only,) = problems()
+    assert only.startswith("chips.toml is UTF-")
+    assert "save it as UTF-8 without a byte order mark" in only
 
 
 @pytest.mark.parametrize("name", setting_types())

@@ -1,13 +1,15 @@
 """
-The backend without a web server, in the standard library alone, for Julia 1.5 and newer. `handle(app, request)` answers a
+The backend without a web server, in the standard library alone. `handle(app, request)` answers a
 request; `serve(listen, predictor)` is a backend's whole life.
 """
 module Backend
 
 using Dates: Dates, @dateformat_str, UTC, now
+using Downloads: Downloads
 using Logging
 using SHA
-using Serialization: deserialize, serialize
+using Serialization: serialize
+using Sockets: Sockets
 using UUIDs: uuid4
 
 export Answer, App, Manifest, Predictor, Refused, Request, handle, leave, main_file, publish, serve
@@ -20,12 +22,15 @@ include("config.jl")
 include("trace.jl")
 include("logs.jl")
 include("manifest.jl")
-include("curl.jl")
+include("transfer.jl")
 include("bucket.jl")
 include("artifact.jl")
+include("rows.jl")
 include("schema.jl")
+include("answers.jl")
 include("workers.jl")
 include("service.jl")
+include("blame.jl")
 include("openapi.jl")
 include("app.jl")
 include("serve.jl")

@@ -12,13 +12,13 @@ using .Backend: publish
 
 export publish
 
-const PREDICTOR = Backend.Predictor(Predict.load, Predict.predict)
+const PREDICTOR = Backend.Predictor(Predict)
 
 "Serve; with `--stop-with-input` until standard input ends. Returns the process's exit code."
-serve(arguments = ARGS) =
-    Backend.serve(GenieServer.listen, PREDICTOR, input = "--stop-with-input" in arguments ? stdin : nothing)
+serve(arguments = ARGS; predictor = PREDICTOR) =
+    Backend.serve(GenieServer.listen, predictor, input = "--stop-with-input" in arguments ? stdin : nothing)
 
 # What is run here once is compiled when the package is, not when the first caller waits.
-@compile_workload Backend.exercise()
+@compile_workload Backend.exercise(GenieServer.listen, PREDICTOR)
 
 end

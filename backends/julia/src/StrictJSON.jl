@@ -132,7 +132,7 @@ function read_string(reader::Reader)
     while reader.at <= length(bytes)
         byte = @inbounds bytes[reader.at]
         if byte == UInt8('"')
-            text = String(bytes[start:reader.at-1])
+            text = String(bytes[start:(reader.at-1)])
             reader.at += 1
             return text
         end
@@ -147,7 +147,7 @@ end
 function read_escaped(reader::Reader, start)
     bytes = reader.bytes
     text = IOBuffer()
-    write(text, @view bytes[start:reader.at-1])
+    write(text, @view bytes[start:(reader.at-1)])
     while reader.at <= length(bytes)
         byte = @inbounds bytes[reader.at]
         if byte == UInt8('"')
@@ -234,7 +234,7 @@ function read_number(reader::Reader)
         skip_digits(reader)
     end
     whole && reader.at - start > MOST_DIGITS && fail(reader, "integer out of range")
-    text = String(reader.bytes[start:reader.at-1])
+    text = String(reader.bytes[start:(reader.at-1)])
     if whole
         short = tryparse(Int64, text)
         return short === nothing ? parse(BigInt, text) : short

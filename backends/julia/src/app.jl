@@ -3,15 +3,24 @@
 const REQUEST_ID = r"^[A-Za-z0-9._:+/=@-]{1,128}\z"
 const JSON_TYPE = "application/json"
 const PROBLEM_TYPE = "application/problem+json"
+const SMALL_BODY_BYTES = 64 * 1024
 
-"A request as a web server hands it over; `body` is empty where the server did not read one."
+"""
+A request as a web server hands it over; `body` is empty where the server did not read one. `problem` is what the server found
+wrong with it, and then the answer.
+"""
 struct Request
     method::String
     target::String
     headers::Headers
     body::Vector{UInt8}
-    Request(method, target, headers, body) = new(method, target, [name => text(value) for (name, value) in headers], body)
+    problem::Union{Problem,Nothing}
+    Request(method, target, headers, body, problem = nothing) =
+        new(method, target, [name => text(value) for (name, value) in headers], body, problem)
 end
+
+bad_request() = Problem(400, "bad-request", "the body ended early, or is not chunked as HTTP/1.1 has it")
+too_long() = Problem(431, "headers-too-large", "the request line and each header field may have 16 KiB at most")
 
 "A header's value as text: bytes that are no UTF-8 are Latin-1, as HTTP once had it."
 text(value) = isvalid(value) ? value : String(Char.(codeunits(value)))
@@ -104,13 +113,15 @@ function handle(app::App, request::Request)
         finally
             Threads.atomic_sub!(app.running, 1)
         end
-        headers = Headers([
-            "Content-Type" => type
-            extra
-            "X-Request-Id" => call.request_id
-            isempty(app.served) ? Headers() : Headers(["X-Chips-Model" => app.served])
-            "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
-        ])
+        headers = Headers(
+            [
+                "Content-Type" => type
+                extra
+                "X-Request-Id" => call.request_id
+                isempty(app.served) ? Headers() : Headers(["X-Chips-Model" => app.served])
+                "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
+            ],
+        )
         log_call(call, status, length(body), code)
         return Answer(status, headers, body)
     end
@@ -123,16 +134,12 @@ function failed(call::Call, error, trace)
 end
 
 function route(app::App, call::Call)
+    call.request.problem === nothing || throw(call.request.problem)
     methods = get(app.routes, call.path, nothing)
     # Whose name may only be known when it is loaded.
     methods === nothing && startswith(call.path, "/v2/models/") && need_model(app)
-    methods === nothing && throw(
-        Problem(
-            404,
-            "not-found",
-            "there is nothing at $(first(call.path, 200)); GET /openapi.json tells what there is",
-        ),
-    )
+    methods === nothing &&
+        throw(Problem(404, "not-found", "there is nothing at $(first(call.path, 200)); GET /openapi.json tells what there is"))
     method = call.request.method == "HEAD" ? "GET" : call.request.method
     if !haskey(methods, method)
         allow = join(sort!([collect(keys(methods)); haskey(methods, "GET") ? ["HEAD"] : String[]]), ", ")
@@ -144,7 +151,11 @@ end
 live_route(::App, ::Call) = encode(object("live" => true))
 
 function ready_route(app::App, ::Call)
-    return encode(object("ready" => true, "name" => need_model(app).artifact.manifest.model))
+    loaded = need_model(app)
+    is_stuck(loaded.workers) && throw(
+        Problem(503, "not-ready", "all slots are held by predictions that take longer than was allowed", "Retry-After" => "1"),
+    )
+    return encode(object("ready" => true, "name" => loaded.artifact.manifest.model))
 end
 
 function openapi_route(app::App, ::Call)
@@ -153,8 +164,19 @@ function openapi_route(app::App, ::Call)
 end
 
 function metadata_route(app::App, ::Call)
-    artifact = need_model(app).artifact
+    loaded = need_model(app)
+    artifact = loaded.artifact
     signature = artifact.manifest.signature
+    parameters = object(
+        "concurrency" => app.config.concurrency,
+        "artifact" => artifact.address,
+        "artifact_digest" => artifact.digest,
+        "accepts" => loaded.accepts,
+    )
+    loaded.classes === nothing || push!(parameters, "classes" => loaded.classes)
+    categories = [input.name => input.categories for input in signature.inputs if input.categories !== nothing]
+    isempty(categories) || push!(parameters, "categories" => object(categories...))
+    artifact.manifest.rows == "together" && push!(parameters, "rows" => "together")
     return encode(
         object(
             "name" => artifact.manifest.model,
@@ -162,12 +184,7 @@ function metadata_route(app::App, ::Call)
             "platform" => "julia-$(artifact.manifest.format)",
             "inputs" => map(tensor_object, signature.inputs),
             "outputs" => map(tensor_object, signature.outputs),
-            "parameters" => object(
-                "concurrency" => app.config.concurrency,
-                "artifact" => artifact.address,
-                "artifact_digest" => artifact.digest,
-                (artifact.manifest.rows == "together" ? ("rows" => "together",) : ())...,
-            ),
+            "parameters" => parameters,
         ),
     )
 end
@@ -176,30 +193,33 @@ tensor_object(tensor) = object("name" => tensor.name, "datatype" => tensor.datat
 
 function predict_route(app::App, call::Call)
     loaded = need_model(app)
-    scoring = parse_request(app, call, body -> read_instances(body, loaded.artifact.manifest.signature))
-    predictions = predictions_of(app, call, loaded, scoring)
-    return render_timed(call) do
-        manifest = loaded.artifact.manifest
-        object("predictions" => predictions, "model" => manifest.model, "version" => manifest.version)
+    manifest = loaded.artifact.manifest
+    read_scoring(body) = read_instances(body, manifest.signature, loaded.accepts)
+    return scored(app, call, loaded, read_scoring, row_place) do scoring, answers
+        content = object("predictions" => predictions_of(answers), "model" => manifest.model, "version" => manifest.version)
+        wants_classes(scoring) && push!(content, "classes" => loaded.classes)
+        content
     end
 end
 
 function infer_route(app::App, call::Call)
     loaded = need_model(app)
     manifest = loaded.artifact.manifest
-    signature = manifest.signature
-    scoring = parse_request(app, call, body -> read_tensors(body, signature))
-    predictions = predictions_of(app, call, loaded, scoring)
-    return render_timed(call) do
-        answer = object(
+    read_scoring(body) = read_tensors(body, manifest.signature, loaded.accepts, loaded.outputs[])
+    return scored(app, call, loaded, read_scoring, tensor_place) do scoring, answers
+        is_declared = !get(scoring.parameters, "probabilities", false)
+        content = object(
             "model_name" => manifest.model,
             "model_version" => manifest.version,
-            "outputs" => tensor_outputs(predictions, signature),
+            "outputs" => tensor_outputs(answers, manifest.signature, wanted = scoring.outputs, is_declared = is_declared),
         )
-        scoring.id === nothing || push!(answer, "id" => scoring.id)
-        answer
+        scoring.id === nothing || push!(content, "id" => scoring.id)
+        wants_classes(scoring) && push!(content, "parameters" => object("classes" => loaded.classes))
+        content
     end
 end
+
+wants_classes(scoring::Scoring) = get(scoring.parameters, "classes", false) && get(scoring.parameters, "probabilities", false)
 
 function need_model(app::App)
     loaded = app.loaded
@@ -207,48 +227,61 @@ function need_model(app::App)
     return loaded
 end
 
-function parse_request(app::App, call::Call, read_scoring)
-    request, limit = call.request, app.config.max_body_bytes
-    type = lowercase(strip(first(split(header(request.headers, "content-type", JSON_TYPE), ';'))))
-    type == JSON_TYPE || endswith(type, "+json") ||
-        throw(Problem(415, "unsupported-media-type", "send application/json, not $(first(type, 80))"))
-    max(length(request.body), declared_length(request.headers)) <= limit ||
-        throw(Problem(413, "payload-too-large", "the body is larger than $limit bytes"))
+"""
+The answer to a request for predictions: read, predicted and rendered by `make(scoring, answers)`. Only a small body is read by the
+thread that answers; to read a large one would stop it, so that is done in the slot, and so is all rendering.
+"""
+function scored(make, app::App, call::Call, loaded::Loaded, read_scoring, place)
+    check_body(app, call.request)
+    read_now() = timed(() -> read_scoring(parse_body(call.request.body)), call, "parse")
+    early = length(call.request.body) <= SMALL_BODY_BYTES ? read_now() : nothing
+    outcome = perform(loaded.workers, deadline = deadline(call)) do
+        scoring = early === nothing ? read_now() : early
+        answers = timed(() -> answer(loaded, scoring, place), call, "predict")
+        timed(() -> encode(make(scoring, answers)), call, "render")
+    end
+    outcome isa Failed && throw(outcome.error isa Problem ? outcome.error : failed(call, outcome.error, outcome.trace))
+    set_time!(call, "queue", outcome.queue_s)
+    return outcome.value
+end
+
+function timed(action, call::Call, name)
     began = time()
     try
-        return read_scoring(parse_body(request.body))
+        return action()
     finally
-        set_time!(call, "parse", time() - began)
+        set_time!(call, name, time() - began)
     end
 end
 
-declared_length(headers) = something(tryparse(Int, header(headers, "content-length", "0")), 0)
-
-function predictions_of(app::App, call::Call, loaded::Loaded, scoring::Scoring)
-    outcome = score(loaded, scoring, deadline = deadline(call))
-    outcome isa Failed && outcome.error isa Refused && throw(invalid_instances([outcome.error.message]))
-    outcome isa Failed && throw(failed(call, outcome.error, outcome.trace))
-    set_time!(call, "queue", outcome.queue_s)
-    set_time!(call, "predict", outcome.run_s)
-    return outcome.value
+function check_body(app::App, request::Request)
+    limit = app.config.max_body_bytes
+    type = lowercase(strip(first(split(header(request.headers, "content-type", JSON_TYPE), ';'))))
+    type == JSON_TYPE ||
+        endswith(type, "+json") ||
+        throw(Problem(415, "unsupported-media-type", "send application/json, not $(first(type, 80))"))
+    coding = lowercase(strip(header(request.headers, "content-encoding", "identity")))
+    coding in ("identity", "") || throw(
+        Problem(
+            415,
+            "unsupported-media-type",
+            "send the body as it is, without Content-Encoding $(first(coding, 80))",
+            "Accept-Encoding" => "identity",
+        ),
+    )
+    max(length(request.body), declared_length(request.headers)) <= limit ||
+        throw(Problem(413, "payload-too-large", "the body is larger than $limit bytes"))
 end
+
+declared_length(headers) = something(tryparse(Int, header(headers, "content-length", "0")), 0)
 
 "When the caller stops waiting, by X-Request-Timeout in milliseconds."
 function deadline(call::Call)
     allowed = header(call.request.headers, "x-request-timeout", "")
     occursin(r"^[0-9]+\z", allowed) || return Inf
     ends = call.arrived + parse(Int, first(allowed, 12)) / 1000
-    ends > time() || throw(
-        Problem(504, "deadline-exceeded", "the time allowed was over before the prediction could begin"),
-    )
+    ends > time() || throw(Problem(504, "deadline-exceeded", "the time allowed was over before the prediction could begin"))
     return ends
-end
-
-function render_timed(make, call::Call)
-    began = time()
-    content = encode(make())
-    set_time!(call, "render", time() - began)
-    return content
 end
 
 function log_call(call::Call, status, size, code)

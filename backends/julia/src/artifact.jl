@@ -64,9 +64,8 @@ end
 
 function read_manifest_bytes(folder::Folder)
     path = joinpath(folder.path, "manifest.json")
-    ispath(path) || throw(
-        ArtifactError("there is no $path: is CHIPS_ARTIFACT right, and has the version been published?", EX_NOINPUT),
-    )
+    ispath(path) ||
+        throw(ArtifactError("there is no $path: is CHIPS_ARTIFACT right, and has the version been published?", EX_NOINPUT))
     try
         return read(path)
     catch error

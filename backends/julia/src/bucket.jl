@@ -4,6 +4,7 @@ const ATTEMPTS = 6  # without any progress
 const FIRST_DELAY_S = 0.2
 const LONGEST_DELAY_S = 10.0
 const BLOCK_BYTES = 1 << 18
+const PIECE_BYTES = 1 << 23
 
 # sysexits.h
 const EX_DATAERR = 65
@@ -52,15 +53,16 @@ address(bucket::Bucket) = "gs://$(bucket.name)/$(isempty(bucket.prefix) ? "" : b
 
 object_name(bucket::Bucket, path) = isempty(bucket.prefix) ? path : "$(bucket.prefix)/$path"
 
-object_url(bucket::Bucket, path) =
-    "$(bucket.endpoint)/storage/v1/b/$(escape_uri(bucket.name))/o/$(escape_uri(object_name(bucket, path)))"
+object_url(
+    bucket::Bucket,
+    path,
+) = "$(bucket.endpoint)/storage/v1/b/$(escape_uri(bucket.name))/o/$(escape_uri(object_name(bucket, path)))"
 
 function metadata_token(host)
     url = "http://$host/computeMetadata/v1/instance/service-accounts/default/token"
-    status, content = try
-        ask(url; headers = ["Metadata-Flavor" => "Google"], proxy = false) do status, _, body
-            status, read(body)
-        end
+    content = IOBuffer()
+    status = try
+        ask(url, content; headers = ["Metadata-Flavor" => "Google"], proxy = false).status
     catch error
         error isa TransferError || rethrow()
         throw(
@@ -73,38 +75,67 @@ function metadata_token(host)
     end
     status in (429, 500, 502, 503, 504) && throw(TransferError("the metadata server answered $status"))
     status == 200 || throw(ArtifactError("this service has no account: the metadata server answered $status", EX_NOPERM))
-    return Headers(["Authorization" => "Bearer $(parse_json(content)["access_token"])"])
+    return Headers(["Authorization" => "Bearer $(parse_json(take!(content))["access_token"])"])
 end
 
 function read_manifest_bytes(bucket::Bucket)
+    content = IOBuffer()
     patiently(bucket, "manifest.json") do
-        get_object(bucket, "manifest.json") do _, _, body
-            read(body)
-        end
+        truncate(content, 0)
+        reply = get_object(bucket, "manifest.json", content)
+        isempty(reply.broken) || throw(TransferError(reply.broken))
     end
+    return take!(content)
 end
 
-"Call `take(status, headers, body)` with an object's content; what is no content becomes an error in our words."
-function get_object(take, bucket::Bucket, path; headers = Headers(), generation = "")
+"Write an object's content to `output`; what is no content becomes an error in our words."
+function get_object(bucket::Bucket, path, output; headers = Headers(), generation = "")
     precondition = isempty(generation) ? "" : "&ifGenerationMatch=$generation"
-    # To take gzip without asking curl to unpack it is to get the bytes as they are stored.
+    # To take gzip, and not to unpack it, is to get the bytes as they are stored.
     headers = [headers; bucket.token(); "Accept-Encoding" => "gzip"]
-    ask("$(object_url(bucket, path))?alt=media$precondition"; headers = headers) do status, given, body
-        status in (200, 206) && return take(status, given, body)
-        status in (404, 412) && throw(
-            ArtifactError(
-                "$(address(bucket))$path is not there: is CHIPS_ARTIFACT right, and has the version been published?",
-                EX_NOINPUT,
-            ),
-        )
-        status in (401, 403) && throw(
-            ArtifactError(
-                "no permission to read $(address(bucket))$path: give this service's account " *
-                "roles/storage.objectViewer on the bucket ($status)",
-                EX_NOPERM,
-            ),
-        )
-        throw(TransferError("the server answered $status"))
+    reply = ask("$(object_url(bucket, path))?alt=media$precondition", output; headers = headers)
+    reply.status in (200, 206) && return reply
+    reply.status in (404, 412) && throw(
+        ArtifactError(
+            "$(address(bucket))$path is not there: is CHIPS_ARTIFACT right, and has the version been published?",
+            EX_NOINPUT,
+        ),
+    )
+    reply.status in (401, 403) && throw(
+        ArtifactError(
+            "no permission to read $(address(bucket))$path: give this service's account " *
+            "roles/storage.objectViewer on the bucket ($(reply.status))",
+            EX_NOPERM,
+        ),
+    )
+    throw(TransferError("the server answered $(reply.status)"))
+end
+
+"""
+Give an object's content to `take(bytes)` in order, piece by piece: Downloads holds in memory what is not written yet. What broke
+off goes on from there, of the same generation: another one would not fit.
+"""
+function read_object(take, bucket::Bucket, path, size)
+    piece, done, generation = IOBuffer(), 0, ""
+    patiently(bucket, path, progress = () -> done) do
+        while true
+            truncate(piece, 0)
+            is_part = done > 0 || size > PIECE_BYTES
+            range = is_part ? Headers(["Range" => "bytes=$done-$(min(done + PIECE_BYTES, size) - 1)"]) : Headers()
+            reply = get_object(bucket, path, piece; headers = range, generation = generation)
+            is_part && reply.status == 200 && throw(TransferError("the server does not send parts"))
+            generation = header(reply.headers, "x-goog-generation", "")
+            bytes = @view piece.data[1:piece.size]
+            total = tryparse(Int, last(split(header(reply.headers, "content-range", ""), '/')))
+            done + length(bytes) <= size && something(total, size) == size ||
+                throw(ArtifactError("an object is not as large as its manifest says: publish the model again", EX_DATAERR))
+            take(bytes)
+            done += length(bytes)
+            isempty(reply.broken) || throw(TransferError(reply.broken))
+            done == size && return
+            isempty(bytes) && throw(TransferError("the answer ended early"))
+            is_part || throw(TransferError("the answer ended early"))
+        end
     end
 end
 
@@ -128,64 +159,15 @@ end
 
 "Write `file` to `target`, completely and with the right digest, or throw ArtifactError."
 function fetch_file(bucket::Bucket, file::ArtifactFile, target, progress)
-    sink = Sink(target, file.bytes, progress)
-    generation = ""
-    try
-        patiently(bucket, file.path, progress = () -> sink.size) do
-            # From where the last try broke off, of the very same object: another generation would not fit.
-            range = sink.size == 0 ? Headers() : Headers(["Range" => "bytes=$(sink.size)-"])
-            get_object(bucket, file.path; headers = range, generation = generation) do status, given, body
-                generation = header(given, "x-goog-generation", "")
-                status == 200 && rewind!(sink)
-                take_all!(sink, body)
-            end
-            sink.size == file.bytes || throw(TransferError("the answer ended early"))
+    digest = SHA.SHA256_CTX()
+    open(target, "w") do stream
+        read_object(bucket, file.path, file.bytes) do bytes
+            write(stream, bytes)
+            SHA.update!(digest, bytes)
+            progress(length(bytes))
         end
-        finish!(sink) == file.sha256 || throw(mismatch(address(bucket) * file.path, file))
-    finally
-        close(sink.file)
+        flush(stream)
+        systemerror("fsync", ccall(:fsync, Cint, (Cint,), fd(stream)) != 0)
     end
-end
-
-"Takes a download: writes, hashes, counts, and refuses more than was announced."
-mutable struct Sink
-    path::String
-    file::Base.Filesystem.File
-    limit::Int
-    size::Int
-    digest::SHA.SHA256_CTX
-    progress::Any
-end
-
-function Sink(path, limit, progress)
-    flags = Base.Filesystem.JL_O_WRONLY | Base.Filesystem.JL_O_CREAT | Base.Filesystem.JL_O_EXCL
-    return Sink(path, Base.Filesystem.open(path, flags, 0o644), limit, 0, SHA.SHA256_CTX(), progress)
-end
-
-function rewind!(sink::Sink)
-    sink.size == 0 && return
-    truncate(sink.file, 0)
-    seek(sink.file, 0)
-    sink.progress(-sink.size)
-    sink.size, sink.digest = 0, SHA.SHA256_CTX()
-end
-
-function take_all!(sink::Sink, body)
-    block = Vector{UInt8}(undef, BLOCK_BYTES)
-    while (count = readbytes!(body, block, BLOCK_BYTES)) > 0
-        sink.size + count <= sink.limit ||
-            throw(ArtifactError("an object is larger than its manifest says: publish the model again", EX_DATAERR))
-        GC.@preserve block unsafe_write(sink.file, pointer(block), UInt(count))
-        SHA.update!(sink.digest, block, count)
-        sink.size += count
-        sink.progress(count)
-    end
-end
-
-"Everything is on the disk; the digest of it."
-function finish!(sink::Sink)
-    systemerror("fsync", ccall(:fsync, Cint, (RawFD,), sink.file.handle) != 0)
-    # The last write may have found no room for all of it and said nothing.
-    filesize(sink.path) == sink.size || throw(SystemError("write", Libc.ENOSPC))
-    return bytes2hex(SHA.digest!(sink.digest))
+    bytes2hex(SHA.digest!(digest)) == file.sha256 || throw(mismatch(address(bucket) * file.path, file))
 end

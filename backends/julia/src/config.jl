@@ -59,8 +59,7 @@ function read_config(environ; capacity = 1)
         return default
     end
     artifact = text("CHIPS_ARTIFACT", "AIP_STORAGE_URI")
-    isempty(artifact) &&
-        push!(problems, "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model")
+    isempty(artifact) && push!(problems, "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model")
     config = Config(
         artifact = artifact,
         model = nonempty(text("CHIPS_MODEL", pattern = MODEL_NAME)),

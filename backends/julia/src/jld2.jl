@@ -2,5 +2,4 @@
 
 import JLD2
 
-Predict.load(::Val{:jld2}, folder, manifest) =
-    JLD2.load(joinpath(folder, Backend.main_file(manifest, ".jld2")), "model")
+Predict.load(::Val{:jld2}, folder, manifest) = JLD2.load(joinpath(folder, Backend.main_file(manifest, ".jld2")), "model")

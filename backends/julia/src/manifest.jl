@@ -1,11 +1,13 @@
 # The manifest of an artifact, as `chips publish` writes it.
 
-"One input or output; the first dimension is the row, -1 is any length."
+"One input or output; the first dimension is the row, -1 is any length. `categories` are all values it may have, in order."
 struct Tensor
     name::String
     datatype::String
     shape::Vector{Int}
+    categories::Union{Vector{Any},Nothing}
 end
+Tensor(name, datatype, shape) = Tensor(name, datatype, shape, nothing)
 
 struct Signature
     inputs::Vector{Tensor}
@@ -21,7 +23,7 @@ end
 "Its path in the artifact: what was put before it, to name objects by their content, is left out."
 function place(file::ArtifactFile)
     prefix = first(file.sha256, 16) * "/"
-    return startswith(file.path, prefix) ? file.path[length(prefix)+1:end] : file.path
+    return startswith(file.path, prefix) ? file.path[(length(prefix)+1):end] : file.path
 end
 
 struct Sample
@@ -71,11 +73,22 @@ function first_problem(manifest::Manifest)
         is_datatype(tensor.datatype) ||
             return "'$(printable(tensor.name))' has the unknown datatype '$(printable(tensor.datatype))'"
         isempty(tensor.name) && return "an input or output has no name"
+        wrong = wrong_categories(tensor)
+        isempty(wrong) || return "the categories of '$(printable(tensor.name))' $wrong"
         all(>=(-1), tensor.shape) || return "'$(printable(tensor.name))' has a shape with a size below -1"
     end
     all(sample -> sample.tolerance >= 0, manifest.samples) || return "a tolerance is below zero"
     allunique([output.name for output in manifest.signature.outputs]) || return "two outputs have one name"
     return allunique([input.name for input in manifest.signature.inputs]) ? "" : "two inputs have one name"
+end
+
+function wrong_categories(tensor::Tensor)
+    tensor.categories === nothing && return ""
+    isempty(tensor.categories) && return "are an empty list"
+    haskey(INTEGERS, tensor.datatype) || tensor.datatype == "BYTES" || return "stand at $(tensor.datatype), which has none"
+    all(value -> isempty(fault(value, tensor.datatype)), tensor.categories) ||
+        return "are not all of its datatype, $(tensor.datatype)"
+    return allunique(tensor.categories) ? "" : "name a value twice"
 end
 
 function wrong_files(files)
@@ -88,9 +101,10 @@ function wrong_files(files)
     places = map(place, files)
     "manifest.json" in places && return "it names manifest.json, which is itself"
     allunique(places) || return "it names a file twice"
+    taken = Set(places)
     for path in places
         parts = split(path, '/')
-        any(count -> join(parts[1:count], '/') in places, 1:(length(parts)-1)) &&
+        any(count -> join(parts[1:count], '/') in taken, 1:(length(parts)-1)) &&
             return "'$(printable(path))' lies below another file"
     end
     return ""
@@ -127,14 +141,16 @@ read_signature(given, where_) =
 function read_tensor(given, where_)
     shape = field(given, "shape", Vector{Any}, where_, Any[-1])
     all(size -> size isa Int64, shape) || throw(ManifestError("expected whole numbers - at $where_.shape"))
-    return Tensor(field(given, "name", String, where_), field(given, "datatype", String, where_), Vector{Int}(shape))
+    return Tensor(
+        field(given, "name", String, where_),
+        field(given, "datatype", String, where_),
+        Vector{Int}(shape),
+        get(given, "categories", nothing) === nothing ? nothing : field(given, "categories", Vector{Any}, where_),
+    )
 end
 
-read_file(given, where_) = ArtifactFile(
-    field(given, "path", String, where_),
-    field(given, "bytes", Int64, where_),
-    field(given, "sha256", String, where_),
-)
+read_file(given, where_) =
+    ArtifactFile(field(given, "path", String, where_), field(given, "bytes", Int64, where_), field(given, "sha256", String, where_))
 
 function read_sample(given, where_)
     tolerance = field(given, "tolerance", Union{Int64,Float64}, where_, 1e-6)

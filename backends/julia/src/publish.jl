@@ -54,8 +54,7 @@ given_or_read(given) = given isa AbstractString ? parse_json(read(given)) : pars
 
 "A signature with what may be left out of it: a manifest says it."
 complete_signature(given) = Dict(
-    side => [merge(Dict{String,Any}("shape" => [-1]), tensor) for tensor in get(given, side, [])] for
-    side in ("inputs", "outputs")
+    side => [merge(Dict{String,Any}("shape" => [-1]), tensor) for tensor in get(given, side, [])] for side in ("inputs", "outputs")
 )
 
 "The files of an artifact, by their path in it: one file, or all below a folder."
@@ -150,7 +149,8 @@ function put_version(store::Bucket, content, files)
     there() && return address(place)
     for entry in content["files"]
         path = files[last(partition(entry["path"], '/'))]
-        put_object(place, entry["path"], path) || same_object(place, entry) ||
+        put_object(place, entry["path"], path) ||
+            same_object(place, entry) ||
             throw(PublishError("$(address(place))$(entry["path"]) is there, and is not that file: remove it"))
         unchanged(path, entry)
     end
@@ -171,13 +171,13 @@ function published_manifest(place::Bucket)
     end
 end
 
-"Create an object of a file's content; false where there is one already. Curl reads the file while it sends."
+"Create an object of a file's content; false where there is one already. The file is read while it is sent."
 function put_object(place::Bucket, name, path; type = "application/octet-stream")
     query = "uploadType=media&ifGenerationMatch=0&name=$(escape_uri(object_name(place, name)))"
     url = "$(place.endpoint)/upload/storage/v1/b/$(escape_uri(place.name))/o?$query"
     patiently(place, name) do
         headers = ["Content-Type" => type; place.token()]
-        status = ask((status, _, body) -> (read(body); status), url, method = "POST", headers = headers, upload = path)
+        status = ask(url, devnull, method = "POST", headers = headers, upload = path).status
         status in (200, 201) && return true
         status == 412 && return false
         status in (401, 403) &&
@@ -190,14 +190,6 @@ end
 "Whether the object that is there already has the content of `entry`."
 function same_object(place::Bucket, entry)
     context = SHA.SHA256_CTX()
-    patiently(place, entry["path"]) do
-        context = SHA.SHA256_CTX()
-        get_object(place, entry["path"]) do _, _, body
-            block = Vector{UInt8}(undef, BLOCK_BYTES)
-            while (count = readbytes!(body, block, BLOCK_BYTES)) > 0
-                SHA.update!(context, block, count)
-            end
-        end
-    end
+    read_object(bytes -> SHA.update!(context, bytes), place, entry["path"], entry["bytes"])
     return bytes2hex(SHA.digest!(context)) == entry["sha256"]
 end

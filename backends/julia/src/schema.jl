@@ -1,4 +1,4 @@
-# From a caller's JSON to rows in the order of the signature, and back. Every problem says where it is.
+# From a caller's JSON to rows in the order of the signature. Every problem says where it is.
 
 const ENOUGH_PROBLEMS = 11  # ten are shown, one more says that there are more
 
@@ -8,12 +8,14 @@ const INTEGERS = Dict{String,Tuple{BigInt,BigInt}}(
 )
 const FLOATS = Dict("FP16" => 65504.0, "FP32" => 3.4028234663852886e38, "FP64" => Inf)
 
-"A request for predictions, checked."
+"A request for predictions, checked. `outputs` are those that the caller wants, by name; nothing for all."
 struct Scoring
-    rows::Vector{Any}
+    rows::Rows
     parameters::Dict{String,Any}
     id::Union{String,Nothing}
+    outputs::Union{Vector{String},Nothing}
 end
+Scoring(rows, parameters) = Scoring(rows, parameters, nothing, nothing)
 
 "Parse a body; a Problem says at which line and column it is not JSON."
 function parse_body(content)
@@ -27,61 +29,89 @@ function parse_body(content)
     end
 end
 
-"`{\"instances\": […], \"parameters\": {…}}`: each instance an object by field name, or an array in signature order."
-function read_instances(body, signature::Signature)
+"""
+`{"instances": […], "parameters": {…}}`: each instance an object by field name, or an array in signature order. `accepts` are the
+parameters that the model knows.
+"""
+function read_instances(body, signature::Signature, accepts = String[])
     body isa Dict || throw(invalid_instances(["expected an object with \"instances\", got $(kind(body))"]))
     instances = get(body, "instances", nothing)
-    parameters = read_parameters(body)
     if !(instances isa Vector)
         what = haskey(body, "instances") ? "must be an array, got $(kind(instances))" : "is missing"
         throw(invalid_instances(["instances $what"]))
     end
-    isempty(signature.inputs) && return Scoring(instances, parameters, nothing)
-    problems, rows = String[], Any[]
-    for (index, instance) in enumerate(instances)
-        push!(rows, read_row(instance, signature.inputs, "instances[$(index - 1)]", problems))
-        length(problems) >= ENOUGH_PROBLEMS && break
+    require_known_fields(body, ("instances", "parameters"))
+    parameters = read_parameters(body, accepts)
+    return Scoring(read_rows(instances, signature.inputs), parameters)
+end
+
+function require_known_fields(body, known)
+    unknown = sort!([name for name in keys(body) if !(name in known)])
+    isempty(unknown) && return
+    throw(invalid_instances(["there is no field $(shown(name)) here; there are $(join(known, ", "))" for name in unknown]))
+end
+
+# Clients of the Open Inference Protocol send these whatever the model is; the signature says what goes in, and answers are JSON.
+const OF_ANY_MODEL = ("binary_data_output", "content_type")
+
+"The request's parameters, checked against those that the model knows; null is as if it were absent."
+function read_parameters(body, accepts, ignored = ())
+    given = get(body, "parameters", nothing)
+    given === nothing && return Dict{String,Any}()
+    given isa Dict || throw(invalid_instances(["parameters must be an object, got $(kind(given))"]))
+    problems = String[]
+    for name in sort!(collect(keys(given)))
+        if !(name in accepts || name in ignored)
+            known = isempty(accepts) ? "this model knows none" : "this model knows $(join(accepts, ", "))"
+            push!(problems, "parameters: there is no $(shown(name)); $known")
+        elseif name in FLAGS && !(given[name] isa Union{Bool,Nothing})
+            push!(problems, "parameters.$name: expected true or false, got $(shown(given[name]))")
+        end
     end
     isempty(problems) || throw(invalid_instances(problems))
-    return Scoring(rows, parameters, nothing)
+    return Dict{String,Any}(name => value for (name, value) in given if value !== nothing && name in accepts)
 end
 
-function read_parameters(body)
-    parameters = get(body, "parameters", nothing)
-    parameters === nothing && return Dict{String,Any}()
-    parameters isa Dict || throw(invalid_instances(["parameters must be an object, got $(kind(parameters))"]))
-    return parameters
+"Of classifiers: the probability of each class instead of the class, and the names of the classes beside them."
+const FLAGS = ("probabilities", "classes")
+
+function read_rows(instances, inputs)
+    isempty(inputs) && return Rows(inputs, AbstractVector[], instances)
+    columns = fill_columns(inputs, length(instances)) do place, row
+        instance = instances[row]
+        instance isa Vector{Any} && length(instance) == length(inputs) && return instance[place]
+        instance isa Dict{String,Any} && length(instance) == length(inputs) && return get(instance, inputs[place].name, NOT_GIVEN)
+        return NOT_GIVEN
+    end
+    columns === nothing || return Rows(inputs, columns, length(instances))
+    problems = String[]
+    for (index, instance) in enumerate(instances)
+        explain_row(instance, inputs, "instances[$(index - 1)]", problems)
+        length(problems) >= ENOUGH_PROBLEMS && break
+    end
+    throw(invalid_instances(problems))
 end
 
-function read_row(instance, inputs, place, problems)
-    row = Vector{Any}(undef, length(inputs))
+function explain_row(instance, inputs, place, problems)
     if instance isa Dict
-        known = count(input -> haskey(instance, input.name), inputs)
-        if known < length(instance)
-            names = [input.name for input in inputs]
-            for name in sort!(collect(keys(instance)))
-                name in names || push!(problems, "$place: there is no input $(shown(name))")
-            end
+        names = [input.name for input in inputs]
+        for name in sort!(collect(keys(instance)))
+            name in names || push!(problems, "$place: there is no input $(shown(name))")
         end
-        if known < length(inputs)
-            append!(problems, ["$place.$(input.name) is missing" for input in inputs if !haskey(instance, input.name)])
-            return row
-        end
-        for (column, input) in enumerate(inputs)
-            row[column] = read_value(instance[input.name], input, 2, () -> "$place.$(input.name)", problems)
+        append!(problems, ["$place.$name is missing" for name in names if !haskey(instance, name)])
+        for input in inputs
+            haskey(instance, input.name) || continue
+            read_value(instance[input.name], input, 2, () -> "$place.$(input.name)", problems)
         end
     elseif instance isa Vector
-        if length(instance) != length(inputs)
-            push!(problems, "$place: expected $(length(inputs)) values, got $(length(instance))")
-            return row
-        end
+        length(instance) == length(inputs) ||
+            return push!(problems, "$place: expected $(length(inputs)) values, got $(length(instance))")
         for (column, input) in enumerate(inputs)
-            row[column] = read_value(instance[column], input, 2, () -> "$place[$(column - 1)]", problems)
+            read_value(instance[column], input, 2, () -> "$place[$(column - 1)]", problems)
         end
     else
         push!(problems, "$place: expected an object or an array, got $(kind(instance))")
     end
-    return row
 end
 
 """
@@ -105,17 +135,19 @@ function read_value(value, input::Tensor, dimension, place, problems)
         return missing
     end
     wrong = fault(value, input.datatype)
-    isempty(wrong) && return typed(value, input.datatype)
+    if isempty(wrong)
+        found = typed(value, input.datatype)
+        input.categories === nothing || found in input.categories || (wrong = unknown_category(value, input))
+        isempty(wrong) && return found
+    end
     push!(problems, "$(place()): $wrong")
     return missing
 end
 
-typed(value, datatype) = haskey(FLOATS, datatype) ? Float64(value) : value isa BigInt ? UInt64(value) : value
-
 "What is wrong with a single value for a datatype; an empty string where it fits."
 function fault(value, datatype)
     if haskey(INTEGERS, datatype)
-        is_integer(value) || return "expected an integer, got $(shown(value))"
+        is_integer(value) || is_whole(value) || return "expected an integer, got $(shown(value))"
         low, high = INTEGERS[datatype]
         return low <= value <= high ? "" : "expected $datatype, got $(shown(value)), which does not fit"
     elseif haskey(FLOATS, datatype)
@@ -132,7 +164,20 @@ function fault(value, datatype)
 end
 
 is_integer(value) = value isa Integer && !(value isa Bool)
+"An integer that was written with a fraction or an exponent, such as 1.0: exact up to 2^53."
+is_whole(value) = value isa AbstractFloat && isinteger(value) && abs(value) <= 2.0^53
 is_datatype(name) = haskey(INTEGERS, name) || haskey(FLOATS, name) || name in ("BOOL", "BYTES")
+
+"A value that fits its datatype, as Julia's own: `Float64`, `Int64` (`UInt64` of UINT64), `Bool` or `String`."
+typed(value, datatype) =
+    haskey(FLOATS, datatype) ? Float64(value) :
+    datatype == "UINT64" ? UInt64(value) : haskey(INTEGERS, datatype) ? Int64(value) : value
+
+function unknown_category(value, input::Tensor)
+    known = join((shown(category) for category in first_items(input.categories, 10)), ", ")
+    more = length(input.categories) > 10 ? ", …" : ""
+    return "expected one of $known$more, got $(shown(value))"
+end
 
 struct Tensors
     name::String
@@ -140,30 +185,52 @@ struct Tensors
     data::Vector{Any}  # flat
 end
 
-"An Open Inference Protocol request: a tensor for each input, or one tensor [rows, inputs] for all of them."
-function read_tensors(body, signature::Signature)
+"""
+An Open Inference Protocol request: a tensor for each input, or one tensor [rows, inputs] for all of them. `outputs` are the names of
+those that there are.
+"""
+function read_tensors(body, signature::Signature, accepts = String[], outputs = output_names(signature))
     body isa Dict || throw(invalid_instances(["expected an object with \"inputs\", got $(kind(body))"]))
     id = get(body, "id", nothing)
     id isa Union{String,Nothing} || throw(invalid_instances(["id must be a string, got $(kind(id))"]))
     given = get(body, "inputs", nothing)
-    given isa Vector && !isempty(given) ||
-        throw(invalid_instances(["inputs must be an array with at least one tensor"]))
-    parameters = read_parameters(body)
+    given isa Vector && !isempty(given) || throw(invalid_instances(["inputs must be an array with at least one tensor"]))
+    require_known_fields(body, ("id", "parameters", "inputs", "outputs", "model_name", "model_version"))
+    parameters = read_parameters(body, accepts, OF_ANY_MODEL)
+    wanted = read_outputs(get(body, "outputs", nothing), outputs)
     tensors = [read_tensor_of(tensor, "inputs[$(index - 1)]") for (index, tensor) in enumerate(given)]
-    inputs = signature.inputs
-    isempty(inputs) && return Scoring(rows_of(first(tensors)), parameters, id)
+    return Scoring(tensor_rows(tensors, signature.inputs), parameters, id, wanted)
+end
+
+"The names of the outputs that the caller wants; nothing for all."
+function read_outputs(given, known)
+    given === nothing && return nothing
+    given isa Vector || throw(invalid_instances(["outputs must be an array, got $(kind(given))"]))
+    isempty(given) && return nothing
+    return map(enumerate(given)) do (index, output)
+        name = output isa Dict ? get(output, "name", nothing) : nothing
+        name isa String || throw(invalid_instances(["outputs[$(index - 1)].name must be a string"]))
+        name in known ||
+            throw(invalid_instances(["outputs[$(index - 1)]: there is no output $(shown(name)); there are $(join(known, ", "))"]))
+        name
+    end
+end
+
+function tensor_rows(tensors, inputs)
+    isempty(inputs) && return Rows(inputs, AbstractVector[], rows_of(first(tensors)))
     names = [input.name for input in inputs]
     together = length(tensors) == 1 && length(inputs) > 1 && !(first(tensors).name in names)
-    rows = together ? matrix_rows(first(tensors), length(inputs)) : column_rows(tensors, inputs)
+    # By column, the values of the rows.
+    values = together ? matrix_columns(first(tensors), length(inputs)) : named_columns(tensors, inputs)
+    count = minimum(length, values)
+    columns = fill_columns((place, row) -> values[place][row], inputs, count)
+    columns === nothing || return Rows(inputs, columns, count)
     problems = String[]
-    checked = Any[
-        Any[
-            read_value(row[column], input, 2, () -> "$(input.name)[$(index - 1)]", problems) for
-            (column, input) in enumerate(inputs)
-        ] for (index, row) in enumerate(rows)
-    ]
-    isempty(problems) || throw(invalid_instances(problems))
-    return Scoring(checked, parameters, id)
+    for row in 1:count, (place, input) in enumerate(inputs)
+        read_value(values[place][row], input, 2, () -> "$(input.name)[$(row - 1)]", problems)
+        length(problems) >= ENOUGH_PROBLEMS && break
+    end
+    throw(invalid_instances(problems))
 end
 
 function read_tensor_of(given, place)
@@ -173,10 +240,9 @@ function read_tensor_of(given, place)
     datatype isa String && is_datatype(datatype) ||
         throw(invalid_instances(["$place.datatype: $(shown(datatype)) is not a datatype"]))
     is_shape(shape) || throw(invalid_instances(["$place.shape must be an array of sizes"]))
-    any(iszero, shape[2:end]) &&
-        throw(invalid_instances(["$place.shape: rows without values, [$(join(shape, ", "))]"]))
+    any(iszero, shape[2:end]) && throw(invalid_instances(["$place.shape: rows without values, [$(join(shape, ", "))]"]))
     data isa Vector || throw(invalid_instances(["$place.data must be an array (binary tensors are not taken)"]))
-    flat = flatten(data)
+    flat = any(item -> item isa Vector, data) ? flatten(data) : data
     total = prod(big, shape)
     length(flat) == total ||
         throw(invalid_instances(["$place: shape [$(join(shape, ", "))] means $total values, data has $(length(flat))"]))
@@ -216,14 +282,13 @@ function rows_of(tensor::Tensors)
     return isempty(tensor.data) ? Any[] : parts_of(tensor.data, prod(tensor.shape[2:end]))
 end
 
-function matrix_rows(tensor::Tensors, width)
-    length(tensor.shape) == 2 && last(tensor.shape) == width || throw(
-        invalid_instances(["$(tensor.name): expected shape [rows, $width], got [$(join(tensor.shape, ", "))]"]),
-    )
-    return rows_of(tensor)
+function matrix_columns(tensor::Tensors, width)
+    length(tensor.shape) == 2 && last(tensor.shape) == width ||
+        throw(invalid_instances(["$(tensor.name): expected shape [rows, $width], got [$(join(tensor.shape, ", "))]"]))
+    return [@view tensor.data[place:width:end] for place in 1:width]
 end
 
-function column_rows(tensors, inputs)
+function named_columns(tensors, inputs)
     names = [input.name for input in inputs]
     given = Dict(tensor.name => tensor for tensor in tensors)
     problems = ["there is no input $(shown(name))" for name in sort!(collect(keys(given))) if !(name in names)]
@@ -235,47 +300,17 @@ function column_rows(tensors, inputs)
         said = join(("$name: $count" for (name, count) in zip(names, counts)), ", ")
         throw(invalid_instances(["the inputs differ in their number of rows: $said"]))
     end
-    columns = map(inputs) do input
+    return map(inputs) do input
         tensor = given[input.name]
         length(input.shape) <= 1 && tensor.shape[2:end] in ([], [1]) && return tensor.data
         return Any[nested(row, tensor.shape[2:end]) for row in rows_of(tensor)]
     end
-    return [Any[column[index] for column in columns] for index in 1:minimum(length, columns)]
 end
 
 "The values of one row, flat, in the form of its shape."
 nested(flat, shape) = isempty(shape) ? only(flat) : foldr((size, values) -> parts_of(values, size), shape[2:end], init = flat)
 
-parts_of(values, size) = Any[values[at:at+size-1] for at in 1:size:length(values)]
-
-"Predictions as one Open Inference Protocol tensor; what has no such form, as text that is JSON."
-function tensor_outputs(predictions, signature::Signature)
-    declared = isempty(signature.outputs) ? nothing : first(signature.outputs)
-    shape, data = [length(predictions)], predictions
-    while !isempty(data) && all(item -> item isa AbstractVector && length(item) == length(first(data)), data)
-        push!(shape, length(first(data)))
-        data = reduce(vcat, data)
-    end
-    if any(item -> item isa Union{AbstractVector,AbstractDict,NamedTuple}, data)
-        shape, data = [length(predictions)], [String(encode(item)) for item in predictions]
-    end
-    output = object(
-        "name" => declared === nothing ? "prediction" : declared.name,
-        "shape" => shape,
-        "datatype" => datatype_of(data, declared),
-        "data" => data,
-    )
-    return [output]
-end
-
-function datatype_of(data, declared)
-    declared !== nothing && all(value -> isempty(fault(value, declared.datatype)), first_items(data, 100)) &&
-        return declared.datatype
-    sample = isempty(data) ? 0.0 : first(data)
-    sample isa Bool && return "BOOL"
-    sample isa AbstractString && return "BYTES"
-    return sample isa Integer ? "INT64" : "FP64"
-end
+parts_of(values, size) = Any[values[at:(at+size-1)] for at in 1:size:length(values)]
 
 first_items(items, count) = @view items[1:min(count, length(items))]
 

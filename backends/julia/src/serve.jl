@@ -24,18 +24,21 @@ function serve(listen, predictor::Predictor; environ = ENV, input = nothing, out
 end
 
 function serve(listen, predictor::Predictor, config::Config, environ, input)
+    forbid_exit()
     app = App(config)
     port, stop_listening = try
         listen(app, config.port)
     catch error
-        @error "cannot listen on port $(config.port): $(first(sprint(showerror, error), 200)); set PORT to another one"
-        return EX_OSERR
+        hint = is_port_taken(error) ? "; set PORT to another one" : ""
+        @error "cannot listen on port $(config.port): $(first(sprint(showerror, error), 200))$hint" exception =
+            (error, catch_backtrace())
+        return isempty(hint) ? EX_SOFTWARE : EX_OSERR
     end
     @info "listening on port $port, loading $(config.artifact)" port = port
     events = Channel{Any}(2)
     input === nothing || @async (read(input); put!(events, :stop))
     # In a thread that predicts, so that the one that answers can answer meanwhile.
-    start_in_thread(() -> put!(events, load_or_error(config, predictor, environ)), 1)
+    start_in_thread(() -> put!(events, load_or_error(config, predictor, environ, port)))
     event = take!(events)
     if event isa Union{ArtifactError,StartError}
         @error "cannot start: $(event.message)"
@@ -51,15 +54,19 @@ function serve(listen, predictor::Predictor, config::Config, environ, input)
     @info "stopping: no new requests are taken; what runs may finish"
     stopped = @async stop_listening()
     timedwait(() -> istaskdone(stopped) && app.running[] == 0, STOP_GRACE_S)
+    event isa Loaded && close(event.workers)
     @info "stopped"
     return 0
 end
 
-function load_or_error(config, predictor, environ)
+is_port_taken(error) = error isa Base.IOError && error.code in (Base.UV_EADDRINUSE, Base.UV_EACCES)
+
+function load_or_error(config, predictor, environ, port)
     try
         loaded = bring_into_service(config, predictor, environ = environ)
         know!(current_logger(), loaded.artifact.manifest)
         rehearse(config, loaded)
+        ask_over_loopback(port, "GET", "/v2/health/live")  # the web server, too, has answered once before we are ready
         return loaded
     catch error
         return error isa Union{ArtifactError,StartError} ? error : Failed(error, catch_backtrace())

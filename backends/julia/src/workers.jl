@@ -2,38 +2,22 @@
 
 const WAITING_PER_SLOT = 16
 
-"How many predictions can truly run at once: the threads beside the one that answers."
-capacity() = has_own_pool() ? Threads.nthreads(:default) : max(Threads.nthreads() - 1, 1)
+"How many predictions can truly run at once: the threads beside the one that answers (`-t N,1`)."
+capacity() = Threads.nthreads(:interactive) > 0 ? Threads.nthreads(:default) : max(Threads.nthreads(:default) - 1, 1)
 
-# From Julia 1.9, `-t N,1` makes one more thread that only answers; before, the first thread does, and the others predict.
-@static if VERSION >= v"1.9"
-    has_own_pool() = Threads.nthreads(:interactive) > 0
-else
-    has_own_pool() = false
-end
+"Run `action` in one of the threads that predict."
+start_in_thread(action) = Threads.@spawn :default action()
 
-"Run `action` in thread `number` of those that predict."
-function start_in_thread(action, number)
-    @static if VERSION >= v"1.9"
-        has_own_pool() && return Threads.@spawn :default action()
-    end
-    task = Task(action)
-    if Threads.nthreads() > 1
-        task.sticky = true
-        ccall(:jl_set_task_tid, Cvoid, (Any, Cint), task, number)  # threads count from 0 there, and 0 answers
-    end
-    return schedule(task)
-end
+@enum JobState WAITING RUNNING OVERDUE DONE
 
-const WAITING, RUNNING, GIVEN_UP = 0, 1, 2
-
-struct Job
-    action::Any
-    state::Threads.Atomic{Int}
+mutable struct Job
+    action::Any  # nothing once it is over: whoever waits for the slot must not keep the rows of those who left
+    state::JobState
     asked::Float64
     deadline::Float64
     done::Channel{Any}
     log_fields::Dict{String,Any}
+    logger::AbstractLogger
 end
 
 struct Outcome
@@ -48,67 +32,114 @@ struct Failed
     trace::Any
 end
 
-struct Workers
+"`line` and the states of jobs are changed under `turn` alone."
+mutable struct Workers
     concurrency::Int
-    line::Channel{Job}
-    unfinished::Threads.Atomic{Int}
+    line::Vector{Job}
+    turn::Threads.Condition
+    running::Int
+    overdue::Int  # of those that run: their callers have been told that it took too long
+    closed::Bool
 end
 
 function Workers(concurrency)
-    workers = Workers(concurrency, Channel{Job}(Inf), Threads.Atomic{Int}(0))
-    for number in 1:concurrency
-        start_in_thread(() -> work(workers.line), number)
-    end
+    workers = Workers(concurrency, Job[], Threads.Condition(), 0, 0, false)
+    foreach(_ -> start_in_thread(() -> work(workers)), 1:concurrency)
     return workers
 end
 
-function work(line)
-    for job in line
-        Threads.atomic_cas!(job.state, WAITING, RUNNING) == WAITING || continue
-        began = time()
-        if began > job.deadline
-            put!(job.done, too_late())
-            continue
+"No more jobs: the workers end."
+function Base.close(workers::Workers)
+    lock(workers.turn) do
+        workers.closed = true
+        notify(workers.turn, all = true)
+    end
+end
+
+"Whether every slot is held by work that nobody waits for any more."
+is_stuck(workers::Workers) = lock(() -> workers.overdue >= workers.concurrency, workers.turn)
+
+"The next job whose deadline has not passed; it runs from now on. Nothing when there will be no more."
+function next_job!(workers::Workers)
+    lock(workers.turn) do
+        while true
+            while isempty(workers.line) && !workers.closed
+                wait(workers.turn)
+            end
+            workers.closed && return nothing
+            job = popfirst!(workers.line)
+            if time() > job.deadline
+                leave_line!(job)
+                continue
+            end
+            job.state = RUNNING
+            workers.running += 1
+            return job
         end
-        task_local_storage(:log_fields, job.log_fields)
-        result = try
-            value = Base.invokelatest(job.action)  # it may have been defined after this task began
-            Outcome(value, began - job.asked, time() - began)
-        catch error
-            Failed(error, catch_backtrace())
+    end
+end
+
+function leave_line!(job::Job)
+    job.state, job.action = DONE, nothing
+    put!(job.done, Problem(504, "deadline-exceeded", "the time allowed was over before a slot was free"))
+end
+
+function work(workers::Workers)
+    while (job = next_job!(workers)) !== nothing
+        result = run(job)
+        lock(workers.turn) do
+            workers.running -= 1
+            job.state == OVERDUE && (workers.overdue -= 1)
+            job.state == RUNNING && put!(job.done, result)
+            job.state, job.action = DONE, nothing
         end
-        put!(job.done, result)
+    end
+end
+
+function run(job::Job)
+    began = time()
+    task_local_storage(:log_fields, job.log_fields)
+    try
+        value = with_logger(() -> Base.invokelatest(job.action), job.logger)  # it may have been defined after this task began
+        return Outcome(value, began - job.asked, time() - began)
+    catch error
+        return Failed(error, catch_backtrace())
     end
 end
 
 """
 The Outcome of `action()`, run by one of the workers. Problem where the line is full, or where `deadline` (of `time()`, or Inf)
-came before a worker was free. What `action` throws comes out as Failed.
+came before the end. What `action` throws comes out as Failed.
 """
 function perform(action, workers::Workers; deadline = Inf)
-    if Threads.atomic_add!(workers.unfinished, 1) >= workers.concurrency * (1 + WAITING_PER_SLOT)
-        Threads.atomic_sub!(workers.unfinished, 1)
-        throw(
-            Problem(503, "overloaded", "all prediction slots are busy and the queue is full", "Retry-After" => "1"),
-        )
-    end
     fields = get(task_local_storage(), :log_fields, Dict{String,Any}())
-    job = Job(action, Threads.Atomic{Int}(WAITING), time(), deadline, Channel{Any}(1), fields)
-    timer = isfinite(deadline) ? Timer(_ -> give_up(job), max(deadline - time(), 0)) : nothing
+    job = Job(action, WAITING, time(), deadline, Channel{Any}(1), fields, current_logger())
+    lock(workers.turn) do
+        length(workers.line) + workers.running < workers.concurrency * (1 + WAITING_PER_SLOT) ||
+            throw(Problem(503, "overloaded", "all prediction slots are busy and the queue is full", "Retry-After" => "1"))
+        push!(workers.line, job)
+        notify(workers.turn, all = false)
+    end
+    timer = isfinite(deadline) ? Timer(_ -> give_up(workers, job), max(deadline - time(), 0)) : nothing
     try
-        put!(workers.line, job)
         result = take!(job.done)
         result isa Problem && throw(result)
         return result
     finally
-        Threads.atomic_sub!(workers.unfinished, 1)
         timer === nothing || close(timer)
     end
 end
 
-function give_up(job)
-    Threads.atomic_cas!(job.state, WAITING, GIVEN_UP) == WAITING || return
-    put!(job.done, too_late())
+"The caller is told that it took too long. A job that waits leaves the line; one that runs goes on, since no thread can be ended."
+function give_up(workers::Workers, job::Job)
+    lock(workers.turn) do
+        if job.state == WAITING
+            filter!(other -> other !== job, workers.line)
+            leave_line!(job)
+        elseif job.state == RUNNING
+            job.state = OVERDUE
+            workers.overdue += 1
+            put!(job.done, Problem(504, "deadline-exceeded", "the time allowed was over before the prediction ended"))
+        end
+    end
 end
-
-too_late() = Problem(504, "deadline-exceeded", "the time allowed was over before a slot was free")

@@ -13,6 +13,6 @@ create_sysimage(
     sysimage_path = joinpath(FOLDER, "ChipsBackend.so"),
     project = FOLDER,
     precompile_execution_file = joinpath(@__DIR__, "trace.jl"),
-    # The machine that runs is not the one that builds; Cloud Run has several kinds.
-    cpu_target = get(ENV, "JULIA_CPU_TARGET", "generic;sandybridge,-xsaveopt,clone_all;haswell,-rdrnd,base(1)"),
+    # The machine that runs is not the one that builds; bin/processor-kinds names those of Cloud Run.
+    cpu_target = get(ENV, "JULIA_CPU_TARGET", readchomp(`$(joinpath(FOLDER, "bin/processor-kinds"))`)),
 )

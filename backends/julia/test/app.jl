@@ -1,4 +1,4 @@
-using .Backend: App, Config, Predictor, Request, become_ready!, bring_into_service, handle, StartError
+using .Backend: App, Config, Predictor, Problem, Request, StartError, become_ready!, bring_into_service, handle, perform
 using .Backend.StrictJSON: encode, parse_json
 using Serialization: serialize
 using SHA: sha256
@@ -9,7 +9,11 @@ function doubler(; published = 4.0)
     serialize(joinpath(folder, "model.jls"), (factor = 2.0,))
     content = read(joinpath(folder, "model.jls"))
     manifest = (
-        schema = 1, model = "double", version = "1", format = "jls", runtime = (julia = "1.5.3",),
+        schema = 1,
+        model = "double",
+        version = "1",
+        format = "jls",
+        runtime = (julia = "1.10.8",),
         files = [(path = "model.jls", bytes = length(content), sha256 = bytes2hex(sha256(content)))],
         signature = (
             inputs = [(name = "x", datatype = "FP64", shape = [-1])],
@@ -22,13 +26,16 @@ function doubler(; published = 4.0)
 end
 
 function double(model, rows, parameters)
-    get(parameters, "fail", false) && error("a secret of the model")
+    get(parameters, "fail", false) !== false && error("a secret of the model")
     get(parameters, "short", false) && return [1.0]
     get(parameters, "refuse", false) && throw(Backend.Refused("there is no such wine"))
-    return [model.factor * row[1] for row in rows]
+    get(parameters, "throw", nothing) == "interrupt" && throw(InterruptException())
+    any(isequal(13.0), rows.x) && error("thirteen is a secret of the model")
+    return model.factor .* rows.x
 end
 
-const DOUBLE = Predictor((folder, manifest) -> Predict.load(folder, manifest), double)
+const DOUBLE =
+    Predictor((folder, manifest) -> Predict.load(folder, manifest), double, parameters = ["fail", "refuse", "short", "throw"])
 
 config(folder; options...) =
     Config(; model = "double", version = "1", artifact = folder, cache_dir = mktempdir(), max_body_bytes = 1000, options...)
@@ -112,7 +119,11 @@ end
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1],[2]],\"parameters\":{\"short\":true}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":\"x\"}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"throw\":\"interrupt\"}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"refuse\":true}}", nothing, 422, "invalid-instances"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"refused\":true}}", nothing, 422, "invalid-instances"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"refuse\":true}", nothing, 422, "invalid-instances"),
+        ("POST", "/predict", "{\"instances\":[[1]]}", ["Content-Encoding" => "gzip"], 415, "unsupported-media-type"),
     )
         given = something(headers, ["Content-Type" => "application/json"])
         answer = ask(READY, method, path, body, headers = given)
@@ -128,9 +139,48 @@ end
     @test ask(READY, "POST", "/alive")[3]["Allow"] == "GET, HEAD"
 end
 
+@testset "a row that the model cannot take is named, and the model's words stay in the log" begin
+    status, body, _, log = ask(READY, "POST", "/predict", "{\"instances\":[[1],[2],[13],[4]]}")
+    @test (status, body["detail"]) == (422, "instances[2].x: the model cannot take 13.0")
+    @test occursin("secret", log)
+    request = "{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP64\",\"data\":[1,13]}]}"
+    status, body, = ask(READY, "POST", "/v2/models/double/infer", request)
+    @test (status, body["detail"]) == (422, "x[1]: the model cannot take 13.0")
+end
+
+@testset "a large body is read in the slot, and answered alike" begin
+    large = app(max_body_bytes = 2^22)
+    rows = join(("[$row.5]" for row in 100:20_000), ",")
+    status, body, headers = ask(large, "POST", "/predict", "{\"instances\":[$rows]}")
+    @test status == 200 && body["predictions"] == [2 * (row + 0.5) for row in 100:20_000]
+    status, body, = ask(large, "POST", "/predict", "{\"instances\":[$rows,[\"x\"]]}")
+    @test (status, body["code"]) == (422, "invalid-instances") &&
+          startswith(body["detail"], "instances[19901][0]: expected a number")
+    @test ask(large, "POST", "/predict", "{\"instances\":[$rows")[1] == 400
+end
+
+@testset "what the web server found wrong is the answer" begin
+    for (problem, status) in ((Backend.bad_request(), 400), (Backend.too_long(), 431))
+        answer, _ = quietly(() -> handle(READY, Request("POST", "/predict", Headers(), UInt8[], problem)))
+        @test answer.status == status && parse_json(answer.body)["code"] == problem.code
+    end
+end
+
+@testset "ready says so when no slot can take work" begin
+    stuck, release = app(), Base.Event()
+    @test overdue(() -> wait(release), stuck.loaded.workers).status == 504
+    status, body, headers = ask(stuck, "GET", "/v2/health/ready")
+    @test (status, body["code"], headers["Retry-After"]) == (503, "not-ready", "1")
+    notify(release)
+    @test perform(() -> 1, stuck.loaded.workers).value == 1
+    @test ask(stuck, "GET", "/v2/health/ready")[1] == 200
+end
+
 @testset "a request's line says all but the payload" begin
     headers = [
-        "Content-Type" => "application/json", "X-Request-Id" => "id-7", "X-Chips-Caller" => "ana",
+        "Content-Type" => "application/json",
+        "X-Request-Id" => "id-7",
+        "X-Chips-Caller" => "ana",
         "traceparent" => "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ]
     _, _, answered, log = ask(READY, "POST", "/predict?q=payload", "{\"instances\":[[\"payload\"]]}", headers = headers)
@@ -171,5 +221,5 @@ end
     catch error
         error
     end
-    @test error isa StartError && error.exit_code == 70 && occursin("julia 1.5.3", error.message)
+    @test error isa StartError && error.exit_code == 70 && occursin("julia 1.10.8", error.message)
 end

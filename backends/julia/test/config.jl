@@ -18,8 +18,10 @@ end
 
 @testset "Vertex AI's names stand in for ours, and come second" begin
     environ = Dict(
-        "AIP_STORAGE_URI" => "gs://b/p", "AIP_HTTP_PORT" => "9000",
-        "AIP_PREDICT_ROUTE" => "/v1/endpoints/1:predict", "AIP_HEALTH_ROUTE" => "/health",
+        "AIP_STORAGE_URI" => "gs://b/p",
+        "AIP_HTTP_PORT" => "9000",
+        "AIP_PREDICT_ROUTE" => "/v1/endpoints/1:predict",
+        "AIP_HEALTH_ROUTE" => "/health",
     )
     config = read_config(environ)
     @test (config.artifact, config.port, config.health_route) == ("gs://b/p", 9000, "/health")
@@ -37,7 +39,11 @@ end
         "PORT='x' is not a whole number from 0 to 65535",
     ]
     wrong = (
-        "PORT" => "65536", "PORT" => "-1", "PORT" => "1 ", "CHIPS_MAX_BODY_BYTES" => "0", "CHIPS_MODEL" => "a\n",
+        "PORT" => "65536",
+        "PORT" => "-1",
+        "PORT" => "1 ",
+        "CHIPS_MAX_BODY_BYTES" => "0",
+        "CHIPS_MODEL" => "a\n",
         "CHIPS_ARTIFACT_DIGEST" => "abc",
     )
     for (name, value) in wrong

@@ -5,7 +5,11 @@ const SOME = "ab" ^ 32
 manifest_json(; changes...) = Backend.encode(
     merge(
         Dict{String,Any}(
-            "schema" => 1, "model" => "wine", "version" => "3", "format" => "jls", "runtime" => Dict("julia" => "1.5.3"),
+            "schema" => 1,
+            "model" => "wine",
+            "version" => "3",
+            "format" => "jls",
+            "runtime" => Dict("julia" => "1.10.8"),
             "files" => [Dict("path" => "model.jls", "bytes" => 3, "sha256" => SOME)],
             "signature" => Dict("inputs" => [Dict("name" => "x", "datatype" => "FP64")]),
             "samples" => [Dict("request" => Dict(), "response" => Dict())],
@@ -49,6 +53,17 @@ end
     @test occursin("no valid size", complaint(manifest_json(files = [file(bytes = -1)])))
     @test occursin("unknown datatype", complaint(manifest_json(signature = Dict("inputs" => [input("x", "FP65")]))))
     @test occursin("one name", complaint(manifest_json(signature = Dict("inputs" => [input("x"), input("x")]))))
+    @test occursin("one name", complaint(manifest_json(signature = Dict("outputs" => [input("x"), input("x")]))))
+    for (type, categories, words) in (
+        ("BYTES", [], "empty list"),
+        ("FP64", [1], "which has none"),
+        ("BYTES", [1], "its datatype"),
+        ("INT8", [300], "its datatype"),
+        ("BYTES", ["a", "a"], "twice"),
+    )
+        one = merge(Dict{String,Any}(input("x", type)), Dict("categories" => categories))
+        @test occursin(words, complaint(manifest_json(signature = Dict("inputs" => [one]))))
+    end
 end
 
 @testset "a path that leaves the artifact is refused" begin

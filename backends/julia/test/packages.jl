@@ -1,4 +1,4 @@
-# What needs packages cannot run here; it is at least Julia, and Project.toml knows what it uses.
+# Project.toml knows what the code uses, and bounds all of it.
 
 const FOLDER = dirname(@__DIR__)
 const PARTS = ("src/ChipsBackend.jl", "src/GenieServer.jl", "src/jld2.jl", "bin/serve.jl", "sysimage/build.jl", "sysimage/trace.jl")
@@ -32,4 +32,5 @@ end
 used(paths) = reduce(union, map(path -> imported(parsed(path)), paths))
 
 @test used([joinpath("src", name) for name in readdir(joinpath(FOLDER, "src"))]) == names_in("Project.toml", "deps")
+@test names_in("Project.toml", "deps") ⊆ names_in("Project.toml", "compat")
 @test used(["sysimage/build.jl", "sysimage/trace.jl"]) == names_in("sysimage/Project.toml", "deps")

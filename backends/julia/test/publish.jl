@@ -1,4 +1,4 @@
-using .Backend: PublishError, exercise, publish
+using .Backend: PublishError, publish
 using .Backend.StrictJSON: encode, parse_json
 
 function model_file(content = "abc")
@@ -60,8 +60,4 @@ end
     @test occursin("does not exist", attempt(source = "/nowhere"))
     @test occursin("holds no files", attempt(source = mktempdir()))
     @test occursin("cannot be guessed", attempt(source = @__FILE__))
-end
-
-@testset "what compiles the package runs" begin
-    @test exercise() === nothing
 end

@@ -1,14 +1,14 @@
-# julia test/runtests.jl: the backend without Genie, in the standard library alone.
+# julia --project=. test/runtests.jl: the backend with Genie, and without it.
 
 using Test, Logging
 
-include("../src/Backend.jl")
-include("../src/predict.jl")
+import ChipsBackend
+using ChipsBackend: Backend, Predict
+using .Backend: Headers
 
-using .Backend: Backend, Headers
-
-@testset "the backend without a web server" begin
-    for part in ("json", "config", "trace", "logs", "manifest", "artifact", "schema", "workers", "app", "publish", "packages")
+@testset "the backend" begin
+    for part in
+        ("json", "config", "trace", "logs", "manifest", "artifact", "schema", "answers", "workers", "app", "publish", "packages")
         @testset "$part" begin
             include("$part.jl")
         end

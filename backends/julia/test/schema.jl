@@ -2,8 +2,13 @@ using .Backend: Problem, Sample, Signature, Tensor, parse_body, read_instances, 
 
 const MIXED = Signature(
     [
-        Tensor("age", "INT8", [-1]), Tensor("id", "UINT64", [-1]), Tensor("ratio", "FP32", [-1]), Tensor("is_member", "BOOL", [-1]),
-        Tensor("town", "BYTES", [-1]), Tensor("place", "FP64", [-1, 2]), Tensor("tags", "BYTES", [-1, -1]),
+        Tensor("age", "INT8", [-1]),
+        Tensor("id", "UINT64", [-1]),
+        Tensor("ratio", "FP32", [-1]),
+        Tensor("is_member", "BOOL", [-1]),
+        Tensor("town", "BYTES", [-1]),
+        Tensor("place", "FP64", [-1, 2]),
+        Tensor("tags", "BYTES", [-1, -1]),
     ],
     [Tensor("score", "FP64", [-1])],
 )
@@ -27,23 +32,31 @@ said(text, signature = MIXED) = refused(read_instances, text, signature).detail
     @test endswith(refused(read_instances, "{\n").detail, "line 2, column 1")
 end
 
+"The rows, each as a vector of its values."
+rowwise(rows) = isempty(rows.inputs) ? rows.given : [Any[column[row] for column in rows.columns] for row in 1:length(rows)]
+
 @testset "an instance is an object by name, or an array in order" begin
     by_name = read_instances(parse_body(Vector{UInt8}("{\"instances\":[$GOOD]}")), MIXED)
-    @test by_name.rows == [[3, typemax(UInt64), 1.0, true, "Ulm", [1.0, 2.5], []]]
-    @test by_name.rows[1][3] isa Float64
+    @test rowwise(by_name.rows) == [[3, typemax(UInt64), 1.0, true, "Ulm", [1.0, 2.5], []]]
+    columns = Backend.table(by_name.rows)
+    @test columns isa NamedTuple && columns.ratio isa Vector{Float64} && columns.age isa Vector{Int64}
+    @test columns.id isa Vector{UInt64} && columns.town == ["Ulm"] && columns.is_member isa Vector{Bool}
     in_order = "{\"instances\":[[3,0,1.5,null,\"\",[null,1],[\"a\"]]],\"parameters\":{\"a\":1}}"
-    scoring = read_instances(parse_body(Vector{UInt8}(in_order)), MIXED)
-    @test isequal(scoring.rows[1], [3, 0, 1.5, missing, "", [missing, 1.0], ["a"]])
+    scoring = read_instances(parse_body(Vector{UInt8}(in_order)), MIXED, ["a"])
+    @test isequal(rowwise(scoring.rows)[1], [3, 0, 1.5, missing, "", [missing, 1.0], ["a"]])
     @test scoring.parameters == Dict("a" => 1)
     @test isempty(read_instances(Dict{String,Any}("instances" => []), MIXED).rows)
-    @test read_instances(Dict{String,Any}("instances" => ["x", 1]), Signature([], [])).rows == ["x", 1]
+    @test Backend.table(scoring.rows).age isa Vector{Union{Missing,Int64}}
+    @test Backend.table(read_instances(Dict{String,Any}("instances" => ["x", 1]), Signature([], [])).rows) == ["x", 1]
 end
 
 @testset "what is wrong with an instance is said with its place" begin
     changed(name, value) = "{\"instances\":[$GOOD,$(replace(GOOD, Regex("\"$name\":(\\[[^]]*\\]|[^,}]*)") => "\"$name\":$value"))]}"
     for (name, value, words) in (
         ("age", "200", "instances[1].age: expected INT8, got 200, which does not fit"),
-        ("age", "1.0", "instances[1].age: expected an integer, got 1.0"),
+        ("age", "1.5", "instances[1].age: expected an integer, got 1.5"),
+        ("age", "1e3", "instances[1].age: expected INT8, got 1000.0, which does not fit"),
+        ("id", "1e16", "instances[1].id: expected an integer, got 1.0e16"),
         ("age", "true", "instances[1].age: expected an integer, got true"),
         ("id", "-1", "instances[1].id: expected UINT64, got -1, which does not fit"),
         ("ratio", "\"high\"", "instances[1].ratio: expected a number, got \"high\""),
@@ -71,20 +84,21 @@ end
 end
 
 const TWO = Signature([Tensor("a", "FP64", [-1]), Tensor("b", "FP64", [-1])], [Tensor("y", "FP64", [-1])])
-tensors(text) = read_tensors(parse_body(Vector{UInt8}(text)), TWO)
+tensors(text; accepts = String[]) = read_tensors(parse_body(Vector{UInt8}(text)), TWO, accepts)
 one(name, shape, data, type = "FP64") = "{\"name\":\"$name\",\"shape\":$shape,\"datatype\":\"$type\",\"data\":$data}"
 
 @testset "tensors become rows" begin
     columns = tensors("{\"id\":\"x\",\"inputs\":[$(one("b", "[2]", "[3,4]")),$(one("a", "[2,1]", "[[1],[2]]"))]}")
-    @test (columns.id, columns.rows) == ("x", [[1.0, 3.0], [2.0, 4.0]])
-    @test tensors("{\"inputs\":[$(one("x", "[2,2]", "[1,2,3,4]"))]}").rows == [[1.0, 2.0], [3.0, 4.0]]
-    @test tensors("{\"inputs\":[$(one("x", "[2,2]", "[[1,2],[3,4]]"))]}").rows == [[1.0, 2.0], [3.0, 4.0]]
+    @test (columns.id, rowwise(columns.rows)) == ("x", [[1.0, 3.0], [2.0, 4.0]])
+    @test rowwise(tensors("{\"inputs\":[$(one("x", "[2,2]", "[1,2,3,4]"))]}").rows) == [[1.0, 2.0], [3.0, 4.0]]
+    @test rowwise(tensors("{\"inputs\":[$(one("x", "[2,2]", "[[1,2],[3,4]]"))]}").rows) == [[1.0, 2.0], [3.0, 4.0]]
     @test isempty(tensors("{\"inputs\":[$(one("x", "[0,2]", "[]"))]}").rows)
     deep = Signature([Tensor("v", "FP64", [-1, 2, 1])], [])
-    @test read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[2,2,1]", "[1,2,3,4]"))]}")), deep).rows ==
+    @test rowwise(read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[2,2,1]", "[1,2,3,4]"))]}")), deep).rows) ==
           [[[[1.0], [2.0]]], [[[3.0], [4.0]]]]
     wide = Signature([Tensor("v", "FP64", [-1, 2])], [])
-    @test read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[1,2]", "[1,2]"))]}")), wide).rows == [[[1.0, 2.0]]]
+    @test rowwise(read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[1,2]", "[1,2]"))]}")), wide).rows) ==
+          [[[1.0, 2.0]]]
 end
 
 @testset "what is wrong with tensors is said" begin
@@ -113,17 +127,48 @@ end
     end
 end
 
-@testset "predictions become tensors" begin
-    output(predictions, signature = TWO) = Dict(only(tensor_outputs(predictions, signature)))
-    @test output([1.5, 2.0]) == Dict("name" => "y", "shape" => [2], "datatype" => "FP64", "data" => [1.5, 2.0])
-    table = output([[1, 2], [3, 4]])
-    @test (table["shape"], table["data"]) == ([2, 2], [1, 2, 3, 4])
-    cube = output([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
-    @test (cube["shape"], cube["data"]) == ([2, 2, 2], 1:8)
-    ragged = output([[1], [2, 3]])
-    @test (ragged["shape"], ragged["data"], ragged["datatype"]) == ([2], ["[1]", "[2,3]"], "BYTES")
-    @test output([Dict("a" => 1)])["data"] == ["{\"a\":1}"]
-    @test output(["a"])["datatype"] == "BYTES"
-    none = Signature([], [])
-    @test [output(values, none)["datatype"] for values in ([true], [1], [1.5], Any[])] == ["BOOL", "INT64", "FP64", "FP64"]
+@testset "an integer may be written as 1.0" begin
+    text = replace(GOOD, "\"age\":3" => "\"age\":3.0", "18446744073709551615" => "9007199254740992.0")
+    rows = read_instances(parse_body(Vector{UInt8}("{\"instances\":[$text]}")), MIXED).rows
+    @test (only(rows.columns[1]), only(rows.columns[2])) === (3, UInt64(2)^53)
+end
+
+@testset "a value that is no category is refused, whatever other rows have" begin
+    colours = Signature([Tensor("c", "BYTES", [-1], Any["red", "green"]), Tensor("n", "INT8", [-1], Any[1, 2])], [])
+    good = read_instances(parse_body(Vector{UInt8}("{\"instances\":[[\"red\",1],[null,2.0]]}")), colours).rows
+    @test isequal(rowwise(good), [["red", 1], [missing, 2]])
+    @test said("{\"instances\":[[\"red\",1],[\"teal\",3]]}", colours) ==
+          "instances[1][0]: expected one of \"red\", \"green\", got \"teal\"; instances[1][1]: expected one of 1, 2, got 3"
+end
+
+@testset "parameters and fields that nobody knows are refused" begin
+    read_one(text, accepts) = () -> read_instances(parse_body(Vector{UInt8}(text)), TWO, accepts)
+    detail(action) =
+        try
+            action()
+            ""
+        catch error
+            error.detail
+        end
+    known = ["classes", "probabilities", "top"]
+    for (parameters, words) in (
+        "{\"probabilty\":true}" => "there is no \"probabilty\"; this model knows classes, probabilities, top",
+        "{\"probabilities\":\"false\"}" => "parameters.probabilities: expected true or false, got \"false\"",
+        "{\"classes\":1}" => "expected true or false, got 1",
+        "{\"content_type\":\"pd\"}" => "there is no \"content_type\"",
+    )
+        @test occursin(words, detail(read_one("{\"instances\":[],\"parameters\":$parameters}", known)))
+    end
+    scoring = read_one("{\"instances\":[],\"parameters\":{\"probabilities\":null,\"top\":\"x\"}}", known)()
+    @test scoring.parameters == Dict("top" => "x")
+    @test occursin("this model knows none", detail(read_one("{\"instances\":[],\"parameters\":{\"a\":1}}", String[])))
+    @test occursin("there is no field \"probabilities\"", detail(read_one("{\"instances\":[],\"probabilities\":true}", known)))
+    inputs = "\"inputs\":[$(one("a", "[1]", "[1]")),$(one("b", "[1]", "[1]"))]"
+    ignored = "{$inputs,\"parameters\":{\"content_type\":\"pd\",\"binary_data_output\":false},\"model_name\":\"x\"}"
+    @test isempty(tensors(ignored).parameters)
+    @test tensors("{$inputs,\"outputs\":[{\"name\":\"y\"}]}").outputs == ["y"]
+    @test occursin(
+        "there is no output \"z\"; there are y",
+        refused(read_tensors, "{$inputs,\"outputs\":[{\"name\":\"z\"}]}", TWO).detail,
+    )
 end

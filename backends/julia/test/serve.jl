@@ -1,9 +1,8 @@
-# The backend as it ships, but for the web server: bin/serve test/serve.jl
+# The backend as it ships, with another predict.jl: bin/serve test/serve.jl, and PREDICT names the file.
 
-include("../src/Backend.jl")
-include(get(ENV, "PREDICT", "../src/predict.jl"))
-include("SocketServer.jl")
+import ChipsBackend
+using ChipsBackend: Backend
 
-const INPUT = "--stop-with-input" in ARGS ? stdin : nothing
+include(ENV["PREDICT"])
 
-Backend.leave(Backend.serve(SocketServer.listen, Backend.Predictor(Predict.load, Predict.predict), input = INPUT))
+Backend.leave(ChipsBackend.serve(predictor = Backend.Predictor(Predict)))

@@ -1,4 +1,4 @@
-using .Backend: Failed, Outcome, Problem, Workers, perform
+using .Backend: Failed, Outcome, Problem, Workers, is_stuck, perform
 
 "Tasks that keep the workers busy until `release`; they run already."
 function busy(workers, release)
@@ -6,6 +6,16 @@ function busy(workers, release)
     tasks = [@async perform(() -> (put!(running, nothing); wait(release)), workers) for _ in 1:workers.concurrency]
     foreach(_ -> take!(running), tasks)
     return tasks
+end
+"What the caller of `action` is told, which began before its deadline and still runs. On a busy machine it may take a while to begin."
+function overdue(action, workers; allowed_s = 0.05)
+    told = try
+        perform(action, workers, deadline = time() + allowed_s)
+    catch error
+        error
+    end
+    occursin("before the prediction ended", told.detail) && return told
+    return overdue(action, workers, allowed_s = 2 * allowed_s)
 end
 refused_by(workers; deadline) =
     try
@@ -30,7 +40,7 @@ end
     soon = refused_by(workers, deadline = time() + 0.01)
     @test soon isa Problem && soon.status == 504
     waiting = [@async perform(() -> :ran, workers) for _ in 1:16]
-    while workers.unfinished[] < 17
+    while length(workers.line) < 16
         yield()
     end
     full = refused_by(workers, deadline = Inf)
@@ -39,4 +49,27 @@ end
     notify(release)
     @test all(task -> fetch(task) isa Outcome, [first_one; waiting])
     @test perform(() -> :ran, workers).value == :ran
+end
+
+@testset "who gave up leaves nothing behind" begin
+    workers, release = Workers(1), Base.Event()
+    first_one = busy(workers, release)
+    for _ in 1:100
+        @test refused_by(workers, deadline = time() + 0.001).status == 504
+    end
+    @test isempty(workers.line)
+    notify(release)
+    @test all(task -> fetch(task) isa Outcome, first_one)
+end
+
+@testset "what still runs at its deadline is told, and frees its slot when it ends" begin
+    workers, release, ended = Workers(1), Base.Event(), Base.Event()
+    late = overdue(() -> (wait(release); notify(ended)), workers)
+    @test late.status == 504
+    @test is_stuck(workers)
+    notify(release)
+    wait(ended)
+    @test perform(() -> :ran, workers).value == :ran
+    @test !is_stuck(workers)
+    close(workers)
 end

@@ -75,13 +75,10 @@ def list_networks(registry_url: console.RegistryOption = None, as_json: console.
         console.out.print("no networks yet; add one: chips networks add 192.0.2.0/24 --note WHOSE")
         return
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("network", "note", "added", "by", box=None, pad_edge=False)
     for body in found:
-        table.add_row(
-            *(Text(str(body.get(name, ""))) for name in ("network", "note", "created", "created_by"))
-        )
+        table.add_row(*(str(body.get(name, "")) for name in ("network", "note", "created", "created_by")))
     console.out.print(table)
 
 
@@ -126,7 +123,7 @@ def document_name(network: str) -> str:
 
 
 def _parsed(given: list[str]) -> list[str]:
-    """The networks as they are written, once each. Every mistake is told."""
+    """The networks as they are written, once each. Reports every mistake."""
     parsed, problems = [], []
     for text in given:
         try:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.deployment_run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.deployment.run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.deployment.watch import watch_folder
 from gateway.cli.models.deregister import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.watch_folder import watch_folder
 from gateway.core.names import check_model_name, check_version
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, Target
@@ -40,7 +40,7 @@ def deploy(
         int | None,
         typer.Option(min=0, max=100, help="Percent for this version. [default: 0; 100 for a model's first]"),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers questions about the model.")] = None,
     trying: Annotated[
         bool,
         typer.Option("--try/--no-try", help="Whether to load and score the model before a version is spent."),

@@ -22,7 +22,8 @@ class _Template(NamedTuple):
 
 _TEMPLATES: Final = {
     "python": _Template(
-        ("chips_backend", "pyproject.toml", "Dockerfile", ".dockerignore"), ("examples/wine", "examples/wine")
+        ("chips_backend", "pyproject.toml", "requirements.lock", "Dockerfile", ".dockerignore"),
+        ("examples/wine", "examples/wine"),
     ),
     "r": _Template(
         ("R", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore", ".lintr"),

@@ -1,5 +1,6 @@
 """`chips plan`: what a model will cost in a month, and which part of it costs."""
 
+import math
 import re
 from typing import Annotated
 
@@ -7,12 +8,15 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cost.estimate import UTILIZATION, Deployment, Load, estimate
+from gateway.cli.support.published import published_manifest
+from gateway.core.model import Model
+from gateway.cost.estimate import UTILIZATION, Deployment, Load, estimate, memory_needed_gib
 from gateway.cost.prices import read_prices
 from gateway.registry.base import MODELS, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi)?")
+_UNKNOWN_BYTES = 100 * 1024.0**2  # of an artifact, where nothing is known of it
 _UNITS = {"": 1.0, "Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3}
 
 
@@ -36,7 +40,9 @@ def plan(
         typer.Option(min=0.01, max=100, help="Percent of the month in which calls come; the rest is silent."),
     ] = 100.0,
     response: Annotated[str, typer.Option(help="Size of an answer: 1Ki, 2Mi.")] = "1Ki",
-    artifact: Annotated[str, typer.Option(help="Size of the artifact: 100Mi, 2Gi.")] = "100Mi",
+    artifact: Annotated[
+        str | None, typer.Option(help="Size of the artifact: 100Mi, 2Gi. [default: as published, else 100Mi]")
+    ] = None,
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -49,15 +55,18 @@ def plan(
     `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2`
     """
     load = Load(rps=rps, latency_s=_seconds(latency), response_bytes=_bytes(response), busy_share=busy / 100)
-    declared = (
-        concurrency or console.with_registry(registry_url, lambda registry: _declared(registry, name)) or 1
-    )
+    registered = console.with_registry(registry_url, lambda registry: _registered(registry, name))
+    declared = concurrency or _declared(registered) or 1
+    sizes = [_bytes(artifact)] if artifact is not None else _published_sizes(registry_url, registered)
+    largest_gib = max(sizes, default=_UNKNOWN_BYTES) / _UNITS["Gi"]
+    memory_gib = _bytes(memory) / _UNITS["Gi"]
+    warnings = _warnings(memory, memory_gib, largest_gib) if sizes else []
     deployment = Deployment(
         concurrency=declared,
         cpu=cpu,
-        memory_gib=_bytes(memory) / _UNITS["Gi"],
+        memory_gib=memory_gib,
         min_instances=min_instances,
-        artifact_gib=_bytes(artifact) / _UNITS["Gi"],
+        artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / _UNITS["Gi"],
     )
     prices = read_prices()
     try:
@@ -73,6 +82,8 @@ def plan(
                 "region": prices.region,
                 "instances": found.instances,
                 "concurrency": declared,
+                "artifact_gib": round(deployment.artifact_gib, 4),
+                "warnings": warnings,
                 "total": round(found.total, 4),
                 "parts": {part.name: round(part.amount, 4) for part in found.parts},
             }
@@ -84,19 +95,44 @@ def plan(
     )
     for part in found.parts:
         console.say(part.name, f"{part.amount:10.2f} {prices.currency}  {part.why}")
+    for warning in warnings:
+        console.say("warning", warning, style="bold yellow")
     console.say("total", f"{found.total:10.2f} {prices.currency} a month, without free tiers and discounts")
     console.note(
         f"list prices of {prices.date} for {prices.region}: gateway/cost/prices.toml has their sources"
     )
 
 
-async def _declared(registry: Registry, name: str) -> int | None:
+async def _registered(registry: Registry, name: str) -> Model | None:
     document = await registry.read(MODELS, name)
-    if document is None:
-        return None
-    model = console.read_model(document)
-    taken = [backend.concurrency for backend in model.backends if model.traffic.get(backend.version)]
+    return None if document is None else console.read_model(document)
+
+
+def _declared(model: Model | None) -> int | None:
+    """The least that one of the versions with traffic runs at once."""
+    backends = () if model is None else model.backends
+    taken = [backend.concurrency for backend in backends if model and model.traffic.get(backend.version)]
     return min((value for value in taken if value is not None), default=None)
+
+
+def _published_sizes(registry_url: str | None, model: Model | None) -> list[float]:
+    """Bytes of the artifact of each registered version, as far as they can be read from here."""
+    if model is None:
+        return []
+    settings = console.settings_for(registry_url)
+    found = (published_manifest(settings, b.artifact, model.name, b.version) for b in model.backends)
+    return [float(manifest.total_bytes) for manifest in found if manifest is not None]
+
+
+def _warnings(memory: str, memory_gib: float, artifact_gib: float) -> list[str]:
+    needed = memory_needed_gib(artifact_gib)
+    if memory_gib >= needed:
+        return []
+    text = (
+        f"{memory} is too little for an artifact of {artifact_gib:.2f} GiB: on Cloud Run it lies in memory beside the model "
+        f"that is loaded from it; plan with --memory {math.ceil(needed)}Gi, and say so in backend.toml"
+    )
+    return [text]
 
 
 def _seconds(text: str) -> float:

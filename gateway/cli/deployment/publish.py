@@ -23,6 +23,7 @@ from gateway.artifacts.store import (
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import progress
+from gateway.core.printable import printable_json
 from gateway.deploy.candidate import Found, try_candidate
 from gateway.settings import plain_environment, state_folder
 
@@ -106,7 +107,7 @@ def publish(
     for warning in described.warnings:
         console.note(f"warning: {warning}")
     if dry_run:
-        sys.stdout.write(manifest.encode().decode())
+        sys.stdout.write(printable_json(manifest.encode().decode()))
         return
     try:
         settings = console.settings_for(None)

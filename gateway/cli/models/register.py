@@ -10,12 +10,14 @@ import msgspec
 import typer
 
 from gateway.cli.deployment.verify import RowsOption
-from gateway.cli.published import published_samples
+from gateway.cli.models.inspection import Report, Seen, Wish, checked, look, probe_backend, verify_contract
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
-from gateway.cli.support.backend_probe import Metadata, probe
+from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import wait_until_live
+from gateway.cli.support.published import published_samples
+from gateway.cli.support.services import Service, shown_example
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_model, check_url
 from gateway.core.model_updates import differences, merge_document, with_backend
@@ -24,7 +26,8 @@ from gateway.core.networks import parse_network
 from gateway.registry.base import MODELS, Document, Listing, Put, Registry
 from gateway.settings import Settings
 from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
-from gateway.verify.run import BackendNotReady, ManifestPart, choose, verify
+
+_OUR_PATH = "/predict"
 
 
 def register(
@@ -39,7 +42,7 @@ def register(
             min=0, max=100, help="Percent for this version; otherwise 100 for the first, 0 for a further one."
         ),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers questions about the model.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is, for callers.")] = None,
     access: Annotated[
         Literal["key", "public"] | None, typer.Option(help="Whether callers need a key.")
@@ -85,7 +88,12 @@ def register(
     ] = True,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also a backend that breaks the contract; the history says so."),
+        typer.Option(
+            "--force", help="Also a backend that breaks the contract or does not answer; the history says so."
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Take what a server of another kind looks like, without a question.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
@@ -101,17 +109,22 @@ def register(
 ) -> None:
     """Put a backend into the registry: check it, show what changes, write, and wait until a gateway serves it.
 
+    Model servers of other kinds (MLflow, BentoML, Triton, KServe, vetiver, whatever describes itself by OpenAPI, …) are
+    recognised; their path and version are proposed.
+
     Examples:
 
     `chips register wine http://127.0.0.1:9001`
 
     `chips register wine https://wine-v2-abc.run.app --traffic 10 --reason "canary"`
+
+    `chips register iris http://127.0.0.1:5000 --yes`
     """
     settings = console.settings_for(registry_url)
     wish = Wish(
-        name=_checked(check_model_name, name),
-        url=_checked(check_url, url),
-        version=None if version is None else _checked(check_version, version),
+        name=checked(check_model_name, name),
+        url=checked(check_url, url),
+        version=None if version is None else checked(check_version, version),
         traffic=traffic,
         model={"owner": owner, "description": description},
         policy={
@@ -143,17 +156,17 @@ def register(
 
     async def work() -> None:
         shown = await credentials_for(wish.url, given) if probing else ()
-        metadata = await _probe(wish, wait, report, dict(shown)) if probing else None
-        broken = ""
-        if metadata is not None:
+        seen = await look(wish, wait, report, dict(shown), yes=yes, force=force) if probing else Seen(wish)
+        metadata, broken = seen.metadata, seen.broken
+        if metadata is not None and seen.service is None:
             published = published_samples(settings, metadata, wish.version or metadata.versions[0])
             if rows is not None:
                 published.rows = rows
-            broken = await _verify(wish, metadata, published, report, shown, force=force)
+            broken = await verify_contract(wish, metadata, published, report, shown, force=force)
         if metadata is not None and not shown and is_elsewhere(wish.url):
             report.tell(
                 "warning",
-                "it answers without credentials, so whoever knows its address goes around the gateway; "
+                "it answers without credentials, so anybody who knows its address can bypass the gateway; "
                 "on Cloud Run, deploy it with --no-allow-unauthenticated",
                 style="bold yellow",
                 open=True,
@@ -161,7 +174,7 @@ def register(
         async with console.registry_at(settings) as registry:
             outcome = await _write(
                 registry,
-                wish,
+                seen.wish,
                 metadata,
                 report,
                 console.author(by),
@@ -170,14 +183,14 @@ def register(
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)
-                await _tell_live(address, await registry.load(), outcome, report)
+                await _tell_live(address, await registry.load(), outcome, report, seen.service)
         report.end()
 
     console.run(work())
 
 
 def _check_place(settings: Settings, url: str, audience: str | None) -> None:
-    """Refuse what the gateway would not connect to, here where somebody can mend it."""
+    """Refuse what the gateway would not connect to, here, where somebody can fix it."""
     upstream = settings.upstream
     egress_policy = EgressPolicy(
         upstream.policy,
@@ -227,38 +240,9 @@ def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule
     return {} if origins == ["none"] else dict.fromkeys(origins, rule)
 
 
-class Wish(NamedTuple):
-    """What the command line asks for; None means "as it is"."""
-
-    name: str
-    url: str
-    version: str | None
-    traffic: int | None
-    model: dict[str, Any]
-    policy: dict[str, Any]
-    backend: dict[str, Any]
-
-
 class _Outcome(NamedTuple):
     model: Model
     version: str
-
-
-class Report:
-    """Tells a person line by line, or a machine at the end."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self.facts: dict[str, Any] = {}
-
-    def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
-        self.facts |= facts
-        if not self._as_json:
-            console.say(label, text, style=style)
-
-    def end(self) -> None:
-        if self._as_json:
-            console.print_json(self.facts)
 
 
 async def enter(
@@ -266,93 +250,10 @@ async def enter(
 ) -> dict[str, Any]:
     """Register without a word; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
     report = Report(as_json=True)
-    metadata = await _probe(wish, 10.0, report, headers)
+    metadata = await probe_backend(wish, 10.0, report, headers)
     async with console.registry_at(settings) as registry:
         outcome = await _write(registry, wish, metadata, report, author, reason, dry_run=False)
     return {**report.facts, "traffic": dict(outcome.model.traffic)}
-
-
-def _checked(check: Any, value: str) -> str:
-    try:
-        checked: str = check(value)
-    except ValueError as error:
-        raise Failure(str(error), code=EX_DATAERR) from None
-    return checked
-
-
-async def _probe(
-    wish: Wish, wait_s: float, report: Report, headers: Mapping[str, str] | None = None
-) -> Metadata:
-    told = set()
-
-    def progress(message: str) -> None:
-        if message not in told:
-            told.add(message)
-            console.note(f"waiting: {message}")
-
-    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress, headers=headers)
-    if wish.version is None and len(metadata.versions) != 1:
-        raise Failure(
-            f"the backend names {len(metadata.versions)} versions, so say which one this is",
-            hint="add --version",
-            code=EX_USAGE,
-        )
-    if wish.version is not None and metadata.versions and wish.version not in metadata.versions:
-        raise Failure(
-            f"the backend serves version {', '.join(metadata.versions)}, not {wish.version}",
-            hint="leave out --version to take the backend's own",
-            code=console.EX_PROTOCOL,
-        )
-    _checked(check_version, wish.version or metadata.versions[0])
-    takes = metadata.number("concurrency")
-    report.tell(
-        "backend",
-        f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"
-        + (f", runs {takes} at once" if takes is not None else ""),
-    )
-    return metadata
-
-
-async def _verify(
-    wish: Wish,
-    metadata: Metadata,
-    published: ManifestPart,
-    report: Report,
-    fields: tuple[tuple[str, str], ...],
-    *,
-    force: bool,
-) -> str:
-    """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
-    version = wish.version or metadata.versions[0]
-    try:
-        found = await verify(
-            wish.url,
-            model=wish.name,
-            version=version,
-            manifest=published,
-            fields=fields,
-            checks=choose([], short=True),
-            wait_s=0,
-        )
-    except BackendNotReady as error:
-        raise Failure(str(error), code=console.EX_UNAVAILABLE) from None
-    failed = [result.check.name for result in found.failed]
-    if failed and not force:
-        first = found.failed[0]
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Failure(
-            f"the backend breaks the contract: {first.check.name}: {first.why}{more}",
-            hint=f"`chips verify {wish.url}` tells all of it; --force registers it all the same, and the history says so",
-            code=console.EX_PROTOCOL,
-        )
-    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
-    if failed:
-        report.tell(
-            "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked
-        )
-        return f"forced although the backend breaks the contract: {', '.join(failed)}"
-    report.tell("contract", f"kept, as far as {checked['passed']} checks can see", verified=checked)
-    return ""
 
 
 async def _write(
@@ -408,7 +309,7 @@ async def _write(
 
 
 def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
-    """The model as it shall be, and the version that this is about. Raises Failure."""
+    """The model as it will be, and the version that this is about. Raises Failure."""
     model = console.read_model(document) if document is not None else Model(name=wish.name)
     version = wish.version or (metadata.versions[0] if metadata is not None else "")
     known = model.backend(version)
@@ -448,7 +349,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: Report) -> None:
+async def _tell_live(
+    address: str, listing: Listing, outcome: _Outcome, report: Report, service: Service | None = None
+) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
     obstacle = await wait_until_live(address, listing)
     model = outcome.model
@@ -467,10 +370,15 @@ async def _tell_live(address: str, listing: Listing, outcome: _Outcome, report: 
         address=target,
     )
     key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
-    report.tell(
-        "try",
-        f"curl {shlex.quote(target)}{key} --json '{{\"instances\": [{_example(model, outcome.version)}]}}'",
+    body = (
+        shown_example(service)
+        if service is not None
+        else f'{{"instances": [{_example(model, outcome.version)}]}}'
     )
+    backend = model.backend(outcome.version)
+    if service is None and backend is not None and backend.predict_path != _OUR_PATH:
+        return  # what it takes is not known
+    report.tell("try", f"curl {shlex.quote(target)}{key} --json {shlex.quote(body)}")
 
 
 def _example(model: Model, version: str) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.core.printable import printable
 
 _ORDERS = {"rps": "rps", "errors": "failed_share", "p50": "p50_ms", "p99": "p99_ms", "in-flight": "in_flight"}
 
@@ -82,13 +83,13 @@ def _picture(board: dict[str, Any], sort: str, rows: int) -> Group:
         )
         failing = model["failed_share"] > 0.01
         table.add_row(
-            console.escape_control_characters(model["name"]),
+            printable(model["name"]),
             f"{model['rps']:.1f}",
             Text(_percent(model["failed_share"]), "red" if failing else ""),
             _ms(model["p50_ms"]),
             Text(_ms(model["p99_ms"]), "red" if late else ""),
             str(model["in_flight"]),
-            console.escape_control_characters(versions),
+            printable(versions),
         )
     more = [] if len(models) <= rows else [Text(f"and {len(models) - rows} more; --rows shows them", "dim")]
     return Group(head, "", table, *more)

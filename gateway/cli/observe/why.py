@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.core.printable import printable
 from gateway.settings import load_settings
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
@@ -110,7 +111,7 @@ def _show(story: Story) -> None:
     s = story.summary
     console.out.print(
         Text.assemble(
-            (console.escape_control_characters(f"{s.method} {s.path}"), "bold"),
+            (printable(f"{s.method} {s.path}"), "bold"),
             "  ",
             (str(s.status), _style(s.status)),
             f"  {_ms(s.duration_s)}  ",
@@ -118,7 +119,7 @@ def _show(story: Story) -> None:
         )
     )
     if s.error:
-        console.say("error", f"{s.error}, for the {s.side} to mend. {s.detail}", style="bold red")
+        console.say("error", f"{s.error}, for the {s.side} to fix. {s.detail}", style="bold red")
     if s.cause:
         console.say("cause", s.cause)
     console.say(
@@ -166,13 +167,13 @@ def draw(spans: list[Span]) -> None:
         start = min(int((span.start_s - begin) / total * _BAR), _BAR - 1)
         width = max(round((span.end_s - span.start_s) / total * _BAR), 1)
         name = ("  " * depth + span.name)[:30]
-        line = Text(console.escape_control_characters(f"{name:<31}"))
+        line = Text(printable(f"{name:<31}"))
         line.append(" " * start)
         line.append("█" * min(width, _BAR - start), style="red" if span.error else _STYLES[span.kind])
         line.append(" " * max(_BAR - start - width, 0))
         line.append(f" {_ms(span.end_s - span.start_s):>9}")
         if span.error:
-            line.append(console.escape_control_characters(f"  {span.error}"), style="red")
+            line.append(printable(f"  {span.error}"), style="red")
         console.out.print(line)
 
 
@@ -198,7 +199,7 @@ def row_of(request: dict[str, Any]) -> Text:
     return Text.assemble(
         time.strftime("%H:%M:%S ", time.localtime(request["at"])),
         (str(status), _style(status)),
-        console.escape_control_characters(f" {request['method']:<4} {served:<24} "),
+        printable(f" {request['method']:<4} {served:<24} "),
         f"{_ms(request['duration_ms'] / 1000):>9}  {request['caller'] or '–':<14} ",
         (note, _style(status)),
         (f"  {request['request_id']}", "dim"),

@@ -1,7 +1,6 @@
 """`chips watch`: what changes in the registry, as it happens."""
 
 import asyncio
-import json
 import sys
 
 import msgspec
@@ -16,7 +15,7 @@ _CATCH_UP = 1000
 
 
 def watch(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Show every change as it is made, by whom and why, until Ctrl-C. `--json` prints a line of JSON for each.
+    """Show every change as it is made, with its author and reason, until Ctrl-C. `--json` prints a line of JSON for each.
 
     Example: `chips watch`
     """
@@ -63,5 +62,4 @@ async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
 
 
 def _line(content: object) -> None:
-    sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    console.print_json_line(content)

@@ -9,12 +9,23 @@ import aiohttp
 import msgspec
 
 from gateway.cli.support.backend_credentials import refused
+from gateway.cli.support.connection_errors import reason_of
 from gateway.cli.support.console import EX_PROTOCOL, EX_UNAVAILABLE, Failure
 from gateway.core.model import Tensor
 
 _TIMEOUT_S = 5.0
 _POLL_S = 0.25
 _NOT_UP_YET = frozenset({502, 503, 504})  # a load balancer speaks for a container that is starting
+
+
+OPTIONS = (
+    "name its path and version yourself: --path PATH --version VERSION (--path / is the root); "
+    "--header NAME:VALUE shows it credentials, --wait SECONDS waits for it, and --force registers it without asking"
+)
+
+
+class NotOurs(Failure):
+    """Something answers, but not as our contract says: it may be a model server of another kind."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,19 +65,21 @@ async def probe(
         await _wait_until_ready(session, url, wait_s, progress)
         status, body = await _get(session, f"{url}/v2/models/{model}")
     if status == 404:
-        raise Failure(
+        raise NotOurs(
             f'the backend at {url} is ready, but serves no model "{model}"',
-            hint="register it under the name in its CHIPS_MODEL, or start it with another one",
+            hint=f"register it under the name in its CHIPS_MODEL, or start it with another one; else {OPTIONS}",
             code=EX_PROTOCOL,
         )
     if status != 200:
         raise _broken(url, f"GET /v2/models/{model} answered {status} instead of 200")
     try:
-        metadata = msgspec.json.decode(body, type=Metadata)
+        said = msgspec.json.decode(body, type=dict[str, Any])
+        # Some servers send null for what they do not know.
+        metadata = msgspec.convert({k: v for k, v in said.items() if v is not None}, Metadata)
     except ValueError as error:  # not JSON, not UTF-8, or not these fields
         raise _broken(url, f"its metadata is not what the contract says: {error}") from None
     if metadata.name != model:
-        raise Failure(
+        raise NotOurs(
             f'the backend at {url} serves "{metadata.name}", not "{model}"',
             hint=f"chips register {metadata.name} {url}",
             code=EX_PROTOCOL,
@@ -119,22 +132,21 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
     try:
         async with session.get(url, allow_redirects=False) as response:
             return response.status, await response.read()
-    except TimeoutError:
-        reason = f"no answer within {_TIMEOUT_S:g} seconds"
-    except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
-        raise _broken(url, f"it does not speak HTTP: {error}") from None
-    except (aiohttp.ClientError, OSError) as error:
-        reason = str(error) or type(error).__name__
+    except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError):
+        raise _broken(url, "what it sends is not HTTP") from None
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        reason = reason_of(error, url, _TIMEOUT_S)
     raise Failure(
         f"the backend cannot be reached: {reason}",
-        hint="is it running, and is the address right as seen from this machine? --no-probe registers it all the same",
+        hint="is it running, and is the address right as seen from this machine? --wait SECONDS waits longer; "
+        "--no-probe --version VERSION, or --force, registers it without asking",
         code=EX_UNAVAILABLE,
     )
 
 
 def _broken(url: str, what: str) -> Failure:
-    return Failure(
+    return NotOurs(
         f"what answers at {url} is not a backend as the contract describes: {what}",
-        hint="backends/CONTRACT.md says what every backend answers; --no-probe registers it all the same",
+        hint=f"backends/CONTRACT.md says what every backend answers; for any other service {OPTIONS}",
         code=EX_PROTOCOL,
     )

@@ -3,14 +3,14 @@
 import asyncio
 import json
 import os
-import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
 from gateway.cli.support.environments import (
@@ -21,6 +21,7 @@ from gateway.cli.support.environments import (
     read_environments,
 )
 from gateway.core.model import Model, parse_model
+from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
@@ -64,9 +65,6 @@ class Failure(Exception):
         self.code = code
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
 class _Screen(Console):
     """Shows text as it was written: what people put into a registry is neither markup nor orders to a terminal."""
 
@@ -74,12 +72,15 @@ class _Screen(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(escape_control_characters(text), **options)
+        return super().render_str(printable(text), **options)
 
-
-def escape_control_characters(text: str) -> str:
-    """`text` with control characters, which could move a terminal's cursor or paint it, written out."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """The last sieve: whatever was put together of pieces. Line feeds are rich's own by now."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable_lines(segment.text), segment.style)
 
 
 out = _Screen()
@@ -88,9 +89,7 @@ err = _Screen(stderr=True)
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """One line of a report: what it is about, in the left column, and the text."""
-    to.print(
-        Text.assemble((escape_control_characters(f"{label:<10}"), style), escape_control_characters(text))
-    )
+    to.print(Text.assemble((printable(f"{label:<10}"), style), printable(text)))
 
 
 def note(text: str) -> None:
@@ -106,15 +105,16 @@ def shown(value: Any) -> str:
         text = ", ".join(f"{tensor.get('name')} {tensor.get('datatype')}" for tensor in value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(text)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
 def print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_json_line(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable_json(json.dumps(content, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
@@ -122,10 +122,15 @@ def report(failure: Failure, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})
     else:
-        err.print(Text.assemble(("error: ", "bold red"), escape_control_characters(failure.message)))
+        err.print(Text.assemble(("error: ", "bold red"), _indented(failure.message)))
         if failure.hint:
-            err.print(Text.assemble(("hint:  ", "bold"), escape_control_characters(failure.hint)))
+            err.print(Text.assemble(("hint:  ", "bold"), _indented(failure.hint)))
     sys.exit(failure.code)
+
+
+def _indented(text: str) -> str:
+    """Lines after the first stand further right, so that none can pass for one of ours."""
+    return printable_lines(text).replace("\n", "\n       ")
 
 
 class Choice:
@@ -236,7 +241,7 @@ async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
 
 
 async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
-    """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
+    """A writer also updates the fallback of all gateways; if that fails, the write is still valid."""
     fallback = open_fallback(settings.registry_fallback)
     if fallback.saved_by_gateways:
         return

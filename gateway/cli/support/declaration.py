@@ -1,4 +1,4 @@
-"""What a file declares: models and networks as YAML, for a repository that says what shall be in the registry.
+"""What a file declares: models and networks as YAML, for a repository that says what is to be in the registry.
 
 chips: 1
 models:
@@ -20,6 +20,7 @@ from gateway.cli.access.networks import document_name
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import parse_model
 from gateway.core.networks import parse_network
+from gateway.core.printable import printable, printable_json
 from gateway.registry.base import MODELS, NETWORKS, Document
 
 FORMAT: Final = 1
@@ -27,6 +28,18 @@ _MAX_BYTES: Final = 64 * 1024 * 1024
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 Declared = dict[str, dict[str, dict[str, Any]]]  # kind -> document name -> body
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text into double quotes where some of it does not show, so that it can be written as escapes."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    hidden = printable(text.replace("\n", "")) != text.replace("\n", "")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if hidden else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,14 +70,15 @@ def write_declaration(documents: Mapping[str, tuple[Document, ...]]) -> str:
     content: dict[str, Any] = {"chips": FORMAT}
     for kind, found in documents.items():
         content[kind] = dict(_entry(document) for document in found)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return printable_json(text)  # YAML's escapes in double quotes are those of JSON
 
 
 def _entry(document: Document) -> tuple[str, dict[str, Any]]:
     if document.problem:
         raise Failure(
             f"{document.kind}/{document.name} cannot be read ({document.problem}), so nothing is exported",
-            hint=f"chips rollback {document.name} mends it, chips deregister {document.name} removes it",
+            hint=f"chips rollback {document.name} fixes it, chips deregister {document.name} removes it",
             code=EX_DATAERR,
         )
     if document.kind == NETWORKS:

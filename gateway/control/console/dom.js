@@ -2,15 +2,29 @@
 const SVG = 'http://www.w3.org/2000/svg';
 const HANDLERS = ['onclick', 'oninput', 'onchange', 'onsubmit'];
 
+// Controls, format and bidirectional marks, unassigned and private characters: written out, for they hide or reorder what
+// stands around them. Line feeds and tabs stay: a page sets them as blanks.
+const HIDDEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu;
+const SPOKEN = ['title', 'aria-label', 'alt', 'placeholder'];
+
+export function printable(text) {
+  return String(text).replace(HIDDEN, (found) => {
+    const code = found.codePointAt(0);
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}`
+      : code < 0x10000 ? `\\u${code.toString(16).padStart(4, '0')}` : `\\U${code.toString(16).padStart(8, '0')}`;
+  });
+}
+
 function build(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (HANDLERS.includes(name)) node[name] = value;
     else if (name === 'place') { node.style.left = value[0]; node.style.width = value[1]; }
     else if (name === 'value') node.value = value;
-    else node.setAttribute(name, value === true ? '' : value);
+    else node.setAttribute(name, value === true ? '' : SPOKEN.includes(name) ? printable(value) : value);
   }
-  node.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false)
+    .map((child) => (child instanceof Node ? child : printable(child))));
   return node;
 }
 

@@ -6,7 +6,7 @@ import contextlib
 import msgspec
 
 from gateway.verify.check import JSON, Check, CheckContext, ContractViolation, check, require_status
-from gateway.verify.raw_http import NoResponse, RawRequest
+from gateway.verify.raw_http import Fields, NoResponse, RawRequest
 
 _REFUSED = (
     "what is not HTTP is refused with 4xx or by closing the connection; the next good request is answered"
@@ -88,10 +88,41 @@ async def expect(context: CheckContext) -> None:
     require_status(await context.post("/predict", context.need_good(), fields), 200)
 
 
+_UPGRADES: tuple[Fields, ...] = (
+    (
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ),
+    # As Java's HttpClient asks with each first request.
+    (
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+    ),
+    (("Connection", "keep-alive, Upgrade"), ("Upgrade", "TLS/1.2, Unknown/7")),
+)
+
+
+@check(
+    "http/upgrade",
+    "an upgrade (WebSocket, h2c or any other) is not taken: the request is answered by HTTP/1.1, as if it had not asked",
+)
+async def upgrade(context: CheckContext) -> None:
+    for fields in _UPGRADES:
+        require_status(await context.get("/v2/health/live", fields), 200)
+        require_status(await context.get("/predict", fields), 405)
+        if context.good is not None:
+            require_status(await context.post("/predict", context.good, (*JSON, *fields)), 200)
+    await context.still_good()
+
+
 CHECKS = (
     *(survives(name, raw) for name, raw in _RAW.items()),
     path_tricks,
     half_a_body,
     caller_leaves,
     expect,
+    upgrade,
 )

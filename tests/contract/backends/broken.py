@@ -469,6 +469,11 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     "http/half-a-body": [_frail("half")],
     "http/caller-leaves": [_frail("leaves")],
     "http/expect": [_broken(on_request(lambda r: r.get("Expect") is not None, 417))],
+    "http/upgrade": [
+        _broken(on_request(lambda r: r.get("Upgrade") == "websocket" and r.target == "/predict", 101)),
+        _broken(on_request(lambda r: r.get("Upgrade") == "h2c" and bool(r.body), 400)),
+        _broken(on_request(lambda r: (r.get("Upgrade") or "").startswith("TLS"), 426)),
+    ],
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
     "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
     "load/parallel": [_broken(field(_TIMING, "queue;dur=90, predict;dur=30"))],

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from tests.contract.backends.languages import R_PACKAGES, run_julia, run_r
+from tests.contract.backends.languages import (
+    JULIA_BACKEND,
+    R_PACKAGES,
+    Julia,
+    genie_manifests,
+    make_julia,
+    run_r,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,7 +74,11 @@ def has_r() -> None:
         found is None
         or subprocess.run([found, "--vanilla", "-e", script], capture_output=True, check=False).returncode
     )
-    require("r", available=not missing, why=f"there is no Rscript with the packages {R_PACKAGES}")
+    require(
+        "r",
+        available=not missing,
+        why=f"there is no Rscript with the packages {R_PACKAGES} (apt install r-base-core r-cran-…)",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +97,27 @@ def linear_rds(has_r: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def julia() -> str:
-    """The program, which the environment may name: backends/julia/ci/install.sh makes one."""
-    found = shutil.which(os.environ.get("JULIA", "julia"))
-    require("julia", available=found is not None, why="there is no julia, and JULIA names none")
-    return str(found)
+def julias(tmp_path_factory: pytest.TempPathFactory) -> list[Julia]:
+    """Julia with each release of Genie that is here, as CONTRIBUTING.md says where."""
+    program = shutil.which(os.environ.get("JULIA", "julia"))
+    require("julia", available=program is not None, why="there is no julia, and JULIA names none")
+    manifests = genie_manifests()
+    require(
+        "julia",
+        available=bool(manifests),
+        why=f"there is no {JULIA_BACKEND}/Manifest.toml (make -C backends/julia setup), and GENIE_MANIFESTS names none",
+    )
+    return [make_julia(str(program), path, tmp_path_factory.mktemp("julia")) for path in manifests]
 
 
 @pytest.fixture(scope="session")
-def linear_jls(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def julia(julias: list[Julia]) -> Julia:
+    return julias[0]
+
+
+@pytest.fixture(scope="session")
+def linear_jls(julia: Julia, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of 2x + 3n + k, as Julia serializes them."""
     path = tmp_path_factory.mktemp("linear") / "model.jls"
-    run_julia(julia, "-e", f'using Serialization; serialize("{path}", [2.0, 3.0, 1.0])')
+    julia.run("-e", f'using Serialization; serialize("{path}", [2.0, 3.0, 1.0])')
     return path

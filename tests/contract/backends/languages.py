@@ -2,12 +2,17 @@
 
 import os
 import subprocess
+import sys
+import tempfile
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.contract.backends.process import ROOT
 
 R_PACKAGES = "plumber jsonlite curl openssl filelock"
 JULIA_LINEAR = str(Path(__file__).with_name("julia") / "linear.jl")
+JULIA_BACKEND = ROOT / "backends/julia"
 
 
 def run_r(code: str, *arguments: str) -> str:
@@ -22,14 +27,70 @@ def run_r(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def run_julia(julia: str, *arguments: str, **environ: str) -> str:
-    done = subprocess.run(
-        [julia, "--startup-file=no", *arguments],
-        cwd=ROOT / "backends/julia",
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
+class Julia(NamedTuple):
+    """A Julia, and a project in which ChipsBackend finds Genie and its other packages."""
+
+    program: str
+    project: str
+    depot: str  # where it keeps what it compiled, whatever HOME is in a test
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What `bin/serve` and Julia itself read."""
+        return {"JULIA": self.program, "JULIA_PROJECT": self.project, "JULIA_DEPOT_PATH": self.depot}
+
+    def run(self, *arguments: str, **environ: str) -> str:
+        done = subprocess.run(
+            [self.program, "--startup-file=no", *arguments],
+            cwd=JULIA_BACKEND,
+            env={**os.environ, **self.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def genie_manifests() -> list[Path]:
+    """
+    The Manifest.toml files to test with: those that GENIE_MANIFESTS names, divided by colons, or the backend's own.
+
+    The suite uses the first; what depends on the release of Genie is tested with each.
+    """
+    named = os.environ.get("GENIE_MANIFESTS", "")
+    found = [Path(name) for name in named.split(":") if name] or [JULIA_BACKEND / "Manifest.toml"]
+    return [path for path in found if path.exists()]
+
+
+def make_julia(program: str, manifest: Path, folder: Path) -> Julia:
+    """Write a project to `folder` that has this checkout's ChipsBackend, with the packages of `manifest`."""
+    backend = tomllib.loads((JULIA_BACKEND / "Project.toml").read_text())
+    depends = ", ".join(f'"{name}"' for name in sorted(backend["deps"]))
+    (folder / "Project.toml").write_text(
+        f'[deps]\nChipsBackend = "{backend["uuid"]}"\nJLD2 = "{backend["deps"]["JLD2"]}"\n'
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    (folder / "Manifest.toml").write_text(
+        f"{manifest.read_text()}\n[[deps.ChipsBackend]]\ndeps = [{depends}]\n"
+        f'path = "{JULIA_BACKEND}"\nuuid = "{backend["uuid"]}"\nversion = "{backend["version"]}"\n'
+    )
+    asked = [program, "--startup-file=no", "-e", 'print(join(DEPOT_PATH, ":"))']
+    depot = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    return Julia(program, str(folder), depot)
+
+
+def compile_julia() -> None:
+    """Compile the packages of every manifest ahead, side by side: `python -m tests.contract.backends.languages`."""
+    with tempfile.TemporaryDirectory() as name:
+        running = []
+        for at, manifest in enumerate(genie_manifests()):
+            folder = Path(name) / str(at)
+            folder.mkdir()
+            julia = make_julia(os.environ.get("JULIA", "julia"), manifest, folder)
+            command = [julia.program, "--startup-file=no", "-e", "import ChipsBackend"]
+            running.append(subprocess.Popen(command, env={**os.environ, **julia.environ}))
+        sys.exit(max([process.wait() for process in running], default=0))
+
+
+if __name__ == "__main__":
+    compile_julia()

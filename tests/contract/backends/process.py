@@ -19,8 +19,9 @@ from tests.patience import patience
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = (sys.executable, "-m", "chips_backend")
 R = (str(ROOT / "backends/r/entrypoint.sh"),)
-# As it ships, but for a web server of the tests' own: there is no Genie here.
-JULIA = (str(ROOT / "backends/julia/bin/serve"), str(ROOT / "backends/julia/test/serve.jl"))
+JULIA = (str(ROOT / "backends/julia/bin/serve"),)
+# As it ships, but with the predict.jl that PREDICT names.
+JULIA_PREDICT = (*JULIA, str(ROOT / "backends/julia/test/serve.jl"))
 TIMEOUT_S = patience(180.0)
 
 

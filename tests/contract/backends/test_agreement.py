@@ -17,13 +17,13 @@ from tests.contract.backends.agreement import (
     wrong_answers,
 )
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
-from tests.contract.backends.languages import JULIA_LINEAR
+from tests.contract.backends.languages import JULIA_LINEAR, Julia
 from tests.contract.backends.linear import TENSORS, publish, write_joblib
-from tests.contract.backends.process import JULIA, PYTHON, ROOT, Backend, R
+from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend, R
 
-pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
-COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA}
+COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA_PREDICT}
 
 
 class Difference(NamedTuple):
@@ -72,8 +72,8 @@ def r_backend(linear_rds: Path, folder: Path) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="module")
-def julia_backend(julia: str, linear_jls: Path, folder: Path) -> Iterator[Backend]:
-    yield from started("julia", linear_jls, folder, JULIA=julia, PREDICT=JULIA_LINEAR)
+def julia_backend(julia: Julia, linear_jls: Path, folder: Path) -> Iterator[Backend]:
+    yield from started("julia", linear_jls, folder, **julia.environ, PREDICT=JULIA_LINEAR)
 
 
 def started(language: str, source: Path, folder: Path, **environ: str) -> Iterator[Backend]:

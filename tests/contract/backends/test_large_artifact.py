@@ -16,16 +16,19 @@ import pytest
 
 from benchmarks.machine import tree
 from gateway.verify.fake_gcs import BUCKET, FakeGcs
-from tests.contract.backends.languages import JULIA_LINEAR
+from tests.contract.backends.languages import JULIA_LINEAR, Julia
 from tests.contract.backends.linear import publish, write_joblib
-from tests.contract.backends.process import JULIA, PYTHON, Backend, R
+from tests.contract.backends.process import JULIA_PREDICT, PYTHON, Backend, R
 
 # Read before the tests' own clean environment takes it away.
 IS_BIG = os.environ.get("CHIPS_TEST_BIG") == "1"
 BALLAST_BYTES = (2048 if IS_BIG else 160) << 20
 MAY_GROW_BYTES = 64 << 20
 
-pytestmark = pytest.mark.timeout(1800 if IS_BIG else 300)  # a Julia compiles its program at each start
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800 if IS_BIG else 300),
+]  # a Julia compiles its program at each start
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,8 @@ def r_model(linear_rds: Path) -> tuple[tuple[str, ...], Path, dict[str, str]]:
 
 
 @pytest.fixture
-def julia_model(julia: str, linear_jls: Path) -> tuple[tuple[str, ...], Path, dict[str, str]]:
-    return JULIA, linear_jls, {"JULIA": julia, "PREDICT": JULIA_LINEAR}
+def julia_model(julia: Julia, linear_jls: Path) -> tuple[tuple[str, ...], Path, dict[str, str]]:
+    return JULIA_PREDICT, linear_jls, {**julia.environ, "PREDICT": JULIA_LINEAR}
 
 
 def peak_bytes(pid: int) -> int:

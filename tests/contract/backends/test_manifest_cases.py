@@ -8,7 +8,7 @@ import pytest
 from chips_backend.manifest import parse_manifest as parse_in_python
 
 from gateway.artifacts.manifest import parse_manifest as parse_in_gateway
-from tests.contract.backends.languages import run_julia, run_r
+from tests.contract.backends.languages import Julia, run_r
 from tests.contract.manifest_cases import load_cases
 
 CASES = load_cases()
@@ -78,7 +78,7 @@ def test_in_r(has_r: None, written: Path):
     expect(lambda number: said[number])
 
 
-def test_in_julia(julia: str, written: Path):
-    said = [json.loads(line) for line in run_julia(julia, "-e", IN_JULIA, str(written)).splitlines()]
+def test_in_julia(julia: Julia, written: Path):
+    said = [json.loads(line) for line in julia.run("-e", IN_JULIA, str(written)).splitlines()]
     assert len(said) == len(CASES)
     expect(lambda number: said[number])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.backends.languages import Julia
 from tests.contract.backends.linear import SAMPLES, SIGNATURE, write_joblib
 from tests.contract.backends.process import ROOT
 from tests.gcs.fixture import Gcs
@@ -22,15 +23,16 @@ samples <- list(list(request = list(instances = list(list(x = 1.5, n = 2L, k = 3
 chips_publish(readRDS(given[[1]]), "linear", "1", inputs, list(chips_tensor("y")), samples, store = given[[2]], by = "r")
 """
 JULIA_PUBLISHES = """
-include("backends/julia/src/Backend.jl")
-Backend.publish(ARGS[1]; model = "linear", version = "1", store = ARGS[2], signature = ARGS[3], samples = ARGS[4], by = "julia")
+using ChipsBackend
+publish(ARGS[1]; model = "linear", version = "1", store = ARGS[2], signature = ARGS[3], samples = ARGS[4], by = "julia")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a Julia compiles its program at each start
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_one_wins_and_the_others_are_told(
-    kind: str, julia: str, linear_rds: Path, linear_jls: Path, gcs: Gcs, tmp_path: Path
+    kind: str, julia: Julia, linear_rds: Path, linear_jls: Path, gcs: Gcs, tmp_path: Path
 ):
     store = f"gs://{gcs.bucket}/models" if kind == "bucket" else str(tmp_path / "store")
     signature, samples = tmp_path / "signature.json", tmp_path / "samples.json"
@@ -46,10 +48,22 @@ def test_one_wins_and_the_others_are_told(
             *("--signature", described[0], "--samples", described[1]),
         ),
         "r": ("Rscript", "--vanilla", "-e", R_PUBLISHES, str(linear_rds), store),
-        "julia": (julia, "--startup-file=no", "-e", JULIA_PUBLISHES, str(linear_jls), store, *described),
+        "julia": (
+            julia.program,
+            "--startup-file=no",
+            "-e",
+            JULIA_PUBLISHES,
+            str(linear_jls),
+            store,
+            *described,
+        ),
     }
     # R publishes to a bucket by the command.
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        **julia.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     running = {
         name: subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -20,14 +20,14 @@ from gateway.core.model import Policy
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
 from gateway.telemetry.trace_store import TraceStoreReader
-from tests.contract.backends.languages import JULIA_LINEAR, run_r
+from tests.contract.backends.languages import JULIA_LINEAR, Julia, run_r
 from tests.contract.backends.linear import publish
-from tests.contract.backends.process import JULIA, PYTHON, ROOT, Backend, R
+from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend, R
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, read_message
 from tests.patience import patience
 
-pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 LANGUAGES = ("python", "r", "julia")
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -51,7 +51,7 @@ TREE = [
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     folder = tmp_path_factory.mktemp("traced")
     environ: dict[str, str] = {}
-    command: Sequence[str] = JULIA
+    command: Sequence[str] = JULIA_PREDICT
     if request.param == "python":
         command, source = PYTHON, failing_python(folder / "model.py")
     elif request.param == "r":
@@ -59,7 +59,8 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         command, source = R, failing_rds(folder / "model.rds")
     else:
         source = request.getfixturevalue("linear_jls")  # it fails where a parameter says so
-        environ = {"JULIA": request.getfixturevalue("julia"), "PREDICT": JULIA_LINEAR}
+        julia: Julia = request.getfixturevalue("julia")
+        environ = {**julia.environ, "PREDICT": JULIA_LINEAR}
     publish(str(folder / "store"), source)
     artifact = str(folder / "store/linear/1")
     started = Backend(

@@ -20,7 +20,7 @@ from tests.firestore.fixture import registry_url
 from tests.flow.scripted import Caller, ScriptedBackend, echo, request
 from tests.patience import patience
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 class Callers:

@@ -259,7 +259,7 @@ def entries(server: Hostile, *names: str) -> str:
     """`auth.issuers` with one entry for each."""
     return json.dumps(
         [
-            json.loads(setting(f"{server.url}/{name}", name="acme", issuer=[f"https://{name}.example"]))[0]
+            json.loads(setting(f"{server.url}/{name}", name=name[:32], issuer=[f"https://{name}.example"]))[0]
             for name in names
         ]
     )
@@ -312,7 +312,9 @@ async def test_a_hostile_key_server_lets_nobody_in(monkeypatch, caplog):
 async def test_a_hostile_discovery_document_lets_nobody_in():
     async with hostile() as server:
         issuers = {name: f"{server.url}/{name}" for name in DISCOVERIES}
-        given = [json.loads(setting("", name="acme", issuer=[issuer]))[0] for issuer in issuers.values()]
+        given = [
+            json.loads(setting("", name=name[:32], issuer=[issuer]))[0] for name, issuer in issuers.items()
+        ]
         async with Scene(**{"auth.issuers": json.dumps(given)}) as scene:
             backend = await scene.model()
             calls = [

@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,49 @@ def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     assert "\x1b" not in out
 
 
-def test_a_dry_run_does_nothing(shell: Shell, backend_folder: Path, tmp_path: Path):
+def test_a_dry_run_checks_all_that_can_be_checked_and_changes_nothing(
+    shell: Shell, backend_folder: Path, tmp_path: Path
+):
     out = shell.ok("deploy", "wine", "--target", "local", "--dry-run").out
-    assert "nothing was done" in out
+    assert "1 check     checked  a process on this machine" in out
+    assert "2 try       checked  it loads, and 3 samples came out as published" in out
+    assert "(new)" in out
+    assert "7 register  would    put it into the registry" in out
+    assert "nothing was changed" in out
+    assert not (tmp_path / "artifacts").exists()
+    assert notes() == []
+    assert shell.ok("models", "--json").json() == []
+
+
+def break_samples(backend_folder: Path) -> None:
+    samples = json.loads((backend_folder / "samples.json").read_text())
+    samples[0]["response"]["predictions"] = [99]
+    (backend_folder / "samples.json").write_text(json.dumps(samples))
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_what_cannot_be_served_costs_no_version(
+    shell: Shell, backend_folder: Path, tmp_path: Path, options: tuple[str, ...]
+):
+    break_samples(backend_folder)
+    ended = shell("deploy", "wine", "--target", "local", *options)
+    assert ended.code == 65
+    assert "try: " in ended.err
+    assert "first sample came out differently" in ended.err
+    assert "run the same command again" in ended.err
     assert not (tmp_path / "artifacts").exists()
     assert shell.ok("models", "--json").json() == []
 
 
 def test_a_backend_that_does_not_start_is_not_registered(shell: Shell, backend_folder: Path):
-    samples = json.loads((backend_folder / "samples.json").read_text())
-    samples[0]["response"]["predictions"] = [99]
-    (backend_folder / "samples.json").write_text(json.dumps(samples))
-    ended = shell("deploy", "wine", "--target", "local")
+    break_samples(backend_folder)
+    ended = shell("deploy", "wine", "--target", "local", "--no-try")
     assert ended.code == 70
-    assert "first sample came out differently" in ended.err
     assert "start: " in ended.err
+    assert "first sample came out differently" in ended.err
+    assert "chips logs wine --version 1" in ended.err
+    assert "first sample came out differently" in shell.ok("logs", "wine").out
+    assert notes() == []
     assert shell.ok("models", "--json").json() == []
 
 
@@ -133,17 +162,141 @@ def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folde
 
 def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backend_folder: Path):
     deployed(shell, backend_folder)
-    note = Path(os.environ["XDG_STATE_HOME"]) / "chips/local/wine/1.json"
-    ours = json.loads(note.read_text())
+    (note,) = notes()
+    state = note.with_suffix(".state")
+    ours = json.loads(state.read_text())
     stranger = subprocess.Popen(["sleep", "60"])
     try:
-        note.write_text(json.dumps({**ours, "pid": stranger.pid}))
+        theirs = {name: {**ours[name], "pid": stranger.pid} for name in ("supervisor", "backend")}
+        state.write_text(json.dumps({**ours, **theirs}))
         shell("undeploy", "wine", "--version", "1", "--target", "local", "--force")
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
-        os.kill(ours["pid"], signal.SIGTERM)
+        os.kill(ours["supervisor"]["pid"], signal.SIGTERM)
+
+
+# -- deployed again
+
+
+def test_changed_code_replaces_what_runs_once_it_is_registered(shell: Shell, backend_folder: Path):
+    first = deployed(shell, backend_folder)
+    (backend_folder / "helper.py").write_text("FACTOR = 2\n")
+    second = deployed(shell, backend_folder)
+    assert second["url"] != first["url"]
+    assert [b["url"] for b in shell.model()["backends"]] == [second["url"]]
+    assert score(second["url"], backend_folder / "samples.json")
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(first["url"])
+    assert len(notes()) == 1
+
+
+def test_changed_code_that_fails_leaves_what_runs(shell: Shell, backend_folder: Path):
+    first = deployed(shell, backend_folder)
+    (backend_folder / "chips_backend.py").write_text(
+        "raise SystemExit('not today')\n"
+    )  # found before the package
+    ended = shell("deploy", "wine", "--target", "local")
+    assert ended.code == 70
+    assert "not today" in ended.err
+    assert score(first["url"], backend_folder / "samples.json")
+    (backend_folder / "chips_backend.py").unlink()
+    assert deployed(shell, backend_folder)["url"] == first["url"]
+
+
+# -- local backends live
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    give_up_at = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+    return found
+
+
+def entry(shell: Shell) -> Any:
+    (found,) = shell.ok("ps", "--json").json()
+    return found
+
+
+def test_a_backend_that_falls_is_started_again_at_its_address(shell: Shell, backend_folder: Path):
+    url = deployed(shell, backend_folder)["url"]
+    before = entry(shell)
+    os.kill(before["pid"], signal.SIGKILL)
+    after = until(lambda: (e := entry(shell))["state"] == "ready" and e["pid"] != before["pid"] and e)
+    assert (after["url"], after["fell"], after["last_exit"]) == (url, 1, -9)
+    assert score(url, backend_folder / "samples.json")
+    assert "1 times, last with -9" in shell.ok("ps").out
+
+
+def test_after_a_reboot_all_is_back(shell: Shell, backend_folder: Path):
+    url = deployed(shell, backend_folder)["url"]
+    (note,) = notes()
+    state = json.loads(note.with_suffix(".state").read_text())
+    for process in ("supervisor", "backend"):
+        os.kill(state[process]["pid"], signal.SIGKILL)
+    _children.pop(state["supervisor"]["pid"]).wait()
+    assert until(lambda: entry(shell)["state"] == "not running")
+    assert "chips up" in shell.ok("ps").out
+    (started,) = shell.ok("up", "--json").json()
+    assert (started["url"], started["state"]) == (url, "ready")
+    assert score(url, backend_folder / "samples.json")
+    assert shell.ok("up", "--json").json() == []
+
+
+def test_a_backend_without_its_supervisor_is_not_started_twice(shell: Shell, backend_folder: Path):
+    deployed(shell, backend_folder)
+    (note,) = notes()
+    state = json.loads(note.with_suffix(".state").read_text())
+    os.kill(state["supervisor"]["pid"], signal.SIGKILL)
+    _children.pop(state["supervisor"]["pid"]).wait()
+    (started,) = shell.ok("up", "--json").json()
+    assert (started["state"], started["pid"] != state["backend"]["pid"]) == ("ready", True)
+    assert not Path(f"/proc/{state['backend']['pid']}").exists()
+
+
+def test_stopped_it_stays_down_until_it_is_restarted(shell: Shell, backend_folder: Path):
+    url = deployed(shell, backend_folder)["url"]
+    shell.ok("stop", "wine")
+    assert entry(shell)["state"] == "stopped"
+    assert shell.ok("up", "--json").json() == []
+    (started,) = shell.ok("restart", "wine", "--json").json()
+    assert (started["url"], started["state"]) == (url, "ready")
+    assert "ready: wine@1" in shell.ok("logs", "wine", "-n", "20").out
+    assert len(shell.ok("logs", "wine", "-n", "1").out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("stop", "beer"), ("restart", "beer"), ("logs", "beer"), ("logs", "beer", "--version", "1")]
+)
+def test_what_was_not_deployed_here_is_told(shell: Shell, arguments: tuple[str, ...]):
+    ended = shell(*arguments)
+    assert ended.code == 65
+    assert "was deployed to this machine" in ended.err
+
+
+def test_with_nothing_deployed_there_is_nothing_to_do(shell: Shell):
+    assert "chips deploy" in shell.ok("ps").out
+    assert shell.ok("up", "--json").json() == []
+
+
+def test_watching_deploys_again_on_each_change(shell: Shell, backend_folder: Path, tmp_path: Path):
+    process = shell.start("deploy", "wine", "--watch")
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    assert any(line.startswith("watching") for line in lines)
+    assert [b["version"] for b in shell.model()["backends"]] == ["1-dev"]
+    first = entry(shell)["url"]
+    (backend_folder / "helper.py").write_text("FACTOR = 2\n")
+    assert any(line.startswith("watching") for line in lines)
+    assert entry(shell)["url"] != first
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "wine@1-dev is taken away" in out, err
+    assert notes() == []
+    assert not (tmp_path / "artifacts").exists(), "the scratch version is published nowhere"
 
 
 def test_a_name_of_somebody_else_is_not_taken(shell: Shell, backend_folder: Path, tmp_path: Path):
@@ -210,7 +363,7 @@ def test_a_backend_that_breaks_the_contract_is_not_registered(shell: Shell, back
     (backend_folder / "liar.py").write_text(LIAR)
     settings = (backend_folder / "backend.toml").read_text()
     (backend_folder / "backend.toml").write_text(settings.replace('"-m", "chips_backend"', '"liar.py"'))
-    ended = shell("deploy", "wine", "--target", "local")
+    ended = shell("deploy", "wine", "--target", "local", "--no-try")
     assert ended.code == 76
     assert "verify: " in ended.err
     assert "is not registered" in ended.err
@@ -242,7 +395,7 @@ def test_a_model_whose_answers_depend_on_other_rows_is_not_registered(shell: She
     model_of_own_code(backend_folder)
     ended = shell("deploy", "wine", "--target", "local")
     assert ended.code == 76
-    assert "rows/together" in ended.out
+    assert "try: rows/together" in ended.err
     assert shell.ok("models", "--json").json() == []
 
 

@@ -69,7 +69,7 @@ class Shell:
 
     def run(self, *arguments: str) -> Ended:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=patience(30))
+        out, err = process.communicate(timeout=patience(90))
         return Ended(process.returncode, out, err)
 
     def register(self, name: str = "wine", version: str = "1", *options: str) -> Ended:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
 from gateway.core.networks import parse_address
+from gateway.core.printable import printable_lines
 from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
 from gateway.telemetry.export_queue import ExportQueue
-from gateway.telemetry.logs import LogWriter, TextFormatter
+from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
 from tests.unit.telemetry.exchanges import make_exchange
@@ -159,3 +160,26 @@ class NoSink:
     def write(self, batch: object, timeout_s: float) -> None: ...
 
     def close(self) -> None: ...
+
+
+EVIL = "x\nFORGED\r\x1b[2J\x85\x9b\u202e\u2028\u200b\x7f"
+
+
+def test_nobody_forges_a_line_of_the_log():
+    exchange = make_exchange(
+        target="/" + EVIL, model=EVIL, version=EVIL, caller=EVIL, error=UpstreamBroken(EVIL)
+    )
+    exchange.cause = ValueError(EVIL)
+    record = logging.makeLogRecord({"levelno": 40, "msg": "%s", "args": (EVIL,)})
+    try:
+        raise ValueError(EVIL)
+    except ValueError as error:
+        record.exc_info = (type(error), error, error.__traceback__)
+    for text in (
+        JsonAccessLog("p")(exchange, 502).decode(),
+        TextAccessLog()(exchange, 502).decode(),
+        JsonFormatter().format(record),
+        TextFormatter(colored=False).format(record),
+    ):
+        assert printable_lines(text) == text
+        assert not any(line.startswith("FORGED") for line in text.splitlines())

@@ -51,7 +51,7 @@ function read_wine(path)
     header, lines = Iterators.peel(eachline(path))
     rows = [parse.(Float64, split(line, ',')) for line in lines]
     table = permutedims(reduce(hcat, rows))
-    return String.(split(header, ','))[1:end-1], table[:, 1:end-1], Int.(table[:, end])
+    return String.(split(header, ','))[1:(end-1)], table[:, 1:(end-1)], Int.(table[:, end])
 end
 
 function fit(measurements, cultivars)
@@ -62,14 +62,14 @@ function fit(measurements, cultivars)
     coefficients = zeros(size(x, 2), length(classes))
     for _ in 1:10_000
         gradient = x' * (softmax(x * coefficients) - truth) / length(cultivars)
-        gradient[1:end-1, :] .+= SHRINKAGE * coefficients[1:end-1, :]
+        gradient[1:(end-1), :] .+= SHRINKAGE * coefficients[1:(end-1), :]
         norm(gradient) < 1e-9 && break
         coefficients .-= gradient
     end
     return (
         means = means,
         scales = scales,
-        weights = coefficients[1:end-1, :],
+        weights = coefficients[1:(end-1), :],
         intercepts = coefficients[end:end, :],
         classes = classes,
     )

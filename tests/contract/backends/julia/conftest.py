@@ -1,6 +1,7 @@
 """Backends in real Julia, and their functions."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from tests.contract.backends.languages import JULIA_LINEAR
+from tests.contract.backends.languages import JULIA_LINEAR, Julia
 from tests.contract.backends.linear import SAMPLES, SIGNATURE
-from tests.contract.backends.process import JULIA, Backend
+from tests.contract.backends.process import JULIA_PREDICT, Backend
 
 Start = Callable[[Mapping[str, Any]], Backend]
 
 
 @pytest.fixture
-def start_julia(julia: str) -> Iterator[Start]:
+def start_julia(julia: Julia) -> Iterator[Start]:
     """Start Julia backends; what still runs at the end is killed."""
     started: list[Backend] = []
 
     def start(environ: Mapping[str, Any]) -> Backend:
         given = {name: str(value) for name, value in environ.items()}
-        started.append(Backend(JULIA, {"JULIA": julia, "PREDICT": JULIA_LINEAR, **given}))
+        started.append(Backend(JULIA_PREDICT, {**julia.environ, "PREDICT": JULIA_LINEAR, **given}))
         return started[-1]
 
     yield start
@@ -33,9 +34,10 @@ def start_julia(julia: str) -> Iterator[Start]:
 class Driver:
     """The backend's functions, called one after another in one Julia."""
 
-    def __init__(self, julia: str) -> None:
+    def __init__(self, julia: Julia) -> None:
         self._process = subprocess.Popen(
-            [julia, "--startup-file=no", "--optimize=1", str(Path(__file__).with_name("driver.jl"))],
+            [julia.program, "--startup-file=no", str(Path(__file__).with_name("driver.jl"))],
+            env={**os.environ, **julia.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -70,7 +72,7 @@ class Driver:
 
 
 @pytest.fixture(scope="session")
-def driver(julia: str) -> Iterator[Driver]:
+def driver(julia: Julia) -> Iterator[Driver]:
     driver = Driver(julia)
     yield driver
     driver.close()

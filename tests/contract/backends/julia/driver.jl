@@ -1,8 +1,7 @@
 # Calls the backend's functions for tests: a line of JSON in, a line of JSON out. One Julia for many calls, since it starts slowly.
 
-include("../../../../backends/julia/src/Backend.jl")
-
-using .Backend: ArtifactError, Backend, Config, PublishError, encode, object, parse_json
+import ChipsBackend
+using ChipsBackend.Backend: ArtifactError, Backend, Config, PublishError, encode, object, parse_json
 using Logging
 
 function obtain(asked)

@@ -1,6 +1,8 @@
 "2x + 3n + k, and what the tests ask for beside it."
 module Predict
 
+const PARAMETERS = ["compute_s", "exit", "fail", "gate"]
+
 using ..Backend: main_file
 using Serialization: deserialize
 
@@ -12,8 +14,9 @@ function predict(weights, rows, parameters)
         sleep(0.005)
     end
     haskey(parameters, "fail") && error("the tests asked for it")
+    haskey(parameters, "exit") && exit(parameters["exit"])
     haskey(parameters, "compute_s") && spin(parameters["compute_s"])
-    return [sum(weights .* row) for row in rows]
+    return sum(weights .* values(rows))
 end
 
 "Compute, and let nobody else have the thread."

@@ -20,7 +20,7 @@ import pytest
 
 from gateway.artifacts.manifest import parse_manifest
 from tests.contract.backends.julia.conftest import Driver, Start
-from tests.contract.backends.languages import run_julia
+from tests.contract.backends.languages import Julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import PYTHON, ROOT, Backend
 from tests.gcs.fixture import Gcs
@@ -154,7 +154,7 @@ def test_what_cannot_be_had_says_why(store: str, gcs: Gcs, driver: Driver, tmp_p
     assert "CHIPS_CACHE_DIR" in no_folder["error"] or "cannot be used" in no_folder["error"]
 
 
-def test_two_at_once_fetch_once(store: str, gcs: Gcs, julia: str, driver: Driver, tmp_path: Path):
+def test_two_at_once_fetch_once(store: str, gcs: Gcs, julia: Julia, driver: Driver, tmp_path: Path):
     gcs.fault(method="GET", path="model.jls", delay_s=1)
     other = Driver(julia)
     try:
@@ -208,14 +208,14 @@ def test_it_asks_with_the_token_of_its_own_account(servers: list[str], driver: D
     assert nameless["exit_code"] == 77, nameless
 
 
-def test_memory_stays_flat_while_a_large_artifact_is_fetched(gcs: Gcs, julia: str, tmp_path: Path):
+def test_memory_stays_flat_while_a_large_artifact_is_fetched(gcs: Gcs, julia: Julia, tmp_path: Path):
     size = 200 << 20
     source = tmp_path / "model.jls"
     with source.open("wb") as stream:
         stream.truncate(size)
     publish(f"gs://{gcs.bucket}", source, STORAGE_EMULATOR_HOST=gcs.url)
     code = f"""
-        include("src/Backend.jl")
+        using ChipsBackend: Backend
         using Logging
         with_logger(NullLogger()) do
             config = Backend.Config(artifact = "gs://{gcs.bucket}/linear/1/", cache_dir = "{tmp_path}/cache")
@@ -224,11 +224,11 @@ def test_memory_stays_flat_while_a_large_artifact_is_fetched(gcs: Gcs, julia: st
             print(Sys.maxrss() - before)
         end
     """
-    grown = int(run_julia(julia, "-e", code))
+    grown = int(julia.run("-e", code))
     assert grown < 128 << 20, f"{grown >> 20} MiB"
 
 
-def chips_publish(source: Path, store: str, folder: Path, **environ: str) -> str:
+def chips_publish(source: Path, store: str, folder: Path, version: str, **environ: str) -> str:
     """What `chips publish` says to the very same model."""
     command = [
         sys.executable,
@@ -241,7 +241,7 @@ def chips_publish(source: Path, store: str, folder: Path, **environ: str) -> str
         "--version",
         "1",
     ]
-    command += ["--store", store, "--runtime", "julia=1.5.3"]
+    command += ["--store", store, "--runtime", f"julia={version}"]
     command += ["--signature", str(folder / "signature.json"), "--samples", str(folder / "samples.json")]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=False
@@ -249,7 +249,10 @@ def chips_publish(source: Path, store: str, folder: Path, **environ: str) -> str
     return done.stdout + done.stderr
 
 
-def test_julia_publishes_what_chips_publish_would(gcs: Gcs, driver: Driver, linear_jls: Path, tmp_path: Path):
+def test_julia_publishes_what_chips_publish_would(
+    gcs: Gcs, driver: Driver, julia: Julia, linear_jls: Path, tmp_path: Path
+):
+    version = julia.run("-e", "print(VERSION)")
     publish(str(tmp_path / "described"), linear_jls)  # writes the two files that describe it
     described = linear_jls.parent / "described"
     for store in (str(tmp_path / "store"), f"gs://{gcs.bucket}/julia"):
@@ -257,11 +260,11 @@ def test_julia_publishes_what_chips_publish_would(gcs: Gcs, driver: Driver, line
         answer = driver.publish(linear_jls, store, **environ)
         assert "address" in answer, answer
         assert driver.publish(linear_jls, store, **environ) == answer
-        assert chips_publish(linear_jls, store, described, **environ).startswith("unchanged"), store
+        assert chips_publish(linear_jls, store, described, version, **environ).startswith("unchanged"), store
         found = driver.obtain(answer["address"], tmp_path / "cache", **environ)
         assert (Path(found["folder"]) / "model.jls").read_bytes() == linear_jls.read_bytes()
     manifest = parse_manifest((tmp_path / "store/linear/1/manifest.json").read_bytes())
-    assert (manifest.created_by, manifest.format, manifest.runtime) == ("ana", "jls", {"julia": "1.5.3"})
+    assert (manifest.created_by, manifest.format, manifest.runtime) == ("ana", "jls", {"julia": version})
     assert manifest.files[0].sha256 == hashlib.sha256(linear_jls.read_bytes()).hexdigest()
 
 

@@ -1,30 +1,33 @@
 """The Julia backend keeps the contract, every sentence of it that the kit can check, with a model trained and published by Julia."""
 
+import asyncio
 import os
 import shlex
-import subprocess
+import signal
 from pathlib import Path
 
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
-from tests.contract.backends.languages import run_julia
-from tests.contract.backends.process import JULIA
+from gateway.verify.run import CHECKS, read_samples, verify
+from tests.conftest import require
+from tests.contract.backends.languages import Julia
+from tests.contract.backends.process import JULIA, Backend
 
 PUBLISH = """
-include("src/Backend.jl")
-Backend.publish("{folder}/model.jls"; model = "wine", version = "1", store = "{folder}/store",
+using ChipsBackend
+publish("{folder}/model.jls"; model = "wine", version = "1", store = "{folder}/store",
     signature = "{folder}/signature.json", samples = "{folder}/samples.json")
 """
 
 
 @pytest.fixture(scope="session")
-def julia_wine(julia: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def julia_wine(julia: Julia, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a published artifact: the wine model of the Julia examples."""
     folder = tmp_path_factory.mktemp("julia-wine")
-    said = run_julia(julia, "examples/wine/train.jl", str(folder))
+    said = julia.run("examples/wine/train.jl", str(folder))
     assert float(said.rpartition(" ")[2]) > 0.9
-    run_julia(julia, "-e", PUBLISH.format(folder=folder))
+    julia.run("-e", PUBLISH.format(folder=folder))
     return folder / "store/wine/1"
 
 
@@ -35,13 +38,18 @@ class TestJuliaBackend(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(
-        cls, julia: str, julia_wine: Path, tmp_path_factory: pytest.TempPathFactory
+        cls, julia: Julia, julia_wine: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> BackendUnderTest:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
         cache = str(tmp_path_factory.mktemp("cache"))
         return BackendUnderTest(
             command=shlex.join(JULIA),
-            environment={**kept, "JULIA": julia, "CHIPS_ARTIFACT": str(julia_wine), "CHIPS_CACHE_DIR": cache},
+            environment={
+                **kept,
+                **julia.environ,
+                "CHIPS_ARTIFACT": str(julia_wine),
+                "CHIPS_CACHE_DIR": cache,
+            },
             samples=julia_wine / "manifest.json",
             not_applicable={
                 "invalid/fraction-for-integer": "all inputs of the wine model are FP64",
@@ -50,16 +58,37 @@ class TestJuliaBackend(BackendContract):
         )
 
 
-def test_its_own_tests_pass(julia: str):
-    assert "Pass" in run_julia(julia, "--compile=min", "test/runtests.jl")
+@pytest.fixture(scope="session")
+def other_julias(julias: list[Julia]) -> list[Julia]:
+    require("julia", available=len(julias) > 1, why="GENIE_MANIFESTS names one release of Genie only")
+    return julias[1:]
 
 
-def test_its_style_is_clean():
-    done = subprocess.run(
-        ["backends/julia/ci/style.sh"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[4],
-    )
-    assert done.returncode == 0, done.stderr
+def test_other_releases_of_genie_keep_it(other_julias: list[Julia], julia_wine: Path, tmp_path: Path):
+    """What the kit asks of a backend that runs; its starts and its end depend on Genie only by listening and closing."""
+    for julia in other_julias:
+        environ = {**julia.environ, "CHIPS_ARTIFACT": str(julia_wine), "CHIPS_CACHE_DIR": str(tmp_path)}
+        backend = Backend(JULIA, environ)
+        try:
+            url = backend.ready().url
+            checks = [check for check in CHECKS if check.group not in {"life", "logs", "fetch"}]
+            found = asyncio.run(
+                verify(url, manifest=read_samples(julia_wine / "manifest.json"), checks=checks)
+            )
+            wrong = [(r.check.name, r.why) for r in found.results if r.outcome == "failed"]
+            assert not wrong, wrong
+            taken = Backend(JULIA, {**environ, "PORT": url.rpartition(":")[2]})
+            assert taken.end() == 71
+            assert "set PORT to another one" in taken.why()
+        finally:
+            backend.send_signal(signal.SIGTERM)
+            assert backend.end() == 0
+
+
+def test_its_own_tests_pass(julias: list[Julia]):
+    for julia in julias:
+        assert "Pass" in julia.run("--threads=2,1", "test/runtests.jl")
+
+
+def test_its_style_is_clean(julia: Julia):
+    julia.run("ci/format.jl")

@@ -16,6 +16,8 @@ from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R
 from tests.contract.backends.r.conftest import Start
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 17  # one worker, and sixteen in the line before it
 
 
@@ -136,6 +138,7 @@ def test_health_is_answered_while_all_workers_predict(
     with (slow / "predict.R").open("a") as predict:
         predict.write(
             "quick <- predict_rows\n"
+            "own_parameters <- function(model) 'wait'\n"
             "predict_rows <- function(model, rows, parameters) {\n"
             f"  while (isTRUE(parameters$wait) && !file.exists('{gate}')) Sys.sleep(0.01)\n"
             "  quick(model, rows, parameters)\n}\n"

@@ -29,12 +29,15 @@ def steps(page: Path) -> tuple[list[str], list[str], list[str]]:
     return commands, outputs, programs
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_r(has_r: None, tmp_path: Path):
     commands, outputs, (train,) = steps(ROOT / "docs/tutorial/r.md")
     assert len(commands) > 10
     assert len(outputs) > 2
-    require("curl", available=shutil.which("curl") is not None, why="there is no curl")
+    require(
+        "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
+    )
     ports = {"9001": str(free_port()), "8080": str(free_port())}
     enter = next(at for at, command in enumerate(commands) if command.startswith("cd "))
     save = f"cp {tmp_path}/train.R ."

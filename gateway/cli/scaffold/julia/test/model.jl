@@ -10,11 +10,10 @@ const FOLDER = dirname(@__DIR__)
     trained = mktempdir()
     run(`$(Base.julia_cmd()) --startup-file=no $(joinpath(FOLDER, "examples/wine/train.jl")) $trained`)
     parsed(name) = Backend.parse_json(read(joinpath(trained, name)))
-    names = [input["name"] for input in parsed("signature.json")["inputs"]]
+    signature = Backend.read_signature(parsed("signature.json"), "signature")
     model = Predict.deserialize(joinpath(trained, "model.jls"))
     for sample in parsed("samples.json")
-        instances = sample["request"]["instances"]
-        rows = [instance isa AbstractVector ? instance : [instance[name] for name in names] for instance in instances]
+        rows = Backend.table(Backend.read_instances(sample["request"], signature).rows)
         @test Predict.predict(model, rows, Dict{String,Any}()) == sample["response"]["predictions"]
     end
 end

@@ -11,9 +11,11 @@ from typing import Any, Final
 from gateway.artifacts.describe import Described, describe
 from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
 from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
-from gateway.cli.models.register import Wish, enter
+from gateway.cli.models.inspection import Wish
+from gateway.cli.models.register import enter
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
+from gateway.cost.estimate import memory_needed_gib
 from gateway.deploy.candidate import Found, try_candidate
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
@@ -28,7 +30,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class Deployment:
-    """What is deployed where, by whom."""
+    """What is deployed where, and by which author."""
 
     source: BackendFolder
     target: Target
@@ -52,13 +54,13 @@ class Deployment:
                     version=self.source.version,
                     created_by=self.author,
                     format=settings.format,
-                    signature=self.source.beside("signature"),
-                    samples=self.source.beside("samples"),
+                    signature=self.source.sibling("signature"),
+                    samples=self.source.sibling("samples"),
                     rows=settings.rows,
                 )
             except ValueError as error:
                 raise DeployError(
-                    str(error), hint="mend it, and run the same command again", code=EX_DATAERR
+                    str(error), hint="fix it, then run the same command again", code=EX_DATAERR
                 ) from None
             self._described.append(found)
         return self._described[0]
@@ -140,13 +142,13 @@ def carry_out(run: Deployment, report: StepReport) -> Deployed:
 
 
 def _hint(step: str, run: Deployment) -> str:
-    again = "mend it and run the same command again: it takes the changed files, and no version was spent"
+    again = "fix it and run the same command again: it takes the changed files, and no version was spent"
     return {
         "check": again,
         "try": again,
         "start": f"chips logs {run.source.model} --version {run.source.version} shows all that it said; then {again}"
         if run.target.name == "local"
-        else "the log of the revision says why; mend it and run the same command again",
+        else "the log of the revision says why; fix it and run the same command again",
     }.get(step, "run the same command again: what is done is not repeated")
 
 
@@ -167,12 +169,22 @@ async def check_owner(run: Deployment) -> None:
 def check_artifact(run: Deployment, tell: Tell) -> str:
     """Whether the artifact can be published under its version, before anything is started."""
     described = run.described
-    for warning in described.warnings:
+    manifest = described.manifest
+    for warning in [*described.warnings, *_too_little_memory(run)]:
         tell(f"warning: {warning}")
     _is_published(run)
-    manifest = described.manifest
     files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
     return f"{manifest.format}, {files}, {manifest.total_bytes} bytes, {len(manifest.samples)} samples"
+
+
+def _too_little_memory(run: Deployment) -> list[str]:
+    """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
+    memory = run.source.settings.memory
+    has_gib = float(memory[:-2]) / (1024 if memory.endswith("Mi") else 1)
+    needs_gib = memory_needed_gib(run.described.manifest.total_bytes / 1024**3)
+    if run.target.name == "local" or has_gib >= needs_gib:
+        return []
+    return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
 
 
 def try_it(run: Deployment, tell: Tell) -> str:
@@ -195,9 +207,11 @@ def try_it(run: Deployment, tell: Tell) -> str:
             folder=run.source.path.absolute(),
         )
     except Found as error:
-        hint = f"{error.hint}; then run the same command again. " if error.hint else ""
+        what = error.hint or "mend it"
         raise DeployError(
-            str(error), hint=f"{hint}No version was spent; --no-try goes on all the same", code=error.code
+            str(error),
+            hint=f"{what}, and run the same command again: no version was spent. --no-try goes on all the same",
+            code=error.code,
         ) from None
 
 
@@ -240,7 +254,7 @@ def _store_error(error: StoreError, run: Deployment) -> DeployError:
 def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
-    samples = source.beside("samples")
+    samples = source.sibling("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ManifestPart()
         manifest.rows = source.settings.rows

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from gateway.artifacts.store import StoreError, open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata
@@ -30,6 +30,16 @@ def published_samples(settings: Settings, metadata: Metadata, version: str) -> M
     except ValueError as error:
         console.note(f"its samples are not compared: {error}")
         return ManifestPart()
+
+
+def published_manifest(settings: Settings, address: str, model: str, version: str) -> Manifest | None:
+    """The manifest of the artifact at `address`; None where it cannot be read from here."""
+    content = _manifest_at(settings, address, model, version)
+    try:
+        return None if content is None else parse_manifest(content)
+    except ValueError as error:
+        console.note(f"{address}: {error}")
+        return None
 
 
 def _manifest_at(settings: Settings, address: str, model: str, version: str) -> bytes | None:

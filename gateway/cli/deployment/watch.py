@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment_run import Deployment, StepReport, carry_out
+from gateway.cli.deployment.run import Deployment, StepReport, carry_out, check_owner
 from gateway.cli.models.deregister import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -45,6 +45,7 @@ def _deploy_once(
         source = BackendFolder(path, version=version)
         shutil.rmtree(Path(settings.artifacts) / source.model / version, ignore_errors=True)
         run = Deployment(source, target, settings, author, owner, reason="chips deploy --watch", trying=False)
+        console.run(check_owner(run))
         report = StepReport(as_json=False)
         report.summarize(run, carry_out(run, report))
     except FolderError as error:

@@ -1,0 +1,74 @@
+"""Registering a model server that is not one of ours: what it looks like, asked once, and taken."""
+
+import sys
+from typing import Any
+
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.backend_probe import Metadata
+from gateway.cli.support.console import EX_USAGE, Failure
+from gateway.cli.support.services import Service, recognise
+
+FIRST_VERSION = "1"
+
+
+async def foreign_service(
+    name: str,
+    url: str,
+    headers: dict[str, str],
+    failure: Failure | None,
+    *,
+    path: str | None,
+    version: str | None,
+    yes: bool,
+) -> Service:
+    """The service at `url`, as recognised, or as `path` and `version` name it.
+
+    Asks on a terminal whether the proposal is right, unless all of it was given. Raises Failure, `failure` where nothing is
+    recognised and nothing was given.
+    """
+    found = await recognise(url, name, headers)
+    if found is None and path is None:
+        raise failure or Failure(f"what answers at {url} is not recognised", code=EX_USAGE)
+    service = found or Service("a service of another kind", path or "/")
+    chosen = Service(
+        service.kind,
+        path or service.path,
+        version or service.version,
+        service.example if path in {None, service.path} else None,
+        service.inputs,
+        service.outputs,
+        service.others,
+    )
+    if not yes and not (path and version):
+        _confirm(name, url, chosen)
+    return chosen
+
+
+def _confirm(name: str, url: str, service: Service) -> None:
+    proposal = f"{url} looks like {service.kind}: path {service.path}, version {service.version}"
+    others = f" (other paths: {', '.join(service.others)})" if service.others else ""
+    if not sys.stdin.isatty():
+        raise Failure(
+            f"{proposal}{others}",
+            hint=f"chips register {name} {url} --yes takes that; --path PATH and --version VERSION change it",
+            code=EX_USAGE,
+        )
+    console.err.print(proposal + others)
+    typer.confirm("Register it so?", default=True, abort=True, err=True)
+
+
+def metadata_of(name: str, service: Service) -> Metadata:
+    """What is known of it, in the form in which one of ours says it."""
+    return Metadata(
+        name=name,
+        versions=(service.version,),
+        platform=service.kind,
+        inputs=service.inputs,
+        outputs=service.outputs,
+    )
+
+
+def facts_of(service: Service) -> dict[str, Any]:
+    return {"service": service.kind, "path": service.path, "example": service.example}

@@ -1,0 +1,182 @@
+"""What `chips register` sees of a backend before it writes: who it is, and whether it keeps the contract."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gateway.cli.models.foreign import FIRST_VERSION, facts_of, foreign_service, metadata_of
+from gateway.cli.support import console
+from gateway.cli.support.backend_probe import Metadata, NotOurs, probe
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.services import Service, is_ours
+from gateway.core.names import check_version
+from gateway.verify.run import BackendNotReady, ManifestPart, choose, verify
+
+
+class Wish(NamedTuple):
+    """What the command line asks for; None means "as it is"."""
+
+    name: str
+    url: str
+    version: str | None
+    traffic: int | None
+    model: dict[str, Any]
+    policy: dict[str, Any]
+    backend: dict[str, Any]
+
+
+class Report:
+    """Tells a person line by line, or a machine at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.facts: dict[str, Any] = {}
+
+    def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
+        self.facts |= facts
+        if not self._as_json:
+            console.say(label, text, style=style)
+
+    def end(self) -> None:
+        if self._as_json:
+            console.print_json(self.facts)
+
+
+class Seen(NamedTuple):
+    """What was seen of the backend, and what is asked for now that it is known."""
+
+    wish: Wish
+    metadata: Metadata | None = None
+    service: Service | None = None  # where it is a server of another kind
+    broken: str = ""  # what to add to the reason
+
+
+async def look(
+    wish: Wish, wait_s: float, report: Report, headers: dict[str, str], *, yes: bool, force: bool
+) -> Seen:
+    """Ask the backend who it is: one of ours, a server of another kind, or, with `force`, whatever it may be."""
+    failure: Failure | None = None
+    metadata = None
+    try:
+        metadata = await probe_backend(wish, wait_s, report, headers)
+        if await is_ours(wish.url, wish.name, headers):
+            return Seen(wish, metadata)
+    except (NotOurs, VersionNeeded) as error:
+        if await is_ours(wish.url, wish.name, headers):
+            if force and not isinstance(error, VersionNeeded):
+                return _forced(wish, error, report)
+            raise
+        failure = error
+    except Failure as error:
+        if not force:
+            raise
+        return _forced(wish, error, report)
+    path: str | None = wish.backend["predict_path"]
+    try:
+        service = await foreign_service(
+            wish.name, wish.url, headers, failure, path=path, version=wish.version, yes=yes or force
+        )
+    except NotOurs as error:
+        if not force:
+            raise
+        return _forced(wish, error, report)
+    report.tell(
+        "service", f"{service.kind}, which our contract is not for: path {service.path}", **facts_of(service)
+    )
+    chosen = wish._replace(version=service.version, backend={**wish.backend, "predict_path": service.path})
+    return Seen(chosen, metadata_of(wish.name, service), service)
+
+
+def _forced(wish: Wish, error: Failure, report: Report) -> Seen:
+    report.tell("forced", error.message, style="bold yellow", forced=error.message)
+    return Seen(
+        wish._replace(version=wish.version or FIRST_VERSION),
+        broken="forced although it did not answer as it should",
+    )
+
+
+class VersionNeeded(Failure):
+    """The backend does not say which version it serves."""
+
+
+async def probe_backend(
+    wish: Wish, wait_s: float, report: Report, headers: Mapping[str, str] | None = None
+) -> Metadata:
+    told = set()
+
+    def progress(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            console.note(f"waiting: {message}")
+
+    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress, headers=headers)
+    if wish.version is None and len(metadata.versions) != 1:
+        raise VersionNeeded(
+            f"the backend names {len(metadata.versions)} versions, so say which one this is",
+            hint="add --version",
+            code=EX_USAGE,
+        )
+    if wish.version is not None and metadata.versions and wish.version not in metadata.versions:
+        raise Failure(
+            f"the backend serves version {', '.join(metadata.versions)}, not {wish.version}",
+            hint="leave out --version to take the backend's own",
+            code=console.EX_PROTOCOL,
+        )
+    checked(check_version, wish.version or metadata.versions[0])
+    takes = metadata.number("concurrency")
+    report.tell(
+        "backend",
+        f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"
+        + (f", runs {takes} at once" if takes is not None else ""),
+    )
+    return metadata
+
+
+async def verify_contract(
+    wish: Wish,
+    metadata: Metadata,
+    published: ManifestPart,
+    report: Report,
+    fields: tuple[tuple[str, str], ...],
+    *,
+    force: bool,
+) -> str:
+    """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
+    version = wish.version or metadata.versions[0]
+    try:
+        found = await verify(
+            wish.url,
+            model=wish.name,
+            version=version,
+            manifest=published,
+            fields=fields,
+            checks=choose([], short=True),
+            wait_s=0,
+        )
+    except BackendNotReady as error:
+        raise Failure(str(error), code=console.EX_UNAVAILABLE) from None
+    failed = [result.check.name for result in found.failed]
+    if failed and not force:
+        first = found.failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Failure(
+            f"the backend breaks the contract: {first.check.name}: {first.why}{more}",
+            hint=f"`chips verify {wish.url}` tells all of it; --force registers it all the same, and the history says so",
+            code=console.EX_PROTOCOL,
+        )
+    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
+    if failed:
+        report.tell(
+            "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked
+        )
+        return f"forced although the backend breaks the contract: {', '.join(failed)}"
+    report.tell("contract", f"kept, as far as {checked['passed']} checks can see", verified=checked)
+    return ""
+
+
+def checked(check: Any, value: str) -> str:
+    """`value` as `check` returns it. Raises Failure."""
+    try:
+        result: str = check(value)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    return result

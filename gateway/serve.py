@@ -282,6 +282,11 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 def announce(gateway: Gateway, settings: Settings) -> None:
     """One friendly block on a terminal, one log line elsewhere."""
+    if settings.server.path == "plain":
+        _log.warning(
+            "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "
+            "refused; docs/threat-model.md says what differs"
+        )
     snapshot = gateway.mirror.snapshot
     models = sorted(snapshot.entries) if snapshot is not None else []
     address = f"http://{_reachable(settings.server.host)}:{gateway.port}"

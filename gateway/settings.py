@@ -103,7 +103,7 @@ class Server(_Group, frozen=True):
     path: Annotated[
         Literal["fast", "plain"],
         Meta(
-            description="`fast`: own connections; `plain`: aiohttp's server and client by their public API."
+            description="`fast`: own connections; `plain`: aiohttp's by its public API, less strict with backends: docs/threat-model.md."
         ),
     ] = "fast"
     registry_wait_s: Annotated[

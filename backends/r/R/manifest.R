@@ -10,6 +10,7 @@ parse_manifest <- function(bytes) {
     wrong("its schema is not 1: it is no manifest, or newer than this backend")
   }
   check_names(manifest, wrong)
+  check_rows(manifest, wrong)
   check_files(manifest[["files"]], rawToChar(bytes), wrong)
   check_runtime(manifest, wrong)
   check_samples(manifest, wrong)
@@ -40,42 +41,45 @@ printable <- function(text) json_ascii(json_string(substr(text, 1L, 200L)))
 is_text <- function(x) is.character(x) && length(x) == 1L
 
 check_names <- function(manifest, wrong) {
-  for (name in c("model", "version", "format")) {
-    if (!is_text(manifest[[name]])) wrong("%s must be a text", name)
-  }
-  for (name in c("created", "created_by")) {
-    if (given(manifest, name) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
+  for (name in c("model", "version", "format", "created", "created_by")) {
+    needed <- name %in% c("model", "version", "format")
+    if ((needed || given(manifest, name)) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
   }
   if (!grepl(model_name_pattern, manifest$model) || manifest$model == "v2" ||
         !grepl(version_pattern, manifest$version)) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
-  if (given(manifest, "rows") && !(is_text(manifest$rows) && manifest$rows %in% c("independent", "together"))) {
-    wrong("rows are neither independent nor together")
-  }
+}
+
+check_rows <- function(manifest, wrong) {
+  rows <- if (given(manifest, "rows")) manifest$rows else "independent"
+  if (!is_text(rows) || !rows %in% c("independent", "together")) wrong("rows are neither independent nor together")
 }
 
 check_files <- function(files, text, wrong) {
   if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
-  for (file in files) {
-    if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
-      wrong("each of files must have path, bytes and sha256")
-    }
-    check_path(file$path)
-    if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
-          !is_size(file$bytes, text)) {
-      wrong("%s has no valid size and SHA-256", printable(file$path))
-    }
-  }
+  for (file in files) check_file_entry(file, text, wrong)
   places <- vapply(files, path_in_artifact, "")
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
-  below <- places[vapply(strsplit(places, "/", fixed = TRUE), function(parts) {
-    any(Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE) %in% places)
-  }, NA)]
-  if (length(below)) wrong("%s lies below another file", printable(below[[1]]))
+  for (parts in strsplit(places, "/", fixed = TRUE)) {
+    above <- Reduce(function(folder, part) paste(folder, part, sep = "/"), parts[-length(parts)], accumulate = TRUE)
+    if (any(above %in% places)) wrong("%s lies below another file", printable(paste(parts, collapse = "/")))
+  }
 }
+
+check_file_entry <- function(file, text, wrong) {
+  if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
+    wrong("each of files must have path, bytes and sha256")
+  }
+  check_path(file$path)
+  if (!is_digest(file$sha256) || !is_size(file$bytes, text)) {
+    wrong("%s has no valid size and SHA-256", printable(file$path))
+  }
+}
+
+is_digest <- function(text) nchar(text) == 64L && grepl("^[0-9a-f]{64}$", text, perl = TRUE)
 
 # A whole number that was written as one, below 2^53: jsonlite reads 3e9 and 3000000000 alike.
 is_size <- function(bytes, text) {
@@ -105,10 +109,8 @@ check_samples <- function(manifest, wrong) {
     if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
       wrong("each of samples must have request and response")
     }
-    tolerance <- sample[["tolerance"]]
-    if (given(sample, "tolerance") && !(is.numeric(tolerance) && is.finite(tolerance) && tolerance >= 0)) {
-      wrong("a tolerance is not a number from 0 on")
-    }
+    tolerance <- if (given(sample, "tolerance")) sample$tolerance else 0
+    if (!is.numeric(tolerance) || !isTRUE(tolerance >= 0)) wrong("a tolerance is not a number from 0 on")
   }
 }
 

@@ -70,7 +70,7 @@ class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
     `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; whoever gave it closes it.
+    the one the settings name; the code that passes it in closes it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
@@ -245,7 +245,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()
@@ -276,6 +276,11 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 def announce(gateway: Gateway, settings: Settings) -> None:
     """One friendly block on a terminal, one log line elsewhere."""
+    if settings.server.path == "plain":
+        _log.warning(
+            "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "
+            "refused; docs/threat-model.md says what differs"
+        )
     snapshot = gateway.mirror.snapshot
     models = sorted(snapshot.entries) if snapshot is not None else []
     address = f"http://{_reachable(settings.server.host)}:{gateway.port}"

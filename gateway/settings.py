@@ -77,7 +77,7 @@ class Server(_Group, frozen=True):
     path: Annotated[
         Literal["fast", "plain"],
         Meta(
-            description="`fast`: own connections; `plain`: aiohttp's server and client by their public API."
+            description="`fast`: own connections; `plain`: aiohttp's by its public API, less strict with backends: docs/threat-model.md."
         ),
     ] = "fast"
     registry_wait_s: Annotated[
@@ -123,7 +123,7 @@ class Edge(_Group, frozen=True):
     report_only: Annotated[
         bool,
         Meta(
-            description="Networks (admitted, of keys, of models) only count and log whom they would refuse. For trying a list out."
+            description="Networks (admitted, of keys, of models) only count and log what they would refuse. Use it to try a list out."
         ),
     ] = False
     cors_origins: Annotated[
@@ -175,7 +175,7 @@ class Limits(_Group, frozen=True):
     report_only: Annotated[
         bool,
         Meta(
-            description="Rates, quotas and requests in flight (of keys, of models) only count and log whom they would refuse."
+            description="Rates, quotas and requests in flight (of keys, of models) only count and log what they would refuse."
         ),
     ] = False
     redis_url: Annotated[
@@ -199,7 +199,7 @@ class Upstream(_Group, frozen=True):
     connections: Annotated[int, Meta(ge=1, description="Connections to one backend.")] = 1024
     connect_timeout_s: Annotated[float, Meta(gt=0, description="How long opening one may take.")] = 5.0
     ca_file: Annotated[
-        str, Meta(description="Certificates (PEM) that backends may be signed by, beside the system's.")
+        str, Meta(description="Certificates (PEM) that may sign backends, in addition to the system's.")
     ] = ""
     idle_s: Annotated[
         float,
@@ -309,7 +309,7 @@ class Trace(_Group, frozen=True):
 class Metrics(_Group, frozen=True):
     exporter: Annotated[
         Literal["none", "cloud-monitoring", "otlp"],
-        Meta(description="Where metrics are sent, beside `/-/metrics`, which is always there."),
+        Meta(description="Where metrics are sent, in addition to `/-/metrics`, which is always there."),
     ] = "none"
     otlp_endpoint: Annotated[
         str, Meta(description="Base URL of the OTLP/HTTP collector; empty: that of the traces.")

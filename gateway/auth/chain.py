@@ -13,7 +13,7 @@ class AuthenticatorChain:
     def __init__(self, authenticators: Sequence[Authenticator], *, report_only: bool = False) -> None:
         self._authenticators = tuple(authenticators)
         self._report_only = report_only
-        self.refused = 0  # for their address, since the start; those whom a trial let pass included
+        self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
         """The answer where it is known without waiting. One that must wait is not jumped over: it may be the one."""

@@ -206,7 +206,7 @@ class Control:
         return json_response({"changes": changes}, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
-        """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
+        """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
         may_see = await self._may_see_registry(exchange, snapshot)

@@ -52,8 +52,8 @@ class CallerBody:
         self._count = 0
         self._limit_bytes = 0
         self._sink: BodySink | None = None
-        self._completion: Completion | None = None  # of whoever waits for its end
-        self._more: Completion | None = None  # of whoever reads it piece by piece
+        self._completion: Completion | None = None  # of the reader that waits for its end
+        self._more: Completion | None = None  # of the reader that reads it piece by piece
 
     # -- from the connection
 
@@ -133,7 +133,7 @@ class CallerBody:
         if self._more is not None:
             self._more.complete(error)
 
-    # -- to whoever reads it
+    # -- to its reader
 
     def buffered(self) -> bytes:
         pieces = self._pieces
@@ -196,7 +196,7 @@ class CallerBody:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             self._held_bytes = 0
-            self._connection.resume_reading()  # first, for whoever takes the pieces may pause it again at once
+            self._connection.resume_reading()  # first: the reader of the pieces may pause it again immediately
             for piece in pieces:
                 self._take(piece)
 

@@ -35,7 +35,7 @@ METRICS: Final = (
         "counter",
         "",
         (*_VERSION, "side", "code"),
-        "Requests that ended badly. `side` is who can mend it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
+        "Requests that ended badly. `side` is who can fix it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
     ),
     Metric(
         "chips_request_seconds",
@@ -112,7 +112,7 @@ METRICS: Final = (
         "counter",
         "",
         ("by",),
-        "Refused by the allowlist, a key's or model's networks, or a limit; those whom a trial let pass included.",
+        "Refused by the allowlist, a key's or model's networks, or a limit; including those that report-only mode let pass.",
     ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(

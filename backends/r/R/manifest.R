@@ -10,7 +10,6 @@ parse_manifest <- function(bytes) {
     wrong("its schema is not 1: it is no manifest, or newer than this backend")
   }
   check_names(manifest, wrong)
-  check_rows(manifest, wrong)
   check_files(manifest[["files"]], rawToChar(bytes), wrong)
   check_runtime(manifest, wrong)
   check_samples(manifest, wrong)
@@ -41,21 +40,22 @@ printable <- function(text) json_ascii(json_string(substr(text, 1L, 200L)))
 is_text <- function(x) is.character(x) && length(x) == 1L
 
 check_names <- function(manifest, wrong) {
-  for (name in c("model", "version", "format", "created", "created_by")) {
-    needed <- name %in% c("model", "version", "format")
-    if ((needed || given(manifest, name)) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
+  for (name in c("model", "version", "format")) {
+    if (!is_text(manifest[[name]])) wrong("%s must be a text", name)
   }
-  if (!grepl(model_name_pattern, manifest$model) || manifest$model == "v2" ||
-        !grepl(version_pattern, manifest$version)) {
+  for (name in c("created", "created_by")) {
+    if (given(manifest, name) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
+  }
+  if (!is_name(manifest$model) || !grepl(version_pattern, manifest$version)) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
+  if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
+    wrong("rows are neither independent nor together")
+  }
 }
 
-check_rows <- function(manifest, wrong) {
-  rows <- if (given(manifest, "rows")) manifest$rows else "independent"
-  if (!is_text(rows) || !rows %in% c("independent", "together")) wrong("rows are neither independent nor together")
-}
+is_name <- function(text) grepl(model_name_pattern, text) && text != "v2"
 
 check_files <- function(files, text, wrong) {
   if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
@@ -63,10 +63,10 @@ check_files <- function(files, text, wrong) {
   places <- vapply(files, path_in_artifact, "")
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
-  for (parts in strsplit(places, "/", fixed = TRUE)) {
-    above <- Reduce(function(folder, part) paste(folder, part, sep = "/"), parts[-length(parts)], accumulate = TRUE)
-    if (any(above %in% places)) wrong("%s lies below another file", printable(paste(parts, collapse = "/")))
-  }
+  below <- places[vapply(strsplit(places, "/", fixed = TRUE), function(parts) {
+    any(Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE) %in% places)
+  }, NA)]
+  if (length(below)) wrong("%s lies below another file", printable(below[[1]]))
 }
 
 check_file_entry <- function(file, text, wrong) {
@@ -74,12 +74,11 @@ check_file_entry <- function(file, text, wrong) {
     wrong("each of files must have path, bytes and sha256")
   }
   check_path(file$path)
-  if (!is_digest(file$sha256) || !is_size(file$bytes, text)) {
+  if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
+        !is_size(file$bytes, text)) {
     wrong("%s has no valid size and SHA-256", printable(file$path))
   }
 }
-
-is_digest <- function(text) nchar(text) == 64L && grepl("^[0-9a-f]{64}$", text, perl = TRUE)
 
 # A whole number that was written as one, below 2^53: jsonlite reads 3e9 and 3000000000 alike.
 is_size <- function(bytes, text) {
@@ -109,10 +108,13 @@ check_samples <- function(manifest, wrong) {
     if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
       wrong("each of samples must have request and response")
     }
-    tolerance <- if (given(sample, "tolerance")) sample$tolerance else 0
-    if (!is.numeric(tolerance) || !isTRUE(tolerance >= 0)) wrong("a tolerance is not a number from 0 on")
+    if (given(sample, "tolerance") && !is_tolerance(sample[["tolerance"]])) {
+      wrong("a tolerance is not a number from 0 on")
+    }
   }
 }
+
+is_tolerance <- function(x) is.numeric(x) && is.finite(x) && x >= 0
 
 # One input or output; the first dimension is the row, -1 is any length.
 read_tensor_type <- function(tensor, wrong) {
@@ -126,7 +128,24 @@ read_tensor_type <- function(tensor, wrong) {
   if (!tensor$datatype %in% datatypes) {
     wrong("%s has the unknown datatype %s", printable(tensor$name), printable(tensor$datatype))
   }
-  list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  read <- list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  read$categories <- read_categories(tensor, wrong)
+  read
+}
+
+# Texts for BYTES, whole numbers for integers; NULL where there are none.
+read_categories <- function(tensor, wrong) {
+  listed <- tensor[["categories"]]
+  if (is.null(listed)) {
+    return(NULL)
+  }
+  values <- if (is_array(listed)) unlist(listed)
+  right <- if (tensor$datatype == "BYTES") is.character(values) else
+    tensor$datatype %in% names(integer_limits) && is.numeric(values) && all(values == trunc(values))
+  if (!isTRUE(right) || length(values) != length(listed) || anyDuplicated(values)) {
+    wrong("the categories of %s must be texts (BYTES) or whole numbers (INT), each once", printable(tensor$name))
+  }
+  values
 }
 
 #' A file's path in the artifact: what `chips publish` put before it, to name objects by their content, is left out.

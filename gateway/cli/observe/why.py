@@ -119,7 +119,7 @@ def _show(story: Story) -> None:
         )
     )
     if s.error:
-        console.say("error", f"{s.error}, for the {s.side} to mend. {s.detail}", style="bold red")
+        console.say("error", f"{s.error}, for the {s.side} to fix. {s.detail}", style="bold red")
     if s.cause:
         console.say("cause", s.cause)
     console.say(

@@ -241,7 +241,7 @@ async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
 
 
 async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
-    """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
+    """A writer also updates the fallback of all gateways; if that fails, the write is still valid."""
     fallback = open_fallback(settings.registry_fallback)
     if fallback.saved_by_gateways:
         return

@@ -258,3 +258,24 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
     finally:
         running.close()
         beside.close()
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A health check may reach the other one, so nobody outside would see that half of the callers wait."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    running = Running(tmp_path, "--server.workers=2", "--server.stall_s=3")
+    try:
+        running.wait_for("listens on")
+        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        hung = running.workers()[1]
+        wait_until(
+            lambda: list(tmp_path.glob("chips-workers-*/1.heartbeat")), "worker 1 has not begun to beat"
+        )
+        os.kill(hung, signal.SIGSTOP)
+        running.wait_for("worker 1 does not come round")
+        running.wait_for("ended by SIGKILL")
+        wait_until(
+            lambda: len(running.workers()) == 2 and hung not in running.workers(), "nobody took its place"
+        )
+    finally:
+        running.close()

@@ -227,7 +227,7 @@ async def test_a_caller_who_says_nothing_or_half_a_head(said: bytes):
 
 
 async def test_a_head_that_drips():
-    async with Scene(**{"server.header_timeout_s": "0.3"}) as scene:
+    async with Scene(**{"server.header_timeout_s": str(patience(0.3))}) as scene:
         caller = await scene.caller()
         await caller.send(scene.request(body=b""))
         assert (await caller.answer()).status == 404

@@ -32,8 +32,11 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class Server(_Group, frozen=True):
     host: Annotated[
-        str, Meta(description="Address to listen on. The allowlist, not this, keeps outsiders out.")
-    ] = "0.0.0.0"  # noqa: S104
+        str,
+        Meta(
+            description="Address to listen on; `0.0.0.0`, every address, where `PORT` is set, as in a container. The allowlist keeps outsiders out there."
+        ),
+    ] = "127.0.0.1"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="Port; `PORT`, which Cloud Run sets, is read too.")
     ] = 8080
@@ -564,6 +567,8 @@ class _Loader:
         for name, setting in _PLATFORM_NAMES.items():
             if self._environ.get(name):
                 self._take(setting, self._environ[name], f"${name}")
+        if self._environ.get("PORT"):  # a container platform: its proxy comes from another address
+            self._take("server.host", "0.0.0.0", "$PORT")  # noqa: S104
         if self._environ.get("K_SERVICE"):  # Cloud Run: backends are elsewhere, and want to know who calls
             self._take("upstream.policy", "cloud", "$K_SERVICE")
             self._take("upstream.identity", "google", "$K_SERVICE")

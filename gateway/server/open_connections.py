@@ -5,7 +5,7 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_LOOKED_AT: Final = 64  # connections that are considered for closing when one more wants in
+_LOOKED_AT: Final = 256  # connections that are considered for closing when one more wants in
 
 # Why a connection was closed, or not taken.
 SILENT: Final = "silent"
@@ -103,13 +103,16 @@ class OpenConnections:
         """Close the connection that is missed least; False where all that were looked at are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
-    def _make_room(self, connections: Iterable[OpenConnection]) -> bool:
-        idle = [connection for connection in islice(connections, _LOOKED_AT) if not connection.busy]
+    def _make_room(self, connections: dict[OpenConnection, None]) -> bool:
+        looked_at = list(islice(connections, _LOOKED_AT))
+        idle = [connection for connection in looked_at if not connection.busy]
         for connection in chain((c for c in idle if not c.recognized), idle):
             self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
             self.closed(connection)
             connection.abort()
             return True
+        for connection in looked_at:  # the next look is for others: these may be busy for long
+            connections[connection] = connections.pop(connection)
         return False
 
     def turn_away(self, reason: str, text: str, *arguments: object) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 30.0
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the reason
 
@@ -39,7 +40,12 @@ class Helper:
         self.failing = 0  # failures in a row, up to now
 
     def failed(self, error: BaseException, *, tell: bool = True) -> float:
-        """Count a failure and log the first one in a row; return how many seconds to wait before the next try."""
+        """Count a failure and log the first one in a row; return how many seconds to wait before the next try.
+
+        Raises `error` itself where it is fatal.
+        """
+        if isinstance(error, _FATAL):
+            raise error
         self.failing += 1
         self.restarts += 1
         if self.failing == 1 and tell:
@@ -50,6 +56,19 @@ class Helper:
         if self.failing:
             failures, self.failing = self.failing, 0
             _log.warning("%s: it works again after %d failures", self.name, failures)
+
+    def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> None:
+        """Do `work` with each of `items`: an error with one keeps no other one from its turn. For timers."""
+        failure: Exception | None = None
+        for item in items:
+            try:
+                work(item)
+            except Exception as error:  # noqa: BLE001  (a timer that raises is never set again)
+                failure = error
+        if failure is None:
+            self.succeeded()
+        else:
+            self.failed(failure)
 
 
 class Supervisor:
@@ -99,8 +118,10 @@ class Supervisor:
 
         def take_note(done: "asyncio.Task[Result]") -> None:
             error = None if done.cancelled() else done.exception()
-            if isinstance(error, _FATAL):
+            if isinstance(error, Fatal):
                 self.on_fatal(name, error)
+            elif isinstance(error, MemoryError):  # one caller's job is no reason to end all others
+                helper.failed(RuntimeError("out of memory"))
             elif error is not None and not isinstance(error, expected):
                 helper.failed(error)
             elif error is None and not done.cancelled():

@@ -2,7 +2,11 @@
 # Entry point: Rscript main.R. Anywhere, since it finds R/ and predict.R beside itself.
 options(warn = 1, keep.source = FALSE)
 home <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[[1]]))
+# Not in the global environment: a model's formula looks there for the functions of the session that trained it, and
+# must not find one of ours that has the same name.
+backend <- new.env(parent = globalenv())
 for (file in c(sort(Sys.glob(file.path(home, "R", "*.R"))), file.path(home, "predict.R"))) {
-  source(file, keep.source = FALSE, encoding = "UTF-8")
+  sys.source(file, backend, keep.source = FALSE)
 }
-quit(save = "no", status = main())
+rm(home, file)
+quit(save = "no", status = backend$main())

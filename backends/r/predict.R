@@ -9,29 +9,26 @@ load_model <- function(folder, manifest) {
     stop(sprintf("this backend loads \"rds\", not \"%s\"; teach it in predict.R", manifest$format))
   }
   model <- readRDS(file.path(folder, main_file(manifest, ".rds")))
-  # The model's class brings its predict() method with its package.
-  if (inherits(model, "ranger")) loadNamespace("ranger")
+  attach_packages(model, names(manifest$runtime))
   model
 }
+
+#' The names of the parameters that callers may send, beside `probabilities` and `classes` for classifiers.
+own_parameters <- function(model) if (length(types_of(model))) "type"
 
 #' Predict each row.
 #'
 #' @param rows A data frame with the inputs of the signature in their order: FP as double, INT as integer (from 2^31 on
-#'   as double), BOOL as logical, BYTES as character; what is missing is NA.
-#' @param parameters What the caller sent as "parameters": a list, or an empty one.
+#'   as double), BOOL as logical, BYTES as character, or as factor where the signature has categories; what is missing
+#'   is NA.
+#' @param parameters What the caller sent as "parameters": a list, or an empty one. With `probabilities = TRUE` the
+#'   answer is a matrix with a column for each class, named by its label; NULL where the model has no probabilities.
 #' @return A vector, factor, matrix or data frame with one prediction for each row. A value that the model does not
 #'   know is the caller's mistake and not the model's: `as_levels()`, `as_day()` and `as_time()` answer it with 422.
 predict_rows <- function(model, rows, parameters) {
-  if (inherits(model, "ranger")) {
-    known <- model$forest$covariate.levels
-    for (name in names(Filter(Negate(is.null), known))) rows <- as_levels(rows, name, known[[name]])
-    # One thread: the backend runs as many predictions at once as it has processors.
-    return(predict(model, data = rows, num.threads = 1L)$predictions)
+  rows <- with_levels(rows, model)
+  if (isTRUE(parameters$probabilities)) {
+    return(class_probabilities(model, rows))
   }
-  for (name in names(model$xlevels)) rows <- as_levels(rows, name, model$xlevels[[name]])
-  if (inherits(model, "glm")) {
-    type <- if (identical(parameters$type, "link")) "link" else "response"
-    return(stats::predict.glm(model, rows, type = type))
-  }
-  stats::predict(model, rows)
+  model_answer(model, rows, checked_type(model, parameters$type))
 }

@@ -1,4 +1,4 @@
-"""From a model's files and what its author wrote beside them to a manifest; what cannot be served is refused here."""
+"""From a model's files and what its author wrote next to them to a manifest; what cannot be served is refused here."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath

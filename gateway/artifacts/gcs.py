@@ -7,7 +7,7 @@ What Cloud Storage then has is compared with what was read, by size and CRC32C: 
 ever names it.
 
 A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
-write the same object, and whoever's manifest is first has the files that it names.
+write the same object, and the first manifest that is written has the files that it names.
 """
 
 import base64
@@ -390,7 +390,7 @@ class _Sessions:
     def save(self, name: str, sha256: str, session: str) -> None:
         path = self._path(name, sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # whoever has the address can write the object
+        path.touch(mode=0o600)  # anybody with the address can write the object
         path.write_bytes(msgspec.json.encode(session))
 
     def forget(self, name: str, sha256: str) -> None:

@@ -65,7 +65,7 @@ class LocalStore:
         folder = self._folder(manifest.model, manifest.version)
         if self._is_there(manifest):
             return False
-        # Everything is put together beside its place and appears there in one rename, manifest and all.
+        # Everything is put together next to its place and appears there in one rename, manifest and all.
         draft = folder.parent / f".{folder.name}.{uuid4().hex}"
         try:
             draft.mkdir(parents=True)

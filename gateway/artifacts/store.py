@@ -23,7 +23,7 @@ class StoreUnavailable(StoreError):
 
 
 class PermissionRefused(StoreError):
-    """Whoever asks may not."""
+    """The caller has no permission."""
 
 
 class AlreadyPublished(StoreError):

@@ -1,4 +1,4 @@
-"""Server-sent events for whoever watches: the board every two seconds, and each request as it is kept."""
+"""Server-sent events for watchers: the board every two seconds, and each request as it is kept."""
 
 import asyncio
 

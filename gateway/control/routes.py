@@ -4,6 +4,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 from gateway import __version__
 from gateway.auth.base import Authentication
@@ -205,7 +206,7 @@ class Control:
         return json_response({"changes": changes}, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
-        """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
+        """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
         may_see = await self._may_see_registry(exchange, snapshot)
@@ -238,8 +239,8 @@ class Control:
         A probe comes from any address, so strangers must not be able to try credentials out here, nor fail by them.
         """
         if snapshot is not None:
-            query = f"?registry={snapshot.registry_id}".encode()
-            if hmac.compare_digest(exchange.target.query.encode(), query):
+            name, _, named = unquote_plus(exchange.target.query).partition("=")
+            if name == "?registry" and hmac.compare_digest(named.encode(), snapshot.registry_id.encode()):
                 return True
         if not self._admits(exchange):
             return False

@@ -70,7 +70,7 @@ def try_candidate(
 
 
 _HINTS: Final[Mapping[str, str]] = {
-    "predict": "make the samples with the model and packages that are published, or mend the signature",
+    "predict": "make the samples with the model and packages that are published, or correct the signature",
     "rows": 'the answer for a row must not depend on others; where it does on purpose, say rows = "together"',
 }
 

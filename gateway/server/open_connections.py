@@ -5,19 +5,20 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Final, Protocol
 
 from gateway.core.notice import Notices
 from gateway.server.linger import SEND_TIMEOUT_S
+from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_LOOKED_AT: Final = 64  # connections that are considered for closing when one more wants in
+_LOOKED_AT: Final = 256  # connections that are considered for closing when one more wants in
 
 # Why a connection was closed, or not taken.
 SILENT: Final = "silent"
@@ -61,7 +62,9 @@ class OpenConnections:
         limit: int = 0,
         peer_limit: int = 0,
         is_proxy: Callable[[str], bool] = lambda _: False,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._timer = (supervisor or Supervisor()).helper("time-outs of callers")
         self._loop = loop
         self.linger_s = linger_s
         self._limit = limit
@@ -100,13 +103,16 @@ class OpenConnections:
         """Close the connection that is missed least; False where all that were looked at are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
-    def _make_room(self, connections: Iterable[OpenConnection]) -> bool:
-        idle = [connection for connection in islice(connections, _LOOKED_AT) if not connection.busy]
+    def _make_room(self, connections: dict[OpenConnection, None]) -> bool:
+        looked_at = list(islice(connections, _LOOKED_AT))
+        idle = [connection for connection in looked_at if not connection.busy]
         for connection in chain((c for c in idle if not c.recognized), idle):
             self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
             self.closed(connection)
             connection.abort()
             return True
+        for connection in looked_at:  # the next look is for others: these may be busy for long
+            connections[connection] = connections.pop(connection)
         return False
 
     def turn_away(self, reason: str, text: str, *arguments: object) -> None:
@@ -149,11 +155,14 @@ class OpenConnections:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for connection in self:
+
+        def look(connection: OpenConnection) -> None:
             if now >= connection.due:
                 connection.expire()
             elif now - connection.stalled_at > SEND_TIMEOUT_S:
                 connection.abort()
+
+        self._timer.each(self, look)
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 

@@ -55,7 +55,7 @@ class LogWriter:
         self.supervisor = supervisor or Supervisor()
         self._stream = stream
         self.colored = stream.isatty()
-        self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
+        self._lock = lock  # a file that every writer to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
         self._lines: list[bytes] = []
@@ -160,11 +160,12 @@ class LogWriter:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
-            return
-        with self._lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        with contextlib.ExitStack() as stack:
+            # Without its folder, which somebody may have tidied away, a mixed line is better than none.
+            with contextlib.suppress(OSError):
+                if self._lock is not None:
+                    lock = stack.enter_context(self._lock.open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
             yield
 
 

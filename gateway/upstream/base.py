@@ -9,7 +9,7 @@ from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(NamedTuple):
-    """A request as the backend shall see it, but for Host, `trace_fields` and the framing of its body."""
+    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str
     url: str  # the backend's address, no trailing slash

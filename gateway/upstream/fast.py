@@ -63,6 +63,7 @@ class FastUpstream:
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
+        self._timer = self._supervisor.helper("time-outs of backends")
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
@@ -190,13 +191,15 @@ class FastUpstream:
     def _tick(self) -> None:
         """One timer for all deadlines: a timer per request would cost each of them more than this costs all."""
         now = time.monotonic()
-        alert = False
-        for pool in tuple(self.pools.values()):
+
+        def expire(pool: Pool) -> None:
             for connection in pool.sweep(now):
                 connection.expire(TimeoutError())
             pool.expire_waiters(now)
-            alert = alert or pool.has_deadlines
-        self._alert = alert
+
+        pools = tuple(self.pools.values())
+        self._timer.each(pools, expire)
+        self._alert = alert = any(pool.has_deadlines for pool in pools)
         self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import gateway
 from gateway.supervisor import Fatal, Helper, Supervisor
+from gateway.telemetry.export_queue import ExportQueue
+from gateway.upstream.fast import FastUpstream
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +131,62 @@ def test_the_wait_grows_and_is_bounded():
     assert max(waits) <= 30
     helper.succeeded()
     assert helper.failed(OSError("x")) == waits[0]
+
+
+def test_an_error_with_one_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFixture):
+    helper = Helper("time-outs")
+    done: list[float] = []
+
+    def work(item: int) -> None:
+        done.append(1 / item)
+
+    for _ in range(3):
+        helper.each([1, 0, 2], work)
+    assert done == [1.0, 0.5] * 3
+    assert helper.restarts == 3
+    helper.each([1], work)
+    assert [text for text in messages(caplog) if text.startswith("time-outs")] == messages(caplog)
+    assert len(messages(caplog)) == 2
+
+
+async def test_a_timer_goes_on_after_an_error():
+    """It sets itself again only if its round comes to an end."""
+    upstream = FastUpstream(connections=1, connect_timeout_s=1, idle_s=1, tunnel_idle_s=1)
+
+    class Broken:
+        has_deadlines = False
+
+        def sweep(self, now: float) -> None:
+            raise LookupError(now)
+
+        async def close(self) -> None: ...
+
+    upstream.pools["x"] = Broken()  # type: ignore[assignment]
+    await upstream.start()
+    assert upstream._timer.restarts == 1
+    assert upstream._alarm is not None
+    await upstream.stop()
+
+
+@pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more")])
+def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
+    """Also where a helper catches all errors of a round."""
+    supervisor, ends = Supervisor(), []
+    ended = threading.Event()
+    supervisor.on_fatal = lambda name, reason: (ends.append((name, reason)), ended.set())  # type: ignore[func-returns-value]
+
+    class Sink:
+        def write(self, *_: object) -> None:
+            raise error
+
+        def close(self) -> None: ...
+
+    queue = ExportQueue("store", Sink, interval_s=0.001, supervisor=supervisor)
+    queue.start()
+    queue.enqueue(None)  # type: ignore[arg-type]
+    assert ended.wait(60)
+    assert ends == [("export store", error)]
+    queue.stop(1)
 
 
 async def test_who_is_known():

@@ -101,9 +101,10 @@ function wrong_files(files)
     places = map(place, files)
     "manifest.json" in places && return "it names manifest.json, which is itself"
     allunique(places) || return "it names a file twice"
+    taken = Set(places)
     for path in places
         parts = split(path, '/')
-        any(count -> join(parts[1:count], '/') in places, 1:(length(parts)-1)) &&
+        any(count -> join(parts[1:count], '/') in taken, 1:(length(parts)-1)) &&
             return "'$(printable(path))' lies below another file"
     end
     return ""
@@ -113,8 +114,7 @@ end
 printable(text) = escape_string(first(text, 200))
 
 is_control(c) = c < ' ' || '\x7f' <= c <= '\u9f'
-stays_inside(path) =
-    !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c == '\\' || is_control(c), path)
+stays_inside(path) = !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c == '\\' || is_control(c), path)
 
 function read_manifest(given)
     field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))

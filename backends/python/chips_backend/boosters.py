@@ -45,6 +45,8 @@ def load_xgboost(path: Path) -> Any:
     if booster.attr("scikit_learn") is None:
         # xgboost.train() made it, whose own predict() uses all rounds; the estimator's stops at the best one.
         model.get_booster().set_attr(best_iteration=None, best_score=None)
+        # It also looks for infinities, which the estimator's shorter way lets through.
+        model._can_use_inplace_predict = lambda: False
     return model
 
 
@@ -100,9 +102,11 @@ def _xgboost_categories(booster: Any) -> dict[int, list[Any] | None]:
 def _decoded(encoding: _Encoding) -> list[Any] | None:
     if encoding.offsets is None:
         return list(encoding.values) or None
-    text = bytes(int(value) for value in encoding.values)
-    ends = encoding.offsets
-    return [text[a:b].decode() for a, b in pairwise(ends)] or None
+    content = bytes(int(value) & 0xFF for value in encoding.values)  # they are written as signed
+    if not content.isascii():
+        # XGBoost 3.1 and 3.2 count characters where they should count bytes: the names are cut, and the last ones lost.
+        return None
+    return [content[a:b].decode() for a, b in pairwise(encoding.offsets)] or None
 
 
 # -- LightGBM
@@ -217,7 +221,7 @@ def _of_xgboost(
     if lacking:
         raise WrongArtifact(
             f"the model was trained on categories in {', '.join(lacking)}, and its file does not hold them (files of XGBoost "
-            'before 3.1 do not). Give each of these inputs its "categories" in the signature: all values, in the order '
+            'before 3.1 do not, later ones cut names that are not ASCII). Give each of these inputs its "categories" in the signature: all values, in the order '
             "that pandas had them in training (df[column].cat.categories)"
         )
 

@@ -9,32 +9,49 @@ deepest_nesting <- 950L
 #' jsonlite would turn `[1, "a"]` into texts without a word. It also takes comments, lone surrogates and `1e400`, and
 #' its depth is the depth of R's own stack, so these are looked for first.
 #'
-#' @return A list of `value`, and `text`, which [is_float_literal()] needs.
+#' @return A list of the `value`.
 parse_body <- function(bytes) {
   zero <- grepRaw(as.raw(0L), bytes, fixed = TRUE)
   if (length(zero)) {
     stop_malformed(paste("the body is not JSON: a zero byte at", place_of(bytes, zero - 1L)))
   }
+  if (length(bytes) == 0) {
+    stop_malformed("the body is empty: send a JSON object, at line 1, column 1")
+  }
   text <- rawToChar(bytes)
   Encoding(text) <- "UTF-8"
   if (!validUTF8(text)) {
-    stop_malformed("the body is not UTF-8")
+    stop_malformed(paste("the body is not UTF-8: send it in UTF-8; the first wrong byte is at",
+                         place_of(bytes, utf8_bytes(text))))
   }
   if (identical(utils::head(bytes, 3L), as.raw(c(0xEF, 0xBB, 0xBF)))) {
-    stop_malformed("the body is not JSON: a byte order mark at line 1, column 1")
+    stop_malformed("the body is not JSON: a byte order mark at line 1, column 1; send UTF-8 without one")
   }
   valid <- jsonlite::validate(text)
   if (!valid) {
     what <- strsplit(attr(valid, "err"), "\n", fixed = TRUE)[[1]][[1]]
     what <- sub("[.]?[[:space:]]*$", "", sub("^(lexical|parse) error: ", "", what))
     place <- place_of(bytes, max(0L, attr(valid, "offset") - 1L))
-    stop_malformed(sprintf("the body is not JSON: %s at %s", what, place))
+    near <- substr(text, max(1L, attr(valid, "offset") - 20L), attr(valid, "offset") + 20L)
+    hint <- if (grepl("NaN|Infinity", near)) "; send null for NaN and infinities" else ""
+    stop_malformed(sprintf("the body is not JSON: %s at %s%s", what, place, hint))
   }
   check_nesting(text)
   check_escapes(text)
   check_overflow(text)
-  list(value = jsonlite::parse_json(text, simplifyVector = FALSE), text = text)
+  list(value = jsonlite::parse_json(text, simplifyVector = FALSE))
 }
+
+# RFC 3629, section 4.
+utf8_prefix <- paste0(
+  "^(?>[\\x01-\\x7F]++|[\\xC2-\\xDF][\\x80-\\xBF]|\\xE0[\\xA0-\\xBF][\\x80-\\xBF]|",
+  "[\\xE1-\\xEC\\xEE\\xEF][\\x80-\\xBF]{2}|\\xED[\\x80-\\x9F][\\x80-\\xBF]|",
+  "\\xF0[\\x90-\\xBF][\\x80-\\xBF]{2}|[\\xF1-\\xF3][\\x80-\\xBF]{3}|",
+  "\\xF4[\\x80-\\x8F][\\x80-\\xBF]{2})*+"
+)
+
+# How many bytes before the first that is not UTF-8.
+utf8_bytes <- function(text) max(0L, attr(regexpr(utf8_prefix, text, perl = TRUE, useBytes = TRUE), "match.length"))
 
 place_of <- function(bytes, offset) {
   before <- utils::head(bytes, offset)
@@ -76,19 +93,13 @@ check_overflow <- function(text) {
   numbers <- number_literals(text)
   float <- grepl("[.eE]", numbers)
   if (any(is.infinite(as.numeric(numbers[float]))) || any(nchar(numbers[!float]) > 4300L)) {
-    stop_malformed("the body is not JSON: a number is out of range")
+    stop_malformed("the body is not JSON: a number is out of range; send null for what is not finite")
   }
 }
 
 number_literals <- function(text) {
   bare <- without_strings(text)
   regmatches(bare, gregexpr("-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?", bare))[[1]]
-}
-
-#' Whether a whole number from 2^31 on was written as a float: jsonlite reads `3000000000` and `3e9` alike.
-is_float_literal <- function(values, text) {
-  numbers <- number_literals(text)
-  values %in% as.numeric(grep("[.eE]", numbers, value = TRUE))
 }
 
 # -- out
@@ -125,6 +136,9 @@ json_ascii <- function(text) {
 json_values <- function(x, whole = FALSE) {
   if (is.factor(x)) {
     x <- as.character(x)
+  } else if (inherits(x, "integer64")) {
+    # The digits, by the package bit64 that made them; as doubles they would be other numbers.
+    return(ifelse(is.na(x), "null", as.character(x)))
   } else if (inherits(x, "POSIXct")) {
     x <- sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
   } else if (inherits(x, "Date")) {

@@ -34,16 +34,20 @@ run <- function(config, log) {
   config[c("model", "version")] <- service$manifest[c("model", "version")]
   log <- log_of(config)
   if (length(service$manifest$samples) == 0) {
-    log$warning("the manifest has no samples, so the first caller warms the model up and nobody has checked it")
+    log$warning("the manifest has no samples: a row is sought that the model can predict, and nobody checks the number")
   }
   pool <- new_pool(
     config$concurrency,
     work = function(job) answer_scoring(service, config, job$kind, job$body),
-    warm = function() warm_up(service, config),
+    # The first worker rehearses, and the others are told what it found out.
+    warm = function() {
+      if (is.null(service$facts$good)) rehearse(service, config) else warm_up(service, config)
+      service$facts
+    },
     log = log
   )
   on.exit(stop_workers(pool))
-  start_workers(pool)
+  start_workers(pool, learn = function(facts) service$facts <- facts)
   state <- new.env()
   state$stopping <- FALSE
   listening <- listen(new_app(service, config, pool, log, state), config$port)

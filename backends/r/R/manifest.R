@@ -46,34 +46,37 @@ check_names <- function(manifest, wrong) {
   for (name in c("created", "created_by")) {
     if (given(manifest, name) && !is_text(manifest[[name]])) wrong("%s must be a text", name)
   }
-  if (!grepl(model_name_pattern, manifest$model) || manifest$model == "v2" ||
-        !grepl(version_pattern, manifest$version)) {
+  if (!is_name(manifest$model) || !grepl(version_pattern, manifest$version)) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
-  if (given(manifest, "rows") && !(is_text(manifest$rows) && manifest$rows %in% c("independent", "together"))) {
+  if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
   }
 }
 
+is_name <- function(text) grepl(model_name_pattern, text) && text != "v2"
+
 check_files <- function(files, text, wrong) {
   if (!is_array(files) || !length(files)) wrong("files must be an array that names some")
-  for (file in files) {
-    if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
-      wrong("each of files must have path, bytes and sha256")
-    }
-    check_path(file$path)
-    if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
-          !is_size(file$bytes, text)) {
-      wrong("%s has no valid size and SHA-256", printable(file$path))
-    }
-  }
+  for (file in files) check_file_entry(file, text, wrong)
   places <- vapply(files, path_in_artifact, "")
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
-  for (place in places) {
-    above <- startsWith(place, paste0(places, "/"))
-    if (any(above)) wrong("%s lies below another file", printable(place))
+  below <- places[vapply(strsplit(places, "/", fixed = TRUE), function(parts) {
+    any(Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE) %in% places)
+  }, NA)]
+  if (length(below)) wrong("%s lies below another file", printable(below[[1]]))
+}
+
+check_file_entry <- function(file, text, wrong) {
+  if (!is_object(file) || !is_text(file[["path"]]) || !is.numeric(file[["bytes"]]) || !is_text(file[["sha256"]])) {
+    wrong("each of files must have path, bytes and sha256")
+  }
+  check_path(file$path)
+  if (!grepl("^[0-9a-f]{64}$", file$sha256, perl = TRUE) || grepl("\n", file$sha256, fixed = TRUE) ||
+        !is_size(file$bytes, text)) {
+    wrong("%s has no valid size and SHA-256", printable(file$path))
   }
 }
 
@@ -105,12 +108,13 @@ check_samples <- function(manifest, wrong) {
     if (!is_object(sample) || !is_object(sample[["request"]]) || !is_object(sample[["response"]])) {
       wrong("each of samples must have request and response")
     }
-    tolerance <- sample[["tolerance"]]
-    if (given(sample, "tolerance") && !(is.numeric(tolerance) && is.finite(tolerance) && tolerance >= 0)) {
+    if (given(sample, "tolerance") && !is_tolerance(sample[["tolerance"]])) {
       wrong("a tolerance is not a number from 0 on")
     }
   }
 }
+
+is_tolerance <- function(x) is.numeric(x) && is.finite(x) && x >= 0
 
 # One input or output; the first dimension is the row, -1 is any length.
 read_tensor_type <- function(tensor, wrong) {
@@ -124,7 +128,24 @@ read_tensor_type <- function(tensor, wrong) {
   if (!tensor$datatype %in% datatypes) {
     wrong("%s has the unknown datatype %s", printable(tensor$name), printable(tensor$datatype))
   }
-  list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  read <- list(name = tensor$name, datatype = tensor$datatype, shape = unlist(shape))
+  read$categories <- read_categories(tensor, wrong)
+  read
+}
+
+# Texts for BYTES, whole numbers for integers; NULL where there are none.
+read_categories <- function(tensor, wrong) {
+  listed <- tensor[["categories"]]
+  if (is.null(listed)) {
+    return(NULL)
+  }
+  values <- if (is_array(listed)) unlist(listed)
+  right <- if (tensor$datatype == "BYTES") is.character(values) else
+    tensor$datatype %in% names(integer_limits) && is.numeric(values) && all(values == trunc(values))
+  if (!isTRUE(right) || length(values) != length(listed) || anyDuplicated(values)) {
+    wrong("the categories of %s must be texts (BYTES) or whole numbers (INT), each once", printable(tensor$name))
+  }
+  values
 }
 
 #' A file's path in the artifact: what `chips publish` put before it, to name objects by their content, is left out.

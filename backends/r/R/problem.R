@@ -1,7 +1,7 @@
 problem_titles <- c(
   "400" = "Bad request", "404" = "Not found", "405" = "Method not allowed", "413" = "Payload too large",
-  "415" = "Unsupported media type", "422" = "Unprocessable request", "500" = "Prediction failed",
-  "503" = "Overloaded", "504" = "Deadline exceeded"
+  "415" = "Unsupported media type", "422" = "Unprocessable request", "431" = "Request header fields too large",
+  "500" = "Prediction failed", "503" = "Overloaded", "504" = "Deadline exceeded"
 )
 
 #' A condition that becomes an answer: RFC 9457 problem details, one shape in every language.
@@ -23,6 +23,16 @@ stop_invalid <- function(problems) {
   shown <- utils::head(problems, 10L)
   if (length(problems) > length(shown)) shown <- c(shown, "and more")
   stop_problem(422L, "invalid-instances", paste(shown, collapse = "; "))
+}
+
+#' Refuse the values of one input in these rows; `texts` say what is wrong with each.
+#'
+#' A tensor has another way to name the place than an instance, so the problem keeps both.
+stop_cells <- function(rows, name, texts) {
+  problem <- tryCatch(stop_invalid(sprintf("instances[%d].%s%s", rows - 1L, name, texts)), chips_problem = identity)
+  problem$in_tensors <- tryCatch(stop_invalid(sprintf("%s[%d]%s", name, rows - 1L, texts)),
+                                 chips_problem = conditionMessage)
+  stop(problem)
 }
 
 prediction_failed <- function() {

@@ -1,5 +1,5 @@
 # chips_publish(): the same as the command `chips publish`, from an R session. It needs this file and R/json.R,
-# R/manifest.R, R/schema.R and R/problem.R; examples/co2/train.R shows how to source them.
+# R/manifest.R, R/packages.R, R/schema.R and R/problem.R; examples/co2/train.R shows how to source them.
 
 #' Publish a trained model as a version that never changes.
 #'
@@ -12,11 +12,15 @@
 #' @param samples Lists of `request`, `response` and perhaps `tolerance`; a backend scores the first when it starts.
 #'   JSON's integers are R's integers here (`1L`), its floats are doubles.
 #' @param store A folder, or gs://bucket/prefix; otherwise the environment variable CHIPS_ARTIFACTS.
-#' @param packages Packages whose versions are worth remembering with the model.
+#' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param by Who publishes.
+#' @param rows "together" for a model whose prediction for a row depends on the rows beside it on purpose: one that
+#'   ranks.
 #' @return The artifact's address, for CHIPS_ARTIFACT; invisibly.
 chips_publish <- function(model, name, version, inputs = list(), outputs = list(), samples = list(),
-                          store = Sys.getenv("CHIPS_ARTIFACTS"), packages = character(), by = Sys.info()[["user"]]) {
+                          store = Sys.getenv("CHIPS_ARTIFACTS"), packages = character(), by = Sys.info()[["user"]],
+                          rows = c("independent", "together")) {
+  rows <- match.arg(rows)
   if (!grepl(model_name_pattern, name)) stop(sprintf("'%s' is no name for a model: use a-z, 0-9, _ and -", name))
   if (!grepl(version_pattern, version)) stop(sprintf("'%s' is no version: use letters, digits, . _ and -", version))
   if (!nzchar(store)) stop("no artifact store is set: use store =, or set CHIPS_ARTIFACTS to a folder or gs://bucket")
@@ -29,9 +33,11 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
     source <- file.path(folder, "model.rds")
     saveRDS(model, source)
   }
-  runtime <- runtime_of(packages)
+  object <- if (!is.character(model)) model else if (grepl("[.]rds$", source, ignore.case = TRUE)) readRDS(source)
+  runtime <- runtime_of(unique(c(packages, needed_packages(object, packages))))
   signature <- list(inputs = unname(inputs), outputs = unname(outputs))
   if (startsWith(store, "gs://")) {
+    if (rows != "independent") stop("chips publish to gs:// takes no rows yet: publish to a folder, and copy it")
     return(publish_by_command(source, name, version, signature, samples, store, runtime, by, folder))
   }
   files <- collect_files(source)
@@ -39,15 +45,20 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
     schema = 1L, model = name, version = version, created = format(Sys.time(), "%Y-%m-%dT%H:%M:%SZ", tz = "UTC"),
     created_by = by, format = guess_format(names(files)), runtime = runtime,
     files = unname(Map(describe_file, names(files), files)), signature = signature,
-    samples = lapply(samples, complete_sample)
+    samples = lapply(samples, complete_sample), rows = rows
   )
   target <- file.path(normalizePath(store_path(store), mustWork = FALSE), name, version)
   publish_to_folder(manifest, files, target)
 }
 
 #' One input or output of a model: datatype FP64, FP32, INT64, INT32, BOOL, BYTES (texts), ...
-chips_tensor <- function(name, datatype = "FP64", shape = -1L) {
-  list(name = name, datatype = match.arg(datatype, datatypes), shape = I(as.integer(shape)))
+#'
+#' @param categories All values of an input, in the order of the levels in training, for a model that does not hold
+#'   them.
+chips_tensor <- function(name, datatype = "FP64", shape = -1L, categories = NULL) {
+  tensor <- list(name = name, datatype = match.arg(datatype, datatypes), shape = I(as.integer(shape)))
+  if (!is.null(categories)) tensor$categories <- I(categories)
+  tensor
 }
 
 publish_to_folder <- function(manifest, files, target) {

@@ -21,6 +21,7 @@ read_instances <- function(body, inputs) {
   if (!is_object(value)) {
     stop_invalid(sprintf("expected an object with \"instances\", got %s", kind_of(value)))
   }
+  check_fields(value, c("instances", "parameters"))
   instances <- member(value, "instances")
   parameters <- read_parameters(value)
   if (!is_array(instances)) {
@@ -30,7 +31,7 @@ read_instances <- function(body, inputs) {
   if (length(inputs) == 0) {
     return(list(rows = instances, count = length(instances), parameters = parameters))
   }
-  columns <- instance_columns(instances, inputs, body$text)
+  columns <- instance_columns(instances, inputs)
   list(rows = as_frame(columns, length(instances), inputs), count = length(instances), parameters = parameters)
 }
 
@@ -42,11 +43,33 @@ read_parameters <- function(value) {
   if (!is_object(parameters)) {
     stop_invalid(paste("parameters must be an object, got", kind_of(parameters)))
   }
-  parameters
+  # Of a name given twice the last counts; null is as if it were absent.
+  Filter(Negate(is.null), parameters[!duplicated(names(parameters), fromLast = TRUE)])
+}
+
+# A parameter in the wrong place would be ignored without a word.
+check_fields <- function(value, known) {
+  unknown <- setdiff(names(value), known)
+  if (length(unknown)) {
+    stop_invalid(sprintf("there is no field %s here; a request has %s", vapply(unknown, shown, ""), toString(known)))
+  }
+}
+
+#' Refuse parameters that the model does not know, and flags that are no flags.
+check_parameters <- function(parameters, accepts) {
+  unknown <- setdiff(names(parameters), accepts)
+  known <- if (length(accepts)) paste("this model knows", toString(accepts)) else "this model knows none"
+  flags <- parameters[intersect(names(parameters), c("probabilities", "classes"))]
+  no_flag <- names(Filter(Negate(is.logical), flags))
+  problems <- c(
+    sprintf("parameters.%s is not known: %s", unknown, known),
+    sprintf("parameters.%s: expected true or false, got %s", no_flag, vapply(flags[no_flag], shown, ""))
+  )
+  if (length(problems)) stop_invalid(problems)
 }
 
 #' One list of cells for each input, checked.
-instance_columns <- function(instances, inputs, text) {
+instance_columns <- function(instances, inputs) {
   names <- vapply(inputs, `[[`, "", "name")
   found <- instance_rows(instances, names)
   labels <- sprintf("instances[%d]", found$at - 1L)
@@ -54,7 +77,7 @@ instance_columns <- function(instances, inputs, text) {
   problems <- found$problems
   for (column in seq_along(inputs)) {
     places <- ifelse(found$named, paste0(labels, ".", names[[column]]), sprintf("%s[%d]", labels, column - 1L))
-    wrong <- check_cells(columns[[column]], inputs[[column]], places, text)
+    wrong <- check_cells(columns[[column]], inputs[[column]], places)
     if (length(wrong$row)) {
       problems <- rbind(problems, data.frame(row = found$at[wrong$row], column = column, text = wrong$text))
     }
@@ -115,18 +138,18 @@ wrong_shape <- function(instance, names) {
 }
 
 #' What is wrong with the cells of one input: a list of `row` (an index into `cells`) and `text`.
-check_cells <- function(cells, input, places, text = "") {
+check_cells <- function(cells, input, places) {
   wrong <- if (length(input$shape) > 1L) {
-    check_nested(cells, input$datatype, input$shape[-1], text)
+    check_nested(cells, input$datatype, input$shape[-1])
   } else {
-    check_scalars(cells, input$datatype, text)
+    check_scalars(cells, input$datatype, input$categories)
   }
   row <- utils::head(which(nzchar(wrong)), enough_problems)
   list(row = row, text = paste0(places[row], wrong[row], recycle0 = TRUE))
 }
 
 # "" for each cell that is right, else what follows its place in the message.
-check_scalars <- function(cells, datatype, text) {
+check_scalars <- function(cells, datatype, categories = NULL) {
   if (length(cells) == 0) {
     return(character())
   }
@@ -137,7 +160,7 @@ check_scalars <- function(cells, datatype, text) {
   if (datatype %in% names(integer_limits)) {
     expected <- "an integer"
     limits <- integer_limits[[datatype]]
-    right <- is_integer_literal(types, values, text)
+    right <- numeric & (values == trunc(values) | !is.finite(values))
   } else if (datatype %in% names(float_limits)) {
     expected <- "a number"
     limits <- c(-1, 1) * float_limits[[datatype]]
@@ -158,17 +181,15 @@ check_scalars <- function(cells, datatype, text) {
   why <- ifelse(abs(values[over]) >= 2^53 & is.finite(values[over]), " (R is exact below 2^53)",
                 ifelse(values[over] == -2^31, " (R's least integer is -2^31 + 1)", ""))
   wrong[over] <- sprintf(": expected %s, got %s, which does not fit%s", datatype, vapply(cells[over], shown, ""), why)
+  if (length(categories)) {
+    known <- types == "NULL" | cells %in% as.list(categories)
+    unknown <- which(!known & !nzchar(wrong))
+    wrong[unknown] <- sprintf(": expected %s, got %s", one_of(categories), vapply(cells[unknown], shown, ""))
+  }
   wrong
 }
 
-is_integer_literal <- function(types, values, text) {
-  big <- types == "double" & abs(values) >= 2^31 - 1 & values == trunc(values)
-  big[is.na(big)] <- FALSE
-  if (any(big)) big[big] <- !is_float_literal(values[big], text)
-  types == "integer" | big
-}
-
-check_nested <- function(cells, datatype, shape, text) {
+check_nested <- function(cells, datatype, shape) {
   vapply(cells, function(cell) {
     if (is.null(cell)) {
       return("")
@@ -179,8 +200,8 @@ check_nested <- function(cells, datatype, shape, text) {
     if (!shape[[1]] %in% c(-1, length(cell))) {
       return(sprintf(": expected %.0f values, got %d", shape[[1]], length(cell)))
     }
-    inner <- if (length(shape) > 1L) check_nested(cell, datatype, shape[-1], text) else
-      check_scalars(cell, datatype, text)
+    inner <- if (length(shape) > 1L) check_nested(cell, datatype, shape[-1]) else
+      check_scalars(cell, datatype)
     first <- match(TRUE, nzchar(inner), nomatch = 0L)
     if (first > 0L) sprintf("[%d]%s", first - 1L, inner[[first]]) else ""
   }, "", USE.NAMES = FALSE)
@@ -188,12 +209,13 @@ check_nested <- function(cells, datatype, shape, text) {
 
 #' Columns of cells as a data frame with R's own types; null becomes NA.
 as_frame <- function(columns, count, inputs) {
-  frame <- Map(as_column, columns, lapply(inputs, `[[`, "datatype"), lapply(inputs, `[[`, "shape"))
+  frame <- Map(as_column, columns, lapply(inputs, `[[`, "datatype"), lapply(inputs, `[[`, "shape"),
+               lapply(inputs, `[[`, "categories"))
   names(frame) <- vapply(inputs, `[[`, "", "name")
   structure(frame, row.names = .set_row_names(count), class = "data.frame")
 }
 
-as_column <- function(cells, datatype, shape) {
+as_column <- function(cells, datatype, shape, categories = NULL) {
   if (length(shape) > 1L) {
     flat <- length(shape) == 2L
     return(I(lapply(cells, function(cell) if (flat && !is.null(cell)) as_column(cell, datatype, -1L) else cell)))
@@ -204,7 +226,7 @@ as_column <- function(cells, datatype, shape) {
   if (datatype %in% c("INT8", "INT16", "INT32", "UINT8", "UINT16")) {
     as.integer(values)
   } else if (datatype == "BYTES") {
-    as.character(values)
+    if (length(categories)) factor(as.character(values), categories) else as.character(values)
   } else if (datatype == "BOOL") {
     as.logical(values)
   } else {

@@ -1,6 +1,6 @@
 #' The model in service: fetched, checked, loaded. Stops with a `chips_start_error`.
 #'
-#' @return A list of `artifact`, `manifest` and `model`.
+#' @return An environment with `artifact`, `manifest`, `model`, and `facts`, which [rehearse()] finds out.
 load_service <- function(config, log) {
   artifact <- obtain(config$artifact, config$cache_dir, config[c("model", "version", "artifact_digest")], log)
   log$info(sprintf("the artifact %s is complete and checked", artifact$address), artifact_digest = artifact$digest)
@@ -11,7 +11,11 @@ load_service <- function(config, log) {
     stop_start(sprintf("%s could not be loaded: %s. It was made with %s: are these installed?", artifact$address,
                        conditionMessage(e), made_with), "software")
   })
-  list(artifact = artifact, manifest = artifact$manifest, model = model)
+  new_service(model, artifact$manifest, artifact)
+}
+
+new_service <- function(model, manifest, artifact = NULL) {
+  list2env(list(artifact = artifact, manifest = manifest, model = model, facts = list()))
 }
 
 #' Answer one request for predictions, all of it: parse, check, predict, write.
@@ -34,40 +38,89 @@ answer_scoring <- function(service, config, kind, body) {
       signature <- service$manifest$signature
       read <- if (kind == "infer") read_tensors else read_instances
       scoring <- read(parse_body(body), signature$inputs)
+      check_scoring(scoring, service)
       finish("predict")
-      predictions <- score(service$model, scoring)
+      answer <- score(service, scoring)
       finish("render")
-      if (kind == "infer") render_infer(predictions, scoring, config, signature) else
-        render_predict(predictions, config, signature)
+      classes <- if (isTRUE(scoring$parameters$probabilities) && isTRUE(scoring$parameters$classes)) {
+        service$facts$classes
+      }
+      if (kind == "infer") render_infer(answer, scoring, config, signature, classes) else
+        render_predict(answer, config, signature, classes)
     }, error = function(e) if (!inherits(e, "chips_problem")) stack <<- describe_error(e, sys.calls())),
     error = function(e) if (inherits(e, "chips_problem")) e else prediction_failed()
   )
   finish("")
-  if (is.character(json)) list(json = json, timing = timing) else list(problem = json, stack = stack, timing = timing)
+  if (is.character(json)) {
+    return(list(json = json, timing = timing))
+  }
+  if (kind == "infer" && !is.null(json$in_tensors)) json$message <- json$in_tensors
+  list(problem = json, stack = if (is.null(json$stack)) stack else json$stack, timing = timing)
 }
 
-#' Predict, and see that each row has its prediction.
-score <- function(model, scoring) {
+check_scoring <- function(scoring, service) {
+  check_parameters(scoring$parameters, service$facts$accepts)
+  outputs <- vapply(service$manifest$signature$outputs, `[[`, "", "name")
+  unknown <- if (length(outputs)) setdiff(scoring$picked, outputs)
+  if (length(unknown)) {
+    stop_invalid(sprintf("there is no output %s; the model has %s", vapply(unknown, shown, ""), toString(outputs)))
+  }
+}
+
+#' Predict, and see that each row has its prediction. What fails is the caller's fault or the model's: see
+#' [find_fault()].
+#'
+#' @return As [as_answer()] does.
+score <- function(service, scoring) {
+  outputs <- service$manifest$signature$outputs
   if (scoring$count == 0L) {
-    return(double())
+    return(empty_answer(outputs))
   }
-  predictions <- predict_rows(model, scoring$rows, scoring$parameters)
-  if (length(dim(predictions)) == 1L) predictions <- as.vector(predictions)
-  rows <- if (is.null(dim(predictions))) length(predictions) else nrow(predictions)
-  if (rows != scoring$count) {
-    stop(sprintf("predict_rows() returned %d predictions for %d rows", rows, scoring$count), call. = FALSE)
-  }
-  predictions
+  stack <- NULL
+  tryCatch(
+    withCallingHandlers(
+      predict_once(service, scoring$rows, scoring$parameters, scoring$count),
+      error = function(e) if (is.null(stack)) stack <<- describe_error(e, sys.calls())
+    ),
+    error = function(e) if (inherits(e, "chips_problem")) stop(e) else find_fault(service, scoring, stack)
+  )
 }
 
-render_predict <- function(predictions, config, signature) {
-  paste0('{"predictions":', render_predictions(predictions, signature$outputs), ',"model":',
-         json_string(config$model), ',"version":', json_string(config$version), "}")
+predict_once <- function(service, rows, parameters, count) {
+  if (!isTRUE(parameters$probabilities)) {
+    return(as_answer(predict_rows(service$model, rows, parameters), count, service$manifest$signature$outputs))
+  }
+  as_probabilities(predict_rows(service$model, rows, parameters), count, service$facts$classes)
 }
 
-render_infer <- function(predictions, scoring, config, signature) {
+#' A matrix with a row for each row and a column for each class; `classes` says in which order, once it is known.
+as_probabilities <- function(value, count, classes = colnames(value)) {
+  if (!is.matrix(value) || !is.numeric(value) || nrow(value) != count || is.null(colnames(value)) ||
+        !setequal(colnames(value), classes)) {
+    stop_answer("no matrix of %s rows with a column for each class by its label", count)
+  }
+  structure(list(prediction = unname(value[, classes, drop = FALSE])), several = FALSE)
+}
+
+render_predict <- function(answer, config, signature, classes = NULL) {
+  paste0('{"predictions":', render_predictions(answer, signature$outputs), ',"model":', json_string(config$model),
+         ',"version":', json_string(config$version),
+         if (!is.null(classes)) paste0(',"classes":', json_array(json_string(classes))), "}")
+}
+
+render_infer <- function(answer, scoring, config, signature, classes = NULL) {
+  outputs <- signature$outputs
+  if (isTRUE(scoring$parameters$probabilities)) {
+    # Of the declared output the probabilities have the name, and not the datatype.
+    if (length(outputs)) names(answer) <- outputs[[1]]$name
+    outputs <- list()
+  }
+  picked <- if (is.null(scoring$picked)) names(answer) else scoring$picked
+  unknown <- setdiff(picked, names(answer))
+  if (length(unknown)) stop_invalid(sprintf("there is no output %s", vapply(unknown, shown, "")))
   paste0('{"model_name":', json_string(config$model), ',"model_version":', json_string(config$version),
-         ',"outputs":', render_outputs(predictions, signature$outputs),
+         ',"outputs":', render_outputs(answer, outputs, picked),
+         if (!is.null(classes)) paste0(',"parameters":{"classes":', json_array(json_string(classes)), "}"),
          if (!is.null(scoring$id)) paste0(',"id":', json_string(scoring$id)), "}")
 }
 
@@ -76,64 +129,6 @@ describe_error <- function(error, calls) {
   names <- vapply(calls, function(call) substr(deparse(call[[1]], nlines = 1L)[[1]], 1L, 60L), "")
   ours <- max(0L, match("score", names, nomatch = 0L))
   paste(c(conditionMessage(error), paste0("  in ", utils::tail(utils::tail(names, -ours), 20L))), collapse = "\n")
-}
-
-#' Score the manifest's first sample, a few times: R compiles a function at its second call.
-#'
-#' Another answer than the published one means another environment, and stops the start.
-warm_up <- function(service, config, times = 3L) {
-  samples <- service$manifest$samples
-  if (length(samples) == 0) {
-    return(invisible())
-  }
-  sample <- samples[[1]]
-  body <- charToRaw(json_value(sample$request))
-  for (i in seq_len(times)) answer <- answer_scoring(service, config, "predict", body)
-  tensors <- as_tensors(sample$request, service$manifest$signature$inputs)
-  if (!is.null(tensors)) for (i in seq_len(times)) answer_scoring(service, config, "infer", charToRaw(tensors))
-  if (!is.null(answer$problem)) {
-    why <- if (is.null(answer$stack)) conditionMessage(answer$problem) else answer$stack
-    stop_start(paste("the manifest's first sample could not be scored:", why), "data")
-  }
-  got <- jsonlite::parse_json(answer$json)$predictions
-  published <- sample$response$predictions
-  tolerance <- if (is.null(sample$tolerance)) 1e-6 else sample$tolerance
-  if (!is_close(got, published, tolerance)) {
-    stop_start(sprintf(paste(
-      "the manifest's first sample came out differently from what was published (got %s, published %s):",
-      "the packages here differ from those the model was made with"
-    ), substr(json_value(got), 1L, 80L), substr(json_value(published), 1L, 80L)), "data")
-  }
-}
-
-# A sample as the other protocol has it, so that this way is warm too; NULL where its instances are not objects.
-as_tensors <- function(request, inputs) {
-  instances <- request$instances
-  if (length(inputs) == 0 || length(instances) == 0 || !all(vapply(instances, is_object, NA))) {
-    return(NULL)
-  }
-  json_value(list(inputs = lapply(inputs, function(input) {
-    list(name = input$name, shape = list(length(instances)), datatype = input$datatype,
-         data = lapply(instances, function(instance) instance[[input$name]]))
-  })))
-}
-
-#' Whether two JSON values are the same, numbers within `tolerance` (absolute, and relative to the larger one).
-is_close <- function(got, wanted, tolerance) {
-  if (is.numeric(got) && is.numeric(wanted)) {
-    return(abs(got - wanted) <= tolerance * max(1, abs(got), abs(wanted)))
-  }
-  if (is.list(got) && is.list(wanted)) {
-    if (is_object(got) && is_object(wanted)) {
-      if (!setequal(names(got), names(wanted))) {
-        return(FALSE)
-      }
-      wanted <- wanted[names(got)]
-    }
-    return(is_object(got) == is_object(wanted) && length(got) == length(wanted) &&
-             all(vapply(seq_along(got), function(at) is_close(got[[at]], wanted[[at]], tolerance), NA)))
-  }
-  identical(got, wanted)
 }
 
 clock_ms <- function() as.numeric(Sys.time()) * 1000

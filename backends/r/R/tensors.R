@@ -1,10 +1,13 @@
 # Open Inference Protocol, version 2 (KServe): tensors in, tensors out.
 
 deepest_tensor <- 8L
+infer_fields <- c("id", "parameters", "inputs", "outputs", "model_name", "model_version")
+# They say how other servers are to read and write; the signature and JSON decide that here.
+protocol_parameters <- c("content_type", "binary_data_output")
 
 #' Read an inference request: a tensor for each input, or one tensor [rows, inputs] for all of them.
 #'
-#' @return As [read_instances()] does, and the `id`.
+#' @return As [read_instances()] does, the `id`, and the names of the outputs that are `picked`.
 read_tensors <- function(body, inputs) {
   value <- body$value
   if (!is_object(value)) {
@@ -18,11 +21,14 @@ read_tensors <- function(body, inputs) {
   if (!is_array(given) || length(given) == 0) {
     stop_invalid("inputs must be an array with at least one tensor")
   }
+  check_fields(value, infer_fields)
   parameters <- read_parameters(value)
-  tensors <- Map(read_tensor, given, sprintf("inputs[%d]", seq_along(given) - 1L), MoreArgs = list(text = body$text))
+  parameters <- parameters[setdiff(names(parameters), protocol_parameters)]
+  more <- list(parameters = parameters, id = id, picked = picked_outputs(value))
+  tensors <- Map(read_tensor, given, sprintf("inputs[%d]", seq_along(given) - 1L))
   if (length(inputs) == 0) {
     rows <- tensor_rows(tensors[[1]])
-    return(list(rows = rows, count = length(rows), parameters = parameters, id = id))
+    return(c(list(rows = rows, count = length(rows)), more))
   }
   names <- vapply(inputs, `[[`, "", "name")
   columns <- if (length(tensors) == 1L && length(inputs) > 1L && !tensors[[1]]$name %in% names) {
@@ -34,13 +40,28 @@ read_tensors <- function(body, inputs) {
   problems <- character()
   for (column in seq_along(inputs)) {
     places <- sprintf("%s[%d]", names[[column]], seq_len(count) - 1L)
-    problems <- c(problems, check_cells(columns[[column]], inputs[[column]], places, body$text)$text)
+    problems <- c(problems, check_cells(columns[[column]], inputs[[column]], places)$text)
   }
   if (length(problems)) stop_invalid(problems)
-  list(rows = as_frame(columns, count, inputs), count = count, parameters = parameters, id = id)
+  c(list(rows = as_frame(columns, count, inputs), count = count), more)
 }
 
-read_tensor <- function(given, where, text) {
+# The outputs that the caller asks for, by name; NULL for all.
+picked_outputs <- function(value) {
+  outputs <- member(value, "outputs")
+  if (is.null(outputs)) {
+    return(NULL)
+  }
+  named <- is_array(outputs) && all(vapply(outputs, function(output) {
+    is_object(output) && is.character(member(output, "name"))
+  }, NA))
+  if (!named) {
+    stop_invalid("outputs must be an array of objects with a name")
+  }
+  vapply(outputs, member, "", "name")
+}
+
+read_tensor <- function(given, where) {
   if (!is_object(given)) {
     stop_invalid(sprintf("%s: expected an object, got %s", where, kind_of(given)))
   }
@@ -67,7 +88,7 @@ read_tensor <- function(given, where, text) {
                          length(cells)))
   }
   places <- sprintf("%s.data[%d]", where, seq_along(cells) - 1L)
-  wrong <- check_cells(cells, list(datatype = datatype, shape = -1), places, text)$text
+  wrong <- check_cells(cells, list(datatype = datatype, shape = -1), places)$text
   if (length(wrong)) stop_invalid(wrong)
   list(name = name, shape = shape, cells = cells)
 }
@@ -121,44 +142,6 @@ tensor_columns <- function(tensors, names) {
   lapply(tensors, function(tensor) if (prod(tensor$shape[-1]) == 1) tensor$cells else tensor_rows(tensor))
 }
 
-#' Predictions as JSON: of the native answer, and as tensors.
-#'
-#' A vector is one value a row, a matrix an array a row, a data frame an object a row.
-render_predictions <- function(predictions, outputs) {
-  whole <- declared_whole(outputs)
-  if (is.data.frame(predictions)) {
-    cells <- Map(function(name, column) paste0(json_string(name), ":", json_values(column, whole)),
-                 names(predictions), predictions)
-    return(json_array(paste0("{", do.call(paste, c(unname(cells), sep = ",")), "}")[seq_len(nrow(predictions))]))
-  }
-  if (is.matrix(predictions)) {
-    cells <- lapply(seq_len(ncol(predictions)), function(column) json_values(predictions[, column], whole))
-    return(json_array(paste0("[", do.call(paste, c(cells, sep = ",")), "]")[seq_len(nrow(predictions))]))
-  }
-  json_array(json_values(predictions, whole))
-}
-
-render_outputs <- function(predictions, outputs) {
-  declared <- if (length(outputs)) outputs[[1]]
-  name <- if (is.null(declared)) "prediction" else declared$name
-  tensor <- function(name, shape, data, declared) {
-    datatype <- output_datatype(data, declared)
-    whole <- datatype %in% names(integer_limits)
-    paste0('{"name":', json_string(name), ',"shape":', json_array(shape), ',"datatype":"', datatype, '","data":',
-           json_array(json_values(data, whole)), "}")
-  }
-  if (is.data.frame(predictions)) {
-    tensors <- Map(function(name, column) tensor(name, length(column), column, NULL), names(predictions), predictions)
-    return(json_array(unlist(tensors)))
-  }
-  if (is.matrix(predictions)) {
-    return(json_array(tensor(name, dim(predictions), c(t(predictions)), declared)))
-  }
-  json_array(tensor(name, length(predictions), predictions, declared))
-}
-
-declared_whole <- function(outputs) length(outputs) > 0 && outputs[[1]]$datatype %in% names(integer_limits)
-
 output_datatype <- function(data, declared) {
   actual <- own_datatype(data)
   if (is.null(declared)) {
@@ -181,7 +164,9 @@ output_datatype <- function(data, declared) {
 }
 
 own_datatype <- function(data) {
-  if (is.logical(data)) {
+  if (inherits(data, "integer64")) {
+    "INT64"
+  } else if (is.logical(data)) {
     if (all(is.na(data))) "FP64" else "BOOL"
   } else if (is.object(data) || is.character(data)) {
     "BYTES"

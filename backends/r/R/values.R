@@ -1,17 +1,20 @@
 # What predict.R uses to turn texts into what a model takes. A value that cannot be turned is the caller's mistake: it
 # is answered with 422, where a model's own error would be a 500.
 
-#' A column of texts as a factor with the levels that the model knows.
+#' A column as a factor with the levels that the model knows.
 as_levels <- function(rows, name, levels, ordered = FALSE) {
   if (is.null(rows[[name]])) {
     return(rows)
   }
   given <- as.character(rows[[name]])
-  known <- toString(utils::head(json_string(levels), 20L))
-  more <- if (length(levels) > 20L) sprintf(" and %d more", length(levels) - 20L) else ""
-  stop_unknown(rows, name, given, !is.na(given) & !given %in% levels, paste0("one of ", known, more))
+  stop_unknown(rows, name, rows[[name]], !is.na(given) & !given %in% levels, one_of(levels))
   rows[[name]] <- factor(given, levels = levels, ordered = ordered)
   rows
+}
+
+one_of <- function(values) {
+  more <- if (length(values) > 20L) sprintf(" and %d more", length(values) - 20L) else ""
+  paste0("one of ", toString(json_values(utils::head(values, 20L), whole = TRUE)), more)
 }
 
 #' A column of texts like 2026-11-24 as dates.
@@ -36,7 +39,15 @@ as_time <- function(rows, name) {
 stop_unknown <- function(rows, name, given, wrong, expected) {
   at <- utils::head(which(wrong), enough_problems)
   if (length(at)) {
-    stop_invalid(sprintf("instances[%d].%s: expected %s, got %s", at - 1L, name, expected,
-                         vapply(given[at], shown, "")))
+    if (is.factor(given)) given <- as.character(given)
+    stop_cells(at, name, sprintf(": expected %s, got %s", expected, vapply(given[at], shown, "")))
   }
+}
+
+#' The parameter `type`, where it is one that the model's predict() method takes.
+checked_type <- function(model, type) {
+  if (!is.null(type) && !(is.character(type) && type %in% types_of(model))) {
+    stop_invalid(sprintf("parameters.type: expected %s, got %s", one_of(types_of(model)), shown(type)))
+  }
+  type
 }

@@ -9,7 +9,7 @@ quiet_s <- 0.3 # by then what callers had on its way has arrived, and what was a
 #' @param pool As [new_pool()] returns, started.
 #' @param state Environment shared with [serve()]: whether it is `stopping`, and when something last `moved`.
 new_app <- function(service, config, pool, log, state) {
-  routes <- route_table(service, config)
+  routes <- route_table(service, config, pool)
   router <- plumber_router(routes)
   answer <- function(call, status, body, headers, code = "", stack = NULL) {
     response <- list(status = status, body = body, headers = c(headers, list(
@@ -29,21 +29,12 @@ new_app <- function(service, config, pool, log, state) {
     answer(call, problem$status, body, headers, problem$code, stack)
   }
   failed <- function(call, error) refuse(call, prediction_failed(), conditionMessage(error))
-
-  list(
-    # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
-    # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
-    onHeaders = function(req) {
-      length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
-      if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
-        refuse(new_call(req), too_large(config))
-      }
-    },
-    call = function(req) {
+  respond <- function(req) {
       call <- new_call(req)
       tryCatch({
         # HTTP/0.9 has no header fields; httpuv takes it, and would answer with some.
         if (length(req$HEADERS) == 0) stop_problem(400L, "bad-request", "the request is not valid HTTP/1.1")
+        check_headers(req)
         check_route(routes, call)
         if (call$method == "POST") {
           body <- read_scoring_body(req, call, config)
@@ -76,17 +67,47 @@ new_app <- function(service, config, pool, log, state) {
       },
       chips_problem = function(problem) refuse(call, problem),
       error = function(error) failed(call, error))
-    }
+  }
+
+  list(
+    # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
+    # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
+    onHeaders = function(req) {
+      length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
+      if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
+        return(refuse(new_call(req), too_large(config)))
+      }
+      # httpuv takes any `Upgrade` for a WebSocket's and would hang up, body or none: so it is answered here.
+      if (!is.null(req$HTTP_UPGRADE)) {
+        if (req$REQUEST_METHOD == "POST") refuse(new_call(req), no_upgrade()) else respond(req)
+      }
+    },
+    call = respond
   )
+}
+
+no_upgrade <- function() {
+  new_problem(400L, "bad-request", paste("this server speaks HTTP/1.1 alone: send the request without Upgrade",
+                                         "(Java: HttpClient.Version.HTTP_1_1)"))
+}
+
+longest_field <- 16 * 1024
+
+check_headers <- function(req) {
+  fields <- nchar(names(req$HEADERS), "bytes") + nchar(unlist(req$HEADERS), "bytes")
+  line <- nchar(req$REQUEST_METHOD, "bytes") + nchar(req$PATH_INFO, "bytes") + nchar(req$QUERY_STRING, "bytes")
+  if (max(fields, line) > longest_field) {
+    stop_problem(431L, "headers-too-large", "the request line or a header field is longer than 16 KiB")
+  }
 }
 
 # -- routes
 
 #' By path, then by method: functions of the request that return JSON, or give it a job.
-route_table <- function(service, config) {
+route_table <- function(service, config, pool) {
   live <- function(req) '{"live":true}'
   ready_json <- paste0('{"ready":true,"name":', json_string(config$model), "}")
-  ready <- function(req) ready_json
+  ready <- function(req) if (can_answer(pool)) ready_json else stop(not_ready())
   scoring <- function(kind) {
     force(kind)
     function(req) {
@@ -121,11 +142,15 @@ metadata <- function(service, config) {
     inputs = tensors(service$manifest$signature$inputs), outputs = tensors(service$manifest$signature$outputs),
     parameters = c(
       list(concurrency = config$concurrency, artifact = service$artifact$address,
-           artifact_digest = service$artifact$digest),
+           artifact_digest = service$artifact$digest, accepts = I(service$facts$accepts)),
+      if (!is.null(service$facts$classes)) list(classes = I(service$facts$classes)),
+      if (length(service$facts$categories)) list(categories = lapply(service$facts$categories, as_json_array)),
       if (identical(service$manifest$rows, "together")) list(rows = "together")
     )
   ))
 }
+
+as_json_array <- function(values) if (is.numeric(values)) I(as.list(as.integer(values))) else I(values)
 
 #' A plumber router with exactly these routes.
 #'
@@ -184,6 +209,11 @@ read_scoring_body <- function(req, call, config) {
   kind <- tolower(trimws(sub(";.*", "", if (is.null(req$CONTENT_TYPE)) "application/json" else req$CONTENT_TYPE)))
   if (kind != "application/json" && !endsWith(kind, "+json")) {
     stop_problem(415L, "unsupported-media-type", sprintf("send application/json, not %s", substr(kind, 1L, 80L)))
+  }
+  coding <- tolower(trimws(req$HTTP_CONTENT_ENCODING))
+  if (length(coding) && !coding %in% c("", "identity")) {
+    stop_problem(415L, "unsupported-media-type", "send the body as it is, without Content-Encoding",
+                 list("Accept-Encoding" = "identity"))
   }
   body <- req$rook.input$read()
   if (length(body) > config$max_body_bytes) stop(too_large(config))

@@ -4,28 +4,45 @@
 # parallel:::mcfork and its kin are not exported, but documented for this use (?mcfork), and as old as the package.
 
 waiting_per_slot <- 16L
+longest_pause_ms <- 10000 # between the attempts to start a worker that cannot be warmed up
 
 #' A pool of `size` workers with a bounded line before them; [start_workers()] starts them.
 #'
 #' @param work Function of a job that returns an outcome; runs in the workers.
 #' @param warm Function without arguments, run once in each worker before its first job; an error in it stops the start.
 #' @return An environment: `workers` by process id, each with its `process` and the `job` it is at; `queue`, of jobs;
-#'   `interrupted`, whether an interrupt came.
+#'   `interrupted`, whether an interrupt came; `failures`, how many workers in a row could not be warmed up, and when to
+#'   `launch_at` the next one.
 new_pool <- function(size, work, warm, log) {
   list2env(list(size = size, work = work, warm = warm, log = log, workers = list(), queue = list(),
-                interrupted = FALSE))
+                interrupted = FALSE, failures = 0L, launch_at = 0))
 }
 
 #' Fork the workers, and wait until all are warm.
-start_workers <- function(pool) {
-  for (i in seq_len(pool$size)) launch_worker(pool)
-  for (pid in names(pool$workers)) {
-    message <- parallel:::readChild(as.integer(pid))
-    if (!is.raw(message)) stop_start("a worker ended while it was warmed up: is there enough memory?", "software")
-    outcome <- unserialize(message)
-    if (!is.null(outcome$problem)) stop_start(outcome$problem, outcome$exit)
-    pool$workers[[pid]]["job"] <- list(NULL)
+#'
+#' @param learn Called with what `warm` returned in the first worker, before the others are forked.
+start_workers <- function(pool, learn = identity) {
+  launch_worker(pool)
+  learn(await_warm(pool, names(pool$workers)))
+  for (i in seq_len(pool$size - 1L)) launch_worker(pool)
+  for (pid in names(Filter(is_busy, pool$workers))) await_warm(pool, pid)
+}
+
+await_warm <- function(pool, pid) {
+  message <- parallel:::readChild(as.integer(pid))
+  if (!is.raw(message)) {
+    stop_start("the model ended its process while it was warmed up: does it call quit(), or is memory short?",
+               "software")
   }
+  outcome <- unserialize(message)
+  if (!is.null(outcome$problem)) stop_start(outcome$problem, outcome$exit)
+  pool$workers[[pid]]["job"] <- list(NULL)
+  outcome$warm
+}
+
+#' Whether requests can be answered: FALSE while no worker is warm, and the last could not be warmed up.
+can_answer <- function(pool) {
+  pool$failures == 0L || any(vapply(pool$workers, function(worker) !isTRUE(worker$job$warming), NA))
 }
 
 stop_workers <- function(pool) {
@@ -36,6 +53,7 @@ stop_workers <- function(pool) {
 #' outcome, for us.
 submit_job <- function(pool, job) {
   job$arrived <- clock_ms()
+  if (!can_answer(pool)) stop(not_ready())
   if (length(pool$queue) >= pool$size * waiting_per_slot) {
     stop_problem(503L, "overloaded", "all prediction slots are busy and the queue is full", list("Retry-After" = "1"))
   }
@@ -46,7 +64,30 @@ submit_job <- function(pool, job) {
 #' Take what the workers have to say, after waiting for it so many seconds at most.
 hear_workers <- function(pool, wait_s) {
   for (pid in said_something(pool, wait_s)) hear_worker(pool, pid)
+  end_the_late(pool)
+  if (length(pool$workers) < pool$size && clock_ms() >= pool$launch_at) launch_worker(pool)
   if (length(pool$queue)) hand_out(pool)
+}
+
+# Nobody waits for it any more, and it may never end.
+end_the_late <- function(pool) {
+  now <- clock_ms()
+  late <- Filter(function(worker) isTRUE(worker$job$deadline <= now), pool$workers)
+  for (pid in names(late)) {
+    pool$workers[[pid]] <- NULL
+    end_process(late[[pid]])
+    pool$log$error(sprintf("the worker %s was ended: its prediction was not done by the deadline", pid))
+    launch_worker(pool)
+    job <- late[[pid]]$job
+    problem <- new_problem(504L, "deadline-exceeded", "the time allowed was over before the prediction was done")
+    job$done(list(problem = problem, timing = c(queue = job$began - job$arrived, predict = now - job$began)))
+  }
+}
+
+# To read until its end could wait for ever: what the model has started may hold the pipe open.
+end_process <- function(worker) {
+  tools::pskill(worker$process$pid, tools::SIGKILL)
+  parallel:::rmChild(worker$process)
 }
 
 outstanding_jobs <- function(pool) length(pool$queue) + sum(vapply(pool$workers, is_busy, NA))
@@ -88,22 +129,47 @@ give <- function(pool, pid, job) {
 
 hear_worker <- function(pool, pid) {
   message <- parallel:::readChild(as.integer(pid))
-  job <- pool$workers[[pid]]$job
-  if (is.raw(message)) {
-    outcome <- unserialize(message)
-    pool$workers[[pid]]["job"] <- list(NULL)
-  } else {
-    bury(pool, pid)
-    problem <- prediction_failed()
-    outcome <- list(problem = problem, stack = "the worker ended in the middle of this prediction")
-  }
+  worker <- pool$workers[[pid]]
+  job <- worker$job
+  outcome <- if (is.raw(message)) unserialize(message)
   if (isTRUE(job$warming)) {
-    if (is.raw(message) && !is.null(outcome$problem)) {
-      pool$log$error(paste("a worker could not be warmed up:", outcome$problem))
-    }
-  } else if (!is.null(job)) {
+    hear_warming(pool, pid, outcome)
+    return(invisible())
+  }
+  if (is.null(outcome)) {
+    bury(pool, pid)
+    outcome <- list(problem = prediction_failed(), stack = "the worker ended in the middle of this prediction")
+  } else if (isTRUE(outcome$last)) {
+    pool$workers[[pid]] <- NULL
+    end_process(worker)
+    pool$log$error(sprintf("the model closed what the worker %s reads from; another is started", pid))
+    launch_worker(pool)
+  } else {
+    pool$workers[[pid]]["job"] <- list(NULL)
+  }
+  if (!is.null(job)) {
     outcome$timing <- c(queue = job$began - job$arrived, outcome$timing)
     job$done(outcome)
+  }
+}
+
+# A worker that replaces one. Where it cannot be warmed up, the next one is tried after a pause that grows.
+hear_warming <- function(pool, pid, outcome) {
+  if (!is.null(outcome) && is.null(outcome$problem)) {
+    pool$failures <- 0L
+    pool$workers[[pid]]["job"] <- list(NULL)
+    return(invisible())
+  }
+  why <- if (is.null(outcome)) "it ended by itself" else outcome$problem
+  pool$log$error(paste("a worker could not be warmed up:", why))
+  worker <- pool$workers[[pid]]
+  pool$workers[[pid]] <- NULL
+  if (!is.null(outcome)) end_process(worker)
+  pool$failures <- pool$failures + 1L
+  pool$launch_at <- clock_ms() + min(longest_pause_ms, 100 * 2^pool$failures)
+  if (!can_answer(pool)) {
+    for (job in pool$queue) job$done(list(problem = not_ready(), timing = c(queue = clock_ms() - job$arrived)))
+    pool$queue <- list()
   }
 }
 
@@ -112,6 +178,10 @@ bury <- function(pool, pid) {
   pool$log$error(sprintf("the worker %s ended by itself: out of memory, or a fault in a library; another is started",
                          pid))
   launch_worker(pool)
+}
+
+not_ready <- function() {
+  new_problem(503L, "not-ready", "no worker can predict at the moment; the log says why", list("Retry-After" = "1"))
 }
 
 # Waiting on files is open to interrupts even where they are suspended: one is noted here, and obeyed at its place.
@@ -147,10 +217,7 @@ be_worker <- function(work, warm) {
   answer <- function(outcome) {
     parallel:::sendMaster(serialize(outcome, NULL, xdr = FALSE))
   }
-  answer(tryCatch({
-    warm()
-    list()
-  }, error = function(e) {
+  answer(tryCatch(list(warm = warm()), error = function(e) {
     exit <- if (inherits(e, "chips_start_error")) names(exit_codes)[exit_codes == e$exit_code] else "software"
     list(problem = conditionMessage(e), exit = exit)
   }))
@@ -159,11 +226,17 @@ be_worker <- function(work, warm) {
     size <- readBin(jobs, "integer", 1L)
     if (length(size) == 0) end_worker() # the server has ended
     job <- unserialize(readBin(jobs, "raw", size))
-    answer(tryCatch(work(job), interrupt = function(e) {
+    outcome <- tryCatch(work(job), interrupt = function(e) {
       list(problem = new_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1")))
-    }))
+    })
+    # closeAllConnections() in a model: the next job could not be read.
+    if (!is_open(jobs)) outcome$last <- TRUE
+    if (sink.number() == 0L) sink(stderr())
+    answer(outcome)
   }
 }
+
+is_open <- function(connection) tryCatch(isOpen(connection), error = function(e) FALSE)
 
 # mcexit() would wait for a word from the server, for ever where that has been killed.
 end_worker <- function() tools::pskill(Sys.getpid(), tools::SIGKILL)

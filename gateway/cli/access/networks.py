@@ -123,7 +123,7 @@ def document_name(network: str) -> str:
 
 
 def _parsed(given: list[str]) -> list[str]:
-    """The networks as they are written, once each. Every mistake is told."""
+    """The networks as they are written, once each. Reports every mistake."""
     parsed, problems = [], []
     for text in given:
         try:

@@ -1,4 +1,4 @@
-"""What a file declares: models and networks as YAML, for a repository that says what shall be in the registry.
+"""What a file declares: models and networks as YAML, for a repository that says what is to be in the registry.
 
 chips: 1
 models:
@@ -78,7 +78,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
     if document.problem:
         raise Failure(
             f"{document.kind}/{document.name} cannot be read ({document.problem}), so nothing is exported",
-            hint=f"chips rollback {document.name} mends it, chips deregister {document.name} removes it",
+            hint=f"chips rollback {document.name} fixes it, chips deregister {document.name} removes it",
             code=EX_DATAERR,
         )
     if document.kind == NETWORKS:

@@ -26,7 +26,9 @@ measured <- data.frame(
 unseen <- CO2$Plant %in% c("Qn3", "Qc3", "Mn3")
 formula <- uptake ~ type * treatment + type * log(conc)
 model <- if (forest) {
-  ranger::ranger(uptake ~ type + treatment + conc, measured[!unseen, ], num.trees = 200L, seed = 7L, num.threads = 1L)
+  # With any other treatment of factors ranger does not keep their levels, and a backend could not know them.
+  ranger::ranger(uptake ~ type + treatment + conc, measured[!unseen, ], num.trees = 200L, seed = 7L, num.threads = 1L,
+                 respect.unordered.factors = "order")
 } else {
   stats::glm(formula, family = stats::Gamma("log"), data = measured[!unseen, ])
 }

@@ -8,7 +8,16 @@ test_that("what is not JSON is malformed, with its place", {
   for (text in malformed) expect_problem(body(text), "malformed-json", "JSON")
   expect_problem(body("{\n  \"a\": x}"), "malformed-json", "line 2, column 8")
   expect_problem(parse_body(as.raw(c(0x5b, 0x31, 0x5d, 0))), "malformed-json", "zero byte at line 1, column 4")
-  expect_problem(parse_body(as.raw(c(0x22, 0xff, 0x22))), "malformed-json", "UTF-8")
+  # The place in the body, also behind characters of several bytes.
+  latin <- c(charToRaw("[1,\n\"\u00fc"), as.raw(c(0xfc, 0x22, 0x5d)))
+  expect_problem(parse_body(latin), "malformed-json", "not UTF-8: .* line 2, column 4")
+  expect_problem(parse_body(as.raw(c(0x22, 0xed, 0xa0, 0x80, 0x22))), "malformed-json", "line 1, column 2")
+})
+
+test_that("the text says what to send instead", {
+  for (text in c("[NaN]", "[1, -Infinity]", "[1e400]")) expect_problem(body(text), "malformed-json", "send null")
+  expect_problem(body(""), "malformed-json", "empty: send a JSON object")
+  expect_problem(body("\ufeff[1]"), "malformed-json", "byte order mark .* without one")
 })
 
 test_that("nesting is bounded, whatever is in the strings", {

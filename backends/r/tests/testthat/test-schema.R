@@ -22,14 +22,14 @@ test_that("no rows, one row and one column stay data frames", {
   expect_equal(rows_of('{"instances": [{"a": 7}, {"a": 8}]}', "INT64"), data.frame(a = c(7, 8)))
 })
 
-test_that("integers must be written as integers, and fit", {
+test_that("integers must be whole, however they are written, and fit", {
   wrong <- list(
-    c("INT32", "1.0", "expected an integer, got 1.0"), c("INT32", "1e3", "expected an integer"),
+    c("INT32", "1.5", "expected an integer, got 1.5"), c("INT32", "1e-3", "expected an integer"),
     c("INT32", "true", "expected an integer, got true"), c("INT32", "\"1\"", "expected an integer, got \"1\""),
     c("INT32", "2147483648", "INT32, got 2147483648, which does not fit"), c("INT8", "128", "does not fit"),
     c("INT32", "-2147483648", "least integer is -2\\^31 \\+ 1"),
-    c("UINT8", "-1", "does not fit"), c("UINT32", "4294967296", "does not fit"), c("INT64", "3e9", "an integer"),
-    c("INT64", "3000000000.0", "an integer"), c("INT64", "9007199254740993", "exact below 2\\^53"),
+    c("UINT8", "-1", "does not fit"), c("UINT32", "4294967296", "does not fit"),
+    c("INT64", "9007199254740993", "exact below 2\\^53"), c("INT64", "9.1e15", "exact below 2\\^53"),
     c("INT64", strrep("9", 400), "a number with many digits, which does not fit")
   )
   for (case in wrong) expect_problem(rows_of(sprintf('{"instances": [[%s]]}', case[[2]]), case[[1]]),
@@ -37,6 +37,34 @@ test_that("integers must be written as integers, and fit", {
   right <- rows_of('{"instances": [[2147483647, 4294967295, 9007199254740991, -2147483647]]}',
                    "INT32", "UINT32", "INT64", "INT32")
   expect_identical(right, data.frame(a = 2147483647L, b = 4294967295, c = 2^53 - 1, d = -2147483647L))
+  floats <- rows_of('{"instances": [[1.0, 1e3, 3000000000.0, 3e9], [null, 2, 2, 2]]}',
+                    "INT32", "INT16", "UINT32", "INT64")
+  expect_identical(floats, data.frame(a = c(1L, NA), b = c(1000L, 2L), c = c(3e9, 2), d = c(3e9, 2)))
+})
+
+test_that("a value outside of the categories is refused, and they make the factor", {
+  inputs <- list(c(tensor("colour", "BYTES"), list(categories = c("red", "green"))),
+                 c(tensor("gears", "INT32"), list(categories = 3:5)))
+  rows <- read_instances(body('{"instances": [["green", 3], [null, null]]}'), inputs)$rows
+  expect_identical(rows, data.frame(colour = factor(c("green", NA), c("red", "green")), gears = c(3L, NA)))
+  wrong <- body('{"instances": [["green", 3], ["teal", 6]]}')
+  expect_problem(read_instances(wrong, inputs), "invalid-instances", paste0(
+    "^instances\\[1\\]\\[0\\]: expected one of \"red\", \"green\", got \"teal\"; ",
+    "instances\\[1\\]\\[1\\]: expected one of 3, 4, 5, got 6$"
+  ))
+})
+
+test_that("what would be ignored is refused: fields and parameters that nobody knows", {
+  expect_problem(rows_of('{"instances": [], "probabilities": true}', "FP64"), "invalid-instances",
+                 "no field \"probabilities\"")
+  expect_problem(check_parameters(list(probabilty = TRUE), c("classes", "probabilities")), "invalid-instances",
+                 "parameters.probabilty is not known: this model knows classes, probabilities")
+  for (value in list("false", 0L, 1, list())) {
+    expect_problem(check_parameters(list(probabilities = value), "probabilities"), "invalid-instances", "true or false")
+  }
+  expect_silent(check_parameters(list(probabilities = FALSE), "probabilities"))
+  read <- read_instances(body('{"instances": [], "parameters": {"a": 1, "b": null, "a": 2}}'), list())
+  expect_equal(read$parameters, list(a = 2L))
 })
 
 test_that("numbers must be numbers, and finite", {

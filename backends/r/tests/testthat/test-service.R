@@ -1,7 +1,6 @@
 config <- list(model = "cars", version = "1")
-service <- function(predictions, samples = list(), outputs = list()) {
-  list(model = predictions, manifest = list(signature = list(inputs = list(tensor("speed")), outputs = outputs),
-                                            samples = samples))
+service <- function(model, samples = list(), outputs = list(), inputs = list(tensor("speed"))) {
+  new_service(model, list(signature = list(inputs = inputs, outputs = outputs), samples = samples, format = "rds"))
 }
 with_predict <- function(predict, code) {
   old <- predict_rows
@@ -41,13 +40,16 @@ test_that("the caller's mistake in predict.R is a 422", {
   expect_equal(answer$problem[c("status", "code")], list(status = 422L, code = "invalid-instances"))
 })
 
-test_that("warm-up compares with what was published", {
+
+test_that("all samples are compared with what was published", {
   sample <- list(request = list(instances = list(list(1.5))), response = list(predictions = list(3)))
-  expect_silent(with_predict(double_it, warm_up(service(NULL, list(sample)), config)))
-  sample$response$predictions <- list(3.1)
-  expect_error(with_predict(double_it, warm_up(service(NULL, list(sample)), config)), "differently")
+  other <- list(request = list(instances = list(list(2))), response = list(predictions = list(4)))
+  checked <- function(...) with_predict(double_it, rehearse(service(NULL, list(...)), config))
+  expect_equal(checked(sample, other)$good$rows, data.frame(speed = 1.5))
+  other$response$predictions <- list(4.1)
+  expect_error(checked(sample, other), "sample 2 came out differently")
   fails <- function(...) stop("no")
-  expect_error(with_predict(fails, warm_up(service(NULL, list(sample)), config)), "could not be scored")
+  expect_error(with_predict(fails, rehearse(service(NULL, list(sample)), config)), "could not be scored")
 })
 
 test_that("close is close", {

@@ -40,27 +40,16 @@ test_that("what is wrong is named", {
                  "expected shape \\[rows, 2\\]")
 })
 
-outputs_of <- function(predictions, declared = list()) jsonlite::parse_json(render_outputs(predictions, declared))
-
-test_that("predictions are written by their shape", {
-  expect_equal(render_predictions(c(a = 1.5, b = NA), list()), "[1.5,null]")
-  expect_equal(render_predictions(1, list()), "[1.0]")
-  expect_equal(render_predictions(2, list(tensor("y", "INT64"))), "[2]")
-  expect_equal(render_predictions(factor("x"), list()), "[\"x\"]")
-  expect_equal(render_predictions(matrix(1:4, 2), list()), "[[1,3],[2,4]]")
-  expect_equal(render_predictions(data.frame(y = 1L, z = "a"), list()), "[{\"y\":1,\"z\":\"a\"}]")
-  expect_equal(render_predictions(list(), list()), "[]")
-  expect_equal(render_predictions(list(1:2, NULL), list()), "[[1,2],null]")
-})
-
-test_that("and as tensors, of the declared datatype where they fit", {
-  expect_equal(outputs_of(c(1, 2), list(tensor("y", "INT64")))[[1]],
-               list(name = "y", shape = list(2L), datatype = "INT64", data = list(1L, 2L)))
-  expect_equal(outputs_of(c(1.5, 2), list(tensor("y", "INT64")))[[1]]$datatype, "FP64")
-  expect_equal(outputs_of(c("u", "v"))[[1]][c("name", "datatype")], list(name = "prediction", datatype = "BYTES"))
-  expect_equal(outputs_of(matrix(1:6, 2))[[1]][c("shape", "data")],
-               list(shape = list(2L, 3L), data = list(1L, 3L, 5L, 2L, 4L, 6L)))
-  expect_equal(length(outputs_of(data.frame(y = 1:2, z = 3:4))), 2L)
-  expect_equal(outputs_of(double(), list(tensor("y", "BYTES")))[[1]],
-               list(name = "y", shape = list(0L), datatype = "BYTES", data = list()))
+test_that("fields that the protocol does not have are refused, and outputs are picked by name", {
+  expect_problem(infer('{"inputs": [], "probabilities": true}', "FP64"), "invalid-instances", "at least one|no field")
+  expect_problem(infer(sprintf('{"input": 1, "inputs": [%s]}', one("[1, 2]")), "FP64"), "invalid-instances",
+                 "no field \"input\"")
+  more <- sprintf(paste0('{"inputs": [%s], "outputs": [{"name": "y"}, {"name": "x"}], "model_name": "z",',
+                         '"parameters": {"content_type": "np", "binary_data_output": false, "own": 1}}'), one("[1, 2]"))
+  read <- infer(more, "FP64")
+  expect_equal(read[c("picked", "parameters")], list(picked = c("y", "x"), parameters = list(own = 1L)))
+  for (outputs in c("{}", "[1]", '[{"names": "y"}]', "[{}]")) {
+    expect_problem(infer(sprintf('{"inputs": [%s], "outputs": %s}', one("[1, 2]"), outputs), "FP64"),
+                   "invalid-instances", "outputs must be")
+  }
 })

@@ -1,5 +1,6 @@
 """Artifacts from Cloud Storage and from a folder: fetched through every fault, and never loaded where one byte differs."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -228,7 +229,7 @@ def test_a_sample_that_comes_out_differently_stops_the_start(
 
 def test_a_file_that_is_no_rds_file_ends_the_start_with_its_reason(start_r: Start, tmp_path: Path):
     source = tmp_path / "model.rds"
-    source.write_bytes(b"not an RDS file")
+    source.write_bytes(gzip.compress(b"not an RDS file"))
     publish(str(tmp_path / "store"), source, "linear")
     backend = start_r({"CHIPS_ARTIFACT": tmp_path / "store/linear/1"})
     assert backend.end() == 70

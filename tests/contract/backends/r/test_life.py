@@ -138,6 +138,7 @@ def test_health_is_answered_while_all_workers_predict(
     with (slow / "predict.R").open("a") as predict:
         predict.write(
             "quick <- predict_rows\n"
+            "own_parameters <- function(model) 'wait'\n"
             "predict_rows <- function(model, rows, parameters) {\n"
             f"  while (isTRUE(parameters$wait) && !file.exists('{gate}')) Sys.sleep(0.01)\n"
             "  quick(model, rows, parameters)\n}\n"

@@ -56,7 +56,8 @@ def test_to_cloud_storage_by_the_command(
 ):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     store = f"gs://{gcs.bucket}/models"
-    run_r(PUBLISH.replace("1e15", "1L"), str(linear_rds), "1", store)
+    scored = PUBLISH.replace("1e15", "1L").replace("c(0, 0.1)", "c(0, 4)").replace(r', a = "\u00fc\"\\"', "")
+    run_r(scored, str(linear_rds), "1", store)
     manifest = requests.get(
         f"{gcs.url}/{gcs.bucket}/models/linear/1/manifest.json", timeout=patience(10)
     ).json()

@@ -1,0 +1,41 @@
+"""The supervisor of the workers where the system has no room for it at the moment."""
+
+import errno
+import os
+import select
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway import serve, workers
+from gateway.settings import load_settings
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+
+    def no_process() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("gateway.workers.os.fork", no_process)
+    supervisor = workers.Workers(1, lambda *_: 0, tell=lambda _, text: told.append(text), grace_s=1)
+    for _ in range(3):
+        supervisor._start(0)
+        assert 0 in supervisor._due
+    assert [text.rpartition(" in ")[2] for text in told] == ["0.1 s", "0.2 s", "0.4 s"]
+    assert all("cannot be started" in text for text in told)
+
+
+@pytest.mark.parametrize("as_json", ["json", "text"])
+def test_a_reader_that_pauses_does_not_stop_it(as_json: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(flags={"log.format": as_json}, environ={})
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb"):
+        monkeypatch.setattr(sys, "stdout", stream)
+        poll = select.poll()
+        poll.register(writing, select.POLLOUT)
+        while poll.poll(0):
+            serve.tell(settings, "ERROR", "worker 0 ended\nforged " + "x" * 200)
+        serve.tell(settings, "ERROR", "this one is lost, and nobody waits")

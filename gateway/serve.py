@@ -17,6 +17,8 @@ import msgspec
 from gateway import __version__
 from gateway.app import Gateway
 from gateway.core.printable import printable, printable_json
+from gateway.heartbeat import beat
+from gateway.server.files import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
@@ -89,6 +91,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. A second signal does not wait for the drain."""
+    raise_file_limit()
     count = settings.server.workers or allowed_cpus()
     if settings.registry.startswith("memory:"):
         count = 1  # what is in one process's memory no other can read
@@ -111,6 +114,7 @@ def run(settings: Settings) -> int:
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
             tell=lambda severity, message: tell(settings, severity, message),
             grace_s=server.stop_grace_s + _AFTER_DRAIN_S + 1,
+            stall_s=server.stall_s,
             fatal=frozenset({EX_OSERR, EX_CONFIG}),
         )
         return workers.run()
@@ -184,6 +188,8 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     except OSError as error:
         _tell_taken(settings, error)
         return EX_OSERR
+    if worker is not None:
+        beat(loop, worker.folder, worker.number)
     if worker is None or worker.number == 0:
         announce(gateway, settings)
     received = await signals.get()

@@ -32,8 +32,11 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class Server(_Group, frozen=True):
     host: Annotated[
-        str, Meta(description="Address to listen on. The allowlist, not this, keeps outsiders out.")
-    ] = "0.0.0.0"  # noqa: S104
+        str,
+        Meta(
+            description="Address to listen on; `0.0.0.0`, every address, where `PORT` is set, as in a container. The allowlist keeps outsiders out there."
+        ),
+    ] = "127.0.0.1"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="Port; `PORT`, which Cloud Run sets, is read too.")
     ] = 8080
@@ -60,20 +63,46 @@ class Server(_Group, frozen=True):
     header_bytes: Annotated[
         int, Meta(ge=1024, le=1_048_576, description="Longest request line or header field.")
     ] = 16_384
+    connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Connections that callers may hold in one process; beyond, the oldest idle one goes. 0: what the files allow, 10000 at most.",
+        ),
+    ] = 0
+    peer_connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="The same from one address, unless it is a trusted proxy's (Cloud Run's is). 0: half of all.",
+        ),
+    ] = 0
     header_timeout_s: Annotated[
-        float, Meta(gt=0, description="How long a caller may take to send a request's head.")
+        float,
+        Meta(
+            gt=0,
+            description="How long a caller may take to send a request's head; the first, from the connection's beginning.",
+        ),
     ] = 20.0
     body_timeout_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="How long a caller may send nothing of a request's body; or take for all of one of 64 KiB or less.",
+            description="How long a caller may take for each 64 KiB of a request's body, or for all of a shorter one.",
         ),
     ] = 15.0
     workers: Annotated[
         int,
         Meta(ge=0, le=256, description="Processes on the port; 0: one for each CPU this container may use."),
     ] = 0
+    stall_s: Annotated[
+        float,
+        Meta(
+            ge=3,
+            le=3600,
+            description="A worker whose event loop has not turned for so long is ended, and another takes its place.",
+        ),
+    ] = 30.0
     path: Annotated[
         Literal["fast", "plain"],
         Meta(
@@ -151,6 +180,13 @@ class Auth(_Group, frozen=True):
             description="Which client certificates, checked by a load balancer, are taken. JSON outside the file."
         ),
     ] = ()
+    unknown_per_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Credentials that turn out to be unknown, from one address in a second (ten times that at once); more are refused unseen.",
+        ),
+    ] = 20.0
     certificate_header: Annotated[
         str, Meta(description="The header by which the balancer says whose certificate it is.")
     ] = "x-client-cert-spiffe-id"
@@ -531,6 +567,8 @@ class _Loader:
         for name, setting in _PLATFORM_NAMES.items():
             if self._environ.get(name):
                 self._take(setting, self._environ[name], f"${name}")
+        if self._environ.get("PORT"):  # a container platform: its proxy comes from another address
+            self._take("server.host", "0.0.0.0", "$PORT")  # noqa: S104
         if self._environ.get("K_SERVICE"):  # Cloud Run: backends are elsewhere, and want to know who calls
             self._take("upstream.policy", "cloud", "$K_SERVICE")
             self._take("upstream.identity", "google", "$K_SERVICE")

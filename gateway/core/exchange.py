@@ -37,7 +37,7 @@ class Body(Protocol):
         """Whether all of it is here."""
 
     async def buffer(self, deadline: float) -> None:
-        """Wait until it is `complete`, not beyond `deadline`. Only for up to `BUFFERED_BODY_BYTES`."""
+        """Wait until it is `complete`, or `BUFFERED_BODY_BYTES` of it are here; not beyond `deadline`."""
 
     async def read(self) -> bytes:
         """Wait for all of it. Only for bodies whose declared length is small."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
@@ -131,7 +131,9 @@ class CallerConnection(asyncio.Protocol):
         if body is not None and not body.complete:
             if body.error is not None:
                 return
-            self.due = time.monotonic() + self.body_timeout_s
+            timeout_s = self.body_timeout_s
+            earned_s = len(data) * timeout_s / BUFFERED_BODY_BYTES
+            self.due = min(self.due + earned_s, time.monotonic() + timeout_s)
             data = body.feed(data)
             if not data:
                 return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import ChunkedDecoder
 from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.core.exchange import BUFFERED_BODY_BYTES
 
 if TYPE_CHECKING:
     from gateway.server.caller import CallerConnection
@@ -116,6 +117,8 @@ class CallerBody:
             return
         self._pieces.append(piece)
         self._held_bytes += len(piece)
+        if self._completion is not None and self._held_bytes >= BUFFERED_BODY_BYTES:
+            self._completion.complete()
         if self._more is not None:
             self._more.complete()
         elif self._held_bytes > _HELD_LIMIT_BYTES and not self.complete:
@@ -146,7 +149,7 @@ class CallerBody:
     async def buffer(self, deadline: float) -> None:
         if self.error is not None:
             raise self.error
-        if self.complete:
+        if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
             return
         self._ask()
         completion = self._completion = Completion()

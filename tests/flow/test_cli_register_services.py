@@ -164,7 +164,7 @@ SERVICES: dict[str, tuple[dict[str, Any], tuple[str, str, str, Any]]] = {
             "/info": {"model": None, "server": {"devices": ["cpu"], "workers_per_device": 1, "timeout": 30}},
             "/openapi.json": {"paths": {"/predict": {"post": {}}, "/health": {"get": {}}, "/shutdown": {"post": {}}}},
         },
-        ("LitServe", "/predict", "1", None),
+        ("LitServe", "/predict", "1", {"input": 0}),
     ),
     "Ray Serve": ({"/-/routes": {"/": "default"}, "/-/healthz": "success"}, ("Ray Serve", "/", "1", None)),
     "Ray Serve with a prefix": (

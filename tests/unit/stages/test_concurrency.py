@@ -135,6 +135,18 @@ async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_i
         leave(await enter(stage, exchange))
 
 
+async def test_a_backend_that_names_no_time_is_not_asked_without_a_pause():
+    stage = Concurrency()
+    exchange = asking(declared=1)
+    began = time.monotonic()
+    for _ in range(4):
+        place = await enter(stage, exchange)
+        exchange.refused_s = 0.0
+        leave(place)
+        assert stage.again(exchange)
+    assert time.monotonic() - began >= 0.75 * (0.05 + 0.1 + 0.2)
+
+
 async def test_without_the_time_for_another_try_the_caller_gets_the_refusal():
     stage = Concurrency()
     exchange = asking(left_s=0.5)

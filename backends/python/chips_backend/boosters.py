@@ -46,7 +46,7 @@ def load_xgboost(path: Path) -> Any:
         # xgboost.train() made it, whose own predict() uses all rounds; the estimator's stops at the best one.
         model.get_booster().set_attr(best_iteration=None, best_score=None)
         # It also looks for infinities, which the estimator's shorter way lets through.
-        model._can_use_inplace_predict = lambda: False
+        setattr(model, "_can_use_inplace_predict", lambda: False)  # noqa: B010
     return model
 
 

@@ -176,9 +176,11 @@ def several():
     yield on_array(
         name, "RegressorChain", multioutput.RegressorChain(linear_model.LinearRegression()), TARGETS
     )
-    yield on_array(name, "OneVsRestClassifier, multi-label", multiclass.OneVsRestClassifier(logistic), MARKS)
+    yield on_array(
+        name, "OneVsRestClassifier, multi-label", multiclass.OneVsRestClassifier(logistic), MARKS, classes=[]
+    )
     yield on_array(name, "OneVsRestClassifier, sparse labels", multiclass.OneVsRestClassifier(logistic),
-                   sparse.csr_matrix(MARKS))  # fmt: skip
+                   sparse.csr_matrix(MARKS), classes=[])  # fmt: skip
     yield on_array(
         name, "CalibratedClassifierCV", calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=2), LABELS
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import requests
 
-
 WHOLE = "CHIPS_ZOO_RESULTS" in os.environ  # `make zoo` asks more than CI has time for
 
 

@@ -277,6 +277,7 @@ class Gateway:
 
     async def _drain(self, listener: Listener) -> None:
         server = self._settings.server
+        self._control.stopping = True
         async with asyncio.TaskGroup() as both:
             both.create_task(listener.stop(linger_s=server.stop_linger_s), name="close the port")
             both.create_task(self.connections.drain(server.stop_grace_s), name="drain")

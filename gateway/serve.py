@@ -153,7 +153,7 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     else:
         line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # Never wait for a reader that pauses: the process that supervises the workers must go on. POSIX: a pipe that has room takes
         # this much at once.
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)

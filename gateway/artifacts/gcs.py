@@ -27,14 +27,8 @@ import requests
 from google.api_core import exceptions
 from google.cloud import storage
 
+from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.store import (
-    AlreadyPublished,
-    PermissionRefused,
-    Progress,
-    StoreError,
-    StoreUnavailable,
-)
 from gateway.core.randomness import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks

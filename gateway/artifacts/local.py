@@ -8,14 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
+from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.store import (
-    AlreadyPublished,
-    PermissionRefused,
-    Progress,
-    StoreError,
-    StoreUnavailable,
-)
 
 _BLOCK_BYTES = 1 << 20
 

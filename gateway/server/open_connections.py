@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import IPv6Address
 from itertools import chain, islice
 from typing import Final, Protocol
 
@@ -90,7 +91,7 @@ class OpenConnections:
     def admits(self, peer: str) -> bool:
         """Whether one more connection of `peer` can be taken, after making room where there is none."""
         if self._peer_limit and not self._is_proxy(peer):
-            its_own = self._by_peer.get(peer, {})
+            its_own = self._by_peer.get(_holder(peer), {})
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
                 self.turn_away(PEER, "an address has %d connections, as many as one may have", len(its_own))
                 return False
@@ -128,7 +129,7 @@ class OpenConnections:
 
     def opened(self, connection: OpenConnection) -> None:
         self._strangers[connection] = None
-        self._by_peer.setdefault(connection.peer, {})[connection] = None
+        self._by_peer.setdefault(_holder(connection.peer), {})[connection] = None
         if self.draining:
             connection.due = time.monotonic() + self.linger_s
         if self._alarm is None:
@@ -143,11 +144,12 @@ class OpenConnections:
     def closed(self, connection: OpenConnection) -> None:
         self._strangers.pop(connection, None)
         self._known.pop(connection, None)
-        its_own = self._by_peer.get(connection.peer)
+        holder = _holder(connection.peer)
+        its_own = self._by_peer.get(holder)
         if its_own is not None:
             its_own.pop(connection, None)
             if not its_own:
-                del self._by_peer[connection.peer]
+                del self._by_peer[holder]
         if self._empty is not None and not len(self) and not self._empty.done():
             self._empty.set_result(None)
 
@@ -192,6 +194,14 @@ class OpenConnections:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+
+def _holder(peer: str) -> str:
+    """Whose address it is: with IPv6 one caller has a /64, and may come from any address in it."""
+    if ":" not in peer:
+        return peer
+    address = IPv6Address(peer)
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
 def has_unread(transport: asyncio.BaseTransport | None) -> bool:

@@ -10,7 +10,8 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.headers import tokens
-from gateway.core.response import Response, gateway_field_lines
+from gateway.core.response import Response
+from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, frame
 from gateway.server.plain_protocol import StrictRequestHandler, problem_response

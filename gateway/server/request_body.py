@@ -11,7 +11,7 @@ from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.core.exchange import BUFFERED_BODY_BYTES
 
 if TYPE_CHECKING:
-    from gateway.server.caller import CallerConnection
+    from gateway.server.transport import CallerTransport
     from gateway.upstream.base import BodySink
 
 INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
@@ -39,7 +39,7 @@ class CallerBody:
         "piping_started",
     )
 
-    def __init__(self, connection: "CallerConnection", length: int | None) -> None:
+    def __init__(self, connection: "CallerTransport", length: int | None) -> None:
         self._connection = connection
         self.length = length
         self.complete = length == 0

@@ -12,14 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from gateway.artifacts.base import AlreadyPublished, PermissionRefused, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
-from gateway.artifacts.store import (
-    AlreadyPublished,
-    PermissionRefused,
-    StoreError,
-    StoreUnavailable,
-    open_store,
-)
+from gateway.artifacts.store import open_store
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 from tests.unit.cli.shell import Shell

@@ -12,7 +12,7 @@ HEAD = """# Kinds of models
 <!-- Made by `make docs` from tests/zoo/results; do not edit. -->
 
 What was tried, in each language: every kind below is trained, published and asked over HTTP when the tests run, for one row, two,
-many, in any order, beside the rows of other callers, with batching and without. *predicts* means that each answer was the
+many, in any order, next to the rows of other callers, with batching and without. *predicts* means that each answer was the
 library's own. A strange value is either predicted as the library does, or refused with a 422 that names its row and field; in no
 case there was a 500 or another number. `make zoo` does it again; [tests/zoo](../../tests/zoo/README.md) says how.
 """

@@ -46,7 +46,7 @@ def load_xgboost(path: Path) -> Any:
         # xgboost.train() made it, whose own predict() uses all rounds; the estimator's stops at the best one.
         model.get_booster().set_attr(best_iteration=None, best_score=None)
         # It also looks for infinities, which the estimator's shorter way lets through.
-        model._can_use_inplace_predict = lambda: False
+        setattr(model, "_can_use_inplace_predict", lambda: False)  # noqa: B010
     return model
 
 
@@ -198,7 +198,8 @@ def categories_of(estimator: Any, columns: Sequence[str], signature: Signature) 
             continue  # its columns are made inside of the model
         booster = getattr(inner, "booster_", None)
         if hasattr(inner, "get_booster"):
-            found.update(_of_xgboost(inner.get_booster(), columns, signature))
+            if inner.__sklearn_is_fitted__():  # else it is what others were copied from
+                found.update(_of_xgboost(inner.get_booster(), columns, signature))
         elif hasattr(booster, "pandas_categorical"):
             found.update(_lightgbm_categories(booster, names, signature))
         elif hasattr(inner, "pandas_categorical"):
@@ -239,5 +240,5 @@ def _inside(estimator: Any, depth: int = 4) -> Iterator[Any]:
         parts = getattr(estimator, name, None)
         for part in list(parts)[:3] if isinstance(parts, list) else ():
             inner = part[-1] if isinstance(part, tuple) else part
-            if hasattr(inner, "predict") or hasattr(inner, "transform"):
+            if any(hasattr(inner, name) for name in ("predict", "predict_proba", "transform")):
                 yield from _inside(inner, depth - 1)

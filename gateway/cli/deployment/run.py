@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
+from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
 from gateway.artifacts.describe import Described, describe
-from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
+from gateway.artifacts.store import open_store
 from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
 from gateway.cli.models.inspection import Wish
 from gateway.cli.models.register import enter

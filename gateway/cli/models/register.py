@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from gateway.cli.deployment.verify import RowsOption
 from gateway.cli.models.inspection import Report, Seen, Wish, checked, look, probe_backend, verify_contract
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import wait_until_live
-from gateway.cli.support.published import published_samples
+from gateway.cli.support.published import RowsOption, published_samples
 from gateway.cli.support.services import Service, shown_example
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_model, check_url

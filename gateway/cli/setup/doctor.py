@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import typer
 
-from gateway.artifacts.store import StoreError, open_store
+from gateway.artifacts.base import StoreError
+from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import Failure

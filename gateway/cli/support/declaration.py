@@ -16,12 +16,11 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.cli.access.networks import document_name
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import parse_model
 from gateway.core.networks import parse_network
 from gateway.core.printable import printable, printable_json
-from gateway.registry.base import MODELS, NETWORKS, Document
+from gateway.registry.base import MODELS, NETWORKS, Document, document_name
 
 FORMAT: Final = 1
 _MAX_BYTES: Final = 64 * 1024 * 1024

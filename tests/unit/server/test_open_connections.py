@@ -68,6 +68,15 @@ def test_an_address_makes_room_for_itself(loop: asyncio.AbstractEventLoop):
     assert connections.admits("192.0.2.8")
 
 
+def test_an_ipv6_network_of_64_bits_is_one_address(loop: asyncio.AbstractEventLoop):
+    connections = OpenConnections(loop, peer_limit=2)
+    first, _ = opened(connections, Fake(peer="2001:db8::1"), Fake(peer="2001:db8::2"))
+    assert connections.admits("2001:db8::3")
+    assert first.aborted
+    opened(connections, Fake(peer="::ffff:192.0.2.1", busy=True), Fake(peer="192.0.2.1", busy=True))
+    assert not connections.admits("192.0.2.1")
+
+
 def test_many_who_are_busy_for_long_do_not_hide_an_idle_one(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, limit=_LOOKED_AT + 1)
     opened(connections, *(Fake(busy=True) for _ in range(_LOOKED_AT)))

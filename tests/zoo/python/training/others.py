@@ -13,6 +13,7 @@ from data import (
     BINARY,
     FRAME,
     LABELS,
+    MARKS,
     NUMBERS,
     POSITIVE,
     TARGET,
@@ -23,6 +24,7 @@ from data import (
 )  # fmt: skip
 from scikit import saved
 from sklearn import linear_model, pipeline, preprocessing
+from sklearn.calibration import CalibratedClassifierCV
 from specimen import Specimen
 
 CODES = np.unique(LABELS, return_inverse=True)[1]
@@ -66,6 +68,9 @@ def xgboosts():
             format="xgboost",
             **ON_ARRAY,
         )
+    marks = xgboost.XGBClassifier(**small).fit(NUMBERS, MARKS[:, :2])
+    yield Specimen(name, "XGBClassifier with two labels", marks, save=native(marks, "m.ubj"), format="xgboost", **ON_ARRAY,
+                   classes=[])  # fmt: skip
     regressor = xgboost.XGBRegressor(**small, objective="count:poisson").fit(NUMBERS, POSITIVE)
     yield Specimen(
         name,
@@ -79,6 +84,11 @@ def xgboosts():
     yield Specimen(name, "XGBClassifier with a category column, .ubj", mixed, save=native(mixed, "m.ubj"), format="xgboost",
                    **AS_MIXED, note="A category that it never saw is a 422.")  # fmt: skip
     yield Specimen(name, "XGBClassifier with a category column, joblib", mixed, save=saved(mixed), **AS_MIXED)
+    calibrated = CalibratedClassifierCV(xgboost.XGBClassifier(**small, enable_categorical=True), cv=2).fit(
+        MIXED, BINARY
+    )
+    yield Specimen(name, "XGBClassifier with a category column inside CalibratedClassifierCV", calibrated,
+                   save=saved(calibrated), **AS_MIXED)  # fmt: skip
     inside = pipeline.Pipeline([("model", mixed)])
     yield Specimen(
         name, "XGBClassifier with a category column inside a Pipeline", inside, save=saved(inside), **AS_MIXED

@@ -176,9 +176,11 @@ def several():
     yield on_array(
         name, "RegressorChain", multioutput.RegressorChain(linear_model.LinearRegression()), TARGETS
     )
-    yield on_array(name, "OneVsRestClassifier, multi-label", multiclass.OneVsRestClassifier(logistic), MARKS)
+    yield on_array(
+        name, "OneVsRestClassifier, multi-label", multiclass.OneVsRestClassifier(logistic), MARKS, classes=[]
+    )
     yield on_array(name, "OneVsRestClassifier, sparse labels", multiclass.OneVsRestClassifier(logistic),
-                   sparse.csr_matrix(MARKS))  # fmt: skip
+                   sparse.csr_matrix(MARKS), classes=[])  # fmt: skip
     yield on_array(
         name, "CalibratedClassifierCV", calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=2), LABELS
     )
@@ -262,7 +264,7 @@ def frames():
     text = preprocessing.FunctionTransformer(own_classes.as_text)
     yield on_frame(name, "Whole numbers as texts",
                    pipeline.make_pipeline(text, preprocessing.OneHotEncoder(handle_unknown="ignore"), logistic), BINARY,
-                   ["mean age"], note="A row with null does not change the rows beside it.", odd=False)  # fmt: skip
+                   ["mean age"], note="A row with null does not change the rows next to it.", odd=False)  # fmt: skip
     target = compose.make_column_transformer(
         (preprocessing.TargetEncoder(cv=2, random_state=1), ["kind"]), remainder="passthrough"
     )
@@ -310,7 +312,7 @@ def texts():
     fitted = pipeline.make_pipeline(both, linear_model.LogisticRegression()).fit(
         frame[["text", "size"]], TEXT_LABELS
     )
-    yield Specimen(name, "A text column beside numbers", fitted, table=lambda rows: pd.DataFrame(rows, columns=["text", "size"]),
+    yield Specimen(name, "A text column next to numbers", fitted, table=lambda rows: pd.DataFrame(rows, columns=["text", "size"]),
                    inputs=[*inputs, ARRAY_INPUTS[0] | {"name": "size"}], rows=rows_of(frame[["text", "size"]]),
                    save=saved(fitted))  # fmt: skip
     dicts = pipeline.make_pipeline(feature_extraction.DictVectorizer(), linear_model.LogisticRegression())

@@ -4,7 +4,7 @@ Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by 
 caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.core.errors import BadRequest
@@ -255,6 +255,22 @@ def _learn(name: bytes) -> bytes | int:
 def tokens(value: bytes) -> set[bytes]:
     """The members of a list of tokens, in lower case (RFC 9110 section 5.6.1)."""
     return {token.strip(b" \t").lower() for token in value.split(b",")}
+
+
+def asks_for_websocket(method: str, read: Sequence[bytes | None]) -> bool:
+    """Whether a request asks for a tunnel (RFC 6455 section 4.1); `read` is RequestHead.read.
+
+    Other protocols are never upgraded to. Connection must name Upgrade: else the field is to be ignored (RFC 9110
+    section 7.8).
+    """
+    upgrade, connection = read[UPGRADE], read[CONNECTION]
+    return (
+        upgrade is not None
+        and connection is not None
+        and method == "GET"
+        and upgrade.lower() == b"websocket"
+        and b"upgrade" in tokens(connection)
+    )
 
 
 def _without_nominated(outbound: list[bytes], nominated: set[bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
-from gateway.core.headers import CONNECTION, UPGRADE
+from gateway.core.headers import asks_for_websocket
 from gateway.core.model import Backend
 from gateway.core.randomness import random_between
 from gateway.telemetry.metrics import parse_server_timing
@@ -210,7 +210,7 @@ class Concurrency:
             window = self._open_window(exchange.model.name, backend, declared)
         if window.declared != declared:
             window = self._open_window(exchange.model.name, backend, declared)
-        if exchange.head.read[UPGRADE] is not None and exchange.head.read[CONNECTION] is not None:
+        if asks_for_websocket(exchange.method, exchange.head.read):  # it may last for hours
             return ANYWHERE
         exchange.may_wait = True
         if window.in_flight < window.size and not window.waiting and not window.closed:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from gateway.core.completion import Completion, switch_to_task
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.headers import CONNECTION, UPGRADE, tokens
+from gateway.core.headers import asks_for_websocket
 from gateway.supervisor import Supervisor
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
 from gateway.upstream.connection import Connection
@@ -214,13 +214,7 @@ def _begin(
 ) -> Completion:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
-    upgrade = exchange.head.read[UPGRADE]
-    upgrading = (
-        upgrade is not None
-        and method == "GET"
-        and upgrade.lower() == b"websocket"
-        and _asks_upgrade(exchange)
-    )
+    upgrading = asks_for_websocket(method, exchange.head.read)
     parts = [origin.prefix(method, request.path), *request.fields, *trace_fields(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
@@ -270,9 +264,3 @@ def _may_repeat(
         and not exchange.response.started
         and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
     )
-
-
-def _asks_upgrade(exchange: Exchange) -> bool:
-    """Whether Connection names Upgrade: without that the field is to be ignored (RFC 9110 section 7.8)."""
-    connection = exchange.head.read[CONNECTION]
-    return connection is not None and b"upgrade" in tokens(connection)

@@ -73,6 +73,23 @@ async def test_all_are_answered_by_a_backend_that_refuses_what_it_cannot_run(sta
         assert scene.gateway.concurrency_limit.in_flight == 0
 
 
+async def test_an_upgrade_that_is_never_made_does_not_jump_the_queue():
+    """curl --http2 and Java's HttpClient offer h2c with each request to an http:// address."""
+    offer = [
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAMAAABkAAQAAP__"),
+    ]
+    async with Scene() as scene:
+        instances = Instances(2)
+        await declared(scene, instances.script)
+        body = None if scene.path == "plain" else b"{}"  # the plain path takes no body with such an offer
+        calls = (scene.call(target=f"/wine/{n}", body=body, fields=offer) for n in range(60))
+        answers = await asyncio.gather(*calls)
+        assert Counter(answer.status for answer in answers) == {200: 60}
+        assert instances.most <= 2
+
+
 async def test_a_backend_with_a_queue_of_its_own_is_not_filled_up():
     async with Scene() as scene:
         instances = Instances(2, queue=32, work_s=0.02)

@@ -11,18 +11,25 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Attempt
+from gateway.core.headers import CONNECTION, UPGRADE
 from gateway.core.model import Backend
 from gateway.stages.concurrency import ANYWHERE, Concurrency, Window
 from tests.patience import patience
 
 
-def asking(*, declared: int | None = 2, left_s: float = 60.0, upgrade: bytes | None = None) -> Any:
+def asking(
+    *, declared: int | None = 2, left_s: float = 60.0, method: str = "POST", upgrade: bytes | None = None
+) -> Any:
     """What the stage looks at."""
     now = time.monotonic()
+    read: list[bytes | None] = [None] * 32
+    if upgrade is not None:
+        read[UPGRADE], read[CONNECTION] = upgrade, b"keep-alive, Upgrade"
     return SimpleNamespace(
+        method=method,
         model=SimpleNamespace(name="wine"),
         backend=Backend(version="1", url="http://backend", concurrency=declared),
-        head=SimpleNamespace(read=[upgrade] * 32),
+        head=SimpleNamespace(read=read),
         arrived=now,
         deadline=now + left_s,
         queued_s=0.0,
@@ -58,8 +65,13 @@ async def settle() -> None:
 async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
     stage = Concurrency()
     assert stage.try_nowait(asking(declared=None)) is ANYWHERE
-    assert stage.try_nowait(asking(declared=1, upgrade=b"websocket")) is ANYWHERE
+    assert stage.try_nowait(asking(declared=1, method="GET", upgrade=b"WebSocket")) is ANYWHERE
     assert stage.sizes() == {"wine": 1.0}
+
+
+@pytest.mark.parametrize(("method", "upgrade"), [("POST", b"h2c"), ("GET", b"h2c"), ("POST", b"websocket")])
+async def test_an_upgrade_that_is_never_made_is_counted(method: str, upgrade: bytes):
+    assert Concurrency().try_nowait(asking(declared=1, method=method, upgrade=upgrade)) is not ANYWHERE
 
 
 async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order():

@@ -20,9 +20,11 @@ ADDRESS_FIELDS: Final = frozenset({b"location", b"content-location", b"refresh"}
 
 _AUTHORITY: Final = re.compile(r"(https?):/*(?=[^/])|(?:)//+", re.IGNORECASE)  # as browsers read it
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+# As browsers read it (HTML, "shared declarative refresh steps"): blanks alone part the seconds from the address, too.
 _REFRESH: Final = re.compile(
-    r"""([0-9.\s]*[;,]\s*(?:url\s*=\s*)?)(["']?)(.*?)(\2)\s*""", re.IGNORECASE | re.DOTALL
+    r"""([0-9.\s]*[;,\s]\s*(?:url\s*=\s*)?)(["']?)(.*?)(\2)""", re.IGNORECASE | re.DOTALL
 )
+_SECONDS: Final = re.compile(r"[0-9.]*[;,]?")
 _PORTS: Final = {"http": 80, "https": 443}
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  (names of one host)
 
@@ -40,9 +42,11 @@ def rewrite_addresses(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]
 def _rewrite(exchange: "Exchange", name: bytes, value: str) -> str | None:
     if name.lower() != b"refresh":
         return _address(exchange, value)
+    if _SECONDS.fullmatch(value):
+        return value
     match = _REFRESH.fullmatch(value)
-    if match is None or not match[3]:
-        return value  # seconds alone
+    if match is None:
+        return None
     address = _address(exchange, match[3])
     return None if address is None else f"{match[1]}{match[2]}{address}{match[4]}"
 
@@ -63,12 +67,31 @@ def _address(exchange: "Exchange", value: str) -> str | None:
             return value
     except ValueError:  # such as a port that is no number: nobody can say where it leads
         return None
-    path = _path_here(target, parts.path or "/", backend.path, urlsplit(asked).path)
+    path = _path_here(target, _without_dots(parts.path), backend.path, urlsplit(asked).path)
     if path is None:
         return None
     query = f"?{parts.query}" if parts.query else ""
     fragment = f"#{parts.fragment}" if parts.fragment else ""
     return f"{path}{query}{fragment}"
+
+
+def _without_dots(path: str) -> str:
+    """`path` without dot segments (RFC 3986 section 5.2.4): below `/<model>` they would lead to another model.
+
+    An encoded dot is one, as browsers have it.
+    """
+    kept: list[str] = []
+    dots = False
+    for segment in path.split("/")[1:]:
+        plain = segment.lower().replace("%2e", ".")
+        dots = plain in {".", ".."}
+        if not dots:
+            kept.append(segment)
+        elif plain == "..":
+            del kept[-1:]
+    if dots:
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def _path_here(target: Target, path: str, base: str, asked: str) -> str | None:

@@ -60,6 +60,15 @@ LOCATIONS = {
     "http://u:p@HOST/score": "/wine/score",
     "http://localhost:PORT/score": "/wine/score",
     "http://127.0.0.1/score": "/wine/score",
+    # a path of the gateway that leads out of the model again
+    "OWN/../score": "/wine/score",
+    "OWN/a/../../../other/./score": "/wine/other/score",
+    "OWN/a/..": "/wine/",
+    "OWN/%2e%2E/other/score": "/wine/other/score",
+    "/.%2e/other/score": "/wine/other/score",
+    "%2e%2e/%2e%2e/other": "/wine/other",
+    "http://chips/wine/../other/score": "/wine/other/score",
+    "OWN/..;x/...": "/wine/..;x/...",
     "http://HOST:x/score": None,
     "http://[::1/score": None,
 }
@@ -87,6 +96,11 @@ async def test_refresh_is_an_address_too(scene: Scene):
         '3, "OWN/score"': '3, "/wine/score"',
         "0; OWN/score": "0; /wine/score",
         "0; url=https://example.com/": "0; url=https://example.com/",
+        "0 url=OWN/score": "0 url=/wine/score",
+        "0 OWN/score": "0 /wine/score",
+        "2.5 , URL = OWN/../other": "2.5 , URL = /wine/other",
+        "5;": "5;",
+        "now; url=OWN/score": None,
     }.items():
         backend.script = says(("Refresh", value), status=200)
         assert (await scene.call()).get("Refresh") == told
@@ -110,6 +124,9 @@ async def test_a_backend_below_a_path(scene: Scene):
         "/score": None,
         "OWN/score": None,
         "/ml/winery": None,
+        "OWN/ml/wine/../score": None,
+        "OWN/ml/wine/%2e%2e/%2e%2e/other": None,
+        "/ml/x/../wine/score": "/below/score",
     }.items():
         backend.script = says(("Location", value))
         assert (await scene.call("POST", "/below")).get("Location") == told, value

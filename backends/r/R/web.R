@@ -73,6 +73,8 @@ new_app <- function(service, config, pool, log, state) {
     # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
     # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
     onHeaders = function(req) {
+      # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
+      tempdir(check = TRUE)
       length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
       if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
         return(refuse(new_call(req), too_large(config)))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.zoo.r.zoo import examine_all, train, write_results
 
-# The part that CI runs: one kind of each way in which levels, packages or shapes differ. All with CHIPS_ZOO=all.
+# The part that CI runs: one kind of each way in which levels, packages or shapes differ. All with ZOO=all.
 FAIR_PART = (
     "lm with factor(cyl) in the formula",
     "lm with natural splines",
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "r.json"
 
 @pytest.mark.timeout(1800)
 def test_every_kind_predicts_as_r_does_or_is_refused(has_r: None, tmp_path: Path):
-    whole = os.environ.get("CHIPS_ZOO") == "all"
+    whole = os.environ.get("ZOO") == "all"
     folders = train(tmp_path, *(() if whole else FAIR_PART))
     assert len(folders) >= (90 if whole else len(FAIR_PART))
     found = asyncio.run(examine_all(folders))

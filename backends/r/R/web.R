@@ -79,9 +79,11 @@ new_app <- function(service, config, pool, log, state) {
       if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
         return(refuse(new_call(req), too_large(config)))
       }
-      # httpuv takes any `Upgrade` for a WebSocket's and would hang up, body or none: so it is answered here.
+      # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
       if (!is.null(req$HTTP_UPGRADE)) {
-        if (req$REQUEST_METHOD == "POST") refuse(new_call(req), no_upgrade()) else respond(req)
+        response <- refuse(new_call(req), no_upgrade())
+        response$headers[["Content-Type"]] <- NULL
+        c(response[c("status", "headers")], list(body = ""))
       }
     },
     call = respond

@@ -83,7 +83,8 @@ new_app <- function(service, config, pool, log, state) {
       if (!is.null(req$HTTP_UPGRADE)) {
         response <- refuse(new_call(req), no_upgrade())
         response$headers[["Content-Type"]] <- NULL
-        c(response[c("status", "headers")], list(body = ""))
+        response$headers[["Content-Length"]] <- "0"
+        c(response[c("status", "headers")], list(body = NULL))
       }
     },
     call = respond

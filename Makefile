@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -61,6 +61,10 @@ soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PAT
 fuzz: $(VENV)/.ready  ## the protocol adapters against what atheris thinks of, each for MINUTES=5
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
 	@for target in caller backend chunks; do $(BIN)/python -m tests.fuzz $$target --minutes $(or $(MINUTES),5) || exit 1; done
+
+zoo: $(VENV)/.ready  ## every kind of model in every language that is installed here; writes tests/zoo/results
+	CHIPS_ZOO_RESULTS=1 $(BIN)/python -m pytest tests/zoo $(PYTEST)
+	$(BIN)/python -m tests.house.reference
 
 docs: $(VENV)/.ready  ## write the reference pages that are made from the code
 	$(BIN)/python -m tests.house.reference

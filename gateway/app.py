@@ -4,9 +4,11 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 import asyncio
+import logging
 from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,14 +24,16 @@ from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.control.routes import Control
 from gateway.core.client_address import TrustedProxies
 from gateway.core.model import Backend
-from gateway.core.networks import parse_network
+from gateway.core.networks import NetworkSet, parse_network
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import FALLBACK, Mirror
+from gateway.registry.per_address import AddressRation
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
+from gateway.server.files import default_connections, file_limit
 from gateway.server.listener import Listener, listen
 from gateway.server.open_connections import OpenConnections
 from gateway.server.plain import PlainServer
@@ -63,6 +67,8 @@ if TYPE_CHECKING:
     from gateway.control.cors import ControlCors
 
 _BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
+_log = logging.getLogger(__name__)
+
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
 
@@ -70,7 +76,7 @@ class Gateway:
     """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
 
     `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; whoever gave it closes it.
+    the one the settings name; the code that passes it in closes it.
     """
 
     def __init__(
@@ -96,8 +102,11 @@ class Gateway:
             supervisor=supervisor,
         )
         keys = ApiKeyAuthenticator(self.registry, self.mirror, supervisor=supervisor)
+        self._ration = AddressRation(per_second=settings.auth.unknown_per_s)
         chain = AuthenticatorChain(
-            _authenticators(settings.auth, keys, supervisor), report_only=settings.edge.report_only
+            _authenticators(settings.auth, keys, supervisor),
+            report_only=settings.edge.report_only,
+            ration=self._ration,
         )
         self._chain = chain
         self._last_used = LastUsed(self.registry, keys.used, supervisor=supervisor)
@@ -231,9 +240,7 @@ class Gateway:
             if self._redis_limiter is not None:
                 await self._redis_limiter.start()
                 stack.push_async_callback(self._redis_limiter.stop)
-            self.connections = OpenConnections(
-                asyncio.get_running_loop(), linger_s=server.stop_linger_s, supervisor=self.supervisor
-            )
+            self.connections = self._make_connections()
             await self.upstream.start()
             stack.push_async_callback(self.upstream.stop)
             http = self._make_server()
@@ -248,8 +255,29 @@ class Gateway:
             stack.callback(self._control.live.stop)  # first of all: people who watch would hold the drain up
             self._stack = stack.pop_all()
 
+    def _make_connections(self) -> OpenConnections:
+        server, edge = self._settings.server, self._settings.edge
+        limit = server.connections or default_connections()
+        if limit >= file_limit():
+            _log.warning(
+                "server.connections is %d, but this process may open %d files; raise ulimit -n",
+                limit,
+                file_limit(),
+            )
+        proxies = NetworkSet([parse_network(network) for network in edge.trusted_proxies])
+        return OpenConnections(
+            asyncio.get_running_loop(),
+            linger_s=server.stop_linger_s,
+            limit=limit,
+            peer_limit=server.peer_connections or max(1, limit // 2),
+            # With trusted hops every peer is one of them, and speaks for all callers.
+            supervisor=self.supervisor,
+            is_proxy=lambda peer: bool(edge.trusted_hops) or _is_in(peer, proxies),
+        )
+
     async def _drain(self, listener: Listener) -> None:
         server = self._settings.server
+        self._control.stopping = True
         async with asyncio.TaskGroup() as both:
             both.create_task(listener.stop(linger_s=server.stop_linger_s), name="close the port")
             both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
@@ -291,18 +319,23 @@ class Gateway:
             "allowlist": self.admit.refused,
             "key-networks": self._chain.refused,
             "model-networks": self.authorize.refused,
+            "unknown-credentials": self._ration.refused,
             "limits": self.rate_limit.refused,
             "in-flight": self.concurrency_limit.refused,
         }
         return {
             "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
             "chips_backend_refusals_total": self.concurrency.refusals(),
+            "chips_connections_turned_away_total": {
+                reason: float(count) for reason, count in self.connections.turned_away.items()
+            },
         }
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         snapshot = self.mirror.snapshot
         gauges = {
             "chips_in_flight_requests": self.concurrency_limit.in_flight,
+            "chips_connections": float(len(self.connections)),
             "chips_registry_age_seconds": self.mirror.age_s,
             "chips_registry_connected": float(self.mirror.connected),
             "chips_registry_fallback": float(self.mirror.source == FALLBACK),
@@ -330,6 +363,13 @@ class Gateway:
             name: policy.latency_s for name, policy in policies.items() if policy.latency_s is not None
         }
         return readings
+
+
+def _is_in(peer: str, networks: NetworkSet) -> bool:
+    try:
+        return ip_address(peer) in networks
+    except ValueError:  # no address: a socket of another family
+        return False
 
 
 def _scales(backend: Backend, *, anywhere: bool) -> bool:

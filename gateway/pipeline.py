@@ -131,7 +131,7 @@ class Pipeline:
             await self._control.describe(exchange)
             return
         self._sample(exchange)  # before limit: a wait in the queue is part of the trace
-        # After authorize: the unwelcome use up nothing. Before limit: who is over the rate waits in no queue.
+        # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
             await self._rate_limit(exchange)

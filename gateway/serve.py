@@ -1,4 +1,4 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that greets whoever starts it."""
+"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,8 @@ import msgspec
 from gateway import __version__
 from gateway.app import Gateway
 from gateway.core.printable import printable, printable_json
+from gateway.heartbeat import beat
+from gateway.server.files import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
@@ -89,6 +91,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. A second signal does not wait for the drain."""
+    raise_file_limit()
     count = settings.server.workers or allowed_cpus()
     if settings.registry.startswith("memory:"):
         count = 1  # what is in one process's memory no other can read
@@ -111,6 +114,7 @@ def run(settings: Settings) -> int:
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
             tell=lambda severity, message: tell(settings, severity, message),
             grace_s=server.stop_grace_s + _AFTER_DRAIN_S + 1,
+            stall_s=server.stall_s,
             fatal=frozenset({EX_OSERR, EX_CONFIG}),
         )
         return workers.run()
@@ -149,7 +153,7 @@ def tell(settings: Settings, severity: str, message: str) -> None:
     else:
         line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
-        # Never wait for a reader that pauses: whoever supervises the workers must go on. POSIX: a pipe that has room takes
+        # Never wait for a reader that pauses: the process that supervises the workers must go on. POSIX: a pipe that has room takes
         # this much at once.
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
@@ -184,6 +188,8 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     except OSError as error:
         _tell_taken(settings, error)
         return EX_OSERR
+    if worker is not None:
+        beat(loop, worker.folder, worker.number)
     if worker is None or worker.number == 0:
         announce(gateway, settings)
     received = await signals.get()
@@ -245,7 +251,7 @@ async def _start(gateway: Gateway, signals: "asyncio.Queue[signal.Signals]", *, 
     stopped = asyncio.create_task(signals.get(), name="first signal")
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        if stopped.done():  # both at once: the stop is for whoever waits for it next
+        if stopped.done():  # both at once: keep the stop for the next wait
             signals.put_nowait(stopped.result())
         stopped.cancel()
         starting.result()
@@ -276,6 +282,11 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 def announce(gateway: Gateway, settings: Settings) -> None:
     """One friendly block on a terminal, one log line elsewhere."""
+    if settings.server.path == "plain":
+        _log.warning(
+            "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "
+            "refused; docs/threat-model.md says what differs"
+        )
     snapshot = gateway.mirror.snapshot
     models = sorted(snapshot.entries) if snapshot is not None else []
     address = f"http://{_reachable(settings.server.host)}:{gateway.port}"

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.heartbeat import LOOKS, Heartbeats
+
 Tell = Callable[[str, str], None]  # severity, message
 
 _FIRST_DELAY_S: Final = 0.1
@@ -64,17 +66,20 @@ class Workers:
         *,
         tell: Tell,
         grace_s: float,
+        stall_s: float = 30.0,
         fatal: frozenset[int] = frozenset(),
     ) -> None:
         self._count = count
         self._work = work
         self._tell = tell
         self._grace_s = grace_s
+        self._look_s = stall_s / LOOKS
         self._fatal = fatal
         self._running: dict[int, tuple[int, float]] = {}  # by process: worker and when it began
         self._due: dict[int, float] = {}  # by worker: when it is started again
         self._delays: dict[int, float] = {}
         self._folder = Path()
+        self._heartbeats = Heartbeats(self._folder)
         self._lifeline = (-1, -1)
 
     def run(self) -> int:
@@ -83,6 +88,7 @@ class Workers:
         try:
             with tempfile.TemporaryDirectory(prefix="chips-workers-") as folder:  # only this user may look in
                 self._folder = Path(folder)
+                self._heartbeats = Heartbeats(self._folder)
                 return self._supervise()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -92,13 +98,18 @@ class Workers:
     def _supervise(self) -> int:
         for worker in range(self._count):
             self._start(worker)
+        look_at = time.monotonic() + self._look_s
         while True:
             now = time.monotonic()
             for worker in [worker for worker, due in self._due.items() if due <= now]:
                 del self._due[worker]
                 self._start(worker)
-            wait_s = max(0.0, min(self._due.values(), default=now + 3600) - now)
-            received = signal.sigtimedwait(AWAITED, wait_s)
+            if now >= look_at:
+                look_at = now + self._look_s
+                self._end_stalled()
+            received = signal.sigtimedwait(
+                AWAITED, max(0.0, min(look_at, *self._due.values(), now + 3600) - now)
+            )
             if received is None:
                 continue
             if received.si_signo in {signal.SIGTERM, signal.SIGINT}:
@@ -108,7 +119,18 @@ class Workers:
                 self._stop(signal.SIGTERM)
                 return fatal
 
+    def _end_stalled(self) -> None:
+        for process, (worker, _) in self._running.items():
+            if self._heartbeats.stalled(worker):
+                self._heartbeats.forget(worker)
+                self._tell(
+                    "ERROR", f"worker {worker} does not come round any more, and is ended (server.stall_s)"
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
     def _start(self, worker: int) -> None:
+        self._heartbeats.forget(worker)
         try:
             process = os.fork()
         except OSError as error:  # no memory, or no process more: that may pass

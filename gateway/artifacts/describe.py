@@ -1,4 +1,4 @@
-"""From a model's files and what its author wrote beside them to a manifest; what cannot be served is refused here."""
+"""From a model's files and what its author wrote next to them to a manifest; what cannot be served is refused here."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -109,6 +109,7 @@ def _runtime(files: Sequence[tuple[str, Path]], kind: str, warnings: list[str]) 
     except ValueError as error:
         warnings.append(f"the packages that it needs are not known: {error}")
         return {}
+    warnings += needed.older
     of_script = needed.own.pop(SCRIPT, None)
     if of_script is not None:
         taken = ", ".join(of_script[:_NAMES_SHOWN])

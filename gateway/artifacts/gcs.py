@@ -7,7 +7,7 @@ What Cloud Storage then has is compared with what was read, by size and CRC32C: 
 ever names it.
 
 A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
-write the same object, and whoever's manifest is first has the files that it names.
+write the same object, and the first manifest that is written has the files that it names.
 """
 
 import base64
@@ -27,14 +27,8 @@ import requests
 from google.api_core import exceptions
 from google.cloud import storage
 
+from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.store import (
-    AlreadyPublished,
-    PermissionRefused,
-    Progress,
-    StoreError,
-    StoreUnavailable,
-)
 from gateway.core.randomness import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
@@ -390,7 +384,7 @@ class _Sessions:
     def save(self, name: str, sha256: str, session: str) -> None:
         path = self._path(name, sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # whoever has the address can write the object
+        path.touch(mode=0o600)  # anybody with the address can write the object
         path.write_bytes(msgspec.json.encode(session))
 
     def forget(self, name: str, sha256: str) -> None:

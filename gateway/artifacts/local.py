@@ -8,14 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
+from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.store import (
-    AlreadyPublished,
-    PermissionRefused,
-    Progress,
-    StoreError,
-    StoreUnavailable,
-)
 
 _BLOCK_BYTES = 1 << 20
 
@@ -65,7 +59,7 @@ class LocalStore:
         folder = self._folder(manifest.model, manifest.version)
         if self._is_there(manifest):
             return False
-        # Everything is put together beside its place and appears there in one rename, manifest and all.
+        # Everything is put together next to its place and appears there in one rename, manifest and all.
         draft = folder.parent / f".{folder.name}.{uuid4().hex}"
         try:
             draft.mkdir(parents=True)

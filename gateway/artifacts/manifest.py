@@ -150,8 +150,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
     def has_same_content_as(self, other: "Manifest") -> bool:
-        """Whether both describe the same artifact, whoever published it and when."""
-        return msgspec.structs.replace(self, created=other.created, created_by=other.created_by) == other
+        """Whether both describe the same artifact, whoever published it, when, and on which machine."""
+        by_whom = {"created": other.created, "created_by": other.created_by, "runtime": other.runtime}
+        return msgspec.structs.replace(self, **by_whom) == other
 
     @property
     def digest(self) -> str:
@@ -263,9 +264,9 @@ def guess_format(files: Sequence[tuple[str, Path]]) -> str:
     formats = {
         FORMATS[suffix] for name, _ in files if (suffix := PurePosixPath(name).suffix.lower()) in FORMATS
     }
-    for beside in ("json", "python"):  # settings or code beside a model, most likely
+    for sidecar in ("json", "python"):  # settings or code next to a model, most likely
         if len(formats) > 1:
-            formats.discard(beside)
+            formats.discard(sidecar)
     if len(formats) != 1:
         raise ValueError(
             f"the format cannot be guessed from the files' names (found {sorted(formats) or 'none'})"

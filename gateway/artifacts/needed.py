@@ -29,6 +29,7 @@ class Needed:
 
     def __init__(self) -> None:
         self.packages: dict[str, str] = {}
+        self.older: list[str] = []  # what saved the file, where another release of it is installed here
         self.own: dict[
             str, list[str]
         ] = {}  # module of the author's own -> names that the model takes from it
@@ -85,6 +86,10 @@ def _add_pickle(needed: Needed, name: str, path: Path) -> None:
         top = module.partition(".")[0]
         if top in needed.own:
             needed.own[top].append(what)
+    for package, version in contents.versions.items():
+        here = _version(package)
+        if here and here.split(".")[:2] != version.split(".")[:2]:
+            needed.older.append(f"{package} {version} saved it, and {package} {here} is installed here")
     needed.packages |= contents.versions
 
 

@@ -1,61 +1,9 @@
-"""Where artifacts are published: `gs://bucket/prefix`, or a folder.
+"""Where artifacts are published: `gs://bucket/prefix`, or a folder."""
 
-A version is a folder `<root>/<model>/<version>/` with the files and, written last, their manifest. Until the manifest
-is there nothing is published; once it is there nothing changes any more.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from gateway.artifacts.manifest import File, Manifest
-
-Progress = Callable[[int], None]  # called with the number of bytes that have newly arrived
-
-
-class StoreError(Exception):
-    """The store cannot do it; the text says why and what to do."""
-
-
-class StoreUnavailable(StoreError):
-    """It may work later."""
-
-
-class PermissionRefused(StoreError):
-    """Whoever asks may not."""
-
-
-class AlreadyPublished(StoreError):
-    """This version exists, with other bytes. Versions never change."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(f"{address} is published already, with other content; a version never changes")
-
-
-class ArtifactStore(Protocol):
-    def address(self, model: str, version: str) -> str:
-        """What a backend is given as CHIPS_ARTIFACT."""
-
-    def manifest(self, model: str, version: str) -> Manifest | None: ...
-
-    def manifest_content(self, model: str, version: str) -> bytes | None:
-        """The manifest's own bytes, whose SHA-256 is the artifact's digest."""
-
-    def versions(self, model: str | None = None) -> list[tuple[str, str]]:
-        """What is published, as (model, version) in order; of one model, or of all."""
-
-    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
-        """The bytes of one file, some at a time. FileNotFoundError where it is not there."""
-
-    def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
-        """Store `files` (by their path in the artifact), then the manifest.
-
-        Returns False where the same is there already. Interrupted, it can be called again and goes on where it was.
-        Raises AlreadyPublished or another StoreError.
-        """
-
-    def close(self) -> None: ...
+from gateway.artifacts.base import ArtifactStore, StoreError
 
 
 def open_store(url: str, *, state_folder: Path) -> ArtifactStore:

@@ -146,7 +146,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _ended(self, digest: str, done: "asyncio.Task[_CachedKey | None]") -> None:
         self._reading.pop(digest, None)
         if not done.cancelled():
-            done.exception()  # whoever waits gets it; nobody may be left who does
+            done.exception()  # the waiter gets it, if there still is one
 
     async def _read_again(self, digest: str, known: _CachedKey) -> _CachedKey | None:
         try:
@@ -193,7 +193,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _read_fallback(self, digest: str) -> _CachedKey | None:
         """A key from the copy that a start without the registry goes by; it is looked up properly before long.
 
-        Whoever can write the copy could put a key of his own there: it never opens the operators' pages.
+        Anybody who can write the copy could add a key of their own: a key from it never opens the operators' pages.
         """
         tick = self._clock()
         try:

@@ -1,19 +1,31 @@
 """Try the authenticators in their order; the first that knows the credential decides."""
 
+import logging
 from collections.abc import Sequence
 
 from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
-from gateway.core.errors import AddressNotAllowed
+from gateway.core.errors import AddressNotAllowed, TooManyRequests, Unauthenticated
 from gateway.core.headers import RequestHead
+from gateway.core.notice import Notices
+from gateway.registry.per_address import AddressRation
+
+_notices = Notices(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
     """With `report_only`, credentials may be used from everywhere; who would be refused is counted, and marked in the proof."""
 
-    def __init__(self, authenticators: Sequence[Authenticator], *, report_only: bool = False) -> None:
+    def __init__(
+        self,
+        authenticators: Sequence[Authenticator],
+        *,
+        report_only: bool = False,
+        ration: AddressRation | None = None,
+    ) -> None:
         self._authenticators = tuple(authenticators)
+        self._ration = ration  # of look-ups in vain, by address
         self._report_only = report_only
-        self.refused = 0  # for their address, since the start; those whom a trial let pass included
+        self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
         """The answer where it is known without waiting. One that must wait is not jumped over: it may be the one."""
@@ -39,6 +51,31 @@ class AuthenticatorChain:
             await authenticator.stop()
 
     async def __call__(self, head: RequestHead) -> Authentication | None:
+        """Raises TooManyRequests where the address has had too many credentials looked up that nobody knows."""
+        known = self.try_nowait(head)
+        if known is not NEEDS_WAIT:
+            return known
+        if self._ration is None:
+            return await self._look_up(head)
+        if not self._ration.take(head.address):
+            _notices.warning(
+                "credentials",
+                "%s sends credentials that nobody knows; they are looked up no more for now "
+                "(auth.unknown_per_s)",
+                head.address,
+            )
+            raise TooManyRequests("Your address has sent too many credentials that are not known here.")
+        in_vain = False
+        try:
+            return await self._look_up(head)
+        except Unauthenticated:
+            in_vain = True
+            raise
+        finally:
+            if not in_vain:
+                self._ration.give_back(head.address)
+
+    async def _look_up(self, head: RequestHead) -> Authentication | None:
         for authenticator in self._authenticators:
             authentication = await authenticator(head)
             if authentication is not None:

@@ -265,7 +265,7 @@ def _public_key(entry: dict[str, Any]) -> PublicKey | None:
         return None  # never a shared secret, and never a key that is not public any more
     try:
         key = jwt.PyJWK(entry).key
-    except Exception:  # noqa: BLE001  (one strange key must not take the good ones beside it along)
+    except Exception:  # noqa: BLE001  (one strange key must not discard the good ones)
         return None
     algorithm = ""
     if isinstance(key, RSAPublicKey) and 2048 <= key.key_size <= 8192:

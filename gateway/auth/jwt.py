@@ -284,7 +284,7 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
         and (not issuer.groups or any(_matches(group, issuer.groups) for group in _groups(claims, issuer)))
     ):
         return principal_of_rule(issuer, subject)
-    raise Unauthenticated("The token is good, but its holder is not among those whom this gateway lets in.")
+    raise Unauthenticated("The token is good, but its holder is not among those that this gateway lets in.")
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
 """When each key was last used, kept in the registry: late, coarse, and never on the way of a request.
 
-Every write to a registry is told to all gateways and stays in its history, so a key's use is written once an hour at
+Every write to a registry reaches all gateways and stays in its history, so a key's use is written once an hour at
 most, for many keys in one write.
 """
 

@@ -40,19 +40,17 @@ from gateway.settings import SettingsError
 app = typer.Typer(
     name="chips",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-@app.command(context_settings=_PASS_THROUGH)
-def serve(context: typer.Context) -> None:
-    """Serve: start the gateway, as `python -m gateway` does. `chips serve --help` tells its flags."""
-    from gateway.serve import serve as serve_gateway
-
-    raise typer.Exit(serve_gateway(context.args))
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.out.print(__version__)
+        raise typer.Exit
 
 
 @app.callback()
@@ -64,54 +62,56 @@ def common_options(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask before a write to a protected environment.")
     ] = False,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     """One address for your machine-learning models: publish them, register them, serve them."""
     console.choice.env, console.choice.yes, console.choice.told = env, yes, False
 
 
-for verb in (
-    check,
-    register,
-    models,
-    show,
-    deregister,
-    enable,
-    disable,
-    publish,
-    traffic,
-    diff,
-    verify,
-    deploy,
-    undeploy,
-    ps,
-    up,
-    logs,
-    restart,
-    stop,
-    why,
-    explain_access,
-    tail,
-    top,
-    plan,
-    doctor,
-    new,
-    history,
-    rollback,
-    export,
-    watch,
-):
-    app.command()(verb)
-app.command("import")(import_models)  # the word itself is Python's
-app.add_typer(keys, name="keys")
-app.add_typer(artifacts, name="artifacts")
-app.add_typer(env, name="env")
-app.add_typer(networks, name="networks")
+_MODELS = "Models and traffic"
+_DEPLOY = "Build and deploy"
+_LOCAL = "Backends on this machine"
+_ACCESS = "Who may call"
+_OBSERVE = "Look at what happens"
+_REGISTRY = "The registry and its history"
+_SETUP = "The gateway and this machine"
 
 
-@app.command()
+@app.command(context_settings=_PASS_THROUGH, rich_help_panel=_SETUP)
+def serve(context: typer.Context) -> None:
+    """Serve: start the gateway, as `python -m gateway` does. `chips serve --help` tells its flags."""
+    from gateway.serve import serve as serve_gateway
+
+    raise typer.Exit(serve_gateway(context.args))
+
+
+@app.command(rich_help_panel=_SETUP)
 def version() -> None:
     """Print the version of CHIPS."""
     console.out.print(__version__)
+
+
+for panel, commands in (
+    (_MODELS, (register, models, show, traffic, enable, disable, deregister)),
+    (_DEPLOY, (new, deploy, undeploy, publish, verify, plan)),
+    (_LOCAL, (ps, logs, restart, stop, up)),
+    (_OBSERVE, (why, tail, top)),
+    (_ACCESS, (explain_access,)),
+    (_REGISTRY, (history, rollback, diff, watch, export)),
+    (_SETUP, (check, doctor)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel=_REGISTRY)(import_models)  # the word itself is Python's
+app.add_typer(artifacts, name="artifacts", rich_help_panel=_DEPLOY)
+app.add_typer(keys, name="keys", rich_help_panel=_ACCESS)
+app.add_typer(networks, name="networks", rich_help_panel=_ACCESS)
+app.add_typer(env, name="env", rich_help_panel=_SETUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

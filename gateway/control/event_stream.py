@@ -1,4 +1,4 @@
-"""Server-sent events for whoever watches: the board every two seconds, and each request as it is kept."""
+"""Server-sent events for watchers: the board every two seconds, and each request as it is kept."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from gateway.control.dashboard import Dashboard
 from gateway.control.requests import request_row
 from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
+from gateway.core.printable import printable_json
 from gateway.telemetry.trace_store import TraceStoreReader
 
 _BOARD_S = 2.0
@@ -67,4 +68,10 @@ class EventStream:
 
 
 def event(name: str, content: object) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + _encode(content) + b"\n\n"
+    return (
+        b"event: "
+        + name.encode()
+        + b"\ndata: "
+        + printable_json(_encode(content).decode()).encode()
+        + b"\n\n"
+    )

@@ -15,7 +15,10 @@ _JSON_TYPES = {
 }
 _PROBLEM = {"$ref": "#/components/responses/problem"}
 # What a model's backend may answer beyond 200 is its own affair; these are the contract's and ours.
-_FAILURES = ("400", "401", "403", "404", "405", "413", "415", "422", "429", "431", "500", "502", "503", "504")
+_FAILURES = (
+    *("400", "401", "403", "404", "405", "413", "414", "415", "422", "429", "431"),
+    *("500", "501", "502", "503", "504", "505", "508"),
+)
 
 
 def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:

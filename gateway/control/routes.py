@@ -64,6 +64,7 @@ class Control:
         self._admits = admits  # whether a caller's address is on the allowlist
         self._cors = cors  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
+        self.stopping = False
         self._mirror = mirror
         self._chain = chain
         self._registry = registry
@@ -206,10 +207,12 @@ class Control:
         return json_response({"changes": changes}, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
-        """Ready or not, to anybody; what is served and how old it is, to whoever may see the registry."""
+        """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""
         mirror = self._mirror
         snapshot = mirror.snapshot
         may_see = await self._may_see_registry(exchange, snapshot)
+        if self.stopping:  # a balancer that checks on a kept connection sends its next callers elsewhere
+            return json_response({"ready": False, "status": "stopping"}, status=503)
         if snapshot is None:
             more = {"status": "waiting for the registry", "version": __version__} if may_see else {}
             return json_response({"ready": False, **more}, status=503)

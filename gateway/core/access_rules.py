@@ -136,7 +136,7 @@ def _check_rule(entry: AccessRule) -> list[str]:
     if not _NAME.fullmatch(entry.name):
         problems.append(f"{entry.name!r} cannot be its name: use 1 to 32 of a-z, 0-9 and -")
     if not entry.subjects or not all(entry.subjects):
-        problems.append('it names no subjects; "*" would let in everybody whom it vouches for')
+        problems.append('it names no subjects; "*" would let in everybody that it vouches for')
     if not entry.models or not all(entry.models):
         problems.append("it names no models")
     return problems

@@ -18,7 +18,7 @@ _FOR = re.compile(r'(?:^|;)[ \t]*for[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s";,]+))[ \t
 
 
 class TrustedProxies:
-    """Which proxies are believed: a fixed number of `hops` in front, or whoever calls from the networks `proxies`.
+    """Which proxies are believed: a fixed number of `hops` in front, or every peer in the networks `proxies`.
 
     With hops, a header that holds fewer entries than there are hops did not come the way it should: then nothing about
     the caller is known. With proxies, headers of a peer outside those networks are not read at all.

@@ -33,7 +33,7 @@ def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
 
 
 def principal_of_rule(entry: AccessRule, subject: str) -> Principal:
-    """Whoever is `subject` to the issuer, or by the certificates, of `entry`. Quotas are for each subject alone."""
+    """The principal that the issuer or certificate of `entry` calls `subject`. Quotas are for each subject alone."""
     return Principal(
         id=f"{entry.name}:{subject}",
         label=subject,

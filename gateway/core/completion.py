@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 
 
 class Completion:
-    """Await it once; whoever makes the event happen calls `complete`, with an error where it failed.
+    """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
 
     Only a coroutine that `gateway.server.inline_runner` runs can await one.
     """
@@ -17,7 +17,7 @@ class Completion:
         self.wake: Callable[[], None] | None = None
 
     def complete(self, error: BaseException | None = None) -> None:
-        """End the wait. The first call counts; whoever waits goes on before this returns."""
+        """End the wait. The first call counts; the waiting coroutine continues before this returns."""
         if self._done:
             return
         self._done = True

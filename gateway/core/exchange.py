@@ -26,7 +26,7 @@ BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece
 
 
 class Body(Protocol):
-    """A caller's request body. It can be read once. Who stops sending it is told so: RequestTimeout."""
+    """A caller's request body. It can be read once. A caller who stops sending gets RequestTimeout."""
 
     @property
     def length(self) -> int | None:
@@ -37,7 +37,7 @@ class Body(Protocol):
         """Whether all of it is here."""
 
     async def buffer(self, deadline: float) -> None:
-        """Wait until it is `complete`, not beyond `deadline`. Only for up to `BUFFERED_BODY_BYTES`."""
+        """Wait until it is `complete`, or `BUFFERED_BODY_BYTES` of it are here; not beyond `deadline`."""
 
     async def read(self) -> bytes:
         """Wait for all of it. Only for bodies whose declared length is small."""
@@ -219,7 +219,7 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
-        # cors and limit: what the gateway adds to the answer, whoever makes it
+        # cors and limit: what the gateway adds to every answer
         self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
         # the reply
         self.status = 0

@@ -62,7 +62,7 @@ _KIND: Final[dict[bytes, int]] = {
     b"te": _DROPPED,
     b"trailer": _DROPPED,
     b"transfer-encoding": _DROPPED,
-    # written anew by whoever sends the request on
+    # written again by the upstream
     b"content-length": _DROPPED,
     b"x-forwarded-host": _DROPPED,
     b"x-forwarded-proto": _DROPPED,

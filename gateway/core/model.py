@@ -148,7 +148,7 @@ def check_model(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """Networks and quotas: of a policy, of a key, of those whom an issuer vouches for."""
+    """Networks and quotas: of a policy, of a key, of the callers that an issuer vouches for."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...

@@ -1,4 +1,4 @@
-"""How a model's document changes: pure functions from what is there to what shall be there."""
+"""How a model's document changes: pure functions from the old document to the new one."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -10,7 +10,7 @@ from typing import Final
 _ALL_PLAIN: Final = re.compile(r"[ -~]*")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by their category, and nothing to see
-_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_SHORT: Final = {"\n": "\\n", "\t": "\\t"}
 
 
 def printable(text: str) -> str:

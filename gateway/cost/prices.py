@@ -1,4 +1,4 @@
-"""What Google asks: read from prices.toml, which says where each figure comes from, and of which day it is."""
+"""What Google asks: read from prices.toml, which gives the source and the date of each figure."""
 
 import tomllib
 from importlib.resources import files

@@ -70,7 +70,7 @@ def try_candidate(
 
 
 _HINTS: Final[Mapping[str, str]] = {
-    "predict": "make the samples with the model and packages that are published, or mend the signature",
+    "predict": "make the samples with the model and packages that are published, or correct the signature",
     "rows": 'the answer for a row must not depend on others; where it does on purpose, say rows = "together"',
 }
 
@@ -85,8 +85,9 @@ async def _scored(
             except BackendNotReady:
                 if process.exit_code is None:
                     raise
+                said = last_words([*process.lines, *process.errors]) or f"it ended with {process.exit_code}"
                 raise Found(
-                    last_words([*process.lines, *process.errors]) or f"it ended with {process.exit_code}",
+                    said.replace(environ["CHIPS_ARTIFACT"], "the artifact"),
                     code=_EX_DATAERR,
                 ) from None
             return [await run_check(check, bench) for check in choose(_CHECKS)]

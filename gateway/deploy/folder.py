@@ -27,7 +27,7 @@ _CLOUD_RUN_NAME_LENGTH: Final = 43  # so that `model-NAME` and its tagged addres
 
 
 class FolderError(Exception):
-    """The folder cannot be deployed; the text says what to mend."""
+    """The folder cannot be deployed; the text says what to fix."""
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +35,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     model: str
     version: str = ""  # or `--version`
-    owner: str = ""  # whom to ask about the model; or `--owner`
+    owner: str = ""  # who answers questions about the model; or `--owner`
     artifact: str = "artifact"
     format: str = ""  # by the files' suffixes where it is empty
     signature: str = ""
@@ -82,7 +82,7 @@ class BackendFolder:
     def artifact(self) -> Path:
         return self.path / self.settings.artifact
 
-    def beside(self, name: str) -> Path | None:
+    def sibling(self, name: str) -> Path | None:
         """The path of a file that the settings name, or None."""
         value: str = getattr(self.settings, name)
         return self.path / value if value else None
@@ -95,7 +95,7 @@ class BackendFolder:
         return list(self.settings.command)
 
     def source(self) -> bytes:
-        """The folder as a tar.gz whose bytes depend on the files alone, not on when or by whom they were written.
+        """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image.
         """
@@ -124,7 +124,7 @@ class BackendFolder:
         return found.hexdigest()
 
     def _files(self, *, links: bool = False) -> list[Path]:
-        made = (self.artifact, self.beside("signature"), self.beside("samples"))
+        made = (self.artifact, self.sibling("signature"), self.sibling("samples"))
         left_out = {path.resolve() for path in made if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):

@@ -10,7 +10,7 @@ _EX_NOPERM = 77
 
 
 def identity_token(audience: str) -> str:
-    """An ID token for whoever is logged in here: a service account by Google's library, a person by gcloud. Raises DeployError."""
+    """An ID token for the user who is logged in here: a service account by Google's library, a person by gcloud. Raises DeployError."""
     from google.auth import exceptions
     from google.auth.transport.requests import Request
     from google.oauth2 import id_token

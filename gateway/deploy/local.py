@@ -1,6 +1,6 @@
 """Deploying to this machine: a supervised process that outlives the command, found again by a small file.
 
-A version that is deployed again, with other code or another artifact, starts beside the one that runs. That one is ended
+A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
 only when the new one is registered: what fails on the way costs nothing.
 """
 

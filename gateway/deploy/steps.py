@@ -15,7 +15,7 @@ STEPS: Sequence[tuple[str, str]] = (
     ("try", "load it and score its samples in a process of its own, before a version is spent"),
     ("publish", "store the artifact with its manifest; a version never changes"),
     ("build", "make the image, unless these very sources were built before"),
-    ("start", "start it beside the versions that run, without traffic, and wait until it is ready"),
+    ("start", "start it next to the versions that run, without traffic, and wait until it is ready"),
     ("verify", "hold it against the backend contract"),
     ("register", "put it into the registry"),
 )

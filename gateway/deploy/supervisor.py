@@ -2,7 +2,7 @@
 
 It starts the command of the note again whenever that ends, after a pause that grows with each end (full jitter, so that
 several do not start at one moment) and is short again once the backend has run for a while. What it does stands in a
-file beside the note, where `chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
+file next to the note, where `chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
 """
 
 import contextlib

@@ -36,7 +36,7 @@ class Target(Protocol):
         """Make the image; return its address with digest, or nothing where none is needed."""
 
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:
-        """Start the version beside those that run, without traffic, and wait until it is ready."""
+        """Start the version next to those that run, without traffic, and wait until it is ready."""
 
     def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
         """The version is registered: end what `deployed` has replaced."""

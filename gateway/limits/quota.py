@@ -1,4 +1,4 @@
-"""What a request is charged to: rates and quotas of the caller and of the model, and what callers are told of them."""
+"""What a request is charged to: rates and quotas of the caller and of the model, and the header fields that report them to callers."""
 
 import math
 from collections.abc import Sequence

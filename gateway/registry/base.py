@@ -27,7 +27,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     revision: int  # 1 when first created; grows with each write, also over deletion and creation anew
     body: dict[str, Any]  # JSON values only
-    problem: str = ""  # why it cannot be read, where somebody else has spoilt it; the body is empty then
+    problem: str = ""  # why it cannot be read, where another program has damaged it; the body is empty then
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,13 +66,18 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
+def document_name(network: str) -> str:
+    """A network's name in the registry, where some stores give `/` a meaning of their own."""
+    return network.replace("/", "_")
+
+
 def now_text() -> str:
     """The time now as the history writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
-    """The document whose body is kept as the JSON `text`. One that somebody has spoilt must not hide the others."""
+    """The document whose body is kept as the JSON `text`. A damaged one must not hide the others."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except ValueError as error:
@@ -83,7 +88,7 @@ def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
 
 
 def decode_body(text: str | None) -> dict[str, Any] | None:
-    """A body in the history; what was spoilt when it was replaced is shown as empty."""
+    """A body in the history; a body that was damaged when it was replaced is shown as empty."""
     if text is None:
         return None
     return decode_document("", "", 0, text).body

@@ -1,7 +1,7 @@
 """A copy of the registry's listing, for a cold start while the registry is away: a file, or an object in Cloud Storage.
 
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
-    gs://bucket/chips/fallback.gz       kept by whoever writes to the registry; gateways only read it
+    gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it
 
 It holds what a gateway mirrors, models and revocations above all, and what `kept_keys` says of API keys. It is gzip (so
 damage is noticed) over lines of JSON: a head, then a document each, then a key each.

@@ -31,7 +31,7 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 async def update_fallback_keys(
     registry: Registry, listing: Listing, before: FallbackKeys | None
 ) -> FallbackKeys:
-    """The keys to keep beside `listing`: those that were kept `before`, and what the history says of later changes.
+    """The keys to keep next to `listing`: those that were kept `before`, and what the history says of later changes.
 
     To list them would take a read for each of a million; their history is read from its end.
     """

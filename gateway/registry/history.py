@@ -1,4 +1,4 @@
-"""What has changed since a generation, read from the history, of which only as much is read as is needed."""
+"""What has changed since a generation, read from the history, reading only as much as is needed."""
 
 from gateway.registry.base import Change, Registry
 

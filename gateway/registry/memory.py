@@ -103,7 +103,7 @@ class MemoryRegistry:
             where = (change.kind, change.name)
             before = store.documents.pop(where, None)
             revision = store.revisions[where] = store.revisions.get(where, 0) + 1
-            # Through JSON, as every other registry does it: what is not JSON shall fail here too.
+            # Through JSON, as every other registry does it: what is not JSON must fail here too.
             after = msgspec.json.decode(msgspec.json.encode(change.body)) if isinstance(change, Put) else None
             if after is not None:
                 store.documents[where] = Document(

@@ -197,7 +197,7 @@ class Mirror:
     def _asked_for(self, name: str, done: "asyncio.Task[ModelEntry | None]") -> None:
         self._asking.pop(name, None)
         if not done.cancelled():
-            done.exception()  # whoever waits gets it; nobody may be left who does
+            done.exception()  # the waiter gets it, if there still is one
 
     # -- watching
 
@@ -218,7 +218,7 @@ class Mirror:
                 if not isinstance(error, RegistryError):
                     _log.debug("the watch met a bug", exc_info=error)
                 self._fail(error)
-                helper.failed(error, tell=False)  # it is told as what it means for what is served
+                helper.failed(error, tell=False)  # the mirror reports it as what it means for the snapshot
             # One that lives for a moment each time must not be opened again and again at once.
             if self._clock() - began > _LONGEST_DELAY_S:
                 delay_s = _FIRST_DELAY_S
@@ -249,7 +249,7 @@ class Mirror:
         self._settle()
 
     async def _compile(self, listing: Listing, current: Snapshot | None) -> Snapshot:
-        """Compile beside the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
+        """Compile next to the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
         if current is None and len(listing.documents) >= _MANY:
             # Millions of small objects that stay: the garbage collector would look through them all, again and again,
             # 0.3 s at a time for ten thousand models, and find nothing.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
@@ -19,19 +19,17 @@ from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
 from gateway.server.request_body import CallerBody, timeout_error
 from gateway.server.response import CallerResponse
+from gateway.server.transport import BODY, PIPELINE
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.server.fast import FastServer
+    from gateway.server.transport import ServerState
     from gateway.upstream.base import ResponseSource
 
 _log = logging.getLogger(__name__)
 
 _NEVER: Final = float("inf")
 
-# Why reading pauses.
-BODY: Final = 1  # nobody takes more of a request's body yet
-PIPELINE: Final = 2  # enough later requests wait
 _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
 _GOODBYE_S: Final = 0.5  # at a stop
@@ -69,7 +67,7 @@ class CallerConnection(asyncio.Protocol):
         "writing_paused",
     )
 
-    def __init__(self, server: "FastServer", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: "ServerState", loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._head_limit_bytes = server.head_limit_bytes
         self.body_timeout_s = server.body_timeout_s
@@ -131,7 +129,9 @@ class CallerConnection(asyncio.Protocol):
         if body is not None and not body.complete:
             if body.error is not None:
                 return
-            self.due = time.monotonic() + self.body_timeout_s
+            timeout_s = self.body_timeout_s
+            earned_s = len(data) * timeout_s / BUFFERED_BODY_BYTES
+            self.due = min(self.due + earned_s, time.monotonic() + timeout_s)
             data = body.feed(data)
             if not data:
                 return

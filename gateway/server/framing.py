@@ -102,7 +102,7 @@ def check_request_line(line: bytes) -> int:
 
 
 def refusal_of(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
-    """What a caller is told about a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
+    """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target
             return TargetTooLong("The request line is longer than this gateway takes.")

@@ -82,7 +82,7 @@ class Listener:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     async def stop(self, *, linger_s: float) -> None:
-        """Take nobody new, but lose nobody whom the system has already accepted in our name.
+        """Take nobody new, but lose no connection that the kernel has already accepted.
 
         A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
         all that wait are taken, and only then are the sockets closed.

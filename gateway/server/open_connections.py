@@ -5,8 +5,9 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import IPv6Address
 from itertools import chain, islice
 from typing import Final, Protocol
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_LOOKED_AT: Final = 64  # connections that are considered for closing when one more wants in
+_LOOKED_AT: Final = 256  # connections that are considered for closing when one more wants in
 
 # Why a connection was closed, or not taken.
 SILENT: Final = "silent"
@@ -90,7 +91,7 @@ class OpenConnections:
     def admits(self, peer: str) -> bool:
         """Whether one more connection of `peer` can be taken, after making room where there is none."""
         if self._peer_limit and not self._is_proxy(peer):
-            its_own = self._by_peer.get(peer, {})
+            its_own = self._by_peer.get(_holder(peer), {})
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
                 self.turn_away(PEER, "an address has %d connections, as many as one may have", len(its_own))
                 return False
@@ -103,13 +104,16 @@ class OpenConnections:
         """Close the connection that is missed least; False where all that were looked at are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
-    def _make_room(self, connections: Iterable[OpenConnection]) -> bool:
-        idle = [connection for connection in islice(connections, _LOOKED_AT) if not connection.busy]
+    def _make_room(self, connections: dict[OpenConnection, None]) -> bool:
+        looked_at = list(islice(connections, _LOOKED_AT))
+        idle = [connection for connection in looked_at if not connection.busy]
         for connection in chain((c for c in idle if not c.recognized), idle):
             self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
             self.closed(connection)
             connection.abort()
             return True
+        for connection in looked_at:  # the next look is for others: these may be busy for long
+            connections[connection] = connections.pop(connection)
         return False
 
     def turn_away(self, reason: str, text: str, *arguments: object) -> None:
@@ -125,7 +129,7 @@ class OpenConnections:
 
     def opened(self, connection: OpenConnection) -> None:
         self._strangers[connection] = None
-        self._by_peer.setdefault(connection.peer, {})[connection] = None
+        self._by_peer.setdefault(_holder(connection.peer), {})[connection] = None
         if self.draining:
             connection.due = time.monotonic() + self.linger_s
         if self._alarm is None:
@@ -140,11 +144,12 @@ class OpenConnections:
     def closed(self, connection: OpenConnection) -> None:
         self._strangers.pop(connection, None)
         self._known.pop(connection, None)
-        its_own = self._by_peer.get(connection.peer)
+        holder = _holder(connection.peer)
+        its_own = self._by_peer.get(holder)
         if its_own is not None:
             its_own.pop(connection, None)
             if not its_own:
-                del self._by_peer[connection.peer]
+                del self._by_peer[holder]
         if self._empty is not None and not len(self) and not self._empty.done():
             self._empty.set_result(None)
 
@@ -189,6 +194,14 @@ class OpenConnections:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+
+def _holder(peer: str) -> str:
+    """Whose address it is: with IPv6 one caller has a /64, and may come from any address in it."""
+    if ":" not in peer:
+        return peer
+    address = IPv6Address(peer)
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
 def has_unread(transport: asyncio.BaseTransport | None) -> bool:

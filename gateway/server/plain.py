@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.headers import tokens
-from gateway.core.response import Response, gateway_field_lines
+from gateway.core.response import Response
+from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, frame
 from gateway.server.plain_protocol import StrictRequestHandler, problem_response
@@ -79,6 +80,7 @@ class PlainBody:
         self._expected = expected
         self.length = request.content_length if request.can_read_body else 0
         self._whole = None if self.length != 0 else b""
+        self._begun: list[bytes] = []  # what `buffer` has read of it
 
     @property
     def complete(self) -> bool:
@@ -88,7 +90,12 @@ class PlainBody:
         await self._send_continue()
         try:
             async with asyncio.timeout(min(deadline - time.monotonic(), self._timeout_s)):
-                self._whole = await self._request.content.read()
+                while sum(map(len, self._begun)) < BUFFERED_BODY_BYTES:
+                    chunk = await self._request.content.readany()
+                    if not chunk:
+                        self._whole = b"".join(self._begun)
+                        break
+                    self._begun.append(chunk)
         except TimeoutError:
             raise timeout_error() from None
         except web.RequestPayloadError as error:
@@ -101,9 +108,13 @@ class PlainBody:
 
     async def iter_chunks(self) -> AsyncIterator[bytes]:
         await self._send_continue()
+        while self._begun:
+            yield self._begun.pop(0)
+        left_s, size = self._timeout_s, 0
         while True:
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(left_s):
                     chunk = await self._request.content.readany()
             except TimeoutError:
                 raise timeout_error() from None
@@ -111,6 +122,10 @@ class PlainBody:
                 raise BadRequest(INVALID_CHUNKS) from error
             if not chunk:
                 return
+            left_s -= time.monotonic() - began
+            size += len(chunk)
+            if size >= BUFFERED_BODY_BYTES:
+                left_s, size = self._timeout_s, 0
             yield chunk
 
     async def _send_continue(self) -> None:

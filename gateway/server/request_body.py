@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import ChunkedDecoder
 from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
+from gateway.core.exchange import BUFFERED_BODY_BYTES
 
 if TYPE_CHECKING:
-    from gateway.server.caller import CallerConnection
+    from gateway.server.transport import CallerTransport
     from gateway.upstream.base import BodySink
 
 INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
@@ -38,7 +39,7 @@ class CallerBody:
         "piping_started",
     )
 
-    def __init__(self, connection: "CallerConnection", length: int | None) -> None:
+    def __init__(self, connection: "CallerTransport", length: int | None) -> None:
         self._connection = connection
         self.length = length
         self.complete = length == 0
@@ -52,8 +53,8 @@ class CallerBody:
         self._count = 0
         self._limit_bytes = 0
         self._sink: BodySink | None = None
-        self._completion: Completion | None = None  # of whoever waits for its end
-        self._more: Completion | None = None  # of whoever reads it piece by piece
+        self._completion: Completion | None = None  # of the reader that waits for its end
+        self._more: Completion | None = None  # of the reader that reads it piece by piece
 
     # -- from the connection
 
@@ -116,6 +117,8 @@ class CallerBody:
             return
         self._pieces.append(piece)
         self._held_bytes += len(piece)
+        if self._completion is not None and self._held_bytes >= BUFFERED_BODY_BYTES:
+            self._completion.complete()
         if self._more is not None:
             self._more.complete()
         elif self._held_bytes > _HELD_LIMIT_BYTES and not self.complete:
@@ -133,7 +136,7 @@ class CallerBody:
         if self._more is not None:
             self._more.complete(error)
 
-    # -- to whoever reads it
+    # -- to its reader
 
     def buffered(self) -> bytes:
         pieces = self._pieces
@@ -146,7 +149,7 @@ class CallerBody:
     async def buffer(self, deadline: float) -> None:
         if self.error is not None:
             raise self.error
-        if self.complete:
+        if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
             return
         self._ask()
         completion = self._completion = Completion()
@@ -196,7 +199,7 @@ class CallerBody:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             self._held_bytes = 0
-            self._connection.resume_reading()  # first, for whoever takes the pieces may pause it again at once
+            self._connection.resume_reading()  # first: the reader of the pieces may pause it again immediately
             for piece in pieces:
                 self._take(piece)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import LAST_CHUNK, chunk, encode_last_chunk
 from gateway.core.completion import Completion
 from gateway.core.exchange import Exchange
-from gateway.core.response import Response, gateway_field_lines
+from gateway.core.response import Response
+from gateway.core.response_fields import gateway_field_lines
 
 if TYPE_CHECKING:
-    from gateway.server.caller import CallerConnection
+    from gateway.server.transport import CallerTransport
     from gateway.upstream.base import ResponseSource
     from gateway.upstream.response_head import ResponseHead
 
@@ -40,7 +41,7 @@ class CallerResponse:
 
     exchange: Exchange
 
-    def __init__(self, connection: "CallerConnection", *, head_only: bool, version_11: bool) -> None:
+    def __init__(self, connection: "CallerTransport", *, head_only: bool, version_11: bool) -> None:
         self._connection = connection
         self._head_only = head_only
         self._version_11 = version_11

@@ -27,7 +27,7 @@ class Admit:
         self._networks = NetworkSet(networks or LOOPBACK)
         self._snapshot = snapshot
         self._report_only = report_only
-        self.refused = 0  # since the start, those whom a trial let pass included
+        self.refused = 0  # since the start, including those that report-only mode let pass
 
     def admits(self, exchange: Exchange) -> bool:
         """Whether the caller's address is in one of the networks. Counts nothing."""

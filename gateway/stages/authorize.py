@@ -17,7 +17,7 @@ class Authorize:
     def __init__(self, *, body_limit_bytes: int, report_only: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes
         self._report_only = report_only
-        self.refused = 0  # for their address, since the start; those whom a trial let pass included
+        self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def __call__(self, exchange: Exchange) -> None:
         model, principal, target = exchange.model, exchange.principal, exchange.target

@@ -1,9 +1,9 @@
-"""Wait for the rest of a small body, before the request takes a place that others could have."""
+"""Wait for a small body, or the beginning of a larger one, before the request takes a place that others could have."""
 
 import time
 
 from gateway.core.errors import Overloaded
-from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
+from gateway.core.exchange import Exchange
 
 
 class Buffer:
@@ -14,10 +14,8 @@ class Buffer:
         self.waiting = 0
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Raises RequestTimeout or Overloaded. A large body, and one of unknown length, is not waited for: it flows."""
+        """Raises RequestTimeout or Overloaded. Of a larger body the beginning is waited for; the rest flows."""
         body = exchange.body
-        if body.length is None or body.length > BUFFERED_BODY_BYTES:
-            return
         if self.waiting >= self._limit:
             raise Overloaded(
                 "The gateway waits for as many requests to arrive as it can. Try again in a moment."

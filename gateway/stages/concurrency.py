@@ -19,6 +19,7 @@ from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
 from gateway.core.headers import CONNECTION, UPGRADE
 from gateway.core.model import Backend
+from gateway.core.randomness import random_between
 from gateway.telemetry.metrics import parse_server_timing
 
 _WINDOWS: Final = 16  # of one model: as many backends are remembered
@@ -27,6 +28,8 @@ _SLACK_S: Final = 0.002  # what the loops of two processes may add to an answer 
 _SATURATED: Final = 0.5  # the share of its own work that a request may wait at the backend
 _OVERFULL: Final = 4.0  # times that: more are there than there is any use for
 _HOLD_S: Final = 2.0  # after a refusal: how long the window does not open
+_PAUSE_S: Final = 0.05  # where the backend names no time and takes nothing: the first one, then twice as long
+_LONGEST_PAUSE_S: Final = 1.0
 _TRY_S: Final = 0.5  # where backends scale: how often the window opens while somebody waits
 _LEFT_S: Final = 0.05  # with less time than that, a refused request is not sent again
 
@@ -49,9 +52,9 @@ class Window:
         "_slow_start",
         "_timer",
         "closed",
+        "closings",
         "declared",
         "in_flight",
-        "refusals",
         "share",
         "size",
         "waiting",
@@ -62,7 +65,7 @@ class Window:
         self.share = max(1.0, declared / sharers)
         self.size = self.share * 2 if scales else self.share
         self.in_flight = 0
-        self.refusals = 0
+        self.closings = 0  # one after another, because nothing was taken
         self.waiting: deque[_Waiter] = deque()
         self._scales = scales
         self._slow_start = True
@@ -119,14 +122,15 @@ class Window:
 
     def refused(self, retry_after_s: float, now: float) -> None:
         """The backend takes no more than it has now."""
-        self.refusals += 1
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
         self.size = min(self.size, float(self.in_flight))
         if self.size < 1:  # nobody of ours is there whose end would tell that there is room
             self.size = 1.0
             self.closed = True
-            asyncio.get_running_loop().call_later(retry_after_s, self._reopen)
+            pause_s = max(retry_after_s, min(_LONGEST_PAUSE_S, _PAUSE_S * 2**self.closings))
+            self.closings = min(self.closings + 1, 16)
+            asyncio.get_running_loop().call_later(pause_s * random_between(0.75, 1.25), self._reopen)
 
     def _reopen(self) -> None:
         self.closed = False
@@ -164,6 +168,7 @@ class Place:
             window.refused(refused_s, time.monotonic())
             window.pass_on()
             return
+        window.closings = 0
         if kind is None and (window.waiting or window.size < window.share):
             window.answered(exchange, time.monotonic())
         window.leave()

@@ -45,7 +45,7 @@ class ConcurrencyLimit:
 
     When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this
     process's own. With `report_only`, what a key or a model's policy allows only counts who goes beyond it; the gateway's own
-    bounds are held, for they keep it and its backends upright.
+    bounds always hold: they protect the gateway and its backends.
     """
 
     def __init__(
@@ -62,10 +62,12 @@ class ConcurrencyLimit:
         self._queue_limit = queue
         self._queue_wait_s = queue_wait_s
         self._queues: dict[str, _ModelQueue] = {}
-        self._held: dict[str, int] = {}  # in flight, of callers for whom that is limited
+        self._held: dict[str, int] = {}  # in flight, of callers that have such a limit
         self._report_only = report_only
         self.in_flight = 0
-        self.refused = 0  # for what a key allows, since the start; those whom a trial let pass included
+        self.refused = (
+            0  # for what a key allows, since the start; including those that report-only mode let pass
+        )
 
     def try_nowait(self, exchange: Exchange) -> Permit | None:
         """A permit where one is free; None: there is none now, so `await` the stage itself."""

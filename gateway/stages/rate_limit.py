@@ -34,7 +34,7 @@ class RateLimit:
         self._lost = lost
         self._report_only = report_only
         self._now = now
-        self.refused = 0  # since the start, those whom a trial let pass included
+        self.refused = 0  # since the start, including those that report-only mode let pass
 
     def try_nowait(self, exchange: Exchange) -> bool:
         """Do it without waiting; False: `await` the stage itself, because the count lies elsewhere."""

@@ -14,7 +14,7 @@ _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 class Sample:
     """Keep a share `ratio` of all traces, and those that are asked for.
 
-    Asking may callers in `trusted` networks, by the sampled flag of their own trace, and whoever may operate the model,
+    Asking may callers in `trusted` networks, by the sampled flag of their own trace, and callers that may operate the model,
     by `X-Chips-Trace: 1`. The share is drawn here and not computed from the trace id, which a caller may choose.
     """
 

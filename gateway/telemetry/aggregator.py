@@ -129,7 +129,7 @@ class WorkerMetrics:
             if not gone:
                 return  # another worker was faster
             ended = self._ended(self._folder)
-            # In this order, whenever this process may be killed: a file counts until it is told to be in here.
+            # In this order, because this process may be killed at any time: a file counts until it is recorded here.
             states = [
                 state for path in gone if path.name not in ended.folded if (state := _read(path)) is not None
             ]

@@ -55,7 +55,7 @@ class LogWriter:
         self.supervisor = supervisor or Supervisor()
         self._stream = stream
         self.colored = stream.isatty()
-        self._lock = lock  # a file that whoever writes to the same stream locks, so that lines stay whole
+        self._lock = lock  # a file that every writer to the same stream locks, so that lines stay whole
         self._limit = limit_lines
         self._interval_s = interval_s
         self._lines: list[bytes] = []

@@ -35,7 +35,7 @@ METRICS: Final = (
         "counter",
         "",
         (*_VERSION, "side", "code"),
-        "Requests that ended badly. `side` is who can mend it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
+        "Requests that ended badly. `side` is who can fix it: caller, gateway, backend; `code` as in the problem document, or `answered-5xx` for a backend's own.",
     ),
     Metric(
         "chips_request_seconds",
@@ -112,7 +112,15 @@ METRICS: Final = (
         "counter",
         "",
         ("by",),
-        "Refused by the allowlist, a key's or model's networks, or a limit; those whom a trial let pass included.",
+        "Refused by the allowlist, a key's or model's networks, a limit, or the ration of unknown credentials of an address; including those that report-only mode let pass.",
+    ),
+    Metric("chips_connections", "gauge", "", (), "Connections that callers hold now."),
+    Metric(
+        "chips_connections_turned_away_total",
+        "counter",
+        "",
+        ("reason",),
+        "Connections closed or not taken, so that strangers do not hold what others need: `silent` (no request came in time), `half-head`, `evicted` (idle, and another caller needed the place), `refused` (all were busy), `peer` (one address had too many), `files` (the process may open no more).",
     ),
     Metric("chips_in_flight_requests", "gauge", "", (), "Requests at a backend, or waiting for one, now."),
     Metric(

@@ -1,6 +1,6 @@
 """Counters and histograms of this process: plain lists and dictionaries, because every request pays for them.
 
-No locks: only the event loop writes. Whoever reads from a thread sees each number whole, if not all at one moment.
+No locks: only the event loop writes. A reader in another thread sees each number whole, but not all numbers at one moment.
 """
 
 import resource
@@ -200,7 +200,7 @@ class Metrics:
 
 
 def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
-    """Who can mend it, and the error's code."""
+    """The side that can fix it, and the error's code."""
     error = exchange.error
     if exchange.caller_disconnected:
         return "caller", "left"

@@ -17,7 +17,7 @@ class MetricsSink(Protocol):
 
 
 class MetricsPusher:
-    """Each process sends its own figures, told apart by its instance; whoever reads them adds them up."""
+    """Each process sends its own figures, labelled with its instance; the reader adds them up."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Recorder:
                 self._write(self._line(exchange, status, why is not None and why != "recent"))
             if why is not None:
                 self._keep(exchange, status, why)
-        except Exception:  # noqa: BLE001  (the answer has gone out; a fault in what is told about it must not undo that)
+        except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its record must not undo that)
             _log.exception("request %s could not be recorded", exchange.request_id)
 
     def _why_keep(self, exchange: Exchange, status: int, series: Series) -> str | None:

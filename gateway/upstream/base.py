@@ -1,7 +1,7 @@
 """What an upstream is: it carries one request to a backend and pipes the answer into the exchange's reply."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.core.exchange import Attempt, Body, Exchange, ResponseWriter
 from gateway.core.headers import CRLF, TRACESTATE
@@ -9,7 +9,7 @@ from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(NamedTuple):
-    """A request as the backend shall see it, but for Host, `trace_fields` and the framing of its body."""
+    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str
     url: str  # the backend's address, no trailing slash
@@ -28,6 +28,18 @@ class Upstream(Protocol):
         """
 
     async def stop(self) -> None: ...
+
+
+class ConnectionOwner(Protocol):
+    """The pool that a connection belongs to, as the connection uses it."""
+
+    tunnel_idle_s: float
+
+    def release(self, connection: Any) -> None:
+        """The connection can carry another request."""
+
+    def discard(self, connection: Any) -> None:
+        """The connection is, or will be, closed."""
 
 
 class EgressCheck(Protocol):

@@ -14,8 +14,7 @@ from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import PipedBody, ResponseSink
-    from gateway.upstream.pool import Pool
+    from gateway.upstream.base import ConnectionOwner, PipedBody, ResponseSink
 
 _NEVER: Final = float("inf")
 _INTERIM_LIMIT: Final = 32
@@ -58,7 +57,7 @@ class Connection(asyncio.Protocol):
         "uses",
     )
 
-    def __init__(self, pool: "Pool", dialed: float | None = None) -> None:
+    def __init__(self, pool: "ConnectionOwner", dialed: float | None = None) -> None:
         self.pool = pool
         self.dialed = dialed  # when TCP was there and TLS began
         self.transport: asyncio.Transport | None = None

@@ -31,7 +31,7 @@ _METADATA: Final = NetworkSet(
 
 
 class EgressRefused(OSError):
-    """The reason, for the log and for whoever registers a backend; callers hear only that it cannot be reached."""
+    """The reason, for the log and for the person who registers a backend; callers hear only that it cannot be reached."""
 
 
 class EgressPolicy:

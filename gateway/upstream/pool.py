@@ -40,7 +40,7 @@ class Pool:
     The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
     the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
 
-    A backend that lets connections time out, one after another, is left alone for a moment: whoever would need a new
+    A backend that lets connections time out, one after another, is not connected to for a moment: a request that needs a new
     connection is refused at once, and then one is tried. A backend that refuses a connection does so at once itself.
     """
 
@@ -234,7 +234,7 @@ class Pool:
             self.refusals += len(waiters)
             for waiter in waiters:
                 waiter.completion.complete(_circuit_open_error())
-        self._grow()  # a place is free again, for whoever still waits
+        self._grow()  # a place is free again for the next waiter
 
     def _serve(self, connection: Connection) -> None:
         if self._waiters:

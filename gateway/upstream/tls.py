@@ -23,7 +23,7 @@ class ResumingContext(ssl.SSLContext):
 
 
 def client_context(ca_file: str = "") -> ResumingContext:
-    """A context for one backend. `ca_file` is trusted beside what the system trusts."""
+    """A context for one backend. `ca_file` is trusted in addition to the system's authorities."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()

@@ -1,4 +1,4 @@
-"""The same backend once more, beside the one that is checked: from a copy of its artifact, in another environment."""
+"""The same backend once more, next to the one that is checked: from a copy of its artifact, in another environment."""
 
 import asyncio
 import contextlib

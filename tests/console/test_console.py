@@ -169,6 +169,24 @@ async def test_what_strangers_write_is_shown_and_never_obeyed(stage: Stage, watc
     assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
 
 
+HIDDEN = "fine\x9b\x7f\u202e\u2066\u200b\u2028\ufefftext"
+WRITTEN_OUT = "fine\\x9b\\x7f\\u202e\\u2066\\u200b\\u2028\\ufefftext"
+
+
+async def test_what_would_hide_or_reorder_is_written_out(stage: Stage, watched: Watched):
+    backend = Backend(version="1", url="http://127.0.0.1:1")
+    model = Model(name="odd", description=HIDDEN, owner=HIDDEN, backends=(backend,), traffic={"1": 100})
+    await stage.put(model, HIDDEN)
+    await watched.sign_in(stage.operator)
+    await watched.page.wait_for_selector("#row-odd")
+    seen = await watched.page.inner_text("body")
+    for where, wait_for in (("model/odd", "#try-odd"), ("history", "tbody tr")):
+        await watched.go(where, wait_for)
+        seen += await watched.page.inner_text("body")
+    assert seen.count(WRITTEN_OUT) >= 3
+    assert not set(seen) & set(HIDDEN.replace("fine", "").replace("text", ""))
+
+
 async def test_a_script_from_elsewhere_does_not_run(stage: Stage, watched: Watched):
     await watched.sign_in(stage.operator)
     await watched.page.wait_for_selector("#row-wine")

@@ -63,7 +63,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)
 class TestRelease:
     def test_the_sums_are_right_and_complete(self, built: Path):
-        sums = dict(reversed(line.split()) for line in (built / "SHA256SUMS").read_text().splitlines())
+        lines = [line.split() for line in (built / "SHA256SUMS").read_text().splitlines()]
+        sums = {name: digest for digest, name in lines}
         assert set(sums) == {path.name for path in built.iterdir()} - {"SHA256SUMS"}
         assert all(release.digest(built / name) == wanted for name, wanted in sums.items())
 
@@ -110,8 +111,8 @@ class TestRelease:
                 assert answer.status == 200
         finally:
             serving.terminate()
-            serving.stdout.close()
-            assert serving.wait(timeout=60) == 0
+            serving.communicate(timeout=60)
+        assert serving.returncode == 0
 
 
 def test_a_wheel_that_was_changed_is_not_installed(tmp_path: Path):

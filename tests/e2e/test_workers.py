@@ -22,7 +22,7 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from gateway.registry.schemes import open_registry
 from tests.flow.beside import Beside
-from tests.flow.scripted import Message, Peer, request
+from tests.flow.scripted import Message, Peer, read_message, request
 from tests.patience import patience
 
 
@@ -209,6 +209,13 @@ def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Runnin
         assert {answered(connection) for connection in owned[first]} == {b"HTTP/1.1 200 OK"}
 
 
+async def register(folder: Path, backend: Backend) -> None:
+    registry = open_registry(f"sqlite://{folder}/registry.db")
+    model = Model(name="slow", policy=Policy(access="public"), backends=(backend,), traffic={"1": 100})
+    await registry.write(Put(kind=MODELS, name="slow", body=to_document(model), expected=0), author="test")
+    await registry.close()
+
+
 def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
     beside = Beside()
     release, asked = asyncio.Event(), threading.Semaphore(0)
@@ -220,20 +227,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
 
     backend = beside.backend(slow)
 
-    async def register() -> None:
-        registry = open_registry(f"sqlite://{tmp_path}/registry.db")
-        model = Model(
-            name="slow",
-            policy=Policy(access="public"),
-            backends=(Backend(version="1", url=backend.url),),
-            traffic={"1": 100},
-        )
-        await registry.write(
-            Put(kind=MODELS, name="slow", body=to_document(model), expected=0), author="test"
-        )
-        await registry.close()
-
-    asyncio.run(register())
+    asyncio.run(register(tmp_path, Backend(version="1", url=backend.url)))
     running = Running(tmp_path, "--server.workers=2", "--server.stop_grace_s=60")
     try:
         port = int(running.wait_for("listens on").split(":")[-1].split()[0])
@@ -255,6 +249,63 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         assert running.process.wait(patience(60)) == 0
         running.wait_for("^stopped$", 2)
         held.close()
+    finally:
+        running.close()
+        beside.close()
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A health check may reach the other one, so nobody outside would see that half of the callers wait."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    running = Running(tmp_path, "--server.workers=2", "--server.stall_s=3")
+    try:
+        running.wait_for("listens on")
+        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        hung = running.workers()[1]
+        wait_until(
+            lambda: list(tmp_path.glob("chips-workers-*/1.heartbeat")), "worker 1 has not begun to beat"
+        )
+        os.kill(hung, signal.SIGSTOP)
+        running.wait_for("worker 1 does not come round")
+        running.wait_for("ended by SIGKILL")
+        wait_until(
+            lambda: len(running.workers()) == 2 and hung not in running.workers(), "nobody took its place"
+        )
+    finally:
+        running.close()
+
+
+def test_workers_that_share_a_backend_get_all_callers_their_answer(tmp_path: Path):
+    """It runs two requests and has no queue: what it refuses waits again at the worker that sent it."""
+    beside = Beside()
+    present = 0
+
+    async def two_at_once(_: Message, peer: Peer) -> None:
+        nonlocal present
+        if present >= 2:
+            await peer.answer(503, b"{}", [("Retry-After", "1")])
+            return
+        present += 1
+        await asyncio.sleep(0.005)
+        present -= 1
+        await peer.answer(200, b"done")
+
+    async def call(port: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("POST", "/slow", body=b"{}"))
+        answer = await read_message(reader, request=False)
+        writer.close()
+        return answer.status
+
+    async def call_all(port: int) -> set[int]:
+        return set(await asyncio.gather(*(call(port) for _ in range(100))))
+
+    asyncio.run(register(tmp_path, Backend(version="1", url=beside.backend(two_at_once).url, concurrency=2)))
+    running = Running(tmp_path, "--server.workers=2")
+    try:
+        port = int(running.wait_for("listens on").split(":")[-1].split()[0])
+        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        assert asyncio.run(call_all(port)) == {200}
     finally:
         running.close()
         beside.close()

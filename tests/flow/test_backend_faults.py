@@ -8,6 +8,7 @@ from aiohttp import web
 from gateway.core.model import Policy
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 
 
 async def test_a_backend_that_is_down(scene: Scene):
@@ -81,20 +82,23 @@ async def test_a_backend_slower_than_the_models_timeout(scene: Scene):
         await peer.reader.read()  # until the gateway gives up on us
         backend.lost.set()
 
-    backend = await scene.model(script=script, policy=Policy(timeout_s=0.1))
+    backend = await scene.model(script=script, policy=Policy(timeout_s=patience(0.2)))
     assert_problem(await scene.call(), 504, "upstream-timeout")
     await backend.lost.wait()
     await scene.still_good(backend)
 
 
 async def test_a_deadline_that_the_caller_set(scene: Scene):
+    allowed_ms = int(patience(200))
+
     async def script(request: Message, peer: Peer) -> None:
-        assert int(request.get("X-Request-Timeout") or "0") <= 100
+        assert int(request.get("X-Request-Timeout") or "0") <= allowed_ms
         await peer.reader.read()
         backend.lost.set()
 
     backend = await scene.model(script=script)
-    assert_problem(await scene.call(fields=[("X-Request-Timeout", "100")]), 504, "deadline-exceeded")
+    answer = await scene.call(fields=[("X-Request-Timeout", str(allowed_ms))])
+    assert_problem(answer, 504, "deadline-exceeded")
     await backend.lost.wait()
 
 
@@ -104,7 +108,7 @@ async def test_a_timeout_in_the_middle_of_an_answer_cuts_it(scene: Scene):
         await peer.reader.read()
         backend.lost.set()
 
-    backend = await scene.model(script=script, policy=Policy(timeout_s=0.3))
+    backend = await scene.model(script=script, policy=Policy(timeout_s=patience(0.3)))
     answer = await scene.call()
     assert answer.status == 200
     assert not answer.complete

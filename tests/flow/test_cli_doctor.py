@@ -43,7 +43,7 @@ def test_each_fault_is_told_with_what_mends_it(
     monkeypatch.setenv("CHIPS_ARTIFACTS", str(tmp_path / "file"))
     contract.metadata["parameters"] = {"concurrency": 5}
     found = findings(shell, 1)
-    assert found["gateway"]["mend"] == "chips serve"
+    assert found["gateway"]["fix"] == "chips serve"
     assert found["artifacts"]["outcome"] == "wrong"
     assert found["gone@1"]["outcome"] == "wrong"
     assert "cannot be reached" in found["gone@1"]["text"]
@@ -57,7 +57,7 @@ def test_each_fault_is_told_with_what_mends_it(
     shell.ok("disable", "gone")
     shell.ok("disable", "canary")
     assert findings(shell, 1)["gone@1"]["outcome"] == "warning", "a disabled model's backend may be gone"
-    assert "unwell" in shell("doctor").out
+    assert "has problems" in shell("doctor").out
 
 
 def test_settings_and_registries_that_are_wrong(
@@ -77,4 +77,4 @@ def test_a_cloud_environment_without_credentials(
     monkeypatch.setenv("CHIPS_ARTIFACTS", "gs://somewhere")
     found = findings(shell, 1)
     assert found["credentials"]["outcome"] == "wrong"
-    assert found["credentials"]["mend"] == "gcloud auth application-default login"
+    assert found["credentials"]["fix"] == "gcloud auth application-default login"

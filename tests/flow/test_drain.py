@@ -38,6 +38,17 @@ async def test_a_request_on_an_idle_connection_is_answered_and_told_that_it_is_t
             other.leave()
 
 
+async def test_a_check_on_a_kept_connection_learns_that_the_gateway_stops():
+    async with Scene(**LINGER) as scene:
+        caller = await scene.caller()
+        await caller.send(scene.request("GET", "/-/ready"))
+        assert (await caller.answer()).status == 200
+        async with stopping(scene):
+            await caller.send(scene.request("GET", "/-/ready"))
+            answer = await caller.answer()
+            assert (answer.status, answer.json()["ready"], answer.get("Connection")) == (503, False, "close")
+
+
 async def test_a_connection_on_which_nothing_was_sent_yet_is_answered():
     async with Scene(**LINGER) as scene:
         await scene.model()

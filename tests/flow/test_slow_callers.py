@@ -6,6 +6,7 @@ import pytest
 
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -43,7 +44,7 @@ async def test_who_sends_a_small_body_slowly_holds_no_place_meanwhile():
     ids=["none", "small", "large", "chunks"],
 )
 async def test_a_body_that_does_not_come(framing: bytes, part: bytes):
-    async with Scene(**{"server.body_timeout_s": "0.3"}) as scene:
+    async with Scene(**{"server.body_timeout_s": str(patience(0.3))}) as scene:
         backend = await scene.model()
         caller = await scene.caller()
         await caller.send(head(scene, framing) + part)
@@ -59,7 +60,7 @@ async def test_a_body_that_does_not_come(framing: bytes, part: bytes):
 
 
 async def test_a_body_that_comes_bit_by_bit_is_waited_for():
-    async with Scene(**{"server.body_timeout_s": "5"}) as scene:
+    async with Scene(**{"server.body_timeout_s": str(patience(5))}) as scene:
         backend = await scene.model()
         caller = await scene.caller()
         await caller.send(head(scene, length(70_000)))

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, Policy
+from gateway.serve import announce
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Caller, Message, Peer
 from tests.patience import patience
@@ -226,7 +227,7 @@ async def test_a_caller_who_says_nothing_or_half_a_head(said: bytes):
 
 
 async def test_a_head_that_drips():
-    async with Scene(**{"server.header_timeout_s": "0.3"}) as scene:
+    async with Scene(**{"server.header_timeout_s": str(patience(0.3))}) as scene:
         caller = await scene.caller()
         await caller.send(scene.request(body=b""))
         assert (await caller.answer()).status == 404
@@ -257,3 +258,11 @@ async def test_pages_may_read_which_model_answered(scene: Scene):
     await scene.model(policy=Policy(cors={"https://app.example.com": CorsRule()}))
     answer = await scene.call(fields=[("Origin", "https://app.example.com")])
     assert "X-Chips-Model" in (answer.get("Access-Control-Expose-Headers") or "")
+
+
+async def test_the_plain_path_says_at_the_start_what_it_does_less(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("WARNING")
+    announce(scene.gateway, scene.settings)
+    assert ("docs/threat-model.md" in caplog.text) == (Scene.path == "plain")

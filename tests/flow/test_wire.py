@@ -356,13 +356,13 @@ async def test_a_body_that_flowed_is_not_sent_again_as_if_it_were_empty(scene: S
     caller = await scene.caller()
     await caller.send(
         b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n11170\r\n" + b"x" * 0x11170 + b"\r\n"
     )
-    while not scene.gateway.concurrency_limit.in_flight:
+    while not scene.gateway.concurrency_limit.in_flight:  # enough of it is here, so it flows
         await asyncio.sleep(0)
     await caller.send(b"5\r\nworld\r\n0\r\n\r\n")
     assert_problem(await caller.answer(), 502, "upstream-broken")
-    assert [seen.body for seen in backend.seen[1:]] == [b"helloworld"]
+    assert [seen.body for seen in backend.seen[1:]] == [b"x" * 0x11170 + b"world"]
 
 
 @pytest.mark.path("fast")
@@ -434,9 +434,9 @@ async def test_a_chunk_that_turns_bad_later_leaves_the_backend_with_half_a_reque
     caller = await scene.caller()
     await caller.send(
         b"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: " + scene.key.encode() + b"\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n11170\r\n" + b"x" * 0x11170 + b"\r\n"
     )
-    while not backend.connections:
+    while not backend.connections:  # enough of it is here, so it flows
         await asyncio.sleep(0)
     await caller.send(b"5\r\nworldX\r\n0\r\n\r\n")
     await caller.ended()

@@ -7,7 +7,7 @@ HEAD = """\
 
 <!-- Made from gateway/telemetry/metric_catalog.py: `make docs` writes this page. -->
 
-`GET /-/metrics` gives them as Prometheus text, summed over the workers of one gateway, to whoever may operate it (a
+`GET /-/metrics` gives them as Prometheus text, summed over the workers of one gateway, to callers that may operate it (a
 scraper sends its key as `Authorization: Bearer …`). The settings `metrics.*` also send them to Cloud Monitoring or to
 an OTLP collector. What it costs a request stands in [Why traces are kept as they are](../explanation/tracing.md).
 

@@ -162,6 +162,24 @@ ALERTS = [
         "traces-or-log-lines-are-lost",
     ),
     Alert(
+        "ChipsCallersTurnedAway",
+        f"sum (rate({m('chips_connections_turned_away_total', reason='refused')}[5m]))"
+        f" + sum (rate({m('chips_connections_turned_away_total', reason='files')}[5m])) > 0",
+        "5m",
+        "page",
+        "New callers are not let in: all connections are busy, or the process may open no more files",
+        "callers-are-turned-away",
+    ),
+    Alert(
+        "ChipsBackendFull",
+        f"sum {by('chips_backend_refusals_total', 'model')} (rate({m('chips_backend_refusals_total')}[15m]))"
+        f" / sum {by('chips_requests_total', 'model')} (rate({m('chips_requests_total', model='!')}[15m])) > 0.05",
+        "15m",
+        "ticket",
+        "The backend of {{ $labels.model }} refuses requests although it is sent only what it has been seen to run",
+        "a-backend-is-full",
+    ),
+    Alert(
         "ChipsColdStarts",
         f"sum {by('chips_cold_starts_total', 'model')} (rate({m('chips_cold_starts_total')}[1h]))"
         f" / sum {by('chips_requests_total', 'model')} (rate({m('chips_requests_total', model='!')}[1h])) > 0.02",

@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
-from tests.house import checks_page, cli_page, metrics_page, monitoring, settings_page
+from tests.house import checks_page, cli_page, metrics_page, models_page, monitoring, settings_page
 
 FOLDER = Path(__file__).parents[2] / "docs/reference"
 PAGES = {
     "checks.md": checks_page.render,
     "cli.md": cli_page.render,
     "metrics.md": metrics_page.render,
+    "models.md": models_page.render,
     "settings.md": settings_page.render,
 }
 

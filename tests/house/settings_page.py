@@ -1,4 +1,4 @@
-"""The reference page of the settings, made from gateway/settings.py."""
+"""The reference page of the settings, made from gateway/settings."""
 
 from collections.abc import Iterator
 from operator import attrgetter
@@ -11,7 +11,7 @@ from gateway.settings import GROUPS, Settings, default_registry, environment_nam
 HEAD = """\
 # Settings
 
-<!-- Made from gateway/settings.py: `make docs` writes this page. -->
+<!-- Made from gateway/settings: `make docs` writes this page. -->
 
 Every setting can be given in three ways; the later wins:
 

@@ -253,3 +253,15 @@ def test_what_is_masked_and_what_is_not(url: str, masked: str):
 @given(st.text(alphabet="ab:/@[]?#.%", max_size=30))
 def test_masking_never_fails(text: str):
     assert isinstance(mask_url(text), str)
+
+
+@pytest.mark.parametrize(
+    ("environ", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({"PORT": "8080"}, "0.0.0.0"),  # noqa: S104
+        ({"PORT": "8080", "CHIPS_SERVER__HOST": "192.0.2.7"}, "192.0.2.7"),
+    ],
+)
+def test_it_listens_on_this_machine_alone_unless_it_is_in_a_container(environ, host):
+    assert load_settings(environ=environ).server.host == host

@@ -173,7 +173,12 @@ def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
     """Also where a helper catches all errors of a round."""
     supervisor, ends = Supervisor(), []
     ended = threading.Event()
-    supervisor.on_fatal = lambda name, reason: (ends.append((name, reason)), ended.set())  # type: ignore[func-returns-value]
+
+    def note(name: str, reason: BaseException) -> None:
+        ends.append((name, reason))
+        ended.set()
+
+    supervisor.on_fatal = note
 
     class Sink:
         def write(self, *_: object) -> None:

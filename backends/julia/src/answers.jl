@@ -89,7 +89,9 @@ function json_value(@nospecialize(value))
     value isa NamedTuple && return Dict{String,Any}(string(name) => json_value(part) for (name, part) in pairs(value))
     value isa AbstractDict && return Dict{String,Any}(string(name) => json_value(part) for (name, part) in value)
     # TimeZones.jl has no interface of a smaller package that could be asked.
-    nameof(typeof(value)) == :ZonedDateTime && hasproperty(value, :utc_datetime) && return without_zeros(string(value.utc_datetime)) * "Z"
+    nameof(typeof(value)) == :ZonedDateTime &&
+        hasproperty(value, :utc_datetime) &&
+        return without_zeros(string(value.utc_datetime)) * "Z"
     wrapped = Base.invokelatest(UNWRAP[], value)
     wrapped === value || return json_value(wrapped)
     throw(WrongAnswer("a prediction is a $(typeof(value)), which has no form in JSON"))

@@ -219,7 +219,7 @@ function infer_route(app::App, call::Call)
     end
 end
 
-wants_classes(scoring::Scoring) = get(scoring.parameters, "classes", false) && get(scoring.parameters, "probabilities", false)
+wants_classes(scoring::Scoring) = get(scoring.parameters, "classes", false)
 
 function need_model(app::App)
     loaded = app.loaded

@@ -25,15 +25,19 @@ function blame(loaded::Loaded, scoring::Scoring, error, place)
     error isa Union{Problem,WrongAnswer,ExitCalled,InterruptException} && return nothing
     good = loaded.good[]
     good === nothing && return nothing
-    fails(rows) =
+    fails(rows, parameters = scoring.parameters) =
         try
-            predict_rows(loaded, rows, scoring.parameters)
+            predict_rows(loaded, rows, parameters)
             false
         catch again
             again isa Union{WrongAnswer,ExitCalled,InterruptException} && rethrow(error)
             true
         end
-    (fails(good) || !fails(scoring.rows)) && return nothing
+    if fails(good)
+        is_parameters = !isempty(scoring.parameters) && !fails(good, Dict{String,Any}())
+        return is_parameters ? invalid_instances(["parameters: the model cannot take these parameters"]) : nothing
+    end
+    fails(scoring.rows) || return nothing
     row = first_failing(fails, scoring.rows, 1:length(scoring.rows))
     row === nothing && return nothing
     return invalid_instances(cannot_take(fails, good, scoring.rows[row:row], row - 1, place))

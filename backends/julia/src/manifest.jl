@@ -114,8 +114,7 @@ end
 printable(text) = escape_string(first(text, 200))
 
 is_control(c) = c < ' ' || '\x7f' <= c <= '\u9f'
-stays_inside(path) =
-    !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c == '\\' || is_control(c), path)
+stays_inside(path) = !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c == '\\' || is_control(c), path)
 
 function read_manifest(given)
     field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))

@@ -11,7 +11,7 @@ function describe(manifest::Manifest)
     answered = schemas["Response"]["properties"]
     answered["model"], answered["version"] = object("const" => manifest.model), object("const" => manifest.version)
     outputs = manifest.signature.outputs
-    isempty(outputs) || (answered["predictions"]["items"] = value_schema(first(outputs), 2))
+    isempty(outputs) || (answered["predictions"]["items"] = prediction_schema(outputs))
     return document
 end
 
@@ -32,12 +32,21 @@ function instance_schema(inputs)
     return object("oneOf" => [by_name, in_order])
 end
 
+prediction_schema(outputs) =
+    length(outputs) == 1 ? value_schema(only(outputs), 2) :
+    object(
+        "type" => "object",
+        "required" => [output.name for output in outputs],
+        "properties" => Dict{String,Any}(output.name => value_schema(output, 2) for output in outputs),
+    )
+
 function value_schema(tensor::Tensor, dimension)
     if dimension <= length(tensor.shape)
         size = tensor.shape[dimension]
         schema = object("type" => "array", "items" => value_schema(tensor, dimension + 1))
         return size < 0 ? schema : [schema; object("minItems" => size, "maxItems" => size)]
     end
+    tensor.categories === nothing || return object("enum" => [tensor.categories; nothing])
     name = tensor.datatype
     type = name == "BOOL" ? "boolean" : name == "BYTES" ? "string" : startswith(name, "FP") ? "number" : "integer"
     return object("type" => [type, "null"])

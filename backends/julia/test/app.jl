@@ -116,9 +116,9 @@ end
         ("GET", "/predict/", "", nothing, 404, "not-found"),
         ("POST", "/v2/models/other/infer", "{}", nothing, 404, "not-found"),
         ("POST", "/predict", "{\"instances\":[[1]]}", ["X-Request-Timeout" => "0"], 504, "deadline-exceeded"),
-        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}", nothing, 422, "invalid-instances"),
         ("POST", "/predict", "{\"instances\":[[1],[2]],\"parameters\":{\"short\":true}}", nothing, 500, "prediction-failed"),
-        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":\"x\"}}", nothing, 500, "prediction-failed"),
+        ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":\"x\"}}", nothing, 422, "invalid-instances"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"throw\":\"interrupt\"}}", nothing, 500, "prediction-failed"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"refuse\":true}}", nothing, 422, "invalid-instances"),
         ("POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"refused\":true}}", nothing, 422, "invalid-instances"),
@@ -197,7 +197,7 @@ end
     @test ask(READY, "POST", "/predict", "{}", headers = ["Content-Type" => "text/\xff"])[1] == 415
     @test ask(READY, "GET", "/\xff")[1] == 404
     _, _, _, failure = ask(READY, "POST", "/predict", "{\"instances\":[[1]],\"parameters\":{\"fail\":true}}")
-    @test occursin("a secret of the model", failure) && occursin("ERROR", failure)
+    @test occursin("a secret of the model", failure) && occursin("WARNING", failure)
 end
 
 @testset "the description tells the model's fields" begin

@@ -6,6 +6,7 @@ meaning as one prediction for each row is refused, so that parts of an answer ar
 
 import datetime as dt
 import decimal
+import inspect
 import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -107,6 +108,8 @@ def _column(result: Any) -> list[Any]:
     if isinstance(result, str | bytes | bytearray | Mapping | set | frozenset) or not isinstance(
         result, Iterable
     ):
+        if inspect.iscoroutine(result):
+            result.close()  # nobody awaits it, and Python would complain of that
         raise WrongAnswer(
             f"the model returned a single {type(result).__name__}, not one prediction for each row"
         )
@@ -139,8 +142,10 @@ def _array(array: Any) -> list[Any]:
 
 def _value(value: Any) -> Any:  # noqa: C901, PLR0911  (a table of types)
     """One value as JSON has it."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, int):

@@ -45,6 +45,8 @@ def load_xgboost(path: Path) -> Any:
     if booster.attr("scikit_learn") is None:
         # xgboost.train() made it, whose own predict() uses all rounds; the estimator's stops at the best one.
         model.get_booster().set_attr(best_iteration=None, best_score=None)
+        # It also looks for infinities, which the estimator's shorter way lets through.
+        setattr(model, "_can_use_inplace_predict", lambda: False)  # noqa: B010
     return model
 
 
@@ -100,9 +102,11 @@ def _xgboost_categories(booster: Any) -> dict[int, list[Any] | None]:
 def _decoded(encoding: _Encoding) -> list[Any] | None:
     if encoding.offsets is None:
         return list(encoding.values) or None
-    text = bytes(int(value) for value in encoding.values)
-    ends = encoding.offsets
-    return [text[a:b].decode() for a, b in pairwise(ends)] or None
+    content = bytes(int(value) & 0xFF for value in encoding.values)  # they are written as signed
+    if not content.isascii():
+        # XGBoost 3.1 and 3.2 count characters where they should count bytes: the names are cut, and the last ones lost.
+        return None
+    return [content[a:b].decode() for a, b in pairwise(encoding.offsets)] or None
 
 
 # -- LightGBM
@@ -194,7 +198,8 @@ def categories_of(estimator: Any, columns: Sequence[str], signature: Signature) 
             continue  # its columns are made inside of the model
         booster = getattr(inner, "booster_", None)
         if hasattr(inner, "get_booster"):
-            found.update(_of_xgboost(inner.get_booster(), columns, signature))
+            if inner.__sklearn_is_fitted__():  # else it is what others were copied from
+                found.update(_of_xgboost(inner.get_booster(), columns, signature))
         elif hasattr(booster, "pandas_categorical"):
             found.update(_lightgbm_categories(booster, names, signature))
         elif hasattr(inner, "pandas_categorical"):
@@ -217,7 +222,7 @@ def _of_xgboost(
     if lacking:
         raise WrongArtifact(
             f"the model was trained on categories in {', '.join(lacking)}, and its file does not hold them (files of XGBoost "
-            'before 3.1 do not). Give each of these inputs its "categories" in the signature: all values, in the order '
+            'before 3.1 do not, later ones cut names that are not ASCII). Give each of these inputs its "categories" in the signature: all values, in the order '
             "that pandas had them in training (df[column].cat.categories)"
         )
 
@@ -235,5 +240,5 @@ def _inside(estimator: Any, depth: int = 4) -> Iterator[Any]:
         parts = getattr(estimator, name, None)
         for part in list(parts)[:3] if isinstance(parts, list) else ():
             inner = part[-1] if isinstance(part, tuple) else part
-            if hasattr(inner, "predict") or hasattr(inner, "transform"):
+            if any(hasattr(inner, name) for name in ("predict", "predict_proba", "transform")):
                 yield from _inside(inner, depth - 1)

@@ -48,7 +48,7 @@ def explain_unpickling(error: BaseException, name: str) -> WrongArtifact | None:
         return WrongArtifact(
             f"{name} needs the module {error.name!r}, which is not installed here: add its package to pyproject.toml"
         )
-    if isinstance(error, KeyError | EOFError | IndexError) or "unpickling" in text or "pickle" in text:
+    if isinstance(error, KeyError | EOFError | IndexError) or re.search("pickl|EOF|reading array data", text):
         return WrongArtifact(
             f"{name} is no complete file of joblib or pickle ({type(error).__name__}: {text}): is it the right file, and whole?"
         )

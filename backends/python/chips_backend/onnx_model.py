@@ -64,10 +64,14 @@ def load_onnx(path: Path, manifest: Manifest) -> Model:
     table: Table = feed
     run: Callable[[Any, dict[str, Any]], Any] = predict
     if one_by_one:  # it was exported for one row at a time
-        table = lambda rows: [feed([row]) for row in rows]  # noqa: E731
+        table = lambda rows: _singly(feed(rows), len(rows))  # noqa: E731
         run = lambda feeds, parameters: _joined([predict(each, parameters) for each in feeds])  # noqa: E731
     known = {} if probabilities is None else {"probabilities": bool}
     return Model(table, run, parameters=known, signature=signature)
+
+
+def _singly(columns: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    return [{name: column[at : at + 1] for name, column in columns.items()} for at in range(count)]
 
 
 def _joined(answers: Sequence[Any]) -> Any:

@@ -140,15 +140,20 @@ async def _check_probabilities(facts: Facts, workers: Workers, log: Log) -> Fact
     """Whether there are probabilities, and a label for each; what is not so is no parameter of this model."""
     if "probabilities" not in facts.parameters or facts.classes is None or workers.good is None:
         return facts
-    one: Any = None
     gone = {"classes", "probabilities"}
     try:
+        label = (await workers.score([workers.good], {}, None)).predictions[0]
+        one: Any = None
         for count in (1, 2, 3):
             one = (await workers.score([workers.good] * count, {"probabilities": True}, None)).predictions[0]
-        if _fits(one, facts.classes):
+        if (
+            isinstance(label, list)
+            and isinstance(one, list)
+            and not any(isinstance(part, list) for part in one)
+        ):
+            gone = {"classes"}  # several labels, and one probability for each instead of one for each class
+        elif _fits(one, facts.classes):
             return facts
-        if isinstance(one, list) and len(one) == len(facts.classes) and isinstance(facts.classes[0], list):
-            gone = {"classes"}  # one probability for each output, and not one for each label
         else:
             log.warning("the model's probabilities do not fit its labels, so nobody may ask for them")
     except _FAILURES as error:

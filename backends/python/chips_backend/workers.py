@@ -75,6 +75,8 @@ class Workers:
         return Outcome(came, queued_until - began, time.monotonic() - queued_until)
 
     async def _take_until(self, deadline: float | None) -> Slot:
+        if not self._permits.locked():
+            return await self.take()  # at once
         self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -124,6 +126,8 @@ class Workers:
         )
         running.add_done_callback(lambda done: self._finished(slot, done, alarm))
         try:
+            if deadline is None:
+                return await asyncio.shield(running)
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(running)
         except TimeoutError:

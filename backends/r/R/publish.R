@@ -14,7 +14,7 @@
 #' @param store A folder, or gs://bucket/prefix; otherwise the environment variable CHIPS_ARTIFACTS.
 #' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param by Who publishes.
-#' @param rows "together" for a model whose prediction for a row depends on the rows beside it on purpose: one that
+#' @param rows "together" for a model whose prediction for a row depends on the rows next to it on purpose: one that
 #'   ranks.
 #' @return The artifact's address, for CHIPS_ARTIFACT; invisibly.
 chips_publish <- function(model, name, version, inputs = list(), outputs = list(), samples = list(),

@@ -219,7 +219,7 @@ check_several_rows <- function(service) {
     count <- if (is.data.frame(rows)) nrow(rows) else length(rows)
     together <- predict_or_stop(service, rows, good$parameters, count)
     if (!ranks && !is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
-      stop_start(paste("the prediction for a row depends on the rows beside it, as with x - mean(x) or cut(x, 3) in a",
+      stop_start(paste("the prediction for a row depends on the rows next to it, as with x - mean(x) or cut(x, 3) in a",
                        "formula: have the training compute such numbers once; where a model ranks rows on purpose,",
                        "publish it with rows = \"together\""), "data")
     }

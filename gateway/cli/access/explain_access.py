@@ -104,7 +104,7 @@ def reasons(
     verb: Verb,
     address: Address | None,
 ) -> Iterator[Reason]:
-    """In the order in which the gateway asks. It goes on after a no, so that all that must be mended is told."""
+    """In the order in which the gateway asks. It goes on after a no, so that the reader sees everything that must be fixed."""
     if address is not None:
         yield _admitted(settings, listed, address)
     if model is not None and not model.enabled:

@@ -7,7 +7,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.networks import parse_network
-from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_text
+from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, document_name, now_text
 
 networks = typer.Typer(help="Whose callers are admitted, besides edge.networks.", no_args_is_help=True)
 
@@ -117,13 +117,8 @@ def remove(
         console.say("removed", network)
 
 
-def document_name(network: str) -> str:
-    """A network's name in the registry, where some stores give `/` a meaning of their own."""
-    return network.replace("/", "_")
-
-
 def _parsed(given: list[str]) -> list[str]:
-    """The networks as they are written, once each. Every mistake is told."""
+    """The networks as they are written, once each. Reports every mistake."""
     parsed, problems = [], []
     for text in given:
         try:

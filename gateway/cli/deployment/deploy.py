@@ -40,7 +40,7 @@ def deploy(
         int | None,
         typer.Option(min=0, max=100, help="Percent for this version. [default: 0; 100 for a model's first]"),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers questions about the model.")] = None,
     trying: Annotated[
         bool,
         typer.Option("--try/--no-try", help="Whether to load and score the model before a version is spent."),

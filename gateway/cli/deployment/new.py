@@ -30,7 +30,16 @@ _TEMPLATES: Final = {
         ("backends/r/examples/co2", "examples/co2"),
     ),
     "julia": _Template(
-        ("src", "bin", "sysimage", "Project.toml", "Dockerfile", ".dockerignore", ".JuliaFormatter.toml"),
+        (
+            "src",
+            "ext",
+            "bin",
+            "sysimage",
+            "Project.toml",
+            "Dockerfile",
+            ".dockerignore",
+            ".JuliaFormatter.toml",
+        ),
         ("backends/julia/examples/wine", "examples/wine"),
     ),
 }

@@ -129,7 +129,7 @@ def _warnings(memory: str, memory_gib: float, artifact_gib: float) -> list[str]:
     if memory_gib >= needed:
         return []
     text = (
-        f"{memory} is too little for an artifact of {artifact_gib:.2f} GiB: on Cloud Run it lies in memory beside the model "
+        f"{memory} is too little for an artifact of {artifact_gib:.2f} GiB: on Cloud Run it lies in memory next to the model "
         f"that is loaded from it; plan with --memory {math.ceil(needed)}Gi, and say so in backend.toml"
     )
     return [text]

@@ -10,16 +10,16 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.artifacts.describe import Described, describe
-from gateway.artifacts.manifest import Manifest, RowsPolicy
-from gateway.artifacts.store import (
+from gateway.artifacts.base import (
     AlreadyPublished,
     ArtifactStore,
     PermissionRefused,
     StoreError,
     StoreUnavailable,
-    open_store,
 )
+from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.manifest import Manifest, RowsPolicy
+from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import progress

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
+from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
 from gateway.artifacts.describe import Described, describe
-from gateway.artifacts.store import AlreadyPublished, ArtifactStore, StoreError, open_store
+from gateway.artifacts.store import open_store
 from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
 from gateway.cli.models.inspection import Wish
 from gateway.cli.models.register import enter
@@ -30,7 +31,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class Deployment:
-    """What is deployed where, by whom."""
+    """What is deployed where, and by which author."""
 
     source: BackendFolder
     target: Target
@@ -54,13 +55,13 @@ class Deployment:
                     version=self.source.version,
                     created_by=self.author,
                     format=settings.format,
-                    signature=self.source.beside("signature"),
-                    samples=self.source.beside("samples"),
+                    signature=self.source.sibling("signature"),
+                    samples=self.source.sibling("samples"),
                     rows=settings.rows,
                 )
             except ValueError as error:
                 raise DeployError(
-                    str(error), hint="mend it, and run the same command again", code=EX_DATAERR
+                    str(error), hint="fix it, then run the same command again", code=EX_DATAERR
                 ) from None
             self._described.append(found)
         return self._described[0]
@@ -142,13 +143,13 @@ def carry_out(run: Deployment, report: StepReport) -> Deployed:
 
 
 def _hint(step: str, run: Deployment) -> str:
-    again = "mend it and run the same command again: it takes the changed files, and no version was spent"
+    again = "fix it and run the same command again: it takes the changed files, and no version was spent"
     return {
         "check": again,
         "try": again,
         "start": f"chips logs {run.source.model} --version {run.source.version} shows all that it said; then {again}"
         if run.target.name == "local"
-        else "the log of the revision says why; mend it and run the same command again",
+        else "the log of the revision says why; fix it and run the same command again",
     }.get(step, "run the same command again: what is done is not repeated")
 
 
@@ -254,7 +255,7 @@ def _store_error(error: StoreError, run: Deployment) -> DeployError:
 def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
-    samples = source.beside("samples")
+    samples = source.sibling("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ManifestPart()
         manifest.rows = source.settings.rows

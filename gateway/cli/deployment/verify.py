@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import typer
@@ -13,6 +13,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
+from gateway.cli.support.published import RowsOption
 from gateway.core.model import check_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
@@ -21,14 +22,6 @@ from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
 from gateway.verify.run import BackendNotReady, ManifestPart, Report, choose, read_samples, started
 from gateway.verify.run import verify as run_checks
-
-RowsOption = Annotated[
-    Literal["independent", "together"] | None,
-    typer.Option(
-        help="`together`: the model looks at all rows of a request on purpose, as one that ranks them does. "
-        "[default: what the backend says]"
-    ),
-]
 
 
 def verify(

@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from gateway.cli.deployment.verify import RowsOption
 from gateway.cli.models.inspection import Report, Seen, Wish, checked, look, probe_backend, verify_contract
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import wait_until_live
-from gateway.cli.support.published import published_samples
+from gateway.cli.support.published import RowsOption, published_samples
 from gateway.cli.support.services import Service, shown_example
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_model, check_url
@@ -42,7 +41,7 @@ def register(
             min=0, max=100, help="Percent for this version; otherwise 100 for the first, 0 for a further one."
         ),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to ask about the model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers questions about the model.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is, for callers.")] = None,
     access: Annotated[
         Literal["key", "public"] | None, typer.Option(help="Whether callers need a key.")
@@ -166,7 +165,7 @@ def register(
         if metadata is not None and not shown and is_elsewhere(wish.url):
             report.tell(
                 "warning",
-                "it answers without credentials, so whoever knows its address goes around the gateway; "
+                "it answers without credentials, so anybody who knows its address can bypass the gateway; "
                 "on Cloud Run, deploy it with --no-allow-unauthenticated",
                 style="bold yellow",
                 open=True,
@@ -190,7 +189,7 @@ def register(
 
 
 def _check_place(settings: Settings, url: str, audience: str | None) -> None:
-    """Refuse what the gateway would not connect to, here where somebody can mend it."""
+    """Refuse what the gateway would not connect to, here, where somebody can fix it."""
     upstream = settings.upstream
     egress_policy = EgressPolicy(
         upstream.policy,
@@ -309,7 +308,7 @@ async def _write(
 
 
 def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
-    """The model as it shall be, and the version that this is about. Raises Failure."""
+    """The model as it will be, and the version that this is about. Raises Failure."""
     model = console.read_model(document) if document is not None else Model(name=wish.name)
     version = wish.version or (metadata.versions[0] if metadata is not None else "")
     known = model.backend(version)

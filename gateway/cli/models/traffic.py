@@ -11,14 +11,18 @@ from gateway.cli.support.propagation import wait_until_live
 from gateway.core.model import Model, check_model
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
+from gateway.settings import Settings
 
 
 def traffic(
     name: Annotated[str, typer.Argument(help="The model.")],
     shares: Annotated[
-        list[str],
-        typer.Argument(metavar="VERSION=PERCENT...", help="The new split; what is not named takes nothing."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="VERSION=PERCENT...",
+            help="The new split; what is not named takes nothing. Without: show it.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
@@ -31,12 +35,15 @@ def traffic(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Split a model's traffic between its versions: whole percentages that add up to 100.
+    """Show how a model's traffic is split between its versions, or split it: whole percentages that add up to 100.
 
-    Example: `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
+    Examples: `chips traffic wine`, `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
     """
-    wanted = _parsed(shares)
+    wanted = _parsed(shares or [])
     settings = console.settings_for(registry_url)
+    if not shares:
+        _show(console.run(_current(settings, name)), as_json=as_json)
+        return
 
     async def work() -> dict[str, Any]:
         async with console.registry_at(settings) as registry:
@@ -74,6 +81,21 @@ def traffic(
         console.say("live", f"generation {facts['generation']}", style="bold green")
     else:
         console.say("not live", facts["obstacle"], style="bold yellow")
+
+
+async def _current(settings: Settings, name: str) -> Model:
+    async with console.registry_at(settings) as registry:
+        _, model = await console.find_model(registry, name)
+        return model
+
+
+def _show(model: Model, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({"model": model.name, "traffic": dict(model.traffic)})
+        return
+    for backend in model.backends:
+        share = model.traffic.get(backend.version, 0)
+        console.say(f"v {backend.version}", f"{share} %  {backend.url}")
 
 
 async def _watch(registry: Registry, address: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -41,7 +42,12 @@ class Story(msgspec.Struct, frozen=True):
 def why(
     request_or_trace_id: Annotated[
         str, typer.Argument(help="X-Request-Id or X-Trace-Id of an answer.", metavar="ID")
-    ],
+    ] = "",
+    last: Annotated[bool, typer.Option("--last", help="The newest request that is kept.")] = False,
+    slowest: Annotated[
+        str,
+        typer.Option("--slowest", metavar="MODEL", help="The slowest request of this model that is kept."),
+    ] = "",
     gateway: GatewayOption = "",
     key: KeyOption = "",
     store: Annotated[
@@ -57,13 +63,28 @@ def why(
     It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
     Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
 
-    Examples: `chips why 4bf92f3577b34da6a3ce929d0e0e4736`, `chips why order-66 --gateway https://models.example.com`
+    Examples: `chips why 4bf92f3577b34da6a3ce929d0e0e4736`, `chips why --last`, `chips why --slowest wine`,
+    `chips why order-66 --gateway https://models.example.com`
     """
+    if bool(request_or_trace_id) + last + bool(slowest) != 1:
+        raise console.Failure(
+            "say which request: its id (X-Request-Id of the answer), --last, or --slowest MODEL",
+            hint="`chips tail --no-follow --last 20` lists some",
+            code=console.EX_USAGE,
+        )
     if project:
         from gateway.cli.observe.cloud import spans_from_cloud
 
+        if not request_or_trace_id:
+            raise console.Failure(
+                "--last and --slowest look at a gateway or at the store of this machine, not at Google Cloud",
+                hint="`chips tail --project PROJECT` lists requests with their ids",
+                code=console.EX_USAGE,
+            )
         show_spans(spans_from_cloud(project, request_or_trace_id), as_json=as_json)
         return
+    if not request_or_trace_id:
+        request_or_trace_id = console.run(_choose(slowest or None, gateway=gateway, key=key, store=store))
     stories, looked = console.run(_find(request_or_trace_id, gateway=gateway, key=key, store=store))
     if not stories:
         raise console.Failure(
@@ -84,6 +105,29 @@ def why(
         if number:
             console.out.print()
         _show(story)
+
+
+async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str) -> str:
+    """The id of the newest kept request, or of the slowest one of a model. Raises Failure where there is none."""
+    if gateway:
+        query = f"kind=slowest&model={quote(slowest_of)}&limit=1" if slowest_of else "limit=1"
+        async with gateway_client(gateway, key) as at:
+            document = await at.read(f"/-/requests?{query}")
+        found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
+        place = gateway
+    else:
+        place = store or load_settings().trace.store
+        reader = TraceStoreReader(Path(place))
+        kept = reader.slowest(model=slowest_of, limit=1) if slowest_of else reader.newest(limit=1)
+        found = [one.summary.request_id for one in kept]
+    if not found:
+        what = f"no request of {slowest_of}" if slowest_of else "no request"
+        raise console.Failure(
+            f"{what} is kept in {place}",
+            hint="send one, or name a running gateway with --gateway",
+            code=console.EX_DATAERR,
+        )
+    return found[0]
 
 
 async def _find(
@@ -119,7 +163,7 @@ def _show(story: Story) -> None:
         )
     )
     if s.error:
-        console.say("error", f"{s.error}, for the {s.side} to mend. {s.detail}", style="bold red")
+        console.say("error", f"{s.error}, for the {s.side} to fix. {s.detail}", style="bold red")
     if s.cause:
         console.say("cause", s.cause)
     console.say(

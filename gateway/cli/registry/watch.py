@@ -15,7 +15,7 @@ _CATCH_UP = 1000
 
 
 def watch(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Show every change as it is made, by whom and why, until Ctrl-C. `--json` prints a line of JSON for each.
+    """Show every change as it is made, with its author and reason, until Ctrl-C. `--json` prints a line of JSON for each.
 
     Example: `chips watch`
     """

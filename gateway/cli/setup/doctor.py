@@ -1,4 +1,4 @@
-"""`chips doctor`: is this machine, and the environment it acts on, fit? What is wrong, and the command that mends it."""
+"""`chips doctor`: is this machine, and the environment it acts on, fit? What is wrong, and the command that fixes it."""
 
 import asyncio
 import importlib.util
@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import typer
 
-from gateway.artifacts.store import StoreError, open_store
+from gateway.artifacts.base import StoreError
+from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import Failure
@@ -39,11 +40,11 @@ class Finding(NamedTuple):
     subject: str
     outcome: Outcome
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Check this machine and the environment it acts on; say for each thing what is wrong and what mends it.
+    """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
 
     It changes nothing, and ends with 1 where something is wrong.
 
@@ -69,7 +70,7 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
     else:
         warnings = sum(finding.outcome == "warning" for finding in findings)
         console.say(
-            "healthy" if not wrong else "unwell",
+            "healthy" if not wrong else "has problems",
             f"{len(findings)} checks, {len(wrong)} wrong, {warnings} to look at",
             style="bold red" if wrong else "bold green",
         )
@@ -80,8 +81,8 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
 def _tell(finding: Finding) -> None:
     style = {"ok": "green", "warning": "yellow", "wrong": "bold red", "skipped": "dim"}[finding.outcome]
     console.say(finding.outcome, f"{finding.subject}: {finding.text}", style=style)
-    if finding.mend:
-        console.say("", f"  → {finding.mend}")
+    if finding.fix:
+        console.say("", f"  → {finding.fix}")
 
 
 async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
@@ -124,7 +125,7 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
 def _toolchains() -> Sequence[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
-    for program, purpose, mend in (
+    for program, purpose, fix in (
         ("Rscript", "to run R backends here", "apt install r-base-core r-cran-plumber"),
         ("julia", "to run Julia backends here", "see backends/julia/README.md"),
         ("gcloud", "to log in to Google Cloud", "see cloud.google.com/sdk"),
@@ -134,7 +135,7 @@ def _toolchains() -> Sequence[Finding]:
         found.append(
             Finding(program, "ok", path)
             if path
-            else Finding(program, "skipped", f"not installed; needed {purpose}", mend)
+            else Finding(program, "skipped", f"not installed; needed {purpose}", fix)
         )
     if importlib.util.find_spec("chips_backend") is None:
         found.append(

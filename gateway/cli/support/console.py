@@ -22,6 +22,7 @@ from gateway.cli.support.environments import (
 )
 from gateway.core.model import Model, parse_model
 from gateway.core.printable import printable, printable_json, printable_lines
+from gateway.core.suggestions import suggest
 from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
@@ -241,7 +242,7 @@ async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
 
 
 async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
-    """Whoever writes brings the fallback of all gateways up to date; where that fails, the write stands all the same."""
+    """A writer also updates the fallback of all gateways; if that fails, the write is still valid."""
     fallback = open_fallback(settings.registry_fallback)
     if fallback.saved_by_gateways:
         return
@@ -270,8 +271,11 @@ async def find_document(registry: Registry, name: str) -> Document:
     """The document of the model `name`, readable or not."""
     document = await registry.read(MODELS, name)
     if document is None:
+        known = [listed.name for listed in await registry.list(MODELS)]
         raise Failure(
-            f'there is no model "{name}" in this registry', hint="`chips models` lists them", code=EX_DATAERR
+            f'there is no model "{name}" in this registry{suggest(name, known)}',
+            hint="`chips models` lists them",
+            code=EX_DATAERR,
         )
     return document
 

@@ -1,4 +1,4 @@
-"""What a file declares: models and networks as YAML, for a repository that says what shall be in the registry.
+"""What a file declares: models and networks as YAML, for a repository that says what is to be in the registry.
 
 chips: 1
 models:
@@ -16,12 +16,11 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.cli.access.networks import document_name
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import parse_model
 from gateway.core.networks import parse_network
 from gateway.core.printable import printable, printable_json
-from gateway.registry.base import MODELS, NETWORKS, Document
+from gateway.registry.base import MODELS, NETWORKS, Document, document_name
 
 FORMAT: Final = 1
 _MAX_BYTES: Final = 64 * 1024 * 1024
@@ -78,7 +77,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
     if document.problem:
         raise Failure(
             f"{document.kind}/{document.name} cannot be read ({document.problem}), so nothing is exported",
-            hint=f"chips rollback {document.name} mends it, chips deregister {document.name} removes it",
+            hint=f"chips rollback {document.name} fixes it, chips deregister {document.name} removes it",
             code=EX_DATAERR,
         )
     if document.kind == NETWORKS:

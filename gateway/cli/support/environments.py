@@ -14,7 +14,7 @@
     gateway = "https://chips.example.com"
     protected = true
 
-The file is written by people; which environment is in use is kept beside the other state of the commands.
+The file is written by people; which environment is in use is kept with the other state of the commands.
 """
 
 import tomllib
@@ -52,7 +52,7 @@ class Chosen(NamedTuple):
 
 
 class UnknownEnvironment(Exception):
-    """The file, or the name, is wrong; the text says how to mend it."""
+    """The file, or the name, is wrong; the text says how to fix it."""
 
 
 def read_environments(path: Path) -> dict[str, Environment]:

@@ -20,7 +20,7 @@ class _SeenRegistry(msgspec.Struct):
 
 
 class _Readiness(msgspec.Struct):
-    """What is read of a gateway's own `/-/ready`, which tells more to whoever names its registry."""
+    """What is read of a gateway's own `/-/ready`, which shows more to a caller that names its registry."""
 
     ready: bool = False
     registry: _SeenRegistry | None = None

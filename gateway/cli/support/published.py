@@ -3,14 +3,26 @@
 import hashlib
 from contextlib import closing
 from pathlib import Path
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
+import typer
+
+from gateway.artifacts.base import StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from gateway.artifacts.store import StoreError, open_store
+from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata
 from gateway.settings import Settings, state_folder
 from gateway.verify.run import ManifestPart, parse_samples
+
+RowsOption = Annotated[
+    Literal["independent", "together"] | None,
+    typer.Option(
+        help="`together`: the model looks at all rows of a request on purpose, as one that ranks them does. "
+        "[default: what the backend says]"
+    ),
+]
 
 
 def published_samples(settings: Settings, metadata: Metadata, version: str) -> ManifestPart:

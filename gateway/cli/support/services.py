@@ -188,7 +188,9 @@ async def _litserve(site: Site, _: str) -> Service | None:
     if not isinstance(server, dict) or "workers_per_device" not in server:
         return None
     found = _from_openapi(await site.openapi(), "LitServe")
-    return found or Service("LitServe", "/predict", example={"input": 0})
+    path = found.path if found is not None else "/predict"
+    body = found.example if found is not None else None
+    return Service("LitServe", path, example=body or {"input": 0})
 
 
 async def _ray_serve(site: Site, name: str) -> Service | None:

@@ -62,9 +62,12 @@ async function pump(reader, on) {
     while ((end = buffer.indexOf('\n\n')) >= 0) {
       const block = buffer.slice(0, end);
       buffer = buffer.slice(end + 2);
-      const name = /^event: (.*)$/m.exec(block);
-      const data = /^data: (.*)$/m.exec(block);
-      if (name && data) on(name[1], JSON.parse(data[1]));
+      // Line feeds alone end a line here; to a regular expression, U+2028 in somebody's text would, too.
+      const lines = block.split('\n');
+      const field = (name) => lines.find((line) => line.startsWith(name))?.slice(name.length);
+      const name = field('event: ');
+      const data = field('data: ');
+      if (name && data) on(name, JSON.parse(data));
     }
   }
 }

@@ -104,7 +104,7 @@ def read_head(fields: Fields | None) -> Head | None:
     if not isinstance(registry_id, str) or not registry_id or not isinstance(generation, int):
         raise RegistryError(
             "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
-            "(a whole number). Restore it from a backup, or mend it by hand."
+            "(a whole number). Restore it from a backup, or correct it by hand."
         )
     return Head(registry_id, generation)
 

@@ -30,7 +30,7 @@ _TENTHS = 8  # of ten: blocks may be larger than a tenth is apart
 
 @asynccontextmanager
 async def _stored(context: CheckContext) -> AsyncIterator[tuple[FakeGcs, dict[str, str]]]:
-    """The artifact with a large file beside it, as objects; and the environment of a backend that fetches it from there."""
+    """The artifact with a large file next to it, as objects; and the environment of a backend that fetches it from there."""
     with copied_artifact(context) as (folder, manifest), tempfile.TemporaryDirectory() as cache:
         ballast = random.Random(1).randbytes(_BALLAST_BYTES)  # noqa: S311
         manifest["files"].append(

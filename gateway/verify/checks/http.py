@@ -111,11 +111,26 @@ _UPGRADES: tuple[Fields, ...] = (
 )
 async def upgrade(context: CheckContext) -> None:
     for fields in _UPGRADES:
-        require_status(await context.get("/v2/health/live", fields), 200)
-        require_status(await context.get("/predict", fields), 405)
+        await _not_taken(context, RawRequest("GET", "/v2/health/live", fields), 200)
+        await _not_taken(context, RawRequest("GET", "/predict", fields), 405)
         if context.good is not None:
-            require_status(await context.post("/predict", context.good, (*JSON, *fields)), 200)
+            body = msgspec.json.encode(context.good)
+            # Some servers read no body of a request that asks for an upgrade.
+            await _not_taken(context, RawRequest("POST", "/predict", (*JSON, *fields), body), 200, 400)
     await context.still_good()
+
+
+async def _not_taken(context: CheckContext, request: RawRequest, *statuses: int) -> None:
+    try:
+        response = await context.client.request(request)
+    except NoResponse as error:
+        # A server may end the connection instead; but not where a browser asks for a WebSocket, which has no body.
+        context.last = (request, error)
+        if ("Upgrade", "websocket") in request.fields and request.body is None:
+            raise ContractViolation(str(error)) from None
+        return
+    context.last = (request, response)
+    require_status(response, *statuses)
 
 
 CHECKS = (

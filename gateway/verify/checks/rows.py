@@ -1,4 +1,4 @@
-"""Each row by itself: the answer for a row is the same alone, in company, in any order, and beside other callers."""
+"""Each row by itself: the answer for a row is the same alone, in company, in any order, and next to other callers."""
 
 import asyncio
 from typing import Any, Final
@@ -93,7 +93,7 @@ async def _beside(context: CheckContext, group: Group, places: list[int]) -> Non
     if response.status == 503:  # a full queue is no mixing; load/burst looks at it
         return
     try:
-        require_same(group, predictions_of(response), places, "beside other requests")
+        require_same(group, predictions_of(response), places, "next to other requests")
     except ContractViolation:
         context.last = (request, response)
         raise

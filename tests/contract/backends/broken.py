@@ -471,7 +471,7 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     "http/expect": [_broken(on_request(lambda r: r.get("Expect") is not None, 417))],
     "http/upgrade": [
         _broken(on_request(lambda r: r.get("Upgrade") == "websocket" and r.target == "/predict", 101)),
-        _broken(on_request(lambda r: r.get("Upgrade") == "h2c" and bool(r.body), 400)),
+        _broken(on_request(lambda r: r.get("Upgrade") == "h2c" and bool(r.body), 500)),
         _broken(on_request(lambda r: (r.get("Upgrade") or "").startswith("TLS"), 426)),
     ],
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],

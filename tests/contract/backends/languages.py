@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,20 +64,37 @@ def genie_manifests() -> list[Path]:
     return [path for path in found if path.exists()]
 
 
-def make_julia(program: str, manifest: Path, folder: Path) -> Julia:
-    """Write a project to `folder` that has this checkout's ChipsBackend, with the packages of `manifest`."""
+def make_julia(
+    program: str, manifest: Path, folder: Path, packages: Mapping[str, tuple[str, Path]] | None = None
+) -> Julia:
+    """
+    Write a project to `folder` that has this checkout's ChipsBackend, with the packages of `manifest`.
+
+    `packages` are more of them by name: UUID and path.
+    """
     backend = tomllib.loads((JULIA_BACKEND / "Project.toml").read_text())
     depends = ", ".join(f'"{name}"' for name in sorted(backend["deps"]))
-    (folder / "Project.toml").write_text(
-        f'[deps]\nChipsBackend = "{backend["uuid"]}"\nJLD2 = "{backend["deps"]["JLD2"]}"\n'
-    )
+    more = packages or {}
+    direct = {"ChipsBackend": backend["uuid"], "JLD2": backend["deps"]["JLD2"]}
+    direct |= {name: uuid for name, (uuid, _) in more.items()}
+    (folder / "Project.toml").write_text("[deps]\n" + _table(direct))
     (folder / "Manifest.toml").write_text(
         f"{manifest.read_text()}\n[[deps.ChipsBackend]]\ndeps = [{depends}]\n"
         f'path = "{JULIA_BACKEND}"\nuuid = "{backend["uuid"]}"\nversion = "{backend["version"]}"\n'
+        f"[deps.ChipsBackend.weakdeps]\n{_table(backend['weakdeps'])}"
+        f"[deps.ChipsBackend.extensions]\n{_table(backend['extensions'])}"
+        + "".join(
+            f'[[deps.{name}]]\npath = "{path}"\nuuid = "{uuid}"\nversion = "1.0.0"\n'
+            for name, (uuid, path) in more.items()
+        )
     )
     asked = [program, "--startup-file=no", "-e", 'print(join(DEPOT_PATH, ":"))']
     depot = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     return Julia(program, str(folder), depot)
+
+
+def _table(content: Mapping[str, str]) -> str:
+    return "".join(f'{name} = "{value}"\n' for name, value in content.items())
 
 
 def compile_julia() -> None:

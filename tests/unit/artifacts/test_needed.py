@@ -79,7 +79,11 @@ def test_what_the_file_says_of_its_version_counts_not_what_is_installed(tmp_path
     content = pickle.dumps(model).replace(state["_sklearn_version"].encode(), b"1.2.0")
     path = tmp_path / "model.pkl"
     path.write_bytes(content)
-    assert packages_needed([("model.pkl", path)], "joblib").packages["scikit-learn"] == "1.2.0"
+    needed = packages_needed([("model.pkl", path)], "joblib")
+    assert needed.packages["scikit-learn"] == "1.2.0"
+    assert needed.older == [
+        f"scikit-learn 1.2.0 saved it, and scikit-learn {metadata.version('scikit-learn')} is installed here"
+    ]
 
 
 def test_nothing_that_is_pickled_is_called(tmp_path: Path):

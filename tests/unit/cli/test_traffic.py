@@ -87,3 +87,20 @@ def test_two_environments_are_compared(shell: Shell, tmp_path: Path, monkeypatch
         "wine": [{"path": "policy.timeout_s", "dev": 9.0, "prod": 5.0}],
     }
     assert shell("diff", "dev", "nowhere").code == 78
+
+
+def test_without_a_split_it_shows_the_present_one(shell: Shell):
+    two_versions(shell)
+    revision = shell.model()["revision"]
+    out = shell.ok("traffic", "wine").out
+    assert "100 %" in out
+    assert "0 %" in out
+    assert shell.ok("traffic", "wine", "--json").json() == {"model": "wine", "traffic": {"3": 100, "4": 0}}
+    assert shell.model()["revision"] == revision
+
+
+def test_a_mistyped_model_is_answered_with_the_likely_one(shell: Shell):
+    two_versions(shell)
+    ended = shell("traffic", "wien")
+    assert ended.code == 65
+    assert "did you mean wine?" in ended.err

@@ -197,3 +197,31 @@ def test_help_lists_every_verb_and_ends_with_0(shell: Shell):
 )
 def test_every_verb_has_an_example(shell: Shell, verb: str):
     assert f"chips {verb}" in " ".join(shell.ok(*verb.split(), "--help").out.split())
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_by_an_option(shell: Shell, option: str):
+    assert shell.ok(option).out.strip() == __version__
+
+
+def test_help_by_a_short_option_and_in_groups(shell: Shell):
+    out = shell.ok("-h").out
+    for panel in ("Models and traffic", "Build and deploy", "Who may call", "Look at what happens"):
+        assert panel in out
+    assert "VERSION=PERCENT" in shell.ok("traffic", "-h").out
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion_for_each_shell(name: str):
+    import os
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli"],
+        env={"PATH": os.environ["PATH"], "_CHIPS_COMPLETE": f"source_{name}", "HOME": os.environ["HOME"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "chips" in done.stdout, done.stderr

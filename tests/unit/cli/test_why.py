@@ -95,3 +95,19 @@ def test_tail_without_a_store(shell: Shell, monkeypatch: pytest.MonkeyPatch):
 
 def test_top_knows_its_orders(shell: Shell):
     assert shell("top", "--sort", "luck").code == 64
+
+
+def test_the_last_one_and_the_slowest_one(shell: Shell, store: TraceStore):
+    slow, quick = summary(took_s=3), summary(took_s=0.1)
+    store.write([slow], 1)
+    store.write([quick], 1)
+    assert quick.request_id in shell.ok("why", "--last", "--json").out
+    assert slow.request_id in shell.ok("why", "--slowest", "wine", "--json").out
+    assert shell("why", "--slowest", "nothing").code == 65
+
+
+@pytest.mark.parametrize("given", [(), ("some-id", "--last"), ("--last", "--slowest", "wine")])
+def test_which_request_is_said_in_one_way(shell: Shell, store: TraceStore, given: tuple[str, ...]):
+    ended = shell("why", *given)
+    assert ended.code == 64
+    assert "--last" in ended.err

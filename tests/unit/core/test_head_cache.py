@@ -216,7 +216,7 @@ def test_the_memory_is_bounded(loop: asyncio.AbstractEventLoop):
 
 
 _bytes = st.sampled_from(
-    "|\x00|\t|\n|\r|\xff|\x7f| |0|-1|+5|5|05|5 | 5|1_0|9999999999999999|x|a,b|Bearer x|bearer  x|Basic x"
+    "|\x00|\t|\n|\r|\xff|\x7f| |0|-1|+5|5|05|5 | 5|1_0|9999999999999999|x|a,b|Bearer|Bearer |Bearer x|bearer  x|Basic x"
     "|00-00000000000000000000000000000000-00f067aa0ba902b7-01".encode("latin-1").split(b"|")
 )
 _names = st.sampled_from(

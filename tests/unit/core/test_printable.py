@@ -16,7 +16,7 @@ from gateway.core.response import json_response
     [
         ("plain", "plain"),
         ("Grüße, 日本, 🙂, e\u0301, a\u00a0b", "Grüße, 日本, 🙂, e\u0301, a\u00a0b"),
-        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("a\nb\r\tc", "a\\nb\\x0d\\tc"),
         ("\x00\x1b[2J\x7f\x85\x9b", "\\x00\\x1b[2J\\x7f\\x85\\x9b"),
         ("a\u202egnp.exe", "a\\u202egnp.exe"),
         ("\u2066\u2069\u200e\u200f\u061c", "\\u2066\\u2069\\u200e\\u200f\\u061c"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.server.caller import BODY
+from gateway.server.transport import BODY
 from tests.fuzz.harness import Callers, answers_in
 
 HEAD = b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"

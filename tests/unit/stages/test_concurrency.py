@@ -13,6 +13,7 @@ from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Attempt
 from gateway.core.model import Backend
 from gateway.stages.concurrency import ANYWHERE, Concurrency, Window
+from tests.patience import patience
 
 
 def asking(*, declared: int | None = 2, left_s: float = 60.0, upgrade: bytes | None = None) -> Any:
@@ -135,6 +136,18 @@ async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_i
         leave(await enter(stage, exchange))
 
 
+async def test_a_backend_that_names_no_time_is_not_asked_without_a_pause():
+    stage = Concurrency()
+    exchange = asking(declared=1)
+    began = time.monotonic()
+    for _ in range(4):
+        place = await enter(stage, exchange)
+        exchange.refused_s = 0.0
+        leave(place)
+        assert stage.again(exchange)
+    assert time.monotonic() - began >= 0.75 * (0.05 + 0.1 + 0.2)
+
+
 async def test_without_the_time_for_another_try_the_caller_gets_the_refusal():
     stage = Concurrency()
     exchange = asking(left_s=0.5)
@@ -225,12 +238,20 @@ class Crowd:
                 self.arrive(exchange)
 
     async def look(self) -> None:
+        """Each place that is taken belongs to somebody; who was let in by a timer may need a moment to notice."""
+        async with asyncio.timeout(patience(20)):
+            await self._collect()
+            while self._taken() != len(self.there):
+                await self._collect()
+
+    def _taken(self) -> int:
+        return sum(window.in_flight for window in self.stage._models.get("wine", {}).values())
+
+    async def _collect(self) -> None:
         await settle()
         done = [task for task in self.asked if task.done()]
         self.asked = [task for task in self.asked if not task.done()]
         self.there += [task.result() for task in done if not task.cancelled()]
-        windows = self.stage._models.get("wine", {}).values()
-        assert sum(window.in_flight for window in windows) == len(self.there)
 
 
 @given(st.lists(st.sampled_from(["arrive", "answer", "refuse", "give_up"]), max_size=60), st.integers(1, 3))
@@ -241,7 +262,7 @@ def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
         for step in steps:
             getattr(crowd, step)()
             await crowd.look()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while crowd.asked or crowd.there:  # all come to their end
                 crowd.answer()
                 await crowd.look()

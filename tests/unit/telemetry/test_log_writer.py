@@ -47,7 +47,7 @@ def writing_to(stream: TextIO, **options: Any) -> Iterator[LogWriter]:
     writer = LogWriter(stream, interval_s=0.001, **options)
     writer.start()
     yield writer
-    writer.stop(timeout_s=0.2)
+    writer.stop(timeout_s=0.2 if options.get("stuck", False) else patience(5))
     assert not writer._thread.is_alive() or options.get("stuck", False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,37 @@ from tests.contract.backends.process import JULIA_PREDICT, ROOT, Backend
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(600)
 
-# What CI runs of them: each format, several outputs, text, and categories that only the model knows.
-IN_CI = ("ridge", "network", "softmax", "bayes", "bond")
-OTHERS = ("forest", "neighbours", "centres", "process", "components", "bayes-categories", "words")
-KINDS = [*IN_CI, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)]
+RESULTS = HERE.parent / "results/julia.json"
+IS_WRITTEN_DOWN = "CHIPS_ZOO_RESULTS" in os.environ
+
+# By name in train.jl: the family, and the kind in the words of the page.
+KINDS = {
+    "ridge": ("Linear models", "Ridge regression, its coefficients as JSON"),
+    "softmax": ("Linear models", "Softmax regression with its probabilities"),
+    "forest": ("Trees and forests", "A forest of structs"),
+    "neighbours": ("Neighbours and clusters", "Nearest neighbours"),
+    "centres": ("Neighbours and clusters", "k-means"),
+    "components": ("Linear algebra", "Principal components, two values a row"),
+    "process": ("Linear algebra", "A Gaussian process by Cholesky"),
+    "network": ("Neural networks", "Weights as Flux holds them, Float32"),
+    "bayes": ("Categories", "Naive Bayes, whose dictionaries hold the categories"),
+    "bayes-categories": ("Categories", "Naive Bayes with categories in the signature"),
+    "words": ("Text", "Words counted in a sparse matrix"),
+    "bond": ("Several outputs", "A table with a date and a number"),
+}
+FOUND: list[dict[str, str]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written_down(julia: Julia) -> Iterator[None]:
+    """`make zoo` keeps what was found, where every kind was asked."""
+    yield
+    if not IS_WRITTEN_DOWN or len(FOUND) < len(KINDS):
+        return
+    version = julia.run("-e", "print(VERSION)").rpartition(".")[0]
+    found = sorted(FOUND, key=lambda kind: (kind["family"], kind["kind"]))
+    content = {"language": "Julia", "made_with": {"Julia": version}, "kinds": found}
+    RESULTS.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +87,7 @@ def same(got: Any, wanted: Any) -> bool:
     return bool(got == wanted)
 
 
-@pytest.mark.parametrize("served", KINDS, indirect=True)
+@pytest.mark.parametrize("served", list(KINDS), indirect=True)
 def test_it_predicts_as_in_its_own_session(served: Backend, trained: Path, request: pytest.FixtureRequest):
     kind = request.node.callspec.params["served"]
     expected = json.loads((trained / kind / "expected.json").read_text())
@@ -78,7 +106,18 @@ def test_it_predicts_as_in_its_own_session(served: Backend, trained: Path, reque
     assert [tensor["name"] for tensor in inferred] == outputs
     assert all(tensor["shape"][0] == 7 for tensor in inferred)
     ask_for_probabilities(served, expected)
-    ask_what_is_odd(served, metadata["inputs"], rows)
+    family, words = KINDS[kind]
+    FOUND.append(
+        {
+            "family": family,
+            "kind": words,
+            "format": next((trained / kind).glob("model.*")).suffix[1:],
+            "outcome": "predicts",
+            **ask_what_is_odd(served, metadata["inputs"], rows),
+            "probabilities": "yes" if "probabilities" in expected else "",
+            "note": "",
+        }
+    )
 
 
 def ask_for_probabilities(served: Backend, expected: Any) -> None:
@@ -91,17 +130,26 @@ def ask_for_probabilities(served: Backend, expected: Any) -> None:
     assert answer.json()["classes"] == expected["classes"]
 
 
-def ask_what_is_odd(served: Backend, inputs: Any, rows: Any) -> None:
-    """Null, a category never seen, a number out of range, a missing column: an answer, or a 422 that says where."""
+def ask_what_is_odd(served: Backend, inputs: Any, rows: Any) -> dict[str, str]:
+    """Null, a category never seen, a number out of range, a missing field: an answer, or a 422 that says where."""
+    found = {"null": "predicts", "unseen": "", "out_of_range": ""}
     for field in inputs:
-        name = field["name"]
-        odd = "never seen" if field["datatype"] == "BYTES" else 10**15
+        name, is_text = field["name"], field["datatype"] == "BYTES"
         absent = {key: value for key, value in rows[1].items() if key != name}
-        for row in ({**rows[1], name: None}, {**rows[1], name: odd}, absent):
-            answer = served.predict(rows[0], row)
-            assert answer.status_code in {200, 422}, answer.text
-            if answer.status_code == 422:
-                assert answer.json()["detail"].startswith("instances[1]"), answer.text
-            else:
-                assert len(answer.json()["predictions"]) == 2
-                assert row is not absent
+        assert outcome_of(served, rows[0], absent) == "refused"
+        if outcome_of(served, rows[0], {**rows[1], name: None}) == "refused":
+            found["null"] = "refused"
+        odd, question = ("never seen", "unseen") if is_text else (10**15, "out_of_range")
+        answered = outcome_of(served, rows[0], {**rows[1], name: odd})
+        found[question] = "refused" if "refused" in (answered, found[question]) else answered
+    return found
+
+
+def outcome_of(served: Backend, good: Any, row: Any) -> str:
+    answer = served.predict(good, row)
+    assert answer.status_code in {200, 422}, answer.text
+    if answer.status_code == 200:
+        assert len(answer.json()["predictions"]) == 2
+        return "predicts"
+    assert answer.json()["detail"].startswith("instances[1]"), answer.text
+    return "refused"

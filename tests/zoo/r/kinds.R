@@ -87,7 +87,7 @@ kind(linear, "lm with cut() into a number of intervals", function() {
 })
 kind(linear, "lm with x - mean(x) in the formula", function() {
   model <- lm(mpg ~ I(hp - mean(hp)) + wt, cars)
-  list(model = model, rows = seven(cars, c("hp", "wt")), answer = plain(model), refused = "depends on the rows beside it",
+  list(model = model, rows = seven(cars, c("hp", "wt")), answer = plain(model), refused = "depends on the rows next to it",
        note = "mean(x) is that of the rows of the request: compute it once in training, or use scale(x)")
 })
 kind(linear, "lm with an offset and weights", function() {

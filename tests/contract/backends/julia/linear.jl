@@ -13,7 +13,7 @@ function predict(weights, rows, parameters)
     while gate isa String && !ispath(gate)
         sleep(0.005)
     end
-    haskey(parameters, "fail") && error("the tests asked for it")
+    haskey(parameters, "fail") && throw(InterruptException())  # which is never the caller's fault
     haskey(parameters, "exit") && exit(parameters["exit"])
     haskey(parameters, "compute_s") && spin(parameters["compute_s"])
     return sum(weights .* values(rows))

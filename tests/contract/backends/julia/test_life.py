@@ -111,6 +111,20 @@ def test_busy_it_answers_or_refuses(
     assert full.headers["Retry-After"] == "1"
     gate.touch()
     assert {call.result().status_code for call in [held, *rest]} == {200}
+    # Model code that ends the process costs its own request only.
+    ended = predict(backend, exit=3)
+    assert (ended.status_code, ended.json()["code"]) == (500, "prediction-failed")
+    assert predict(backend).status_code == 200
+    # One that still runs at its deadline is told so, and not ready is said until it ends.
+    gate = tmp_path / "other gate"
+    while "before the prediction ended" not in (
+        over := predict(backend, 500, gate=str(gate)).json()["detail"]
+    ):
+        assert "before a slot was free" in over
+    assert backend.ask("GET", "/v2/health/ready").status_code == 503
+    gate.touch()
+    while backend.ask("GET", "/v2/health/ready").status_code != 200:
+        pass
     # The shell is killed without warning: Julia, whose input has ended, stops too.
     backend.send_signal(signal.SIGKILL)
     backend.wait_for(lambda entry: entry["message"] == "stopped")

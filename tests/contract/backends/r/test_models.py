@@ -135,8 +135,8 @@ REFUSED = {
     "a list of parts": ("structure(list(), class = 'parts')", "list(class = 1, posterior = 2)", "which part"),
     "a matrix on its side": ("1", "matrix(1, 3, nrow(rows))", "3 predictions for 1 rows"),
     "a scalar": ("1", "0", "1 predictions for 2 rows"),
-    "another row's company": ("1", "rows$x - mean(rows$x)", "depends on the rows beside it"),
-    "codes by request": ("1", "as.integer(factor(rows$x))", "depends on the rows beside it"),
+    "another row's company": ("1", "rows$x - mean(rows$x)", "depends on the rows next to it"),
+    "codes by request": ("1", "as.integer(factor(rows$x))", "depends on the rows next to it"),
     "complex numbers": ("1", "1i * rows$x", "complex"),
 }
 

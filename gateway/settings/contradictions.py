@@ -9,16 +9,14 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gateway.auth.plugins import CERTIFICATE, TOKEN
 from gateway.core.access_rules import apply_preset
 from gateway.core.headers import FIELDS_IN_USE
 from gateway.core.networks import parse_network
-
-if TYPE_CHECKING:
-    from gateway.settings import Settings
+from gateway.settings.groups import Settings
 
 _HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -27,7 +25,7 @@ _ANYBODYS_HOST: Final = "stranger-abc123-ew.a.run.app"  # anybody can have one l
 _CLOUD_RUN_STOP_S: Final = 10.0
 
 
-def find_contradictions(settings: "Settings", *, on_cloud_run: bool, given: Collection[str]) -> list[str]:
+def find_contradictions(settings: Settings, *, on_cloud_run: bool, given: Collection[str]) -> list[str]:
     """A sentence for each. `given` are the names of the settings that somebody gave."""
     return [
         *_of_trust(settings, on_cloud_run),
@@ -40,7 +38,7 @@ def find_contradictions(settings: "Settings", *, on_cloud_run: bool, given: Coll
     ]
 
 
-def _of_trust(settings: "Settings", on_cloud_run: bool) -> Iterator[str]:  # noqa: FBT001
+def _of_trust(settings: Settings, on_cloud_run: bool) -> Iterator[str]:  # noqa: FBT001
     edge = settings.edge
     trusts = bool(edge.trusted_hops or edge.trusted_proxies)
     if on_cloud_run and settings.auth.certificates and edge.trusted_hops == 1:
@@ -74,7 +72,7 @@ def _cover_everybody(networks: Collection[str], *, of_one_version: bool = False)
     return any(covered) if of_one_version else covered[0]
 
 
-def _of_credentials(settings: "Settings") -> Iterator[str]:
+def _of_credentials(settings: Settings) -> Iterator[str]:
     auth = settings.auth
     for kind, name, entries in (
         (TOKEN, "auth.issuers", auth.issuers),
@@ -95,7 +93,7 @@ def _of_credentials(settings: "Settings") -> Iterator[str]:
             )
 
 
-def _of_headers(settings: "Settings") -> Iterator[str]:
+def _of_headers(settings: Settings) -> Iterator[str]:
     auth = settings.auth
     for entry in auth.issuers:
         header = apply_preset(entry).header
@@ -120,7 +118,7 @@ def _problems_of_header(whose: str, header: str) -> Iterator[str]:
         yield f"{whose}: the header {header} has another meaning and cannot carry a credential; use one of its own"
 
 
-def _of_backends(settings: "Settings", given: Collection[str]) -> Iterator[str]:
+def _of_backends(settings: Settings, given: Collection[str]) -> Iterator[str]:
     upstream = settings.upstream
     for host in upstream.hosts:
         if not _HOST_PATTERN.fullmatch(host.lower()):
@@ -138,7 +136,7 @@ def _of_backends(settings: "Settings", given: Collection[str]) -> Iterator[str]:
         yield "upstream.signing_keys: nothing is signed; set upstream.sign_callers = true, or drop them"
 
 
-def _of_files(settings: "Settings") -> Iterator[str]:
+def _of_files(settings: Settings) -> Iterator[str]:
     if not settings.trace.store:
         yield "trace.store: name a file, or write off"
     files = {
@@ -156,7 +154,7 @@ def _file_of(url: str, scheme: str) -> Path | None:
     return Path(unquote(parts.path)).absolute() if parts.scheme == scheme and parts.path else None
 
 
-def _of_telemetry(settings: "Settings") -> Iterator[str]:
+def _of_telemetry(settings: Settings) -> Iterator[str]:
     trace, metrics = settings.trace, settings.metrics
     if trace.exporter == "cloud-trace" and not settings.log.project:
         yield "trace.exporter: cloud-trace needs to know the project; set log.project or GOOGLE_CLOUD_PROJECT"
@@ -178,7 +176,7 @@ def _problems_of_endpoint(name: str, url: str) -> Iterator[str]:
         yield f"{name}: it is not the base URL of a collector, such as http://localhost:4318"
 
 
-def _of_processes(settings: "Settings", on_cloud_run: bool) -> Iterator[str]:  # noqa: FBT001
+def _of_processes(settings: Settings, on_cloud_run: bool) -> Iterator[str]:  # noqa: FBT001
     server = settings.server
     if on_cloud_run and server.stop_grace_s >= _CLOUD_RUN_STOP_S:
         yield (

@@ -1,0 +1,52 @@
+"""Whether each worker's event loop still turns: a file that the loop touches, and a supervisor that looks at it.
+
+A worker that hangs keeps its share of the port. Its callers wait while a health check, which may reach another worker, says
+that all is well; so the supervisor ends it. It counts its own looks, not seconds: a machine that sleeps or is throttled
+stops both, and nobody is ended for that.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Final
+
+BEAT_S: Final = 1.0
+LOOKS: Final = 6  # in vain, one after another
+
+
+def _file(folder: Path, worker: int) -> Path:
+    return folder / f"{worker}.heartbeat"
+
+
+def beat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
+    """Touch the worker's file now, and again and again as long as the loop turns."""
+    with contextlib.suppress(OSError):  # the folder goes when the supervisor ends
+        _file(folder, worker).touch()
+    loop.call_later(BEAT_S, beat, loop, folder, worker)
+
+
+class Heartbeats:
+    """What the supervisor remembers of its looks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[
+            int, tuple[int, int]
+        ] = {}  # by worker: when the file was touched, looks since it is the same
+
+    def stalled(self, worker: int) -> bool:
+        """Look: whether the worker has not moved for `LOOKS` looks. One that has not begun to beat is left alone."""
+        try:
+            touched = _file(self._folder, worker).stat().st_mtime_ns
+        except OSError:
+            return False
+        before, looks = self._seen.get(worker, (0, 0))
+        looks = looks + 1 if touched == before else 0
+        self._seen[worker] = (touched, looks)
+        return looks >= LOOKS
+
+    def forget(self, worker: int) -> None:
+        """Another process takes the worker's place."""
+        self._seen.pop(worker, None)
+        with contextlib.suppress(OSError):
+            _file(self._folder, worker).unlink(missing_ok=True)

@@ -1,0 +1,26 @@
+"""How many files this process may open: each connection of a caller or to a backend is one."""
+
+import resource
+from typing import Final
+
+_MOST: Final = 1_048_576  # where the system sets no hard limit
+_FOR_CALLERS: Final = 0.75  # of all; the rest is for backends, the registry and the log
+_CALLERS: Final = 10_000  # some 10 KiB of memory each
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit to the hard one. It is low by default for programs that use select(2), which we do not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def file_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else soft
+
+
+def default_connections() -> int:
+    """Connections that callers may hold where the settings name no number."""
+    return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))

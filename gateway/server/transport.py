@@ -1,0 +1,65 @@
+"""What the parts of the fast server side know of each other: Protocols, so that no two files import in a circle."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gateway.core.completion import Completion
+from gateway.core.exchange import Exchange
+from gateway.core.head_cache import HeadCache
+from gateway.server.open_connections import OpenConnections
+
+if TYPE_CHECKING:
+    from gateway.upstream.base import ResponseSource
+
+# Why reading from a caller pauses.
+BODY: Final = 1  # nothing takes more of a request's body yet
+PIPELINE: Final = 2  # enough later requests wait
+
+
+class CallerTransport(Protocol):
+    """A caller's connection, as the body and the response of one request use it."""
+
+    body_timeout_s: float
+    drained: Completion | None
+    last: bool
+    source: "ResponseSource | None"
+    writing_paused: bool
+
+    def write(self, raw: bytes) -> None: ...
+
+    def write_two(self, head: bytes, body: bytes) -> None: ...
+
+    def date_line(self) -> bytes: ...
+
+    def closes_after_response(self) -> bool: ...
+
+    def send_continue(self) -> None: ...
+
+    def open_tunnel(self, source: "ResponseSource") -> None: ...
+
+    def pause_reading(self, why: int = BODY) -> None: ...
+
+    def resume_reading(self, why: int = BODY) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class ServerState(Protocol):
+    """What all connections of a server share."""
+
+    pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
+    heads: HeadCache
+    open: OpenConnections
+    requests_count: int
+    head_timeout_s: float
+    body_timeout_s: float
+    keepalive_timeout_s: float
+    field_limit_bytes: int
+    head_limit_bytes: int
+
+    def connection_made(self, connection: Any, transport: asyncio.Transport) -> None: ...
+
+    def connection_lost(self, connection: Any, exc: BaseException | None = None) -> None: ...
+
+    def date_line(self) -> bytes: ...

@@ -1,0 +1,65 @@
+"""Every setting, and the one place that reads them.
+
+Sources, the later wins: defaults, `chips.toml`, environment, flags. What may change while the gateway runs is not a setting: it is
+in the registry.
+"""
+
+from gateway.settings.environment import (
+    default_registry,
+    endpoint_override,
+    environments_file,
+    named_environment,
+    plain_environment,
+    process_environment,
+    state_folder,
+    wants_debug,
+)
+from gateway.settings.groups import (
+    GROUPS,
+    Auth,
+    Edge,
+    Limits,
+    Log,
+    Metrics,
+    Server,
+    Settings,
+    Trace,
+    Upstream,
+)
+from gateway.settings.loader import (
+    SettingsError,
+    Value,
+    environment_name,
+    load_effective,
+    load_settings,
+    setting_types,
+)
+from gateway.settings.masking import mask_url
+
+__all__ = [
+    "GROUPS",
+    "Auth",
+    "Edge",
+    "Limits",
+    "Log",
+    "Metrics",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Trace",
+    "Upstream",
+    "Value",
+    "default_registry",
+    "endpoint_override",
+    "environment_name",
+    "environments_file",
+    "load_effective",
+    "load_settings",
+    "mask_url",
+    "named_environment",
+    "plain_environment",
+    "process_environment",
+    "setting_types",
+    "state_folder",
+    "wants_debug",
+]

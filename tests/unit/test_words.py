@@ -1,0 +1,23 @@
+"""Code and pages are in plain modern English: words that readers stumbled over do not come back."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ARCHAIC = re.compile(
+    r"\b(whoever|whomever|whom|shall|spoilt|beside|unwell|unwelcome|lest|whereof|thereof|commonest|tells of|for they|the short of it)\b",
+    re.IGNORECASE,
+)
+
+
+def test_no_archaic_words():
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "backends/CONTRACT.md"]
+    pages += [path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "adr"]
+    pages += (ROOT / "gateway").rglob("*.py")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in pages
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in ARCHAIC.finditer(line)
+    ]
+    assert not found, "CONTRIBUTING.md says how we write:\n" + "\n".join(found)

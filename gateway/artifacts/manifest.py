@@ -150,8 +150,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
     def has_same_content_as(self, other: "Manifest") -> bool:
-        """Whether both describe the same artifact, no matter who published it and when."""
-        return msgspec.structs.replace(self, created=other.created, created_by=other.created_by) == other
+        """Whether both describe the same artifact, whoever published it, when, and on which machine."""
+        by_whom = {"created": other.created, "created_by": other.created_by, "runtime": other.runtime}
+        return msgspec.structs.replace(self, **by_whom) == other
 
     @property
     def digest(self) -> str:

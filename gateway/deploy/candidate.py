@@ -85,8 +85,9 @@ async def _scored(
             except BackendNotReady:
                 if process.exit_code is None:
                     raise
+                said = last_words([*process.lines, *process.errors]) or f"it ended with {process.exit_code}"
                 raise Found(
-                    last_words([*process.lines, *process.errors]) or f"it ended with {process.exit_code}",
+                    said.replace(environ["CHIPS_ARTIFACT"], "the artifact"),
                     code=_EX_DATAERR,
                 ) from None
             return [await run_check(check, bench) for check in choose(_CHECKS)]

@@ -1,5 +1,6 @@
 """`chips register` recognises model servers of other kinds: each answers as the real one does, of which only the routes matter."""
 
+import io
 import json
 import shlex
 from typing import Any
@@ -312,3 +313,22 @@ def test_one_of_ours_that_is_broken_is_not_taken_for_another_kind(shell: Shell, 
     contract = Contract()
     contract.routes["/v2/models/wine"] = (200, b"[]", [("Content-Type", "application/json")])
     assert shell("register", "wine", beside.backend(contract).url, "--yes", "--wait", "0").code == 76
+
+
+class Terminal(io.StringIO):
+    """Somebody sits there and types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("\n", 0), ("n\n", 130)])
+def test_on_a_terminal_it_is_asked_once(
+    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+):
+    url = beside.backend(site(SERVICES["MLflow"][0])).url
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    ended = shell("register", "wine", url)
+    assert ended.code == code, ended
+    assert ended.err.count("Register it so?") == 1
+    assert len(shell.ok("models", "--json").json()) == (code == 0)

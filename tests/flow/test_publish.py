@@ -370,3 +370,26 @@ def test_where_there_is_no_backend_for_it_that_is_said(shell: Shell, wine: list[
     ended = shell(*wine, "--try-with", f"{sys.executable} -c 'raise SystemExit(\"no R here\")'")
     assert ended.code == 65
     assert "no R here" in ended.err
+
+
+def test_a_module_beside_the_model_is_found(shell: Shell, wine: list[str], tmp_path: Path):
+    """As the message about functions of the training script says."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "own_steps.py").write_text(
+        "import numpy\n\n\ndef double(table):\n    return 2 * numpy.asarray(table)\n"
+    )
+    code = (
+        "import joblib, own_steps\n"
+        "from sklearn.linear_model import LinearRegression\n"
+        "from sklearn.pipeline import make_pipeline\n"
+        "from sklearn.preprocessing import FunctionTransformer\n"
+        "model = make_pipeline(FunctionTransformer(own_steps.double), LinearRegression())\n"
+        "joblib.dump(model.fit([[0.0], [1.0]], [1.0, 3.0]), 'model.joblib')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=120)
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    wine[1] = str(folder)
+    ended = shell.ok(*wine)
+    assert "1 sample came out as published" in ended.out
+    assert "warning" not in ended.err

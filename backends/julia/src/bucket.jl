@@ -4,7 +4,7 @@ const ATTEMPTS = 6  # without any progress
 const FIRST_DELAY_S = 0.2
 const LONGEST_DELAY_S = 10.0
 const BLOCK_BYTES = 1 << 18
-const PIECE_BYTES = 1 << 23
+const PIECE_BYTES = 1 << 22
 
 # sysexits.h
 const EX_DATAERR = 65
@@ -133,6 +133,7 @@ function read_object(take, bucket::Bucket, path, size)
             done += length(bytes)
             isempty(reply.broken) || throw(TransferError(reply.broken))
             done == size && return
+            GC.gc(false)  # Downloads leaves the bytes of each piece behind; on Cloud Run memory is what the artifact itself needs
             isempty(bytes) && throw(TransferError("the answer ended early"))
             is_part || throw(TransferError("the answer ended early"))
         end

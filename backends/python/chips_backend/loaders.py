@@ -35,6 +35,7 @@ def _joblib(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
 
     path = folder / manifest.main_file(".joblib", ".pkl", ".pickle")
     check_file(path)
+    sys.path.insert(0, str(folder))  # a pickle names the modules of its classes, which may lie beside it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -160,9 +160,9 @@ class Rpc:
 
     async def listen(self, collection: str, since: int) -> AsyncGenerator[Any, None]:
         """The raw messages about what `collection` holds of generation `since` and later. Ends by an exception."""
-        target = firestore.ListenTarget(
+        target = firestore.Target(
             target_id=TARGET_ID,
-            query=firestore.ListenTarget.QueryTarget(
+            query=firestore.Target.QueryTarget(
                 parent=self._documents,
                 structured_query=_structured(
                     collection, [_condition("generation", "GREATER_THAN_OR_EQUAL", _value(since))]

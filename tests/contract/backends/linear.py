@@ -33,7 +33,7 @@ def publish(store: str, source: Path, model: str = "linear", version: str = "1",
     described.mkdir(exist_ok=True)
     (described / "signature.json").write_text(json.dumps(SIGNATURE))
     (described / "samples.json").write_text(json.dumps(SAMPLES))
-    command = [sys.executable, "-m", "gateway.cli", "publish", str(source), "--model", model]
+    command = [sys.executable, "-m", "gateway.cli", "publish", str(source), "--model", model, "--no-try"]
     command += ["--version", version, "--store", store, "--signature", str(described / "signature.json")]
     command += ["--samples", str(described / "samples.json")]
     done = subprocess.run(

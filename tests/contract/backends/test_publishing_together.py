@@ -44,7 +44,7 @@ def test_one_wins_and_the_others_are_told(
     to = ("--model", "linear", "--version", "1", "--store", store)
     publishers = {
         "python": (
-            *(*chips, "publish", joblib, *to, "--by", "python"),
+            *(*chips, "publish", joblib, *to, "--by", "python", "--no-try"),
             *("--signature", described[0], "--samples", described[1]),
         ),
         "r": ("Rscript", "--vanilla", "-e", R_PUBLISHES, str(linear_rds), store),

@@ -121,3 +121,12 @@ def test_what_powershell_writes_is_named(tmp_path: Path, content: bytes, says: s
         described(model, **{file: path})
     assert says in str(refused.value)
     assert "UTF-8" in str(refused.value)
+
+
+def test_the_same_files_are_the_same_artifact_on_another_machine(tmp_path: Path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"x")
+    here, there = described(model, runtime={"numpy": "2.4"}), described(model, runtime={"numpy": "2.5"})
+    assert here.manifest.has_same_content_as(there.manifest)
+    model.write_bytes(b"y")
+    assert not here.manifest.has_same_content_as(described(model).manifest)

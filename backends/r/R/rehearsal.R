@@ -226,18 +226,22 @@ check_several_rows <- function(service) {
   }
 }
 
-# The good row before another that the model takes: the other rows of the samples, or one with other numbers.
+# The good row before others that the model takes, one with larger numbers and one with smaller ones.
 company_of <- function(service) {
   good <- service$facts$good
   if (!is.data.frame(good$rows)) {
     return(list())
   }
-  other <- good$rows
-  for (name in names(other)) if (is.numeric(other[[name]])) other[[name]] <- other[[name]] * 2 + 1
-  integers <- vapply(good$rows, is.integer, NA)
-  other[integers] <- lapply(other[integers], as.integer)
-  works <- predicts(service, other, good$parameters)
-  if (works) list(rbind(good$rows, other), rbind(good$rows, other, other))
+  others <- lapply(c(1L, -1L), function(sign) {
+    other <- good$rows
+    for (name in names(other)) {
+      if (is.numeric(other[[name]])) other[[name]] <- methods::as(sign * (2 * other[[name]] + 1), class(other[[name]]))
+    }
+    other
+  })
+  taken <- Filter(function(other) predicts(service, other, good$parameters), others)
+  c(lapply(taken, function(other) rbind(good$rows, other)),
+    lapply(taken, function(other) rbind(good$rows, other, other)))
 }
 
 predict_or_stop <- function(service, rows, parameters, count) {

@@ -211,13 +211,14 @@ check_several_rows <- function(service) {
   if (is.null(good)) {
     stop_start("the manifest's first sample holds no row to predict: publish it with --samples that do", "data")
   }
+  ranks <- identical(service$manifest$rows, "together")
   alone <- predict_or_stop(service, good$rows, good$parameters, 1L)
   company <- company_of(service)
   others <- c(list(take_rows(good$rows, c(1L, 1L)), take_rows(good$rows, c(1L, 1L, 1L))), company)
   for (rows in others) {
     count <- if (is.data.frame(rows)) nrow(rows) else length(rows)
     together <- predict_or_stop(service, rows, good$parameters, count)
-    if (!is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
+    if (!ranks && !is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
       stop_start(paste("the prediction for a row depends on the rows next to it, as with x - mean(x) or cut(x, 3) in a",
                        "formula: have the training compute such numbers once; where a model ranks rows on purpose,",
                        "publish it with rows = \"together\""), "data")
@@ -228,7 +229,7 @@ check_several_rows <- function(service) {
 # The good row before another that the model takes: the other rows of the samples, or one with other numbers.
 company_of <- function(service) {
   good <- service$facts$good
-  if (identical(service$manifest$rows, "together") || !is.data.frame(good$rows)) {
+  if (!is.data.frame(good$rows)) {
     return(list())
   }
   other <- good$rows

@@ -36,7 +36,7 @@ from gateway.server.fast import FastServer
 from gateway.server.files import default_connections, file_limit
 from gateway.server.listener import Listener, listen
 from gateway.server.open_connections import OpenConnections
-from gateway.server.plain import PlainServer
+from gateway.server.plain import PlainRequestHandler
 from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
@@ -294,7 +294,7 @@ class Gateway:
                 connections=self.connections,
             )
         return StrictServer(
-            PlainServer(self.pipeline, body_timeout_s=server.body_timeout_s),
+            PlainRequestHandler(self.pipeline, body_timeout_s=server.body_timeout_s),
             connections=self.connections,
             head_timeout_s=server.header_timeout_s,
             handler_cancellation=True,  # a caller who leaves takes the backend's work along

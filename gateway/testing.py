@@ -40,7 +40,7 @@ from gateway.registry.base import (
 )
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.run import CHECKS, ManifestPart, Report, read_samples, started, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, started, verify
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 30.0
@@ -367,7 +367,7 @@ class BackendContract:
 
 
 async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
-    manifest = read_samples(backend.samples) if backend.samples is not None else ManifestPart()
+    manifest = read_samples(backend.samples) if backend.samples is not None else ArtifactManifestSubset()
 
     async def run(url: str, process: BackendProcess | None) -> Report:
         return await verify(

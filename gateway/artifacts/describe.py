@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.artifacts.infer_requirements import SCRIPT, packages_needed
 from gateway.artifacts.manifest import (
     FORMATS,
     Manifest,
@@ -17,7 +18,6 @@ from gateway.artifacts.manifest import (
     collect_files,
     guess_format,
 )
-from gateway.artifacts.needed import SCRIPT, packages_needed
 from gateway.artifacts.wrong_file import what_it_is_instead
 from gateway.core.text import utf8_text
 

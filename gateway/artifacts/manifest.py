@@ -62,7 +62,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
     @property
-    def place(self) -> str:
+    def path_in_artifact(self) -> str:
         """Its path in the artifact, without what a store puts before it to name objects by their content."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
@@ -150,7 +150,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
     def has_same_content_as(self, other: "Manifest") -> bool:
-        """Whether both describe the same artifact, whoever published it, when, and on which machine."""
+        """Whether both describe the same artifact, no matter who published it, when, and on which machine."""
         by_whom = {"created": other.created, "created_by": other.created_by, "runtime": other.runtime}
         return msgspec.structs.replace(self, **by_whom) == other
 
@@ -206,7 +206,7 @@ def _problem_of_files(files: Sequence[File]) -> str:
             return f"it names {file.path[:200]!r}, which lies outside of the artifact"
         if not _SHA256.fullmatch(file.sha256) or not 0 <= file.bytes <= _LARGEST_BYTES:
             return f"{file.path[:200]!r} has no valid size and SHA-256"
-    places = [file.place for file in files]
+    places = [file.path_in_artifact for file in files]
     if MANIFEST_NAME in places:
         return f"it names {MANIFEST_NAME}, which is itself"
     taken = set(places)

@@ -10,14 +10,14 @@ from gateway import __version__
 from gateway.cli.access.explain_access import explain_access
 from gateway.cli.access.keys import keys
 from gateway.cli.access.networks import networks
-from gateway.cli.deployment.artifacts import artifacts
+from gateway.cli.artifacts.artifacts import artifacts
+from gateway.cli.artifacts.publish import publish
 from gateway.cli.deployment.deploy import deploy, undeploy
 from gateway.cli.deployment.local import logs, ps, restart, stop, up
 from gateway.cli.deployment.new import new
 from gateway.cli.deployment.plan import plan
-from gateway.cli.deployment.publish import publish
 from gateway.cli.deployment.verify import verify
-from gateway.cli.models.deregister import deregister, disable, enable
+from gateway.cli.models.lifecycle import deregister, disable, enable
 from gateway.cli.models.models import models, show
 from gateway.cli.models.register import register
 from gateway.cli.models.traffic import traffic
@@ -32,7 +32,7 @@ from gateway.cli.registry.rollback import rollback
 from gateway.cli.registry.watch import watch
 from gateway.cli.setup.check import check
 from gateway.cli.setup.doctor import doctor
-from gateway.cli.setup.env import env
+from gateway.cli.setup.environments import env
 from gateway.cli.support import console
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.model import check_limits
+from gateway.core.model import limit_problems
 from gateway.core.principal import CALLER_VERBS, Verb
 
 Algorithm = Literal["RS256", "ES256"]
@@ -86,7 +86,7 @@ def apply_preset(issuer: Issuer) -> Issuer:
     return issuer
 
 
-def check_issuer(given: Issuer) -> list[str]:
+def issuer_problems(given: Issuer) -> list[str]:
     """Everything that is wrong with an entry, a sentence each."""
     issuer = apply_preset(given)
     problems = _check_rule(issuer)
@@ -127,12 +127,12 @@ def is_trusted_jwks_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK_HOSTS)
 
 
-def check_certificate(certificate: Certificate) -> list[str]:
+def certificate_problems(certificate: Certificate) -> list[str]:
     return _check_rule(certificate)
 
 
 def _check_rule(entry: AccessRule) -> list[str]:
-    problems = check_limits(entry)
+    problems = limit_problems(entry)
     if not _NAME.fullmatch(entry.name):
         problems.append(f"{entry.name!r} cannot be its name: use 1 to 32 of a-z, 0-9 and -")
     if not entry.subjects or not all(entry.subjects):

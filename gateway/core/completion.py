@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 class Completion:
     """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
 
-    Only a coroutine that `gateway.server.inline_runner` runs can await one.
+    Only a coroutine that `gateway.server.eager_runner` runs can await one.
     """
 
     __slots__ = ("_done", "_error", "wake")

@@ -53,12 +53,12 @@ class CorsRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ResourceOptions(**msgspec.structs.asdict(self))
 
 
-def check_cors(rules: Mapping[str, CorsRule]) -> list[str]:
+def cors_problems(rules: Mapping[str, CorsRule]) -> list[str]:
     """Everything that is wrong with `rules`, which are by origin, a sentence each."""
     problems = []
     for origin, rule in rules.items():
         if origin != ANY:
-            problems += check_origin(origin)
+            problems += origin_problem(origin)
         elif rule.allow_credentials:
             problems.append('origin "*" cannot go with credentials: name the origins that may send them')
         if rule.allow_credentials and rule.expose_headers == ANY:
@@ -70,7 +70,7 @@ def check_cors(rules: Mapping[str, CorsRule]) -> list[str]:
     return problems
 
 
-def check_origin(origin: str) -> list[str]:
+def origin_problem(origin: str) -> list[str]:
     """What is wrong with `origin`, as a browser would have to write it."""
     shown = repr(origin[:200])
     if not _ORIGIN.fullmatch(origin):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors import CorsRule, check_cors
+from gateway.core.cors import CorsRule, cors_problems
 from gateway.core.names import check_model_name, check_version
 from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
@@ -111,13 +111,13 @@ def parse_model(document: Mapping[str, Any]) -> Model:
         model = msgspec.convert(document, Model)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
-    problems = check_model(model)
+    problems = model_problems(model)
     if problems:
         raise ValueError("; ".join(problems))
     return model
 
 
-def check_model(model: Model) -> list[str]:
+def model_problems(model: Model) -> list[str]:
     """Everything that is wrong with `model`, a sentence each."""
     problems = []
     try:
@@ -136,8 +136,8 @@ def check_model(model: Model) -> list[str]:
         problems.append(f"the time-out must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
     if policy.body_limit_bytes is not None and policy.body_limit_bytes < 1:
         problems.append("the body limit must be at least one byte")
-    problems += check_cors(policy.cors)
-    problems += check_limits(policy)
+    problems += cors_problems(policy.cors)
+    problems += limit_problems(policy)
     if policy.trace_ratio is not None and not 0 <= policy.trace_ratio <= 1:
         problems.append("the share of traces kept must lie between 0 and 1")
     if policy.availability is not None and not 0 < policy.availability < 1:
@@ -164,7 +164,7 @@ class Limits(Protocol):
     def requests_per_month(self) -> int | None: ...
 
 
-def check_limits(limits: Limits) -> list[str]:
+def limit_problems(limits: Limits) -> list[str]:
     """Everything that is wrong with them, a sentence each."""
     problems = []
     for network in limits.networks:

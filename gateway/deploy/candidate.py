@@ -14,7 +14,14 @@ from typing import Final
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
 from gateway.deploy.target import DeployError
 from gateway.verify.check import Result, run_check
-from gateway.verify.run import BackendNotReady, ManifestPart, choose, parse_samples, prepare, started
+from gateway.verify.run import (
+    ArtifactManifestSubset,
+    BackendNotReady,
+    choose,
+    parse_samples,
+    prepare,
+    started,
+)
 
 _READY_WITHIN_S: Final = 120.0
 _CHECKS: Final = ("predict/answer", "predict/samples", "rows")
@@ -76,7 +83,7 @@ _HINTS: Final[Mapping[str, str]] = {
 
 
 async def _scored(
-    command: str, environ: Mapping[str, str], folder: Path, manifest: ManifestPart
+    command: str, environ: Mapping[str, str], folder: Path, manifest: ArtifactManifestSubset
 ) -> list[Result]:
     try:
         async with started(command, environ, folder) as (url, process):

@@ -155,7 +155,7 @@ class Local:
             return False
 
 
-class LocalTarget:
+class LocalProcessTarget:
     """Backends are noted below `root`, as MODEL/VERSION/PORT.json."""
 
     name = "local"

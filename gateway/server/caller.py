@@ -12,8 +12,8 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
+from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.server.framing import is_no_head
-from gateway.server.inline_runner import InlineRunner
 from gateway.server.linger import LINGER_S, Linger
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
@@ -72,7 +72,7 @@ class CallerConnection(asyncio.Protocol):
         self._head_limit_bytes = server.head_limit_bytes
         self.body_timeout_s = server.body_timeout_s
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
-        self._runner = InlineRunner(loop, self._ended)
+        self._runner = EagerCoroutineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time

@@ -18,7 +18,7 @@ from gateway.server.plain_protocol import StrictRequestHandler, problem_response
 from gateway.server.request_body import INVALID_CHUNKS, timeout_error
 
 
-class PlainServer:
+class PlainRequestHandler:
     """The function that aiohttp's low-level server calls for each request."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:

@@ -30,7 +30,7 @@ class StrictRequestHandler(RequestHandler):
     """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one.
 
     It looks at a connection's first request line before aiohttp does. Where later requests begin, only aiohttp knows: what
-    it forgives in them, `PlainServer` judges.
+    it forgives in them, `PlainRequestHandler` judges.
     """
 
     __slots__ = (
@@ -97,7 +97,7 @@ class StrictRequestHandler(RequestHandler):
             self.due = time.monotonic() + self._head_timeout_s
 
     def _judge_line(self, held: bytes) -> bytes:
-        """What of `buffered` aiohttp may see: nothing before the first line is whole, or where that is refused."""
+        """What of `complete_body` aiohttp may see: nothing before the first line is whole, or where that is refused."""
         for _ in range(_EMPTY_LINES):
             held = held.removeprefix(b"\r\n")
         line, end, rest = held.partition(b"\r\n")

@@ -138,7 +138,7 @@ class CallerBody:
 
     # -- to its reader
 
-    def buffered(self) -> bytes:
+    def complete_body(self) -> bytes:
         pieces = self._pieces
         if len(pieces) == 1:
             return pieces[0]
@@ -175,7 +175,7 @@ class CallerBody:
                 raise self.error
             if self._pieces:
                 self.piping_started = True
-                chunk = self.buffered()
+                chunk = self.complete_body()
                 self._pieces = []
                 self._held_bytes = 0
                 self._connection.resume_reading()

@@ -21,7 +21,7 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def plain_environment() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
     """The environment without what it says to CHIPS or Vertex AI, for a backend that is given settings of its own."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from gateway.auth.plugins import validate_chain
-from gateway.core.access_rules import Certificate, Issuer, check_certificate, check_issuer
-from gateway.core.cors import ANY, check_origin
+from gateway.core.access_rules import Certificate, Issuer, certificate_problems, issuer_problems
+from gateway.core.cors import ANY, origin_problem
 from gateway.core.networks import parse_network
 from gateway.core.suggestions import suggest
 from gateway.core.text import utf8_text
@@ -222,7 +222,7 @@ class _Loader:
             if origin != ANY:
                 source = self._sources["edge.cors_origins"]
                 self._problems += [
-                    f"edge.cors_origins: {problem} (from {source})" for problem in check_origin(origin)
+                    f"edge.cors_origins: {problem} (from {source})" for problem in origin_problem(origin)
                 ]
 
     def _check_shared(self) -> None:
@@ -236,9 +236,11 @@ class _Loader:
         issuers: tuple[Issuer, ...] = self._values.get("auth.issuers", ())
         certificates: tuple[Certificate, ...] = self._values.get("auth.certificates", ())
         for issuer in issuers:
-            self._problems += [f"auth.issuers: {issuer.name}: {problem}" for problem in check_issuer(issuer)]
+            self._problems += [
+                f"auth.issuers: {issuer.name}: {problem}" for problem in issuer_problems(issuer)
+            ]
         for entry in certificates:
-            found = check_certificate(entry)
+            found = certificate_problems(entry)
             self._problems += [f"auth.certificates: {entry.name}: {problem}" for problem in found]
         trusts = self._values.get("edge.trusted_hops") or self._values.get("edge.trusted_proxies")
         if certificates and not trusts:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
 from gateway.telemetry.export import OtlpClient, resource_of
-from gateway.telemetry.exposition import flat_samples, histograms
+from gateway.telemetry.exposition import histograms, scalar_samples
 from gateway.telemetry.metric_catalog import METRICS
 from gateway.telemetry.metric_catalog import Metric as Described
 from gateway.telemetry.metrics import State
@@ -40,7 +40,7 @@ def metrics_data(state: State, resource: Resource, began_ns: int) -> MetricsData
 
 
 def _metrics(state: State, began_ns: int, now_ns: int) -> Iterator[Metric]:
-    flat = flat_samples(state)
+    flat = scalar_samples(state)
     distributions = histograms(state)
     for described in METRICS:
         data: Any

@@ -13,7 +13,7 @@ Distribution = tuple[Labels, Sequence[int], Sequence[float], float]  # labels, b
 
 
 def exposition(state: State) -> bytes:
-    flat = flat_samples(state)
+    flat = scalar_samples(state)
     distributions = histograms(state)
     lines = []
     for metric in METRICS:
@@ -29,7 +29,7 @@ def exposition(state: State) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def flat_samples(state: State) -> dict[str, list[Sample]]:
+def scalar_samples(state: State) -> dict[str, list[Sample]]:
     """Counters and gauges by metric name."""
     every = [series for versions in state.series.values() for series in versions.values()]
 

@@ -59,10 +59,11 @@ class Telemetry:
             )
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
+        self._ticks = _LazyTicks(self._open_store) if store else None
         self._aggregator = Aggregator(
             self.metrics,
             self.shared,
-            _LazyTicks(self._open_store) if store else None,
+            self._ticks,
             supervisor=self._supervisor,
         )
         self._sender = None
@@ -117,6 +118,8 @@ class Telemetry:
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),
             *([asyncio.to_thread(self._sender.stop, _FLUSH_S)] if self._sender is not None else []),
         )
+        if self._ticks is not None:
+            self._ticks.close()
 
     def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> ExportQueue:
         export_queue = ExportQueue(name, open_sink, supervisor=self._supervisor)
@@ -140,3 +143,7 @@ class _LazyTicks:
         if self._store is None:
             self._store = self._open_store()
         self._store.write_ticks(ticks)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()

@@ -14,7 +14,7 @@ from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, Up
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
-from gateway.upstream.timeouts import timeout_error
+from gateway.upstream.timeout_cause import timeout_error
 from gateway.upstream.tls import client_context
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
@@ -222,7 +222,7 @@ def _begin(
         size = exchange.bytes_in
         if size or method in _WITH_BODY:
             parts.append(b"Content-Length: %d\r\n\r\n" % size)
-            parts.append(body.buffered())
+            parts.append(body.complete_body())
         else:
             parts.append(b"\r\n")
         completion = connection.start(exchange, attempt, b"".join(parts), upgrading=upgrading)
@@ -242,7 +242,7 @@ def _check_body(exchange: Exchange, body: PipedBody) -> None:
     if body.error is not None:
         raise body.error
     if body.complete:
-        exchange.bytes_in = len(body.buffered())
+        exchange.bytes_in = len(body.complete_body())
         if exchange.bytes_in > exchange.body_limit_bytes:
             raise PayloadTooLarge(exchange.body_limit_bytes)
 

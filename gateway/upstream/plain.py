@@ -27,7 +27,7 @@ from gateway.core.redirects import rewrite_addresses
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
 from gateway.upstream.refusal import REFUSALS, refused_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeouts import timeout_error
+from gateway.upstream.timeout_cause import timeout_error
 from gateway.upstream.tls import client_context
 
 

@@ -17,16 +17,16 @@ from gateway.verify.backend_process import BackendProcess, free_port
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     about,
+    batch_invariance,
+    concurrency,
     fetch,
-    headers,
     http,
     infer,
     life,
-    load,
     logs,
     predict,
     refusals,
-    rows,
+    response_headers,
 )
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
@@ -34,13 +34,13 @@ CHECKS: tuple[Check, ...] = (
     *about.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
-    *rows.CHECKS,
+    *batch_invariance.CHECKS,
     *refusals.CHECKS,
-    *headers.CHECKS,
+    *response_headers.CHECKS,
     *http.CHECKS,
-    *load.CHECKS,
+    *concurrency.CHECKS,
     *logs.CHECKS,
-    *headers.LAST,
+    *response_headers.LAST,
     *fetch.CHECKS,
     *life.CHECKS,
 )
@@ -75,7 +75,7 @@ class Report:
         return [result for result in self.results if result.outcome == "failed"]
 
 
-class ManifestPart(msgspec.Struct):
+class ArtifactManifestSubset(msgspec.Struct):
     """What the kit needs of a manifest."""
 
     model: str = ""
@@ -84,7 +84,7 @@ class ManifestPart(msgspec.Struct):
     rows: str = ""  # "together" where the answer for a row depends on the others on purpose
 
 
-def read_samples(path: Path) -> ManifestPart:
+def read_samples(path: Path) -> ArtifactManifestSubset:
     """A manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
     try:
         content = path.read_bytes()
@@ -93,7 +93,7 @@ def read_samples(path: Path) -> ManifestPart:
     return parse_samples(content, str(path))
 
 
-def parse_samples(content: bytes, name: str) -> ManifestPart:
+def parse_samples(content: bytes, name: str) -> ArtifactManifestSubset:
     """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
     try:
         text = utf8_text(content)
@@ -101,8 +101,8 @@ def parse_samples(content: bytes, name: str) -> ManifestPart:
         raise ValueError(f"{name} {error}") from None
     try:
         if text.lstrip()[:1] == "[":
-            return ManifestPart(samples=msgspec.json.decode(text, type=tuple[Sample, ...]))
-        return msgspec.json.decode(text, type=ManifestPart)
+            return ArtifactManifestSubset(samples=msgspec.json.decode(text, type=tuple[Sample, ...]))
+        return msgspec.json.decode(text, type=ArtifactManifestSubset)
     except ValueError as error:
         raise ValueError(f"{name} is neither a manifest nor a list of samples: {error}") from None
 
@@ -120,7 +120,7 @@ async def verify(
     *,
     model: str = "",
     version: str = "",
-    manifest: ManifestPart | None = None,
+    manifest: ArtifactManifestSubset | None = None,
     process: BackendProcess | None = None,
     fields: Fields = (),
     checks: Sequence[Check] = CHECKS,
@@ -145,13 +145,13 @@ async def prepare(
     *,
     model: str = "",
     version: str = "",
-    manifest: ManifestPart | None = None,
+    manifest: ArtifactManifestSubset | None = None,
     process: BackendProcess | None = None,
     fields: Fields = (),
     wait_s: float = 30.0,
 ) -> CheckContext:
     """Wait for the backend, and learn what the checks need to know of it."""
-    manifest = manifest or ManifestPart()
+    manifest = manifest or ArtifactManifestSubset()
     client = RawClient(url, fields=fields)
     early: list[tuple[int, int]] = []
     ready = await _wait_until_ready(client, process, wait_s, early)

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 from gateway.registry.firestore.layout import Fields, read_fields, write_head, write_stored
-from gateway.registry.firestore.stream import TARGET_ID
+from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 Response = firestore.ListenResponse.pb()
 Document = document.Document.pb()

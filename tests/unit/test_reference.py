@@ -18,7 +18,7 @@ def test_a_reference_page_is_current(name: str):
 
 
 def test_the_page_lists_every_exit_code():
-    publish = importlib.import_module("gateway.cli.deployment.publish")  # the package's own name is the verb
+    publish = importlib.import_module("gateway.cli.artifacts.publish")  # the package's own name is the verb
     codes = {
         value
         for module in (console, publish, serve)

@@ -214,7 +214,7 @@ async def test_who_is_known():
 BESIDE_IT = {
     "app.py": "the drain, in a TaskGroup",
     "serve.py": "start and stop, which the process waits for",
-    "server/inline_runner.py": "a request, which its connection owns",
+    "server/eager_runner.py": "a request, which its connection owns",
     "registry/firestore/registry.py": "the next message, which the watch waits for",
     "testing.py": "the suites for plug-ins",
 }

@@ -152,7 +152,7 @@ end
         end
     known = ["classes", "probabilities", "top"]
     for (parameters, words) in (
-        "{\"probabilty\":true}" => "there is no \"probabilty\"; this model knows classes, probabilities, top",
+        "{\"probability\":true}" => "there is no \"probability\"; this model knows classes, probabilities, top",
         "{\"probabilities\":\"false\"}" => "parameters.probabilities: expected true or false, got \"false\"",
         "{\"classes\":1}" => "expected true or false, got 1",
         "{\"content_type\":\"pd\"}" => "there is no \"content_type\"",

@@ -64,7 +64,8 @@ check_files <- function(files, text, wrong) {
   if ("manifest.json" %in% places) wrong("it names manifest.json, which is itself")
   if (anyDuplicated(places)) wrong("it names %s twice", printable(places[duplicated(places)][[1]]))
   below <- places[vapply(strsplit(places, "/", fixed = TRUE), function(parts) {
-    any(Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE) %in% places)
+    folders <- Reduce(function(above, part) paste(above, part, sep = "/"), parts[-length(parts)], accumulate = TRUE)
+    any(folders %in% places)
   }, NA)]
   if (length(below)) wrong("%s lies below another file", printable(below[[1]]))
 }

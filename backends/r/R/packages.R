@@ -16,9 +16,10 @@ always_attached <- c("base", "methods", "datasets", "utils", "grDevices", "graph
 #' The packages that a model needs beyond those that every R attaches.
 needed_packages <- function(model, named = character()) {
   index <- NULL
-  lookup <- function(what, name) {
+  lookup <- function(what, name, among = NULL) {
     if (is.null(index)) index <<- package_index()
-    choose_package(index[[what]][[name]], named, model, name, what)
+    found <- index[[what]][[name]]
+    choose_package(if (is.null(among)) found else intersect(found, among), named, model, name, what)
   }
   # An object with slots says itself where its class is from.
   own <- if (isS4(model)) attr(class(model), "package")
@@ -26,11 +27,13 @@ needed_packages <- function(model, named = character()) {
     method <- predict_method(class)
     if (is.null(method)) lookup("methods", class) else package_of(method)
   })
+  methods <- unlist(methods)
   functions <- lapply(formula_functions(model), function(name) {
     found <- get0(name, model_environment(model), mode = "function")
-    if (is.null(found)) lookup("exports", name) else package_of(found)
+    # Another package than the model's own may have another function of that name.
+    if (is.null(found)) lookup("exports", name, c(named, methods, "splines")) else package_of(found)
   })
-  found <- setdiff(unique(c(own, unlist(methods), unlist(functions))), always_attached)
+  found <- setdiff(unique(c(own, methods, unlist(functions))), always_attached)
   found[vapply(found, is_installed, NA)]
 }
 

@@ -211,13 +211,14 @@ check_several_rows <- function(service) {
   if (is.null(good)) {
     stop_start("the manifest's first sample holds no row to predict: publish it with --samples that do", "data")
   }
+  ranks <- identical(service$manifest$rows, "together")
   alone <- predict_or_stop(service, good$rows, good$parameters, 1L)
   company <- company_of(service)
   others <- c(list(take_rows(good$rows, c(1L, 1L)), take_rows(good$rows, c(1L, 1L, 1L))), company)
   for (rows in others) {
     count <- if (is.data.frame(rows)) nrow(rows) else length(rows)
     together <- predict_or_stop(service, rows, good$parameters, count)
-    if (!is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
+    if (!ranks && !is_same_row(alone, together) && !changes_by_itself(service, good, alone, rows, count)) {
       stop_start(paste("the prediction for a row depends on the rows next to it, as with x - mean(x) or cut(x, 3) in a",
                        "formula: have the training compute such numbers once; where a model ranks rows on purpose,",
                        "publish it with rows = \"together\""), "data")
@@ -225,18 +226,22 @@ check_several_rows <- function(service) {
   }
 }
 
-# The good row before another that the model takes: the other rows of the samples, or one with other numbers.
+# The good row before others that the model takes, one with larger numbers and one with smaller ones.
 company_of <- function(service) {
   good <- service$facts$good
-  if (identical(service$manifest$rows, "together") || !is.data.frame(good$rows)) {
+  if (!is.data.frame(good$rows)) {
     return(list())
   }
-  other <- good$rows
-  for (name in names(other)) if (is.numeric(other[[name]])) other[[name]] <- other[[name]] * 2 + 1
-  integers <- vapply(good$rows, is.integer, NA)
-  other[integers] <- lapply(other[integers], as.integer)
-  works <- predicts(service, other, good$parameters)
-  if (works) list(rbind(good$rows, other), rbind(good$rows, other, other))
+  others <- lapply(c(1L, -1L), function(sign) {
+    other <- good$rows
+    for (name in names(other)) {
+      if (is.numeric(other[[name]])) other[[name]] <- methods::as(sign * (2 * other[[name]] + 1), class(other[[name]]))
+    }
+    other
+  })
+  taken <- Filter(function(other) predicts(service, other, good$parameters), others)
+  c(lapply(taken, function(other) rbind(good$rows, other)),
+    lapply(taken, function(other) rbind(good$rows, other, other)))
 }
 
 predict_or_stop <- function(service, rows, parameters, count) {

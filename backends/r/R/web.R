@@ -73,13 +73,18 @@ new_app <- function(service, config, pool, log, state) {
     # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
     # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
     onHeaders = function(req) {
+      # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
+      tempdir(check = TRUE)
       length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
       if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
         return(refuse(new_call(req), too_large(config)))
       }
-      # httpuv takes any `Upgrade` for a WebSocket's and would hang up, body or none: so it is answered here.
+      # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
       if (!is.null(req$HTTP_UPGRADE)) {
-        if (req$REQUEST_METHOD == "POST") refuse(new_call(req), no_upgrade()) else respond(req)
+        response <- refuse(new_call(req), no_upgrade())
+        response$headers[["Content-Type"]] <- NULL
+        response$headers[["Content-Length"]] <- "0"
+        c(response[c("status", "headers")], list(body = NULL))
       }
     },
     call = respond

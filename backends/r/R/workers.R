@@ -211,6 +211,7 @@ fork_worker <- function(work, warm) {
 
 be_worker <- function(work, warm) {
   close_sockets()
+  quit_alone()
   compiler::enableJIT(3L) # which forking has turned off
   sink(stderr()) # what a model prints is no log line
   if (exists(".Random.seed", globalenv())) rm(".Random.seed", envir = globalenv()) # each its own
@@ -226,6 +227,7 @@ be_worker <- function(work, warm) {
     size <- readBin(jobs, "integer", 1L)
     if (length(size) == 0) end_worker() # the server has ended
     job <- unserialize(readBin(jobs, "raw", size))
+    tempdir(check = TRUE) # which another worker may have taken along
     outcome <- tryCatch(work(job), interrupt = function(e) {
       list(problem = new_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1")))
     })
@@ -233,6 +235,14 @@ be_worker <- function(work, warm) {
     if (!is_open(jobs)) outcome$last <- TRUE
     if (sink.number() == 0L) sink(stderr())
     answer(outcome)
+  }
+}
+
+# R's own quit() removes the temporary folder, which all of us share, and without it no request can be read any more.
+quit_alone <- function() {
+  for (name in c("quit", "q")) {
+    base::unlockBinding(name, baseenv())
+    assign(name, function(...) end_worker(), baseenv())
   }
 }
 

@@ -11,7 +11,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.keys import digest_key, key_id, make_key
-from gateway.core.model import Key, check_limits, parse_key
+from gateway.core.model import Key, limit_problems, parse_key
 from gateway.core.model_updates import to_document
 from gateway.core.names import check_model_pattern
 from gateway.core.principal import VERBS, Verb
@@ -77,7 +77,7 @@ def create(
         requests_per_month=per_month,
         note=note,
     )
-    problems = check_limits(entry)
+    problems = limit_problems(entry)
     if problems:
         raise Failure("; ".join(problems), code=EX_DATAERR)
 

@@ -5,9 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.deployment.run import Deployment, StepReport, carry_out, check_owner, plan_deployment
+from gateway.cli.deployment.deploy_steps import (
+    Deployment,
+    StepReport,
+    carry_out,
+    check_owner,
+    plan_deployment,
+)
 from gateway.cli.deployment.watch import watch_folder
-from gateway.cli.models.deregister import remove_version
+from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.names import check_model_name, check_version
@@ -156,9 +162,9 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
     if wanted is None:
         wanted = "cloud-run" if environment is not None and environment.project else "local"
     if wanted == "local":
-        from gateway.deploy.local import LocalTarget
+        from gateway.deploy.local import LocalProcessTarget
 
-        return LocalTarget(state_folder() / "local", process_environment())
+        return LocalProcessTarget(state_folder() / "local", process_environment())
     if environment is None:
         raise Failure(
             "Cloud Run needs an environment that says where",

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
-from gateway.deploy.local import Local, LocalTarget, Spec
+from gateway.deploy.local import Local, LocalProcessTarget, Spec
 from gateway.settings import process_environment, state_folder
 
 _POLL_S: Final = 0.2
@@ -122,8 +122,8 @@ def logs(
             console.out.print(line)
 
 
-def _target() -> LocalTarget:
-    return LocalTarget(state_folder() / "local", process_environment())
+def _target() -> LocalProcessTarget:
+    return LocalProcessTarget(state_folder() / "local", process_environment())
 
 
 def _all(model: str = "*", version: str = "*") -> list[tuple[Local, Spec]]:

@@ -20,7 +20,7 @@ from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check, Result
 from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
-from gateway.verify.run import BackendNotReady, ManifestPart, Report, choose, read_samples, started
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, Report, choose, read_samples, started
 from gateway.verify.run import verify as run_checks
 
 
@@ -72,7 +72,7 @@ def verify(
     if (url is None) == (command is None):
         raise Failure("give the backend's address, or --command to start it", code=EX_USAGE)
     try:
-        manifest = read_samples(samples) if samples is not None else ManifestPart()
+        manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         url = check_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None

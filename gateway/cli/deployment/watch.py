@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment.run import Deployment, StepReport, carry_out, check_owner
-from gateway.cli.models.deregister import remove_version
+from gateway.cli.deployment.deploy_steps import Deployment, StepReport, carry_out, check_owner
+from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.deploy.folder import BackendFolder, FolderError
-from gateway.deploy.local import LocalTarget
+from gateway.deploy.local import LocalProcessTarget
 from gateway.settings import Settings, process_environment, state_folder
 
 _POLL_S: Final = 0.3
@@ -24,7 +24,7 @@ def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: 
     version = source.version + _SUFFIX
     scratch = state_folder() / "scratch"
     settings = msgspec.structs.replace(settings, artifacts=str(scratch))
-    target = LocalTarget(state_folder() / "local", process_environment())
+    target = LocalProcessTarget(state_folder() / "local", process_environment())
     path, model = source.path, source.model
     console.confirm_write(settings)
     try:
@@ -39,7 +39,7 @@ def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: 
 
 
 def _deploy_once(
-    path: Path, version: str, settings: Settings, target: LocalTarget, author: str, owner: str | None
+    path: Path, version: str, settings: Settings, target: LocalProcessTarget, author: str, owner: str | None
 ) -> None:
     try:
         source = BackendFolder(path, version=version)
@@ -71,7 +71,7 @@ def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted(found))
 
 
-def _take_away(settings: Settings, target: LocalTarget, model: str, version: str, author: str) -> None:
+def _take_away(settings: Settings, target: LocalProcessTarget, model: str, version: str, author: str) -> None:
     console.run(
         remove_version(
             settings, model, version, force=True, author=author, reason="chips deploy --watch ended"

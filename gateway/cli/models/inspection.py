@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.cli.models.foreign import FIRST_VERSION, facts_of, foreign_service, metadata_of
+from gateway.cli.models.third_party_servers import FIRST_VERSION, detect_model_server, facts_of, metadata_of
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata, NotOurs, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.services import Service, is_ours
 from gateway.core.names import check_version
-from gateway.verify.run import BackendNotReady, ManifestPart, choose, verify
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, choose, verify
 
 
 class Wish(NamedTuple):
@@ -72,7 +72,7 @@ async def look(
         return _forced(wish, error, report)
     path: str | None = wish.backend["predict_path"]
     try:
-        service = await foreign_service(
+        service = await detect_model_server(
             wish.name, wish.url, headers, failure, path=path, version=wish.version, yes=yes or force
         )
     except NotOurs as error:
@@ -134,7 +134,7 @@ async def probe_backend(
 async def verify_contract(
     wish: Wish,
     metadata: Metadata,
-    published: ManifestPart,
+    published: ArtifactManifestSubset,
     report: Report,
     fields: tuple[tuple[str, str], ...],
     *,

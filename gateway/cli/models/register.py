@@ -18,7 +18,7 @@ from gateway.cli.support.propagation import wait_until_live
 from gateway.cli.support.published import RowsOption, published_samples
 from gateway.cli.support.services import Service, shown_example
 from gateway.core.cors import CorsRule
-from gateway.core.model import Backend, Model, check_model, check_url
+from gateway.core.model import Backend, Model, check_url, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.names import check_model_name, check_version
 from gateway.core.networks import parse_network
@@ -325,7 +325,7 @@ def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) ->
         raise Failure(
             str(error), hint=f"the traffic now: {console.shown(dict(model.traffic))}", code=EX_DATAERR
         ) from None
-    problems = check_model(model)
+    problems = model_problems(model)
     if problems:
         raise Failure("; ".join(problems), code=EX_DATAERR)
     return model, version

@@ -8,7 +8,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import wait_until_live
-from gateway.core.model import Model, check_model
+from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
 from gateway.settings import Settings
@@ -123,7 +123,7 @@ def _parsed(shares: list[str]) -> dict[str, int]:
 def _split(model: Model, wanted: dict[str, int]) -> Model:
     unnamed = {backend.version: 0 for backend in model.backends if backend.version not in wanted}
     after = msgspec.structs.replace(model, traffic={**unnamed, **wanted})
-    problems = check_model(after)
+    problems = model_problems(after)
     if problems:
         raise Failure(
             "; ".join(problems),

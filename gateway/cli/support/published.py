@@ -14,7 +14,7 @@ from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata
 from gateway.settings import Settings, state_folder
-from gateway.verify.run import ManifestPart, parse_samples
+from gateway.verify.run import ArtifactManifestSubset, parse_samples
 
 RowsOption = Annotated[
     Literal["independent", "together"] | None,
@@ -25,23 +25,23 @@ RowsOption = Annotated[
 ]
 
 
-def published_samples(settings: Settings, metadata: Metadata, version: str) -> ManifestPart:
+def published_samples(settings: Settings, metadata: Metadata, version: str) -> ArtifactManifestSubset:
     """The manifest of the artifact that the backend says it loaded; an empty one where it cannot be read from here."""
     address = metadata.text("artifact")
     content = _manifest_at(settings, address, metadata.name, version)
     if content is None:
-        return ManifestPart()
+        return ArtifactManifestSubset()
     digest = metadata.text("artifact_digest")
     if digest and digest != "sha256:" + hashlib.sha256(content).hexdigest():
         console.note(
             f"what lies at {address} is not what the backend loaded, so its samples are not compared"
         )
-        return ManifestPart()
+        return ArtifactManifestSubset()
     try:
         return parse_samples(content, address)
     except ValueError as error:
         console.note(f"its samples are not compared: {error}")
-        return ManifestPart()
+        return ArtifactManifestSubset()
 
 
 def published_manifest(settings: Settings, address: str, model: str, version: str) -> Manifest | None:

@@ -33,7 +33,7 @@ from gateway.registry.base import (
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, Head
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
-from gateway.registry.firestore.stream import DocumentGone, ListenTarget
+from gateway.registry.firestore.watch_aggregator import DocumentGone, ListenTarget
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import Rpc, Write

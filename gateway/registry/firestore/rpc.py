@@ -20,7 +20,7 @@ from google.cloud.firestore_v1.types import common, document, firestore, query, 
 from gateway.registry.base import RegistryError, Unavailable
 from gateway.registry.firestore.layout import Fields, FirestoreDocument, read_fields
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.firestore.stream import TARGET_ID
+from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 _READ_S: Final = 5.0
 _QUERY_S: Final = 60.0  # a whole registry

@@ -21,7 +21,7 @@ from gateway.verify.check import (
     server_timing,
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
-from gateway.verify.run import CHECKS, ManifestPart, Report, choose, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, choose, verify
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -38,7 +38,7 @@ from tests.contract.backends.broken import (
 )
 from tests.flow.contract import Response
 
-MANIFEST = ManifestPart("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
+MANIFEST = ArtifactManifestSubset("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
 NEEDS_PROCESS = ("logs", "fetch", "life")
 BY_NAME = {check.name: check for check in CHECKS}
 # A check of all answers so far needs some answers so far.
@@ -111,7 +111,7 @@ ROWS = choose(["rows"])
 RANKS: dict[str, Any] = {"parameters": {"concurrency": 2, "rows": "together"}}
 
 
-async def outcomes(backend: Backend, manifest: ManifestPart = MANIFEST) -> dict[str, Result]:
+async def outcomes(backend: Backend, manifest: ArtifactManifestSubset = MANIFEST) -> dict[str, Result]:
     await backend.start()
     try:
         report = await verify(backend.url, manifest=manifest, checks=ROWS, wait_s=5)
@@ -124,12 +124,12 @@ async def outcomes(backend: Backend, manifest: ManifestPart = MANIFEST) -> dict[
     ("backend", "manifest"),
     [
         (lambda: Backend(ByRows(scaled_by_request, **RANKS)), MANIFEST),
-        (lambda: Backend(ByRows(scaled_by_request)), ManifestPart("wine", "1", rows="together")),
+        (lambda: Backend(ByRows(scaled_by_request)), ArtifactManifestSubset("wine", "1", rows="together")),
     ],
     ids=["the backend says so", "the manifest says so"],
 )
 async def test_a_model_that_looks_at_all_rows_on_purpose_says_so(
-    backend: Callable[[], Backend], manifest: ManifestPart
+    backend: Callable[[], Backend], manifest: ArtifactManifestSubset
 ):
     for result in (await outcomes(backend(), manifest)).values():
         assert (result.outcome, "together" in result.why) == ("skipped", True), result
@@ -149,12 +149,14 @@ async def test_small_numbers_are_held_to_their_own_size():
 
 async def test_a_sample_that_allows_more_allows_it_here_too():
     samples = [{**sample, "tolerance": 0.01} for sample in SAMPLES]
-    loose = ManifestPart("wine", "1", msgspec.convert(samples, tuple[Sample, ...]))
+    loose = ArtifactManifestSubset("wine", "1", msgspec.convert(samples, tuple[Sample, ...]))
     assert (await outcomes(Backend(ByRows(rounded_by_request)), loose))["rows/together"].outcome == "passed"
 
 
 async def test_without_samples_rows_are_made_from_the_one_that_is_known():
-    result = (await outcomes(Backend(ByRows(categories_by_request)), ManifestPart()))["rows/together"]
+    result = (await outcomes(Backend(ByRows(categories_by_request)), ArtifactManifestSubset()))[
+        "rows/together"
+    ]
     assert result.outcome == "failed"
     assert "together with others" in result.why
 
@@ -164,7 +166,7 @@ async def test_the_categories_of_the_metadata_are_tried():
         return categories_by_request([[row[0], row[2]] for row in rows], _)
 
     named = {"concurrency": 2, "categories": {"region": ["Ahr", "Nahe", "Saar"]}}
-    one = ManifestPart("wine", "1", MANIFEST.samples[:1])
+    one = ArtifactManifestSubset("wine", "1", MANIFEST.samples[:1])
     result = (await outcomes(Backend(ByRows(by_text, parameters=named)), one))["rows/together"]
     assert (result.outcome, "Nahe" in result.why) == ("failed", True), result
 

@@ -27,7 +27,7 @@ def nothing_runs_on(shell: Shell, tmp_path: Path) -> Iterator[None]:
             "undeploy", note.parent.parent.name, "--version", note.parent.name, "--target", "local", "--force"
         )
     for process in list(_children.values()):
-        process.kill()
+        process.terminate()  # a supervisor ends its backend
         process.wait()
     _children.clear()
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from gateway.artifacts.needed import SCRIPT, packages_needed
+from gateway.artifacts.infer_requirements import SCRIPT, packages_needed
 
 TABLE = pd.DataFrame({"a": np.arange(30.0), "c": list("xyz") * 10, "d": pd.Categorical(list("uv") * 15)})
 TARGET = np.arange(30) % 2

@@ -1,6 +1,8 @@
 """`chips why` and `chips tail` on the store of this machine."""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ from tests.unit.telemetry.test_trace_store import summary
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TraceStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceStore]:
     path = tmp_path / "requests.db"
     monkeypatch.setenv("CHIPS_TRACE__STORE", str(path))
-    return TraceStore(path, limit=100)
+    with closing(TraceStore(path, limit=100)) as store:
+        yield store
 
 
 def test_one_screen_tells_it_all(shell: Shell, store: TraceStore):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.model import Backend, Key, Model, Policy, check_model, check_url, parse_key, parse_model
+from gateway.core.model import Backend, Key, Model, Policy, check_url, model_problems, parse_key, parse_model
 from gateway.core.model_updates import to_document
 from gateway.core.principal import Principal
 
@@ -21,8 +21,8 @@ def backend(**fields: Any) -> Model:
 
 
 def test_a_good_model_has_no_problem():
-    assert check_model(model()) == []
-    assert check_model(Model(name="wine")) == [], "one without backends yet"
+    assert model_problems(model()) == []
+    assert model_problems(Model(name="wine")) == [], "one without backends yet"
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_a_good_model_has_no_problem():
     ],
 )
 def test_a_mistake_is_named(wrong: Model, says: str):
-    problems = check_model(wrong)
+    problems = model_problems(wrong)
     assert any(says in problem for problem in problems), problems
 
 
 def test_percentages_that_only_add_up_to_100_are_not_enough():
     one, two = Backend(version="1", url="http://a"), Backend(version="2", url="http://b")
-    problems = check_model(model(backends=(one, two), traffic={"1": 150, "2": -50}))
+    problems = model_problems(model(backends=(one, two), traffic={"1": 150, "2": -50}))
     assert problems == ["version 1: 150 is not a percentage", "version 2: -50 is not a percentage"]
 
 
 def test_a_version_twice_is_named_once():
     twice = Backend(version="1", url="http://a")
-    assert check_model(model(backends=(twice, twice, twice))) == ["version 1 is listed twice"]
+    assert model_problems(model(backends=(twice, twice, twice))) == ["version 1 is listed twice"]
 
 
 def test_all_mistakes_are_named_at_once():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.model import Backend, Model, Policy, Tensor, check_model, parse_model
+from gateway.core.model import Backend, Model, Policy, Tensor, model_problems, parse_model
 from gateway.core.model_updates import (
     differences,
     merge_document,
@@ -79,7 +79,7 @@ models = st.builds(
 def test_the_first_version_takes_everything():
     made = with_backend(Model(name="wine"), backend("1"), None)
     assert made.traffic == {"1": 100}
-    assert check_model(made) == []
+    assert model_problems(made) == []
 
 
 def test_a_further_version_takes_nothing_until_it_is_told_to():
@@ -147,7 +147,7 @@ def test_without_a_version_the_others_take_over(traffic: dict[str, int], data: s
             without_version(model(traffic), version)
         return
     left = without_version(model(traffic), version)
-    assert check_model(left) == []
+    assert model_problems(left) == []
     assert left.backend(version) is None
     assert version not in left.traffic
     if not traffic[version]:

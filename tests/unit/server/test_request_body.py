@@ -83,7 +83,7 @@ def test_a_body_that_is_whole_needs_no_stop():
         body.feed(PIECE)
     assert body.complete
     assert connection.reads()
-    assert body.buffered() == 5 * PIECE
+    assert body.complete_body() == 5 * PIECE
 
 
 def test_chunk_by_chunk():

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,14 +19,26 @@ def path(tmp_path):
     return tmp_path / "folder" / "a b#c?.db"
 
 
-def test_what_is_written_is_found_by_either_id(path):
-    store, reader = TraceStore(path, limit=100), TraceStoreReader(path)
+@pytest.fixture
+def opened(path):
+    """Opens stores, and closes them at the end: Python 3.13 warns of connections that nobody closed."""
+    with ExitStack() as stack:
+
+        def open_(**options):
+            store = TraceStore(path, limit=100, **options)
+            stack.callback(store.close)
+            return store
+
+        yield open_
+
+
+def test_what_is_written_is_found_by_either_id(path, opened):
+    store, reader = opened(), TraceStoreReader(path)
     first, second = summary(), summary(status=500)
     store.write([first, second], 1)
     assert reader.find(first.request_id) == [first]
     assert reader.find(second.trace_id) == [second]
     assert reader.find("nothing") == []
-    store.close()
 
 
 def test_a_store_that_is_not_there_is_empty(path):
@@ -35,8 +48,8 @@ def test_a_store_that_is_not_there_is_empty(path):
     assert not path.exists()
 
 
-def test_good_requests_cannot_push_out_bad_ones(path):
-    store, reader = TraceStore(path, limit=100), TraceStoreReader(path)
+def test_good_requests_cannot_push_out_bad_ones(path, opened):
+    store, reader = opened(), TraceStoreReader(path)
     bad = [summary(kept="slow") for _ in range(10)]
     store.write(bad, 1)
     for _ in range(10):
@@ -46,8 +59,8 @@ def test_good_requests_cannot_push_out_bad_ones(path):
     assert {k.summary.request_id for k in kept if k.summary.kept == "slow"} == {s.request_id for s in bad}
 
 
-def test_lists(path):
-    store, reader = TraceStore(path, limit=100), TraceStoreReader(path)
+def test_lists(path, opened):
+    store, reader = opened(), TraceStoreReader(path)
     fast, slow, failed, other = (
         summary(),
         summary(kept="slow", took_s=3),
@@ -71,8 +84,8 @@ def test_lists(path):
     assert ids(reader.after(last)) == [fast.request_id]
 
 
-def test_two_workers_share_one_file(path):
-    first, second = TraceStore(path, limit=100, worker="a"), TraceStore(path, limit=100, worker="b")
+def test_two_workers_share_one_file(path, opened):
+    first, second = opened(worker="a"), opened(worker="b")
     first.write([summary()], 1)
     second.write([summary()], 1)
     at = 2_000_000_000
@@ -84,23 +97,23 @@ def test_two_workers_share_one_file(path):
     assert [t.buckets for t in reader.ticks(since=0, model="wine")] == [[1, 4], [1, 4]]
 
 
-def test_nobody_else_may_read_it(path):
-    TraceStore(path, limit=100).close()
+def test_nobody_else_may_read_it(path, opened):
+    opened()
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_a_file_of_another_layout_is_begun_anew(path):
+def test_a_file_of_another_layout_is_begun_anew(path, opened):
     path.parent.mkdir()
     with sqlite3.connect(path) as db:
         db.executescript("CREATE TABLE requests (x); PRAGMA user_version=99;")
     db.close()
-    store = TraceStore(path, limit=100)
+    store = opened()
     store.write([summary()], 1)
     assert len(TraceStoreReader(path).newest()) == 1
 
 
-def test_a_write_that_fails_leaves_no_lock_behind(path):
-    store, other = TraceStore(path, limit=100), TraceStore(path, limit=100)
+def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
+    store, other = opened(), opened()
     good = Tick(2_000_000_000, "wine", "1", 3, 0, [3])
     with pytest.raises(sqlite3.IntegrityError):  # in mid-transaction
         store.write_ticks([good, good._replace(requests=None)])  # type: ignore[arg-type]

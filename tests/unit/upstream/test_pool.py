@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
-from gateway.server.inline_runner import InlineRunner
+from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import pool_counters, pool_gauges
@@ -51,7 +51,7 @@ class Scripted(Pool):
             except GatewayError as error:
                 told.set_result(error)
 
-        InlineRunner(loop, lambda: None).start(request())
+        EagerCoroutineRunner(loop, lambda: None).start(request())
         return told
 
 

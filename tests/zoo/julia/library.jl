@@ -28,40 +28,6 @@ end
 probabilities_softmax(model, x) = softmax(with_ones(x) * model.weights)
 predict_softmax(model, x) = [model.classes[argmax(row)] for row in eachrow(probabilities_softmax(model, x))]
 
-# -- trees
-
-struct Leaf{T}
-    value::T
-end
-struct Split
-    feature::Int
-    threshold::Float64
-    left::Any
-    right::Any
-end
-
-function fit_tree(x, y, depth = 3)
-    (depth == 0 || length(y) < 4) && return Leaf(mean(y))
-    options = [(feature, quantile_of(x[:, feature], q)) for feature in axes(x, 2) for q in (0.25, 0.5, 0.75)]
-    loss((feature, threshold)) = sum(spread(y[side]) for side in (x[:, feature] .<= threshold, x[:, feature] .> threshold))
-    feature, threshold = argmin(loss, options)
-    left = x[:, feature] .<= threshold
-    (all(left) || !any(left)) && return Leaf(mean(y))
-    return Split(feature, threshold, fit_tree(x[left, :], y[left], depth - 1), fit_tree(x[.!left, :], y[.!left], depth - 1))
-end
-quantile_of(values, q) = sort(values)[clamp(ceil(Int, q * length(values)), 1, length(values))]
-spread(y) = isempty(y) ? 0.0 : sum(abs2, y .- mean(y))
-
-"A NaN goes to the right."
-predict_tree(leaf::Leaf, _) = leaf.value
-predict_tree(split::Split, row) = predict_tree(row[split.feature] <= split.threshold ? split.left : split.right, row)
-predict_forest(trees, x) = [mean(predict_tree(tree, row) for tree in trees) for row in eachrow(x)]
-
-function fit_forest(x, y)
-    random = MersenneTwister(1)
-    return [(chosen = rand(random, axes(x, 1), size(x, 1)); fit_tree(x[chosen, :], y[chosen])) for _ in 1:5]
-end
-
 # -- neighbours and centres
 
 fit_neighbours(x, labels) = (points = x, labels = labels)

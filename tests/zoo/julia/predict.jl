@@ -20,7 +20,7 @@ classes(named) = named.kind == "softmax" ? named.model.classes : nothing
 matrix(rows) = stack(Float64.(coalesce.(column, NaN)) for column in rows)
 
 const OVER_MATRIX = Dict(
-    "ridge" => Library.predict_ridge, "forest" => Library.predict_forest, "neighbours" => Library.predict_neighbours,
+    "ridge" => Library.predict_ridge, "neighbours" => Library.predict_neighbours,
     "centres" => Library.predict_centres, "process" => Library.predict_process, "network" => Library.predict_network,
     "components" => Library.predict_components, "softmax" => Library.predict_softmax,
 )

@@ -24,7 +24,6 @@ IS_WRITTEN_DOWN = "CHIPS_ZOO_RESULTS" in os.environ
 KINDS = {
     "ridge": ("Linear models", "Ridge regression, its coefficients as JSON"),
     "softmax": ("Linear models", "Softmax regression with its probabilities"),
-    "forest": ("Trees and forests", "A forest of structs"),
     "neighbours": ("Neighbours and clusters", "Nearest neighbours"),
     "centres": ("Neighbours and clusters", "k-means"),
     "components": ("Linear algebra", "Principal components, two values a row"),
@@ -73,8 +72,10 @@ def served(request: pytest.FixtureRequest, julia: Julia, trained: Path, tmp_path
         JULIA_PREDICT,
         {**julia.environ, "PREDICT": str(HERE / "predict.jl"), "CHIPS_ARTIFACT": str(tmp_path / kind / "1")},
     )
-    yield backend.ready()
-    backend.kill()
+    try:
+        yield backend.ready()
+    finally:
+        backend.kill()
 
 
 def same(got: Any, wanted: Any) -> bool:

@@ -54,7 +54,6 @@ function main(out)
     over(f, model) = columns -> f(model, matrix(columns))
     for (kind, model, predict, type, suffix) in (
         ("ridge", Library.fit_ridge(x, y), Library.predict_ridge, "FP64", "json"),
-        ("forest", Library.fit_forest(x, y), Library.predict_forest, "FP64", "jls"),
         ("neighbours", Library.fit_neighbours(x, labels), Library.predict_neighbours, "BYTES", "jld2"),
         ("centres", Library.fit_centres(x, 3), Library.predict_centres, "INT64", "jls"),
         ("process", Library.fit_process(x, y), Library.predict_process, "FP64", "jld2"),

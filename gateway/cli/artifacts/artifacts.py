@@ -15,7 +15,7 @@ from rich.table import Table
 from gateway.artifacts.base import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.artifacts.store import open_store
-from gateway.cli.deployment.publish import EX_CANTCREAT, store_failure
+from gateway.cli.artifacts.publish import EX_CANTCREAT, store_failure
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.transfer_progress import progress
@@ -87,7 +87,7 @@ def show(
     for name, made_with in manifest.runtime.items():
         console.say("made with", f"{name} {made_with}")
     for file in manifest.files:
-        console.say("file", f"{file.place}  {_size(file.bytes)}  sha256:{file.sha256[:12]}…")
+        console.say("file", f"{file.path_in_artifact}  {_size(file.bytes)}  sha256:{file.sha256[:12]}…")
     for label, tensors in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
         for tensor in tensors:
             console.say(label, f"{tensor.name}  {tensor.datatype} {list(tensor.shape)}")
@@ -110,9 +110,9 @@ def verify(
                 try:
                     _read(opened, manifest, file, told)
                 except _Differs as error:
-                    results[file.place] = str(error)
+                    results[file.path_in_artifact] = str(error)
                 else:
-                    results[file.place] = "ok"
+                    results[file.path_in_artifact] = "ok"
         address = opened.address(model, version)
     good = all(result == "ok" for result in results.values())
     if as_json:
@@ -152,7 +152,7 @@ def pull(
         try:
             with progress("pulled", manifest.total_bytes, shown=not as_json) as told:
                 for file in manifest.files:
-                    path = draft / file.place
+                    path = draft / file.path_in_artifact
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _read(opened, manifest, file, told, path)
             (draft / MANIFEST_NAME).write_bytes(content)
@@ -196,16 +196,16 @@ def _read(
             if stream is not None:
                 stream.write(block)
     except FileNotFoundError:
-        raise _Differs(f"{file.place} is missing") from None
+        raise _Differs(f"{file.path_in_artifact} is missing") from None
     finally:
         if stream is not None:
             stream.close()
     if size != file.bytes:
         raise _Differs(
-            f"{file.place} has {'more' if size > file.bytes else 'fewer'} than the {file.bytes} bytes of its manifest"
+            f"{file.path_in_artifact} has {'more' if size > file.bytes else 'fewer'} than the {file.bytes} bytes of its manifest"
         )
     if digest.hexdigest() != file.sha256:
-        raise _Differs(f"{file.place} has another SHA-256 than in its manifest")
+        raise _Differs(f"{file.path_in_artifact} has another SHA-256 than in its manifest")
 
 
 @contextmanager

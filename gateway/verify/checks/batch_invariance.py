@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any, Final
 
+from gateway.verify.batch_invariance import Group, ask_for, groups_of, predict, require_same
 from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, predictions_of
 from gateway.verify.checks.infer import flat, infer_request, outputs_of
 from gateway.verify.raw_http import NoResponse, RawRequest
-from gateway.verify.rows import Group, ask_for, groups_of, predict, require_same
 
 _COPIES: Final = 3
 _MOST_IN_SHAPE: Final = 64

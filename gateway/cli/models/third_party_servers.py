@@ -13,7 +13,7 @@ from gateway.cli.support.services import Service, recognise
 FIRST_VERSION = "1"
 
 
-async def foreign_service(
+async def detect_model_server(
     name: str,
     url: str,
     headers: dict[str, str],

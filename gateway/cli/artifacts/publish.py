@@ -25,7 +25,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Fa
 from gateway.cli.support.transfer_progress import progress
 from gateway.core.printable import printable_json
 from gateway.deploy.candidate import Found, try_candidate
-from gateway.settings import plain_environment, state_folder
+from gateway.settings import inherited_environment, state_folder
 
 EX_CANTCREAT = 73
 EX_NOPERM = 77
@@ -128,7 +128,9 @@ def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
         return False
     # A bucket's paths begin with digests; place by place the files are the same.
     ours, theirs = (
-        msgspec.structs.replace(m, files=tuple(msgspec.structs.replace(f, path=f.place) for f in m.files))
+        msgspec.structs.replace(
+            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
+        )
         for m in (manifest, published)
     )
     if not ours.has_same_content_as(theirs):
@@ -146,7 +148,7 @@ def _try(described: Described, command: str | None) -> str:
         )
         return ""
     try:
-        return try_candidate(described.manifest, described.files, words, environ=plain_environment())
+        return try_candidate(described.manifest, described.files, words, environ=inherited_environment())
     except Found as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(

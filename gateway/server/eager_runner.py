@@ -15,7 +15,7 @@ from gateway.core.completion import Completion
 _log = logging.getLogger(__name__)
 
 
-class InlineRunner:
+class EagerCoroutineRunner:
     """Runs one coroutine at a time; `ended` is called when it has ended, however it did."""
 
     __slots__ = ("_completion", "_coroutine", "_ended", "_loop", "_running", "_task")

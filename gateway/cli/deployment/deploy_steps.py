@@ -11,7 +11,7 @@ from typing import Any, Final
 from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
 from gateway.artifacts.describe import Described, describe
 from gateway.artifacts.store import open_store
-from gateway.cli.deployment.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
 from gateway.cli.models.inspection import Wish
 from gateway.cli.models.register import enter
 from gateway.cli.support import console
@@ -23,8 +23,8 @@ from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import Deployed, DeployError, Target, Tell
 from gateway.registry.base import MODELS
-from gateway.settings import Settings, plain_environment, state_folder
-from gateway.verify.run import BackendNotReady, ManifestPart, choose, read_samples, verify
+from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, choose, read_samples, verify
 
 _VERIFY_WAIT_S: Final = 30.0
 
@@ -204,7 +204,7 @@ def try_it(run: Deployment, tell: Tell) -> str:
             described.manifest,
             described.files,
             words,
-            environ=plain_environment(),
+            environ=inherited_environment(),
             folder=run.source.path.absolute(),
         )
     except Found as error:
@@ -257,7 +257,7 @@ def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
     source = run.source
     samples = source.sibling("samples")
     try:
-        manifest = read_samples(samples) if samples is not None else ManifestPart()
+        manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows
         report = console.run(
             verify(

@@ -43,6 +43,7 @@ class CallerConnection(asyncio.Protocol):
         "_busy",
         "_head_began",
         "_head_limit_bytes",
+        "_head_seen",
         "_idle_waiter",
         "_known",
         "_linger",
@@ -76,6 +77,7 @@ class CallerConnection(asyncio.Protocol):
         self._known: CachedHead | None = None  # the last head
         self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time
+        self._head_seen = 0  # bytes of it that were searched for its end
         self._busy = False
         self._taking = False
         self._body: CallerBody | None = None
@@ -182,10 +184,11 @@ class CallerConnection(asyncio.Protocol):
         """Take one request off what has been received; False where there is none yet, or none to be taken."""
         received = self._received
         if received[0] == _CR:  # RFC 9112 section 2.2: an empty line before a request does no harm
+            self._head_seen = 0
             received = self._received = _without_empty_lines(received)
             if not received:
                 return False
-        end = received.find(b"\r\n\r\n")
+        end = received.find(b"\r\n\r\n", max(0, self._head_seen - 3))
         if end < 0:
             self._wait_for_head(received)
             return False
@@ -204,6 +207,7 @@ class CallerConnection(asyncio.Protocol):
             return False
         self._received = b""
         self._head_began = False
+        self._head_seen = 0
         if parsed.closes:
             self.last = True
         method = parsed.method
@@ -254,7 +258,8 @@ class CallerConnection(asyncio.Protocol):
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
-        if received != b"\r" and is_no_head(received):  # that may become an empty line
+        seen, self._head_seen = self._head_seen, len(received)
+        if received != b"\r" and is_no_head(received, seen):  # that may become an empty line
             self._refuse(
                 BadRequest("The request is not valid HTTP/1.1: each line of its head ends with CR LF.")
             )

@@ -71,10 +71,13 @@ def frame(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
     return Framing(int(lengths[0]) if lengths else 0, closes, expects and version_11)
 
 
-def is_no_head(begun: bytes) -> bool:
-    """Whether what has come of a head can never become one, so that there is nothing to wait for."""
+def is_no_head(begun: bytes, seen: int = 0) -> bool:
+    """Whether what has come of a head can never become one, so that there is nothing to wait for.
+
+    Its first `seen` bytes were asked about before: a head that comes byte by byte is read once.
+    """
     first = begun[:16].partition(b" ")[0]
-    return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun) is not None
+    return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
 
 
 def check_request_line(line: bytes) -> int:

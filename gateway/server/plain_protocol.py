@@ -83,7 +83,7 @@ class StrictRequestHandler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None and data:
-            data = self._judge_line(self._held + data)
+            data = self._judge_line(self._held + data, len(self._held))
             if not data:
                 return
         before = self._request_count
@@ -96,12 +96,14 @@ class StrictRequestHandler(RequestHandler):
         if not self.busy and not self._messages and self.due == _NEVER:  # a part of a head
             self.due = time.monotonic() + self._head_timeout_s
 
-    def _judge_line(self, held: bytes) -> bytes:
-        """What of `complete_body` aiohttp may see: nothing before the first line is whole, or where that is refused."""
+    def _judge_line(self, held: bytes, seen: int) -> bytes:
+        """What of `held` aiohttp may see: nothing before the first line is whole, or where that is refused."""
+        if held.startswith(b"\r\n"):
+            seen = 0
         for _ in range(_EMPTY_LINES):
             held = held.removeprefix(b"\r\n")
         line, end, rest = held.partition(b"\r\n")
-        if not end and len(held) <= self._limit_bytes and (held == b"\r" or not is_no_head(held)):
+        if not end and len(held) <= self._limit_bytes and (held == b"\r" or not is_no_head(held, seen)):
             self._held = held
             return b""
         self._held, self._line = None, line

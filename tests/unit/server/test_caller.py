@@ -1,10 +1,12 @@
 """A caller's connection and its clock: whose time runs, and when."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from gateway.server import framing
 from gateway.server.transport import BODY
 from tests.fuzz.harness import Callers, answers_in
 
@@ -58,3 +60,47 @@ def test_a_request_whose_body_is_there_has_no_such_time(callers: Callers):
     assert len(answers_in(callers.wire.written)) == 1
     connection.expire()  # this is about the next head
     assert callers.wire.cut
+
+
+class Counted:
+    """A pattern that counts the bytes it is given to search."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.searched = 0
+
+    def search(self, data: bytes, start: int = 0) -> re.Match[bytes] | None:
+        self.searched += len(data) - start
+        return self._pattern.search(data, start)
+
+
+def test_a_head_that_comes_byte_by_byte_is_searched_once(callers: Callers, monkeypatch: pytest.MonkeyPatch):
+    counted = Counted(framing._BARE_CR_OR_LF)
+    monkeypatch.setattr(framing, "_BARE_CR_OR_LF", counted)
+    head = b"\r\nPOST /1 HTTP/1.1\r\nHost: x\r\n" + b"X: 1234567890\r\n" * 80 + b"Content-Length: 2\r\n\r\n"
+    for _ in range(2):
+        for byte in head:
+            callers.connection.data_received(bytes((byte,)))
+        callers.connection.data_received(b"ab")
+    assert answers_in(callers.wire.written) == [(200, b"/1 ab")] * 2
+    assert counted.searched < 2 * 3 * len(head)
+
+
+@pytest.mark.parametrize("bad", [b"\n", b"\r\r", b"\r", b"\n\n"])
+@pytest.mark.parametrize(
+    "at", [b"POST /1 HTTP/1.1", b"POST /1 HTTP/1.1\r\nHost: x", b"\r\nPOST /1 HTTP/1.1\r\nA:"]
+)
+def test_a_bare_line_end_is_seen_where_the_head_comes_in_pieces(callers: Callers, at: bytes, bad: bytes):
+    head = at + bad + b"B"
+    for byte in head:
+        callers.connection.data_received(bytes((byte,)))
+    assert callers.wire.written.startswith(b"HTTP/1.1 400 ")
+    assert callers.wire.closed
+
+
+def test_empty_lines_give_a_head_no_new_time(callers: Callers):
+    callers.connection.data_received(b"\r")
+    first = callers.connection.due
+    for byte in b"\n\r\n\r\nPOST":
+        callers.connection.data_received(bytes((byte,)))
+    assert callers.connection.due == first != NEVER

@@ -35,9 +35,9 @@ from gateway.core.response import Response
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.mirror import Mirror
-from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
+from gateway.stages.ip_allowlist import IpAllowlist
 
 ROUNDS, CALLS = 15, 20_000
 SIZES = ("1 network", "10 networks", "10000 networks", "10000 networks of 17 sizes")
@@ -86,7 +86,7 @@ async def measure() -> dict[str, float]:
     mirror = Mirror(registry)
     await mirror.start()
     assert mirror.snapshot is not None
-    admit = Admit(
+    admit = IpAllowlist(
         [*_networks(9_999), IPv4Network("192.0.2.0/24")],
         lambda: mirror.snapshot,
     )

@@ -40,7 +40,6 @@ from gateway.server.plain import PlainRequestHandler
 from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
-from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.buffer import Buffer
@@ -49,6 +48,7 @@ from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
+from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
@@ -176,7 +176,7 @@ class Gateway:
         if isinstance(self.upstream, FastUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
         self.authorize = Authorize(body_limit_bytes=limits.body_bytes, report_only=edge.report_only)
-        self.admit = Admit(
+        self.ip_allowlist = IpAllowlist(
             [parse_network(network) for network in edge.networks],
             lambda: self.mirror.snapshot,
             report_only=edge.report_only,
@@ -187,7 +187,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
-            admits=self.admit.admits,
+            admits=self.ip_allowlist.admits,
             supervisor=supervisor,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',
             cors=_control_cors(edge.cors_origins) if edge.cors_origins else None,
@@ -202,7 +202,7 @@ class Gateway:
                 self._name,
             ),
             control=self._control,
-            admit=self.admit,
+            ip_allowlist=self.ip_allowlist,
             route=Route(self.mirror),
             cors=Cors(),
             authenticate=Authenticate(chain),
@@ -316,7 +316,7 @@ class Gateway:
 
     def _refusals(self) -> dict[str, dict[str, float]]:
         counts = {
-            "allowlist": self.admit.refused,
+            "allowlist": self.ip_allowlist.refused,
             "key-networks": self._chain.refused,
             "model-networks": self.authorize.refused,
             "unknown-credentials": self._ration.refused,

@@ -13,7 +13,6 @@ from gateway.core.completion import switch_to_task
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.problem import render_problem
-from gateway.stages.admit import Admit
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.buffer import Buffer
@@ -22,6 +21,7 @@ from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.identify import Identify
+from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.route import Route
 from gateway.stages.sample import Sample
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 class Pipeline:
     __slots__ = (
-        "_admit",
         "_authenticate",
         "_authorize",
         "_buffer",
@@ -42,6 +41,7 @@ class Pipeline:
         "_cors",
         "_forward",
         "_identify",
+        "_ip_allowlist",
         "_rate_limit",
         "_record",
         "_route",
@@ -53,7 +53,7 @@ class Pipeline:
         *,
         identify: Identify,
         control: Control,
-        admit: Admit,
+        ip_allowlist: IpAllowlist,
         route: Route,
         cors: Cors,
         authenticate: Authenticate,
@@ -68,7 +68,7 @@ class Pipeline:
     ) -> None:
         self._identify = identify
         self._control = control
-        self._admit = admit
+        self._ip_allowlist = ip_allowlist
         self._route = route
         self._cors = cors
         self._authenticate = authenticate
@@ -103,11 +103,13 @@ class Pipeline:
 
     async def _pass(self, exchange: Exchange) -> None:
         self._identify(exchange)
-        if self._control.is_probe(exchange):  # before admit: a platform probes from addresses nobody can list
+        if self._control.is_probe(
+            exchange
+        ):  # before the allowlist: a platform probes from addresses nobody can list
             await switch_to_task()
             await self._control.answer(exchange)
             return
-        self._admit(exchange)  # before route: an outsider must not learn which models exist
+        self._ip_allowlist(exchange)  # before route: an outsider must not learn which models exist
         if not exchange.target.model:
             await switch_to_task()
             await self._control.answer(exchange)

@@ -24,7 +24,7 @@ _XGBOOST_JSON: Final = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
 _XGBOOST_UBJ: Final = re.compile(rb"version\[#L\x00{7}\x03[iU](.)[iU](.)[iU](.)", re.DOTALL)
 
 
-class Needed:
+class ModelRequirements:
     """What a model needs: versions by package, and what is in no package."""
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Needed:
         ] = {}  # module of the author's own -> names that the model takes from it
 
 
-def packages_needed(files: Sequence[tuple[str, Path]], format: str) -> Needed:  # noqa: A002
+def packages_needed(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
     """What the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
-    needed = Needed()
+    needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:
             if path.suffix in _PICKLES:
@@ -76,7 +76,7 @@ _RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _add_pickle(needed: Needed, name: str, path: Path) -> None:
+def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
     try:
         contents = contents_of(path)
     except ValueError as error:
@@ -93,7 +93,7 @@ def _add_pickle(needed: Needed, name: str, path: Path) -> None:
     needed.packages |= contents.versions
 
 
-def _add_modules(needed: Needed, modules: Iterable[str]) -> None:
+def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
     known = metadata.packages_distributions()
     for top in sorted({module.partition(".")[0] for module in modules if module}):
         if top in sys.stdlib_module_names and top != SCRIPT:

@@ -194,7 +194,7 @@ class Exchange:
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline = 0.0  # monotonic seconds
-        # admit, authorize and limit
+        # ip allowlist, authorize and concurrency limit
         self.report_only_refusals: tuple[str, ...] = ()  # codes of refusals that were only tried out
         # authenticate
         self.principal: Principal

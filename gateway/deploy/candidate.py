@@ -18,7 +18,7 @@ from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
     choose,
-    parse_samples,
+    parse_manifest_or_samples,
     prepare,
     started,
 )
@@ -60,7 +60,7 @@ def try_candidate(
                 shlex.join(command),
                 {**environ, **own},
                 folder or staged.parent,
-                parse_samples(manifest.encode(), MANIFEST_NAME),
+                parse_manifest_or_samples(manifest.encode(), MANIFEST_NAME),
             )
         )
     failed = [result for result in results if result.outcome == "failed"]

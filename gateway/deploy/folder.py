@@ -112,7 +112,7 @@ class BackendFolder:
                 archive.addfile(entry, io.BytesIO(content))
         return buffer.getvalue()
 
-    def sources_digest(self) -> str:
+    def sources_fingerprint(self) -> str:
         """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""
         found = hashlib.sha256()
         for file in self._files(links=True):

@@ -288,7 +288,7 @@ class LocalProcessTarget:
 
 def _identity(folder: BackendFolder, artifact: str) -> str:
     """What runs, as a digest: the folder's own files, and the artifact where it lies in a folder, else its address."""
-    found = hashlib.sha256(folder.sources_digest().encode())
+    found = hashlib.sha256(folder.sources_fingerprint().encode())
     try:
         found.update((Path(artifact.removeprefix("file://")) / MANIFEST_NAME).read_bytes())
     except OSError:

@@ -87,7 +87,7 @@ def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
     return Document(kind=kind, name=name, revision=revision, body=body)
 
 
-def decode_body(text: str | None) -> dict[str, Any] | None:
+def decode_history_body(text: str | None) -> dict[str, Any] | None:
     """A body in the history; a body that was damaged when it was replaced is shown as empty."""
     if text is None:
         return None

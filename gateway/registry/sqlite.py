@@ -29,8 +29,8 @@ from gateway.registry.base import (
     Registry,
     RegistryError,
     Unavailable,
-    decode_body,
     decode_document,
+    decode_history_body,
     now_text,
 )
 from gateway.registry.schemes import refuse_query
@@ -400,8 +400,8 @@ def _change(row: tuple[Any, ...]) -> Change:
     fields = dict(zip(Change.__struct_fields__, plain, strict=False))
     return Change(
         **fields,
-        before=decode_body(before),
-        after=decode_body(after),
+        before=decode_history_body(before),
+        after=decode_history_body(after),
     )
 
 

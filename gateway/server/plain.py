@@ -30,7 +30,7 @@ class PlainRequestHandler:
             framing = _frame(request)
         except GatewayError as error:
             return problem_response(error)
-        response = PlainResponse(request, last=framing.closes)
+        response = AiohttpResponseWriter(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
             method=request.method,
@@ -138,7 +138,7 @@ class PlainBody:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-class PlainResponse:
+class AiohttpResponseWriter:
     """An aiohttp response, made when the pipeline knows what it is."""
 
     exchange: Exchange

@@ -90,10 +90,10 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return parse_samples(content, str(path))
+    return parse_manifest_or_samples(content, str(path))
 
 
-def parse_samples(content: bytes, name: str) -> ArtifactManifestSubset:
+def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
     """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
     try:
         text = utf8_text(content)

@@ -20,7 +20,7 @@ _POLL_S = 0.1
 
 
 @contextlib.contextmanager
-def copied_artifact(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
+def artifact_copy_to_corrupt(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
     given = context.need_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
     folder = Path(given)

@@ -18,7 +18,7 @@ from gateway.core.networks import Address, Network, NetworkSet, parse_address, p
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
-from gateway.stages.admit import LOOPBACK
+from gateway.stages.ip_allowlist import LOOPBACK
 
 EX_NO = 1
 

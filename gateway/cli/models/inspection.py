@@ -7,7 +7,7 @@ from gateway.cli.models.third_party_servers import FIRST_VERSION, detect_model_s
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata, NotOurs, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.services import Service, is_ours
+from gateway.cli.support.server_detection import Service, is_ours
 from gateway.core.names import check_version
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, choose, verify
 

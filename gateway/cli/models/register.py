@@ -16,7 +16,7 @@ from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import wait_until_live
 from gateway.cli.support.published import RowsOption, published_samples
-from gateway.cli.support.services import Service, shown_example
+from gateway.cli.support.server_detection import Service, shown_example
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, check_url, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend

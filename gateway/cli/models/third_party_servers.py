@@ -8,7 +8,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.cli.support.services import Service, recognise
+from gateway.cli.support.server_detection import Service, recognise
 
 FIRST_VERSION = "1"
 

@@ -52,7 +52,7 @@ def tail(
             console.out.print(row_of(request))
 
     if project:
-        from gateway.cli.observe.cloud import requests_from_cloud
+        from gateway.cli.observe.cloud_trace import requests_from_cloud
 
         for request in requests_from_cloud(project, model=model, errors=errors, last=last, follow=follow):
             show(request)

@@ -73,7 +73,7 @@ def why(
             code=console.EX_USAGE,
         )
     if project:
-        from gateway.cli.observe.cloud import spans_from_cloud
+        from gateway.cli.observe.cloud_trace import spans_from_cloud
 
         if not request_or_trace_id:
             raise console.Failure(

@@ -14,7 +14,7 @@ from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import Metadata
 from gateway.settings import Settings, state_folder
-from gateway.verify.run import ArtifactManifestSubset, parse_samples
+from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 RowsOption = Annotated[
     Literal["independent", "together"] | None,
@@ -38,7 +38,7 @@ def published_samples(settings: Settings, metadata: Metadata, version: str) -> A
         )
         return ArtifactManifestSubset()
     try:
-        return parse_samples(content, address)
+        return parse_manifest_or_samples(content, address)
     except ValueError as error:
         console.note(f"its samples are not compared: {error}")
         return ArtifactManifestSubset()

@@ -16,7 +16,14 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from gateway.registry.base import MIRRORED, Change, Document, RegistryError, decode_body, decode_document
+from gateway.registry.base import (
+    MIRRORED,
+    Change,
+    Document,
+    RegistryError,
+    decode_document,
+    decode_history_body,
+)
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500
@@ -171,7 +178,7 @@ def read_change(fields: Fields) -> Change | None:
     """An entry of the history; None where it is none."""
     try:
         entry = {name: fields[name] for name in Change.__struct_fields__}
-        bodies = {name: decode_body(entry.pop(name)) for name in ("before", "after")}
+        bodies = {name: decode_history_body(entry.pop(name)) for name in ("before", "after")}
         return msgspec.convert({**entry, **bodies}, Change)
     except (KeyError, TypeError, ValueError):
         return None

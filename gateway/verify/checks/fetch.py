@@ -16,7 +16,7 @@ from gateway.verify.backend_process import BackendProcess, free_port
 from gateway.verify.check import JSON, CheckContext, ContractViolation, check, predictions_of
 from gateway.verify.fake_gcs import BUCKET, FakeGcs
 from gateway.verify.raw_http import RawRequest
-from gateway.verify.second_instance import MANIFEST, copied_artifact, start_second_instance
+from gateway.verify.second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 
 _BALLAST = "verify-ballast.bin"
 _BALLAST_BYTES = 16 * 1024 * 1024
@@ -31,7 +31,7 @@ _TENTHS = 8  # of ten: blocks may be larger than a tenth is apart
 @asynccontextmanager
 async def _stored(context: CheckContext) -> AsyncIterator[tuple[FakeGcs, dict[str, str]]]:
     """The artifact with a large file next to it, as objects; and the environment of a backend that fetches it from there."""
-    with copied_artifact(context) as (folder, manifest), tempfile.TemporaryDirectory() as cache:
+    with artifact_copy_to_corrupt(context) as (folder, manifest), tempfile.TemporaryDirectory() as cache:
         ballast = random.Random(1).randbytes(_BALLAST_BYTES)  # noqa: S311
         manifest["files"].append(
             {"path": _BALLAST, "bytes": len(ballast), "sha256": hashlib.sha256(ballast).hexdigest()}

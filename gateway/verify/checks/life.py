@@ -20,7 +20,7 @@ from gateway.verify.check import (
     predictions_of,
 )
 from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
-from gateway.verify.second_instance import MANIFEST, START_S, copied_artifact, start_second_instance
+from gateway.verify.second_instance import MANIFEST, START_S, artifact_copy_to_corrupt, start_second_instance
 
 EX_CONFIG = 78
 _STOP_S = 10.0
@@ -107,7 +107,7 @@ async def artifact_digest(context: CheckContext) -> None:
 
 @check("life/corrupt-file", "a file with another digest than the manifest's stops the start, and is named")
 async def corrupt_file(context: CheckContext) -> None:
-    with copied_artifact(context) as (artifact, manifest):
+    with artifact_copy_to_corrupt(context) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -117,7 +117,7 @@ async def corrupt_file(context: CheckContext) -> None:
 
 @check("life/missing-file", "a file of the manifest that is not there stops the start, and is named")
 async def missing_file(context: CheckContext) -> None:
-    with copied_artifact(context) as (artifact, manifest):
+    with artifact_copy_to_corrupt(context) as (artifact, manifest):
         path = artifact / manifest["files"][0]["path"]
         path.unlink()
         _require_named(path.name, await _must_not_start_from(context, artifact))
@@ -128,7 +128,7 @@ async def missing_file(context: CheckContext) -> None:
     "the manifest's first sample is scored as warm-up and must match: else the start stops",
 )
 async def wrong_sample(context: CheckContext) -> None:
-    with copied_artifact(context) as (artifact, manifest):
+    with artifact_copy_to_corrupt(context) as (artifact, manifest):
         if not manifest.get("samples"):
             raise CheckSkipped("the manifest has no samples")
         response = manifest["samples"][0]["response"]

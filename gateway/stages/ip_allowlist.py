@@ -10,7 +10,7 @@ from gateway.registry.snapshot import Snapshot
 LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
-class Admit:
+class IpAllowlist:
     """Refuse a request whose address is neither in `networks` nor in those that the registry lists now.
 
     No `networks` means loopback: a gateway that nobody has configured serves its own machine and nobody else. An address

@@ -205,11 +205,11 @@ class Exchange:
         self.keep_trace_because: str | None = (
             None  # why its trace is kept, as far as that is known before the answer
         )
-        # meter
+        # rate limit
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
         # buffer
         self.buffering_s = 0.0  # how long the rest of a small body took
-        # limit and concurrency
+        # concurrency limit, and concurrency
         self.queued_s = 0.0
         # concurrency
         self.may_wait = False  # a refusal of the backend's need not be the answer
@@ -219,7 +219,7 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
-        # cors and limit: what the gateway adds to every answer
+        # cors and rate limit: what the gateway adds to every answer
         self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
         # the reply
         self.status = 0

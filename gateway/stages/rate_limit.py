@@ -17,7 +17,7 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 class RateLimit:
     """Charge a request to all that it counts against, or refuse it and charge it to nothing.
 
-    Counts are this process's own, or, with a `shared` meter, those of all gateways that share it. Where that one is lost,
+    Counts are this process's own, or, with a `shared` one, those of all gateways that count in the same Redis. If Redis is unavailable,
     `lost` says what happens: count here, refuse, or admit. With `report_only`, nothing is refused.
     """
 

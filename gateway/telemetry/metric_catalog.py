@@ -56,7 +56,7 @@ METRICS: Final = (
         "histogram",
         "seconds",
         (),
-        "Of that, what the gateway itself took: neither at the backend nor waiting in the queue or for a small body.",
+        "Of that, what the gateway itself took: neither at the backend nor waiting in the queue, for a small body, or for limits counted in Redis.",
     ),
     Metric("chips_queue_total", "counter", "", _VERSION, "Requests that had to wait for their turn."),
     Metric(

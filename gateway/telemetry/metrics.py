@@ -141,7 +141,7 @@ class Metrics:
             series.queued += 1
             series.queued_s += exchange.queued_s
         state = self._state
-        overhead_s = duration_s - backend_s - exchange.queued_s - exchange.buffering_s
+        overhead_s = duration_s - backend_s - exchange.queued_s - exchange.buffering_s - exchange.rate_limit_s
         state.overhead[bisect_left(OVERHEAD_BOUNDS, overhead_s)] += 1
         state.overhead_s += overhead_s
         return series

@@ -162,3 +162,11 @@ def test_names_follow_the_house():
         assert metric.text.endswith(".")
         if metric.kind == "counter":
             assert metric.name.endswith("_total")
+
+
+def test_waiting_for_redis_is_not_the_gateways_own_time():
+    metrics = Metrics()
+    metrics.observe(make_exchange(took_s=0.102, rate_limit_s=0.05), 200)
+    plain = Metrics()
+    plain.observe(make_exchange(took_s=0.102), 200)
+    assert plain.state().overhead_s - metrics.state().overhead_s == pytest.approx(0.05)

@@ -15,12 +15,13 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from chips_backend.body import LARGE_BYTES, parse_json, parse_large
+from chips_backend.body import LARGE_BYTES, Collector, parse_json, parse_large, release
 from chips_backend.config import Config
 from chips_backend.fault import CannotTake, ModelFailed
 from chips_backend.logs import Log
 from chips_backend.openapi import describe
 from chips_backend.problem import Problem, invalid_instances
+from chips_backend.rendering import LARGE_ROWS, render_large
 from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
 from chips_backend.tensors import read_tensors, tensor_outputs
@@ -47,6 +48,7 @@ class Call:
         self.timing = {"queue": 0.0, "parse": 0.0, "predict": 0.0, "render": 0.0}  # milliseconds
         self.arrived = time.monotonic()
         self.bytes_in = 0
+        self.large = False  # its body was parsed off the event loop
 
     @property
     def open_inference(self) -> bool:
@@ -65,6 +67,7 @@ class App:
         self.loaded: Loaded | None = None
         # One at a time: several would take the interpreter from the event loop for longer.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
+        self._collector = Collector()
         self._openapi = b""
         self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
         self._routes = self._table(config.model, config.version)
@@ -101,7 +104,11 @@ class App:
         headers = {"Content-Type": _JSON}
         code = stack = ""
         try:
-            status, body = 200, await self._answer(call)
+            try:
+                status, body = 200, await self._answer(call)
+            finally:
+                if call.large:
+                    self._collector.resume()
         except Problem as problem:
             status, body, code, cause = (
                 problem.status,
@@ -218,17 +225,18 @@ class App:
         known, signature = loaded.facts.parameters, loaded.manifest.signature
         scoring = await self._parse(call, lambda body: read_instances(body, signature, known))
         predictions = await self._score(call, loaded, scoring)
-        began = time.monotonic()
-        answer = {
-            "predictions": predictions,
-            "model": loaded.manifest.model,
-            "version": loaded.manifest.version,
-        }
-        if scoring.parameters.get("classes"):
-            answer["classes"] = self._classes(loaded)
-        content = _encode(answer)
-        call.timing["render"] = (time.monotonic() - began) * 1000
-        return content
+
+        def answer() -> dict[str, Any]:
+            answered = {
+                "predictions": predictions,
+                "model": loaded.manifest.model,
+                "version": loaded.manifest.version,
+            }
+            if scoring.parameters.get("classes"):
+                answered["classes"] = self._classes(loaded)
+            return answered
+
+        return await self._encode_answer(call, answer, predictions, scoring.rows)
 
     async def _infer(self, call: Call) -> bytes:
         loaded = self._need_model()
@@ -236,21 +244,40 @@ class App:
         signature = manifest.signature
         scoring = await self._parse(call, lambda body: read_tensors(body, signature, known))
         predictions = await self._score(call, loaded, scoring)
-        began = time.monotonic()
-        answer: dict[str, Any] = {
-            "model_name": manifest.model,
-            "model_version": manifest.version,
-            "outputs": tensor_outputs(predictions, signature, scoring.outputs),
-        }
-        if scoring.parameters.get("classes"):
-            answer["parameters"] = {"classes": self._classes(loaded)}
-        if scoring.id is not None:
-            answer["id"] = scoring.id
-        content = _encode(answer)
-        call.timing["render"] = (time.monotonic() - began) * 1000
-        return content
+
+        def answer() -> dict[str, Any]:
+            answered: dict[str, Any] = {
+                "model_name": manifest.model,
+                "model_version": manifest.version,
+                "outputs": tensor_outputs(predictions, signature, scoring.outputs),
+            }
+            if scoring.parameters.get("classes"):
+                answered["parameters"] = {"classes": self._classes(loaded)}
+            if scoring.id is not None:
+                answered["id"] = scoring.id
+            return answered
+
+        return await self._encode_answer(call, answer, predictions, scoring.rows)
 
     # -- their parts
+
+    async def _encode_answer(
+        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: list[Any]
+    ) -> bytes:
+        """A large answer off the event loop, a piece at a time, so that other requests get their turn in between."""
+        began = time.monotonic()
+        try:
+            if len(predictions) <= LARGE_ROWS:
+                return _encode(answer())
+
+            def work() -> bytes:
+                content = render_large(answer())
+                release(predictions, rows)
+                return content
+
+            return await asyncio.get_running_loop().run_in_executor(self._parser, work)
+        finally:
+            call.timing["render"] = (time.monotonic() - began) * 1000
 
     def _need_model(self) -> Loaded:
         if self.loaded is None:
@@ -274,6 +301,8 @@ class App:
         try:
             if len(body) <= LARGE_BYTES:
                 return read(parse_json(body))
+            call.large = True
+            self._collector.pause()
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._parser, lambda: read(parse_large(body)))
         finally:

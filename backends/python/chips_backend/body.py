@@ -11,6 +11,7 @@ from chips_backend.problem import Problem, malformed_json
 
 LARGE_BYTES: Final = 256 * 1024  # from here on not on the event loop
 _PIECE_BYTES: Final = 64 * 1024
+_PIECE_ITEMS: Final = 5_000
 _TRIES: Final = 8
 _LONG_ARRAY = re.compile(rb'"(?:instances|data)"\s*:\s*\[')
 _AFTER_ITEM = re.compile(rb"[\]}]\s*,|,")
@@ -69,21 +70,45 @@ def _place(content: bytes, offset: int) -> str:
 
 
 def parse_large(content: bytes) -> Any:
-    """As `parse_json`, for a thread beside the event loop.
+    """As `parse_json`, for a thread next to the event loop.
 
     The parser holds the interpreter for as long as one call takes, 0.4 s for 31 MiB. So the long arrays (`instances`, `data`)
     are cut at their commas and parsed a piece at a time. A piece is right exactly where it is JSON by itself: a comma
     inside a string, an array or an object leaves something open. Whatever is not so simple is parsed whole.
     """
-    collects = gc.isenabled()
-    gc.disable()  # millions of new lists, and not one of them garbage
     try:
         return _in_pieces(content)
     except (_NotSimple, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return parse_json(content)
-    finally:
-        if collects:
+
+
+class Collector:
+    """Pauses the garbage collector while large requests are under way. For the event loop's thread alone.
+
+    It would go through millions of lists, again and again, and stop every thread meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._paused = 0
+        self._was_on = False
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._was_on = gc.isenabled()
+            gc.disable()
+        self._paused += 1
+
+    def resume(self) -> None:
+        self._paused -= 1
+        if not self._paused and self._was_on:
             gc.enable()
+
+
+def release(*lists: list[Any]) -> None:
+    """Empty long lists a piece at a time: to let go of a million rows at once stops every thread for a tenth of a second."""
+    for items in lists:
+        while items:
+            del items[-_PIECE_ITEMS:]
 
 
 class _NotSimple(Exception):

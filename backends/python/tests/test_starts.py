@@ -198,7 +198,7 @@ def test_without_a_signature_the_model_says_what_goes_in(tmp_path):
 
 
 def test_live_answers_while_a_large_body_is_parsed(tmp_path, write_model):
-    """No single step of a large body keeps the event loop: benchmarks.large_body says for how long at most."""
+    """No single step of a large body keeps the event loop: `python -m benchmarks.large_body` says for how long at most."""
     artifact = write_model(tmp_path / "a")
     body = json.dumps(
         {"instances": [[round(x, 9), 1] for x in np.random.default_rng(1).normal(size=900_000)]}

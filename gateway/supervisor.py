@@ -63,6 +63,8 @@ class Helper:
         for item in items:
             try:
                 work(item)
+            except MemoryError:  # raised from here, it would end the timer, and nobody would see that
+                failure = RuntimeError("out of memory")
             except Exception as error:  # noqa: BLE001  (a timer that raises is never set again)
                 failure = error
         if failure is None:
@@ -171,6 +173,14 @@ class Supervisor:
             except _FATAL as error:
                 self.on_fatal(helper.name, error)
             except Exception as error:  # noqa: BLE001
+                self._give_credit(helper, began)
+                await asyncio.sleep(helper.failed(error))
+                continue
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody cancelled this task: a library ended what it waited for (grpc.aio says it so of a closed channel).
                 self._give_credit(helper, began)
                 await asyncio.sleep(helper.failed(error))
                 continue

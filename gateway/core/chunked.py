@@ -30,6 +30,7 @@ _NOT_AT_THE_END: Final = frozenset(
         b"host",
         b"location",
         b"content-location",
+        b"link",
         b"refresh",
         b"keep-alive",
         b"proxy-authorization",

@@ -55,7 +55,7 @@ class ParsedHead(NamedTuple):
 class CachedHead:
     """A head that was read, but for its particular lines."""
 
-    __slots__ = ("_lead", "_lines", "_places", "has_length", "head", "indexes", "parsed")
+    __slots__ = ("_lead", "_lines", "_places", "has_length", "head", "indexes", "parsed", "via")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class CachedHead:
         self.indexes = indexes  # in RequestHead.read, of the particular fields
         self.has_length = len(places) > len(indexes)  # it stands last in `values`
         self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
+        self.via = ""  # what the gateway was called in Via when it was read
         self._lines = lines
         self._places = tuple((place, begin, len(begin)) for place, begin in places)
         self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials

@@ -9,7 +9,12 @@ from typing import Final
 
 _ALL_PLAIN: Final = re.compile(r"[ -~]*")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
-_BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by their category, and nothing to see
+# Letters, marks and a symbol by their category, and nothing to see: what Unicode's property Default_Ignorable_Code_Point
+# has of such (fillers, joiners, variation selectors), and the blank Braille pattern.
+_BLANK: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
 _SHORT: Final = {"\n": "\\n", "\t": "\\t"}
 
 
@@ -34,7 +39,7 @@ def printable_json(text: str) -> str:
 
 def _shows(char: str) -> bool:
     if char.isprintable():
-        return char not in _BLANK_LETTERS
+        return char not in _BLANK
     return char.isspace() and char not in "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
 
 

@@ -16,7 +16,7 @@ from gateway.core.request_target import OPEN_INFERENCE, Target
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
 
-ADDRESS_FIELDS: Final = frozenset({b"location", b"content-location", b"refresh"})
+ADDRESS_FIELDS: Final = frozenset({b"location", b"content-location", b"link", b"refresh"})
 
 _AUTHORITY: Final = re.compile(r"(https?):/*(?=[^/])|(?:)//+", re.IGNORECASE)  # as browsers read it
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -24,6 +24,9 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _REFRESH: Final = re.compile(
     r"""([0-9.\s]*[;,\s]\s*(?:url\s*=\s*)?)(["']?)(.*?)(\2)""", re.IGNORECASE | re.DOTALL
 )
+_LINK: Final = re.compile(
+    r'"(?:[^"\\]|\\.)*"|<([^<>]*)>'
+)  # RFC 8288 section 3: a target, or what only looks like one
 _SECONDS: Final = re.compile(r"[0-9.]*[;,]?")
 _PORTS: Final = {"http": 80, "https": 443}
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  (names of one host)
@@ -40,7 +43,10 @@ def rewrite_addresses(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]
 
 
 def _rewrite(exchange: "Exchange", name: bytes, value: str) -> str | None:
-    if name.lower() != b"refresh":
+    lower = name.lower()
+    if lower == b"link":
+        return _links(exchange, value)
+    if lower != b"refresh":
         return _address(exchange, value)
     if _SECONDS.fullmatch(value):
         return value
@@ -49,6 +55,20 @@ def _rewrite(exchange: "Exchange", name: bytes, value: str) -> str | None:
         return None
     address = _address(exchange, match[3])
     return None if address is None else f"{match[1]}{match[2]}{address}{match[4]}"
+
+
+def _links(exchange: "Exchange", value: str) -> str | None:
+    """Clients follow `rel=next` as they follow a redirect, with their credentials."""
+    parts: list[str] = []
+    position = 0
+    for match in _LINK.finditer(value):
+        if match[1] is not None:
+            address = _address(exchange, match[1])
+            if address is None:
+                return None
+            parts += (value[position : match.start()], "<", address, ">")
+            position = match.end()
+    return "".join((*parts, value[position:]))
 
 
 def _address(exchange: "Exchange", value: str) -> str | None:

@@ -41,19 +41,21 @@ class Identify:
         self._name = name
 
     def __call__(self, exchange: Exchange) -> None:
-        known = exchange.cached_head
-        if known is not None and known.head is not None:
+        known, name = exchange.cached_head, self._name()
+        if known is not None and known.head is not None and known.via == name:
             head = known.head.with_variable_values(known.indexes, exchange.variable_values)
         else:
             try:
-                head = self._read(exchange)
+                head = self._read(exchange, name.encode("ascii"))
             except GatewayError:
                 # A refusal, too, has an id and a trace to be found by.
                 exchange.request_id = new_trace_id()
                 exchange.trace = continue_trace(None)
                 raise
             if known is not None:
-                known.head = head.without_variable_values(known.indexes)
+                known.via, known.head = name, head.without_variable_values(known.indexes)
+                if exchange.variable_values:  # it was known by another name: its headers lack these
+                    head = known.head.with_variable_values(known.indexes, exchange.variable_values)
         exchange.head = head
         exchange.address = head.address
         exchange.target = head.target
@@ -65,8 +67,8 @@ class Identify:
         else:
             exchange.request_id = new_trace_id()
 
-    def _read(self, exchange: Exchange) -> RequestHead:
-        """All that follows from the head and the peer alone, so that it can be remembered."""
+    def _read(self, exchange: Exchange, name: bytes) -> RequestHead:
+        """All that follows from the head, the peer and `name` alone, so that it can be remembered."""
         head = read_request_head(exchange.headers)
         caller = self._client_address(exchange.peer, head)
         head.address = None if caller is None else _address_of(caller)
@@ -85,19 +87,19 @@ class Identify:
             exchange.scheme.encode("ascii"),
             b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
             b"X-Forwarded-Prefix: %b\r\n" % prefix if (prefix := head.target.prefix.encode("ascii")) else b"",
-            self._via(head.read[VIA]),
+            _via(head.read[VIA], name),
         )
         return head
 
-    def _via(self, before: bytes | None) -> bytes:
-        """Via as the backend is to see it. Raises LoopDetected where the request has been here before."""
-        name = self._name().encode("ascii")
-        if before is None:
-            return b"1.1 " + name
-        for entry in before.lower().split(b","):
-            if entry.split()[1:2] == [name]:
-                raise LoopDetected(
-                    "The request came back to this gateway: a model is registered at an address that leads here. "
-                    "`chips models` lists the addresses."
-                )
-        return b"%b, 1.1 %b" % (before, name)
+
+def _via(before: bytes | None, name: bytes) -> bytes:
+    """Via as the backend is to see it. Raises LoopDetected where the request has been here before."""
+    if before is None:
+        return b"1.1 " + name
+    for entry in before.lower().split(b","):
+        if entry.split()[1:2] == [name]:
+            raise LoopDetected(
+                "The request came back to this gateway: a model is registered at an address that leads here. "
+                "`chips models` lists the addresses."
+            )
+    return b"%b, 1.1 %b" % (before, name)

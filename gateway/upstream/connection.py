@@ -262,6 +262,8 @@ class Connection(asyncio.Protocol):
         elif head.length > 0 or head.chunked:  # nor has this one a body
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
+            if head.addresses is not None:
+                head.fields += rewrite_addresses(self._exchange, head.addresses)
             self._response.relay_interim(head)
 
     def _begin_chunks(self, head: ResponseHead, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The plain upstream: aiohttp's own client, through its public API alone.
+"""The plain upstream: aiohttp's own client, through its public API but for one method of its pool (`_Connector`).
 
 It is the yardstick for the fast one and the way out should a release of aiohttp change what that one relies on.
 """
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -29,6 +30,20 @@ from gateway.upstream.refusal import REFUSALS, refused_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeout_cause import timeout_error
 from gateway.upstream.tls import client_context
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Aiohttp keeps what comes on an idle connection, and takes it for the answer to the next request, another caller's.
+
+    Such a connection is not used again.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
 
 class PlainUpstream:
@@ -54,7 +69,7 @@ class PlainUpstream:
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,
                 limit_per_host=self._connections,
                 keepalive_timeout=self._idle_s,

@@ -77,6 +77,33 @@ async def test_an_answer_that_is_not_http(scene: Scene, head: str):
     await scene.still_good(backend)
 
 
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nev",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\n\r\n",
+        b"hello",
+    ],
+)
+async def test_an_answer_that_nobody_asked_for_is_nobodys(scene: Scene, unasked: bytes):
+    peers: list[Peer] = []
+
+    async def script(request: Message, peer: Peer) -> None:
+        peers.append(peer)
+        await peer.answer(200, request.body)
+
+    backend = await scene.model(script=script)
+    assert (await scene.call(body=b"first")).body == b"first"
+    await peers[0].write(unasked)
+    await scene.call("GET", "/-/health")  # so the gateway has read what came before
+    answer = await scene.call(body=b"second")
+    assert (answer.status, answer.body) == (200, b"second")
+    assert backend.connections == 2
+    assert (await scene.call(body=b"third")).body == b"third"
+    assert backend.connections == 2  # what is clean is used again
+
+
 async def test_a_backend_slower_than_the_models_timeout(scene: Scene):
     async def script(request: Message, peer: Peer) -> None:
         await peer.reader.read()  # until the gateway gives up on us

@@ -106,6 +106,40 @@ async def test_refresh_is_an_address_too(scene: Scene):
         assert (await scene.call()).get("Refresh") == told
 
 
+async def test_links_are_addresses_too(scene: Scene):
+    backend = await scene.model()
+    for value, told in {
+        '<OWN/score?page=2>; rel="next"': '</wine/score?page=2>; rel="next"',
+        "</score>;rel=prev,<OWN/../other>;rel=next": "</wine/score>;rel=prev,</wine/other>;rel=next",
+        '<https://example.com/a,b>; title="</x>, \\"</y>"': '<https://example.com/a,b>; title="</x>, \\"</y>"',
+        '<OWN/a>; title="open': '</wine/a>; title="open',
+        "<>; rel=self": "</wine/predict>; rel=self",
+        "<http://127.0.0.1:x/>; rel=next, </b>; rel=prev": None,
+    }.items():
+        backend.script = says(("Link", value), status=200)
+        assert (await scene.call()).get("Link") == told, value
+
+
+@pytest.mark.path("fast")  # aiohttp's client does not show what comes before an answer
+async def test_early_hints_name_the_gateways_paths(scene: Scene):
+    async def script(request: Message, peer: Peer) -> None:
+        own = f"http://{request.get('Host')}"
+        hint = f"HTTP/1.1 103 Early Hints\r\nLink: <{own}/app.css>; rel=preload\r\nLocation: {own}/a\r\n\r\n"
+        await peer.write(hint.encode())
+        await peer.answer()
+
+    await scene.model(script=script)
+    caller = await scene.caller()
+    await caller.send(scene.request())
+    hint = await caller.answer()
+    assert (hint.status, hint.get("Link"), hint.get("Location")) == (
+        103,
+        "</wine/app.css>; rel=preload",
+        "/wine/a",
+    )
+    assert (await caller.answer()).status == 200
+
+
 async def test_the_predict_path_is_what_a_relative_address_is_relative_to(scene: Scene):
     await scene.model(script=says(("Location", "score")))
     assert (await scene.call()).get("Location") == "/wine/score"

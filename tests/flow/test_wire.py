@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from gateway.core.exchange import BUFFERED_BODY_BYTES
 from gateway.core.model import Policy
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, read_message
@@ -271,7 +272,7 @@ async def test_interim_answers_go_on_but_for_100(scene: Scene):
     caller = await scene.caller()
     await caller.send(scene.request())
     hint = await caller.answer()
-    assert (hint.status, hint.get("Link")) == (103, "</a>")
+    assert (hint.status, hint.get("Link")) == (103, "</wine/a>")
     assert (await caller.answer()).body == b"ok"
     await caller.send(scene.request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
     assert (await caller.answer()).status == 200
@@ -537,6 +538,7 @@ async def test_a_body_is_not_read_far_ahead_while_its_request_waits_for_its_turn
 async def test_a_body_that_fails_while_its_request_waits_for_a_connection_leaves_that_one_to_others():
     """It waits on the one connection there may be, turns out to be too large meanwhile, and must give that back."""
     release = asyncio.Event()
+    size = BUFFERED_BODY_BYTES  # so much of it is waited for here, before the connection is
 
     async def script(request: Message, peer: Peer) -> None:
         if request.target == "/first":
@@ -544,13 +546,15 @@ async def test_a_body_that_fails_while_its_request_waits_for_a_connection_leaves
         await peer.answer(200, b"ok")
 
     async with Scene(**{"upstream.connections": "1"}) as scene:
-        backend = await scene.model(script=script, policy=Policy(body_limit_bytes=1000))
+        backend = await scene.model(script=script, policy=Policy(body_limit_bytes=size))
         first, second, third = [await scene.caller() for _ in range(3)]
         await first.send(scene.request("GET", "/wine/first"))
         while not backend.seen:
             await asyncio.sleep(0)
         await second.send(
-            scene.request(body=None, fields=[("Transfer-Encoding", "chunked")]) + b"3e8\r\n" + b"x" * 1000
+            scene.request(body=None, fields=[("Transfer-Encoding", "chunked")])
+            + b"%x\r\n" % size
+            + b"x" * size
         )
         (pool,) = scene.gateway.upstream.pools.values()  # type: ignore[attr-defined]
         while not pool.waiting:

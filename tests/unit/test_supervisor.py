@@ -76,6 +76,40 @@ async def test_a_task_that_is_cancelled_stays_so():
     assert supervisor.helper("watch").restarts == 0
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_may_pass(
+    caplog: pytest.LogCaptureFixture,
+):
+    """So grpc.aio says that a stream's channel was closed."""
+    supervisor, begun = Supervisor(), 0
+
+    async def run(helper: Helper) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            waited_for: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waited_for.cancel()
+            await waited_for
+        helper.succeeded()
+
+    await supervisor.task("watch", run)
+    assert (begun, supervisor.helper("watch").restarts) == (2, 1)
+    assert len(messages(caplog)) == 2
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_to_be_tried_again_stays_so():
+    supervisor, begun = Supervisor(), asyncio.Event()
+
+    async def run(_: Helper) -> None:
+        begun.set()
+        raise asyncio.CancelledError
+
+    task = supervisor.task("watch", run)
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more"), SystemExit("no more")])
 def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
     supervisor, ends = Supervisor(), []
@@ -147,6 +181,19 @@ def test_an_error_with_one_keeps_no_other_from_its_turn(caplog: pytest.LogCaptur
     helper.each([1], work)
     assert [text for text in messages(caplog) if text.startswith("time-outs")] == messages(caplog)
     assert len(messages(caplog)) == 2
+
+
+def test_a_timer_outlives_a_lack_of_memory():
+    helper = Helper("time-outs")
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if not item:
+            raise MemoryError
+        done.append(item)
+
+    helper.each([1, 0, 2], work)
+    assert (done, helper.restarts) == ([1, 2], 1)
 
 
 async def test_a_timer_goes_on_after_an_error():

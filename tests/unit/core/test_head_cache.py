@@ -39,7 +39,8 @@ class Reader:
         self.last: CachedHead | None = None
         self.recalled = False
         self._parser = HeadParser(loop, limit_bytes=8192)
-        self._identify = Identify(TrustedProxies(hops=1))
+        self.name = "chips"
+        self._identify = Identify(TrustedProxies(hops=1), lambda: self.name)
 
     def read(self, raw: bytes, *, remember: bool = True) -> Any:
         found = self.heads.lookup(self.last, PEER, "http", raw) if remember else None
@@ -91,6 +92,18 @@ def test_the_same_head_is_read_once(loop: asyncio.AbstractEventLoop):
     assert not reader.recalled
     assert reader.read(joined(*HEAD)) == first
     assert reader.recalled
+
+
+def test_a_head_is_read_anew_where_the_gateway_has_another_name(loop: asyncio.AbstractEventLoop):
+    """It has one as soon as it has read its registry, and another one with another registry."""
+    reader, fresh = Reader(loop), Reader(loop)
+    reader.read(joined(*HEAD))
+    reader.name = fresh.name = "chips-4711"
+    other = joined(*HEAD).replace(b"secret", b"others")
+    for _ in range(2):
+        assert reader.read(other) == fresh.read(other, remember=False)
+        assert reader.recalled
+    assert b"Via: 1.1 chips-4711\r\n" in reader.read(other)[1][2]
 
 
 def test_what_is_particular_is_each_requests_own(loop: asyncio.AbstractEventLoop):

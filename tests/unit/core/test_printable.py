@@ -25,6 +25,9 @@ from gateway.core.response import json_response
         ("\U000e0041\U000e007f", "\\U000e0041\\U000e007f"),
         ("\ud800", "\\ud800"),
         ("\u3164", "\\u3164"),
+        ("a\u034fb\u17b4\u180b\u180f", "a\\u034fb\\u17b4\\u180b\\u180f"),
+        ("a\ufe00b\ufe0f\U000e0100\U000e01ef", "a\\ufe00b\\ufe0f\\U000e0100\\U000e01ef"),
+        ("\u2800", "\\u2800"),
     ],
 )
 def test_what_does_not_show_is_written_out(text: str, shown: str):

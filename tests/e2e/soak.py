@@ -245,7 +245,9 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
         )
         assert process.stdout is not None
         message = ""
-        while "listens on http://127.0.0.1:" not in message:  # the plain path says first what it cannot promise
+        while (
+            "listens on http://127.0.0.1:" not in message
+        ):  # the plain path says first what it cannot promise
             message = json.loads(await process.stdout.readline())["message"]
         port = int(message.split("http://127.0.0.1:")[1].split()[0])
         faults: list[str] = []

@@ -244,8 +244,12 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
             limit=2**20,
         )
         assert process.stdout is not None
-        first = json.loads(await process.stdout.readline())["message"]
-        port = int(first.split("http://127.0.0.1:")[1].split()[0])
+        message = ""
+        while (
+            "listens on http://127.0.0.1:" not in message
+        ):  # the plain path says first what it cannot promise
+            message = json.loads(await process.stdout.readline())["message"]
+        port = int(message.split("http://127.0.0.1:")[1].split()[0])
         faults: list[str] = []
         said: deque[str] = deque(maxlen=8)
         alive: asyncio.Queue[dict[str, int]] = asyncio.Queue()

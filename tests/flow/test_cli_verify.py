@@ -140,13 +140,22 @@ def test_what_cannot_be_checked_says_why(shell: Shell, arguments: tuple[str, ...
     assert says in ended.err
 
 
-@pytest.mark.parametrize("content", ["{", '{"samples": {}}', "[1]", '"text"', "\xff"])
-def test_samples_that_are_none_say_so(shell: Shell, tmp_path: Path, content: str):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        *(
+            (content, "neither a manifest nor a list of samples")
+            for content in ("{", '{"samples": {}}', "[1]", '"text"')
+        ),
+        ("\xff", "is not UTF-8"),
+    ],
+)
+def test_samples_that_are_none_say_so(shell: Shell, tmp_path: Path, content: str, says: str):
     path = tmp_path / "samples.json"
     path.write_bytes(content.encode("latin-1"))
     ended = shell("verify", "http://127.0.0.1:9", "--samples", str(path))
     assert ended.code == 65
-    assert "neither a manifest nor a list of samples" in ended.err
+    assert says in ended.err
 
 
 def test_samples_may_stand_alone(shell: Shell, whole: ScriptedBackend, tmp_path: Path):

@@ -30,6 +30,7 @@ from tests.contract.backends.broken import (
     ByRows,
     Whole,
     categories_by_request,
+    on_request,
     refuses_nothing,
     rounded_by_request,
     scaled_by_request,
@@ -78,6 +79,13 @@ async def test_a_check_fires_where_its_sentence_is_broken(name: str, make: Calla
     assert result.why
     assert result.sent
     assert result.response
+
+
+@pytest.mark.parametrize("body", [b"", {"status": 400, "code": "bad-request"}], ids=["a head", "a problem"])
+async def test_an_upgrade_may_be_refused_with_400(body: Any):
+    backend = twisted(on_request(lambda request: request.get("Upgrade") is not None, 400, body))
+    (result,) = (await check_against(backend, [BY_NAME["http/upgrade"]])).results
+    assert result.outcome == "passed", result
 
 
 def test_every_check_is_shown_to_fire_somewhere():

@@ -85,12 +85,12 @@ def failing_python(path: Path) -> Path:
 
 
 def failing_rds(path: Path) -> Path:
-    """The same, which stops by itself."""
+    """The same, which ends its process where x is very large: a stop() alone would be blamed on the row."""
     run_r(
         "grid <- expand.grid(x = c(-2, 0, 5), n = c(-1L, 0L, 4L), k = c(0, 2, 9));"
         "grid$y <- 2 * grid$x + 3 * grid$n + grid$k;"
         "formula <- stats::as.formula("
-        "'y ~ I(if (any(x > 1e308)) stop(\"too large\") else x) + n + k', globalenv());"
+        "'y ~ I(if (any(x > 1e308)) quit(save = \"no\") else x) + n + k', globalenv());"
         "model <- stats::lm(formula, grid);"
         "model$coefficients[] <- c(0, 2, 3, 1);"
         f"saveRDS(model, '{path}')"

@@ -42,11 +42,12 @@ def predict(backend: Backend, timeout_ms: int | None = None, **parameters: Any) 
 
 
 def occupy(backend: Backend, callers: ThreadPoolExecutor, gate: Path) -> "Future[requests.Response]":
-    """A prediction that holds the only slot until `gate` is there; it does when this returns."""
-    held = callers.submit(predict, backend, gate=str(gate))
+    """Predictions that hold every slot until `gate` is there; they do when this returns. One of them."""
+    slots = backend.ask("GET", "/v2/models/linear").json()["parameters"]["concurrency"]
+    held = [callers.submit(predict, backend, gate=str(gate)) for _ in range(slots)]
     while predict(backend, timeout_ms=200).status_code != 504:
         pass
-    return held
+    return held[0]
 
 
 def test_as_vertex_and_kserve_start_it(

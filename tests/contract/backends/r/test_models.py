@@ -71,7 +71,10 @@ def test_a_row_that_fails_alone_is_named_and_its_error_is_in_the_log_only(odd: B
     answer = odd.predict([20], [1], [21])
     assert answer.status_code == 422
     assert answer.json()["detail"] == "instances[1].x: the model cannot take 1.0"
-    assert "a bug for this row" in odd.wait_for(lambda entry: "stack" in entry)["stack"]
+    request_id = answer.headers["X-Request-Id"]
+    line = odd.wait_for(lambda entry: entry.get("request_id") == request_id and "stack" in entry)
+    assert "a bug for this row" in line["stack"]
+    assert "a bug for this row" not in answer.text
     tensors = {"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [20, 1]}]}
     answer = odd.ask("POST", "/v2/models/odd/infer", json=tensors)
     assert answer.json()["detail"] == "x[1]: the model cannot take 1.0"

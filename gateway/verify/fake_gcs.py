@@ -13,7 +13,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FakeGcs:
-    """`objects` by name. Where `stalls_at` names one, half of it is sent, and then nothing more."""
+    """`objects` by name. Where `stalls_at` names one, its first half is sent, in whatever ranges a caller asks for, and then nothing more."""
 
     def __init__(self, objects: Mapping[str, bytes | memoryview]) -> None:
         self._objects = objects
@@ -73,11 +73,13 @@ class FakeGcs:
         answer.content_type = "application/octet-stream"
         answer.content_length = end - begin
         await answer.prepare(request)
-        middle = begin + (end - begin) // 2
+        middle = len(content) // 2
         for at in range(begin, end, _BLOCK_BYTES):
-            if name == self.stalls_at and at >= middle:
+            stop = min(at + _BLOCK_BYTES, end)
+            if name == self.stalls_at and stop > middle:
+                await answer.write(content[at:middle])
                 self.stalled.set()
                 await asyncio.Event().wait()  # until the caller is gone
-            await answer.write(content[at : min(at + _BLOCK_BYTES, end)])
+            await answer.write(content[at:stop])
         await answer.write_eof()
         return answer

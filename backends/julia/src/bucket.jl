@@ -4,7 +4,8 @@ const ATTEMPTS = 6  # without any progress
 const FIRST_DELAY_S = 0.2
 const LONGEST_DELAY_S = 10.0
 const BLOCK_BYTES = 1 << 18
-const PIECE_BYTES = 1 << 22
+const SMALLEST_PIECE_BYTES = 1 << 20
+const LARGEST_PIECE_BYTES = 1 << 22
 
 # sysexits.h
 const EX_DATAERR = 65
@@ -111,17 +112,21 @@ function get_object(bucket::Bucket, path, output; headers = Headers(), generatio
     throw(TransferError("the server answered $(reply.status)"))
 end
 
+"So many that each ten percent of the object shows in the log, and no more than its memory allows."
+piece_bytes(size) = clamp(size ÷ 16, SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES)
+
 """
 Give an object's content to `take(bytes)` in order, piece by piece: Downloads holds in memory what is not written yet. What broke
 off goes on from there, of the same generation: another one would not fit.
 """
 function read_object(take, bucket::Bucket, path, size)
     piece, done, generation = IOBuffer(), 0, ""
+    longest = piece_bytes(size)
     patiently(bucket, path, progress = () -> done) do
         while true
             truncate(piece, 0)
-            is_part = done > 0 || size > PIECE_BYTES
-            range = is_part ? Headers(["Range" => "bytes=$done-$(min(done + PIECE_BYTES, size) - 1)"]) : Headers()
+            is_part = done > 0 || size > longest
+            range = is_part ? Headers(["Range" => "bytes=$done-$(min(done + longest, size) - 1)"]) : Headers()
             reply = get_object(bucket, path, piece; headers = range, generation = generation)
             is_part && reply.status == 200 && throw(TransferError("the server does not send parts"))
             generation = header(reply.headers, "x-goog-generation", "")

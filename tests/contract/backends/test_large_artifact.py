@@ -22,8 +22,9 @@ from tests.contract.backends.process import JULIA_PREDICT, PYTHON, Backend, R
 
 # Read before the tests' own clean environment takes it away.
 IS_BIG = os.environ.get("CHIPS_TEST_BIG") == "1"
-BALLAST_BYTES = (2048 if IS_BIG else 160) << 20
-MAY_GROW_BYTES = 64 << 20
+BALLAST_BYTES = (2048 if IS_BIG else 256) << 20
+# Julia collects by how long collecting took: the peaks of two starts that fetch the same differ by up to 91 MiB (488 to 579).
+MAY_GROW_BYTES = {"python": 64 << 20, "r": 64 << 20, "julia": 128 << 20}
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,4 +126,4 @@ async def test_memory_stays_flat_and_progress_is_told(
     print(
         f"{language}: {len(ballast) >> 20} MiB, peak {peaks[1] >> 20} MiB, {(peaks[1] - peaks[0]) >> 20} more than without"
     )
-    assert peaks[1] - peaks[0] < MAY_GROW_BYTES, [peak >> 20 for peak in peaks]
+    assert peaks[1] - peaks[0] < MAY_GROW_BYTES[language], [peak >> 20 for peak in peaks]

@@ -85,6 +85,7 @@ class Engine:
     def __init__(self, work: Path) -> None:
         self._work = work
         self._bases: dict[str, str] = {}
+        self._roots: dict[str, Path] = {}  # of what was built; a second container would copy all of it again
         self._volumes = _pip_volumes(work)
 
     def _buildah(self) -> list[str]:
@@ -123,18 +124,16 @@ class Engine:
             image.context,
         )
         build_s = time.monotonic() - began
-        container = self.call("from", f"localhost/chips-{name}")
-        root = Path(self.call("mount", container))
+        self._roots[name] = root = Path(self.call("mount", self.call("from", f"localhost/chips-{name}")))
         size = sum(
             path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()
         )
         return Figures(name, build_s, size / 1e6, 0.0, "")
 
     def root(self, name: str) -> tuple[Path, dict[str, Any]]:
-        """The files of the image, and its configuration as the image format says it."""
-        container = self.call("from", f"localhost/chips-{name}")
+        """The files of an image that was built, and its configuration as the image format says it."""
         described = json.loads(self.call("inspect", "--type=image", f"localhost/chips-{name}"))
-        return Path(self.call("mount", container)), described["OCIv1"]["config"]
+        return self._roots[name], described["OCIv1"]["config"]
 
     def _base(self, packages: str) -> str:
         if packages not in self._bases:

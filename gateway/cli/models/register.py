@@ -14,7 +14,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.backend_probe import Metadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import wait_until_live
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_live
 from gateway.cli.support.published import RowsOption, published_samples
 from gateway.cli.support.server_detection import Service, shown_example
 from gateway.core.cors import CorsRule
@@ -97,10 +97,7 @@ def register(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
-    gateway: Annotated[
-        str | None,
-        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
-    ] = None,
+    gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,

@@ -14,7 +14,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.shell import write_environment
+from examples.local import free_port, write_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
@@ -137,17 +136,6 @@ def run(screen: Screen, folder: Path, arguments: Sequence[str], *, shown: str | 
         raise DemoError(f"{shlex.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     screen.output(done.stdout)
     return done.stdout
-
-
-def free_port(wanted: int = 0) -> int:
-    """`wanted`, or another free port where that is taken."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-    raise DemoError("no port of this machine is free")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import web
 
-from examples.shell import write_environment
+from examples.local import free_port, write_environment
 from gateway.app import Gateway
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
@@ -166,14 +166,14 @@ def _write_environment(it: Running) -> None:
     write_environment(it.folder / "env", variables)
 
 
-async def _main(port: int, folder: Path) -> None:
+async def _main(port: int, folder: Path, shown: Path) -> None:
     _empty(folder)
     async with running(port=port, folder=folder) as it:
         _write_environment(it)
         print(
             f"The console      {it.url}/-/console/\n"
             f"Its key          {it.operator}\n"
-            f"At the terminal  . {shlex.quote(str(folder / 'env'))}\n"
+            f"At the terminal  . {shlex.quote(str(shown / 'env'))}\n"
             f"                 chips top; chips tail; chips why ID\n"
             f"Something in the model wine is slow. Ctrl-C ends this.",
             flush=True,
@@ -187,4 +187,4 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path(".slow-version"), help="where its files go")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_main(arguments.port, arguments.folder.absolute()))
+        asyncio.run(_main(free_port(arguments.port), arguments.folder.absolute(), arguments.folder))

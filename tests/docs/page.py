@@ -172,6 +172,8 @@ class Reader:
             output = self._as_written(output)
             if all(_is_in(line, output) for line in command.expected):
                 return output
+            if self._type("kill -0 $!")[1] != 0:
+                break
             time.sleep(0.1)
         raise AssertionError(f"$ {command.text}\nnot all of {command.expected} in:\n{output}")
 

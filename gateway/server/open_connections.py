@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 from itertools import chain, islice
 from typing import Final, Protocol
 
-from gateway.core.notice import Notices
+from gateway.core.log_throttle import LogThrottle
 from gateway.server.linger import SEND_TIMEOUT_S
 from gateway.supervisor import Supervisor
 
@@ -76,7 +76,7 @@ class OpenConnections:
         self._by_peer: dict[str, dict[OpenConnection, None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
-        self._notices = Notices(_log)
+        self._throttled_log = LogThrottle(_log)
         self.draining = False
         self.turned_away: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
 
@@ -93,10 +93,10 @@ class OpenConnections:
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), {})
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
-                self.turn_away(PEER, "an address has %d connections, as many as one may have", len(its_own))
+                self.reject(PEER, "an address has %d connections, as many as one may have", len(its_own))
                 return False
         if self._limit and len(self) >= self._limit and not self.make_room():
-            self.turn_away(REFUSED, "all %d connections that callers may hold are busy", len(self))
+            self.reject(REFUSED, "all %d connections that callers may hold are busy", len(self))
             return False
         return True
 
@@ -108,7 +108,7 @@ class OpenConnections:
         looked_at = list(islice(connections, _LOOKED_AT))
         idle = [connection for connection in looked_at if not connection.busy]
         for connection in chain((c for c in idle if not c.recognized), idle):
-            self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
+            self.reject(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
             self.closed(connection)
             connection.abort()
             return True
@@ -116,10 +116,10 @@ class OpenConnections:
             connections[connection] = connections.pop(connection)
         return False
 
-    def turn_away(self, reason: str, text: str, *arguments: object) -> None:
+    def reject(self, reason: str, text: str, *arguments: object) -> None:
         """Count it, and say so now and then."""
         self.turned_away[reason] += 1
-        self._notices.warning(
+        self._throttled_log.warning(
             reason,
             f"{text} (server.connections, server.peer_connections; chips_connections_turned_away_total)",
             *arguments,
@@ -135,7 +135,7 @@ class OpenConnections:
         if self._alarm is None:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
-    def recognize(self, connection: OpenConnection) -> None:
+    def mark_authenticated(self, connection: OpenConnection) -> None:
         """A request of it was authenticated."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:

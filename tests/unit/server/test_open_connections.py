@@ -42,7 +42,7 @@ def opened(connections: OpenConnections, *fakes: Any) -> Any:
 def test_strangers_go_before_known_callers_and_the_oldest_first(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, limit=4)
     known, busy, old, new = opened(connections, Fake(), Fake(busy=True), Fake(), Fake())
-    connections.recognize(known)
+    connections.mark_authenticated(known)
     assert connections.admits("192.0.2.9")
     assert (old.aborted, len(connections)) == (True, 3)
     opened(connections, Fake(busy=True))
@@ -61,7 +61,7 @@ def test_an_address_makes_room_for_itself(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, peer_limit=2, is_proxy=lambda peer: peer == "192.0.2.8")
     (other,) = opened(connections, Fake(peer="192.0.2.7"))
     first, second = opened(connections, Fake(), Fake())
-    connections.recognize(first)
+    connections.mark_authenticated(first)
     assert connections.admits("192.0.2.1")
     assert (second.aborted, first.aborted, other.aborted) == (True, False, False)
     opened(connections, *(Fake(peer="192.0.2.8", busy=True) for _ in range(10)))

@@ -1,4 +1,4 @@
-"""What a pickle refers to, found without running any of it: names of classes, and versions that it notes itself.
+"""Scan a pickle without running it: the classes and functions it refers to, and the package versions it notes.
 
 joblib puts the bytes of arrays between a pickle's instructions, so pickletools.genops cannot read its files. This
 follows the instructions as `pickle` does, but puts a stand-in in the place of everything that a pickle would import:
@@ -20,17 +20,17 @@ from typing import IO, Any, Final
 _ITEM_BYTES: Final[Mapping[str, int]] = {"b": 1, "?": 1, "B": 1}
 
 
-class Contents:
-    """What was found: (module, name) of each class or function, and versions by package."""
+class PickleReferences:
+    """What a scan found: (module, name) of each class or function, and versions by package."""
 
     def __init__(self) -> None:
         self.names: set[tuple[str, str]] = set()
         self.versions: dict[str, str] = {}
 
 
-def contents_of(path: Path) -> Contents:
-    """Read a pickle, or a file of joblib, compressed or not. ValueError where it is none or is cut off."""
-    contents = Contents()
+def find_pickle_references(path: Path) -> PickleReferences:
+    """Scan a pickle or joblib file, compressed or not. ValueError where it is none or is cut off."""
+    contents = PickleReferences()
     try:
         with _opened(path) as stream:
             _Reader(stream, contents).load()
@@ -74,7 +74,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
     dispatch = dict(_Unpickler.dispatch)  # noqa: RUF012
 
-    def __init__(self, stream: IO[bytes], contents: Contents) -> None:
+    def __init__(self, stream: IO[bytes], contents: PickleReferences) -> None:
         super().__init__(stream)
         self.stack: list[Any]
         self._stream = stream

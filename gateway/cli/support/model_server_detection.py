@@ -1,4 +1,4 @@
-"""Which kind of model server answers at an address: told by what it says of itself, without scoring anything.
+"""Detect which kind of model server (MLServer, TorchServe, vLLM, …) answers at a URL, by its metadata pages; scores nothing.
 
 Each kind is recognised by the routes that its own documentation names; where several fit, the more particular one counts.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from gateway.cli.support.json_examples import body_example, operations
+from gateway.cli.support.openapi_examples import json_post_operations, request_body_example
 from gateway.core.model import Tensor
 
 _TIMEOUT_S: Final = 5.0
@@ -24,7 +24,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 
 @dataclass(frozen=True)
-class Service:
+class ModelServer:
     """A model server that is not one of ours, and how to reach one model of it."""
 
     kind: str
@@ -36,8 +36,8 @@ class Service:
     others: tuple[str, ...] = ()  # other paths that could be meant
 
 
-class Site:
-    """What a server answers at its paths, each asked once. None: nothing usable came."""
+class ProbedUrl:
+    """Fetches pages of one server and remembers each answer; None where nothing usable came."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -79,12 +79,14 @@ class Site:
             return 0, b""
 
 
-async def recognise(url: str, name: str, headers: Mapping[str, str] | None = None) -> Service | None:
-    """What answers at `url`, and where it serves the model `name`; None where no kind is recognised."""
+async def detect_model_server(
+    url: str, name: str, headers: Mapping[str, str] | None = None
+) -> ModelServer | None:
+    """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
-        site = Site(session, url)
+        site = ProbedUrl(session, url)
         for kind in _KINDS:
             found = await kind(site, name)
             if found is not None:
@@ -92,8 +94,8 @@ async def recognise(url: str, name: str, headers: Mapping[str, str] | None = Non
     return None
 
 
-async def is_ours(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether a backend says which model and version it serves, as only our contract asks for."""
+async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether the server at `url` keeps the CHIPS backend contract: its metadata name the model and version it serves."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -110,7 +112,7 @@ async def is_ours(url: str, name: str, headers: Mapping[str, str] | None = None)
 # -- kinds
 
 
-async def _open_inference(site: Site, name: str) -> Service | None:
+async def _open_inference(site: ProbedUrl, name: str) -> ModelServer | None:
     """MLServer, Triton, KServe and others by github.com/kserve/open-inference-protocol."""
     server = await site.json("/v2")
     metadata = await site.json(f"/v2/models/{name}")
@@ -126,17 +128,17 @@ async def _open_inference(site: Site, name: str) -> Service | None:
     )
     inputs, outputs = _tensors(metadata.get("inputs")), _tensors(metadata.get("outputs"))
     example = {"inputs": [_tensor_example(tensor) for tensor in inputs]} if inputs else None
-    return Service(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
+    return ModelServer(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
 
 
-async def _models_of_v2(site: Site) -> list[str]:
+async def _models_of_v2(site: ProbedUrl) -> list[str]:
     listed = await site.json("/v2/models") or await site.json("/v2/repository/index", "POST")
     entries = listed.get("models", []) if isinstance(listed, dict) else listed
     names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries or []]
     return [name for name in names if isinstance(name, str)]
 
 
-async def _v1(site: Site, name: str) -> Service | None:
+async def _v1(site: ProbedUrl, name: str) -> ModelServer | None:
     """KServe v1 and TensorFlow Serving: kserve.github.io, tensorflow.org/tfx/serving/api_rest."""
     model = await site.json(f"/v1/models/{name}")
     if not isinstance(model, dict):
@@ -146,15 +148,15 @@ async def _v1(site: Site, name: str) -> Service | None:
         live = [
             str(s.get("version")) for s in status if isinstance(s, dict) and s.get("state") == "AVAILABLE"
         ]
-        return Service(
+        return ModelServer(
             "TensorFlow Serving", f"/v1/models/{name}:predict", (live or [_FIRST_VERSION])[-1], _INSTANCES
         )
     if "ready" in model:
-        return Service("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
+        return ModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
     return None
 
 
-async def _openai(site: Site, name: str) -> Service | None:
+async def _openai(site: ProbedUrl, name: str) -> ModelServer | None:
     """vLLM, TGI, llama.cpp, Ollama and others: platform.openai.com/docs/api-reference/models."""
     listed = await site.json("/v1/models")
     entries = listed.get("data") if isinstance(listed, dict) and listed.get("object") == "list" else None
@@ -163,7 +165,7 @@ async def _openai(site: Site, name: str) -> Service | None:
     ids = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
     model = name if name in ids or not ids else ids[0]
     example = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-    return Service(
+    return ModelServer(
         "OpenAI-compatible",
         "/v1/chat/completions",
         example=example,
@@ -171,17 +173,17 @@ async def _openai(site: Site, name: str) -> Service | None:
     )
 
 
-async def _mlflow(site: Site, _: str) -> Service | None:
+async def _mlflow(site: ProbedUrl, _: str) -> ModelServer | None:
     """mlflow.org/docs: /invocations, /ping, /version."""
     ping, version = await asyncio.gather(site.text("/ping"), site.text("/version"))
     if ping != "" or version is None or not _VERSION.fullmatch(version.strip('"')):
         return None
-    return Service(
+    return ModelServer(
         f"MLflow {version.strip(chr(34))}", "/invocations", example={"dataframe_records": [{"…": 0}]}
     )
 
 
-async def _litserve(site: Site, _: str) -> Service | None:
+async def _litserve(site: ProbedUrl, _: str) -> ModelServer | None:
     """lightning.ai/docs/litserve: /info names the server's workers."""
     info = await site.json("/info")
     server = info.get("server") if isinstance(info, dict) else None
@@ -190,31 +192,31 @@ async def _litserve(site: Site, _: str) -> Service | None:
     found = _from_openapi(await site.openapi(), "LitServe")
     path = found.path if found is not None else "/predict"
     body = found.example if found is not None else None
-    return Service("LitServe", path, example=body or {"input": 0})
+    return ModelServer("LitServe", path, example=body or {"input": 0})
 
 
-async def _ray_serve(site: Site, name: str) -> Service | None:
+async def _ray_serve(site: ProbedUrl, name: str) -> ModelServer | None:
     """docs.ray.io/en/latest/serve: /-/routes gives the applications by prefix."""
     routes, health = await asyncio.gather(site.json("/-/routes"), site.text("/-/healthz"))
     if not isinstance(routes, dict) or health is None or "success" not in health:
         return None
     prefixes = [prefix for prefix in routes if isinstance(prefix, str) and prefix.startswith("/")]
     fitting = [prefix for prefix in prefixes if name in prefix] or prefixes or ["/"]
-    return Service(
+    return ModelServer(
         "Ray Serve", fitting[0], example=None, others=tuple(p for p in prefixes if p != fitting[0])
     )
 
 
-async def _torchserve(site: Site, name: str) -> Service | None:
+async def _torchserve(site: ProbedUrl, name: str) -> ModelServer | None:
     """pytorch.org/serve: /api-description is OpenAPI titled TorchServe."""
     described = await site.json("/api-description")
     info = described.get("info") if isinstance(described, dict) else None
     if not isinstance(info, dict) or "torchserve" not in str(info.get("title", "")).lower():
         return None
-    return Service("TorchServe", f"/predictions/{name}", example={"data": "…"})
+    return ModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
 
 
-async def _vetiver(site: Site, _: str) -> Service | None:
+async def _vetiver(site: ProbedUrl, _: str) -> ModelServer | None:
     """vetiver.posit.co in Python and R: /metadata has the required packages of the pin."""
     metadata = await site.json("/metadata")
     if not isinstance(metadata, dict) or "required_pkgs" not in metadata:
@@ -223,10 +225,10 @@ async def _vetiver(site: Site, _: str) -> Service | None:
     version = version[0] if isinstance(version, list) and version else version  # R boxes it
     named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
     found = _from_openapi(await site.openapi(), "vetiver")
-    return Service("vetiver", "/predict", named, found.example if found is not None else None)
+    return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
-async def _bentoml(site: Site, _: str) -> Service | None:
+async def _bentoml(site: ProbedUrl, _: str) -> ModelServer | None:
     """docs.bentoml.com: /livez and /readyz, and OpenAPI at /docs.json."""
     described = await site.json("/docs.json")
     if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
@@ -234,21 +236,21 @@ async def _bentoml(site: Site, _: str) -> Service | None:
     return _from_openapi(described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
 
 
-async def _plain_openapi(site: Site, _: str) -> Service | None:
+async def _plain_openapi(site: ProbedUrl, _: str) -> ModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
     return _from_openapi(await site.openapi(), "OpenAPI")
 
 
-def _from_openapi(document: Mapping[str, Any], kind: str) -> Service | None:
-    posts = operations(document)
+def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
+    posts = json_post_operations(document)
     if not posts:
         return None
     ranked = sorted(posts, key=lambda path: (_rank(path), path))
     info = document.get("info")
     title = str(info.get("title", "")) if isinstance(info, dict) else ""
     shown = f"{kind} ({title})" if kind == "OpenAPI" and title else kind
-    example = body_example(document, posts[ranked[0]])
-    return Service(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
+    example = request_body_example(document, posts[ranked[0]])
+    return ModelServer(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
 
 
 def _rank(path: str) -> int:
@@ -256,7 +258,7 @@ def _rank(path: str) -> int:
     return next((at for at, word in enumerate(_LIKELY) if word in last), len(_LIKELY))
 
 
-_KINDS: Final[Sequence[Callable[[Site, str], Awaitable[Service | None]]]] = (
+_KINDS: Final[Sequence[Callable[[ProbedUrl, str], Awaitable[ModelServer | None]]]] = (
     _open_inference, _v1, _openai, _torchserve, _mlflow, _litserve, _ray_serve, _vetiver, _bentoml, _plain_openapi,
 )  # fmt: skip
 _INSTANCES: Final = {"instances": [[0]]}
@@ -298,5 +300,5 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def shown_example(service: Service) -> str:
+def shown_example(service: ModelServer) -> str:
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

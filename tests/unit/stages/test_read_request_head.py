@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import BadRequest
 from gateway.core.networks import parse_address
-from gateway.stages.identify import Identify
+from gateway.stages.read_request_head import ReadRequestHead
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -33,7 +33,7 @@ def exchange(
 
 def identified(*arguments: Any, trust: TrustedProxies | None = None, **options: Any) -> Any:
     made = exchange(*arguments, **options)
-    Identify(trust or TrustedProxies())(made)
+    ReadRequestHead(trust or TrustedProxies())(made)
     return made
 
 
@@ -66,7 +66,7 @@ def test_every_request_has_an_id_of_its_own():
 def test_a_refusal_too_has_an_id_and_a_trace(headers: list[tuple[bytes, bytes]], target: str):
     made = exchange(target, headers)
     with pytest.raises(BadRequest):
-        Identify(TrustedProxies())(made)
+        ReadRequestHead(TrustedProxies())(made)
     assert made.request_id
     assert re.fullmatch(r"[0-9a-f]{32}", made.trace.trace_id)
 

@@ -40,7 +40,7 @@ async def _stored(context: CheckContext) -> AsyncIterator[tuple[FakeGcs, dict[st
         objects |= {_BALLAST: ballast, MANIFEST: json.dumps(manifest).encode()}
         store = FakeGcs({f"{_PREFIX}/{name}": content for name, content in objects.items()})
         environment = {
-            **context.need_process().environment,
+            **context.require_process().environment,
             "STORAGE_EMULATOR_HOST": await store.start(),
             "CHIPS_ARTIFACT": f"gs://{BUCKET}/{_PREFIX}/",
             "CHIPS_CACHE_DIR": cache,
@@ -56,7 +56,7 @@ async def _serve_once(context: CheckContext, environment: dict[str, str]) -> lis
     """Start the command, get one prediction of it, end it. Its log until then."""
     port = free_port()
     fields = (*JSON, ("X-Request-Id", _REQUEST_ID))
-    request = RawRequest("POST", "/predict", fields, msgspec.json.encode(context.need_good()))
+    request = RawRequest("POST", "/predict", fields, msgspec.json.encode(context.require_good_request()))
     async with start_second_instance(context, port, {**environment, "PORT": str(port)}) as (client, process):
         response = await client.request(request)
         context.last = (request, response)
@@ -105,7 +105,7 @@ async def recovers(context: CheckContext) -> None:
 
 
 async def _kill_while_it_fetches(context: CheckContext, store: FakeGcs, environment: dict[str, str]) -> None:
-    process = BackendProcess(context.need_process().command, {**environment, "PORT": str(free_port())})
+    process = BackendProcess(context.require_process().command, {**environment, "PORT": str(free_port())})
     await process.start()
     stalled = asyncio.create_task(store.stalled.wait())
     ended = asyncio.create_task(process.ended(timeout_s=_STALL_S))

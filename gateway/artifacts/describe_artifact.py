@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.artifacts.infer_requirements import SCRIPT, packages_needed
+from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
 from gateway.artifacts.manifest import (
     FORMATS,
     Manifest,
@@ -14,25 +14,25 @@ from gateway.artifacts.manifest import (
     Sample,
     Signature,
     build_manifest,
-    check_signature,
     collect_files,
     guess_format,
+    signature_problems,
 )
-from gateway.artifacts.wrong_file import what_it_is_instead
-from gateway.core.text import utf8_text
+from gateway.artifacts.wrong_file_type import detect_wrong_file_type
+from gateway.core.text_encoding import decode_utf8
 
 _NAMES_SHOWN: Final = 5
 # Suffixes that several formats share say nothing about which file is the model.
 _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
-class Described(NamedTuple):
+class DescribedArtifact(NamedTuple):
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
     warnings: Sequence[str]
 
 
-def describe(
+def describe_artifact(
     source: Path,
     *,
     model: str,
@@ -43,7 +43,7 @@ def describe(
     signature: Path | None = None,
     samples: Path | None = None,
     rows: RowsPolicy = "independent",
-) -> Described:
+) -> DescribedArtifact:
     """Look into the files and describe them. Runs nothing of them. ValueError says what is wrong, and what to do.
 
     `runtime` is what the files themselves need where it is None.
@@ -51,10 +51,10 @@ def describe(
     files = collect_files(source)
     kind = format or _guess(files)
     for name, path in files:
-        if _is_model(name, kind, len(files)) and (instead := what_it_is_instead(path, kind)):
+        if _is_model(name, kind, len(files)) and (instead := detect_wrong_file_type(path, kind)):
             raise ValueError(f"{path} is {instead}")
     read = read_json(signature, Signature) or Signature()
-    problems = check_signature(read)
+    problems = signature_problems(read)
     if problems:
         raise ValueError(f"{signature}: " + "; ".join(problems))
     warnings: list[str] = []
@@ -69,7 +69,7 @@ def describe(
         samples=read_json(samples, list[Sample]) or (),
         rows=rows,
     )
-    return Described(manifest, files, warnings)
+    return DescribedArtifact(manifest, files, warnings)
 
 
 def read_json(path: Path | None, kind: Any) -> Any:
@@ -81,7 +81,7 @@ def read_json(path: Path | None, kind: Any) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        text = utf8_text(content)
+        text = decode_utf8(content)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
     try:
@@ -105,7 +105,7 @@ def _is_model(name: str, kind: str, count: int) -> bool:
 
 def _runtime(files: Sequence[tuple[str, Path]], kind: str, warnings: list[str]) -> dict[str, str]:
     try:
-        needed = packages_needed(files, kind)
+        needed = infer_requirements(files, kind)
     except ValueError as error:
         warnings.append(f"the packages that it needs are not known: {error}")
         return {}

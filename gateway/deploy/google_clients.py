@@ -6,11 +6,11 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.deploy.identity import identity_token
+from gateway.deploy.id_token import identity_token
 from gateway.deploy.target import DeployError
 
 
-class Google:
+class GoogleClients:
     """`endpoint` gives another address of a service (`run`, `cloudbuild`, `artifactregistry`), or nothing.
 
     An address that begins with http:// is a stand-in on this machine: it gets no credentials.

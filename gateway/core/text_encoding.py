@@ -1,4 +1,4 @@
-"""Files that people write: UTF-8 without a byte order mark, or a clear word about what they are instead."""
+"""Decode files that people write: UTF-8 without a byte order mark; errors name the encoding that was found instead."""
 
 import codecs
 from typing import Final
@@ -13,7 +13,7 @@ _MARKS: Final = (
 )
 
 
-def utf8_text(content: bytes) -> str:
+def decode_utf8(content: bytes) -> str:
     """`content` as text. ValueError says which encoding it has instead, and what to do."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):

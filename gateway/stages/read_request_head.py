@@ -1,4 +1,4 @@
-"""Who asks for what: request id, trace, target, and the address the caller truly has."""
+"""Read the request's head: its id, trace context, target, and the caller's own address."""
 
 import re
 from collections.abc import Callable
@@ -30,8 +30,8 @@ _HOST = re.compile(
 _address_of = lru_cache(maxsize=16384)(parse_address)
 
 
-class Identify:
-    """Read the head of a request. `trusted_proxies` says how far the headers are believed that proxies write.
+class ReadRequestHead:
+    """Fill the exchange from the request's head. `trusted_proxies` decides which forwarding headers are believed.
 
     `name` is how this deployment calls itself in Via (RFC 9110 section 7.6.3), by which it knows its own requests again.
     """

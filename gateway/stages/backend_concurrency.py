@@ -1,4 +1,4 @@
-"""As many requests at a backend as its instances run; the rest wait here, in the order they came.
+"""Limit the requests in flight at each backend to what its instances can run at once; the others wait in order of arrival.
 
 docs/adr on declared concurrency says why it is this way. The window of a backend is how many of a model's requests may be
 there at once. It begins with the concurrency that the backend declares, opens while answers come without a wait and others
@@ -42,8 +42,8 @@ class _Waiter:
         self.turn = turn
 
 
-class Window:
-    """One backend, for one model."""
+class ConcurrencyWindow:
+    """The adaptive concurrency window of one backend of one model: its size, its requests in flight, its waiting queue."""
 
     __slots__ = (
         "_base_outside_s",
@@ -147,12 +147,12 @@ class Window:
         self._timer = asyncio.get_running_loop().call_later(_TRY_S, self._try)
 
 
-class Place:
-    """Held while a request is at its backend."""
+class BackendSlot:
+    """One of the backend's slots, held while a request is at the backend; leaving the `with` gives it back."""
 
     __slots__ = ("_exchange", "_window")
 
-    def __init__(self, window: Window, exchange: Exchange) -> None:
+    def __init__(self, window: ConcurrencyWindow, exchange: Exchange) -> None:
         self._window = window
         self._exchange = exchange
 
@@ -174,19 +174,19 @@ class Place:
         window.leave()
 
 
-class _Anywhere:
-    """The place of a request that is not counted."""
+class _UnlimitedSlot:
+    """The slot of a request that is not counted."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
 
-ANYWHERE: Final = _Anywhere()
+ANYWHERE: Final = _UnlimitedSlot()
 
 
-class Concurrency:
-    """Hand out places at backends that declare a concurrency; those that do not are bound by `ConcurrencyLimit` alone.
+class BackendConcurrency:
+    """Give each request a slot at its backend, where the backend declares a concurrency; others have `ConcurrencyLimit` alone.
 
     `sharers`: gateway processes here that share the backends. `scales`: whether more instances of a backend start where
     more requests come. A WebSocket is not counted: it is no prediction, and may last for hours.
@@ -195,10 +195,10 @@ class Concurrency:
     def __init__(self, *, sharers: int = 1, scales: Callable[[Backend], bool] = lambda _: False) -> None:
         self._sharers = sharers
         self._scales = scales
-        self._models: dict[str, dict[str, Window]] = {}
+        self._models: dict[str, dict[str, ConcurrencyWindow]] = {}
         self._refusals = Counter[str]()
 
-    def try_nowait(self, exchange: Exchange) -> "Place | _Anywhere | None":
+    def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
         """A place where one is free; None: there is none now, so `await` the stage itself."""
         backend = exchange.backend
         declared = backend.concurrency
@@ -215,10 +215,10 @@ class Concurrency:
         exchange.may_wait = True
         if window.in_flight < window.size and not window.waiting and not window.closed:
             window.in_flight += 1
-            return Place(window, exchange)
+            return BackendSlot(window, exchange)
         return None
 
-    async def __call__(self, exchange: Exchange) -> Place:
+    async def __call__(self, exchange: Exchange) -> BackendSlot:
         """Wait for a place, after `try_nowait` had none. Raises DeadlineExceeded."""
         window = self._models[exchange.model.name][exchange.backend.url]
         loop = asyncio.get_running_loop()
@@ -241,18 +241,18 @@ class Concurrency:
         finally:
             alarm.cancel()
             exchange.queued_s += time.monotonic() - began
-        return Place(window, exchange)
+        return BackendSlot(window, exchange)
 
-    def again(self, exchange: Exchange) -> bool:
+    def should_retry(self, exchange: Exchange) -> bool:
         """Whether a request that the backend refused waits for another place; else its caller gets the refusal."""
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)
 
-    def _open_window(self, model: str, backend: Backend, declared: int) -> Window:
+    def _open_window(self, model: str, backend: Backend, declared: int) -> ConcurrencyWindow:
         windows = self._models.setdefault(model, {})
         old = windows.get(backend.url)
-        window = Window(declared, sharers=self._sharers, scales=self._scales(backend))
+        window = ConcurrencyWindow(declared, sharers=self._sharers, scales=self._scales(backend))
         if old is not None:  # those who are there, or wait, stay: the places are what changed
             old.declared, old.share, old.size = declared, window.share, window.size
             old.pass_on()
@@ -274,7 +274,7 @@ class Concurrency:
     def refusals(self) -> dict[str, float]:
         return {model: float(count) for model, count in self._refusals.items()}
 
-    def _sum(self, figure: Callable[[Window], float]) -> dict[str, float]:
+    def _sum(self, figure: Callable[[ConcurrencyWindow], float]) -> dict[str, float]:
         return {
             model: float(sum(figure(window) for window in list(windows.values())))
             for model, windows in list(self._models.items())

@@ -1,4 +1,4 @@
-"""What an OpenAPI document says can be posted where, and a body to begin with."""
+"""Find the JSON POST operations of an OpenAPI document, and make an example request body for one of them."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,7 +15,7 @@ _VALUES: Final[Mapping[str, Any]] = {
 }
 
 
-def operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def json_post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Operations that take a JSON body by POST, by path; those with parameters in the path are left out."""
     paths = document.get("paths")
     found: dict[str, Mapping[str, Any]] = {}
@@ -26,8 +26,8 @@ def operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def body_example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
-    """A request body as the operation's schema or example has it; None where it says nothing."""
+def request_body_example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
+    """An example request body, from the operation's example or schema; None where it has neither."""
     content = _at(_resolved(document, operation.get("requestBody")), "content", _JSON)
     if not isinstance(content, dict):
         return None

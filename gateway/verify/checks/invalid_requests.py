@@ -29,7 +29,7 @@ def refused(name: str, contract: str, make: Make, status: int, code: str, *, sho
     async def run(context: CheckContext) -> None:
         request = make(context)
         require_problem(request, await context.request(request), status, code)
-        await context.still_good()
+        await context.require_still_serving()
 
     return Check(name, contract, run, short)
 
@@ -84,16 +84,16 @@ async def deep(context: CheckContext) -> None:
     body = b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     response = await context.post("/predict", body)
     require_status(response, 400, 422)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("malformed/number-too-large", "a number that no computer holds is refused with 400 or 422")
 async def number_too_large(context: CheckContext) -> None:
-    inputs = context.need_inputs()
+    inputs = context.require_inputs()
     for number in (b"1e999", b"-1e999", b"9" * 400):
         row = b"[" + b",".join([number] * len(inputs)) + b"]"
         require_status(await context.post("/predict", b'{"instances": [' + row + b"]}"), 400, 422)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 def _not_instances() -> Iterator[Check]:
@@ -122,26 +122,26 @@ Change = Callable[[CheckContext, dict[str, Any]], Any]
 
 def _instance(context: CheckContext) -> dict[str, Any]:
     """A good instance as an object by field name."""
-    inputs, first = context.need_inputs(), context.need_good()["instances"][0]
+    inputs, first = context.require_inputs(), context.require_good_request()["instances"][0]
     return first if isinstance(first, dict) else dict(zip([t.name for t in inputs], first, strict=False))
 
 
 def _numeric(context: CheckContext) -> str:
-    for tensor in context.need_inputs():
+    for tensor in context.require_inputs():
         if tensor.datatype.startswith(NUMERIC) and len(tensor.shape) <= 1:
             return tensor.name
     raise CheckSkipped("the model has no numeric input")
 
 
 def _integer(context: CheckContext) -> str:
-    for tensor in context.need_inputs():
+    for tensor in context.require_inputs():
         if "INT" in tensor.datatype and len(tensor.shape) <= 1:
             return tensor.name
     raise CheckSkipped("the model has no integer input")
 
 
 def _text(context: CheckContext) -> str:
-    for tensor in context.need_inputs():
+    for tensor in context.require_inputs():
         if tensor.datatype == "BYTES" and len(tensor.shape) <= 1:
             return tensor.name
     raise CheckSkipped("the model has no text input")
@@ -154,7 +154,7 @@ def _wrong_instances() -> Iterator[Check]:
         "instance-number": lambda context, good: 1,
         "unknown-field": lambda context, good: {**good, "no_such_field": 1},
         "missing-field": lambda context, good: {
-            n: v for n, v in good.items() if n != context.need_inputs()[0].name
+            n: v for n, v in good.items() if n != context.require_inputs()[0].name
         },
         "no-fields": lambda context, good: {},
         "array-too-short": lambda context, good: list(good.values())[:-1],
@@ -197,7 +197,7 @@ async def many(context: CheckContext) -> None:
     listed = detail.count("instances[")
     if not 1 <= listed <= 11:
         raise ContractViolation(f"{listed} problems are listed")
-    await context.still_good()
+    await context.require_still_serving()
 
 
 def _wrong_tensors() -> Iterator[Check]:
@@ -264,7 +264,7 @@ def wrong_method(name: str, method: str, path: Callable[[CheckContext], str], al
         require_problem(request, response, 405, "method-not-allowed")
         if allowed not in {word.strip() for word in response.get("Allow").split(",")}:
             raise ContractViolation(f"Allow is {response.get('Allow')!r}, without {allowed}")
-        await context.still_good()
+        await context.require_still_serving()
 
     contract = "a wrong method: 405 method-not-allowed, with Allow"
     return Check(f"method/{name}", contract, run, short=name == "get-predict")

@@ -1,4 +1,4 @@
-"""The start that must fail, and the end: of a process that the kit started itself. These run last."""
+"""Checks of a backend process's start and stop: bad settings and artifacts end it, SIGTERM drains it. These run last."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ _BEGUN_S = 0.05  # after one answer, another request has begun by then, or all a
     "never ready before warm: no prediction is answered while the backend says that it is not ready",
 )
 async def never_early(context: CheckContext) -> None:
-    context.need_process()
+    context.require_process()
     for predicted, ready in context.early:
         if predicted == 200 and ready == 503:
             raise ContractViolation(
@@ -46,7 +46,7 @@ async def _must_not_start(context: CheckContext, code: int | None, **environment
 
     With `code`, or, where that is None, with anything but 0. Gives what it said.
     """
-    running = context.need_process()
+    running = context.require_process()
     changed = {**running.environment, "PORT": str(free_port())}
     for name, value in environment.items():
         changed.pop(name, None)
@@ -142,9 +142,11 @@ async def wrong_sample(context: CheckContext) -> None:
     "it also starts as Vertex AI starts it: with AIP_HTTP_PORT, AIP_STORAGE_URI and AIP_…_ROUTE, which hold a colon",
 )
 async def vertex(context: CheckContext) -> None:
-    request = RawRequest("POST", "/verify/9:predict", JSON, msgspec.json.encode(context.need_good()))
+    request = RawRequest(
+        "POST", "/verify/9:predict", JSON, msgspec.json.encode(context.require_good_request())
+    )
     port = free_port()
-    environment = context.need_process().environment
+    environment = context.require_process().environment
     environment["AIP_STORAGE_URI"] = environment.pop("CHIPS_ARTIFACT", environment.get("AIP_STORAGE_URI", ""))
     environment["AIP_HTTP_PORT"] = str(port)
     environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"] = request.path, "/verify/health"
@@ -158,8 +160,8 @@ async def vertex(context: CheckContext) -> None:
 
 @check("life/two-at-once", "two processes on one machine may start at once, with nothing in the cache")
 async def two_at_once(context: CheckContext) -> None:
-    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode(context.need_good()))
-    environment = context.need_process().environment
+    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode(context.require_good_request()))
+    environment = context.require_process().environment
 
     async def one(cache: str) -> None:
         port = free_port()
@@ -178,7 +180,7 @@ async def two_at_once(context: CheckContext) -> None:
 
 @check("life/process-1", "on SIGTERM it ends with 0 also as process 1, as in a container")
 async def process_1(context: CheckContext) -> None:
-    running = context.need_process()
+    running = context.require_process()
     port = free_port()
     environment = {**running.environment, "PORT": str(port)}
     command = f"{await _namespace(environment)} {running.command}"
@@ -213,8 +215,8 @@ async def _namespace(environment: Mapping[str, str]) -> str:
     "life/stop", "on SIGTERM it stops accepting, finishes what is running, and ends with 0 within 10 seconds"
 )
 async def stop(context: CheckContext) -> None:
-    process = context.need_process()
-    first = context.need_good()["instances"][0]
+    process = context.require_process()
+    first = context.require_good_request()["instances"][0]
     request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 2000}))
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(context.client.connection()) for _ in range(4)]

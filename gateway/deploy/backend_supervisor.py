@@ -1,4 +1,4 @@
-"""`python -m gateway.deploy.supervisor NOTE`: keeps one backend of this machine running until it is told to stop.
+"""`python -m gateway.deploy.backend_supervisor NOTE`: keeps one backend of this machine running until it is told to stop.
 
 It starts the command of the note again whenever that ends, after a pause that grows with each end (full jitter, so that
 several do not start at one moment) and is short again once the backend has run for a while. What it does stands in a
@@ -32,7 +32,7 @@ def state_path(note: Path) -> Path:
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
 
-def start_time(pid: int) -> int | None:
+def process_start_time(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat (proc(5)); None where there is no such process, or only its remains.
 
     A number can be given to another process, its start time cannot.
@@ -44,20 +44,20 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def write_whole(path: Path, content: dict[str, Any]) -> None:
+def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Readers see the old content or the new, never a part."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=1))
     draft.replace(path)
 
 
-class Supervisor:
+class BackendSupervisor:
     def __init__(self, note: Path) -> None:
         self._note = note
         self._spec: dict[str, Any] = json.loads(note.read_text())
         self._log = Path(self._spec["log"])
         self._state: dict[str, Any] = {
-            "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
+            "supervisor": {"pid": os.getpid(), "started": process_start_time(os.getpid())},
             "backend": None,
             "since": None,
             "ends": 0,
@@ -100,7 +100,9 @@ class Supervisor:
             with self._log.open("a") as log_text:
                 log_text.write(f"{self._spec['command'][0]} cannot be started: {error.strerror}\n")
             return 127
-        self._tell(backend={"pid": process.pid, "started": start_time(process.pid)}, since=time.time())
+        self._tell(
+            backend={"pid": process.pid, "started": process_start_time(process.pid)}, since=time.time()
+        )
         while process.poll() is None:
             if self._stopping:
                 _end(process)
@@ -128,7 +130,7 @@ class Supervisor:
     def _tell(self, **changes: Any) -> None:
         self._state |= changes
         with contextlib.suppress(OSError):  # a full disk, or a folder that was removed, ends no backend
-            write_whole(state_path(self._note), self._state)
+            write_atomically(state_path(self._note), self._state)
 
     def _cut_log(self) -> None:
         """The backend writes to the end of the file wherever that is, so it can be emptied under its hands."""
@@ -153,7 +155,7 @@ def main() -> int:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return EX_HELD  # another one supervises it already
-        Supervisor(note).run()
+        BackendSupervisor(note).run()
     return 0
 
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
+from gateway.core.inline_future import InlineFuture
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.server.eager_runner import EagerCoroutineRunner
-from gateway.server.framing import is_no_head
+from gateway.server.framing import cannot_be_request_head
 from gateway.server.linger import LINGER_S, Linger
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
@@ -92,7 +92,7 @@ class CallerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.source: ResponseSource | None = None  # of the answer that is being relayed
         self.writing_paused = False
-        self.drained: Completion | None = None
+        self.drained: InlineFuture | None = None
         self.last = False  # no request after the present one
         self.due = _NEVER
         self.stalled_at = _NEVER  # since when the caller has not read what was written
@@ -259,7 +259,7 @@ class CallerConnection(asyncio.Protocol):
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
         seen, self._head_seen = self._head_seen, len(received)
-        if received != b"\r" and is_no_head(received, seen):  # that may become an empty line
+        if received != b"\r" and cannot_be_request_head(received, seen):  # that may become an empty line
             self._refuse(
                 BadRequest("The request is not valid HTTP/1.1: each line of its head ends with CR LF.")
             )
@@ -277,7 +277,7 @@ class CallerConnection(asyncio.Protocol):
         self.source = None
         if response is not None:
             if not self.recognized and response.exchange.authenticated:
-                self._server.open.recognize(self)
+                self._server.open.mark_authenticated(self)
             del response.exchange  # the two hold each other: apart, they need no garbage collector
         if self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
@@ -414,18 +414,18 @@ class CallerConnection(asyncio.Protocol):
             self._body_is_due()
         elif self._linger is not None:
             now = time.monotonic()
-            if self.transport is not None and self._linger.goes_on(self.transport, now):
+            if self.transport is not None and self._linger.should_continue(self.transport, now):
                 self.due = now + self._linger_s()
             else:
                 self.abort()
         elif has_unread(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
         elif self._received:
-            self._server.open.turn_away(HALF_HEAD, "a caller took too long for a request's head")
+            self._server.open.reject(HALF_HEAD, "a caller took too long for a request's head")
             self.abort()
         else:
             if not self.recognized and not self._server.open.draining:
-                self._server.open.turn_away(SILENT, "a caller opened a connection and sent nothing")
+                self._server.open.reject(SILENT, "a caller opened a connection and sent nothing")
             self.close()
 
     def _body_is_due(self) -> None:

@@ -1,4 +1,4 @@
-"""HTTP itself, done badly: whatever comes over the socket, the process lives and the next good request is answered."""
+"""Checks with malformed HTTP and broken connections: the backend survives and answers the next good request."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def survives(name: str, raw: bytes) -> Check:
                 context.last = (request, response)
                 if response.status < 400 or (response.status > 499 and response.status not in {501, 505}):
                     raise ContractViolation(f"status {response.status}")
-        await context.still_good()
+        await context.require_still_serving()
 
     return Check(f"http/{name}", _REFUSED, run)
 
@@ -52,7 +52,7 @@ async def path_tricks(context: CheckContext) -> None:
         "/.%2e/.%2e/etc/passwd",
     ):
         require_status(await context.get(path), 400, 404, 405)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("http/half-a-body", "a caller who leaves in the middle of a body breaks nothing")
@@ -67,25 +67,25 @@ async def half_a_body(context: CheckContext) -> None:
                 )
             )
             connection.leave()
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("http/caller-leaves", "a caller who leaves before the answer breaks nothing")
 async def caller_leaves(context: CheckContext) -> None:
-    first = context.need_good()["instances"][0]
+    first = context.require_good_request()["instances"][0]
     body = msgspec.json.encode({"instances": [first] * 2000})
     for _ in range(5):
         async with context.client.connection() as connection:
             connection.send(RawRequest("POST", "/predict", JSON, body))
             connection.leave()
     for _ in range(3):  # it may take a moment until the backend sees that nobody is there
-        await context.still_good()
+        await context.require_still_serving()
 
 
 @check("http/expect", "Expect: 100-continue is answered, so that curl's large bodies do not wait a second")
 async def expect(context: CheckContext) -> None:
     fields = (*JSON, ("Expect", "100-continue"))
-    require_status(await context.post("/predict", context.need_good(), fields), 200)
+    require_status(await context.post("/predict", context.require_good_request(), fields), 200)
 
 
 _UPGRADES: tuple[Fields, ...] = (
@@ -116,7 +116,7 @@ async def upgrade(context: CheckContext) -> None:
         if context.good is not None:
             body = msgspec.json.encode(context.good)
             await _not_taken(context, RawRequest("POST", "/predict", (*JSON, *fields), body), 200)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 async def _not_taken(context: CheckContext, request: RawRequest, status: int) -> None:

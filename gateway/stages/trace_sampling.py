@@ -1,4 +1,4 @@
-"""Decide, before the request goes on, whether its trace is kept. What fails or is slow is kept anyway, afterwards."""
+"""Decide at the start of a request whether its trace is kept. Failed and slow requests are kept anyway, at their end."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from gateway.core.randomness import random_share
 _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
-class Sample:
-    """Keep a share `ratio` of all traces, and those that are asked for.
+class TraceSampling:
+    """Keep the share `ratio` of all traces, and the traces that trusted callers ask for.
 
     Asking may callers in `trusted` networks, by the sampled flag of their own trace, and callers that may operate the model,
     by `X-Chips-Trace: 1`. The share is drawn here and not computed from the trace id, which a caller may choose.

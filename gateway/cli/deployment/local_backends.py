@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
-from gateway.deploy.local import Local, LocalProcessTarget, Spec
+from gateway.deploy.local import BackendSpec, LocalBackend, LocalProcessTarget
 from gateway.settings import process_environment, state_folder
 
 _POLL_S: Final = 0.2
@@ -126,12 +126,12 @@ def _target() -> LocalProcessTarget:
     return LocalProcessTarget(state_folder() / "local", process_environment())
 
 
-def _all(model: str = "*", version: str = "*") -> list[tuple[Local, Spec]]:
+def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, BackendSpec]]:
     found = ((local, local.spec) for local in _target().all(model, version))
     return [(local, spec) for local, spec in found if spec is not None]
 
 
-def _find(model: str, version: str) -> list[tuple[Local, Spec]]:
+def _find(model: str, version: str) -> list[tuple[LocalBackend, BackendSpec]]:
     found = _all(model, version or "*")
     if not found:
         what = f"{model}@{version}" if version else f'"{model}"'
@@ -139,7 +139,7 @@ def _find(model: str, version: str) -> list[tuple[Local, Spec]]:
     return found
 
 
-def _described(local: Local, spec: Spec) -> dict[str, Any]:
+def _described(local: LocalBackend, spec: BackendSpec) -> dict[str, Any]:
     state = local.state
     if state is None:
         text = "not running" if spec.wanted else "stopped"
@@ -162,7 +162,7 @@ def _described(local: Local, spec: Spec) -> dict[str, Any]:
     }
 
 
-def _wait(started: Sequence[Local], wait_s: float, *, as_json: bool, done: str, nothing: str) -> None:
+def _wait(started: Sequence[LocalBackend], wait_s: float, *, as_json: bool, done: str, nothing: str) -> None:
     """Until all are ready. Raises Failure for those that are not in time."""
     give_up_at = time.monotonic() + wait_s
     late = list(started)

@@ -1,4 +1,4 @@
-"""Kept requests as JSON: the list, and one with its waterfall."""
+"""The recorded (sampled) requests of the trace store as JSON: the list, and one with its waterfall."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _MAX_LIMIT = 500
 _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
-class Requests:
+class RecordedRequests:
     def __init__(self, reader: TraceStoreReader | None) -> None:
         self._reader = reader
 

@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from gateway.core.notice import Notices
+from gateway.core.log_throttle import LogThrottle
 
 
 def test_a_kind_is_told_once_and_later_how_often_it_happened(caplog: pytest.LogCaptureFixture):
     now = 0.0
-    notices = Notices(logging.getLogger("test"), every_s=30, now=lambda: now)
+    notices = LogThrottle(logging.getLogger("test"), every_s=30, now=lambda: now)
     for number in range(100):
         notices.warning("a", "it is full: %d", number)
     notices.warning("b", "another thing")

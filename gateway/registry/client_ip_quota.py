@@ -1,4 +1,4 @@
-"""A ration for each caller's address, so that one who provokes work leaves the others theirs."""
+"""A token bucket for each client IP address, so that one client that causes registry look-ups leaves the others theirs."""
 
 import time
 from collections import OrderedDict
@@ -13,8 +13,8 @@ _BURST: Final = 10  # times what an address may have in a second
 _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 
 
-class AddressRation:
-    """`per_second` for each address, and ten times that at once. An address with IPv6 counts with its /64."""
+class ClientIpQuota:
+    """`per_second` tokens for each address, in bursts of ten times that. IPv6 addresses are counted by /64."""
 
     def __init__(self, *, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
@@ -24,7 +24,7 @@ class AddressRation:
         self.refused = 0
 
     def take(self, address: Address | None) -> bool:
-        """Take one, or say that there is none."""
+        """Take one token; False where none is left."""
         who, now = _owner(address), self._clock()
         left, counted_at = self._left.pop(who, (self._burst, now))
         left = min(self._burst, left + max(0.0, now - counted_at) * self._per_second)
@@ -36,7 +36,7 @@ class AddressRation:
         return taken
 
     def give_back(self, address: Address | None) -> None:
-        """What was taken was well spent."""
+        """Return a token that `take` took: the request turned out to be a good one."""
         who = _owner(address)
         kept = self._left.get(who)
         if kept is not None:

@@ -1,4 +1,4 @@
-"""Files that are no model: what was saved in the place of one, by its first bytes."""
+"""Detect by its first bytes a file that is no model: a web page, a Git LFS pointer, another format."""
 
 import re
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ _BEGINNINGS: Final[Mapping[str, tuple[bytes, ...]]] = {
 }
 
 
-def what_it_is_instead(path: Path, format: str) -> str:  # noqa: A002  (the manifest's own word)
-    """What the model's file `path` is, where it cannot be one of `format`; else nothing."""
+def detect_wrong_file_type(path: Path, format: str) -> str:  # noqa: A002  (the manifest's own word)
+    """Say what the file at `path` is, where it cannot be a model of `format`; an empty text where it can."""
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     found = _known(head)

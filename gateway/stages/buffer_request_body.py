@@ -1,4 +1,4 @@
-"""Wait for a small body, or the beginning of a larger one, before the request takes a place that others could have."""
+"""Buffer a small request body, or the beginning of a larger one, before the request takes a concurrency permit."""
 
 import time
 
@@ -6,8 +6,8 @@ from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
 
 
-class Buffer:
-    """At most `limit` requests wait here: each holds a part of its body, and none counts as in flight yet."""
+class BufferRequestBody:
+    """Wait until the body is complete or `BUFFERED_BODY_BYTES` of it have arrived. At most `limit` requests wait at once."""
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit

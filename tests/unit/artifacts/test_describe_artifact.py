@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway.artifacts.describe import describe
+from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import Signature
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
 def described(path: Path, **options: Any):
-    return describe(path, model="wine", version="1", created_by="ana", **options)
+    return describe_artifact(path, model="wine", version="1", created_by="ana", **options)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""Turn: a wait for one event that ends by a plain call: no future, no task, no round through the event loop."""
+"""A future for one event whose `complete` resumes the waiting coroutine at once: no task, no round of the event loop."""
 
 from collections.abc import Callable, Generator
 
 
-class Completion:
+class InlineFuture:
     """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
 
     Only a coroutine that `gateway.server.eager_runner` runs can await one.
@@ -27,7 +27,7 @@ class Completion:
             self.wake = None
             wake()
 
-    def __await__(self) -> Generator["Completion | None", None, None]:
+    def __await__(self) -> Generator["InlineFuture | None", None, None]:
         if not self._done:
             yield self
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""Addresses in a backend's answer, written as callers can use them (as nginx's proxy_redirect does).
+"""Rewrite URLs in a backend's response headers (Location, Link, …) to URLs of the gateway, as nginx's proxy_redirect does.
 
 A backend answers as if callers had asked it directly: `Location: http://backend/score`, or `/score`. A caller who follows
 that would send its credentials past the gateway, or reach another model. So an address is resolved as the backend meant it
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from gateway.core.headers import CRLF, HOST
-from gateway.core.request_target import OPEN_INFERENCE, Target
+from gateway.core.request_target import OPEN_INFERENCE, RequestTarget
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
@@ -32,7 +32,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  (names of one host)
 
 
-def rewrite_addresses(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+def rewrite_urls(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The lines of those `fields` whose names are in `ADDRESS_FIELDS`; one that leads nowhere for a caller is left out."""
     lines: list[bytes] = []
     for name, value in fields:
@@ -114,7 +114,7 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def _path_here(target: Target, path: str, base: str, asked: str) -> str | None:
+def _path_here(target: RequestTarget, path: str, base: str, asked: str) -> str | None:
     """The path at the gateway of the backend's `path`."""
     here = f"/{target.model}"
     if _lies_below(path, here) and not _lies_below(asked, here):

@@ -1,4 +1,4 @@
-"""What was published of a backend's artifact, as far as this machine can see it: the samples that it must come to."""
+"""Read the published manifest of a backend's artifact, for the samples that the backend must reproduce."""
 
 import hashlib
 from contextlib import closing
@@ -12,7 +12,7 @@ from gateway.artifacts.base import StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
-from gateway.cli.support.backend_probe import Metadata
+from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.settings import Settings, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
@@ -25,7 +25,7 @@ RowsOption = Annotated[
 ]
 
 
-def published_samples(settings: Settings, metadata: Metadata, version: str) -> ArtifactManifestSubset:
+def published_samples(settings: Settings, metadata: ModelMetadata, version: str) -> ArtifactManifestSubset:
     """The manifest of the artifact that the backend says it loaded; an empty one where it cannot be read from here."""
     address = metadata.text("artifact")
     content = _manifest_at(settings, address, metadata.name, version)

@@ -13,7 +13,7 @@ from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Attempt
 from gateway.core.headers import CONNECTION, UPGRADE
 from gateway.core.model import Backend
-from gateway.stages.concurrency import ANYWHERE, Concurrency, Window
+from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency, ConcurrencyWindow
 from tests.patience import patience
 
 
@@ -47,7 +47,7 @@ def answered(exchange: Any, *, took_s: float, timing: bytes | None = None) -> No
     exchange.backend_server_timing = timing
 
 
-async def enter(stage: Concurrency, exchange: Any) -> Any:
+async def enter(stage: BackendConcurrency, exchange: Any) -> Any:
     place = stage.try_nowait(exchange) or await stage(exchange)
     place.__enter__()
     return place
@@ -63,7 +63,7 @@ async def settle() -> None:
 
 
 async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     assert stage.try_nowait(asking(declared=None)) is ANYWHERE
     assert stage.try_nowait(asking(declared=1, method="GET", upgrade=b"WebSocket")) is ANYWHERE
     assert stage.sizes() == {"wine": 1.0}
@@ -71,11 +71,11 @@ async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
 
 @pytest.mark.parametrize(("method", "upgrade"), [("POST", b"h2c"), ("GET", b"h2c"), ("POST", b"websocket")])
 async def test_an_upgrade_that_is_never_made_is_counted(method: str, upgrade: bytes):
-    assert Concurrency().try_nowait(asking(declared=1, method=method, upgrade=upgrade)) is not ANYWHERE
+    assert BackendConcurrency().try_nowait(asking(declared=1, method=method, upgrade=upgrade)) is not ANYWHERE
 
 
 async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     first = [await enter(stage, asking()) for _ in range(2)]
     order: list[int] = []
 
@@ -104,15 +104,15 @@ async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order()
 
 
 async def test_workers_share_what_is_declared():
-    assert Window(8, sharers=4, scales=False).size == 2
-    assert Window(1, sharers=4, scales=False).size == 1
+    assert ConcurrencyWindow(8, sharers=4, scales=False).size == 2
+    assert ConcurrencyWindow(1, sharers=4, scales=False).size == 1
     assert (
-        Window(4, sharers=1, scales=True).size == 8
+        ConcurrencyWindow(4, sharers=1, scales=True).size == 8
     )  # so that the platform sees a reason for one more instance
 
 
 async def test_what_was_refused_comes_first_again_and_the_window_closes():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     one, other = asking(), asking()
     places = [await enter(stage, exchange) for exchange in (one, other)]
     late = asyncio.create_task(enter(stage, asking()))
@@ -120,7 +120,7 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
     one.refused_s = 1.0
     leave(places[0])
     assert stage.sizes() == {"wine": 1.0}
-    assert stage.again(one)
+    assert stage.should_retry(one)
     assert one.refused_s is None
     assert stage.refusals() == {"wine": 1.0}
     again = asyncio.create_task(enter(stage, one))
@@ -137,38 +137,38 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
 
 
 async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_it_names():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     exchange = asking(declared=1)
     place = await enter(stage, exchange)
     exchange.refused_s = 0.01
     leave(place)
-    assert stage.again(exchange)
+    assert stage.should_retry(exchange)
     assert stage.try_nowait(exchange) is None
     async with asyncio.timeout(10):
         leave(await enter(stage, exchange))
 
 
 async def test_a_backend_that_names_no_time_is_not_asked_without_a_pause():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     exchange = asking(declared=1)
     began = time.monotonic()
     for _ in range(4):
         place = await enter(stage, exchange)
         exchange.refused_s = 0.0
         leave(place)
-        assert stage.again(exchange)
+        assert stage.should_retry(exchange)
     assert time.monotonic() - began >= 0.75 * (0.05 + 0.1 + 0.2)
 
 
 async def test_without_the_time_for_another_try_the_caller_gets_the_refusal():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     exchange = asking(left_s=0.5)
     exchange.refused_s = 1.0
-    assert not stage.again(exchange)
+    assert not stage.should_retry(exchange)
 
 
 async def test_who_waits_too_long_is_told_so_and_leaves_nothing():
-    stage = Concurrency()
+    stage = BackendConcurrency()
     place = await enter(stage, asking(declared=1))
     with pytest.raises(DeadlineExceeded):
         await stage(asking(declared=1, left_s=0.01))
@@ -177,7 +177,7 @@ async def test_who_waits_too_long_is_told_so_and_leaves_nothing():
 
 
 def test_the_window_opens_while_answers_come_without_a_wait():
-    window = Window(2, sharers=1, scales=False)
+    window = ConcurrencyWindow(2, sharers=1, scales=False)
     for _ in range(6):
         exchange = asking()
         answered(exchange, took_s=0.1)
@@ -186,7 +186,7 @@ def test_the_window_opens_while_answers_come_without_a_wait():
 
 
 def test_it_does_not_open_where_answers_wait():
-    window = Window(2, sharers=1, scales=False)
+    window = ConcurrencyWindow(2, sharers=1, scales=False)
     for took_s in (0.1, *[0.2] * 20):
         exchange = asking()
         answered(exchange, took_s=took_s)
@@ -195,7 +195,7 @@ def test_it_does_not_open_where_answers_wait():
 
 
 def test_the_backends_own_account_tells_long_work_from_a_long_wait():
-    works, waits = (Window(2, sharers=1, scales=False) for _ in range(2))
+    works, waits = (ConcurrencyWindow(2, sharers=1, scales=False) for _ in range(2))
     for work_ms, queue_ms in ((10, 0), (500, 0), (90, 0)):
         for window, timing in (
             (works, f"queue;dur={queue_ms}, predict;dur={work_ms}"),
@@ -209,7 +209,7 @@ def test_the_backends_own_account_tells_long_work_from_a_long_wait():
 
 
 def test_it_closes_again_where_far_too_many_wait_there_but_not_below_what_is_declared():
-    window = Window(2, sharers=1, scales=False)
+    window = ConcurrencyWindow(2, sharers=1, scales=False)
     window.size = 10
     for took_s in (0.1, *[1.0] * 200):
         exchange = asking()
@@ -222,7 +222,7 @@ class Crowd:
     """Callers who come and go at one backend."""
 
     def __init__(self, declared: int) -> None:
-        self.stage = Concurrency()
+        self.stage = BackendConcurrency()
         self._declared = declared
         self.there: list[Any] = []
         self.asked: list[asyncio.Task[Any]] = []
@@ -246,7 +246,7 @@ class Crowd:
             exchange = place._exchange
             exchange.refused_s = 0.0
             leave(place)
-            if self.stage.again(exchange):
+            if self.stage.should_retry(exchange):
                 self.arrive(exchange)
 
     async def look(self) -> None:

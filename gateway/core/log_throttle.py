@@ -1,4 +1,4 @@
-"""Log lines for what may happen thousands of times a second: one now and then, with how often it happened since."""
+"""Throttled log warnings, for what may happen thousands of times a second: one line in a while, with a count of the rest."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from typing import Final
 _EVERY_S: Final = 30.0
 
 
-class Notices:
+class LogThrottle:
     """At most one warning in `every_s` seconds for each kind."""
 
     def __init__(

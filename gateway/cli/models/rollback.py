@@ -1,4 +1,4 @@
-"""`chips rollback`: a model as it was before."""
+"""`chips rollback`: restore a model's registry entry from an earlier revision."""
 
 import sys
 from typing import Annotated, Any
@@ -56,7 +56,7 @@ def rollback(
             return facts
         _confirm(f'Roll "{name}" back to revision {revision}?', yes=yes)
         facts["generation"] = await registry.write(
-            change, author=console.author(by), reason=reason or f"rollback to revision {revision}"
+            change, author=console.author_name(by), reason=reason or f"rollback to revision {revision}"
         )
         facts["written"] = True
         return facts

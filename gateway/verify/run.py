@@ -13,7 +13,8 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.core.text_encoding import decode_utf8
-from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.ports import free_port
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     artifact_download,

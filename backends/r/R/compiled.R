@@ -34,7 +34,8 @@ build_compiled <- function(sources, folder) {
   on.exit(unlink(work, recursive = TRUE))
   file.copy(list.files(sources, full.names = TRUE), work)
   shlib <- c("CMD", "SHLIB", "-o", "chips.so", list.files(work, "[.]cpp$"))
-  output <- in_folder(work, suppressWarnings(system2(file.path(R.home("bin"), "R"), shlib, stdout = TRUE, stderr = TRUE)))
+  program <- file.path(R.home("bin"), "R")
+  output <- in_folder(work, suppressWarnings(system2(program, shlib, stdout = TRUE, stderr = TRUE)))
   built <- file.path(work, "chips.so")
   if (!file.exists(built)) {
     stop(paste(c("src/ does not compile:", utils::tail(output, 5L)), collapse = " "), call. = FALSE)
@@ -106,7 +107,9 @@ reading_plan <- function(inputs) {
   )
 }
 
-datatype_plan <- function() reading_plan(lapply(datatypes, function(name) list(name = name, datatype = name, shape = -1)))
+datatype_plan <- function() {
+  reading_plan(lapply(datatypes, function(name) list(name = name, datatype = name, shape = -1)))
+}
 
 #' A request as [read_instances()] and [read_tensors()] return it; NULL where these are to read it themselves.
 read_compiled <- function(kind, body, plan, types) {
@@ -116,15 +119,14 @@ read_compiled <- function(kind, body, plan, types) {
   if (is.null(found)) {
     return(NULL)
   }
-  parameters <- if (is.null(found$parameters)) list() else read_parameters(list(parameters = value_of(found$parameters)))
+  parameters <- read_parameters(list(parameters = value_of(found$parameters)))
   if (!infer) {
     return(list(rows = found$rows, count = found$count, parameters = parameters))
   }
   list(
     rows = found$rows, count = found$count, parameters = parameters[setdiff(names(parameters), protocol_parameters)],
-    id = checked_id(if (!is.null(found$id)) value_of(found$id)),
-    picked = picked_outputs(list(outputs = if (!is.null(found$outputs)) value_of(found$outputs)))
+    id = checked_id(value_of(found$id)), picked = picked_outputs(list(outputs = value_of(found$outputs)))
   )
 }
 
-value_of <- function(bytes) parse_body(bytes)$value
+value_of <- function(bytes) if (!is.null(bytes)) parse_body(bytes)$value

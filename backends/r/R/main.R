@@ -29,7 +29,7 @@ main <- function(home) {
 speed_up <- function(home, log) {
   found <- use_compiled(home, log = log)
   if (!isTRUE(found)) {
-    log$warning(paste("requests are read by R code, several times slower, since the compiled part is not there:", found))
+    log$warning(paste("R code reads the requests, several times slower, since the compiled part is missing:", found))
   }
 }
 

@@ -7,9 +7,36 @@ quiet_s <- 0.3 # by then what callers had on its way has arrived, and what was a
 #' The httpuv application.
 #'
 #' @param pool As [new_pool()] returns, started.
-#' @param state Environment shared with [serve()]: whether it is `stopping`, and when something last `moved`.
+#' @param state Environment shared with [serve()]: whether connections are kept (`keep_alive`), whether it is
+#'   `stopping`, and when something last `moved`.
 new_app <- function(service, config, pool, log, state) {
   routes <- route_table(service, config, pool)
+  reply <- new_reply(config, log, state)
+  list(
+    # Before the body has come.
+    onHeaders = function(req) refuse_early(req, config, reply),
+    call = function(req) {
+      call <- new_call(req)
+      tryCatch({
+        # HTTP/0.9 has no header fields; httpuv takes it, and would answer with some.
+        if (length(req$HEADERS) == 0) stop_problem(400L, "bad-request", "the request is not valid HTTP/1.1")
+        check_headers(req)
+        check_route(routes, call)
+        if (call$method == "POST") {
+          req$chips_body <- accept_body(req, call, config, state)
+          call$bytes_in <- length(req$chips_body)
+        }
+        given <- routes[[call$path]][[if (call$method == "HEAD") "GET" else call$method]](req)
+        if (is.character(given)) reply$json(call, given) else answer_later(given, req, call, pool, reply, state)
+      },
+      chips_problem = function(problem) reply$refuse(call, problem),
+      error = function(error) reply$refuse(call, prediction_failed(), conditionMessage(error)))
+    }
+  )
+}
+
+#' How answers are made: `json` of a text, `refuse` of a problem; both write the line of the log.
+new_reply <- function(config, log, state) {
   served <- paste0(config$model, "@", config$version)
   answer <- function(call, status, body, headers, code = "", stack = NULL) {
     response <- list(status = status, body = body, headers = c(headers, list(
@@ -23,71 +50,53 @@ new_app <- function(service, config, pool, log, state) {
     log_call(log, call, status, nchar(body, "bytes"), code, stack)
     response
   }
-  refuse <- function(call, problem, stack = NULL) {
-    body <- render_problem(problem, call$request_id, startsWith(call$path, "/v2/"))
-    headers <- c(list("Content-Type" = "application/problem+json"), problem$headers)
-    answer(call, problem$status, body, headers, problem$code, stack)
-  }
-  failed <- function(call, error) refuse(call, prediction_failed(), conditionMessage(error))
-  respond <- function(req) {
-      call <- new_call(req)
-      tryCatch({
-        # HTTP/0.9 has no header fields; httpuv takes it, and would answer with some.
-        if (length(req$HEADERS) == 0) stop_problem(400L, "bad-request", "the request is not valid HTTP/1.1")
-        check_headers(req)
-        check_route(routes, call)
-        if (call$method == "POST") {
-          body <- read_scoring_body(req, call, config)
-          if (state$stopping) {
-            stop_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1"))
-          }
-          state$moved <- clock_ms()
-          req$chips_body <- body
-          call$bytes_in <- length(body)
-        }
-        job <- routes[[call$path]][[if (call$method == "HEAD") "GET" else call$method]](req)
-        if (is.character(job)) {
-          return(answer(call, 200L, job, list("Content-Type" = "application/json")))
-        }
-        later_answer <- deferred()
-        job$deadline <- deadline_of(req, call)
-        job$done <- function(outcome) {
-          call$timing[names(outcome$timing)] <- outcome$timing
-          response <- if (is.null(outcome$problem)) {
-            answer(call, 200L, outcome$json, list("Content-Type" = "application/json"))
-          } else {
-            refuse(call, outcome$problem, outcome$stack)
-          }
-          later_answer$settle(response)
-          state$moved <- clock_ms()
-        }
-        submit_job(pool, job)
-        later_answer
-      },
-      chips_problem = function(problem) refuse(call, problem),
-      error = function(error) failed(call, error))
-  }
-
   list(
-    # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
-    # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
-    onHeaders = function(req) {
-      # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
-      tempdir(check = TRUE)
-      length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
-      if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
-        return(refuse(new_call(req, refused_early = TRUE), too_large(config)))
-      }
-      # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
-      if (!is.null(req$HTTP_UPGRADE)) {
-        response <- refuse(new_call(req, refused_early = TRUE), no_upgrade())
-        response$headers[["Content-Type"]] <- NULL
-        response$headers[["Content-Length"]] <- "0"
-        c(response[c("status", "headers")], list(body = NULL))
-      }
-    },
-    call = respond
+    json = function(call, body) answer(call, 200L, body, list("Content-Type" = "application/json")),
+    refuse = function(call, problem, stack = NULL) {
+      body <- render_problem(problem, call$request_id, startsWith(call$path, "/v2/"))
+      headers <- c(list("Content-Type" = "application/problem+json"), problem$headers)
+      answer(call, problem$status, body, headers, problem$code, stack)
+    }
   )
+}
+
+# httpuv closes the connection with an answer at this point, and a caller that still sends may see a reset in its place:
+# so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
+refuse_early <- function(req, config, reply) {
+  # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
+  tempdir(check = TRUE)
+  length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
+  if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
+    return(reply$refuse(new_call(req, refused_early = TRUE), too_large(config)))
+  }
+  # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
+  if (!is.null(req$HTTP_UPGRADE)) {
+    response <- reply$refuse(new_call(req, refused_early = TRUE), no_upgrade())
+    response$headers[["Content-Type"]] <- NULL
+    response$headers[["Content-Length"]] <- "0"
+    c(response[c("status", "headers")], list(body = NULL))
+  }
+}
+
+accept_body <- function(req, call, config, state) {
+  body <- read_scoring_body(req, call, config)
+  if (state$stopping) stop_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1"))
+  state$moved <- clock_ms()
+  body
+}
+
+# Have a worker do the job; a promise of its answer.
+answer_later <- function(job, req, call, pool, reply, state) {
+  later_answer <- deferred()
+  job$deadline <- deadline_of(req, call)
+  job$done <- function(outcome) {
+    call$timing[names(outcome$timing)] <- outcome$timing
+    later_answer$settle(if (is.null(outcome$problem)) reply$json(call, outcome$json) else
+      reply$refuse(call, outcome$problem, outcome$stack))
+    state$moved <- clock_ms()
+  }
+  submit_job(pool, job)
+  later_answer
 }
 
 no_upgrade <- function() {

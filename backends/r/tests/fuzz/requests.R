@@ -12,14 +12,15 @@ fuzz_numbers <- fuzz_inputs[c(1, 7)]
 any_of <- function(x) x[[sample.int(length(x), 1L)]]
 
 random_number <- function() {
-  any_of(list("0", "-0", "-0.0", "1", "2", "1.0", "1e0", "100", "1e2", "1.00E+2", "127", "128", "-128", "65504", "65505",
-              "0.1", "-1.5e-3", "2147483647", "-2147483648", "2147483648", "9007199254740991", "9007199254740993",
-              "1e308", "1e309", "4.9e-324", "1e-400", "123456789012345678901234567890", "01", "+1", "1.", ".5", "1e", "NaN",
-              sprintf("%.17g", stats::rnorm(1) * 10^sample(-20:20, 1L)), as.character(sample.int(1000L, 1L))))
+  any_of(list("0", "-0", "-0.0", "1", "2", "1.0", "1e0", "100", "1e2", "1.00E+2", "127", "128", "-128", "65504",
+              "65505", "0.1", "-1.5e-3", "2147483647", "-2147483648", "2147483648", "9007199254740991",
+              "9007199254740993",
+              "1e308", "1e309", "4.9e-324", "1e-400", "123456789012345678901234567890", "01", "+1", "1.", ".5", "1e",
+              "NaN", sprintf("%.17g", stats::rnorm(1) * 10^sample(-20:20, 1L)), as.character(sample.int(1000L, 1L))))
 }
 
 random_text <- function() {
-  any_of(list('"red"', '"gr\u00fcn"', '"gr\\u00fcn"', '""', '"\\ud83d\\ude00"', '"\\ud83d"', '"\\u0000"', '"a\\n\\/\\b"',
+  any_of(list('"red"', '"gr\u00fcn"', '"gr\\u00fcn"', '""', '"\\ud83d\\ude00"', '"\\ud83d"', '"\\u0000"', '"a\\n\\/"',
               '"\\x"', '"\U1F600"', "\"\t\"", '"tea\u0308"', '"\\u12"', '"blue"', '"a'))
 }
 
@@ -32,9 +33,11 @@ random_cell <- function(input) {
   }
   usual <- function(often, seldom) if (stats::runif(1) < 0.95) any_of(often) else seldom
   switch(input$datatype,
-    BYTES = usual(list('"red"', '""', '"gr\u00fcn"', '"gr\\u00fcn"'), random_text()), BOOL = any_of(list("true", "false")),
+    BYTES = usual(list('"red"', '""', '"gr\u00fcn"', '"gr\\u00fcn"'), random_text()),
+    BOOL = any_of(list("true", "false")),
     FP64 = usual(list("1", "0.1", "-2.5", "1e5", "3.14159265358979"), random_number()),
-    INT8 = usual(list("1", "2", "100", "1e2", "2.0"), random_number()), usual(list("1", "-2", "7.0", "12"), random_number())
+    INT8 = usual(list("1", "2", "100", "1e2", "2.0"), random_number()),
+    usual(list("1", "-2", "7.0", "12"), random_number())
   )
 }
 
@@ -55,8 +58,9 @@ random_instances <- function(inputs) {
     paste0("{", paste(spaced(fields), collapse = ","), "}")
   }
   rows <- json_array(vapply(seq_len(sample(0:6, 1L)), function(i) row(), ""))
-  paste0('{"instances":', rows, any_of(list("", ',"parameters":{}', ',"parameters":{"probabilities":true}', ',"parameters":null',
-                                          ',"parameters":[1]', ',"x":1', ',"instances":[]')), "}")
+  more <- list("", ',"parameters":{}', ',"parameters":{"probabilities":true}', ',"parameters":null',
+               ',"parameters":[1]', ',"x":1', ',"instances":[]')
+  paste0('{"instances":', rows, any_of(more), "}")
 }
 
 random_tensor <- function(name, shape, datatype, cells) {
@@ -83,8 +87,9 @@ random_infer <- function(inputs) {
     }, "")
     if (stats::runif(1) < 0.2) tensors <- sample(tensors)
   }
-  paste0('{"inputs":', json_array(tensors), any_of(list("", ',"id":"i"', ',"id":null', ',"id":3', ',"outputs":[{"name":"p"}]',
-         ',"outputs":[]', ',"parameters":{"binary_data_output":false,"type":"x"}', ',"model_name":3', ',"z":1')), "}")
+  more <- list("", ',"id":"i"', ',"id":null', ',"id":3', ',"outputs":[{"name":"p"}]', ',"outputs":[]',
+               ',"parameters":{"binary_data_output":false,"type":"x"}', ',"model_name":3', ',"z":1')
+  paste0('{"inputs":', json_array(tensors), any_of(more), "}")
 }
 
 # Mutations of a byte or a few, seldom.
@@ -129,7 +134,8 @@ random_values <- function() {
   count <- sample(0:5, 1L)
   double <- stats::rnorm(count) * 10^sample(-300:300, count, TRUE)
   any_of(list(
-    double, round(double, 3), stats::rnorm(count), c(0, -0, NA, Inf, NaN, 1e15, 1e16, 123456789, 1e-5, 0.0001, 1e22, 0.1 + 0.2),
+    double, round(double, 3), stats::rnorm(count),
+    c(0, -0, NA, Inf, NaN, 1e15, 1e16, 123456789, 1e-5, 0.0001, 1e22, 0.1 + 0.2),
     sample(-5:5, count, TRUE), c(NA, 2147483647L), c(TRUE, NA, FALSE)[seq_len(min(3L, count))],
     c("a", NA, "\u00e4\"\\\n\u0001", "\U1F600", "")[seq_len(min(5L, count))], matrix(stats::rnorm(2L * count), count),
     matrix(sample.int(9L, 2L * count, TRUE), count)

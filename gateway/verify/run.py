@@ -18,6 +18,7 @@ from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_
 from gateway.verify.checks import (
     about,
     batch_invariance,
+    binary,
     concurrency,
     fetch,
     http,
@@ -34,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     *about.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
+    *binary.CHECKS,
     *batch_invariance.CHECKS,
     *refusals.CHECKS,
     *response_headers.CHECKS,

@@ -8,11 +8,8 @@ import contextlib
 import fcntl
 import glob
 import hashlib
-import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,14 +26,11 @@ from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, 
 from gateway.deploy.candidate import failure_reason
 from gateway.deploy.folder import BackendFolder
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
+from gateway.ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
 _LOG_LINES: Final = 40
-# Below Linux's ephemeral ports (32768 on), which outgoing connections take: after a reboot the port is needed again.
-_PORTS: Final[range] = range(21000, 32000)
-
-
 # Those that this very process started: they are meant to outlive it, and their ends must be collected while it lives.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -255,11 +249,10 @@ class LocalProcessTarget:
 
     def _free_port(self) -> int:
         noted = {spec.port for local in self.all() if (spec := local.spec) is not None}
-        first: int = random.choice(_PORTS)  # noqa: S311  (so that two at once seldom try the same)
-        for port in itertools.chain(range(first, _PORTS.stop), range(_PORTS.start, first)):
-            if port not in noted and _is_free(port):
-                return port
-        raise DeployError(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
+        try:
+            return free_port(noted)
+        except OSError as error:
+            raise DeployError(str(error)) from None
 
     def _wait(self, local: LocalBackend, supervisor: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + _READY_WITHIN_S
@@ -321,15 +314,6 @@ def _wait_for_end(process: ProcessIdentity) -> None:
     give_up_at = time.monotonic() + STOP_GRACE_S + 2
     while process.is_alive and time.monotonic() < give_up_at:
         time.sleep(_POLL_S / 5)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104  (backends listen on all interfaces)
-        except OSError:
-            return False
-    return True
 
 
 def _tail(local: LocalBackend) -> str:

@@ -13,11 +13,13 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.core.text_encoding import decode_utf8
-from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.ports import free_port
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     artifact_download,
     batch_invariance,
+    binary,
     concurrency,
     infer,
     invalid_requests,
@@ -34,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *metadata_and_health.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
+    *binary.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
     *response_headers.CHECKS,

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.ports import free_port
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, CheckContext, ContractViolation, check, predictions_of
 from gateway.verify.fake_gcs import BUCKET, FakeGcs
 from gateway.verify.raw_http import RawRequest

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.ports import free_port
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import (
     JSON,
     CheckContext,

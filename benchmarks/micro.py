@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from benchmarks.bench import CASES, FirestoreLocation, make_registry, request_bytes
 from gateway.app import Gateway
-from gateway.server.caller import CallerConnection
+from gateway.server.caller_connection import CallerConnection
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
 from gateway.settings import load_settings

@@ -14,7 +14,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from gateway.ports import free_port, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
@@ -133,17 +134,6 @@ def run(screen: Screen, folder: Path, arguments: Sequence[str], *, shown: str | 
     return done.stdout
 
 
-def free_port(wanted: int = 0) -> int:
-    """`wanted`, or another free port where that is taken."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-    raise DemoError("no port of this machine is free")
-
-
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
     """`folder`, empty, and ours alone for as long as we run."""
@@ -206,7 +196,7 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
     screen.output(f"ready at {backend_url}; its log is {backend.log}")
 
     screen.step("Start the gateway: the one address that callers know")
-    port = free_port(PORT)
+    port = PORT if is_free(PORT) else free_port()
     if port != PORT:
         screen.output(f"port {PORT} is taken here, so the gateway takes {port}")
     screen.command(f"CHIPS_SERVER__PORT={port} python -m gateway &")

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from gateway.ports import free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         home = folder / "home"
         home.mkdir(parents=True)
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "JULIA", "JULIA_DEPOT_PATH", "GENIE_MANIFEST") if name in os.environ}

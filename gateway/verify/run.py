@@ -19,7 +19,6 @@ from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_
 from gateway.verify.checks import (
     artifact_download,
     batch_invariance,
-    binary,
     concurrency,
     infer,
     invalid_requests,
@@ -36,7 +35,6 @@ CHECKS: tuple[Check, ...] = (
     *metadata_and_health.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
-    *binary.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
     *response_headers.CHECKS,

@@ -86,11 +86,7 @@ def publish(
 
     Interrupted, the same command goes on where it stopped.
 
-    Examples:
-
-    `chips publish trained --model wine --version 3`
-
-    `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
+    Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
     """
     try:
         described = describe_artifact(

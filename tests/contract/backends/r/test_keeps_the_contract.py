@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
-from gateway.verify.checks import binary
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
 
@@ -44,10 +43,5 @@ class TestRBackend(BackendContract):
                 "CHIPS_CONCURRENCY": "2",
             },
             samples=artifact / "manifest.json",
-            not_applicable={
-                "headers/no-stall": "httpuv would stall, so each connection is closed",
-                **dict.fromkeys(
-                    (check.name for check in binary.CHECKS), "R does not take binary tensors yet"
-                ),
-            },
+            not_applicable={"headers/no-stall": "httpuv would stall, so each connection is closed"},
         )

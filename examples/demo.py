@@ -23,7 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.local import free_port, write_environment
+from examples.local import write_environment
+from gateway.ports import free_port, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
@@ -200,7 +201,7 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
     screen.output(f"ready at {backend_url}; its log is {backend.log}")
 
     screen.step("Start the gateway: the one address that callers know")
-    port = free_port(PORT)
+    port = PORT if is_free(PORT) else free_port()
     if port != PORT:
         screen.output(f"port {PORT} is taken here, so the gateway takes {port}")
     screen.command(f"CHIPS_SERVER__PORT={port} python -m gateway &")

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import web
 
-from examples.local import free_port, write_environment
+from examples.local import write_environment
 from gateway.app import Gateway
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
+from gateway.ports import free_port, is_free
 from gateway.registry.base import KEYS, MODELS, Put, Registry
 from gateway.registry.schemes import open_registry
 from gateway.settings import load_settings
@@ -187,4 +188,5 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path(".slow-version"), help="where its files go")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_main(free_port(arguments.port), arguments.folder.absolute(), arguments.folder))
+        port = arguments.port if is_free(arguments.port) else free_port()
+        asyncio.run(_main(port, arguments.folder.absolute(), arguments.folder))

@@ -21,37 +21,37 @@ from gateway.auth.certificate import CertificateAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsed
 from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
-from gateway.control.routes import Control
+from gateway.control.routes import ControlRoutes
 from gateway.core.client_address import TrustedProxies
 from gateway.core.model import Backend
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
+from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import FALLBACK, Mirror
-from gateway.registry.per_address import AddressRation
 from gateway.registry.schemes import open_registry
 from gateway.server.fast import FastServer
-from gateway.server.files import default_connections, file_limit
 from gateway.server.listener import Listener, listen
 from gateway.server.open_connections import OpenConnections
+from gateway.server.open_file_limit import default_connections, file_limit
 from gateway.server.plain import PlainRequestHandler
 from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.buffer import Buffer
-from gateway.stages.concurrency import Concurrency
+from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.identify import Identify
 from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
+from gateway.stages.read_request_head import ReadRequestHead
 from gateway.stages.route import Route
-from gateway.stages.sample import Sample
+from gateway.stages.trace_sampling import TraceSampling
 from gateway.supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.setup import Telemetry
@@ -102,11 +102,11 @@ class Gateway:
             supervisor=supervisor,
         )
         keys = ApiKeyAuthenticator(self.registry, self.mirror, supervisor=supervisor)
-        self._ration = AddressRation(per_second=settings.auth.unknown_per_s)
+        self._address_quota = ClientIpQuota(per_second=settings.auth.unknown_per_s)
         chain = AuthenticatorChain(
             _authenticators(settings.auth, keys, supervisor),
             report_only=settings.edge.report_only,
-            ration=self._ration,
+            address_quota=self._address_quota,
         )
         self._chain = chain
         self._last_used = LastUsed(self.registry, keys.used, supervisor=supervisor)
@@ -144,7 +144,7 @@ class Gateway:
         self.rate_limit = RateLimit(
             self._redis_limiter, lost=limits.when_redis_is_unavailable, report_only=limits.report_only
         )
-        self.buffer = Buffer(limit=limits.in_flight)
+        self.buffer_request_body = BufferRequestBody(limit=limits.in_flight)
         self.concurrency_limit = ConcurrencyLimit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
@@ -152,7 +152,7 @@ class Gateway:
             queue_wait_s=limits.queue_wait_s,
             report_only=limits.report_only,
         )
-        self.concurrency = Concurrency(
+        self.backend_concurrency = BackendConcurrency(
             sharers=max(1, settings.server.workers) if folder is not None else 1,
             scales=partial(_scales, anywhere=upstream.policy == "cloud"),
         )
@@ -181,7 +181,7 @@ class Gateway:
             lambda: self.mirror.snapshot,
             report_only=edge.report_only,
         )
-        self._control = Control(
+        self._control = ControlRoutes(
             self.mirror,
             chain,
             registry=self.registry,
@@ -193,7 +193,7 @@ class Gateway:
             cors=_control_cors(edge.cors_origins) if edge.cors_origins else None,
         )
         self.pipeline = Pipeline(
-            identify=Identify(
+            read_request_head=ReadRequestHead(
                 TrustedProxies(
                     hops=edge.trusted_hops,
                     proxies=[parse_network(network) for network in edge.trusted_proxies],
@@ -207,11 +207,13 @@ class Gateway:
             cors=Cors(),
             authenticate=Authenticate(chain),
             authorize=self.authorize,
-            sample=Sample(ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]),
+            trace_sampling=TraceSampling(
+                ratio=trace.ratio, trusted=[parse_network(n) for n in trace.trusted_networks]
+            ),
             rate_limit=self.rate_limit,
-            buffer=self.buffer,
+            buffer_request_body=self.buffer_request_body,
             concurrency_limit=self.concurrency_limit,
-            concurrency=self.concurrency,
+            backend_concurrency=self.backend_concurrency,
             forward=Forward(self.upstream, signer),
             record=self.telemetry.record,
         )
@@ -319,13 +321,13 @@ class Gateway:
             "allowlist": self.ip_allowlist.refused,
             "key-networks": self._chain.refused,
             "model-networks": self.authorize.refused,
-            "unknown-credentials": self._ration.refused,
+            "unknown-credentials": self._address_quota.refused,
             "limits": self.rate_limit.refused,
             "in-flight": self.concurrency_limit.refused,
         }
         return {
             "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
-            "chips_backend_refusals_total": self.concurrency.refusals(),
+            "chips_backend_refusals_total": self.backend_concurrency.refusals(),
             "chips_connections_turned_away_total": {
                 reason: float(count) for reason, count in self.connections.turned_away.items()
             },
@@ -346,7 +348,7 @@ class Gateway:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        waiting = self.concurrency.waiting()
+        waiting = self.backend_concurrency.waiting()
         readings["chips_model_in_flight_requests"] = {
             name: count - waiting.get(name, 0.0)
             for name, count in self.concurrency_limit.in_flight_by_model().items()
@@ -355,7 +357,7 @@ class Gateway:
         queued = Counter(self.concurrency_limit.queued_by_model())
         queued.update({name: count for name, count in waiting.items() if count})
         readings["chips_model_queued_requests"] = dict(queued)
-        readings["chips_model_window_requests"] = self.concurrency.sizes()
+        readings["chips_model_window_requests"] = self.backend_concurrency.sizes()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }

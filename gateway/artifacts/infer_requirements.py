@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.artifacts.pickled import contents_of
+from gateway.artifacts.pickle_scan import find_pickle_references
 
 SCRIPT: Final = "__main__"
 _PICKLES: Final = (".joblib", ".pkl", ".pickle")
@@ -35,7 +35,7 @@ class ModelRequirements:
         ] = {}  # module of the author's own -> names that the model takes from it
 
 
-def packages_needed(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
+def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
     """What the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
     needed = ModelRequirements()
     if format == "joblib":
@@ -78,7 +78,7 @@ _RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
     try:
-        contents = contents_of(path)
+        contents = find_pickle_references(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     _add_modules(needed, (module for module, _ in contents.names))

@@ -22,7 +22,7 @@ CURVE_S = 30 * 60
 CURVE_POINTS = 40
 
 
-class Window(msgspec.Struct):
+class SeriesDelta(msgspec.Struct):
     """What was new in one series."""
 
     requests: int
@@ -89,7 +89,7 @@ class Dashboard:
         listed = {} if snapshot is None else snapshot.entries
         models = [self._model(entry.model, state, before, seconds) for entry in listed.values()]
         overhead = [n - b for n, b in zip(state.overhead, before.overhead, strict=True)]
-        total = _window(every(state), every(before))
+        total = _window(all_series(state), all_series(before))
         return {
             "at": round(state.at, 3),
             "window_s": round(seconds, 1),
@@ -151,7 +151,7 @@ class Dashboard:
             if self._reader is None
             else await asyncio.to_thread(self._reader.ticks, since=since, model=name)
         )
-        recent: dict[str, Window] = {}
+        recent: dict[str, SeriesDelta] = {}
         for tick in ticks:
             window = recent.setdefault(tick.version, _empty())
             window.requests += tick.requests
@@ -203,7 +203,7 @@ class Dashboard:
             )[:50],
         }
 
-    async def curves(self) -> dict[str, Any]:
+    async def recent_history(self) -> dict[str, Any]:
         """Requests and failures of each model over the last half hour, in `CURVE_POINTS` steps."""
         now = time.time()
         step = CURVE_S / CURVE_POINTS
@@ -236,7 +236,7 @@ class Dashboard:
         )[:500]
 
 
-def every(state: State) -> list[Series]:
+def all_series(state: State) -> list[Series]:
     return [series for versions in state.series.values() for series in versions.values()]
 
 
@@ -244,12 +244,12 @@ def _one(versions: dict[str, Series], version: str) -> list[Series]:
     return [versions[version]] if version in versions else []
 
 
-def _empty() -> Window:
+def _empty() -> SeriesDelta:
     zeros = [0] * (len(LATENCY_BOUNDS) + 1)
-    return Window(0, 0, zeros, list(zeros))
+    return SeriesDelta(0, 0, zeros, list(zeros))
 
 
-def _window(now: Iterable[Series], before: Iterable[Series]) -> Window:
+def _window(now: Iterable[Series], before: Iterable[Series]) -> SeriesDelta:
     total, earlier = Series("", ""), Series("", "")
     for series in now:
         add_series(total, series)
@@ -257,7 +257,7 @@ def _window(now: Iterable[Series], before: Iterable[Series]) -> Window:
         add_series(earlier, series)
     buckets = [n - b for n, b in zip(total.request, earlier.request, strict=True)]
     backend = [n - b for n, b in zip(total.backend, earlier.backend, strict=True)]
-    return Window(sum(buckets), total.failed - earlier.failed, buckets, backend)
+    return SeriesDelta(sum(buckets), total.failed - earlier.failed, buckets, backend)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -13,7 +13,7 @@ from gateway.control.assets import asset
 from gateway.control.dashboard import Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
-from gateway.control.requests import Requests, parse_query
+from gateway.control.recorded_requests import RecordedRequests, parse_query
 from gateway.core.errors import (
     AddressNotAllowed,
     Forbidden,
@@ -32,7 +32,7 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
-from gateway.telemetry.exposition import CONTENT_TYPE, exposition
+from gateway.telemetry.exposition import CONTENT_TYPE, render_exposition
 from gateway.telemetry.trace_store import TraceStoreReader
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _NOTHING_HERE = "There is nothing here. GET / says what this gateway offers."
 _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
-class Control:
+class ControlRoutes:
     """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Control:
         self._registry = registry
         self._shared = shared
         self._board = Dashboard(mirror, shared, reader, supervisor=supervisor)
-        self._requests = Requests(reader)
+        self._requests = RecordedRequests(reader)
         self.live = EventStream(self._board, reader)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
             "/-/metrics": self._metrics,
@@ -181,14 +181,14 @@ class Control:
 
     async def _metrics(self, exchange: Exchange) -> Response:  # noqa: ARG002
         state = await self._board.present()
-        text = await asyncio.to_thread(exposition, state)  # megabytes, where there are many models
+        text = await asyncio.to_thread(render_exposition, state)  # megabytes, where there are many models
         return Response(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
     async def _models(self, exchange: Exchange) -> Response:  # noqa: ARG002
         return json_response(await self._board.document(), headers=_NO_STORE)
 
     async def _curves(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response(await self._board.curves(), headers=_NO_STORE)
+        return json_response(await self._board.recent_history(), headers=_NO_STORE)
 
     async def _listed(self, exchange: Exchange) -> Response:
         return json_response(await self._requests.listed(exchange.target.query), headers=_NO_STORE)

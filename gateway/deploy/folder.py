@@ -15,7 +15,7 @@ from msgspec import Meta
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
-from gateway.core.text import utf8_text
+from gateway.core.text_encoding import decode_utf8
 
 SETTINGS_NAME: Final = "backend.toml"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
@@ -145,7 +145,7 @@ def digest(content: bytes) -> str:
 
 def _read(path: Path) -> BackendSettings:
     try:
-        text = utf8_text(path.read_bytes())
+        text = decode_utf8(path.read_bytes())
     except FileNotFoundError:
         raise FolderError(
             f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'

@@ -5,10 +5,10 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
-from gateway.core.completion import Completion
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.redirects import rewrite_addresses
+from gateway.core.inline_future import InlineFuture
+from gateway.core.url_rewriting import rewrite_urls
 from gateway.upstream.refusal import REFUSALS, hold_refusal
 from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
@@ -30,7 +30,7 @@ _TUNNEL: Final = 5
 
 
 class Connection(asyncio.Protocol):
-    """Carries one request at a time. `start` one; its `Completion` comes when the caller has the answer, or with the error."""
+    """Carries one request at a time. `start` one; its `InlineFuture` comes when the caller has the answer, or with the error."""
 
     __slots__ = (
         "_attempt",
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.answer_began = False  # at least one byte of the present answer has come
         self._state = _NOTHING
-        self._completion: Completion | None = None
+        self._completion: InlineFuture | None = None
         self._exchange: Exchange
         self._attempt: Attempt
         self._response: ResponseSink
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
 
     # -- the request
 
-    def start(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> Completion:
+    def start(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> InlineFuture:
         """Send `request`: its head, and all of its body unless that is to `send_body`."""
         self._exchange = exchange
         self._attempt = attempt
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._state = _HEAD
         self.deadline = exchange.deadline
         self.uses += 1
-        completion = self._completion = Completion()
+        completion = self._completion = InlineFuture()
         transport = self.transport
         if transport is None:
             self._fail(UpstreamBroken("The backend closed the connection."))
@@ -217,7 +217,7 @@ class Connection(asyncio.Protocol):
             self._response = response = hold_refusal(exchange, head, response)
         self._keep_alive = head.keep_alive
         if head.addresses is not None:
-            head.fields += rewrite_addresses(exchange, head.addresses)
+            head.fields += rewrite_urls(exchange, head.addresses)
         length = head.length
         if self._head_only or status in {204, 304}:
             # A 204 has no body, but one that announces it may come from a program that sends it.
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
             if head.addresses is not None:
-                head.fields += rewrite_addresses(self._exchange, head.addresses)
+                head.fields += rewrite_urls(self._exchange, head.addresses)
             self._response.relay_interim(head)
 
     def _begin_chunks(self, head: ResponseHead, body: bytes) -> None:

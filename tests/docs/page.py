@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.ports import free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ class Reader:
 
     def __init__(self, folder: Path, *, within: Path | None = None, port: int | None = None) -> None:
         self.folder = folder
-        self._ports = {name: str(_free_port()) for name in ("5000", "8080", "9000", "9001")}
+        self._ports = {name: str(free_port()) for name in ("5000", "8080", "9000", "9001")}
         if port is not None:
             self._ports["8080"] = str(port)
         home = folder / "home"
@@ -225,9 +225,3 @@ class Reader:
 def _is_in(line: str, output: str) -> bool:
     parts = re.split(r"\s*…\s*", re.sub(r"\s+", " ", line.strip()))
     return re.search(".*".join(map(re.escape, parts)), re.sub(r"[ \t]+", " ", output)) is not None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

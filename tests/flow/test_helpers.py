@@ -70,11 +70,11 @@ async def test_no_thread_and_no_task_is_without_an_owner(tmp_path: Path):
             finally:
                 loop.set_task_factory(None)
             for thread in set(threading.enumerate()) - threads:
-                assert supervisor.knows(thread), f"the thread {thread.name} has no owner"
+                assert supervisor.owns(thread), f"the thread {thread.name} has no owner"
                 seen.add(thread.name.partition("_")[0])
             for task in {*asyncio.all_tasks(), *spawned} - tasks:
                 if is_ours(task) and name_of(task) not in OF_A_CONNECTION:
-                    assert supervisor.knows(task), f"the task {name_of(task)} has no owner"
+                    assert supervisor.owns(task), f"the task {name_of(task)} has no owner"
                     seen.add(name_of(task))
             metrics = (await scene.call("GET", "/-/metrics", key=operator)).body.decode()
         assert seen >= {

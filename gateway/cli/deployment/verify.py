@@ -13,14 +13,21 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.cli.support.published import RowsOption
-from gateway.core.model import check_url
+from gateway.cli.support.published_manifest import RowsOption
+from gateway.core.model import normalize_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check, Result
 from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
-from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, Report, choose, read_samples, started
+from gateway.verify.run import (
+    ArtifactManifestSubset,
+    BackendNotReady,
+    Report,
+    read_samples,
+    running_backend,
+    select_checks,
+)
 from gateway.verify.run import verify as run_checks
 
 
@@ -63,7 +70,7 @@ def verify(
 
     `chips verify --command "Rscript serve.R" --samples artifact/manifest.json --junit results.xml`
     """
-    checks = choose(only or [], short=short)
+    checks = select_checks(only or [], short=short)
     if not checks:
         raise Failure(f"no check matches {', '.join(only or [])}", hint="chips verify --list", code=EX_USAGE)
     if listing:
@@ -73,7 +80,7 @@ def verify(
         raise Failure("give the backend's address, or --command to start it", code=EX_USAGE)
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
-        url = check_url(url) if url is not None else None
+        url = normalize_backend_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     if rows is not None:
@@ -100,7 +107,7 @@ def verify(
                 on_result=_silent if as_json else _tell,
             )
 
-    report = console.run(work())
+    report = console.run_async(work())
     if junit is not None:
         junit.write_bytes(as_junit(report))
     if as_json:
@@ -118,7 +125,7 @@ async def _backend(url: str | None, command: str | None) -> AsyncIterator[tuple[
         if command is None:
             yield url or "", None
         else:
-            async with started(command, process_environment()) as running:
+            async with running_backend(command, process_environment()) as running:
                 yield running
     except BackendNotReady as error:
         raise Failure(str(error), hint=error.hint, code=EX_UNAVAILABLE) from None

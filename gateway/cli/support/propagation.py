@@ -35,7 +35,7 @@ class _Readiness(msgspec.Struct):
     registry: _SeenRegistry | None = None
 
 
-async def wait_until_live(address: str, listing: Listing) -> str:
+async def wait_until_served(address: str, listing: Listing) -> str:
     """Watch the gateway at `address` until it has seen all of `listing`; return what keeps it, or nothing."""
     give_up_at = time.monotonic() + _WAIT_S
     obstacle = ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from gateway.verify.backend_process import free_port
+from gateway.ports import free_port
 from tests.flow.beside import Beside
 from tests.patience import patience
 

@@ -5,7 +5,7 @@ import errno
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
 from chips_backend.body import LARGE_BYTES, Collector, parse_json, parse_large, release
 from chips_backend.config import Config
 from chips_backend.fault import CannotTake, ModelFailed
@@ -24,7 +25,7 @@ from chips_backend.problem import Problem, invalid_instances
 from chips_backend.rendering import LARGE_ROWS, render_large
 from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
-from chips_backend.tensors import read_tensors, tensor_outputs
+from chips_backend.tensors import packed, read_tensors, tensor_outputs
 from chips_backend.trace import Trace, read_trace
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -49,6 +50,7 @@ class Call:
         self.arrived = time.monotonic()
         self.bytes_in = 0
         self.large = False  # its body was parsed off the event loop
+        self.headers = {"Content-Type": _JSON}  # of a good answer
 
     @property
     def open_inference(self) -> bool:
@@ -101,11 +103,12 @@ class App:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         call = Call(request)
         cause: BaseException | None = None
-        headers = {"Content-Type": _JSON}
+        headers = {}
         code = stack = ""
         try:
             try:
                 status, body = 200, await self._answer(call)
+                headers = call.headers
             finally:
                 if call.large:
                     self._collector.resume()
@@ -223,7 +226,7 @@ class App:
     async def _predict(self, call: Call) -> bytes:
         loaded = self._need_model()
         known, signature = loaded.facts.parameters, loaded.manifest.signature
-        scoring = await self._parse(call, lambda body: read_instances(body, signature, known))
+        scoring = await self._parse(call, lambda body, _: read_instances(body, signature, known))
         predictions = await self._score(call, loaded, scoring)
 
         def answer() -> dict[str, Any]:
@@ -242,14 +245,21 @@ class App:
         loaded = self._need_model()
         manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
-        scoring = await self._parse(call, lambda body: read_tensors(body, signature, known))
+        lengths = call.request.headers.getall(LENGTH_HEADER, ())
+        scoring = await self._parse(
+            call, lambda body, behind: read_tensors(body, signature, known, behind), lengths
+        )
         predictions = await self._score(call, loaded, scoring)
+        behind: bytes | None = None
 
         def answer() -> dict[str, Any]:
+            nonlocal behind
+            outputs = tensor_outputs(predictions, signature, scoring.outputs)
+            behind = packed(outputs, scoring.forms)
             answered: dict[str, Any] = {
                 "model_name": manifest.model,
                 "model_version": manifest.version,
-                "outputs": tensor_outputs(predictions, signature, scoring.outputs),
+                "outputs": outputs,
             }
             if scoring.parameters.get("classes"):
                 answered["parameters"] = {"classes": self._classes(loaded)}
@@ -257,7 +267,11 @@ class App:
                 answered["id"] = scoring.id
             return answered
 
-        return await self._encode_answer(call, answer, predictions, scoring.rows)
+        content = await self._encode_answer(call, answer, predictions, scoring.rows)
+        if behind is None:
+            return content
+        call.headers = {"Content-Type": MEDIA_TYPE, LENGTH_HEADER: str(len(content))}
+        return content + behind
 
     # -- their parts
 
@@ -284,9 +298,15 @@ class App:
             raise Problem(503, "not-ready", "the model is still being loaded", headers={"Retry-After": "1"})
         return self.loaded
 
-    async def _parse(self, call: Call, read: Callable[[Any], Scoring]) -> Scoring:
+    async def _parse(
+        self,
+        call: Call,
+        read: Callable[[Any, memoryview | None], Scoring],
+        lengths: Sequence[str] = (),
+    ) -> Scoring:
+        """`lengths` are the values of the header that says how much of the body is JSON."""
         kind = call.request.headers.get("Content-Type", _JSON).partition(";")[0].strip().lower()
-        if kind != _JSON and not kind.endswith("+json"):
+        if kind != _JSON and not kind.endswith("+json") and not (lengths and kind == MEDIA_TYPE):
             raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
         coding = call.request.headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in {"identity", ""}:
@@ -299,12 +319,13 @@ class App:
         body = await self._read(call)
         began = time.monotonic()
         try:
+            content, behind = split_body(body, lengths)
             if len(body) <= LARGE_BYTES:
-                return read(parse_json(body))
+                return read(parse_json(content), behind)
             call.large = True
             self._collector.pause()
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._parser, lambda: read(parse_large(body)))
+            return await loop.run_in_executor(self._parser, lambda: read(parse_large(content), behind))
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 

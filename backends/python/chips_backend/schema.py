@@ -20,6 +20,16 @@ _FLOATS = {"FP16": 65504.0, "FP32": 3.4028234663852886e38, "FP64": math.inf}
 Rows = list[list[Any]]
 
 
+class Forms(NamedTuple):
+    """In which form outputs come: as bytes behind the JSON, or in it."""
+
+    default: bool = False
+    by_name: Mapping[str, bool] = {}
+
+    def __call__(self, name: str) -> bool:
+        return self.by_name.get(name, self.default)
+
+
 class Scoring(NamedTuple):
     """A request for predictions, checked."""
 
@@ -28,6 +38,7 @@ class Scoring(NamedTuple):
     place: Callable[[int, int | None], str]  # of a row, or of one of its fields, as this request wrote it
     id: str | None = None
     outputs: tuple[str, ...] | None = None  # by name; None: all
+    forms: Forms = Forms()
 
 
 def read_instances(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
@@ -75,25 +86,29 @@ def check_fields(body: dict[str, Any], known: Sequence[str]) -> None:
 
 
 def read_parameters(
-    body: dict[str, Any], known: Mapping[str, str], ignored: Sequence[str] = ()
+    body: dict[str, Any],
+    known: Mapping[str, str],
+    ignored: Sequence[str] = (),
+    *,
+    where: str = "parameters",
 ) -> dict[str, Any]:
     """What the caller asks beside the rows; `ignored` are known and change nothing. Raises Problem."""
     parameters = body.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise invalid_instances([f"parameters must be an object, got {kind_of(parameters)}"])
+        raise invalid_instances([f"{where} must be an object, got {kind_of(parameters)}"])
     problems, read = [], {}
     for name, value in parameters.items():
         if name in known:
             wrong = _wrong_kind(value, known[name])
             if wrong:
-                problems.append(f"parameters.{name}: {wrong}")
+                problems.append(f"{where}.{name}: {wrong}")
             elif value is not None:
                 read[name] = value
         elif name not in ignored:
             names = f"those it knows are {', '.join(known)}" if known else "it knows none"
-            problems.append(f"parameters: this model does not know {shown(name)}; {names}")
+            problems.append(f"{where}: this model does not know {shown(name)}; {names}")
     if problems:
         raise invalid_instances(problems)
     return read

@@ -6,11 +6,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from chips_backend import binary
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import invalid_instances
 from chips_backend.schema import (
     CHECKS,
     EXACT,
+    Forms,
     Rows,
     Scoring,
     check_fields,
@@ -21,15 +23,24 @@ from chips_backend.schema import (
 )
 
 _FIELDS: Final = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
-_IGNORED: Final = (
-    "content_type",
-    "binary_data_output",
-)  # the signature says what goes in, and answers are JSON
+_IGNORED: Final = ("content_type",)  # the signature says what goes in
+_BINARY_OUTPUT: Final = (
+    "binary_data_output"  # of the request: in which form outputs come that say nothing themselves
+)
+_BINARY: Final = "binary_data"  # of an output
 PREDICTION: Final = "prediction"  # the output's name where the signature declares none
 
 
-def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
-    """An inference request: a tensor for each input, or one tensor [rows, inputs] for all of them."""
+def read_tensors(
+    body: Any,
+    signature: Signature,
+    known: Mapping[str, str] = {},
+    behind: memoryview | None = None,
+) -> Scoring:
+    """An inference request: a tensor for each input, or one tensor [rows, inputs] for all of them.
+
+    `behind` are the bytes behind the JSON, where the request has any.
+    """
     if not isinstance(body, dict):
         raise invalid_instances([f'expected an object with "inputs", got {kind_of(body)}'])
     identifier = body.get("id")
@@ -39,9 +50,11 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
     if not isinstance(given, list) or not given:
         raise invalid_instances(["inputs must be an array with at least one tensor"])
     check_fields(body, _FIELDS)
-    parameters = read_parameters(body, known, _IGNORED)
-    requested = _requested(body.get("outputs"), signature.outputs)
-    tensors = [_tensor(tensor, index) for index, tensor in enumerate(given)]
+    parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
+    form = parameters.pop(_BINARY_OUTPUT, False)
+    requested, forms = _requested(body.get("outputs"), signature.outputs)
+    wanted = Forms(form, forms)
+    tensors = _tensors(given, behind)
     inputs = signature.inputs
     names = [tensor.name for tensor in inputs]
 
@@ -49,7 +62,7 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
         return f"row {row}" if field is None else f"{names[field] if names else tensors[0].name}[{row}]"
 
     if not inputs:
-        return Scoring(tensors[0].rows(), parameters, place, identifier, requested)
+        return Scoring(tensors[0].rows(), parameters, place, identifier, requested, wanted)
     if len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names:
         rows = _matrix(tensors[0], len(inputs))
     else:
@@ -60,12 +73,13 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
             row[column] = checked(row[column], tensor, f"{tensor.name}[{index}]", problems)
     if problems:
         raise invalid_instances(problems)
-    return Scoring(rows, parameters, place, identifier, requested)
+    return Scoring(rows, parameters, place, identifier, requested, wanted)
 
 
-def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[str, ...] | None:
+def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[tuple[str, ...] | None, Mapping[str, bool]]:
+    """The outputs that are asked for by name, None for all; and which of them in binary form, where it is said."""
     if outputs is None or outputs == []:
-        return None
+        return None, {}
     if not isinstance(outputs, list) or not all(
         isinstance(output, dict) and isinstance(output.get("name"), str) for output in outputs
     ):
@@ -74,7 +88,12 @@ def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[str, ...] | No
     check_outputs(names, [tensor.name for tensor in declared])
     if len(set(names)) < len(names):
         raise invalid_instances(["an output is asked for twice"])
-    return names
+    forms = {}
+    for index, output in enumerate(outputs):
+        asked = read_parameters(output, {_BINARY: "boolean"}, _IGNORED, where=f"outputs[{index}].parameters")
+        if _BINARY in asked:
+            forms[output["name"]] = asked[_BINARY]
+    return names, forms
 
 
 def check_outputs(names: Sequence[str], known: Sequence[str]) -> None:
@@ -96,7 +115,25 @@ class _Tensor(NamedTuple):
         return [self.data[at : at + width] for at in range(0, len(self.data), width)]
 
 
-def _tensor(given: Any, index: int) -> _Tensor:
+def _tensors(given: list[Any], behind: memoryview | None) -> list[_Tensor]:
+    """All tensors of a request, those in binary form from the bytes `behind` the JSON, in their order."""
+    tensors = []
+    for index, tensor in enumerate(given):
+        content = None
+        parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
+        if isinstance(parameters, dict) and parameters.get(binary.SIZE) is not None:
+            where = f"inputs[{index}]"
+            if behind is None:
+                raise invalid_instances([f"{where}: {binary.SIZE} needs the header {binary.LENGTH_HEADER}"])
+            if tensor.get("data") is not None:
+                raise invalid_instances([f"{where}: give either data or {binary.SIZE}"])
+            content, behind = binary.take(behind, parameters[binary.SIZE], where)
+        tensors.append(_tensor(tensor, index, content))
+    binary.check_all_taken(behind)
+    return tensors
+
+
+def _tensor(given: Any, index: int, content: memoryview | None) -> _Tensor:
     where = f"inputs[{index}]"
     if not isinstance(given, dict):
         raise invalid_instances([f"{where}: expected an object, got {kind_of(given)}"])
@@ -115,8 +152,14 @@ def _tensor(given: Any, index: int) -> _Tensor:
         raise invalid_instances([f"{where}.shape must be an array of sizes"])
     if 0 in shape[1:]:
         raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
+    if content is not None:
+        return _Tensor(name, shape, binary.unpack(content, datatype, shape, where))
     if not isinstance(data, list):
-        raise invalid_instances([f"{where}.data must be an array (binary tensors are not taken)"])
+        raise invalid_instances(
+            [
+                f"{where}.data must be an array, or parameters.{binary.SIZE} the number of its bytes behind the JSON"
+            ]
+        )
     flat = _flatten(data)
     if len(flat) != math.prod(shape):
         raise invalid_instances(
@@ -192,6 +235,21 @@ def tensor_outputs(
         check_outputs(requested, list(columns))
         columns = {name: columns[name] for name in requested}
     return [_output(name, column, declared.get(name)) for name, column in columns.items()]
+
+
+def packed(outputs: list[dict[str, Any]], forms: Forms) -> bytes | None:
+    """Take the outputs that are wanted in binary form out of `outputs`; their bytes, one after the other. None: no output is.
+
+    One with a missing value stays as it is where its datatype has none in that form.
+    """
+    contents: list[bytes] = []
+    for output in outputs:
+        content = binary.pack(output["data"], output["datatype"]) if forms(output["name"]) else None
+        if content is not None:
+            del output["data"]
+            output["parameters"] = {binary.SIZE: len(content)}
+            contents.append(content)
+    return b"".join(contents) if any("data" not in output for output in outputs) else None
 
 
 def _outputs(predictions: list[Any], names: list[str]) -> dict[str, list[Any]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.artifacts.describe import beside
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
@@ -83,9 +84,9 @@ class BackendFolder:
         return self.path / self.settings.artifact
 
     def sibling(self, name: str) -> Path | None:
-        """The path of a file that the settings name, or None."""
+        """The path of a file that the settings name, or that lies in the artifact's folder; None where there is none."""
         value: str = getattr(self.settings, name)
-        return self.path / value if value else None
+        return self.path / value if value else beside(self.artifact, name)
 
     def command(self) -> list[str]:
         if not self.settings.command:

@@ -26,7 +26,17 @@ _TEMPLATES: Final = {
         ("examples/wine", "examples/wine"),
     ),
     "r": _Template(
-        ("R", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore", ".lintr"),
+        (
+            "R",
+            "src",
+            "main.R",
+            "predict.R",
+            "entrypoint.sh",
+            "DESCRIPTION",
+            "Dockerfile",
+            ".dockerignore",
+            ".lintr",
+        ),
         ("backends/r/examples/co2", "examples/co2"),
     ),
     "julia": _Template(

@@ -133,7 +133,10 @@ def test_a_helper_that_has_ended_ends_the_process_with_its_reason(tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 75, done
-    assert "last use of keys: it has ended for good, and with it this process: UnrecoverableError: a reason" in done.stderr
+    assert (
+        "last use of keys: it has ended for good, and with it this process: UnrecoverableError: a reason"
+        in done.stderr
+    )
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     assert [e["severity"] for e in entries if "ended for good" in e["message"]] == ["CRITICAL"]
     assert entries[-1]["message"] == "stopped"

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.artifacts.describe import beside
+from gateway.artifacts.describe_artifact import beside
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest

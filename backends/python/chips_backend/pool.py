@@ -210,11 +210,12 @@ def _wrong_answer() -> type[Exception]:
 def _predict(model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str]) -> list[Any]:
     from chips_backend import predict
     from chips_backend.answers import as_predictions
+    from chips_backend.tables import Apart
 
     if not rows:
         return []
     apart = model.apart if isinstance(model, Model) else None
-    if apart is not None and len(rows) > 1:
+    if apart is not None and len(rows) > 1 and not (isinstance(apart, Apart) and apart.needs_none(rows)):
         groups: dict[Hashable, list[int]] = {}
         for at, row in enumerate(rows):
             groups.setdefault(apart(row), []).append(at)

@@ -46,6 +46,13 @@ def commands(page: Path) -> Iterator[Command]:
             yield current
 
 
+def files(page: Path) -> Iterator[tuple[str, str]]:
+    """Scripts that the page shows: a block of Python behind a paragraph that names its file, as in "a script `NAME.py`"."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in re.findall(r"script `(\w+\.py)`[^`]*?\n\n```python\n(.*?)```", text, re.DOTALL):
+        yield name, content
+
+
 class Reader:
     """A person at a shell in an empty folder, with `chips`, `python` and the backends' languages installed."""
 
@@ -64,7 +71,8 @@ class Reader:
             "NO_COLOR": "1",
             "COLUMNS": "160",
         }
-        (folder / "work").mkdir()
+        self.home = folder / "work"
+        self.home.mkdir()
         self._shell = subprocess.Popen(
             ["bash", "--norc"],
             cwd=folder / "work",

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from tests.docs.page import ROOT, Reader, commands
+from tests.docs.page import ROOT, Reader, commands, files
 
 pytestmark = pytest.mark.timeout(300)
 
 PAGES = (
     "docs/tutorial/python.md",
+    "docs/how-to/save-a-model.md",
     "docs/how-to/call-a-model.md",
     "docs/how-to/new-version.md",
     "docs/how-to/rollback.md",
@@ -27,6 +28,8 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path):
     found = list(commands(ROOT / page))
     assert found, "a page without commands proves nothing"
     reader = Reader(tmp_path)
+    for name, content in files(ROOT / page):
+        (reader.home / name).write_text(content)
     try:
         for command in found:
             reader.run(command)

@@ -100,6 +100,8 @@ class Pipeline:
         finally:
             exchange.ended = time.monotonic()
             self._record(exchange)
+            # Their tracebacks lead back here: a refused request would wait for the garbage collector.
+            exchange.error = exchange.cause = None
 
     async def _pass(self, exchange: Exchange) -> None:
         self._read_request_head(exchange)

@@ -25,7 +25,17 @@ class _Template(NamedTuple):
 _TEMPLATES: Final = {
     "python": _Template((), None),
     "r": _Template(
-        ("R", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore", ".lintr"),
+        (
+            "R",
+            "src",
+            "main.R",
+            "predict.R",
+            "entrypoint.sh",
+            "DESCRIPTION",
+            "Dockerfile",
+            ".dockerignore",
+            ".lintr",
+        ),
         ("backends/r/examples/co2", "examples/co2"),
     ),
     "julia": _Template(

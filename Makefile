@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench count soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, 
 	@test -x $(VENV)-bench/bin/envoy || { $(PYTHON) -m venv $(VENV)-bench && $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt; }
 	@for router in litellm ray bentoml; do test -x $(VENV)-bench-$$router/bin/python || { $(PYTHON) -m venv $(VENV)-bench-$$router && timeout 600 $(VENV)-bench-$$router/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$router.txt; } || { echo "left out: $$router, which cannot be installed here"; rm -rf $(VENV)-bench-$$router; }; done
 	$(BIN)/python -m benchmarks --routers $(VENV)-bench --envoy "$$($(VENV)-bench/bin/python -c 'import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / "_bin" / "envoy")')" --out benchmarks/results $(BENCH)
+
+count: $(VENV)/.ready  ## instructions per request, by function; COUNT=--check holds them against benchmarks/counts.json; needs valgrind and gcc
+	$(BIN)/python -m benchmarks.count $(COUNT)
 
 soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
 	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)

@@ -30,8 +30,13 @@ class InlineFuture:
     def __await__(self) -> Generator["InlineFuture | None", None, None]:
         if not self._done:
             yield self
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if error is not None:
+            self._error = None
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads to this frame, which would keep both from being freed
 
 
 class _Yield:

@@ -204,7 +204,7 @@ async def lengths(context: CheckContext) -> None:
         fields, content = broken.fields_and_body()
         sent = RawRequest("POST", f"{context.open_inference}/infer", fields, content)
         require_problem(sent, await context.request(sent), 422, "invalid-instances")
-    await context.still_good()
+    await context.require_still_serving()
 
 
 CHECKS = (request, answer, chosen, missing_value, lengths)

@@ -75,6 +75,11 @@ def r_backend(linear_rds: Path, folder: Path) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="module")
+def r_without_compiled_part_backend(linear_rds: Path, folder: Path) -> Iterator[Backend]:
+    yield from started("r", linear_rds, folder, CHIPS_COMPILED="off")
+
+
+@pytest.fixture(scope="module")
 def julia_backend(julia: Julia, linear_jls: Path, folder: Path) -> Iterator[Backend]:
     yield from started("julia", linear_jls, folder, **julia.environ, PREDICT=JULIA_LINEAR)
 
@@ -95,7 +100,7 @@ def backends(python_backend: Backend, r_backend: Backend, julia_backend: Backend
     return {language: backend.ready() for language, backend in started.items()}
 
 
-@pytest.mark.parametrize("language", COMMANDS)
+@pytest.mark.parametrize("language", [*COMMANDS, "r_without_compiled_part"])
 def test_each_answers_what_the_contract_says(request: pytest.FixtureRequest, language: str):
     backend: Backend = request.getfixturevalue(f"{language}_backend").ready()
     wrong = wrong_answers(backend)
@@ -113,6 +118,14 @@ def test_binary_tensors_are_the_same_requests_and_answers_as_json(
 
 
 def test_the_shapes_and_headers_are_the_same(backends: dict[str, Backend]):
+    different = differences(backends)
+    assert not different, "\n".join(different)
+
+
+def test_r_reads_alike_with_and_without_its_compiled_part(
+    r_backend: Backend, r_without_compiled_part_backend: Backend, has_compiler: None
+):
+    backends = {"compiled": r_backend.ready(), "not": r_without_compiled_part_backend.ready()}
     different = differences(backends)
     assert not different, "\n".join(different)
 

@@ -5,7 +5,6 @@ loop. What a prediction comes to is a value, `Failed` where it failed.
 """
 
 import asyncio
-import importlib
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Model, Refused, Rows, facts_of
+from chips_backend.scoring import scoring
 
 
 class Failed(NamedTuple):
@@ -145,7 +145,7 @@ def _new_process() -> ProcessPoolExecutor:
 async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tuple[Sequence[Slot], Facts]:
     """Load the model once for as many threads, or `concurrency` times in processes, as predict.py says. Raises LoadFailed."""
     try:
-        predict = await asyncio.to_thread(importlib.import_module, "chips_backend.predict")
+        predict = await asyncio.to_thread(scoring)
     except BaseException as error:  # noqa: BLE001  (a person edits that file)
         raise LoadFailed(_failed(error)) from None
     if predict.RUNS_IN == "process":
@@ -161,8 +161,7 @@ async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tupl
 
 def _load(folder: Path, manifest: Manifest) -> tuple[Any, Facts] | Failed:
     try:
-        from chips_backend import predict
-
+        predict = scoring()
         model = predict.load(folder, manifest)
         return model, facts_of(model, manifest.signature, getattr(predict, "PARAMETERS", {}))
     except BaseException as error:  # noqa: BLE001  (sys.exit in a model's module, too)
@@ -208,13 +207,14 @@ def _wrong_answer() -> type[Exception]:
 
 
 def _predict(model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str]) -> list[Any]:
-    from chips_backend import predict
     from chips_backend.answers import as_predictions
+    from chips_backend.tables import Apart
 
+    predict = scoring()
     if not rows:
         return []
     apart = model.apart if isinstance(model, Model) else None
-    if apart is not None and len(rows) > 1:
+    if apart is not None and len(rows) > 1 and not (isinstance(apart, Apart) and apart.needs_none(rows)):
         groups: dict[Hashable, list[int]] = {}
         for at, row in enumerate(rows):
             groups.setdefault(apart(row), []).append(at)

@@ -17,7 +17,9 @@ from gateway.artifacts.base import StoreError
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
+from gateway.cli.support.connection_errors import connection_error_text
 from gateway.cli.support.console import Failure
+from gateway.cli.support.propagation import WatchedGatewayOption
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Listing, RegistryError
 from gateway.settings import (
@@ -32,6 +34,7 @@ from gateway.settings import (
 CLOUD_RUN_BODY_BYTES: Final = 32 * 1024 * 1024  # over HTTP/1
 _SKEW_S: Final = 30.0  # signed tokens allow about that much
 _PROBES_AT_ONCE: Final = 8
+_GATEWAY_S: Final = 5.0
 
 Outcome = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -43,7 +46,11 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
+def doctor(
+    gateway: WatchedGatewayOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
     """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
 
     It changes nothing, and ends with 1 where something is wrong.
@@ -57,7 +64,7 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
     findings: list[Finding] = []
 
     async def work() -> None:
-        async with aclosing(_examine(registry_url)) as found:
+        async with aclosing(_examine(registry_url, gateway)) as found:
             async for finding in found:
                 findings.append(finding)
                 if not as_json:
@@ -85,7 +92,7 @@ def _tell(finding: Finding) -> None:
         console.say("", f"  → {finding.fix}")
 
 
-async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
+async def _examine(registry_url: str | None, gateway: str | None) -> AsyncGenerator[Finding, None]:
     for finding in _toolchains():
         yield finding
     try:
@@ -109,7 +116,7 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
     for problem in problems:
         yield problem
-    async for finding in _gateway(settings, listing):
+    async for finding in _gateway(console.gateway_address(gateway, settings), listing):
         yield finding
     for model in models:
         for finding in _policy(model):
@@ -248,22 +255,22 @@ def _read(listing: Listing) -> tuple[list[Model], list[Finding]]:
     return models, problems
 
 
-async def _gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Finding, None]:
+async def _gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
     import aiohttp
 
-    address = console.gateway_address(None, settings)
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session,
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=_GATEWAY_S), trust_env=False
+            ) as session,
             session.get(f"{address}/-/ready", params={"registry": listing.registry_id}) as answer,
         ):
             now = time.time()
             content: Any = await answer.json(content_type=None)
             date = answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        yield Finding(
-            "gateway", "warning", f"none answers at {address} ({type(error).__name__})", "chips serve"
-        )
+        reason = connection_error_text(error, address, _GATEWAY_S)
+        yield Finding("gateway", "warning", f"none answers at {address}: {reason}", "chips serve")
         return
     seen = content.get("registry") if isinstance(content, dict) else None
     seen = seen if isinstance(seen, dict) else {}

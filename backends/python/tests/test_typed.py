@@ -129,7 +129,8 @@ def instances(draw: st.DrawFn, signature: Signature) -> dict[str, Any]:
     made: list[Any] = [
         dict(zip((t.name for t in inputs), row, strict=True)) if as_object else list(row) for row in rows
     ]
-    if made and draw(st.booleans()):
+    is_odd: bool = draw(st.booleans())
+    if made and is_odd:
         row = made[draw(st.integers(0, len(made) - 1))]
         keys: list[Any] = list(row) if isinstance(row, dict) else list(range(len(row)))
         key = draw(st.sampled_from(keys))

@@ -1,3 +1,4 @@
+# Long: one command with more than thirty options, each read once.
 """`chips register`: put a backend into the registry, and see it live."""
 
 import shlex

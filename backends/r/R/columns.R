@@ -2,8 +2,9 @@
 
 most_categories_shown <- 6L
 
-#' The columns of `example`, each a list of `name`, `datatype`, `shape`, `categories` and `values`: one a row, NULL where
-#' one is missing. Stops where no datatype describes a column.
+#' The columns of `example`, each a list of `name`, `datatype`, `shape`, `categories` and `values`.
+#'
+#' There is a value for each row, NULL where one is missing. Stops where no datatype describes a column.
 columns_of <- function(example) {
   if (length(names(example)) != ncol(example) || any(is.na(names(example)) | !nzchar(names(example)))) {
     stop_save("a column of the example has no name; name it")

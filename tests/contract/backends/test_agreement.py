@@ -15,6 +15,8 @@ from tests.contract.backends.agreement import (
     hear_all,
     told,
     wrong_answers,
+    wrong_binary_refusals,
+    wrong_in_binary,
 )
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.languages import JULIA_LINEAR, Julia
@@ -24,6 +26,7 @@ from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA_PREDICT}
+TAKE_BINARY = ("python",)  # tensors
 
 
 class Difference(NamedTuple):
@@ -103,6 +106,15 @@ def test_each_answers_what_the_contract_says(request: pytest.FixtureRequest, lan
     wrong = wrong_answers(backend)
     assert not wrong, "\n".join(wrong)
     assert ask(backend.url, GOOD[0]).status_code == 200
+
+
+@pytest.mark.parametrize("language", TAKE_BINARY)
+def test_binary_tensors_are_the_same_requests_and_answers_as_json(
+    request: pytest.FixtureRequest, language: str
+):
+    backend: Backend = request.getfixturevalue(f"{language}_backend").ready()
+    wrong = wrong_in_binary(backend) + wrong_binary_refusals(backend)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_shapes_and_headers_are_the_same(backends: dict[str, Backend]):

@@ -16,10 +16,11 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
-from chips_backend.body import LARGE_BYTES, Collector, parse_json, parse_large, release
+from chips_backend.body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
 from chips_backend.config import Config
 from chips_backend.fault import CannotTake, ModelFailed
 from chips_backend.logs import Log
+from chips_backend.model import Rows
 from chips_backend.openapi import describe
 from chips_backend.problem import Problem, invalid_instances
 from chips_backend.rendering import LARGE_ROWS, render_large
@@ -27,6 +28,7 @@ from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
 from chips_backend.tensors import packed, read_tensors, tensor_outputs
 from chips_backend.trace import Trace, read_trace
+from chips_backend.typed import Instances, Tensors
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _JSON = "application/json"
@@ -71,12 +73,16 @@ class App:
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._collector = Collector()
         self._openapi = b""
+        self._instances: Instances | None = None
+        self._tensors: Tensors | None = None
         self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
         self._routes = self._table(config.model, config.version)
 
     def become_ready(self, loaded: Loaded) -> None:
         manifest = loaded.manifest
         self._openapi = _encode(describe(manifest))
+        self._instances = Instances(manifest.signature, loaded.facts.parameters)
+        self._tensors = Tensors(manifest.signature, loaded.facts.parameters)
         self._served = loaded.served
         self._routes = self._table(manifest.model, manifest.version)
         self.loaded = loaded
@@ -226,7 +232,13 @@ class App:
     async def _predict(self, call: Call) -> bytes:
         loaded = self._need_model()
         known, signature = loaded.facts.parameters, loaded.manifest.signature
-        scoring = await self._parse(call, lambda body, _: read_instances(body, signature, known))
+        usual = self._instances
+
+        def read(content: bytes, _: memoryview | None) -> Scoring:
+            scoring = usual.read(content) if usual and len(content) <= MOST_AT_ONCE else None
+            return scoring or read_instances(parse(content), signature, known)
+
+        scoring = await self._parse(call, read)
         predictions = await self._score(call, loaded, scoring)
 
         def answer() -> dict[str, Any]:
@@ -246,9 +258,13 @@ class App:
         manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
         lengths = call.request.headers.getall(LENGTH_HEADER, ())
-        scoring = await self._parse(
-            call, lambda body, behind: read_tensors(body, signature, known, behind), lengths
-        )
+        usual = self._tensors
+
+        def read(content: bytes, behind: memoryview | None) -> Scoring:
+            scoring = usual.read(content, behind) if usual and len(content) <= MOST_AT_ONCE else None
+            return scoring or read_tensors(parse(content), signature, known, behind)
+
+        scoring = await self._parse(call, read, lengths)
         predictions = await self._score(call, loaded, scoring)
         behind: bytes | None = None
 
@@ -276,7 +292,7 @@ class App:
     # -- their parts
 
     async def _encode_answer(
-        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: list[Any]
+        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: Rows
     ) -> bytes:
         """A large answer off the event loop, a piece at a time, so that other requests get their turn in between."""
         began = time.monotonic()
@@ -286,7 +302,7 @@ class App:
 
             def work() -> bytes:
                 content = render_large(answer())
-                release(predictions, rows)
+                release(predictions, *([rows] if isinstance(rows, list) else ()))
                 return content
 
             return await asyncio.get_running_loop().run_in_executor(self._parser, work)
@@ -301,7 +317,7 @@ class App:
     async def _parse(
         self,
         call: Call,
-        read: Callable[[Any, memoryview | None], Scoring],
+        read: Callable[[bytes, memoryview | None], Scoring],
         lengths: Sequence[str] = (),
     ) -> Scoring:
         """`lengths` are the values of the header that says how much of the body is JSON."""
@@ -321,11 +337,11 @@ class App:
         try:
             content, behind = split_body(body, lengths)
             if len(body) <= LARGE_BYTES:
-                return read(parse_json(content), behind)
+                return read(content, behind)
             call.large = True
             self._collector.pause()
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._parser, lambda: read(parse_large(content), behind))
+            return await loop.run_in_executor(self._parser, read, content, behind)
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 

@@ -58,8 +58,11 @@ def check_all_taken(rest: memoryview | None) -> None:
         raise _wrong(f"the body ends with {len(rest)} bytes that belong to no tensor: look at {SIZE} of each")
 
 
-def unpack(content: memoryview, datatype: str, shape: Sequence[int], where: str) -> list[Any]:
-    """The values in row-major order, a NaN as None: it is how a binary tensor says that a value is missing. Raises Problem."""
+def unpack(content: memoryview, datatype: str, shape: Sequence[int], where: str) -> Any:
+    """The values in row-major order: an array, of float64 for floating point; a list of texts. Raises Problem.
+
+    A NaN stays one: it is how a binary tensor says that a value is missing.
+    """
     count = math.prod(shape)
     if datatype == "BYTES":
         return _unpack_texts(content, count, where)
@@ -71,18 +74,16 @@ def unpack(content: memoryview, datatype: str, shape: Sequence[int], where: str)
     array = np.frombuffer(content, dtype)
     if datatype == "BOOL":
         _refuse_any(array > 1, array, where, "expected a byte that is 0 or 1")
-        array = array.astype(bool)
-    values: list[Any] = array.tolist()
-    if dtype.kind == "f":
-        _refuse_any(np.isinf(array), array, where, "expected a finite number")
-        for at in np.flatnonzero(np.isnan(array)).tolist():
-            values[at] = None
-    return values
+        return array.astype(bool)
+    if dtype.kind != "f":
+        return array.astype(dtype.newbyteorder("="))
+    _refuse_any(np.isinf(array), array, where, "expected a finite number")
+    return array.astype(np.float64)
 
 
 def _refuse_any(wrong: Any, array: Any, where: str, expected: str) -> None:
-    places = np.flatnonzero(wrong)[:11].tolist()
-    if places:
+    if wrong.any():
+        places = np.flatnonzero(wrong)[:11].tolist()
         raise invalid_instances([f"{where}.data[{at}]: {expected}, got {array[at]}" for at in places])
 
 

@@ -7,17 +7,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from chips_backend.manifest import Signature, Tensor
+from chips_backend.model import Rows
 from chips_backend.problem import invalid_instances
 
 ENOUGH_PROBLEMS: Final = 11  # ten are shown, one more says that there are more
 EXACT: Final = 2**53  # a number with a fraction or an exponent is an integer up to here
-_INTEGERS = {
+INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
 }
-_FLOATS = {"FP16": 65504.0, "FP32": 3.4028234663852886e38, "FP64": math.inf}
-
-Rows = list[list[Any]]
+FLOATS = {"FP16": 65504.0, "FP32": 3.4028234663852886e38, "FP64": math.inf}
 
 
 class Forms(NamedTuple):
@@ -67,7 +66,7 @@ def read_instances(body: Any, signature: Signature, known: Mapping[str, str] = {
     if not inputs:
         return Scoring(instances, parameters, place)
     problems: list[str] = []
-    rows = []
+    rows: list[list[Any]] = []
     for index, instance in enumerate(instances):
         rows.append(_row(instance, inputs, f"instances[{index}]", problems))
         if len(problems) >= ENOUGH_PROBLEMS:
@@ -201,9 +200,10 @@ def _scalar(value: Any, datatype: str, place: str, problems: list[str]) -> Any:
     wrong = CHECKS[datatype](value, datatype)
     if wrong:
         problems.append(f"{place}: {wrong}")
-    elif type(value) is float and datatype in _INTEGERS:
+        return value
+    if type(value) is float and datatype in INTEGERS:
         return int(value)
-    return value
+    return float(value) if type(value) is int and datatype in FLOATS else value
 
 
 def _integer(value: Any, datatype: str) -> str:
@@ -213,7 +213,7 @@ def _integer(value: Any, datatype: str) -> str:
         return f"expected an integer, got {shown(value)}" + (
             "; write it without fraction or exponent" if value.is_integer() else ""
         )
-    low, high = _INTEGERS[datatype]
+    low, high = INTEGERS[datatype]
     return "" if low <= value <= high else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
@@ -224,7 +224,7 @@ def _number(value: Any, datatype: str) -> str:
         number = float(value)
     except OverflowError:
         number = math.inf
-    fits = math.isfinite(number) and abs(number) <= _FLOATS[datatype]
+    fits = math.isfinite(number) and abs(number) <= FLOATS[datatype]
     return "" if fits else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
@@ -237,8 +237,8 @@ def _text(value: Any, _: str) -> str:
 
 
 CHECKS: Final[dict[str, Callable[[Any, str], str]]] = {
-    **dict.fromkeys(_INTEGERS, _integer),
-    **dict.fromkeys(_FLOATS, _number),
+    **dict.fromkeys(INTEGERS, _integer),
+    **dict.fromkeys(FLOATS, _number),
     "BOOL": _boolean,
     "BYTES": _text,
 }

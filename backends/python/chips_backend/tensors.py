@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from chips_backend import binary
+from chips_backend.block import listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import invalid_instances
 from chips_backend.schema import (
     CHECKS,
     EXACT,
+    FLOATS,
+    INTEGERS,
     Forms,
-    Rows,
     Scoring,
     check_fields,
     checked,
@@ -50,10 +53,7 @@ def read_tensors(
     if not isinstance(given, list) or not given:
         raise invalid_instances(["inputs must be an array with at least one tensor"])
     check_fields(body, _FIELDS)
-    parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
-    form = parameters.pop(_BINARY_OUTPUT, False)
-    requested, forms = _requested(body.get("outputs"), signature.outputs)
-    wanted = Forms(form, forms)
+    parameters, requested, wanted = read_asked(body, known, signature.outputs)
     tensors = _tensors(given, behind)
     inputs = signature.inputs
     names = [tensor.name for tensor in inputs]
@@ -74,6 +74,16 @@ def read_tensors(
     if problems:
         raise invalid_instances(problems)
     return Scoring(rows, parameters, place, identifier, requested, wanted)
+
+
+def read_asked(
+    body: dict[str, Any], known: Mapping[str, str], declared: Sequence[Tensor]
+) -> tuple[dict[str, Any], tuple[str, ...] | None, Forms]:
+    """The request's parameters, the outputs that it names (None: all), and in which form each is wanted. Raises Problem."""
+    parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
+    form = parameters.pop(_BINARY_OUTPUT, False)
+    requested, forms = _requested(body.get("outputs"), declared)
+    return parameters, requested, Forms(form, forms)
 
 
 def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[tuple[str, ...] | None, Mapping[str, bool]]:
@@ -110,7 +120,7 @@ class _Tensor(NamedTuple):
     shape: list[int]
     data: list[Any]  # flat
 
-    def rows(self) -> Rows:
+    def rows(self) -> list[list[Any]]:
         width = math.prod(self.shape[1:])
         return [self.data[at : at + width] for at in range(0, len(self.data), width)]
 
@@ -153,7 +163,7 @@ def _tensor(given: Any, index: int, content: memoryview | None) -> _Tensor:
     if 0 in shape[1:]:
         raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
     if content is not None:
-        return _Tensor(name, shape, binary.unpack(content, datatype, shape, where))
+        return _Tensor(name, shape, listed(binary.unpack(content, datatype, shape, where)))
     if not isinstance(data, list):
         raise invalid_instances(
             [
@@ -190,7 +200,7 @@ def _flatten(data: list[Any]) -> list[Any]:
     return flat
 
 
-def _matrix(tensor: _Tensor, width: int) -> Rows:
+def _matrix(tensor: _Tensor, width: int) -> list[list[Any]]:
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         raise invalid_instances([f"{tensor.name}: expected shape [rows, {width}], got {tensor.shape}"])
     return tensor.rows()
@@ -203,7 +213,7 @@ def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
     return flat
 
 
-def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> Rows:
+def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> list[list[Any]]:
     names = [tensor.name for tensor in inputs]
     by_name = {tensor.name: tensor for tensor in tensors}
     problems = [f"there is no input {shown(name)}" for name in by_name if name not in names]
@@ -265,10 +275,14 @@ def _outputs(predictions: list[Any], names: list[str]) -> dict[str, list[Any]]:
 def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, Any]:
     """A tensor; what has no such form, as text that is JSON."""
     shape, data = [len(column)], column
-    while data and all(isinstance(item, list) and len(item) == len(data[0]) for item in data):
+    while (
+        data
+        and isinstance(data[0], list)
+        and all(isinstance(item, list) and len(item) == len(data[0]) for item in data)
+    ):
         shape.append(len(data[0]))
         data = [value for item in data for value in item]
-    if any(isinstance(item, list | dict) for item in data):
+    if not {list, dict}.isdisjoint(map(type, data)):
         shape, data = [len(column)], [msgspec.json.encode(item).decode() for item in column]
     datatype, data = _typed(data, declared)
     return {"name": name, "shape": shape, "datatype": datatype, "data": data}
@@ -276,10 +290,13 @@ def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, 
 
 def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
     """The declared datatype where all values fit it, else their own; and the values as it has them."""
+    kinds = set(map(type, data))
+    if declared is not None and _fit_as_they_are(data, kinds, declared.datatype):
+        return declared.datatype, data
     present = [value for value in data if value is not None and value == value]  # noqa: PLR0124  (without NaN)
     if declared is not None:
         check, datatype = CHECKS[declared.datatype], declared.datatype
-        is_float = datatype.startswith("FP")
+        is_float = datatype in FLOATS
         if all(not check(value, datatype) or (is_float and _is_infinite(value)) for value in present):
             return datatype, [_whole(value) for value in data] if "INT" in datatype else data
     kinds = {type(value) for value in present}
@@ -294,6 +311,20 @@ def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
     if kinds == {str}:
         return "BYTES", data
     return "BYTES", [None if value is None else msgspec.json.encode(value).decode() for value in data]
+
+
+def _fit_as_they_are(data: list[Any], kinds: set[type], datatype: str) -> bool:
+    """Whether all values are of the one type that the datatype is sent as, and in its range. Most answers are like that."""
+    if kinds == {int} and datatype in INTEGERS:
+        low, high = INTEGERS[datatype]
+        return bool(low <= min(data) and max(data) <= high)
+    if kinds == {float} and datatype in FLOATS:
+        numbers = np.abs(data)
+        return bool((~np.isfinite(numbers) | (numbers <= FLOATS[datatype])).all())
+    return kinds == _KINDS.get(datatype, set())
+
+
+_KINDS: Final[dict[str, set[type]]] = {"BOOL": {bool}, "BYTES": {str}}
 
 
 def _is_infinite(value: Any) -> bool:

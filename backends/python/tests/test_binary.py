@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chips_backend.binary import LENGTH_HEADER, pack, split_body, unpack
+from chips_backend.block import listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import Problem
 from chips_backend.tensors import read_tensors
@@ -196,14 +197,14 @@ def test_a_large_body_is_read_the_same_way(backend):
 )
 def test_values_and_bytes(datatype, values, content):
     assert pack(values, datatype) == content
-    read = unpack(memoryview(content), datatype, [len(values)], "inputs[0]")
+    read = listed(unpack(memoryview(content), datatype, [len(values)], "inputs[0]"))
     assert read == values
     assert [type(value) for value in read] == [type(value) for value in values]
 
 
 def test_any_nan_is_missing_and_infinity_is_none_when_it_goes_out():
     signalling = b"\1\0\0\0\0\0\xf0\xff"
-    assert unpack(memoryview(signalling), "FP64", [1], "x") == [None]
+    assert listed(unpack(memoryview(signalling), "FP64", [1], "x")) == [None]
     assert pack([math.inf, -math.nan], "FP64") == b"\0\0\0\0\0\0\xf8\x7f" * 2
     assert pack([1, None], "INT64") is None
     assert pack(["a", None], "BYTES") is None

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,13 +73,16 @@ def available_cpus() -> int:
         return allowed
 
 
-def read_config(environ: Mapping[str, str]) -> Config:
-    """Read the environment; ConfigError lists everything that is wrong with it."""
-    problems: list[str] = []
+def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name.startswith("CHIPS_") and "__" not in name and name not in _OURS and name not in _THE_GATEWAYS:
             close = difflib.get_close_matches(name, _OURS, n=1)
-            problems.append(f"{name} is not known" + (f"; did you mean {close[0]}?" if close else ""))
+            yield f"{name} is not known" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def read_config(environ: Mapping[str, str]) -> Config:
+    """Read the environment; ConfigError lists everything that is wrong with it."""
+    problems = list(_unknown_names(environ))
 
     def found(*names: str) -> tuple[str, str]:
         return next(((name, environ[name]) for name in names if environ.get(name)), (names[0], ""))

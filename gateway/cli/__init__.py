@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),
     "new": LazyCommand("gateway.cli.deployment.new", "new", _DEPLOY),
+    "import-model": LazyCommand("gateway.cli.deployment.import_model", "import_model", _DEPLOY),
     "deploy": LazyCommand("gateway.cli.deployment.deploy", "deploy", _DEPLOY),
     "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),

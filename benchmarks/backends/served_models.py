@@ -1,4 +1,4 @@
-"""The models that every server of `benchmarks.backends.beside` serves, and their requests in each protocol."""
+"""The models that every server of `benchmarks.backends.alternatives` serves, and their requests in each protocol."""
 
 import json
 from pathlib import Path

@@ -1,11 +1,14 @@
-"""The tables of `benchmarks.backends.beside`, from its results."""
+"""The tables of `benchmarks.backends.alternatives`, from its results."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- benchmarks.backends.beside: begin -->", "<!-- benchmarks.backends.beside: end -->"
+BEGIN, END = (
+    "<!-- benchmarks.backends.alternatives: begin -->",
+    "<!-- benchmarks.backends.alternatives: end -->",
+)
 OURS = "chips"
 _KINDS = {
     "numbers": "a scaler and a logistic regression on 8 numbers",

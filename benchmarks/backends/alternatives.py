@@ -1,6 +1,6 @@
 """The Python backend next to what people use instead: the same models, the same rows, one core each, answers checked.
 
-    python -m benchmarks.backends.beside --venvs .venv-bench-models [--seconds 1] [--rounds 1] [--peers chips,fastapi]
+    python -m benchmarks.backends.alternatives --venvs .venv-bench-models [--seconds 1] [--rounds 1] [--peers chips,fastapi]
         [--kinds numbers,mixed,onnx,wide] [--rows 1,100,1000] [--callers 8] [--out benchmarks/results] [--docs docs/performance.md]
 
 `make bench-backends` makes the environments first. Each server runs alone on one CPU, wrk on another. The figure of record is CPU
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import bench, machine
-from benchmarks.backends.beside_report import CALLERS, rewrite, tables
+from benchmarks.backends.alternatives_report import CALLERS, rewrite, tables
 from benchmarks.backends.served_models import KINDS, Asked, Served, ask, labels_in, make
 
 HERE = Path(__file__).parent
@@ -91,7 +91,7 @@ def main() -> None:
         "starts": [],
         "figures": [],
     }
-    with tempfile.TemporaryDirectory(prefix="chips-beside-") as folder:
+    with tempfile.TemporaryDirectory(prefix="chips-alternatives-") as folder:
         models = make(Path(folder))
         for number in range(arguments.rounds):
             for kind in arguments.kinds.split(","):
@@ -109,7 +109,7 @@ def main() -> None:
 def _write(folder: Path | None, document: dict[str, Any]) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "beside.json").write_text(json.dumps(document, indent=1) + "\n")
+        (folder / "alternatives.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -123,7 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--rows", default="1,100,1000,10000")
     parser.add_argument("--callers", default="1,8,64")
-    parser.add_argument("--out", type=Path, help="the folder for beside.json")
+    parser.add_argument("--out", type=Path, help="the folder for alternatives.json")
     parser.add_argument("--docs", type=Path, help="the page whose tables are written anew")
     return parser.parse_args()
 

@@ -187,6 +187,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            figures=self.telemetry.figures,
             admits=self.ip_allowlist.admits,
             supervisor=supervisor,
             jwks=signer.jwks if signer is not None else b'{"keys":[]}',

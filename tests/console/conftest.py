@@ -26,7 +26,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 @pytest.fixture
 async def empty_stage(tmp_path: Path) -> AsyncIterator[Stage]:
     """A gateway that lists no model and that nobody has called."""
-    async with staged(tmp_path, cast=False) as stage:
+    async with Stage(tmp_path) as stage:
+        stage.operator = await stage.make_operator()
         yield stage
 
 

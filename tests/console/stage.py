@@ -169,10 +169,9 @@ class Stage(Scene):
 
 
 @asynccontextmanager
-async def staged(folder: Path, *, cast: bool = True, **flags: str) -> AsyncIterator[Stage]:
+async def staged(folder: Path, **flags: str) -> AsyncIterator[Stage]:
     stage = Stage(folder, **flags)
     async with stage:
         stage.operator = await stage.make_operator()
-        if cast:
-            await stage.cast()
+        await stage.cast()
         yield stage

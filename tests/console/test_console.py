@@ -120,7 +120,7 @@ async def test_a_dead_backend_and_a_slow_version_are_found_on_the_first_page(sta
         assert expected in text
     titles = await page.locator(".issue h2").all_inner_texts()
     assert titles.index("away@1 cannot be reached") < titles.index("wine@3 is too slow")
-    late = await (await page.query_selector(".issue:has-text('wine@3 is too slow')")).inner_text()  # type: ignore[union-attr]
+    late = await page.inner_text(".issue:has-text('wine@3 is too slow')")
     assert "chips traffic wine 1=78 2=22" in late
     await page.click(".issue:has-text('wine@3') >> text=The slowest of these requests")
     await page.click("tbody tr a")

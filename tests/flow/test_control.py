@@ -215,7 +215,9 @@ async def test_requests_are_filtered_and_paged(stage: Stage):
 
 
 async def test_the_history_has_differences_and_no_digest_of_a_key(stage: Stage):
-    model = parse_model((await stage.registry.read(MODELS, "wine")).body)
+    wine = await stage.registry.read(MODELS, "wine")
+    assert wine is not None
+    model = parse_model(wine.body)
     await stage.put(msgspec.structs.replace(model, traffic={"1": 80, "2": 20, "3": 0}), "version 3 is slow")
     answer = await get(stage, "/-/history")
     newest = answer.json()["changes"][0]

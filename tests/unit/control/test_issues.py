@@ -28,7 +28,7 @@ def tick(
 
 
 def window(*ticks):
-    models = {}
+    models: dict[str, dict[str, Figures]] = {}
     for one in ticks:
         models.setdefault(one.model, {}).setdefault(one.version, Figures()).add(one)
     return Window("1m", 60, 1000, models)
@@ -129,8 +129,7 @@ def began(*ticks, coarse=(), oldest=None):
 
 
 def test_it_began_with_the_first_bad_tick():
-    good, bad = {}, {"backend_answered_5xx": 50}
-    ticks = [tick(at, **(bad if at > 50 else good)) for at in range(5, 105, 5)]
+    ticks = [tick(at, backend_answered_5xx=50 if at > 50 else 0) for at in range(5, 105, 5)]
     assert began(*ticks) == (50, False)
 
 

@@ -455,7 +455,9 @@ def surroundings(envoy: str, routers: str, *, large: bool) -> Iterator[Firestore
                 stop(secure)
 
 
-async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str = "") -> str:
+async def make_registry(
+    path: Path, *, models: int = 0, keys: int = 0, key: str = "", backend: str = f"http://127.0.0.1:{BACKEND}"
+) -> str:
     """A registry with the models of the cases, a key that may call them, and as many others as asked for."""
     from gateway.core.keys import digest_key, make_key
     from gateway.core.model import Backend, Key, Model
@@ -465,7 +467,7 @@ async def make_registry(path: Path, *, models: int = 0, keys: int = 0, key: str 
 
     registry = open_registry(f"sqlite://{path}")
     key = key or make_key()
-    plain, secure = f"http://127.0.0.1:{BACKEND}", f"https://localhost:{SECURE}"
+    plain, secure = backend, f"https://localhost:{SECURE}"
     routes = {case.path[1:]: secure if case.path == "/tls" else plain for case in CASES.values()}
     changes = [
         Put(

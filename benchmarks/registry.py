@@ -31,12 +31,12 @@ import uvloop
 from benchmarks.machine import cpu_us, tree
 from benchmarks.trace_cost import LUA, NGINX, process, wait_for
 from gateway.core.keys import digest_key, make_key
+from gateway.ports import free_port
 from gateway.registry.base import KEYS, MODELS, Document, Listing, Put, Registry
 from gateway.registry.fallback import FileFallback, encode
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
 from gateway.registry.snapshot import compile_snapshot
-from gateway.verify.backend_process import free_port
 from tests.firestore.cable import Cable
 from tests.firestore.emulator import Emulator
 

@@ -18,15 +18,15 @@ def _file(folder: Path, worker: int) -> Path:
     return folder / f"{worker}.heartbeat"
 
 
-def beat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
+def start_heartbeat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
     """Touch the worker's file now, and again and again as long as the loop turns."""
     with contextlib.suppress(OSError):  # the folder goes when the supervisor ends
         _file(folder, worker).touch()
-    loop.call_later(BEAT_S, beat, loop, folder, worker)
+    loop.call_later(BEAT_S, start_heartbeat, loop, folder, worker)
 
 
-class Heartbeats:
-    """What the supervisor remembers of its looks."""
+class HeartbeatMonitor:
+    """The supervisor's view of the heartbeats: which worker has not beaten between looks."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -8,23 +8,23 @@ import logging
 import time
 from asyncio import CancelledError
 
-from gateway.control.routes import Control
-from gateway.core.completion import switch_to_task
+from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
+from gateway.core.inline_future import switch_to_task
 from gateway.core.problem import render_problem
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.buffer import Buffer
-from gateway.stages.concurrency import Concurrency
+from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.identify import Identify
 from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
+from gateway.stages.read_request_head import ReadRequestHead
 from gateway.stages.route import Route
-from gateway.stages.sample import Sample
+from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.recorder import Recorder
 
 _log = logging.getLogger(__name__)
@@ -34,50 +34,50 @@ class Pipeline:
     __slots__ = (
         "_authenticate",
         "_authorize",
-        "_buffer",
-        "_concurrency",
+        "_backend_concurrency",
+        "_buffer_request_body",
         "_concurrency_limit",
         "_control",
         "_cors",
         "_forward",
-        "_identify",
         "_ip_allowlist",
         "_rate_limit",
+        "_read_request_head",
         "_record",
         "_route",
-        "_sample",
+        "_trace_sampling",
     )
 
     def __init__(  # noqa: PLR0913  (one argument for each step)
         self,
         *,
-        identify: Identify,
-        control: Control,
+        read_request_head: ReadRequestHead,
+        control: ControlRoutes,
         ip_allowlist: IpAllowlist,
         route: Route,
         cors: Cors,
         authenticate: Authenticate,
         authorize: Authorize,
-        sample: Sample,
+        trace_sampling: TraceSampling,
         rate_limit: RateLimit,
-        buffer: Buffer,
+        buffer_request_body: BufferRequestBody,
         concurrency_limit: ConcurrencyLimit,
-        concurrency: Concurrency,
+        backend_concurrency: BackendConcurrency,
         forward: Forward,
         record: Recorder,
     ) -> None:
-        self._identify = identify
+        self._read_request_head = read_request_head
         self._control = control
         self._ip_allowlist = ip_allowlist
         self._route = route
         self._cors = cors
         self._authenticate = authenticate
         self._authorize = authorize
-        self._sample = sample
+        self._trace_sampling = trace_sampling
         self._rate_limit = rate_limit
-        self._buffer = buffer
+        self._buffer_request_body = buffer_request_body
         self._concurrency_limit = concurrency_limit
-        self._concurrency = concurrency
+        self._backend_concurrency = backend_concurrency
         self._forward = forward
         self._record = record
 
@@ -100,12 +100,13 @@ class Pipeline:
         finally:
             exchange.ended = time.monotonic()
             self._record(exchange)
+            # Their tracebacks lead back here: a refused request would wait for the garbage collector.
+            exchange.error = exchange.cause = None
 
     async def _pass(self, exchange: Exchange) -> None:
-        self._identify(exchange)
-        if self._control.is_probe(
-            exchange
-        ):  # before the allowlist: a platform probes from addresses nobody can list
+        self._read_request_head(exchange)
+        # Before the allowlist: a platform probes from addresses nobody can list.
+        if self._control.is_probe(exchange):
             await switch_to_task()
             await self._control.answer(exchange)
             return
@@ -114,9 +115,8 @@ class Pipeline:
             await switch_to_task()
             await self._control.answer(exchange)
             return
-        if not self._route.try_nowait(
-            exchange
-        ):  # before authenticate: the model says which credentials it takes
+        # Before authenticate: the model says which credentials it takes.
+        if not self._route.try_nowait(exchange):
             await self._route(exchange)
         exchange.routed = time.monotonic()
         preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
@@ -132,23 +132,24 @@ class Pipeline:
             await switch_to_task()
             await self._control.describe(exchange)
             return
-        self._sample(exchange)  # before limit: a wait in the queue is part of the trace
+        self._trace_sampling(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
             await self._rate_limit(exchange)
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
-            await self._buffer(exchange)
+            await self._buffer_request_body(exchange)
         with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
             while True:  # once, unless the backend refuses before it begins
-                with self._concurrency.try_nowait(exchange) or await self._concurrency(exchange):
+                slot = self._backend_concurrency.try_nowait(exchange)
+                with slot or await self._backend_concurrency(exchange):
                     exchange.permitted = time.monotonic()
                     await self._forward(exchange)
                 refusal = exchange.refusal
                 if refusal is None:
                     return
                 exchange.refusal = None
-                if not self._concurrency.again(exchange):
+                if not self._backend_concurrency.should_retry(exchange):
                     await refusal.deliver()
                     return
 

@@ -17,12 +17,12 @@ import msgspec
 from gateway import __version__
 from gateway.app import Gateway
 from gateway.core.printable import printable, printable_json
-from gateway.heartbeat import beat
-from gateway.server.files import raise_file_limit
+from gateway.heartbeat import start_heartbeat
+from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
-from gateway.workers import AWAITED, Workers, allowed_cpus, hold_port
+from gateway.workers import AWAITED, Workers, allowed_cpus, reserve_port
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def run(settings: Settings) -> int:
         return _run_one(settings, None, None)
     server = settings.server
     try:
-        held = hold_port(server.host, server.port)
+        held = reserve_port(server.host, server.port)
     except OSError as error:
         with contextlib.closing(_Log(settings)):
             _tell_taken(settings, error)
@@ -112,7 +112,7 @@ def run(settings: Settings) -> int:
         workers = Workers(
             count,
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
-            tell=lambda severity, message: tell(settings, severity, message),
+            tell=lambda severity, message: log_as_supervisor(settings, severity, message),
             grace_s=server.stop_grace_s + _AFTER_DRAIN_S + 1,
             stall_s=server.stall_s,
             fatal=frozenset({EX_OSERR, EX_CONFIG}),
@@ -144,7 +144,7 @@ def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -
         return runner.run(_serve(settings, log.writer, worker, lifeline))
 
 
-def tell(settings: Settings, severity: str, message: str) -> None:
+def log_as_supervisor(settings: Settings, severity: str, message: str) -> None:
     """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
     now = time.time()
     if wants_json(settings.log.format):
@@ -189,9 +189,9 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
         _tell_taken(settings, error)
         return EX_OSERR
     if worker is not None:
-        beat(loop, worker.folder, worker.number)
+        start_heartbeat(loop, worker.folder, worker.number)
     if worker is None or worker.number == 0:
-        announce(gateway, settings)
+        print_startup_banner(gateway, settings)
     received = await signals.get()
     _log.info(
         "%s: no new connections are taken; what callers have sent is answered", signal.Signals(received).name
@@ -280,7 +280,7 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
     )
 
 
-def announce(gateway: Gateway, settings: Settings) -> None:
+def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
     """One friendly block on a terminal, one log line elsewhere."""
     if settings.server.path == "plain":
         _log.warning(

@@ -24,11 +24,11 @@ Result = TypeVar("Result")
 OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the reason
 
 
-class Fatal(Exception):
-    """Raised by a helper that cannot do its work in this process any more: trying again is no use."""
+class UnrecoverableError(Exception):
+    """A background helper raises it where retrying cannot help; the supervisor then ends the process."""
 
 
-_FATAL: Final = (Fatal, MemoryError)
+_FATAL: Final = (UnrecoverableError, MemoryError)
 
 
 class Helper:
@@ -120,7 +120,7 @@ class Supervisor:
 
         def take_note(done: "asyncio.Task[Result]") -> None:
             error = None if done.cancelled() else done.exception()
-            if isinstance(error, Fatal):
+            if isinstance(error, UnrecoverableError):
                 self.on_fatal(name, error)
             elif isinstance(error, MemoryError):  # one caller's job is no reason to end all others
                 helper.failed(RuntimeError("out of memory"))
@@ -138,7 +138,7 @@ class Supervisor:
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
-    def knows(self, one: "threading.Thread | asyncio.Task[Any]") -> bool:
+    def owns(self, one: "threading.Thread | asyncio.Task[Any]") -> bool:
         """Whether it is one of those that were started here."""
         if isinstance(one, threading.Thread):
             return one in self._threads or any(one.name.startswith(pool) for pool in self._pools)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.heartbeat import LOOKS, Heartbeats
+from gateway.heartbeat import LOOKS, HeartbeatMonitor
 
 Tell = Callable[[str, str], None]  # severity, message
 
@@ -35,7 +35,7 @@ def allowed_cpus() -> int:
     return max(cpus, 1)
 
 
-def hold_port(host: str, port: int) -> socket.socket:
+def reserve_port(host: str, port: int) -> socket.socket:
     """A socket that keeps the port for the workers without listening on it. Raises OSError where it is taken."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -79,7 +79,7 @@ class Workers:
         self._due: dict[int, float] = {}  # by worker: when it is started again
         self._delays: dict[int, float] = {}
         self._folder = Path()
-        self._heartbeats = Heartbeats(self._folder)
+        self._heartbeats = HeartbeatMonitor(self._folder)
         self._lifeline = (-1, -1)
 
     def run(self) -> int:
@@ -88,7 +88,7 @@ class Workers:
         try:
             with tempfile.TemporaryDirectory(prefix="chips-workers-") as folder:  # only this user may look in
                 self._folder = Path(folder)
-                self._heartbeats = Heartbeats(self._folder)
+                self._heartbeats = HeartbeatMonitor(self._folder)
                 return self._supervise()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.artifacts.pickled import contents_of
+from gateway.artifacts.pickle_scan import find_pickle_references
 
 SCRIPT: Final = "__main__"
 _PICKLES: Final = (".joblib", ".pkl", ".pickle")
@@ -35,21 +35,20 @@ class ModelRequirements:
         ] = {}  # module of the author's own -> names that the model takes from it
 
 
-def packages_needed(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
+def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
     """What the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
     needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:
             if path.suffix in _PICKLES:
                 _add_pickle(needed, name, path)
+        _add_modules(needed, _modules_of_sources(files))
     elif format == "skops":
         for name, path in files:
             if path.suffix == ".skops":
                 _add_modules(needed, _modules_of_skops(name, path))
     elif format == "python":
-        _add_modules(
-            needed, [m for name, path in files if path.suffix == ".py" for m in _imports(name, path)]
-        )
+        _add_modules(needed, _modules_of_sources(files))
     elif format in {"onnx", "xgboost", "lightgbm"}:
         package = _first_installed(_RUNTIMES[format])
         needed.packages[package] = _version(package)
@@ -78,7 +77,7 @@ _RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
     try:
-        contents = contents_of(path)
+        contents = find_pickle_references(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     _add_modules(needed, (module for module, _ in contents.names))
@@ -103,6 +102,10 @@ def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
                 needed.packages.setdefault(package, _version(package))
         else:
             needed.own.setdefault(top, [])
+
+
+def _modules_of_sources(files: Sequence[tuple[str, Path]]) -> list[str]:
+    return [module for name, path in files if path.suffix == ".py" for module in _imports(name, path)]
 
 
 def _modules_of_skops(name: str, path: Path) -> Iterator[str]:

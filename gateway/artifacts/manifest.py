@@ -80,7 +80,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Column, ...] = ()
 
 
-def check_signature(signature: Signature) -> list[str]:
+def signature_problems(signature: Signature) -> list[str]:
     """Everything that a backend would refuse in it, a sentence each."""
     problems = []
     for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):

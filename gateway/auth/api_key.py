@@ -155,7 +155,7 @@ class ApiKeyAuthenticator(Authenticator):
             found = None
         else:
             # A registry that was wiped has lost the key too; that is no reason to turn its owner away.
-            if found is None and self._mirror.trusted:
+            if found is None and self._mirror.is_authoritative:
                 self._known.forget(digest)
                 return None
         if found is None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.auth.base import Authentication, Authenticator
 from gateway.core.access_rules import Certificate, is_printable_subject
-from gateway.core.compiled_policy import principal_of_rule
+from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import Unauthenticated
 from gateway.core.headers import RequestHead, register_credential_field
 from gateway.core.principal import Principal
@@ -46,6 +46,6 @@ class CertificateAuthenticator(Authenticator):
                 if any(fnmatchcase(subject, pattern) for pattern in entry.subjects):
                     if len(self._known) >= _REMEMBERED:
                         self._known.clear()
-                    principal = self._known[identity] = principal_of_rule(entry, subject)
+                    principal = self._known[identity] = principal_from_rule(entry, subject)
                     return principal
         raise Unauthenticated("Your certificate is good, but not among those that this gateway lets in.")

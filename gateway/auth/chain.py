@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
 from gateway.core.errors import AddressNotAllowed, TooManyRequests, Unauthenticated
 from gateway.core.headers import RequestHead
-from gateway.core.notice import Notices
-from gateway.registry.per_address import AddressRation
+from gateway.core.log_throttle import LogThrottle
+from gateway.registry.client_ip_quota import ClientIpQuota
 
-_notices = Notices(logging.getLogger(__name__))
+_throttled_log = LogThrottle(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
@@ -20,10 +20,10 @@ class AuthenticatorChain:
         authenticators: Sequence[Authenticator],
         *,
         report_only: bool = False,
-        ration: AddressRation | None = None,
+        address_quota: ClientIpQuota | None = None,
     ) -> None:
         self._authenticators = tuple(authenticators)
-        self._ration = ration  # of look-ups in vain, by address
+        self._address_quota = address_quota  # of look-ups in vain, by address
         self._report_only = report_only
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
@@ -55,10 +55,10 @@ class AuthenticatorChain:
         known = self.try_nowait(head)
         if known is not NEEDS_WAIT:
             return known
-        if self._ration is None:
+        if self._address_quota is None:
             return await self._look_up(head)
-        if not self._ration.take(head.address):
-            _notices.warning(
+        if not self._address_quota.take(head.address):
+            _throttled_log.warning(
                 "credentials",
                 "%s sends credentials that nobody knows; they are looked up no more for now "
                 "(auth.unknown_per_s)",
@@ -73,7 +73,7 @@ class AuthenticatorChain:
             raise
         finally:
             if not in_vain:
-                self._ration.give_back(head.address)
+                self._address_quota.give_back(head.address)
 
     async def _look_up(self, head: RequestHead) -> Authentication | None:
         for authenticator in self._authenticators:

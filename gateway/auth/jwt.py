@@ -16,7 +16,7 @@ from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWa
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.access_rules import Issuer, apply_preset, is_printable_subject
-from gateway.core.compiled_policy import principal_of_rule
+from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.headers import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.principal import Principal
@@ -283,7 +283,7 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
         and _matches(subject, issuer.subjects)
         and (not issuer.groups or any(_matches(group, issuer.groups) for group in _groups(claims, issuer)))
     ):
-        return principal_of_rule(issuer, subject)
+        return principal_from_rule(issuer, subject)
     raise Unauthenticated("The token is good, but its holder is not among those that this gateway lets in.")
 
 

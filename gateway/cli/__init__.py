@@ -13,13 +13,14 @@ from gateway.cli.access.networks import networks
 from gateway.cli.artifacts.artifacts import artifacts
 from gateway.cli.artifacts.publish import publish
 from gateway.cli.deployment.deploy import deploy, undeploy
-from gateway.cli.deployment.local import logs, ps, restart, stop, up
+from gateway.cli.deployment.local_backends import logs, ps, restart, stop, up
 from gateway.cli.deployment.new import new
 from gateway.cli.deployment.plan import plan
 from gateway.cli.deployment.verify import verify
 from gateway.cli.models.lifecycle import deregister, disable, enable
 from gateway.cli.models.models import models, show
 from gateway.cli.models.register import register
+from gateway.cli.models.rollback import rollback
 from gateway.cli.models.traffic import traffic
 from gateway.cli.observe.tail import tail
 from gateway.cli.observe.top import top
@@ -28,7 +29,6 @@ from gateway.cli.registry.diff import diff
 from gateway.cli.registry.export import export
 from gateway.cli.registry.history import history
 from gateway.cli.registry.import_ import import_models
-from gateway.cli.registry.rollback import rollback
 from gateway.cli.registry.watch import watch
 from gateway.cli.setup.check import check
 from gateway.cli.setup.doctor import doctor
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if wants_debug():
             raise
-        console.report(_failure(error), as_json=as_json)
+        console.report_failure(_failure(error), as_json=as_json)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from gateway.control.dashboard import Dashboard
-from gateway.control.requests import request_row
+from gateway.control.recorded_requests import request_row
 from gateway.control.windows import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange

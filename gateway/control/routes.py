@@ -14,7 +14,7 @@ from gateway.control.changes import KINDS, changes
 from gateway.control.dashboard import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
-from gateway.control.requests import Requests, number_in, parse_query
+from gateway.control.recorded_requests import RecordedRequests, number_in, parse_query
 from gateway.control.windows import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,
@@ -34,7 +34,7 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
-from gateway.telemetry.exposition import CONTENT_TYPE, exposition
+from gateway.telemetry.exposition import CONTENT_TYPE, render_exposition
 from gateway.telemetry.trace_store import TraceStoreReader
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _NOTHING_HERE = "There is nothing here. GET / says what this gateway offers."
 _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
-class Control:
+class ControlRoutes:
     """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Control:
         self._registry = registry
         self._shared = shared
         self._board = Dashboard(mirror, shared, figures, supervisor=supervisor)
-        self._requests = Requests(reader)
+        self._requests = RecordedRequests(reader)
         self.live = EventStream(self._board, reader)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
             "/-/metrics": self._metrics,
@@ -188,7 +188,7 @@ class Control:
 
     async def _metrics(self, exchange: Exchange) -> Response:  # noqa: ARG002
         state = await self._board.present()
-        text = await asyncio.to_thread(exposition, state)  # megabytes, where there are many models
+        text = await asyncio.to_thread(render_exposition, state)  # megabytes, where there are many models
         return Response(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
     async def _overview(self, exchange: Exchange) -> Response:

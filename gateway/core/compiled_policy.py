@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from gateway.core.access_rules import AccessRule
-from gateway.core.cors import Cors
+from gateway.core.cors import CorsPolicy
 from gateway.core.model import Limits, Policy
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import UNLIMITED, Principal, Quota
@@ -12,7 +12,7 @@ from gateway.core.principal import UNLIMITED, Principal, Quota
 class CompiledPolicy:
     __slots__ = ("cors", "networks", "quota")
 
-    def __init__(self, networks: NetworkSet | None, cors: Cors | None, quota: Quota) -> None:
+    def __init__(self, networks: NetworkSet | None, cors: CorsPolicy | None, quota: Quota) -> None:
         self.networks = networks  # where the model may be called from; None: wherever callers are admitted
         self.cors = cors
         self.quota = quota
@@ -21,7 +21,7 @@ class CompiledPolicy:
 def compile_policy(policy: Policy) -> CompiledPolicy:
     return CompiledPolicy(
         network_set(policy.networks),
-        Cors({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
+        CorsPolicy({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
         quota_from(policy),
     )
 
@@ -32,7 +32,7 @@ def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
     return NetworkSet(map(parse_network, networks)) if networks else None
 
 
-def principal_of_rule(entry: AccessRule, subject: str) -> Principal:
+def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
     """The principal that the issuer or certificate of `entry` calls `subject`. Quotas are for each subject alone."""
     return Principal(
         id=f"{entry.name}:{subject}",

@@ -82,7 +82,7 @@ def origin_problem(origin: str) -> list[str]:
     return []
 
 
-class Cors:
+class CorsPolicy:
     """Options by origin, ready for use: a request costs one look-up."""
 
     __slots__ = ("_any", "_by_origin", "_refused")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.principal import Principal
-    from gateway.core.request_target import Target
+    from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
     from gateway.core.trace import TraceContext
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
 
 
-class Body(Protocol):
+class RequestBody(Protocol):
     """A caller's request body. It can be read once. A caller who stops sending gets RequestTimeout."""
 
     @property
@@ -68,7 +68,7 @@ class ResponseWriter(Protocol):
         """Break the connection, so that a truncated body cannot look complete."""
 
 
-class Refusal(Protocol):
+class BackendRefusal(Protocol):
     """A backend's answer that says it has not begun, kept from the caller so far."""
 
     async def deliver(self) -> None:
@@ -162,7 +162,7 @@ class Exchange:
         headers: "RawHeaders",
         peer: str,
         scheme: str,
-        body: Body,
+        body: RequestBody,
         response: ResponseWriter,
         arrived: float,
         cached_head: "CachedHead | None" = None,
@@ -181,10 +181,10 @@ class Exchange:
         self.variable_values = (
             variable_values  # what this request has instead of the fields that are not remembered
         )
-        # identify
+        # read request head
         self.request_id = ""
         self.head: RequestHead
-        self.target: Target
+        self.target: RequestTarget
         self.trace: TraceContext
         self.address: Address | None = None  # the caller's, as far as trusted hops say
         # route
@@ -201,27 +201,27 @@ class Exchange:
         self.consumed_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
         self.body_limit_bytes = 0
-        # sample
+        # trace sampling
         self.keep_trace_because: str | None = (
             None  # why its trace is kept, as far as that is known before the answer
         )
         # rate limit
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
-        # buffer
+        # buffer request body
         self.buffering_s = 0.0  # how long the rest of a small body took
-        # concurrency limit, and concurrency
+        # concurrency limit, and backend concurrency
         self.queued_s = 0.0
-        # concurrency
+        # backend concurrency
         self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
         self.refused_s: float | None = None  # the backend refused, and named these seconds
-        self.refusal: Refusal | None = None  # that answer, where it was kept from the caller
+        self.refusal: BackendRefusal | None = None  # that answer, where it was kept from the caller
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
         # cors and rate limit: what the gateway adds to every answer
         self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
-        # the reply
+        # the response
         self.status = 0
         self.bytes_out = 0
         # control

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.core.errors import BadRequest
 from gateway.core.networks import Address
-from gateway.core.request_target import Target
+from gateway.core.request_target import RequestTarget
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -148,7 +148,7 @@ class RequestHead:
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
-        self.target: Target
+        self.target: RequestTarget
         self.way = b""  # the field lines that tell a backend how the request came here
 
     def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":

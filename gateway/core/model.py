@@ -129,7 +129,7 @@ def model_problems(model: Model) -> list[str]:
         f"version {v} is listed twice" for v in sorted({v for v in versions if versions.count(v) > 1})
     ]
     for backend in model.backends:
-        problems += [f"version {backend.version}: {problem}" for problem in check_backend(backend)]
+        problems += [f"version {backend.version}: {problem}" for problem in backend_problems(backend)]
     problems += _check_traffic(model.traffic, versions)
     policy = model.policy
     if not 0 < policy.timeout_s <= MAX_TIMEOUT_S:
@@ -196,14 +196,14 @@ def _check_traffic(traffic: Mapping[str, int], versions: list[str]) -> list[str]
     return problems
 
 
-def check_backend(backend: Backend) -> list[str]:
+def backend_problems(backend: Backend) -> list[str]:
     problems = []
     try:
         check_version(backend.version)
     except ValueError as error:
         problems.append(str(error))
     try:
-        if check_url(backend.url) != backend.url:
+        if normalize_backend_url(backend.url) != backend.url:
             problems.append("the URL must not end in /")
     except ValueError as error:
         problems.append(str(error))
@@ -225,7 +225,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]")
 
 
-def check_url(url: str) -> str:
+def normalize_backend_url(url: str) -> str:
     """Return a backend's address without its trailing slash, or raise ValueError that says what is wrong."""
     shown = repr(url[:200])
     if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word

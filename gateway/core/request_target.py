@@ -23,7 +23,7 @@ _AMBIGUOUS = re.compile(
 OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A request target, split. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
 
     path: str
@@ -40,7 +40,7 @@ class Target(NamedTuple):
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 
-def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> Target:
+def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
     """Split a request target in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2).
 
     Raises BadRequest for any other form and for a path or query that could be read in two ways, and TargetTooLong.
@@ -66,7 +66,7 @@ def _origin_form(target: str, scheme: str, host: str | None) -> str:
     return rest
 
 
-def _split(target: str) -> Target:
+def _split(target: str) -> RequestTarget:
     path, mark, query = target.partition("?")
     if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
         raise BadRequest("The request target holds a character that must be percent-encoded.")
@@ -75,14 +75,16 @@ def _split(target: str) -> Target:
         raise BadRequest(f"The path holds {ambiguous.group()!r}, which the gateway does not pass on.")
     query = mark + query
     if path == "/" or path.startswith("/-/") or path == "/-":
-        return Target(path, query)
+        return RequestTarget(path, query)
     if path == "/v2" or path.startswith("/v2/"):
         match = OPEN_INFERENCE.fullmatch(path)
         if match is None:
-            return Target(path, query, open_inference=True)
-        return Target(path, query, match[1], match[2], path, open_inference=True, infers=match[3] == "/infer")
+            return RequestTarget(path, query, open_inference=True)
+        return RequestTarget(
+            path, query, match[1], match[2], path, open_inference=True, infers=match[3] == "/infer"
+        )
     model, slash, rest = path[1:].partition("/")
-    return Target(path, query, model, None, slash + rest if rest else "")
+    return RequestTarget(path, query, model, None, slash + rest if rest else "")
 
 
 _split_remembered = lru_cache(maxsize=4096)(_split)

@@ -18,8 +18,8 @@ _GIB: Final = 1024.0**3
 _RUNTIME_GIB: Final = 0.25
 
 
-class Load(NamedTuple):
-    """How a model is called, on average over the month."""
+class TrafficLoad(NamedTuple):
+    """The traffic of a model, averaged over the month."""
 
     rps: float
     latency_s: float
@@ -28,8 +28,8 @@ class Load(NamedTuple):
     busy_share: float = 1.0  # of the month in which calls come at all; the rest of it is silent
 
 
-class Deployment(NamedTuple):
-    """How it is deployed."""
+class InstanceSettings(NamedTuple):
+    """The CPU, memory and concurrency of each instance."""
 
     concurrency: int
     cpu: float
@@ -46,22 +46,22 @@ def memory_needed_gib(artifact_gib: float) -> float:
     return 2 * artifact_gib + _RUNTIME_GIB
 
 
-class Part(NamedTuple):
+class CostItem(NamedTuple):
     name: str
     amount: float  # of the currency, a month
     why: str
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     instances: float  # running while calls come
-    parts: list[Part]
+    parts: list[CostItem]
 
     @property
     def total(self) -> float:
         return sum(part.amount for part in self.parts)
 
 
-def estimate(load: Load, deployment: Deployment, prices: Prices) -> Estimate:
+def estimate_cost(load: TrafficLoad, deployment: InstanceSettings, prices: Prices) -> CostEstimate:
     """The cost of one model's backend in a month, without free tiers. ValueError where the load makes no sense."""
     if load.rps < 0 or load.latency_s <= 0 or not 0 < load.busy_share <= 1:
         raise ValueError("requests a second cannot be negative, and the latency must be more than nothing")
@@ -78,31 +78,31 @@ def estimate(load: Load, deployment: Deployment, prices: Prices) -> Estimate:
     requests = load.rps * MONTH_S
     log_gib = requests * _LOG_LINE_BYTES * 2 / _GIB  # the gateway's line and the backend's
     egress_gib = requests * load.response_bytes / _GIB
-    return Estimate(
+    return CostEstimate(
         instances,
         [
-            Part(
+            CostItem(
                 "computing",
                 active_s * (deployment.cpu * run.cpu_active + deployment.memory_gib * run.memory_gib_active),
                 f"{active_s / 3600:,.0f} instance hours in which a request was under way",
             ),
-            Part(
+            CostItem(
                 "kept warm",
                 idle_s * (deployment.cpu * run.cpu_idle + deployment.memory_gib * run.memory_gib_idle),
                 f"{idle_s / 3600:,.0f} instance hours of waiting, for min_instances = {deployment.min_instances}",
             ),
-            Part(
+            CostItem(
                 "requests",
                 requests / 1e6 * run.per_million_requests * 2,
                 f"{requests / 1e6:,.2f} million, at the gateway and at the backend",
             ),
-            Part(
+            CostItem(
                 "egress",
                 egress_gib * prices.network.egress_gib,
                 f"{egress_gib:,.2f} GiB of answers to the internet",
             ),
-            Part("logs", log_gib * prices.logging.gib, f"{log_gib:,.2f} GiB, two lines a request"),
-            Part(
+            CostItem("logs", log_gib * prices.logging.gib, f"{log_gib:,.2f} GiB, two lines a request"),
+            CostItem(
                 "artifact",
                 deployment.artifact_gib * prices.storage.gib_month,
                 f"{deployment.artifact_gib:g} GiB in Cloud Storage",
@@ -111,8 +111,8 @@ def estimate(load: Load, deployment: Deployment, prices: Prices) -> Estimate:
     )
 
 
-def always_on(deployment: Deployment, prices: Prices, instances: int = 1) -> float:
-    """A month of instances that keep their processor between requests, as the gateway's do."""
+def always_on_cost(deployment: InstanceSettings, prices: Prices, instances: int = 1) -> float:
+    """The monthly cost of instances with CPU always allocated, as the gateway has them."""
     run = prices.cloud_run
     rate = deployment.cpu * run.cpu_always + deployment.memory_gib * run.memory_gib_always
     return instances * MONTH_S * rate

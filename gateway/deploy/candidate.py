@@ -1,4 +1,4 @@
-"""A candidate is loaded and scored in a process of its own, before a version is spent on it."""
+"""Try a candidate artifact in a separate process, before it is published: load it and score its samples."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from gateway.verify.check import Result, run_check
 from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
-    choose,
     parse_manifest_or_samples,
-    prepare,
-    started,
+    prepare_context,
+    running_backend,
+    select_checks,
 )
 
 _READY_WITHIN_S: Final = 120.0
@@ -30,8 +30,8 @@ _BODY_BYTES: Final = 31 * 1024 * 1024
 _EX_DATAERR: Final = 65
 
 
-class Found(DeployError):
-    """The candidate cannot be served as it is."""
+class CandidateRejected(DeployError):
+    """The candidate failed to load or to reproduce its samples."""
 
 
 def try_candidate(
@@ -46,12 +46,12 @@ def try_candidate(
 
     `environ` is the environment without settings of CHIPS. Raises Found where it does not get ready, or answers wrongly.
     """
-    with _staged(manifest, files) as staged:
+    with staged(manifest, files) as artifact:
         own = {
             "CHIPS_MODEL": manifest.model,
             "CHIPS_VERSION": manifest.version,
-            "CHIPS_ARTIFACT": str(staged),
-            "CHIPS_CACHE_DIR": str(staged.parent / "cache"),
+            "CHIPS_ARTIFACT": str(artifact),
+            "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
             "CHIPS_CONCURRENCY": "1",
             "CHIPS_MAX_BODY_BYTES": str(_BODY_BYTES),
         }
@@ -59,14 +59,14 @@ def try_candidate(
             _scored(
                 shlex.join(command),
                 {**environ, **own},
-                folder or staged.parent,
+                folder or artifact.parent,
                 parse_manifest_or_samples(manifest.encode(), MANIFEST_NAME),
             )
         )
     failed = [result for result in results if result.outcome == "failed"]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Found(
+        raise CandidateRejected(
             f"{failed[0].check.name}: {failed[0].why}{more}", hint=_HINTS[failed[0].check.group], code=76
         )
     passed = sum(result.outcome == "passed" for result in results)
@@ -86,23 +86,25 @@ async def _scored(
     command: str, environ: Mapping[str, str], folder: Path, manifest: ArtifactManifestSubset
 ) -> list[Result]:
     try:
-        async with started(command, environ, folder) as (url, process):
+        async with running_backend(command, environ, folder) as (url, process):
             try:
-                bench = await prepare(url, manifest=manifest, process=process, wait_s=_READY_WITHIN_S)
+                bench = await prepare_context(url, manifest=manifest, process=process, wait_s=_READY_WITHIN_S)
             except BackendNotReady:
                 if process.exit_code is None:
                     raise
-                said = last_words([*process.lines, *process.errors]) or f"it ended with {process.exit_code}"
-                raise Found(
+                said = (
+                    failure_reason([*process.lines, *process.errors]) or f"it ended with {process.exit_code}"
+                )
+                raise CandidateRejected(
                     said.replace(environ["CHIPS_ARTIFACT"], "the artifact"),
                     code=_EX_DATAERR,
                 ) from None
-            return [await run_check(check, bench) for check in choose(_CHECKS)]
+            return [await run_check(check, bench) for check in select_checks(_CHECKS)]
     except BackendNotReady as error:
-        raise Found(str(error), hint=error.hint, code=_EX_DATAERR) from None
+        raise CandidateRejected(str(error), hint=error.hint, code=_EX_DATAERR) from None
 
 
-def last_words(lines: Sequence[str]) -> str:
+def failure_reason(lines: Sequence[str]) -> str:
     """Why a backend ended, from its log: its last error in plain text, else its last lines."""
     texts = []
     for line in reversed(lines):
@@ -121,7 +123,7 @@ def last_words(lines: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _staged(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
+def staged(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
     """The artifact as it will be published, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="chips-try-") as place:
         staged = Path(place) / "artifact"

@@ -16,8 +16,8 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
 
 from gateway.deploy.folder import BackendFolder, digest
-from gateway.deploy.google import Google
-from gateway.deploy.target import Deployed, DeployError, Tell
+from gateway.deploy.google_clients import GoogleClients
+from gateway.deploy.target import DeployedBackend, DeployError, Tell
 
 _TAG_AND_SERVICE_LENGTH: Final = 46  # so that `tag---service-hash-region` is a DNS label
 _BUILD_WITHIN_S: Final = 1800.0
@@ -45,7 +45,9 @@ class CloudRunTarget:
 
     name = "cloud-run"
 
-    def __init__(self, place: CloudRunLocation, google: Google, *, bucket: str, image: str = "") -> None:
+    def __init__(
+        self, place: CloudRunLocation, google: GoogleClients, *, bucket: str, image: str = ""
+    ) -> None:
         self._place = place
         self._google = google
         self._bucket = bucket
@@ -105,7 +107,7 @@ class CloudRunTarget:
             tell(f"build {build.id} of these sources runs already; its log: {build.log_url}")
         return f"{name}@{self._wait_for_build(build.id, tell)}"
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:
+    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         tag = tag_of(folder.version)
         for _ in range(_CONFLICTS):
             service = self._service(folder.model)
@@ -125,7 +127,7 @@ class CloudRunTarget:
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
 
-    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
+    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """A revision without requests costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:
@@ -377,13 +379,13 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
     )
 
 
-def _serves(service: Any, tag: str, revision: str) -> Deployed | None:
+def _serves(service: Any, tag: str, revision: str) -> DeployedBackend | None:
     """Where `revision` is called by `tag`, once Cloud Run says that it is."""
     if service.terminal_condition.state.name not in {"CONDITION_SUCCEEDED", "STATE_UNSPECIFIED"}:
         return None
     for status in service.traffic_statuses:
         if status.tag == tag and status.revision == revision and status.uri:
-            return Deployed(str(status.uri), f"revision {revision}")
+            return DeployedBackend(str(status.uri), f"revision {revision}")
     return None
 
 

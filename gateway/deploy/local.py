@@ -8,11 +8,8 @@ import contextlib
 import fcntl
 import glob
 import hashlib
-import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,32 +22,30 @@ from typing import Any, Final
 import msgspec
 
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.deploy.candidate import last_words
+from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, state_path, write_atomically
+from gateway.deploy.candidate import failure_reason
+from gateway.deploy.environment import python_for
 from gateway.deploy.folder import BackendFolder
-from gateway.deploy.supervisor import STOP_GRACE_S, start_time, state_path, write_whole
-from gateway.deploy.target import Deployed, DeployError, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, Tell
+from gateway.ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
 _LOG_LINES: Final = 40
-# Below Linux's ephemeral ports (32768 on), which outgoing connections take: after a reboot the port is needed again.
-_PORTS: Final[range] = range(21000, 32000)
-
-
 # Those that this very process started: they are meant to outlive it, and their ends must be collected while it lives.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-class Pid(msgspec.Struct, frozen=True):
+class ProcessIdentity(msgspec.Struct, frozen=True):
     pid: int
     started: int | None
 
     @property
     def is_alive(self) -> bool:
-        return self.started is not None and start_time(self.pid) == self.started
+        return self.started is not None and process_start_time(self.pid) == self.started
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
+class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is to run: written by commands, read by the supervisor."""
 
     model: str
@@ -70,40 +65,40 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://127.0.0.1:{self.port}"
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What runs: written by the supervisor."""
 
-    supervisor: Pid
-    backend: Pid | None = None
+    supervisor: ProcessIdentity
+    backend: ProcessIdentity | None = None
     since: float | None = None  # seconds since the epoch
     ends: int = 0  # how often it ended by itself
     last_exit: int | None = None
 
 
-class Local:
+class LocalBackend:
     """One backend of this machine, by its note."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
 
     @property
-    def spec(self) -> Spec | None:
-        spec: Spec | None = _read(self.note, Spec)
+    def spec(self) -> BackendSpec | None:
+        spec: BackendSpec | None = _read(self.note, BackendSpec)
         return spec
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> BackendStatus | None:
         """What its supervisor says; None where there is none that lives."""
-        state: State | None = _read(state_path(self.note), State)
+        state: BackendStatus | None = _read(state_path(self.note), BackendStatus)
         return state if state is not None and state.supervisor.is_alive else None
 
-    def write(self, spec: Spec) -> None:
+    def write(self, spec: BackendSpec) -> None:
         self.note.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.note, msgspec.to_builtins(spec))
+        write_atomically(self.note, msgspec.to_builtins(spec))
 
     def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         """Start its supervisor. One that was left without a supervisor is ended first."""
-        left: State | None = _read(state_path(self.note), State)
+        left: BackendStatus | None = _read(state_path(self.note), BackendStatus)
         if left is not None and left.backend is not None and not left.supervisor.is_alive:
             _signal(left.backend, signal.SIGTERM)
             _wait_for_end(left.backend)
@@ -113,7 +108,7 @@ class Local:
             raise DeployError(f"{self.note} cannot be read", hint="chips deploy writes it again")
         plain = {n: v for n, v in environ.items() if not n.startswith(("CHIPS_", "AIP_"))}
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "gateway.deploy.supervisor", str(self.note)],
+            [sys.executable, "-m", "gateway.deploy.backend_supervisor", str(self.note)],
             env={**plain, **spec.environment},  # the backend inherits it
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -125,7 +120,7 @@ class Local:
 
     def end(self) -> bool:
         """End the supervisor and the backend; False where none ran."""
-        state: State | None = _read(state_path(self.note), State)
+        state: BackendStatus | None = _read(state_path(self.note), BackendStatus)
         if state is None:
             return False
         ran = state.supervisor.is_alive or (state.backend is not None and state.backend.is_alive)
@@ -165,15 +160,21 @@ class LocalProcessTarget:
         self._environ = environ
 
     def check(self, folder: BackendFolder) -> str:
-        command = folder.command()
+        command = folder.command("python")
         if "/" in command[0] and not (folder.path / command[0]).exists():
             raise DeployError(f"there is no {command[0]}, which backend.toml's command begins with", code=65)
         return f"a process on this machine: {' '.join(command)}"
 
+    def python(self, folder: BackendFolder, tell: Tell) -> str:
+        """The interpreter for the folder, with its requirements installed."""
+        return (
+            python_for(folder.path, self._root.parent / "environments", tell) if folder.runs_in_python else ""
+        )
+
     def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
         return ""
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:  # noqa: ARG002
+    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:  # noqa: ARG002
         with self._lock(folder.model, folder.version):
             identity = _identity(folder, artifact)
             for local in self.all(folder.model, folder.version):
@@ -188,8 +189,8 @@ class LocalProcessTarget:
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.forget()
-            spec = self._spec(folder, artifact, identity)
-            local = Local(self._note(spec))
+            spec = self._spec(folder, artifact, identity, self.python(folder, tell))
+            local = LocalBackend(self._note(spec))
             local.write(spec)
             supervisor = local.launch(self._environ)
             tell(f"started; its log is {spec.log}")
@@ -201,7 +202,7 @@ class LocalProcessTarget:
                 raise
             return _deployed(local, tell, "is ready")
 
-    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
+    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
             for local in self.all(folder.model, folder.version):
                 spec = local.spec
@@ -222,23 +223,20 @@ class LocalProcessTarget:
                 local.forget()
         return ended
 
-    def all(self, model: str = "*", version: str = "*") -> list[Local]:
+    def all(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
         """Every backend that is noted on this machine, or those of a model or a version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
-        return [Local(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
+        return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 
-    def _note(self, spec: Spec) -> Path:
+    def _note(self, spec: BackendSpec) -> Path:
         return self._root / spec.model / spec.version / f"{spec.port}.json"
 
-    def _spec(self, folder: BackendFolder, artifact: str, identity: str) -> Spec:
-        command = folder.command()
-        if command[0] == "python":
-            command[0] = sys.executable  # the one that runs this, with its packages
+    def _spec(self, folder: BackendFolder, artifact: str, identity: str, python: str) -> BackendSpec:
         port = self._free_port()
-        return Spec(
+        return BackendSpec(
             model=folder.model,
             version=folder.version,
-            command=tuple(command),
+            command=tuple(folder.command(python)),
             folder=str(folder.path.absolute()),
             environment={
                 "CHIPS_MODEL": folder.model,
@@ -246,6 +244,7 @@ class LocalProcessTarget:
                 "CHIPS_ARTIFACT": artifact,
                 "CHIPS_CONCURRENCY": str(folder.settings.concurrency),
                 "PORT": str(port),
+                **folder.environment(),
             },
             port=port,
             artifact=artifact,
@@ -255,13 +254,12 @@ class LocalProcessTarget:
 
     def _free_port(self) -> int:
         noted = {spec.port for local in self.all() if (spec := local.spec) is not None}
-        first: int = random.choice(_PORTS)  # noqa: S311  (so that two at once seldom try the same)
-        for port in itertools.chain(range(first, _PORTS.stop), range(_PORTS.start, first)):
-            if port not in noted and _is_free(port):
-                return port
-        raise DeployError(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
+        try:
+            return free_port(noted)
+        except OSError as error:
+            raise DeployError(str(error)) from None
 
-    def _wait(self, local: Local, supervisor: "subprocess.Popen[bytes]") -> None:
+    def _wait(self, local: LocalBackend, supervisor: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while time.monotonic() < give_up_at:
             state = local.state
@@ -296,12 +294,12 @@ def _identity(folder: BackendFolder, artifact: str) -> str:
     return found.hexdigest()
 
 
-def _deployed(local: Local, tell: Tell, what: str) -> Deployed:
+def _deployed(local: LocalBackend, tell: Tell, what: str) -> DeployedBackend:
     spec, state = local.spec, local.state
     if spec is None or state is None or state.backend is None:
         raise DeployError("the backend ended just now", hint="run the same command again", code=70)
     tell(f"process {state.backend.pid} {what}")
-    return Deployed(spec.url, f"process {state.backend.pid}")
+    return DeployedBackend(spec.url, f"process {state.backend.pid}")
 
 
 def _read(path: Path, kind: Any) -> Any:
@@ -311,31 +309,22 @@ def _read(path: Path, kind: Any) -> Any:
         return None
 
 
-def _signal(process: Pid, number: int) -> None:
+def _signal(process: ProcessIdentity, number: int) -> None:
     if process.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
-def _wait_for_end(process: Pid) -> None:
+def _wait_for_end(process: ProcessIdentity) -> None:
     give_up_at = time.monotonic() + STOP_GRACE_S + 2
     while process.is_alive and time.monotonic() < give_up_at:
         time.sleep(_POLL_S / 5)
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104  (backends listen on all interfaces)
-        except OSError:
-            return False
-    return True
-
-
-def _tail(local: Local) -> str:
+def _tail(local: LocalBackend) -> str:
     spec = local.spec
     try:
         lines = Path(spec.log if spec is not None else "").read_text(errors="replace").splitlines()
     except OSError:
         return "(no log)"
-    return last_words(lines[-_LOG_LINES:]) or "(it said nothing)"
+    return failure_reason(lines[-_LOG_LINES:]) or "(it said nothing)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.deploy.folder import BackendFolder
-from gateway.deploy.target import Deployed, Target, Tell
+from gateway.deploy.target import DeployedBackend, DeploymentTarget, Tell
 
 STEPS: Sequence[tuple[str, str]] = (
     ("check", "can it be deployed there at all, and is the artifact what it should be?"),
@@ -21,7 +21,7 @@ STEPS: Sequence[tuple[str, str]] = (
 )
 
 
-class Progress(Protocol):
+class StepProgress(Protocol):
     def begin(self, step: str) -> None: ...
 
     def tell(self, text: str) -> None: ...
@@ -31,15 +31,15 @@ class Progress(Protocol):
 
 def deploy(
     folder: BackendFolder,
-    target: Target,
-    progress: Progress,
+    target: DeploymentTarget,
+    progress: StepProgress,
     *,
     check: Callable[[BackendFolder, Tell], str],
     try_: Callable[[BackendFolder, Tell], str],
     publish: Callable[[BackendFolder, Tell], str],
-    verify: Callable[[BackendFolder, Deployed, Tell], str],
-    register: Callable[[BackendFolder, Deployed, Tell], str],
-) -> Deployed:
+    verify: Callable[[BackendFolder, DeployedBackend, Tell], str],
+    register: Callable[[BackendFolder, DeployedBackend, Tell], str],
+) -> DeployedBackend:
     """Take every step; those that concern the artifact and its store, the contract and the registry are given.
 
     Raises whatever a step raises: the steps before it are done, those after it are not begun.
@@ -61,5 +61,5 @@ def deploy(
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))
-    target.retire(folder, deployed)
+    target.stop_replaced(folder, deployed)
     return deployed

@@ -17,14 +17,14 @@ class DeployError(Exception):
         self.code = code
 
 
-class Deployed(NamedTuple):
+class DeployedBackend(NamedTuple):
     """A backend that runs."""
 
     url: str
     detail: str  # a revision's name, or a process's number
 
 
-class Target(Protocol):
+class DeploymentTarget(Protocol):
     """Each method can be called again after an interruption, and does only what is not done yet. Raises DeployError."""
 
     name: str
@@ -35,11 +35,11 @@ class Target(Protocol):
     def build(self, folder: BackendFolder, tell: Tell) -> str:
         """Make the image; return its address with digest, or nothing where none is needed."""
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> Deployed:
+    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
-    def retire(self, folder: BackendFolder, deployed: Deployed) -> None:
-        """The version is registered: end what `deployed` has replaced."""
+    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+        """After registration: stop the older deployment of this version that `deployed` has replaced."""
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields with which the backend at `url` lets us in."""

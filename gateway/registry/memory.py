@@ -24,7 +24,7 @@ from gateway.registry.schemes import refuse_query
 _LOOK_S = 5.0
 
 
-class Store:
+class SharedStore:
     """What the clients of one `memory://NAME` share."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Store:
         self.changed: set[asyncio.Event] = set()
 
 
-_named: dict[str, Store] = {}
+_named: dict[str, SharedStore] = {}
 
 
 def open_url(parts: SplitResult) -> Registry:
@@ -44,7 +44,7 @@ def open_url(parts: SplitResult) -> Registry:
     refuse_query(parts)
     if parts.path.strip("/"):
         raise ValueError("a memory registry is written memory:// or memory://NAME")
-    return MemoryRegistry(_named.setdefault(parts.netloc, Store()) if parts.netloc else None)
+    return MemoryRegistry(_named.setdefault(parts.netloc, SharedStore()) if parts.netloc else None)
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:
@@ -56,8 +56,8 @@ async def _is_set(event: asyncio.Event, within_s: float) -> bool:
 
 
 class MemoryRegistry:
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store or Store()
+    def __init__(self, store: SharedStore | None = None) -> None:
+        self._store = store or SharedStore()
         self._watches: set[asyncio.Event] = set()
 
     async def load(self) -> Listing:

@@ -102,7 +102,7 @@ class Mirror:
         return self._clock() - self._confirmed_at
 
     @property
-    def trusted(self) -> bool:
+    def is_authoritative(self) -> bool:
         """Whether what the registry says now can be taken for the truth, "there is no such thing" above all."""
         return self.connected and not self.held
 
@@ -167,11 +167,11 @@ class Mirror:
             check_model_name(name)
         except ValueError:
             return None  # no registry can hold it
-        if name in self._asked and (self.trusted or self._asked[name] is not None):
+        if name in self._asked and (self.is_authoritative or self._asked[name] is not None):
             return self._asked[name]
         asking = self._asking.get(name)
         if asking is None:
-            if not self.trusted:
+            if not self.is_authoritative:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there

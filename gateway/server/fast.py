@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
-from gateway.server.caller import CallerConnection
+from gateway.server.caller_connection import CallerConnection
 from gateway.server.open_connections import OpenConnections
 
 

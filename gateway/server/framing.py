@@ -39,7 +39,7 @@ class Framing(NamedTuple):
     expects: bool  # 100-continue
 
 
-def frame(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
+def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
     """What the fields of a head say about its message. Raises BadRequest where two programs could read it differently."""
     lengths: list[bytes] = []
     codings: list[bytes] = []
@@ -71,7 +71,7 @@ def frame(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
     return Framing(int(lengths[0]) if lengths else 0, closes, expects and version_11)
 
 
-def is_no_head(begun: bytes, seen: int = 0) -> bool:
+def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
     """Whether what has come of a head can never become one, so that there is nothing to wait for.
 
     Its first `seen` bytes were asked about before: a head that comes byte by byte is read once.
@@ -104,7 +104,7 @@ def check_request_line(line: bytes) -> int:
     return int(version[2])
 
 
-def refusal_of(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
+def error_for_refused_head(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
     """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target

@@ -30,7 +30,7 @@ class Linger:
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 
-    def goes_on(self, transport: Transport, now: float) -> bool:
+    def should_continue(self, transport: Transport, now: float) -> bool:
         """Whether the caller still takes the answer, so that another `LINGER_S` is due."""
         unsent = _unsent(transport)
         if unsent != self._unsent:

@@ -113,7 +113,7 @@ class Listener:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     continue  # that one has left again
-                self._connections.turn_away(
+                self._connections.reject(
                     FILES, "no caller can be accepted: %s; raise ulimit -n", error.strerror
                 )
                 if not self._connections.make_room():

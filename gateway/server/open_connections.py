@@ -5,13 +5,13 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv6Address
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, Protocol
 
-from gateway.core.notice import Notices
+from gateway.core.log_throttle import LogThrottle
 from gateway.server.linger import SEND_TIMEOUT_S
 from gateway.supervisor import Supervisor
 
@@ -19,7 +19,10 @@ _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_LOOKED_AT: Final = 256  # connections that are considered for closing when one more wants in
+_LOOKED_AT: Final = (
+    256  # connections that are considered at most, once an idle one is known or none was found
+)
+_ALL_BUSY_S: Final = 0.05  # a look at all connections found none idle: that long, not all are looked at again
 
 # Why a connection was closed, or not taken.
 SILENT: Final = "silent"
@@ -48,6 +51,12 @@ class OpenConnection(Protocol):
     def abort(self) -> None: ...
 
 
+class _InOrder(dict[OpenConnection, None]):
+    """Connections in the order of opening."""
+
+    all_busy_until = 0.0  # monotonic: a look at all of them found none idle
+
+
 class OpenConnections:
     """At most `limit` connections, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
 
@@ -71,12 +80,12 @@ class OpenConnections:
         self._limit = limit
         self._peer_limit = peer_limit
         self._is_proxy = is_proxy
-        self._strangers: dict[OpenConnection, None] = {}  # in the order of opening, as all of these
-        self._known: dict[OpenConnection, None] = {}
-        self._by_peer: dict[str, dict[OpenConnection, None]] = {}
+        self._strangers = _InOrder()
+        self._known = _InOrder()
+        self._by_peer: dict[str, _InOrder] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
-        self._notices = Notices(_log)
+        self._throttled_log = LogThrottle(_log)
         self.draining = False
         self.turned_away: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
 
@@ -91,12 +100,12 @@ class OpenConnections:
     def admits(self, peer: str) -> bool:
         """Whether one more connection of `peer` can be taken, after making room where there is none."""
         if self._peer_limit and not self._is_proxy(peer):
-            its_own = self._by_peer.get(_holder(peer), {})
+            its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
-                self.turn_away(PEER, "an address has %d connections, as many as one may have", len(its_own))
+                self.reject(PEER, "an address has %d connections, as many as one may have", len(its_own))
                 return False
         if self._limit and len(self) >= self._limit and not self.make_room():
-            self.turn_away(REFUSED, "all %d connections that callers may hold are busy", len(self))
+            self.reject(REFUSED, "all %d connections that callers may hold are busy", len(self))
             return False
         return True
 
@@ -104,22 +113,25 @@ class OpenConnections:
         """Close the connection that is missed least; False where all that were looked at are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
-    def _make_room(self, connections: dict[OpenConnection, None]) -> bool:
-        looked_at = list(islice(connections, _LOOKED_AT))
-        idle = [connection for connection in looked_at if not connection.busy]
-        for connection in chain((c for c in idle if not c.recognized), idle):
-            self.turn_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
-            self.closed(connection)
-            connection.abort()
-            return True
-        for connection in looked_at:  # the next look is for others: these may be busy for long
+    def _make_room(self, connections: _InOrder) -> bool:
+        now = time.monotonic()
+        whole = now >= connections.all_busy_until
+        victim, passed = _longest_idle(connections, None if whole else _LOOKED_AT)
+        for connection in passed:  # the next look begins behind these: they may be busy for long
             connections[connection] = connections.pop(connection)
-        return False
+        if victim is None:
+            if whole:
+                connections.all_busy_until = now + _ALL_BUSY_S
+            return False
+        self.reject(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
+        self.closed(victim)
+        victim.abort()
+        return True
 
-    def turn_away(self, reason: str, text: str, *arguments: object) -> None:
+    def reject(self, reason: str, text: str, *arguments: object) -> None:
         """Count it, and say so now and then."""
         self.turned_away[reason] += 1
-        self._notices.warning(
+        self._throttled_log.warning(
             reason,
             f"{text} (server.connections, server.peer_connections; chips_connections_turned_away_total)",
             *arguments,
@@ -129,13 +141,13 @@ class OpenConnections:
 
     def opened(self, connection: OpenConnection) -> None:
         self._strangers[connection] = None
-        self._by_peer.setdefault(_holder(connection.peer), {})[connection] = None
+        self._by_peer.setdefault(_holder(connection.peer), _InOrder())[connection] = None
         if self.draining:
             connection.due = time.monotonic() + self.linger_s
         if self._alarm is None:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
-    def recognize(self, connection: OpenConnection) -> None:
+    def mark_authenticated(self, connection: OpenConnection) -> None:
         """A request of it was authenticated."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:
@@ -194,6 +206,25 @@ class OpenConnections:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+
+def _longest_idle(
+    connections: Iterable[OpenConnection], limit: int | None
+) -> tuple[OpenConnection | None, list[OpenConnection]]:
+    """The oldest idle connection, one that was never authenticated if there is one among the first; and the busy ones before it."""
+    recognized = None
+    busy: list[OpenConnection] = []
+    for number, connection in enumerate(islice(connections, limit)):
+        if connection.busy:
+            if recognized is None:
+                busy.append(connection)
+        elif not connection.recognized:
+            return connection, busy
+        else:
+            recognized = recognized or connection
+        if recognized is not None and number >= _LOOKED_AT:
+            break
+    return recognized, busy
 
 
 def _holder(peer: str) -> str:

@@ -14,7 +14,7 @@ from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest
 from gateway.core.head_cache import ParsedHead
-from gateway.server.framing import MAX_FIELDS, check_request_line, frame, refusal_of
+from gateway.server.framing import MAX_FIELDS, check_request_line, determine_framing, error_for_refused_head
 
 
 class _NoProtocol:
@@ -55,7 +55,7 @@ class HeadParser:
             messages, upgraded, tail = self._parser.feed_data(head)
         except HttpProcessingError as error:
             self._parser = self._make()
-            raise refusal_of(error, line, self._limit_bytes) from error
+            raise error_for_refused_head(error, line, self._limit_bytes) from error
         if upgraded:
             self._parser = self._make()  # it thinks that HTTP is over here; whether it is, is not its to say
         if len(messages) != 1 or tail:
@@ -66,7 +66,7 @@ class HeadParser:
 def parsed_head_of(message: Any) -> ParsedHead:
     """What the head says of its message. Raises a CallerError where it, or the parser, leaves a doubt."""
     version_11 = message.version == HttpVersion11
-    length, closes, expects = frame(message.method, message.raw_headers, version_11=version_11)
+    length, closes, expects = determine_framing(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none
         raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
     return ParsedHead(

@@ -13,7 +13,7 @@ from gateway.core.headers import tokens
 from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
-from gateway.server.framing import Framing, frame
+from gateway.server.framing import Framing, determine_framing
 from gateway.server.plain_protocol import StrictRequestHandler, problem_response
 from gateway.server.request_body import INVALID_CHUNKS, timeout_error
 
@@ -56,7 +56,9 @@ def _frame(request: web.BaseRequest) -> Framing:
     """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
     if request.version not in {HttpVersion11, HttpVersion10}:
         raise VersionNotSupported("This gateway speaks HTTP/1.1 and HTTP/1.0, and no other version.")
-    framing = frame(request.method, request.raw_headers, version_11=request.version == HttpVersion11)
+    framing = determine_framing(
+        request.method, request.raw_headers, version_11=request.version == HttpVersion11
+    )
     if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
         raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
     if _upgrades(request):  # aiohttp loses what came behind the head in one piece with it

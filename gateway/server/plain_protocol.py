@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
-from gateway.server.framing import check_request_line, is_no_head, refusal_of
+from gateway.server.framing import cannot_be_request_head, check_request_line, error_for_refused_head
 from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,11 @@ class StrictRequestHandler(RequestHandler):
         for _ in range(_EMPTY_LINES):
             held = held.removeprefix(b"\r\n")
         line, end, rest = held.partition(b"\r\n")
-        if not end and len(held) <= self._limit_bytes and (held == b"\r" or not is_no_head(held, seen)):
+        if (
+            not end
+            and len(held) <= self._limit_bytes
+            and (held == b"\r" or not cannot_be_request_head(held, seen))
+        ):
             self._held = held
             return b""
         self._held, self._line = None, line
@@ -136,7 +140,7 @@ class StrictRequestHandler(RequestHandler):
     def end_request(self, *, recognized: bool) -> None:
         self.busy = False
         if recognized and not self.recognized:
-            self.open.recognize(self)
+            self.open.mark_authenticated(self)
         if self.open.draining:
             self.due = time.monotonic() + self.open.linger_s
 
@@ -155,9 +159,9 @@ class StrictRequestHandler(RequestHandler):
             return
         if not self.open.draining:
             if self._heads:
-                self.open.turn_away(HALF_HEAD, "a caller took too long for a request's head")
+                self.open.reject(HALF_HEAD, "a caller took too long for a request's head")
             else:
-                self.open.turn_away(SILENT, "a caller opened a connection and sent no request")
+                self.open.reject(SILENT, "a caller opened a connection and sent no request")
         self.force_close()
 
     def abort(self) -> None:
@@ -175,7 +179,7 @@ class StrictRequestHandler(RequestHandler):
             return problem_response(exc)
         if status < 500 or isinstance(exc, BadHttpMessage):
             line = self._line if self._request_count == 1 else b""
-            return problem_response(refusal_of(exc, line, self._limit_bytes))
+            return problem_response(error_for_refused_head(exc, line, self._limit_bytes))
         return problem_response(InternalError(), exc)
 
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunked import ChunkedDecoder
-from gateway.core.completion import Completion
 from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.core.exchange import BUFFERED_BODY_BYTES
+from gateway.core.inline_future import InlineFuture
 
 if TYPE_CHECKING:
     from gateway.server.transport import CallerTransport
@@ -53,8 +53,8 @@ class CallerBody:
         self._count = 0
         self._limit_bytes = 0
         self._sink: BodySink | None = None
-        self._completion: Completion | None = None  # of the reader that waits for its end
-        self._more: Completion | None = None  # of the reader that reads it piece by piece
+        self._completion: InlineFuture | None = None  # of the reader that waits for its end
+        self._more: InlineFuture | None = None  # of the reader that reads it piece by piece
 
     # -- from the connection
 
@@ -152,7 +152,7 @@ class CallerBody:
         if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
             return
         self._ask()
-        completion = self._completion = Completion()
+        completion = self._completion = InlineFuture()
         end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
         alarm = asyncio.get_running_loop().call_at(end, completion.complete, timeout_error())
         try:
@@ -182,7 +182,7 @@ class CallerBody:
                 return chunk
             if self.complete:
                 return None
-            self._more = Completion()
+            self._more = InlineFuture()
             try:
                 await self._more
             finally:

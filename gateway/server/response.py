@@ -6,8 +6,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunked import LAST_CHUNK, chunk, encode_last_chunk
-from gateway.core.completion import Completion
 from gateway.core.exchange import Exchange
+from gateway.core.inline_future import InlineFuture
 from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 
@@ -86,7 +86,7 @@ class CallerResponse:
         self.relay_piece(piece)
         connection = self._connection
         if connection.writing_paused:
-            completion = connection.drained = Completion()
+            completion = connection.drained = InlineFuture()
             await completion
 
     async def finish(self) -> None:

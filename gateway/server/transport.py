@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from gateway.core.completion import Completion
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
+from gateway.core.inline_future import InlineFuture
 from gateway.server.open_connections import OpenConnections
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class CallerTransport(Protocol):
     """A caller's connection, as the body and the response of one request use it."""
 
     body_timeout_s: float
-    drained: Completion | None
+    drained: InlineFuture | None
     last: bool
     source: "ResponseSource | None"
     writing_paused: bool

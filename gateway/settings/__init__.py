@@ -27,8 +27,8 @@ from gateway.settings.groups import (
     Upstream,
 )
 from gateway.settings.loader import (
+    EffectiveSetting,
     SettingsError,
-    Value,
     environment_name,
     load_effective,
     load_settings,
@@ -40,6 +40,7 @@ __all__ = [
     "GROUPS",
     "Auth",
     "Edge",
+    "EffectiveSetting",
     "Limits",
     "Log",
     "Metrics",
@@ -48,7 +49,6 @@ __all__ = [
     "SettingsError",
     "Trace",
     "Upstream",
-    "Value",
     "default_registry",
     "endpoint_override",
     "environment_name",

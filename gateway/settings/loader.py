@@ -17,7 +17,7 @@ from gateway.core.access_rules import Certificate, Issuer, certificate_problems,
 from gateway.core.cors import ANY, origin_problem
 from gateway.core.networks import parse_network
 from gateway.core.suggestions import suggest
-from gateway.core.text import utf8_text
+from gateway.core.text_encoding import decode_utf8
 from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
 from gateway.settings.contradictions import find_contradictions
@@ -42,7 +42,7 @@ _PLATFORM_NAMES = {
 }
 
 
-class Value(NamedTuple):
+class EffectiveSetting(NamedTuple):
     """One effective setting and where it came from."""
 
     name: str  # group.name
@@ -78,12 +78,14 @@ def load_effective(
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
-) -> list[Value]:
+) -> list[EffectiveSetting]:
     """Every setting with its source, safe to show. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     settings, sources = _Loader(environ).load(flags or {}, config, {})
     return [
-        Value(name, mask_url(value) if isinstance(value, str) else value, sources.get(name, "default"))
+        EffectiveSetting(
+            name, mask_url(value) if isinstance(value, str) else value, sources.get(name, "default")
+        )
         for name, value in _flatten(settings)
     ]
 
@@ -151,7 +153,7 @@ class _Loader:
         if named is None and not path.exists():
             return
         try:
-            text = utf8_text(path.read_bytes())
+            text = decode_utf8(path.read_bytes())
         except OSError as error:
             self._problems.append(f"{path} cannot be read: {error.strerror}")
             return

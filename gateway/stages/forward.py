@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION, CRLF
 from gateway.core.model import Backend
-from gateway.core.request_target import Target
+from gateway.core.request_target import RequestTarget
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ class Forward:
         return fields
 
 
-def path_at(backend: Backend, target: Target) -> str:
+def path_at(backend: Backend, target: RequestTarget) -> str:
     """The path and query below the backend's address."""
     return (target.rest or backend.predict_path) + target.query

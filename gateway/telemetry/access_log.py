@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable, printable_json
-from gateway.telemetry.logs import clock, paint
+from gateway.telemetry.logs import clock, colorize
 
 _clock = time.time
 _whole = float.__trunc__  # as int(), at half its cost
@@ -188,6 +188,6 @@ class TextAccessLog:
         problem = f" {exchange.error.code}: {exchange.error.detail}" if exchange.error is not None else ""
         took_ms = (exchange.ended - exchange.arrived) * 1000
         path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
-        shown = paint(severity_of(status), str(status)) if self._colored else str(status)
+        shown = colorize(severity_of(status), str(status)) if self._colored else str(status)
         text = f"{exchange.method} {path}{served} {took_ms:.1f} ms{problem}  {exchange.request_id}"
         return f"{clock(time.time())} {shown} {printable(text)}".encode("utf-8", "backslashreplace")

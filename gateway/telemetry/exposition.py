@@ -12,7 +12,7 @@ Sample = tuple[Labels, float]
 Distribution = tuple[Labels, Sequence[int], Sequence[float], float]  # labels, buckets, bounds, sum
 
 
-def exposition(state: State) -> bytes:
+def render_exposition(state: State) -> bytes:
     flat = scalar_samples(state)
     distributions = histograms(state)
     lines = []

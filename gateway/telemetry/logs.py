@@ -209,7 +209,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
-        shown = paint(severity, severity.lower()) if self._colored else severity.lower()
+        shown = colorize(severity, severity.lower()) if self._colored else severity.lower()
         line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
@@ -251,5 +251,5 @@ def clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def paint(severity: str, text: str) -> str:
+def colorize(severity: str, text: str) -> str:
     return f"\033[{_COLORS.get(severity, '0')}m{text}\033[0m"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from gateway.core.exchange import Attempt, Body, Exchange, ResponseWriter
+from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
 from gateway.core.headers import CRLF, TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
@@ -114,7 +114,7 @@ class BodySink(Protocol):
     def upload_failed(self, error: BaseException) -> None: ...
 
 
-class PipedBody(Body, Protocol):
+class PipedBody(RequestBody, Protocol):
     """A body that can be had at once where it has arrived, and else flows by plain calls."""
 
     error: BaseException | None  # why there will be no more of it

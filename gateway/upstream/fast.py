@@ -5,16 +5,16 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.core.completion import Completion, switch_to_task
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import asks_for_websocket
+from gateway.core.inline_future import InlineFuture, switch_to_task
 from gateway.supervisor import Supervisor
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
-from gateway.upstream.timeout_cause import timeout_error
+from gateway.upstream.timeout_cause import upstream_timeout_error
 from gateway.upstream.tls import client_context
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
@@ -98,11 +98,8 @@ class FastUpstream:
         pool = origin.pool
         if not self._alert:
             self._arm_timer()
-        proof = (
-            b""
-            if self._identity is None
-            else await self._proof(self._identity, request.url, exchange.backend.audience)
-        )
+        identity = self._identity
+        proof = b"" if identity is None else await self._proof(identity, request.url, exchange)
         _check_body(exchange, body)
         fresh = False
         while True:
@@ -135,19 +132,18 @@ class FastUpstream:
                 fresh = True
                 pool.repeats += 1
             except TimeoutError:
-                late = timeout_error(exchange)
+                late = upstream_timeout_error(exchange)
                 attempt.failure = late.code
                 raise late from None
             finally:
                 attempt.ended = time.monotonic()
-                if connection is None:
-                    pass
-                elif connection.is_serving(attempt):
+                if connection is not None and connection.is_serving(attempt):
                     connection.abort()  # whatever ended this attempt, it was not the answer
-                elif not begun:
+                elif connection is not None and not begun:
                     pool.release(connection)  # nothing was sent on it
 
-    async def _proof(self, identity: BackendCredentials, url: str, audience: str) -> bytes:
+    async def _proof(self, identity: BackendCredentials, url: str, exchange: Exchange) -> bytes:
+        audience = exchange.backend.audience
         fields = identity.fields(url, audience)
         if fields is None:
             await switch_to_task()
@@ -211,7 +207,7 @@ def _begin(
     attempt: Attempt,
     connection: Connection,
     proof: bytes,
-) -> Completion:
+) -> InlineFuture:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
     upgrading = asks_for_websocket(method, exchange.head.read)

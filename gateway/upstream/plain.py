@@ -24,11 +24,11 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
-from gateway.core.redirects import rewrite_addresses
+from gateway.core.url_rewriting import rewrite_urls
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
-from gateway.upstream.refusal import REFUSALS, refused_s
+from gateway.upstream.refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeout_cause import timeout_error
+from gateway.upstream.timeout_cause import upstream_timeout_error
 from gateway.upstream.tls import client_context
 
 
@@ -107,7 +107,7 @@ class PlainUpstream:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 await self._attempt(exchange, request, attempt)
         except TimeoutError:
-            error = timeout_error(exchange)
+            error = upstream_timeout_error(exchange)
             attempt.failure = error.code
             raise error from None
         except GatewayError as error:
@@ -165,7 +165,7 @@ class PlainUpstream:
         head = _read_head(response)
         exchange.backend_server_timing = head.timing
         length = head.length if head.length >= 0 and head.status != 204 else None
-        lines = head.fields + rewrite_addresses(exchange, head.addresses or ())
+        lines = head.fields + rewrite_urls(exchange, head.addresses or ())
         fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.splitlines())]
         start = (head.status, head.reason.decode("ascii", "ignore"), fields, length)
         if head.status in REFUSALS and exchange.may_wait and await self._is_held(exchange, response, start):
@@ -177,7 +177,9 @@ class PlainUpstream:
 
     async def _is_held(self, exchange: Exchange, response: aiohttp.ClientResponse, start: "_Start") -> bool:
         value = response.headers.get("Retry-After")
-        seconds = refused_s(response.status, value.encode("latin-1").strip() if value is not None else None)
+        seconds = refusal_retry_after_s(
+            response.status, value.encode("latin-1").strip() if value is not None else None
+        )
         if seconds is None:
             return False
         exchange.refused_s = seconds

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.completion import Completion
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
+from gateway.core.inline_future import InlineFuture
 from gateway.supervisor import Supervisor
 from gateway.upstream.connection import Connection
-from gateway.upstream.tls import ResumingContext
+from gateway.upstream.tls import SessionResumingContext
 
 if TYPE_CHECKING:
     from gateway.upstream.base import EgressCheck
@@ -30,7 +30,7 @@ class _Waiter:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.completion = Completion()
+        self.completion = InlineFuture()
         self.connection: Connection | None = None
 
 
@@ -53,7 +53,7 @@ class Pool:
         connect_timeout_s: float,
         idle_s: float,
         tunnel_idle_s: float = 3600.0,
-        tls: ResumingContext | None = None,
+        tls: SessionResumingContext | None = None,
         egress_policy: "EgressCheck | None" = None,
         supervisor: Supervisor | None = None,
     ) -> None:

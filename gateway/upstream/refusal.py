@@ -16,7 +16,7 @@ _HELD_BYTES: Final = 64 * 1024
 _RETRY_AFTER: Final = re.compile(rb"^retry-after:[ \t]*([0-9]{1,4})[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
 
 
-def refused_s(status: int, retry_after: bytes | None) -> float | None:
+def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | None:
     """After how many seconds a refused request may come again; None: the answer is no such refusal.
 
     RFC 6585 section 4 (429) and RFC 9110 section 15.6.4 (503): the request was not handled. A 503 without Retry-After
@@ -33,7 +33,7 @@ def refused_s(status: int, retry_after: bytes | None) -> float | None:
 def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
     """What takes the answer with `head` instead of `response`, where the request can be sent again later."""
     found = _RETRY_AFTER.search(head.fields)
-    seconds = refused_s(head.status, found[1] if found else None)
+    seconds = refusal_retry_after_s(head.status, found[1] if found else None)
     if seconds is None:
         return response
     exchange.refused_s = seconds

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
-from gateway.core.redirects import ADDRESS_FIELDS
+from gateway.core.url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 

@@ -4,7 +4,7 @@ from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
 from gateway.core.exchange import Exchange
 
 
-def timeout_error(exchange: Exchange) -> UpstreamError:
+def upstream_timeout_error(exchange: Exchange) -> UpstreamError:
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived
     if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact

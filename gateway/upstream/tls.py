@@ -5,7 +5,7 @@ import ssl
 from typing import Any
 
 
-class ResumingContext(ssl.SSLContext):
+class SessionResumingContext(ssl.SSLContext):
     """Offers the last session of this backend when a new connection is made, which saves a handshake's key exchange."""
 
     session: ssl.SSLSession | None = None
@@ -22,12 +22,20 @@ class ResumingContext(ssl.SSLContext):
             self.session = connection.session
 
 
-def client_context(ca_file: str = "") -> ResumingContext:
+def client_context(ca_file: str = "") -> SessionResumingContext:
     """A context for one backend. `ca_file` is trusted in addition to the system's authorities."""
-    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
+    context = SessionResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
     if ca_file:
         context.load_verify_locations(ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def check_ca_file(path: str) -> None:
+    """Read the file at the start: the first request to an https backend is a bad moment to learn that it is missing."""
+    try:
+        client_context(path)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"upstream.ca_file: {path}: {error}") from None

@@ -5,16 +5,8 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 from collections.abc import Mapping
 from pathlib import Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class BackendProcess:

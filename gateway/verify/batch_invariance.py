@@ -1,4 +1,4 @@
-"""Rows to hold against each other: found once, scored alone once, and compared with what came for them in company."""
+"""Batch invariance: each row is scored alone once, and compared with its predictions in requests with other rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +31,8 @@ _EXACT: Final = 1e-6  # a sample's tolerance unless it names another
 
 
 @dataclass
-class Group:
-    """Rows that are asked with the same parameters, and the prediction of each when it was asked alone."""
+class RowGroup:
+    """Rows that share request parameters, with the prediction of each row from a request of its own."""
 
     rest: Mapping[str, Any]  # the request without its instances
     rows: list[Any]
@@ -43,7 +43,7 @@ class Group:
         return {**self.rest, "instances": list(rows)}
 
 
-def depends_on_company(context: CheckContext) -> bool:
+def depends_on_other_rows(context: CheckContext) -> bool:
     """Whether the model looks at all rows of a request on purpose, as one that ranks them does.
 
     The command or the manifest says so, else the backend's metadata.
@@ -53,52 +53,56 @@ def depends_on_company(context: CheckContext) -> bool:
     return (context.rows_policy or said) == TOGETHER
 
 
-async def groups_of(context: CheckContext) -> list[Group]:
+async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
     """The groups, each row scored alone. Raises CheckSkipped where no row is known, Wrong where one is not answered."""
-    if depends_on_company(context):
+    if depends_on_other_rows(context):
         raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')
     if context.groups is None:
-        found = _from_samples(context) or [Group({}, _distinct(context.need_good()["instances"]))]
+        found = _from_samples(context) or [
+            RowGroup({}, _distinct(context.require_good_request()["instances"]))
+        ]
         for group in found[:_MOST_GROUPS]:
             await _add_variants(context, group)
         if _has_probabilities(context) and not any(group.rest for group in found):
-            found.append(Group({"parameters": {"probabilities": True}}, found[0].rows))
+            found.append(RowGroup({"parameters": {"probabilities": True}}, found[0].rows))
         for group in found:
             group.alone = [(await predict(context, group, [row]))[0] for row in group.rows]
         context.groups = found
-    groups: list[Group] = context.groups
+    groups: list[RowGroup] = context.groups
     return groups
 
 
-async def predict(context: CheckContext, group: Group, rows: Sequence[Any]) -> list[Any]:
+async def predict(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
     """The predictions for `rows` in one request; Wrong where they are not one for each row."""
     predictions = predictions_of(await context.post("/predict", group.request(rows)))
-    require_one_each(predictions, len(rows))
+    require_one_prediction_per_row(predictions, len(rows))
     return predictions
 
 
-def require_one_each(predictions: Sequence[Any], count: int) -> None:
+def require_one_prediction_per_row(predictions: Sequence[Any], count: int) -> None:
     if len(predictions) != count:
         raise ContractViolation(f"{len(predictions)} predictions for {count} rows")
 
 
-def ask_for(group: Group, rows: Sequence[Any]) -> RawRequest:
+def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
     return RawRequest("POST", "/predict", JSON, msgspec.json.encode(group.request(rows)))
 
 
-def require_same(group: Group, got: Sequence[Any], places: Sequence[int], how: str) -> None:
+def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequence[int], how: str) -> None:
     """Hold the predictions `got`, for the rows at `places`, against those of the same rows asked alone."""
-    require_one_each(got, len(places))
+    require_one_prediction_per_row(got, len(places))
     scales = _scales(group.alone)
     for at, place in enumerate(places):
-        if not same(got[at], group.alone[place], scales, group.tolerance):
+        if not is_same_prediction(got[at], group.alone[place], scales, group.tolerance):
             raise ContractViolation(
                 f"the row {_short(group.rows[place])} alone gets {_short(group.alone[place])}, "
                 f"{how} {_short(got[at])}{_noted(group)}"
             )
 
 
-def same(got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0) -> bool:
+def is_same_prediction(
+    got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0
+) -> bool:
     """Whether two predictions are the same; floats within TOLERANCE of the largest number at their place.
 
     `tolerance`, where it is more than nothing, is allowed too (absolute, or relative to the larger).
@@ -139,7 +143,7 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
         yield path, value
 
 
-def _from_samples(context: CheckContext) -> list[Group]:
+def _from_samples(context: CheckContext) -> list[RowGroup]:
     """The samples' rows, those with other parameters in a group of their own, different answers first."""
     by_rest: dict[str, tuple[Mapping[str, Any], list[tuple[Any, Any]], float]] = {}
     for sample in context.samples:
@@ -150,7 +154,7 @@ def _from_samples(context: CheckContext) -> list[Group]:
         allowed = sample.tolerance if sample.tolerance > _EXACT else 0.0
         by_rest[key] = (rest, pairs, max(tolerance, allowed))
     return [
-        Group(rest, _distinct(_most_different(pairs)), tolerance=tolerance)
+        RowGroup(rest, _distinct(_most_different(pairs)), tolerance=tolerance)
         for rest, pairs, tolerance in by_rest.values()
         if pairs
     ][:_MOST_GROUPS]
@@ -178,12 +182,12 @@ def _distinct(rows: Sequence[Any]) -> list[Any]:
     return list(found.values())[:_MOST_ROWS]
 
 
-async def _add_variants(context: CheckContext, group: Group) -> None:
+async def _add_variants(context: CheckContext, group: RowGroup) -> None:
     """Where few rows are known, rows that differ in one value and that the backend answers too."""
     for variant in islice(_variants(context, group.rows[0]), _MOST_TRIES):
         if len(group.rows) >= _MOST_ROWS // 2:
             return
-        if variant not in group.rows and await _is_answered(context, ask_for(group, [variant])):
+        if variant not in group.rows and await _is_answered(context, predict_request(group, [variant])):
             group.rows.append(variant)
 
 
@@ -237,7 +241,7 @@ def _has_probabilities(context: CheckContext) -> bool:
     return isinstance(accepted, list) and "probabilities" in accepted
 
 
-def _noted(group: Group) -> str:
+def _noted(group: RowGroup) -> str:
     return f" (with {_short(dict(group.rest))})" if group.rest else ""
 
 

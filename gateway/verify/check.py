@@ -85,22 +85,22 @@ class CheckContext:
         """What was sent last and what came, to show."""
         return (str(self.last[0]), str(self.last[1])) if self.last is not None else ("", "")
 
-    def need_good(self) -> dict[str, Any]:
+    def require_good_request(self) -> dict[str, Any]:
         if self.good is None:
             raise CheckSkipped("no request is known that the backend answers: give --samples manifest.json")
         return self.good
 
-    def need_inputs(self) -> tuple[Tensor, ...]:
+    def require_inputs(self) -> tuple[Tensor, ...]:
         if not self.inputs:
             raise CheckSkipped("the backend's metadata names no inputs")
         return self.inputs
 
-    def need_process(self) -> BackendProcess:
+    def require_process(self) -> BackendProcess:
         if self.process is None:
             raise CheckSkipped("needs the process itself: let the kit start it with --command")
         return self.process
 
-    async def still_good(self) -> None:
+    async def require_still_serving(self) -> None:
         """Whatever was sent before, the next good request is answered."""
         before = self.last
         if self.good is not None:

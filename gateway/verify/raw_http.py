@@ -66,7 +66,7 @@ class RawResponse(NamedTuple):
         return msgspec.json.decode(self.body)
 
 
-class Connection:
+class RawConnection:
     """One connection to the backend."""
 
     def __init__(
@@ -154,7 +154,7 @@ class RawClient:
         self._fields = fields
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[RawConnection]:
         context = ssl.create_default_context() if self._secure else None
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -163,7 +163,7 @@ class RawClient:
                 )
         except (OSError, TimeoutError) as error:
             raise NoResponse(f"no connection to {self._authority}: {str(error) or 'timed out'}") from None
-        connection = Connection(self, reader, writer)
+        connection = RawConnection(self, reader, writer)
         try:
             yield connection
         finally:

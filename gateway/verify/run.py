@@ -12,37 +12,40 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.core.text import utf8_text
-from gateway.verify.backend_process import BackendProcess, free_port
+from gateway.core.text_encoding import decode_utf8
+from gateway.ports import free_port
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
-    about,
+    artifact_download,
     batch_invariance,
+    binary,
     concurrency,
-    fetch,
-    http,
     infer,
-    life,
+    invalid_requests,
     logs,
+    malformed_http,
+    metadata_and_health,
     predict,
-    refusals,
+    process_lifecycle,
     response_headers,
 )
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
 CHECKS: tuple[Check, ...] = (
-    *about.CHECKS,
+    *metadata_and_health.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
+    *binary.CHECKS,
     *batch_invariance.CHECKS,
-    *refusals.CHECKS,
+    *invalid_requests.CHECKS,
     *response_headers.CHECKS,
-    *http.CHECKS,
+    *malformed_http.CHECKS,
     *concurrency.CHECKS,
     *logs.CHECKS,
     *response_headers.LAST,
-    *fetch.CHECKS,
-    *life.CHECKS,
+    *artifact_download.CHECKS,
+    *process_lifecycle.CHECKS,
 )
 
 _POLL_S = 0.1
@@ -96,7 +99,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
     """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
     try:
-        text = utf8_text(content)
+        text = decode_utf8(content)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
     try:
@@ -107,7 +110,7 @@ def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubs
         raise ValueError(f"{name} is neither a manifest nor a list of samples: {error}") from None
 
 
-def choose(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
+def select_checks(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
     """The checks whose names match one of `patterns` (as in fnmatch; a group alone means all of it)."""
     wanted = [check for check in CHECKS if check.short or not short]
     if not patterns:
@@ -129,7 +132,7 @@ async def verify(
 ) -> Report:
     """Run `checks` against the backend at `url`. Raises BackendNotReady where it does not get ready within `wait_s`."""
     began = time.monotonic()
-    context = await prepare(
+    context = await prepare_context(
         url, model=model, version=version, manifest=manifest, process=process, fields=fields, wait_s=wait_s
     )
     results = []
@@ -140,7 +143,7 @@ async def verify(
     return Report(url, context.model, context.version, results, time.monotonic() - began)
 
 
-async def prepare(
+async def prepare_context(
     url: str,
     *,
     model: str = "",
@@ -269,7 +272,7 @@ def _guess(datatype: str, shape: Sequence[int]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def started(
+async def running_backend(
     command: str, environ: Mapping[str, str], folder: Path | None = None
 ) -> AsyncIterator[tuple[str, BackendProcess]]:
     """Start a backend on a free port, in `folder` where that is given, and end it. Gives its address; raises BackendNotReady where there is no such program."""

@@ -22,7 +22,7 @@ _POLL_S = 0.1
 @contextlib.contextmanager
 def artifact_copy_to_corrupt(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
-    given = context.need_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
+    given = context.require_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
     folder = Path(given)
     if not given or not (folder / MANIFEST).is_file():
         raise CheckSkipped("CHIPS_ARTIFACT is no local folder, so the kit cannot spoil a copy of it")
@@ -41,7 +41,7 @@ async def start_second_instance(
     command: str = "",
 ) -> AsyncIterator[tuple[RawClient, BackendProcess]]:
     """The same command once more, or another, ready at `port`. Raises Wrong where it does not get ready."""
-    process = BackendProcess(command or context.need_process().command, environment)
+    process = BackendProcess(command or context.require_process().command, environment)
     client = RawClient(f"http://127.0.0.1:{port}")
     await process.start()
     try:

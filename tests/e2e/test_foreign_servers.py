@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.verify.backend_process import free_port
+from gateway.ports import free_port
 from tests.flow.beside import Beside
 from tests.unit.cli.shell import Shell
 

@@ -63,7 +63,10 @@ async def served(port: int, count: int) -> Counter[str]:
         for _ in range(60):
             new_reader, new_writer = await asyncio.open_connection("127.0.0.1", port)
             new_writer.write(request("POST", "/slow", body=b"{}"))
-            seen[f"new {(await read_message(new_reader, request=False)).status}"] += 1
+            answer = await read_message(new_reader, request=False)
+            seen[
+                f"new {answer.status}" if answer.status == 200 else f"new {answer.status}: {answer.body!r}"
+            ] += 1
             new_writer.close()
     writer.close()
     return seen

@@ -1,7 +1,6 @@
 """Google's Firestore emulator as a process: java itself, not gcloud, which would leave java running when it is stopped."""
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -9,6 +8,7 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
+from gateway.ports import free_port
 from tests.patience import patience
 
 _JAR = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
@@ -45,9 +45,7 @@ class Emulator:
     """One emulator on one port of this machine, which it keeps when it is killed and started anew."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `stop`)

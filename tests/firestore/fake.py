@@ -102,9 +102,9 @@ class FakeFirestore:
 
     def _set_head(self) -> None:
         from gateway.registry.base import now_text
-        from gateway.registry.firestore.layout import Head
+        from gateway.registry.firestore.layout import RegistryHead
 
-        fields = write_head(Head(self.registry_id, self.generation), "w", now_text())
+        fields = write_head(RegistryHead(self.registry_id, self.generation), "w", now_text())
         self.documents["chips-mirror/head"] = (fields, self.generation)
 
     def told(self, *identities: str) -> list[Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.ports import free_port
 from gateway.registry.base import Unavailable
-from gateway.verify.backend_process import free_port
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows
 from tests.flow.beside import Beside

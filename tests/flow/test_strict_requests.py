@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, Policy
-from gateway.serve import announce
+from gateway.serve import print_startup_banner
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Caller, Message, Peer
 from tests.patience import patience
@@ -264,5 +264,5 @@ async def test_the_plain_path_says_at_the_start_what_it_does_less(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("WARNING")
-    announce(scene.gateway, scene.settings)
+    print_startup_banner(scene.gateway, scene.settings)
     assert ("docs/threat-model.md" in caplog.text) == (Scene.path == "plain")

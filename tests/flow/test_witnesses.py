@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.ports import free_port
 from tests.conftest import require
 from tests.flow.scene import Scene
 from tests.flow.scripted import ScriptedBackend
@@ -92,12 +93,6 @@ def command(name: str, folder: Path, port: int, backend: int) -> list[str]:
         "envoy": ["-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "off"],
     }[name]
     return [program(name), *started]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.core.completion import Completion
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
+from gateway.core.inline_future import InlineFuture
 from gateway.core.response import Response
 from gateway.core.trace import continue_trace
-from gateway.server.caller import CallerConnection
+from gateway.server.caller_connection import CallerConnection
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
 from gateway.upstream.connection import Connection
@@ -73,7 +73,7 @@ class Callers:
         self._late = late
         self._flowing = flowing
         self._blind = blind
-        self._gate: Completion | None = None
+        self._gate: InlineFuture | None = None
         self.seen: list[tuple[str, bytes]] = []  # requests that were answered well
         self.methods: list[str] = []  # of all requests, in their order
         self.wire = Wire()
@@ -97,7 +97,7 @@ class Callers:
         body: Any = exchange.body
         self.methods.append(exchange.method)
         if self._late:
-            self._gate = Completion()
+            self._gate = InlineFuture()
             await self._gate
         try:
             if self._blind:
@@ -136,7 +136,7 @@ class Callers:
 
 class _Sink:
     def __init__(self) -> None:
-        self.completion = Completion()
+        self.completion = InlineFuture()
         self.taken = b""
 
     def upload(self, piece: bytes) -> None:
@@ -239,7 +239,7 @@ class Backends:
         self.response = Relayed(upgrading=upgrading)
         exchange: Any = _Exchange(self.response, method)
         attempt: Any = _Attempt()
-        self.completion: Completion = self.connection.start(
+        self.completion: InlineFuture = self.connection.start(
             exchange, attempt, b"request", upgrading=upgrading
         )
         self.completion.wake = self._come

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from gateway.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = Path(os.environ.get("CHIPS_IMAGES_DIR", "/var/tmp/chips-images"))  # noqa: S108  (the bases, for the next time)
@@ -364,13 +365,6 @@ def _python(shared: Path, *arguments: str) -> None:
     )
     if done.returncode:
         raise SystemExit(f"error: {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(url: str, shared: Path) -> None:

@@ -4,23 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cost.estimate import MONTH_S, Deployment, Load, estimate
+from gateway.cost.estimate import MONTH_S, InstanceSettings, TrafficLoad, estimate_cost
 from gateway.cost.prices import read_prices
 from tests.unit.cli.shell import Shell
 
 PRICES = read_prices()
-ONE = Deployment(concurrency=1, cpu=1, memory_gib=1)
+ONE = InstanceSettings(concurrency=1, cpu=1, memory_gib=1)
 
 rates = st.floats(0.001, 500)
 latencies = st.floats(0.001, 5)
 
 
-def part(name: str, load: Load, deployment: Deployment) -> float:
-    return next(p.amount for p in estimate(load, deployment, PRICES).parts if p.name == name)
+def part(name: str, load: TrafficLoad, deployment: InstanceSettings) -> float:
+    return next(p.amount for p in estimate_cost(load, deployment, PRICES).parts if p.name == name)
 
 
 def test_nobody_calls_and_nothing_is_kept_costs_the_artifact_alone():
-    found = estimate(Load(rps=0, latency_s=1), ONE, PRICES)
+    found = estimate_cost(TrafficLoad(rps=0, latency_s=1), ONE, PRICES)
     assert found.instances == 0
     assert {p.name for p in found.parts if p.amount} == {"artifact"}
 
@@ -29,22 +29,22 @@ def test_one_warm_instance_that_nobody_calls_costs_its_idle_price():
     run = PRICES.cloud_run
     deployment = ONE._replace(min_instances=1)
     expected = MONTH_S * (run.cpu_idle + run.memory_gib_idle)
-    assert part("kept warm", Load(rps=0, latency_s=1), deployment) == pytest.approx(expected)
+    assert part("kept warm", TrafficLoad(rps=0, latency_s=1), deployment) == pytest.approx(expected)
 
 
 def test_a_full_month_by_hand():
     # 6 requests a second of 100 ms are 0.6 under way: one instance at 60 %, active 1 - e^-0.6 = 45.1 % of the month.
     run = PRICES.cloud_run
     expected = MONTH_S * 0.45119 * (run.cpu_active + run.memory_gib_active)
-    assert part("computing", Load(rps=6, latency_s=0.1), ONE) == pytest.approx(expected, rel=1e-4)
+    assert part("computing", TrafficLoad(rps=6, latency_s=0.1), ONE) == pytest.approx(expected, rel=1e-4)
 
 
 @given(rates, latencies)
 def test_computing_is_bounded_by_one_request_at_a_time_and_by_all_instances_always(
     rps: float, latency_s: float
 ):
-    load = Load(rps=rps, latency_s=latency_s)
-    found = estimate(load, ONE, PRICES)
+    load = TrafficLoad(rps=rps, latency_s=latency_s)
+    found = estimate_cost(load, ONE, PRICES)
     rate = PRICES.cloud_run.cpu_active + PRICES.cloud_run.memory_gib_active
     cost = part("computing", load, ONE)
     assert cost <= found.instances * MONTH_S * rate * (1 + 1e-9)
@@ -55,7 +55,7 @@ def test_computing_is_bounded_by_one_request_at_a_time_and_by_all_instances_alwa
 
 @given(rates, latencies, st.integers(1, 80))
 def test_more_at_once_never_costs_more(rps: float, latency_s: float, concurrency: int):
-    load = Load(rps=rps, latency_s=latency_s)
+    load = TrafficLoad(rps=rps, latency_s=latency_s)
     more = ONE._replace(concurrency=concurrency + 1)
     assert part("computing", load, more) <= part("computing", load, ONE._replace(concurrency=concurrency)) * (
         1 + 1e-9
@@ -64,8 +64,8 @@ def test_more_at_once_never_costs_more(rps: float, latency_s: float, concurrency
 
 @given(rates, latencies)
 def test_twice_the_calls_never_cost_less(rps: float, latency_s: float):
-    once = estimate(Load(rps=rps, latency_s=latency_s), ONE, PRICES).total
-    assert estimate(Load(rps=2 * rps, latency_s=latency_s), ONE, PRICES).total >= once
+    once = estimate_cost(TrafficLoad(rps=rps, latency_s=latency_s), ONE, PRICES).total
+    assert estimate_cost(TrafficLoad(rps=2 * rps, latency_s=latency_s), ONE, PRICES).total >= once
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

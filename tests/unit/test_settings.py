@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import (
+    EffectiveSetting,
     SettingsError,
-    Value,
     default_registry,
     environment_name,
     load_effective,
@@ -107,7 +107,7 @@ def test_a_file_as_powershell_writes_it_says_what_to_do(folder: Path, encoding: 
 
 @pytest.mark.parametrize("name", setting_types())
 def test_every_setting_can_be_given_in_the_environment_as_its_own_default(name: str):
-    def look(environ: dict[str, str]) -> Value:
+    def look(environ: dict[str, str]) -> EffectiveSetting:
         (value,) = [value for value in load_effective(environ=environ) if value.name == name]
         return value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway.supervisor import Fatal, Helper, Supervisor
+from gateway.supervisor import Helper, Supervisor, UnrecoverableError
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.upstream.fast import FastUpstream
 
@@ -110,7 +110,9 @@ async def test_a_task_that_is_cancelled_while_it_waits_to_be_tried_again_stays_s
         await task
 
 
-@pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more"), SystemExit("no more")])
+@pytest.mark.parametrize(
+    "error", [UnrecoverableError("no more"), MemoryError("no more"), SystemExit("no more")]
+)
 def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
     supervisor, ends = Supervisor(), []
     supervisor.on_fatal = lambda name, reason: ends.append((name, reason))
@@ -129,11 +131,11 @@ async def test_nor_is_that_of_a_task_or_a_job():
     supervisor.on_fatal = lambda name, reason: ends.append((name, str(reason)))
 
     async def run(*_: Helper) -> None:
-        raise Fatal("no more")
+        raise UnrecoverableError("no more")
 
     await supervisor.task("watch", run)
     job = supervisor.job("read", run())
-    with pytest.raises(Fatal):
+    with pytest.raises(UnrecoverableError):
         await job
     await asyncio.sleep(0)
     assert ends == [("watch", "no more"), ("read", "no more")]
@@ -215,7 +217,7 @@ async def test_a_timer_goes_on_after_an_error():
     await upstream.stop()
 
 
-@pytest.mark.parametrize("error", [Fatal("no more"), MemoryError("no more")])
+@pytest.mark.parametrize("error", [UnrecoverableError("no more"), MemoryError("no more")])
 def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
     """Also where a helper catches all errors of a round."""
     supervisor, ends = Supervisor(), []
@@ -248,13 +250,13 @@ async def test_who_is_known():
 
     task, job = supervisor.task("a", nothing), supervisor.job("b", nothing())
     stranger = asyncio.create_task(nothing())
-    assert supervisor.knows(task)
-    assert supervisor.knows(job)
-    assert not supervisor.knows(stranger)
+    assert supervisor.owns(task)
+    assert supervisor.owns(job)
+    assert not supervisor.owns(stranger)
     await asyncio.gather(task, job, stranger)
     with supervisor.pool("calls", threads=1) as pool:
-        assert supervisor.knows(pool.submit(threading.current_thread).result())
-    assert not supervisor.knows(threading.current_thread())
+        assert supervisor.owns(pool.submit(threading.current_thread).result())
+    assert not supervisor.owns(threading.current_thread())
 
 
 # What starts tasks or threads beside the supervisor, and who is waiting for them there.

@@ -37,5 +37,5 @@ def test_a_reader_that_pauses_does_not_stop_it(as_json: str, monkeypatch: pytest
         poll = select.poll()
         poll.register(writing, select.POLLOUT)
         while poll.poll(0):
-            serve.tell(settings, "ERROR", "worker 0 ended\nforged " + "x" * 200)
-        serve.tell(settings, "ERROR", "this one is lost, and nobody waits")
+            serve.log_as_supervisor(settings, "ERROR", "worker 0 ended\nforged " + "x" * 200)
+        serve.log_as_supervisor(settings, "ERROR", "this one is lost, and nobody waits")

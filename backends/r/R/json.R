@@ -105,15 +105,20 @@ number_literals <- function(text) {
 # -- out
 
 #' Texts as JSON strings.
-json_string <- function(x) {
+json_string <- function(x, ascii = FALSE) {
   x <- enc2utf8(unname(x))
+  quoted <- if (has_compiled()) .Call(compiled$quote, x, ascii)
+  if (!is.null(quoted)) {
+    return(quoted)
+  }
   broken <- !validUTF8(x)
   if (any(broken)) x[broken] <- iconv(x[broken], "UTF-8", "UTF-8", sub = "?")
   x <- gsub('(["\\\\])', "\\\\\\1", x)
   if (any(grepl("[\x01-\x1f]", x, useBytes = TRUE))) {
     for (code in 1:31) x <- gsub(rawToChar(as.raw(code)), sprintf("\\u%04x", code), x, fixed = TRUE)
   }
-  paste0('"', x, '"', recycle0 = TRUE)
+  quoted <- paste0('"', x, '"', recycle0 = TRUE)
+  if (ascii) vapply(quoted, json_ascii, "", USE.NAMES = FALSE) else quoted
 }
 
 #' The same JSON in ASCII alone.
@@ -172,8 +177,8 @@ json_doubles <- function(x, whole) {
   values <- as.double(x[finite])
   shortest <- sprintf("%.15g", values)
   for (digits in c("%.16g", "%.17g")) {
-    inexact <- as.numeric(shortest) != values
-    if (any(inexact)) shortest[inexact] <- sprintf(digits, values[inexact])
+    inexact <- which(read_doubles(shortest) != values)
+    if (length(inexact)) shortest[inexact] <- sprintf(digits, values[inexact])
   }
   if (!whole) {
     integral <- !grepl("[.e]", shortest)
@@ -182,6 +187,9 @@ json_doubles <- function(x, whole) {
   text[finite] <- shortest
   text
 }
+
+# as.numeric() does not round correctly: it takes 0.3073098097420843 for the next double.
+read_doubles <- function(texts) as.double(unlist(jsonlite::parse_json(json_array(texts))))
 
 json_array <- function(texts) paste0("[", paste(texts, collapse = ","), "]")
 

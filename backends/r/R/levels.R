@@ -87,7 +87,7 @@ with_levels <- function(rows, model) {
   if (!is.data.frame(rows)) {
     return(rows)
   }
-  sets <- known_levels(model)
+  sets <- remember(model, "levels", known_levels)
   for (name in names(sets)) {
     set <- sets[[name]]
     rows <- if (name %in% names(rows)) as_levels(rows, name, set$levels, set$ordered) else
@@ -112,6 +112,9 @@ check_term <- function(rows, name, levels, model) {
 
 # What is left as a text: with the signature's categories it is a factor already.
 as_known_factors <- function(rows, model) {
+  if (!any(vapply(rows, function(column) is.factor(column) || is.character(column), NA))) {
+    return(rows)
+  }
   terms <- model_terms(model)
   ordered <- names(which(attr(terms, "dataClasses") == "ordered"))
   for (name in intersect(ordered, names(Filter(is.factor, rows)))) {

@@ -11,7 +11,7 @@ from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.access_rules import AccessRule, Issuer, apply_preset
-from gateway.core.compiled_policy import principal_of_rule
+from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.keys import key_id
 from gateway.core.model import Key, Limits, Model, Policy, parse_key
 from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
@@ -82,7 +82,7 @@ def explain_access(
         if model_name != "*":
             _, model = await console.find_model(registry, model_name)
         listed = [found.body.get("network") for found in await registry.list(NETWORKS)]
-        return list(reasons(settings, listed, document or ruled, model, verb, at))
+        return list(access_reasons(settings, listed, document or ruled, model, verb, at))
 
     found = console.with_registry(registry_url, work)
     allowed = all(reason.allowed for reason in found)
@@ -96,10 +96,10 @@ def explain_access(
         raise typer.Exit(EX_NO)
 
 
-def reasons(
+def access_reasons(
     settings: Settings,
     listed: list[object],
-    shown: "Document | Ruled | None",
+    shown: "Document | MatchedRule | None",
     model: Model | None,
     verb: Verb,
     address: Address | None,
@@ -114,7 +114,7 @@ def reasons(
     if shown is None:
         text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
         yield Reason(public, "key", text)
-    elif isinstance(shown, Ruled):
+    elif isinstance(shown, MatchedRule):
         yield from _of_entry(shown, model, verb, address, public=public, report_only=report_only)
     else:
         yield from _of_key(shown, model, verb, address, public=public, report_only=report_only)
@@ -122,21 +122,21 @@ def reasons(
         yield from _of_model(model.policy, address, report_only=report_only)
 
 
-class Ruled(NamedTuple):
+class MatchedRule(NamedTuple):
     """Somebody with a token or certificate, and the entry of the settings that lets them in."""
 
     entry: AccessRule
     subject: str
 
 
-def _rule(settings: Settings, identifier: str) -> Ruled | None:
+def _rule(settings: Settings, identifier: str) -> MatchedRule | None:
     """Raises Failure where it is a NAME:SUBJECT that no entry lets in."""
     name, colon, subject = identifier.partition(":")
     if not colon:
         return None
     for entry in (*map(apply_preset, settings.auth.issuers), *settings.auth.certificates):
         if entry.name == name and any(fnmatchcase(subject, pattern) for pattern in entry.subjects):
-            return Ruled(entry, subject)
+            return MatchedRule(entry, subject)
     raise Failure(
         f"no entry of auth.issuers or auth.certificates is called {name} and lets {subject} in",
         hint="`chips check` shows the settings that are in force here",
@@ -145,7 +145,13 @@ def _rule(settings: Settings, identifier: str) -> Ruled | None:
 
 
 def _of_entry(
-    ruled: Ruled, model: Model | None, verb: Verb, address: Address | None, *, public: bool, report_only: bool
+    ruled: MatchedRule,
+    model: Model | None,
+    verb: Verb,
+    address: Address | None,
+    *,
+    public: bool,
+    report_only: bool,
 ) -> Iterator[Reason]:
     entry = ruled.entry
     groups = entry.groups if isinstance(entry, Issuer) else ()
@@ -153,7 +159,7 @@ def _of_entry(
     yield _for("rule", f"{entry.name} lets {', '.join(entry.subjects)} in{where}")
     if entry.networks and address is not None:
         yield _from(entry.networks, address, "rule", "used", report_only=report_only)
-    yield _rights(principal_of_rule(entry, ruled.subject), model, verb, public=public)
+    yield _rights(principal_from_rule(entry, ruled.subject), model, verb, public=public)
     yield from _limits("each", entry)
 
 

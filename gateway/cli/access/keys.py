@@ -61,7 +61,7 @@ def create(
             raise Failure(str(error), hint="repeat --models for several", code=EX_DATAERR) from None
     key = make_key()
     digest = digest_key(key)
-    author = console.author(by)
+    author = console.author_name(by)
     entry = Key(
         label=label,
         models=tuple(models),
@@ -134,7 +134,7 @@ def rotate(
     Example: `KEY=$(chips keys rotate 3f0c2b1a9d8e --overlap 7d)`
     """
     new_key = make_key()
-    author = console.author(by)
+    author = console.author_name(by)
     at_once = overlap == "0"
     old_ends = now_text() if at_once else _expiry(overlap)
     new_ends = None if expires is None else _expiry(expires)
@@ -244,7 +244,7 @@ def revoke(
         await registry.write(
             Put(kind=KEYS, name=document.name, body=body, expected=document.revision),
             Put(kind=REVOCATIONS, name=document.name, body={"at": at}, expected=0),
-            author=console.author(by),
+            author=console.author_name(by),
             reason=reason,
         )
         return document.name

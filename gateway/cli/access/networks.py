@@ -31,7 +31,7 @@ def add(
     Example: `chips networks add 198.51.100.0/24 2001:db8:7::/48 --note "office Berlin"`
     """
     wanted = _parsed(given)
-    author = console.author(by)
+    author = console.author_name(by)
 
     async def work(registry: Registry) -> list[str]:
         known = {document.name for document in await registry.list(NETWORKS)}
@@ -107,7 +107,7 @@ def remove(
             )
         documents = [known[document_name(network)] for network in wanted]
         changes = [Delete(kind=NETWORKS, name=found.name, expected=found.revision) for found in documents]
-        await registry.write(*changes, author=console.author(by), reason=reason)
+        await registry.write(*changes, author=console.author_name(by), reason=reason)
 
     console.with_registry(registry_url, work)
     if as_json:

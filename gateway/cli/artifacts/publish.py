@@ -17,14 +17,14 @@ from gateway.artifacts.base import (
     StoreError,
     StoreUnavailable,
 )
-from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.manifest import Manifest, RowsPolicy
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import progress
 from gateway.core.printable import printable_json
-from gateway.deploy.candidate import Found, try_candidate
+from gateway.deploy.candidate import CandidateRejected, try_candidate
 from gateway.settings import inherited_environment, state_folder
 
 EX_CANTCREAT = 73
@@ -86,15 +86,19 @@ def publish(
 
     Interrupted, the same command goes on where it stopped.
 
-    Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
+    Examples:
+
+    `chips publish trained --model wine --version 3`
+
+    `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
     """
     try:
-        described = describe(
+        described = describe_artifact(
             source,
             model=model,
             version=version,
             format=format or "",
-            created_by=console.author(by),
+            created_by=console.author_name(by),
             runtime=_given(runtime or []),
             signature=signature,
             samples=samples,
@@ -138,7 +142,7 @@ def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
     return True
 
 
-def _try(described: Described, command: str | None) -> str:
+def _try(described: DescribedArtifact, command: str | None) -> str:
     """Load and score it in a process of its own. What was seen; raises Failure, before anything is published."""
     words = shlex.split(command) if command else _python_backend(described.manifest.format)
     if words is None:
@@ -149,7 +153,7 @@ def _try(described: Described, command: str | None) -> str:
         return ""
     try:
         return try_candidate(described.manifest, described.files, words, environ=inherited_environment())
-    except Found as error:
+    except CandidateRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(
             f"it cannot be served as it is, so nothing was published: {error}",

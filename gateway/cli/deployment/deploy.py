@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import typer
 
 from gateway.cli.deployment.deploy_steps import (
-    Deployment,
+    DeploymentRun,
     StepReport,
-    carry_out,
     check_owner,
     plan_deployment,
+    run_deployment,
 )
 from gateway.cli.deployment.watch import watch_folder
 from gateway.cli.models.lifecycle import remove_version
@@ -18,7 +18,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.names import check_model_name, check_version
 from gateway.deploy.folder import BackendFolder, FolderError
-from gateway.deploy.target import DeployError, Target
+from gateway.deploy.target import DeployError, DeploymentTarget
 from gateway.settings import Settings, endpoint_override, process_environment, state_folder
 
 _PLACES = (Path(), Path("models"), Path("backends"))
@@ -81,13 +81,13 @@ def deploy(
     if watch:
         if as_json or image or target == "cloud-run":
             raise Failure("--watch deploys to this machine, for people", code=EX_USAGE)
-        watch_folder(source, settings, console.author(by), owner or source.settings.owner or None)
+        watch_folder(source, settings, console.author_name(by), owner or source.settings.owner or None)
         return
-    run = Deployment(
+    run = DeploymentRun(
         source=source,
         target=_target(target, settings, image=image),
         settings=settings,
-        author=console.author(by),
+        author=console.author_name(by),
         owner=owner or source.settings.owner or None,
         traffic=traffic,
         reason=reason,
@@ -97,9 +97,9 @@ def deploy(
         plan_deployment(run, as_json=as_json)
         return
     report = StepReport(as_json=as_json)
-    console.run(check_owner(run))
+    console.run_async(check_owner(run))
     console.confirm_write(settings)
-    report.summarize(run, carry_out(run, report))
+    report.summarize(run, run_deployment(run, report))
 
 
 def undeploy(
@@ -126,8 +126,8 @@ def undeploy(
     settings = console.settings_for(registry_url)
     chosen = _target(target, settings, image="")
     console.confirm_write(settings)
-    removed = console.run(
-        remove_version(settings, name, version, force=force, author=console.author(by), reason=reason)
+    removed = console.run_async(
+        remove_version(settings, name, version, force=force, author=console.author_name(by), reason=reason)
     )
     try:
         stopped = chosen.stop(name, version)
@@ -156,7 +156,7 @@ def _folder(given: str, version: str | None) -> BackendFolder:
         raise Failure(str(error), code=EX_DATAERR) from None
 
 
-def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
+def _target(wanted: str | None, settings: Settings, *, image: str) -> DeploymentTarget:
     chosen = console.chosen_environment()
     environment = chosen.environment if chosen is not None else None
     if wanted is None:
@@ -179,7 +179,7 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
             code=EX_CONFIG,
         )
     from gateway.deploy.cloud_run import CloudRunLocation, CloudRunTarget
-    from gateway.deploy.google import Google
+    from gateway.deploy.google_clients import GoogleClients
 
     place = CloudRunLocation(
         project=environment.project,
@@ -188,4 +188,4 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Target:
         account=environment.account,
     )
     bucket = settings.artifacts.removeprefix("gs://").partition("/")[0]
-    return CloudRunTarget(place, Google(endpoint_override), bucket=bucket, image=image)
+    return CloudRunTarget(place, GoogleClients(endpoint_override), bucket=bucket, image=image)

@@ -9,47 +9,48 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
-from gateway.artifacts.describe import Described, describe
+from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
-from gateway.cli.models.inspection import Wish
-from gateway.cli.models.register import enter
+from gateway.cli.deployment.folder_candidate import folder_command
+from gateway.cli.models.inspection import RegistrationRequest
+from gateway.cli.models.register import register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
-from gateway.deploy.candidate import Found, try_candidate
+from gateway.deploy.candidate import CandidateRejected, try_candidate
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
-from gateway.deploy.target import Deployed, DeployError, Target, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, inherited_environment, state_folder
-from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, choose, read_samples, verify
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, read_samples, select_checks, verify
 
 _VERIFY_WAIT_S: Final = 30.0
 
 
 @dataclass
-class Deployment:
+class DeploymentRun:
     """What is deployed where, and by which author."""
 
     source: BackendFolder
-    target: Target
+    target: DeploymentTarget
     settings: Settings
     author: str
     owner: str | None = None
     traffic: int | None = None
     reason: str = ""
     trying: bool = True
-    _described: list[Described] = field(default_factory=list)
+    _described: list[DescribedArtifact] = field(default_factory=list)
 
     @property
-    def described(self) -> Described:
+    def described(self) -> DescribedArtifact:
         """The artifact, described once. Raises DeployError."""
         if not self._described:
             settings = self.source.settings
             try:
-                found = describe(
+                found = describe_artifact(
                     self.source.artifact,
                     model=self.source.model,
                     version=self.source.version,
@@ -66,8 +67,14 @@ class Deployment:
             self._described.append(found)
         return self._described[0]
 
+    @property
+    def artifacts(self) -> str:
+        """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
+        is_local = self.target.name == "local"
+        return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
+
     def store(self) -> ArtifactStore:
-        return open_store(self.settings.artifacts, state_folder=state_folder())
+        return open_store(self.artifacts, state_folder=state_folder())
 
 
 class StepReport:
@@ -94,7 +101,7 @@ class StepReport:
         if outcome and not self._as_json:
             _indented(outcome)
 
-    def summarize(self, run: Deployment, deployed: Deployed) -> None:
+    def summarize(self, run: DeploymentRun, deployed: DeployedBackend) -> None:
         took_s = time.monotonic() - self._began
         source = run.source
         if self._as_json:
@@ -121,7 +128,7 @@ def _indented(text: str, style: str = "") -> None:
         console.out.print(f"    {line}", style=style)
 
 
-def carry_out(run: Deployment, report: StepReport) -> Deployed:
+def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
     """Take all steps. Raises Failure, whose hint is what helps after the step that failed."""
     try:
         return take_steps(
@@ -129,7 +136,7 @@ def carry_out(run: Deployment, report: StepReport) -> Deployed:
             run.target,
             report,
             check=lambda _, tell: check_artifact(run, tell),
-            try_=lambda _, tell: try_it(run, tell),
+            try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
             verify=lambda _, deployed, tell: _verify(run, deployed, tell),
             register=lambda _, deployed, __: _register(run, deployed, report),
@@ -142,7 +149,7 @@ def carry_out(run: Deployment, report: StepReport) -> Deployed:
         raise Failure(str(error), code=EX_DATAERR) from error
 
 
-def _hint(step: str, run: Deployment) -> str:
+def _hint(step: str, run: DeploymentRun) -> str:
     again = "fix it and run the same command again: it takes the changed files, and no version was spent"
     return {
         "check": again,
@@ -153,10 +160,10 @@ def _hint(step: str, run: Deployment) -> str:
     }.get(step, "run the same command again: what is done is not repeated")
 
 
-async def check_owner(run: Deployment) -> None:
+async def check_owner(run: DeploymentRun) -> None:
     """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
     name, owner = run.source.model, run.owner
-    async with console.registry_at(run.settings) as registry:
+    async with console.open_registry_of(run.settings) as registry:
         document = await registry.read(MODELS, name)
     known = "" if document is None else console.read_model(document).owner
     if owner and known and owner != known:
@@ -167,7 +174,7 @@ async def check_owner(run: Deployment) -> None:
         )
 
 
-def check_artifact(run: Deployment, tell: Tell) -> str:
+def check_artifact(run: DeploymentRun, tell: Tell) -> str:
     """Whether the artifact can be published under its version, before anything is started."""
     described = run.described
     manifest = described.manifest
@@ -178,7 +185,7 @@ def check_artifact(run: Deployment, tell: Tell) -> str:
     return f"{manifest.format}, {files}, {manifest.total_bytes} bytes, {len(manifest.samples)} samples"
 
 
-def _too_little_memory(run: Deployment) -> list[str]:
+def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
     memory = run.source.settings.memory
     has_gib = float(memory[:-2]) / (1024 if memory.endswith("Mi") else 1)
@@ -188,14 +195,14 @@ def _too_little_memory(run: Deployment) -> list[str]:
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
 
 
-def try_it(run: Deployment, tell: Tell) -> str:
+def try_artifact(run: DeploymentRun, tell: Tell) -> str:
     """Load and score it before a version is spent; what was seen."""
     if not run.trying:
         return "left out, as --no-try says"
     if _is_published(run):
         return "published before, so no version can be lost"
     described = run.described
-    words = _command(run)
+    words = _command(run, tell)
     if words is None:
         tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
         return ""
@@ -204,10 +211,10 @@ def try_it(run: Deployment, tell: Tell) -> str:
             described.manifest,
             described.files,
             words,
-            environ=inherited_environment(),
+            environ={**inherited_environment(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
-    except Found as error:
+    except CandidateRejected as error:
         what = error.hint or "mend it"
         raise DeployError(
             str(error),
@@ -216,15 +223,14 @@ def try_it(run: Deployment, tell: Tell) -> str:
         ) from None
 
 
-def _command(run: Deployment) -> list[str] | None:
-    if run.source.settings.command:
-        words = run.source.command()
-        return [sys.executable, *words[1:]] if words[0] == "python" else words
+def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
+    if run.source.settings.command or run.source.settings.language == "python":
+        return folder_command(run.source, tell)
     known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
-def _is_published(run: Deployment) -> bool:
+def _is_published(run: DeploymentRun) -> bool:
     try:
         with closing(run.store()) as store:
             return is_published(store, run.described.manifest)
@@ -232,7 +238,7 @@ def _is_published(run: Deployment) -> bool:
         raise _store_error(error, run) from error
 
 
-def _publish(run: Deployment, tell: Tell) -> str:
+def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
     described = run.described
     try:
@@ -244,7 +250,7 @@ def _publish(run: Deployment, tell: Tell) -> str:
         raise _store_error(error, run) from error
 
 
-def _store_error(error: StoreError, run: Deployment) -> DeployError:
+def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
     if isinstance(error, AlreadyPublished):
         again = f"chips deploy {run.source.path} --target {run.target.name} --version"
         return DeployError(str(error), hint=f"deploy it under another --version: {again} NEXT", code=73)
@@ -252,14 +258,14 @@ def _store_error(error: StoreError, run: Deployment) -> DeployError:
     return DeployError(failure.message, hint=failure.hint, code=failure.code)
 
 
-def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
+def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
     samples = source.sibling("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows
-        report = console.run(
+        report = console.run_async(
             verify(
                 deployed.url,
                 model=source.model,
@@ -267,7 +273,7 @@ def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
                 manifest=manifest,
                 process=None,
                 fields=tuple(run.target.credentials(deployed.url).items()),
-                checks=choose([], short=True),
+                checks=select_checks([], short=True),
                 wait_s=_VERIFY_WAIT_S,
                 on_result=lambda result: (
                     tell(f"{result.check.name}: {result.why}") if result.outcome == "failed" else None
@@ -290,9 +296,9 @@ def _verify(run: Deployment, deployed: Deployed, tell: Tell) -> str:
     return f"{report.count('passed')} checks of the contract passed"
 
 
-def wish_of(run: Deployment, url: str) -> Wish:
+def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
     settings = run.source.settings
-    return Wish(
+    return RegistrationRequest(
         name=run.source.model,
         url=url,
         version=run.source.version,
@@ -303,27 +309,33 @@ def wish_of(run: Deployment, url: str) -> Wish:
     )
 
 
-def _register(run: Deployment, deployed: Deployed, report: StepReport) -> str:
+def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport) -> str:
     headers: Mapping[str, str] = run.target.credentials(deployed.url)
-    entered = console.run(
-        enter(run.settings, wish_of(run, deployed.url), author=run.author, reason=run.reason, headers=headers)
+    entered = console.run_async(
+        register_backend(
+            run.settings,
+            registration_request_of(run, deployed.url),
+            author=run.author,
+            reason=run.reason,
+            headers=headers,
+        )
     )
     report.facts |= entered
     share = entered["traffic"].get(run.source.version, 0)
     return f"{run.source.model}@{run.source.version} takes {share} % of the traffic"
 
 
-def plan_deployment(run: Deployment, *, as_json: bool) -> None:
+def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
     """A dry run: all that can be checked without changing anything, laid out by step. Raises Failure where one fails."""
     source = run.source
     found: dict[str, str] = {}
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
     step = "check"
     try:
-        console.run(check_owner(run))
+        console.run_async(check_owner(run))
         found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
         step = "try"
-        found["try"] = try_it(run, quiet)
+        found["try"] = try_artifact(run, quiet)
         step = "publish"
         with closing(run.store()) as store:
             address = store.address(source.model, source.version)
@@ -342,7 +354,7 @@ def plan_deployment(run: Deployment, *, as_json: bool) -> None:
                 "model": source.model,
                 "version": source.version,
                 "target": run.target.name,
-                "artifacts": run.settings.artifacts,
+                "artifacts": run.artifacts,
                 "steps": [name for name, _ in STEPS],
                 "found": found,
             }

@@ -8,9 +8,9 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.published import published_manifest
+from gateway.cli.support.published_manifest import published_manifest
 from gateway.core.model import Model
-from gateway.cost.estimate import UTILIZATION, Deployment, Load, estimate, memory_needed_gib
+from gateway.cost.estimate import UTILIZATION, InstanceSettings, TrafficLoad, estimate_cost, memory_needed_gib
 from gateway.cost.prices import read_prices
 from gateway.registry.base import MODELS, Registry
 
@@ -54,14 +54,16 @@ def plan(
 
     `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2`
     """
-    load = Load(rps=rps, latency_s=_seconds(latency), response_bytes=_bytes(response), busy_share=busy / 100)
+    load = TrafficLoad(
+        rps=rps, latency_s=_seconds(latency), response_bytes=_bytes(response), busy_share=busy / 100
+    )
     registered = console.with_registry(registry_url, lambda registry: _registered(registry, name))
     declared = concurrency or _declared(registered) or 1
     sizes = [_bytes(artifact)] if artifact is not None else _published_sizes(registry_url, registered)
     largest_gib = max(sizes, default=_UNKNOWN_BYTES) / _UNITS["Gi"]
     memory_gib = _bytes(memory) / _UNITS["Gi"]
     warnings = _warnings(memory, memory_gib, largest_gib) if sizes else []
-    deployment = Deployment(
+    deployment = InstanceSettings(
         concurrency=declared,
         cpu=cpu,
         memory_gib=memory_gib,
@@ -70,7 +72,7 @@ def plan(
     )
     prices = read_prices()
     try:
-        found = estimate(load, deployment, prices)
+        found = estimate_cost(load, deployment, prices)
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     if as_json:

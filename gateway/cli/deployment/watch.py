@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment.deploy_steps import Deployment, StepReport, carry_out, check_owner
+from gateway.cli.deployment.deploy_steps import DeploymentRun, StepReport, check_owner, run_deployment
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -44,10 +44,12 @@ def _deploy_once(
     try:
         source = BackendFolder(path, version=version)
         shutil.rmtree(Path(settings.artifacts) / source.model / version, ignore_errors=True)
-        run = Deployment(source, target, settings, author, owner, reason="chips deploy --watch", trying=False)
-        console.run(check_owner(run))
+        run = DeploymentRun(
+            source, target, settings, author, owner, reason="chips deploy --watch", trying=False
+        )
+        console.run_async(check_owner(run))
         report = StepReport(as_json=False)
-        report.summarize(run, carry_out(run, report))
+        report.summarize(run, run_deployment(run, report))
     except FolderError as error:
         console.err.print(f"error: {error}", style="red")
     except Failure as failure:
@@ -72,7 +74,7 @@ def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _take_away(settings: Settings, target: LocalProcessTarget, model: str, version: str, author: str) -> None:
-    console.run(
+    console.run_async(
         remove_version(
             settings, model, version, force=True, author=author, reason="chips deploy --watch ended"
         )

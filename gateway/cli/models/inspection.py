@@ -1,19 +1,24 @@
-"""What `chips register` sees of a backend before it writes: who it is, and whether it keeps the contract."""
+"""Inspect a backend before `chips register` writes: which model it serves, and whether it keeps the contract."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.cli.models.third_party_servers import FIRST_VERSION, detect_model_server, facts_of, metadata_of
+from gateway.cli.models.third_party_servers import (
+    FIRST_VERSION,
+    describe_server,
+    metadata_from_server,
+    resolve_model_server,
+)
 from gateway.cli.support import console
-from gateway.cli.support.backend_probe import Metadata, NotOurs, probe
+from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.server_detection import Service, is_ours
+from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
 from gateway.core.names import check_version
-from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, choose, verify
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
 
 
-class Wish(NamedTuple):
-    """What the command line asks for; None means "as it is"."""
+class RegistrationRequest(NamedTuple):
+    """The registration that the command line asks for; None leaves a value as it is."""
 
     name: str
     url: str
@@ -24,8 +29,8 @@ class Wish(NamedTuple):
     backend: dict[str, Any]
 
 
-class Report:
-    """Tells a person line by line, or a machine at the end."""
+class ProgressReporter:
+    """Reports progress: a line for each step to a person, or one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -41,27 +46,33 @@ class Report:
             console.print_json(self.facts)
 
 
-class Seen(NamedTuple):
-    """What was seen of the backend, and what is asked for now that it is known."""
+class BackendInspection(NamedTuple):
+    """What the inspection found, and the registration request completed by it."""
 
-    wish: Wish
-    metadata: Metadata | None = None
-    service: Service | None = None  # where it is a server of another kind
+    wish: RegistrationRequest
+    metadata: ModelMetadata | None = None
+    service: ModelServer | None = None  # where it is a server of another kind
     broken: str = ""  # what to add to the reason
 
 
-async def look(
-    wish: Wish, wait_s: float, report: Report, headers: dict[str, str], *, yes: bool, force: bool
-) -> Seen:
-    """Ask the backend who it is: one of ours, a server of another kind, or, with `force`, whatever it may be."""
+async def inspect_backend(
+    wish: RegistrationRequest,
+    wait_s: float,
+    report: ProgressReporter,
+    headers: dict[str, str],
+    *,
+    yes: bool,
+    force: bool,
+) -> BackendInspection:
+    """Find out what the backend is: a CHIPS backend, a model server of another kind, or, with `force`, unknown."""
     failure: Failure | None = None
     metadata = None
     try:
         metadata = await probe_backend(wish, wait_s, report, headers)
-        if await is_ours(wish.url, wish.name, headers):
-            return Seen(wish, metadata)
-    except (NotOurs, VersionNeeded) as error:
-        if await is_ours(wish.url, wish.name, headers):
+        if await is_chips_backend(wish.url, wish.name, headers):
+            return BackendInspection(wish, metadata)
+    except (NotAChipsBackend, VersionNeeded) as error:
+        if await is_chips_backend(wish.url, wish.name, headers):
             if force and not isinstance(error, VersionNeeded):
                 return _forced(wish, error, report)
             raise
@@ -72,23 +83,25 @@ async def look(
         return _forced(wish, error, report)
     path: str | None = wish.backend["predict_path"]
     try:
-        service = await detect_model_server(
+        service = await resolve_model_server(
             wish.name, wish.url, headers, failure, path=path, version=wish.version, yes=yes or force
         )
-    except NotOurs as error:
+    except NotAChipsBackend as error:
         if not force:
             raise
         return _forced(wish, error, report)
     report.tell(
-        "service", f"{service.kind}, which our contract is not for: path {service.path}", **facts_of(service)
+        "service",
+        f"{service.kind}, which our contract is not for: path {service.path}",
+        **describe_server(service),
     )
     chosen = wish._replace(version=service.version, backend={**wish.backend, "predict_path": service.path})
-    return Seen(chosen, metadata_of(wish.name, service), service)
+    return BackendInspection(chosen, metadata_from_server(wish.name, service), service)
 
 
-def _forced(wish: Wish, error: Failure, report: Report) -> Seen:
+def _forced(wish: RegistrationRequest, error: Failure, report: ProgressReporter) -> BackendInspection:
     report.tell("forced", error.message, style="bold yellow", forced=error.message)
-    return Seen(
+    return BackendInspection(
         wish._replace(version=wish.version or FIRST_VERSION),
         broken="forced although it did not answer as it should",
     )
@@ -99,8 +112,11 @@ class VersionNeeded(Failure):
 
 
 async def probe_backend(
-    wish: Wish, wait_s: float, report: Report, headers: Mapping[str, str] | None = None
-) -> Metadata:
+    wish: RegistrationRequest,
+    wait_s: float,
+    report: ProgressReporter,
+    headers: Mapping[str, str] | None = None,
+) -> ModelMetadata:
     told = set()
 
     def progress(message: str) -> None:
@@ -121,7 +137,7 @@ async def probe_backend(
             hint="leave out --version to take the backend's own",
             code=console.EX_PROTOCOL,
         )
-    checked(check_version, wish.version or metadata.versions[0])
+    validated_option(check_version, wish.version or metadata.versions[0])
     takes = metadata.number("concurrency")
     report.tell(
         "backend",
@@ -131,16 +147,16 @@ async def probe_backend(
     return metadata
 
 
-async def verify_contract(
-    wish: Wish,
-    metadata: Metadata,
+async def run_conformance_checks(
+    wish: RegistrationRequest,
+    metadata: ModelMetadata,
     published: ArtifactManifestSubset,
-    report: Report,
+    report: ProgressReporter,
     fields: tuple[tuple[str, str], ...],
     *,
     force: bool,
 ) -> str:
-    """Run the short form of `chips verify`. What to add to the reason; raises Failure where it fails without `force`."""
+    """Run the checks of `chips verify --short`. Return a note for the history's reason; raises Failure where one fails without `force`."""
     version = wish.version or metadata.versions[0]
     try:
         found = await verify(
@@ -149,7 +165,7 @@ async def verify_contract(
             version=version,
             manifest=published,
             fields=fields,
-            checks=choose([], short=True),
+            checks=select_checks([], short=True),
             wait_s=0,
         )
     except BackendNotReady as error:
@@ -173,8 +189,8 @@ async def verify_contract(
     return ""
 
 
-def checked(check: Any, value: str) -> str:
-    """`value` as `check` returns it. Raises Failure."""
+def validated_option(check: Any, value: str) -> str:
+    """Return `check(value)`; a ValueError becomes a Failure for the command line."""
     try:
         result: str = check(value)
     except ValueError as error:

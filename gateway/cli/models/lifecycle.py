@@ -36,7 +36,7 @@ def deregister(
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
         change = _removal(document, version, force=force)
         _confirm(f"Take {what} out of service?", yes=yes)
-        return await registry.write(change, author=console.author(by), reason=reason)
+        return await registry.write(change, author=console.author_name(by), reason=reason)
 
     generation = console.with_registry(registry_url, work)
     _told(
@@ -62,7 +62,7 @@ async def remove_version(
     settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
 ) -> bool:
     """Take a version out without a question; False where it was not in. Raises Failure where it takes traffic."""
-    async with console.registry_at(settings) as registry:
+    async with console.open_registry_of(settings) as registry:
         document = await registry.read(MODELS, name)
         if document is None or console.read_model(document).backend(version) is None:
             return False
@@ -105,7 +105,7 @@ def _set_enabled(
         document, model = await console.find_model(registry, name)
         body = merge_document(document.body, msgspec.structs.replace(model, enabled=enabled))
         change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
-        return await registry.write(change, author=console.author(by), reason=reason)
+        return await registry.write(change, author=console.author_name(by), reason=reason)
 
     _told(
         name, "enabled" if enabled else "disabled", console.with_registry(registry_url, work), as_json=as_json

@@ -9,16 +9,24 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from gateway.cli.models.inspection import Report, Seen, Wish, checked, look, probe_backend, verify_contract
+from gateway.cli.models.inspection import (
+    BackendInspection,
+    ProgressReporter,
+    RegistrationRequest,
+    inspect_backend,
+    probe_backend,
+    run_conformance_checks,
+    validated_option,
+)
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
-from gateway.cli.support.backend_probe import Metadata
+from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import wait_until_live
-from gateway.cli.support.published import RowsOption, published_samples
-from gateway.cli.support.server_detection import Service, shown_example
+from gateway.cli.support.model_server_detection import ModelServer, shown_example
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.published_manifest import RowsOption, published_samples
 from gateway.core.cors import CorsRule
-from gateway.core.model import Backend, Model, check_url, model_problems
+from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.names import check_model_name, check_version
 from gateway.core.networks import parse_network
@@ -97,10 +105,7 @@ def register(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
-    gateway: Annotated[
-        str | None,
-        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
-    ] = None,
+    gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,
@@ -120,10 +125,10 @@ def register(
     `chips register iris http://127.0.0.1:5000 --yes`
     """
     settings = console.settings_for(registry_url)
-    wish = Wish(
-        name=checked(check_model_name, name),
-        url=checked(check_url, url),
-        version=None if version is None else checked(check_version, version),
+    wish = RegistrationRequest(
+        name=validated_option(check_model_name, name),
+        url=validated_option(normalize_backend_url, url),
+        version=None if version is None else validated_option(check_version, version),
         traffic=traffic,
         model={"owner": owner, "description": description},
         policy={
@@ -149,20 +154,24 @@ def register(
         raise Failure(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
-    report = Report(as_json=as_json)
+    report = ProgressReporter(as_json=as_json)
     _check_place(settings, wish.url, wish.backend["audience"])
     given = [parse_header(text) for text in header or []]
 
     async def work() -> None:
         shown = await credentials_for(wish.url, given) if probing else ()
-        seen = await look(wish, wait, report, dict(shown), yes=yes, force=force) if probing else Seen(wish)
+        seen = (
+            await inspect_backend(wish, wait, report, dict(shown), yes=yes, force=force)
+            if probing
+            else BackendInspection(wish)
+        )
         metadata, broken = seen.metadata, seen.broken
         if metadata is not None and seen.service is None:
             published = published_samples(settings, metadata, wish.version or metadata.versions[0])
             if rows is not None:
                 published.rows = rows
-            broken = await verify_contract(wish, metadata, published, report, shown, force=force)
-        if metadata is not None and not shown and is_elsewhere(wish.url):
+            broken = await run_conformance_checks(wish, metadata, published, report, shown, force=force)
+        if metadata is not None and not shown and is_remote(wish.url):
             report.tell(
                 "warning",
                 "it answers without credentials, so anybody who knows its address can bypass the gateway; "
@@ -170,13 +179,13 @@ def register(
                 style="bold yellow",
                 open=True,
             )
-        async with console.registry_at(settings) as registry:
+        async with console.open_registry_of(settings) as registry:
             outcome = await _write(
                 registry,
                 seen.wish,
                 metadata,
                 report,
-                console.author(by),
+                console.author_name(by),
                 "; ".join(filter(None, (reason, broken))),
                 dry_run=dry_run,
             )
@@ -185,7 +194,7 @@ def register(
                 await _tell_live(address, await registry.load(), outcome, report, seen.service)
         report.end()
 
-    console.run(work())
+    console.run_async(work())
 
 
 def _check_place(settings: Settings, url: str, audience: str | None) -> None:
@@ -208,7 +217,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         )
 
 
-def is_elsewhere(url: str) -> bool:
+def is_remote(url: str) -> bool:
     """Whether the backend is reached over a network: then its own door matters."""
     host = urlsplit(url).hostname or ""
     try:
@@ -244,22 +253,22 @@ class _Outcome(NamedTuple):
     version: str
 
 
-async def enter(
-    settings: Settings, wish: Wish, *, author: str, reason: str, headers: Mapping[str, str]
+async def register_backend(
+    settings: Settings, wish: RegistrationRequest, *, author: str, reason: str, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Register without a word; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
-    report = Report(as_json=True)
+    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
+    report = ProgressReporter(as_json=True)
     metadata = await probe_backend(wish, 10.0, report, headers)
-    async with console.registry_at(settings) as registry:
+    async with console.open_registry_of(settings) as registry:
         outcome = await _write(registry, wish, metadata, report, author, reason, dry_run=False)
     return {**report.facts, "traffic": dict(outcome.model.traffic)}
 
 
 async def _write(
     registry: Registry,
-    wish: Wish,
-    metadata: Metadata | None,
-    report: Report,
+    wish: RegistrationRequest,
+    metadata: ModelMetadata | None,
+    report: ProgressReporter,
     author: str,
     reason: str,
     *,
@@ -284,9 +293,9 @@ async def _write(
     for path, before, after in changes:
         report.tell(
             "",
-            f"{path}: {console.shown(before)} → {console.shown(after)}"
+            f"{path}: {console.short_value(before)} → {console.short_value(after)}"
             if before is not None
-            else f"{path}: {console.shown(after)}",
+            else f"{path}: {console.short_value(after)}",
         )
     outcome = _Outcome(model, version)
     if dry_run:
@@ -307,7 +316,9 @@ async def _write(
     return outcome
 
 
-def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) -> tuple[Model, str]:
+def _wanted(
+    wish: RegistrationRequest, metadata: ModelMetadata | None, document: Document | None
+) -> tuple[Model, str]:
     """The model as it will be, and the version that this is about. Raises Failure."""
     model = console.read_model(document) if document is not None else Model(name=wish.name)
     version = wish.version or (metadata.versions[0] if metadata is not None else "")
@@ -323,7 +334,7 @@ def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) ->
         model = with_backend(model, backend, wish.traffic)
     except ValueError as error:
         raise Failure(
-            str(error), hint=f"the traffic now: {console.shown(dict(model.traffic))}", code=EX_DATAERR
+            str(error), hint=f"the traffic now: {console.short_value(dict(model.traffic))}", code=EX_DATAERR
         ) from None
     problems = model_problems(model)
     if problems:
@@ -331,7 +342,7 @@ def _wanted(wish: Wish, metadata: Metadata | None, document: Document | None) ->
     return model, version
 
 
-def _said(metadata: Metadata) -> dict[str, Any]:
+def _said(metadata: ModelMetadata) -> dict[str, Any]:
     """What the backend says of itself; what it does not say stays as it is."""
     said = {
         "concurrency": metadata.number("concurrency"),
@@ -349,10 +360,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _tell_live(
-    address: str, listing: Listing, outcome: _Outcome, report: Report, service: Service | None = None
+    address: str,
+    listing: Listing,
+    outcome: _Outcome,
+    report: ProgressReporter,
+    service: ModelServer | None = None,
 ) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
-    obstacle = await wait_until_live(address, listing)
+    obstacle = await wait_until_served(address, listing)
     model = outcome.model
     if not obstacle and not model.enabled:
         obstacle = f"{model.name} is disabled; take it into service with: chips enable {model.name}"

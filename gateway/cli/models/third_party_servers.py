@@ -1,4 +1,4 @@
-"""Registering a model server that is not one of ours: what it looks like, asked once, and taken."""
+"""Register a model server that is no CHIPS backend (MLServer, TorchServe, …): detect it, ask for confirmation once."""
 
 import sys
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import typer
 
 from gateway.cli.support import console
-from gateway.cli.support.backend_probe import Metadata
+from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.cli.support.server_detection import Service, recognise
+from gateway.cli.support.model_server_detection import ModelServer, detect_model_server
 
 FIRST_VERSION = "1"
 
 
-async def detect_model_server(
+async def resolve_model_server(
     name: str,
     url: str,
     headers: dict[str, str],
@@ -22,17 +22,17 @@ async def detect_model_server(
     path: str | None,
     version: str | None,
     yes: bool,
-) -> Service:
+) -> ModelServer:
     """The service at `url`, as recognised, or as `path` and `version` name it.
 
     Asks on a terminal whether the proposal is right, unless all of it was given. Raises Failure, `failure` where nothing is
     recognised and nothing was given.
     """
-    found = await recognise(url, name, headers)
+    found = await detect_model_server(url, name, headers)
     if found is None and path is None:
         raise failure or Failure(f"what answers at {url} is not recognised", code=EX_USAGE)
-    service = found or Service("a service of another kind", path or "/")
-    chosen = Service(
+    service = found or ModelServer("a service of another kind", path or "/")
+    chosen = ModelServer(
         service.kind,
         path or service.path,
         version or service.version,
@@ -46,7 +46,7 @@ async def detect_model_server(
     return chosen
 
 
-def _confirm(name: str, url: str, service: Service) -> None:
+def _confirm(name: str, url: str, service: ModelServer) -> None:
     proposal = f"{url} looks like {service.kind}: path {service.path}, version {service.version}"
     others = f" (other paths: {', '.join(service.others)})" if service.others else ""
     if not sys.stdin.isatty():
@@ -59,9 +59,9 @@ def _confirm(name: str, url: str, service: Service) -> None:
     typer.confirm("Register it so?", default=True, abort=True, err=True)
 
 
-def metadata_of(name: str, service: Service) -> Metadata:
+def metadata_from_server(name: str, service: ModelServer) -> ModelMetadata:
     """What is known of it, in the form in which one of ours says it."""
-    return Metadata(
+    return ModelMetadata(
         name=name,
         versions=(service.version,),
         platform=service.kind,
@@ -70,5 +70,5 @@ def metadata_of(name: str, service: Service) -> Metadata:
     )
 
 
-def facts_of(service: Service) -> dict[str, Any]:
+def describe_server(service: ModelServer) -> dict[str, Any]:
     return {"service": service.kind, "path": service.path, "example": service.example}

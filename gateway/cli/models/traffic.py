@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import wait_until_live
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -26,10 +26,7 @@ def traffic(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
-    gateway: Annotated[
-        str | None,
-        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
-    ] = None,
+    gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,
@@ -42,11 +39,11 @@ def traffic(
     wanted = _parsed(shares or [])
     settings = console.settings_for(registry_url)
     if not shares:
-        _show(console.run(_current(settings, name)), as_json=as_json)
+        _show(console.run_async(_current(settings, name)), as_json=as_json)
         return
 
     async def work() -> dict[str, Any]:
-        async with console.registry_at(settings) as registry:
+        async with console.open_registry_of(settings) as registry:
             document, model = await console.find_model(registry, name)
             after = _split(model, wanted)
             facts: dict[str, Any] = {
@@ -60,13 +57,13 @@ def traffic(
                 return facts
             body = merge_document(document.body, after)
             change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
-            facts["generation"] = await registry.write(change, author=console.author(by), reason=reason)
+            facts["generation"] = await registry.write(change, author=console.author_name(by), reason=reason)
             facts["written"] = True
             facts["obstacle"] = await _watch(registry, console.gateway_address(gateway, settings))
             facts["live"] = not facts["obstacle"]
             return facts
 
-    facts = console.run(work())
+    facts = console.run_async(work())
     if as_json:
         console.print_json(facts)
         return
@@ -84,7 +81,7 @@ def traffic(
 
 
 async def _current(settings: Settings, name: str) -> Model:
-    async with console.registry_at(settings) as registry:
+    async with console.open_registry_of(settings) as registry:
         _, model = await console.find_model(registry, name)
         return model
 
@@ -99,7 +96,7 @@ def _show(model: Model, *, as_json: bool) -> None:
 
 
 async def _watch(registry: Registry, address: str) -> str:
-    return await wait_until_live(address, await registry.load())
+    return await wait_until_served(address, await registry.load())
 
 
 def _parsed(shares: list[str]) -> dict[str, int]:

@@ -23,7 +23,7 @@ def open_logging() -> Any:
     return LoggingServiceV2Client()
 
 
-def line_of(client: Any, project: str, request_or_trace_id: str) -> Line | None:
+def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line | None:
     """The newest line of the request with this id, or in this trace."""
     either = (
         f"jsonPayload.request_id={_quoted(request_or_trace_id)}"
@@ -99,18 +99,18 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def trace_of(line: Line) -> str:
+def trace_id_of_line(line: Line) -> str:
     return str(line.get("trace", "")).rpartition("/")[2]
 
 
 def request_row_of_line(line: Line) -> dict[str, Any]:
-    """A line in the words of `gateway.control.requests.request_row`, as far as it says."""
+    """A line in the words of `gateway.control.recorded_requests.request_row`, as far as it says."""
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = said.get("timing_us", {})
     return {
         "at": _seconds(line),
         "request_id": said.get("request_id", ""),
-        "trace_id": trace_of(line),
+        "trace_id": trace_id_of_line(line),
         "method": asked.get("requestMethod", ""),
         "path": asked.get("requestUrl", ""),
         "status": int(asked.get("status", 0)),
@@ -137,7 +137,7 @@ def spans_of_line(line: Line) -> list[Span]:
         "bytes in": asked.get("requestSize", ""),
         "bytes out": asked.get("responseSize", ""),
         "address": asked.get("remoteIp", ""),
-        "trace": trace_of(line),
+        "trace": trace_id_of_line(line),
         **{
             name: said[name]
             for name in (

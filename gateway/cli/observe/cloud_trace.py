@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from gateway.cli.observe.cloud_log import (
-    line_of,
+    find_log_line,
     open_logging,
     request_row_of_line,
     spans_of_line,
     tail_lines,
-    trace_of,
+    trace_id_of_line,
 )
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
 from gateway.telemetry.spans import Span
@@ -28,14 +28,14 @@ def spans_from_cloud(
         if _may_be_trace(request_or_trace_id):  # an id we made may be a request's, which looks like a trace's
             spans = _spans(project, request_or_trace_id, trace)
         if not spans:
-            line = line_of(logging or open_logging(), project, request_or_trace_id)
+            line = find_log_line(logging or open_logging(), project, request_or_trace_id)
             if line is None:
                 raise Failure(
                     f"Google Cloud project {project} knows no request {request_or_trace_id}",
                     hint="the log has a line for each request that went wrong, and, by default, for each other",
                     code=EX_DATAERR,
                 )
-            found = trace_of(line)
+            found = trace_id_of_line(line)
             if found and found != request_or_trace_id:
                 spans = _spans(project, found, trace)
             spans = spans or spans_of_line(line)  # most traces are not kept

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.observe.why import row_of
+from gateway.cli.observe.why import request_line
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
-from gateway.control.requests import request_row
+from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
 from gateway.telemetry.trace_store import TraceStoreReader
 
@@ -49,7 +49,7 @@ def tail(
         if as_json:
             console.print_json_line(request)
         else:
-            console.out.print(row_of(request))
+            console.out.print(request_line(request))
 
     if project:
         from gateway.cli.observe.cloud_trace import requests_from_cloud
@@ -75,7 +75,7 @@ def tail(
                 continue
             show(request)
 
-    console.run(work())
+    console.run_async(work())
 
 
 async def _from_store(reader: TraceStoreReader, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:

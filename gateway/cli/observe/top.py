@@ -50,7 +50,7 @@ def top(
                     if name == "board":
                         live.update(_picture(content, sort, rows), refresh=True)
 
-    console.run(work())
+    console.run_async(work())
 
 
 def _picture(board: dict[str, Any], sort: str, rows: int) -> Group:

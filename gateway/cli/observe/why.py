@@ -32,7 +32,7 @@ _KEPT = {
 }
 
 
-class Story(msgspec.Struct, frozen=True):
+class FoundRequest(msgspec.Struct, frozen=True):
     """A request and where it was found."""
 
     summary: RequestSummary
@@ -84,8 +84,10 @@ def why(
         show_spans(spans_from_cloud(project, request_or_trace_id), as_json=as_json)
         return
     if not request_or_trace_id:
-        request_or_trace_id = console.run(_choose(slowest or None, gateway=gateway, key=key, store=store))
-    stories, looked = console.run(_find(request_or_trace_id, gateway=gateway, key=key, store=store))
+        request_or_trace_id = console.run_async(
+            _choose(slowest or None, gateway=gateway, key=key, store=store)
+        )
+    stories, looked = console.run_async(_find(request_or_trace_id, gateway=gateway, key=key, store=store))
     if not stories:
         raise console.Failure(
             f"no request {request_or_trace_id} is kept in {' or '.join(looked)}",
@@ -134,26 +136,27 @@ async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str)
 
 async def _find(
     request_or_trace_id: str, *, gateway: str, key: str, store: str
-) -> tuple[list[Story], list[str]]:
+) -> tuple[list[FoundRequest], list[str]]:
     looked = []
     path = store or ("" if gateway else load_settings().trace.store)
     if path and path != "off":
         looked.append(path)
         found = TraceStoreReader(Path(path)).find(request_or_trace_id)
         if found:
-            return [Story(summary, path) for summary in found], looked
+            return [FoundRequest(summary, path) for summary in found], looked
     if gateway:
         looked.append(gateway)
         async with gateway_client(gateway, key) as at:
             document = await at.read(f"/-/requests/{request_or_trace_id}")
         if document is not None:
             return [
-                Story(msgspec.convert(request, RequestSummary), gateway) for request in document["requests"]
+                FoundRequest(msgspec.convert(request, RequestSummary), gateway)
+                for request in document["requests"]
             ], looked
     return [], looked or ["no store (the setting trace.store is off)"]
 
 
-def _show(story: Story) -> None:
+def _show(story: FoundRequest) -> None:
     s = story.summary
     console.out.print(
         Text.assemble(
@@ -197,10 +200,10 @@ def _show(story: Story) -> None:
     console.say("kept", f"because {_KEPT.get(s.kept, s.kept)}; by {s.gateway}")
     console.say("trace", f"{s.trace_id}  request {s.request_id}")
     console.out.print()
-    draw(spans_of(s))
+    draw_waterfall(spans_of(s))
 
 
-def draw(spans: list[Span]) -> None:
+def draw_waterfall(spans: list[Span]) -> None:
     """The waterfall: a line for each span."""
     if not spans:
         return
@@ -229,7 +232,7 @@ def show_spans(spans: list[Span], *, as_json: bool) -> None:
         return
     for name, value in spans[0].attributes.items():
         console.say(name.removeprefix("chips.")[:10], str(value), style="dim")
-    draw(spans)
+    draw_waterfall(spans)
 
 
 def _ms(seconds: float) -> str:
@@ -237,7 +240,7 @@ def _ms(seconds: float) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.3f} ms"
 
 
-def row_of(request: dict[str, Any]) -> Text:
+def request_line(request: dict[str, Any]) -> Text:
     """One kept request as one line."""
     status = request["status"]
     served = f"{request['model']}@{request['version']}" if request["model"] else request["path"][:40]

@@ -35,7 +35,7 @@ def diff(
     async def work() -> tuple[dict[str, Document], dict[str, Document]]:
         return await _models(before), await _models(after)
 
-    theirs, ours = console.run(work())
+    theirs, ours = console.run_async(work())
     found: dict[str, list[tuple[str, Any, Any]]] = {}
     for name in sorted({*theirs, *ours}):
         one, other = theirs.get(name), ours.get(name)
@@ -71,7 +71,10 @@ def _show(found: dict[str, list[tuple[str, Any, Any]]], before: str, after: str,
     for name, changes in found.items():
         for index, (path, one, other) in enumerate(changes):
             table.add_row(
-                name if not index else "", path or "the model", console.shown(one), console.shown(other)
+                name if not index else "",
+                path or "the model",
+                console.short_value(one),
+                console.short_value(other),
             )
     console.out.print(table)
 

@@ -39,10 +39,10 @@ def history(
     if not changes:
         console.out.print("no changes yet" if name is None else f'nothing is known of "{name}"')
     for change in changes:
-        tell_change(change)
+        print_change(change)
 
 
-def tell_change(change: Change) -> None:
+def print_change(change: Change) -> None:
     """One change as a person reads it: a line of who, what and when, then a line for each difference."""
     name = key_id(change.name) if change.kind in {KEYS, REVOCATIONS} else change.name
     why = f": {change.reason}" if change.reason else ""
@@ -59,8 +59,8 @@ def tell_change(change: Change) -> None:
 
 def difference_lines(before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
     return [
-        f"{path}: {console.shown(new)}"
+        f"{path}: {console.short_value(new)}"
         if old is None
-        else f"{path}: {console.shown(old)} → {console.shown(new)}"
+        else f"{path}: {console.short_value(old)} → {console.short_value(new)}"
         for path, old, new in differences(before, after)
     ]

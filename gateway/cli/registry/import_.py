@@ -50,7 +50,7 @@ def import_models(
     Example: `chips import registry.yaml --prune --dry-run`
     """
     declared = read_declaration(_text(file), file)
-    author = console.author(by)
+    author = console.author_name(by)
 
     async def work(registry: Registry) -> dict[str, Any]:
         steps = await _plan(registry, declared, author, prune=prune)

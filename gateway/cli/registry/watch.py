@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from gateway.cli.registry.history import tell_change
+from gateway.cli.registry.history import print_change
 from gateway.cli.support import console
 from gateway.registry.base import MODELS, Listing, Registry, Unavailable
 from gateway.registry.history import changes_since
@@ -57,7 +57,7 @@ async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
         if as_json:
             _line(msgspec.to_builtins(change))
         else:
-            tell_change(change)
+            print_change(change)
     sys.stdout.flush()
 
 

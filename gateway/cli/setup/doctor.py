@@ -63,7 +63,7 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
                 if not as_json:
                     _tell(finding)
 
-    console.run(work())
+    console.run_async(work())
     wrong = [finding for finding in findings if finding.outcome == "wrong"]
     if as_json:
         console.print_json([finding._asdict() for finding in findings])
@@ -100,7 +100,7 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
         yield finding
     yield await asyncio.to_thread(_artifacts, settings)
     try:
-        async with console.registry_at(settings) as registry:
+        async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
@@ -126,7 +126,7 @@ def _toolchains() -> Sequence[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
     for program, purpose, fix in (
-        ("Rscript", "to run R backends here", "apt install r-base-core r-cran-plumber"),
+        ("Rscript", "to run R backends here", "apt install r-base-core r-cran-httpuv r-cran-later"),
         ("julia", "to run Julia backends here", "see backends/julia/README.md"),
         ("gcloud", "to log in to Google Cloud", "see cloud.google.com/sdk"),
         ("terraform", "to set up Google Cloud", "see deploy/README.md"),
@@ -335,9 +335,9 @@ def _on_cloud_run(models: Sequence[Model]) -> Sequence[Finding]:
     from google.auth.exceptions import GoogleAuthError
 
     from gateway.deploy.cloud_run import service_of
-    from gateway.deploy.google import Google
+    from gateway.deploy.google_clients import GoogleClients
 
-    place, services = chosen.environment, Google(endpoint_override).services
+    place, services = chosen.environment, GoogleClients(endpoint_override).services
     found = []
     for model in models:
         name = f"projects/{place.project}/locations/{place.region}/services/{service_of(model.name)}"

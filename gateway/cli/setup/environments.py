@@ -81,7 +81,7 @@ def use(
     """
     if name is not None:
         _find(name)
-    console.pointer().write(name or "")
+    console.current_environment_file().write(name or "")
     if as_json:
         console.print_json({"in_use": name})
     elif name is None:

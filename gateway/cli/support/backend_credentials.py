@@ -43,8 +43,8 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
     if headers or await _status_of(url) not in _ASKS:
         return tuple(headers)
     if not is_cloud_run(url):
-        raise refused(url)
-    from gateway.deploy.identity import identity_token
+        raise credentials_refused(url)
+    from gateway.deploy.id_token import identity_token
     from gateway.deploy.target import DeployError
 
     parts = urlsplit(url)
@@ -55,7 +55,7 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
     return (("X-Serverless-Authorization", f"Bearer {token}"),)
 
 
-def refused(url: str) -> Failure:
+def credentials_refused(url: str) -> Failure:
     """The failure of a backend that did not take what we showed, or wanted to see something."""
     if is_cloud_run(url):
         hint = "give the account that is logged in here the role roles/run.invoker on the service, or send other credentials with --header"

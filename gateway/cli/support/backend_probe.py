@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from gateway.cli.support.backend_credentials import refused
-from gateway.cli.support.connection_errors import reason_of
+from gateway.cli.support.backend_credentials import credentials_refused
+from gateway.cli.support.connection_errors import connection_error_text
 from gateway.cli.support.console import EX_PROTOCOL, EX_UNAVAILABLE, Failure
 from gateway.core.model import Tensor
 
@@ -24,11 +24,11 @@ OPTIONS = (
 )
 
 
-class NotOurs(Failure):
-    """Something answers, but not as our contract says: it may be a model server of another kind."""
+class NotAChipsBackend(Failure):
+    """A server answers, but not as the backend contract says: it may be a model server of another kind."""
 
 
-class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """The Open Inference Protocol's model metadata, and what the backend contract adds to it in `parameters`."""
 
     name: str
@@ -54,7 +54,7 @@ async def probe(
     wait_s: float,
     progress: Callable[[str], None],
     headers: Mapping[str, str] | None = None,
-) -> Metadata:
+) -> ModelMetadata:
     """Wait until the backend at `url` is ready, and return what it says about `model`. Raises Failure.
 
     `headers` are credentials, where the backend is not open to everybody.
@@ -65,7 +65,7 @@ async def probe(
         await _wait_until_ready(session, url, wait_s, progress)
         status, body = await _get(session, f"{url}/v2/models/{model}")
     if status == 404:
-        raise NotOurs(
+        raise NotAChipsBackend(
             f'the backend at {url} is ready, but serves no model "{model}"',
             hint=f"register it under the name in its CHIPS_MODEL, or start it with another one; else {OPTIONS}",
             code=EX_PROTOCOL,
@@ -75,11 +75,11 @@ async def probe(
     try:
         said = msgspec.json.decode(body, type=dict[str, Any])
         # Some servers send null for what they do not know.
-        metadata = msgspec.convert({k: v for k, v in said.items() if v is not None}, Metadata)
+        metadata = msgspec.convert({k: v for k, v in said.items() if v is not None}, ModelMetadata)
     except ValueError as error:  # not JSON, not UTF-8, or not these fields
         raise _broken(url, f"its metadata is not what the contract says: {error}") from None
     if metadata.name != model:
-        raise NotOurs(
+        raise NotAChipsBackend(
             f'the backend at {url} serves "{metadata.name}", not "{model}"',
             hint=f"chips register {metadata.name} {url}",
             code=EX_PROTOCOL,
@@ -114,7 +114,7 @@ async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None
     except Failure as failure:
         return failure
     if {401, 403} & {live, ready}:
-        return refused(url)
+        return credentials_refused(url)
     if live != 200:
         return _broken(url, f"GET /v2/health/live answered {live} instead of 200")
     if ready == 503:
@@ -135,7 +135,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
     except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError):
         raise _broken(url, "what it sends is not HTTP") from None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        reason = reason_of(error, url, _TIMEOUT_S)
+        reason = connection_error_text(error, url, _TIMEOUT_S)
     raise Failure(
         f"the backend cannot be reached: {reason}",
         hint="is it running, and is the address right as seen from this machine? --wait SECONDS waits longer; "
@@ -145,7 +145,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
 
 
 def _broken(url: str, what: str) -> Failure:
-    return NotOurs(
+    return NotAChipsBackend(
         f"what answers at {url} is not a backend as the contract describes: {what}",
         hint=f"backends/CONTRACT.md says what every backend answers; for any other service {OPTIONS}",
         code=EX_PROTOCOL,

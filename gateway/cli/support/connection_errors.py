@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 
-def reason_of(error: BaseException, url: str, timeout_s: float) -> str:
+def connection_error_text(error: BaseException, url: str, timeout_s: float) -> str:
     """One clause: why `url` could not be asked within `timeout_s` seconds."""
     parts = urlsplit(url)
     place = parts.netloc or url

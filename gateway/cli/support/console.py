@@ -14,8 +14,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from gateway.cli.support.environments import (
-    Chosen,
-    Pointer,
+    ChosenEnvironment,
+    CurrentEnvironmentFile,
     UnknownEnvironment,
     find_environment,
     read_environments,
@@ -98,7 +98,7 @@ def note(text: str) -> None:
     err.print(text, style="dim")
 
 
-def shown(value: Any) -> str:
+def short_value(value: Any) -> str:
     """A value of a document in one short line."""
     if value is None:
         return "–"
@@ -119,7 +119,7 @@ def print_json_line(content: Any) -> None:
     sys.stdout.flush()
 
 
-def report(failure: Failure, *, as_json: bool) -> NoReturn:
+def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})
     else:
@@ -134,7 +134,7 @@ def _indented(text: str) -> str:
     return printable_lines(text).replace("\n", "\n       ")
 
 
-class Choice:
+class GlobalOptions:
     """What the options before the verb said: `chips --env prod --yes …`."""
 
     def __init__(self) -> None:
@@ -143,25 +143,25 @@ class Choice:
         self.told = False  # which environment this acts on is said once
 
 
-choice = Choice()
+choice = GlobalOptions()
 
 
-def pointer() -> Pointer:
-    return Pointer(state_folder() / "environment")
+def current_environment_file() -> CurrentEnvironmentFile:
+    return CurrentEnvironmentFile(state_folder() / "environment")
 
 
-def chosen_environment() -> Chosen | None:
+def chosen_environment() -> ChosenEnvironment | None:
     """The environment in force, or None: by --env, else CHIPS_ENV, else `chips env use`. Raises Failure."""
     by, name = "--env", choice.env or ""
     if not name:
         by, name = "CHIPS_ENV", named_environment()
     if not name:
-        by, name = "chips env use", pointer().read()
+        by, name = "chips env use", current_environment_file().read()
     if not name:
         return None
     path = environments_file()
     try:
-        return Chosen(name, find_environment(read_environments(path), name, path), by)
+        return ChosenEnvironment(name, find_environment(read_environments(path), name, path), by)
     except UnknownEnvironment as error:
         raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
 
@@ -230,7 +230,7 @@ class _Guarded:
 
 
 @asynccontextmanager
-async def registry_at(settings: Settings) -> AsyncIterator[Registry]:
+async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -253,7 +253,7 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
         err.print(f"the fallback is not up to date: {error}", style="yellow")
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
+def run_async(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
 
@@ -261,10 +261,10 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
     """Open the registry, do `work` with it, close it."""
 
     async def opened() -> Result:
-        async with registry_at(settings_for(registry_url)) as registry:
+        async with open_registry_of(settings_for(registry_url)) as registry:
             return await work(registry)
 
-    return run(opened())
+    return run_async(opened())
 
 
 async def find_document(registry: Registry, name: str) -> Document:
@@ -297,7 +297,7 @@ def read_model(document: Document) -> Model:
         ) from None
 
 
-def author(given: str | None) -> str:
+def author_name(given: str | None) -> str:
     if given:
         return given
     import getpass

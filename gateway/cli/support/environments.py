@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.suggestions import suggest
-from gateway.core.text import utf8_text
+from gateway.core.text_encoding import decode_utf8
 
 EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs://my-project-dev-artifacts"'
 
@@ -43,7 +43,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     protected: bool = False  # whether commands ask before they write
 
 
-class Chosen(NamedTuple):
+class ChosenEnvironment(NamedTuple):
     """The environment that a command acts on, and what chose it."""
 
     name: str
@@ -58,7 +58,7 @@ class UnknownEnvironment(Exception):
 def read_environments(path: Path) -> dict[str, Environment]:
     """All environments in the file at `path`; none where there is no file. Raises UnknownEnvironment."""
     try:
-        text = utf8_text(path.read_bytes())
+        text = decode_utf8(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -100,7 +100,7 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
     raise UnknownEnvironment(f'there is no environment "{name}" in {path}{hint}')
 
 
-class Pointer:
+class CurrentEnvironmentFile:
     """Which environment is in use, from one command to the next."""
 
     def __init__(self, path: Path) -> None:

@@ -2,13 +2,22 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Annotated, Final
 
 import aiohttp
 import msgspec
+import typer
 
 from gateway.registry.base import Listing
 
+WatchedGatewayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gateway",
+        envvar="CHIPS_GATEWAY",
+        help="A running gateway to watch. [default: the environment's, else this machine's]",
+    ),
+]
 _WAIT_S: Final = 5.0
 _POLL_S: Final = 0.05
 
@@ -26,7 +35,7 @@ class _Readiness(msgspec.Struct):
     registry: _SeenRegistry | None = None
 
 
-async def wait_until_live(address: str, listing: Listing) -> str:
+async def wait_until_served(address: str, listing: Listing) -> str:
     """Watch the gateway at `address` until it has seen all of `listing`; return what keeps it, or nothing."""
     give_up_at = time.monotonic() + _WAIT_S
     obstacle = ""

@@ -43,7 +43,7 @@ class FirestoreDocument(NamedTuple):
     updated: Any  # a protobuf Timestamp, for preconditions
 
 
-class Head(NamedTuple):
+class RegistryHead(NamedTuple):
     registry_id: str
     generation: int
 
@@ -84,7 +84,7 @@ def document_id(kind: str, name: str) -> str:
     return found
 
 
-def name_in(identity: str) -> tuple[str, str]:
+def parse_document_id(identity: str) -> tuple[str, str]:
     """Kind and name from an id, also of a document that somebody else has put there."""
     kind, _, name = identity.partition(":")
     return kind, unquote(name)
@@ -104,7 +104,7 @@ def read_fields(document: Any) -> FirestoreDocument:
     return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
-def read_head(fields: Fields | None) -> Head | None:
+def read_head(fields: Fields | None) -> RegistryHead | None:
     if fields is None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
@@ -113,10 +113,10 @@ def read_head(fields: Fields | None) -> Head | None:
             "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
             "(a whole number). Restore it from a backup, or correct it by hand."
         )
-    return Head(registry_id, generation)
+    return RegistryHead(registry_id, generation)
 
 
-def write_head(head: Head, write_id: str, at: str) -> Fields:
+def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
     return {
         "registry_id": head.registry_id,
         "generation": head.generation,
@@ -142,7 +142,7 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
     stored = read_stored(fields)
     if stored is None or stored.body is None:
         return None
-    kind, name = name_in(identity)
+    kind, name = parse_document_id(identity)
     document = decode_document(kind, name, stored.revision, stored.body)
     if stored.problem:
         return msgspec.structs.replace(document, body={}, problem=stored.problem)

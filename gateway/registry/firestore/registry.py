@@ -31,12 +31,12 @@ from gateway.registry.base import (
     now_text,
 )
 from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, Head
+from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
 from gateway.registry.firestore.watch_aggregator import DocumentGone, ListenTarget
 
 if TYPE_CHECKING:
-    from gateway.registry.firestore.rpc import Rpc, Write
+    from gateway.registry.firestore.rpc import FirestoreRpc, Write
 
 _log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ def open_url(parts: SplitResult) -> Registry:
 class _View:
     """The mirrored documents as of one generation, kept from one stream to the next."""
 
-    def __init__(self, head: Head, documents: dict[str, Document]) -> None:
+    def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
         self.head = head
         self.documents = documents  # by id
 
     @classmethod
     def of(cls, listing: Listing) -> "_View":
-        head = Head(listing.registry_id, listing.generation)
+        head = RegistryHead(listing.registry_id, listing.generation)
         return cls(head, {layout.document_id(d.kind, d.name): d for d in listing.documents})
 
     def listing(self) -> Listing:
@@ -73,7 +73,7 @@ class _View:
             documents=tuple(self.documents.values()),
         )
 
-    def updated(self, head: Head, fresh: dict[str, FirestoreDocument]) -> "_View":
+    def updated(self, head: RegistryHead, fresh: dict[str, FirestoreDocument]) -> "_View":
         documents = dict(self.documents)
         for identity, found in fresh.items():
             document = _mirrored(found)
@@ -96,7 +96,7 @@ class FirestoreRegistry:
         self._place = location
         self._names = Collections(location.prefix)
         self._look_s = look_s
-        self._connected: Rpc | None = None
+        self._connected: FirestoreRpc | None = None
         self._connecting = asyncio.Lock()
         self._writing = asyncio.Lock()  # our own writes need not compete with each other
         self._last: _View | None = None
@@ -181,26 +181,26 @@ class FirestoreRegistry:
 
     # -- how
 
-    async def _rpc(self) -> "Rpc":
+    async def _rpc(self) -> "FirestoreRpc":
         async with self._connecting:
             if self._closed:
                 raise RegistryError("the registry is closed")
             if self._connected is None:
                 module = await asyncio.to_thread(importlib.import_module, "gateway.registry.firestore.rpc")
                 credentials = await asyncio.to_thread(module.find_default_credentials, self._place)
-                self._connected = module.Rpc(self._place, credentials)
+                self._connected = module.FirestoreRpc(self._place, credentials)
             return self._connected
 
     def _where(self, kind: str, name: str) -> tuple[str, str]:
-        return where(self._names, kind, name)
+        return document_location(self._names, kind, name)
 
-    async def _head(self, rpc: "Rpc") -> Head | None:
+    async def _head(self, rpc: "FirestoreRpc") -> RegistryHead | None:
         location = (self._names.mirror, HEAD)
         found = (await rpc.get(location)).get(location)
         return layout.read_head(found.fields if found is not None else None)
 
-    async def _read_whole(self, rpc: "Rpc") -> _View:
-        head: Head | None = None
+    async def _read_whole(self, rpc: "FirestoreRpc") -> _View:
+        head: RegistryHead | None = None
         documents = {}
         async for found in rpc.query(self._names.mirror):  # one query is one moment
             if found.identity == HEAD:
@@ -211,11 +211,11 @@ class FirestoreRegistry:
             head = await self._begin(rpc)
         return _View(head, documents)
 
-    async def _begin(self, rpc: "Rpc") -> Head:
+    async def _begin(self, rpc: "FirestoreRpc") -> RegistryHead:
         """Make the registry, unless somebody else just did."""
         from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed, Write
 
-        head = Head(uuid4().hex, 0)
+        head = RegistryHead(uuid4().hex, 0)
         fields = layout.write_head(head, "", now_text())
         try:
             await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
@@ -236,8 +236,8 @@ class FirestoreRegistry:
         return begun
 
     async def _follow(
-        self, rpc: "Rpc", since: int
-    ) -> AsyncGenerator[tuple[Head | None, dict[str, FirestoreDocument]], None]:
+        self, rpc: "FirestoreRpc", since: int
+    ) -> AsyncGenerator[tuple[RegistryHead | None, dict[str, FirestoreDocument]], None]:
         """What changes, state by state, beginning with all of generation `since` and later.
 
         Without a head: that is what there is, nothing new. Raises RegistryReplaced where what is there is older than `since`.
@@ -289,7 +289,7 @@ class _Writing:
 
     def __init__(
         self,
-        rpc: "Rpc",
+        rpc: "FirestoreRpc",
         names: Collections,
         changes: Sequence[Put | Delete],
         author: str,
@@ -364,7 +364,7 @@ class _Writing:
         )
 
     async def _read(self) -> dict[tuple[str, str], FirestoreDocument]:
-        wanted = [self._head_at, *(where(self._names, c.kind, c.name) for c in self._changes)]
+        wanted = [self._head_at, *(document_location(self._names, c.kind, c.name) for c in self._changes)]
         if self._asked:
             wanted.append((self._names.history, layout.change_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
@@ -377,9 +377,9 @@ class _Writing:
         from gateway.registry.firestore.rpc import Write
 
         was = found.get(self._head_at)
-        head = layout.read_head(was.fields if was is not None else None) or Head(uuid4().hex, 0)
+        head = layout.read_head(was.fields if was is not None else None) or RegistryHead(uuid4().hex, 0)
         generation = head.generation + 1
-        fields = layout.write_head(Head(head.registry_id, generation), self._id, self._at)
+        fields = layout.write_head(RegistryHead(head.registry_id, generation), self._id, self._at)
         writes = [Write(*self._head_at, fields, was.updated if was is not None else None)]
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
             writes += self._compose_one(found, change, body, generation, index)
@@ -401,7 +401,7 @@ class _Writing:
     ) -> "tuple[Write, Write]":
         from gateway.registry.firestore.rpc import Write
 
-        at = where(self._names, change.kind, change.name)
+        at = document_location(self._names, change.kind, change.name)
         was = found.get(at)
         stored = layout.read_stored(was.fields if was is not None else None)
         before = stored.body if stored is not None else None
@@ -429,7 +429,7 @@ class _Writing:
         )
 
 
-def where(names: Collections, kind: str, name: str) -> tuple[str, str]:
+def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
     """The collection and the id of a document."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
@@ -438,6 +438,6 @@ def where(names: Collections, kind: str, name: str) -> tuple[str, str]:
 
 def _mirrored(found: FirestoreDocument) -> Document | None:
     """A document for the listing; None where it is the head, was deleted, or is of a kind that this release does not mirror."""
-    if ":" not in found.identity or layout.name_in(found.identity)[0] not in MIRRORED:
+    if ":" not in found.identity or layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
     return layout.read_document(found.identity, found.fields)

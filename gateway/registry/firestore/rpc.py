@@ -80,7 +80,7 @@ def find_default_credentials(location: FirestoreLocation) -> Any:
         ) from error
 
 
-class Rpc:
+class FirestoreRpc:
     """Made inside the event loop that it is used in."""
 
     def __init__(self, location: FirestoreLocation, credentials: Any) -> None:

@@ -3,7 +3,13 @@
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.batch_invariance import Group, ask_for, groups_of, predict, require_same
+from gateway.verify.batch_invariance import (
+    RowGroup,
+    predict,
+    predict_request,
+    require_same_predictions,
+    score_rows_alone,
+)
 from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, predictions_of
 from gateway.verify.checks.infer import flat, infer_request, outputs_of
 from gateway.verify.raw_http import NoResponse, RawRequest
@@ -14,26 +20,26 @@ _MOST_IN_SHAPE: Final = 64
 
 @check("rows/repeated", "predicting is a pure function: the same row gets the same answer again", short=True)
 async def repeated(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         for place, row in enumerate(group.rows[:2]):
-            require_same(group, await predict(context, group, [row]), [place], "and once more")
+            require_same_predictions(group, await predict(context, group, [row]), [place], "and once more")
 
 
 @check("rows/together", "the answer for a row is the same alone and in one request with others", short=True)
 async def together(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         await _in_company(context, group, list(range(len(group.rows))), "together with others")
 
 
 @check("rows/reversed", "the order of the predictions is that of the instances, whatever it is", short=True)
 async def turned(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         await _in_company(context, group, list(range(len(group.rows)))[::-1], "in reverse order")
 
 
 @check("rows/doubled", "the answer for a row is the same where the row comes twice", short=True)
 async def doubled(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         places = [place for place in range(len(group.rows)) for _ in range(2)]
         await _in_company(context, group, places, "doubled")
 
@@ -44,7 +50,7 @@ async def doubled(context: CheckContext) -> None:
     short=True,
 )
 async def any_number(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         widths = {_width(prediction) for prediction in group.alone}
         counts = widths | {len(context.inputs), len(context.metadata.get("outputs") or ()), 2}
         for count in sorted(count for count in counts if 2 <= count <= _MOST_IN_SHAPE):
@@ -54,7 +60,7 @@ async def any_number(context: CheckContext) -> None:
 
 @check("rows/at-once", "requests that run at once do not mix: each gets its own answer", short=True)
 async def at_once(context: CheckContext) -> None:
-    for group in await groups_of(context):
+    for group in await score_rows_alone(context):
         alone = [[place] for place in range(len(group.rows))]
         every = list(range(len(group.rows)))
         await asyncio.gather(
@@ -66,7 +72,7 @@ async def at_once(context: CheckContext) -> None:
     "rows/tensors", "as tensors the rows get the same predictions, each output under its own name", short=True
 )
 async def tensors(context: CheckContext) -> None:
-    group = (await groups_of(context))[0]
+    group = (await score_rows_alone(context))[0]
     if group.rest:
         raise CheckSkipped("the samples have parameters of their own")
     if len({_width(prediction) for prediction in group.alone}) > 1:
@@ -74,17 +80,19 @@ async def tensors(context: CheckContext) -> None:
     response = await context.post(f"{context.open_inference}/infer", infer_request(context, group.rows))
     outputs = outputs_of(context, response)
     wanted = [_by_output(prediction, outputs[0]["name"]) for prediction in group.alone]
-    as_tensors = Group(group.rest, group.rows, wanted, group.tolerance)
-    require_same(as_tensors, _rows_of(outputs, len(group.rows)), range(len(group.rows)), "as tensors")
+    as_tensors = RowGroup(group.rest, group.rows, wanted, group.tolerance)
+    require_same_predictions(
+        as_tensors, _rows_of(outputs, len(group.rows)), range(len(group.rows)), "as tensors"
+    )
 
 
-async def _in_company(context: CheckContext, group: Group, places: list[int], how: str) -> None:
+async def _in_company(context: CheckContext, group: RowGroup, places: list[int], how: str) -> None:
     found = predictions_of(await context.post("/predict", group.request([group.rows[p] for p in places])))
-    require_same(group, found, places, how)
+    require_same_predictions(group, found, places, how)
 
 
-async def _beside(context: CheckContext, group: Group, places: list[int]) -> None:
-    request: RawRequest = ask_for(group, [group.rows[place] for place in places])
+async def _beside(context: CheckContext, group: RowGroup, places: list[int]) -> None:
+    request: RawRequest = predict_request(group, [group.rows[place] for place in places])
     try:
         response = await context.client.request(request)
     except NoResponse as error:
@@ -93,7 +101,7 @@ async def _beside(context: CheckContext, group: Group, places: list[int]) -> Non
     if response.status == 503:  # a full queue is no mixing; load/burst looks at it
         return
     try:
-        require_same(group, predictions_of(response), places, "next to other requests")
+        require_same_predictions(group, predictions_of(response), places, "next to other requests")
     except ContractViolation:
         context.last = (request, response)
         raise

@@ -45,7 +45,7 @@ async def _burst(context: CheckContext, request: RawRequest, count: int) -> list
     "of many requests at once each is answered; where the queue is full: 503 overloaded with Retry-After",
 )
 async def burst(context: CheckContext) -> None:
-    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode(context.need_good()))
+    request = RawRequest("POST", "/predict", JSON, msgspec.json.encode(context.require_good_request()))
     for response in await _burst(context, request, _AT_ONCE):
         context.last = (request, response)
         if response.status == 503:
@@ -54,7 +54,7 @@ async def burst(context: CheckContext) -> None:
                 raise ContractViolation(f"Retry-After is {response.get('Retry-After')!r}")
         else:
             predictions_of(response)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("load/concurrency", "not more predictions run at once than the metadata declares")
@@ -62,7 +62,7 @@ async def concurrency(context: CheckContext) -> None:
     declared = (context.metadata.get("parameters") or {}).get("concurrency")
     if not isinstance(declared, int):
         raise CheckSkipped("the metadata declares no concurrency")
-    first = context.need_good()["instances"][0]
+    first = context.require_good_request()["instances"][0]
     request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * 500}))
     began = time.monotonic()
     cames = await _burst(context, request, 8)
@@ -109,7 +109,7 @@ async def parallel(context: CheckContext) -> None:
 
 async def _long_enough(context: CheckContext) -> RawRequest:
     """A request whose prediction takes so long that another would be seen to wait for it, if the limit of bodies allows."""
-    first = context.need_good()["instances"][0]
+    first = context.require_good_request()["instances"][0]
     rows = 200
     while True:
         request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * rows}))

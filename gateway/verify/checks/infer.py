@@ -20,7 +20,7 @@ from gateway.verify.raw_http import RawResponse
 
 def infer_request(context: CheckContext, rows: Sequence[Any] = ()) -> dict[str, Any]:
     """`rows`, or else the good request, as tensors, one for each input. Raises CheckSkipped where that cannot be said."""
-    inputs, instances = context.need_inputs(), rows or context.need_good()["instances"]
+    inputs, instances = context.require_inputs(), rows or context.require_good_request()["instances"]
     tensors = []
     for place, tensor in enumerate(inputs):
         try:
@@ -95,7 +95,7 @@ async def identifier(context: CheckContext) -> None:
 
 @check("infer/same-scores", "both ways to ask come to the same scores")
 async def same_scores(context: CheckContext) -> None:
-    predictions = predictions_of(await context.post("/predict", context.need_good()))
+    predictions = predictions_of(await context.post("/predict", context.require_good_request()))
     outputs = outputs_of(
         context, await context.post(f"{context.open_inference}/infer", infer_request(context))
     )

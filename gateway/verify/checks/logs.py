@@ -14,7 +14,7 @@ _PATIENCE_S = 10.0
 
 
 async def _line_of(context: CheckContext, request_id: str) -> dict[str, Any]:
-    line = await context.need_process().wait_for_line(request_id, timeout_s=_PATIENCE_S)
+    line = await context.require_process().wait_for_line(request_id, timeout_s=_PATIENCE_S)
     if line is None:
         raise ContractViolation(f"no line on standard output holds the request's id {request_id}")
     try:
@@ -28,7 +28,7 @@ async def _line_of(context: CheckContext, request_id: str) -> dict[str, Any]:
     "logs/json-lines", "the log is one JSON object a line on standard output, with severity, message and time"
 )
 async def json_lines(context: CheckContext) -> None:
-    process = context.need_process()
+    process = context.require_process()
     await context.get("/v2/health/live")
     if not process.lines:
         raise ContractViolation("nothing has been logged on standard output")
@@ -46,9 +46,9 @@ async def json_lines(context: CheckContext) -> None:
 
 @check("logs/request", "a request's line has httpRequest, request_id, model, version, timing and the caller")
 async def request(context: CheckContext) -> None:
-    context.need_process()
+    context.require_process()
     fields = (*JSON, ("X-Request-Id", "verify-log-1"), ("X-Chips-Caller", "verify-caller"))
-    predictions_of(await context.post("/predict", context.need_good(), fields))
+    predictions_of(await context.post("/predict", context.require_good_request(), fields))
     entry = await _line_of(context, "verify-log-1")
     missing = [
         name for name in ("httpRequest", "request_id", "model", "version", "timing") if name not in entry
@@ -78,7 +78,7 @@ def _require_trace(entry: dict[str, Any], trace_id: str, span_id: str) -> None:
 
 @check("logs/traceparent", "the ids of traceparent stand in the request's line")
 async def traceparent(context: CheckContext) -> None:
-    context.need_process()
+    context.require_process()
     fields = (*JSON, ("X-Request-Id", "verify-log-2"), ("traceparent", f"00-{_TRACE}-{_SPAN}-01"))
     await context.post("/predict", context.good or {}, fields)
     _require_trace(await _line_of(context, "verify-log-2"), _TRACE, _SPAN)
@@ -86,7 +86,7 @@ async def traceparent(context: CheckContext) -> None:
 
 @check("logs/cloud-trace", "X-Cloud-Trace-Context is read where traceparent is absent")
 async def cloud_trace(context: CheckContext) -> None:
-    context.need_process()
+    context.require_process()
     fields = (
         *JSON,
         ("X-Request-Id", "verify-log-3"),
@@ -100,7 +100,7 @@ async def cloud_trace(context: CheckContext) -> None:
     "logs/no-payload", "nothing of the payload stands in the log, neither of good requests nor of bad ones"
 )
 async def no_payload(context: CheckContext) -> None:
-    process = context.need_process()
+    process = context.require_process()
     marker = "verify-marker-8c1f"
     fields = (*JSON, ("X-Request-Id", "verify-log-4"))
     for body in (

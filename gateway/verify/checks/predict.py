@@ -21,7 +21,7 @@ from gateway.verify.raw_http import RawRequest
     "predict/answer", 'POST /predict answers {"predictions": [...], "model": ..., "version": ...}', short=True
 )
 async def answer(context: CheckContext) -> None:
-    good = context.need_good()
+    good = context.require_good_request()
     response = await context.post("/predict", good)
     predictions = predictions_of(response)
     content = require_json(response)
@@ -53,8 +53,8 @@ async def samples(context: CheckContext) -> None:
 
 @check("predict/array-form", "an instance may be an array in the order of the signature")
 async def array_form(context: CheckContext) -> None:
-    inputs = context.need_inputs()
-    first = context.need_good()["instances"][0]
+    inputs = context.require_inputs()
+    first = context.require_good_request()["instances"][0]
     if not isinstance(first, dict):
         raise CheckSkipped("the samples are arrays themselves")
     try:
@@ -69,7 +69,7 @@ async def array_form(context: CheckContext) -> None:
 
 @check("predict/field-order", "the order of an object's fields means nothing")
 async def field_order(context: CheckContext) -> None:
-    first = context.need_good()["instances"][0]
+    first = context.require_good_request()["instances"][0]
     if not isinstance(first, dict) or len(first) < 2:
         raise CheckSkipped("the instances have no fields to put in another order")
     turned = dict(reversed(first.items()))
@@ -88,7 +88,7 @@ async def no_instances(context: CheckContext) -> None:
 
 @check("predict/many-instances", "a thousand instances are a thousand predictions, in one answer")
 async def many_instances(context: CheckContext) -> None:
-    first = context.need_good()["instances"][0]
+    first = context.require_good_request()["instances"][0]
     count = len(predictions_of(await context.post("/predict", {"instances": [first] * 1000})))
     if count != 1000:
         raise ContractViolation(f"{count} predictions for 1000 instances")
@@ -98,8 +98,8 @@ async def many_instances(context: CheckContext) -> None:
     "predict/missing-value", "a missing value is null: it is a prediction or a 422, and the answer stays JSON"
 )
 async def missing_value(context: CheckContext) -> None:
-    inputs = context.need_inputs()
-    first = context.need_good()["instances"][0]
+    inputs = context.require_inputs()
+    first = context.require_good_request()["instances"][0]
     gaps = {**first, inputs[0].name: None} if isinstance(first, dict) else [None, *first[1:]]
     response = await context.post("/predict", {"instances": [gaps]})
     if response.status == 200:
@@ -109,18 +109,18 @@ async def missing_value(context: CheckContext) -> None:
         require_problem(RawRequest("POST", "/predict"), response, 500, "prediction-failed")
     else:
         require_status(response, 200, 422, 500)
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("predict/charset", "application/json; charset=utf-8 is application/json, and names are UTF-8")
 async def charset(context: CheckContext) -> None:
     fields = (("Content-Type", "application/json; charset=utf-8"),)
-    predictions_of(await context.post("/predict", context.need_good(), fields))
+    predictions_of(await context.post("/predict", context.require_good_request(), fields))
 
 
 @check("predict/white-space", "JSON may be laid out with white space, and escape any character of a name")
 async def white_space(context: CheckContext) -> None:
-    good = context.need_good()
+    good = context.require_good_request()
     spread = (
         b"\n\t " + msgspec.json.format(msgspec.json.encode(good), indent=4).replace(b"\n", b"\r\n") + b"\r\n "
     )
@@ -135,7 +135,7 @@ async def white_space(context: CheckContext) -> None:
 
 @check("predict/chunked", "a body may come in chunks, without its length")
 async def chunked(context: CheckContext) -> None:
-    body = msgspec.json.encode(context.need_good())
+    body = msgspec.json.encode(context.require_good_request())
     predictions_of(await context.request(RawRequest("POST", "/predict", JSON, body, chunked=True)))
 
 

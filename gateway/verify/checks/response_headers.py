@@ -37,7 +37,7 @@ async def served(context: CheckContext) -> None:
     short=True,
 )
 async def timing(context: CheckContext) -> None:
-    response = await context.post("/predict", context.need_good())
+    response = await context.post("/predict", context.require_good_request())
     durations = server_timing(response)
     missing = [part for part in _PARTS if part not in durations]
     if missing:
@@ -103,7 +103,9 @@ async def bad_trace(context: CheckContext) -> None:
         "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
         "\u00ff",
     ):
-        predictions_of(await context.post("/predict", context.need_good(), (*JSON, ("traceparent", given))))
+        predictions_of(
+            await context.post("/predict", context.require_good_request(), (*JSON, ("traceparent", given)))
+        )
 
 
 @check(
@@ -113,18 +115,22 @@ async def bad_trace(context: CheckContext) -> None:
 )
 async def deadline(context: CheckContext) -> None:
     fields = (*JSON, ("X-Request-Timeout", "0"))
-    response = await context.post("/predict", context.need_good(), fields)
+    response = await context.post("/predict", context.require_good_request(), fields)
     require_problem(RawRequest("POST", "/predict", fields), response, 504, "deadline-exceeded")
-    await context.still_good()
+    await context.require_still_serving()
 
 
 @check("headers/deadline-later", "time enough is time enough, and what is no number breaks nothing")
 async def deadline_later(context: CheckContext) -> None:
     predictions_of(
-        await context.post("/predict", context.need_good(), (*JSON, ("X-Request-Timeout", "30000")))
+        await context.post(
+            "/predict", context.require_good_request(), (*JSON, ("X-Request-Timeout", "30000"))
+        )
     )
     for given in ("soon", "-1", "1e3", "9" * 40, "\u00b2"):
-        response = await context.post("/predict", context.need_good(), (*JSON, ("X-Request-Timeout", given)))
+        response = await context.post(
+            "/predict", context.require_good_request(), (*JSON, ("X-Request-Timeout", given))
+        )
         require_status(response, 200, 400, 504)
 
 
@@ -132,7 +138,7 @@ async def deadline_later(context: CheckContext) -> None:
     "headers/kept-alive", "a kept-alive connection serves one request after another, or is closed with notice"
 )
 async def kept_alive(context: CheckContext) -> None:
-    good = context.need_good()
+    good = context.require_good_request()
     async with context.client.connection() as connection:
         for _ in range(3):
             response = await connection.request(_score(good))
@@ -144,7 +150,7 @@ async def kept_alive(context: CheckContext) -> None:
 
 @check("headers/no-stall", "a kept-alive caller never meets a delayed-acknowledgement stall of 40 ms")
 async def no_stall(context: CheckContext) -> None:
-    good = context.need_good()
+    good = context.require_good_request()
     kept: list[float] = []
     async with context.client.connection() as connection:
         for _ in range(12):

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from gateway.verify.backend_process import free_port
+from gateway.ports import free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]

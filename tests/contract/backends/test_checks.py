@@ -21,7 +21,7 @@ from gateway.verify.check import (
     server_timing,
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, choose, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -105,8 +105,8 @@ def test_names_are_unique_and_the_short_form_is_short():
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
     assert all(check.contract for check in CHECKS)
-    assert 15 <= len(choose([], short=True)) <= 30
-    assert {check.name for check in choose(["infer", "about/live"])} == {
+    assert 15 <= len(select_checks([], short=True)) <= 30
+    assert {check.name for check in select_checks(["infer", "about/live"])} == {
         *(name for name in names if name.startswith("infer/")),
         "about/live",
     }
@@ -115,7 +115,7 @@ def test_names_are_unique_and_the_short_form_is_short():
 
 # -- rows against each other
 
-ROWS = choose(["rows"])
+ROWS = select_checks(["rows"])
 RANKS: dict[str, Any] = {"parameters": {"concurrency": 2, "rows": "together"}}
 
 

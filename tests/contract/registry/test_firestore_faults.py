@@ -151,10 +151,10 @@ async def test_a_write_whose_answer_is_lost_is_done_once(
     watcher = opened(firestore)
     registrar = opened(await through(cable, firestore))
     await registrar.write(wine(), author="ana")
-    commit = rpc_module.Rpc.commit
+    commit = rpc_module.FirestoreRpc.commit
 
     async def commit_into_the_void(self: Any, writes: Any) -> None:
-        monkeypatch.setattr(rpc_module.Rpc, "commit", commit)
+        monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit)
         cable.lose_answers()
         try:
             with monkeypatch.context() as hurried:
@@ -164,7 +164,7 @@ async def test_a_write_whose_answer_is_lost_is_done_once(
             cable.cut()
             cable.mend()
 
-    monkeypatch.setattr(rpc_module.Rpc, "commit", commit_into_the_void)
+    monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     generation = await registrar.write(wine("beer"), wine("tea"), author="ana", reason="twice?")
     assert generation == 2
     assert (await watcher.load()).generation == 2
@@ -177,7 +177,7 @@ async def test_a_write_of_which_nothing_is_known_says_so(
     watcher = opened(firestore)
     registrar = opened(await through(cable, firestore))
     await registrar.write(wine(), author="ana")
-    commit = rpc_module.Rpc.commit
+    commit = rpc_module.FirestoreRpc.commit
 
     async def commit_into_the_void(self: Any, writes: Any) -> None:
         monkeypatch.setattr(rpc_module, "_COMMIT_S", 0.3)
@@ -187,7 +187,7 @@ async def test_a_write_of_which_nothing_is_known_says_so(
 
     monkeypatch.setattr(registry_module, "_WRITE_S", 1.0)
 
-    monkeypatch.setattr(rpc_module.Rpc, "commit", commit_into_the_void)
+    monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     with pytest.raises(Unavailable, match="it was written whole, as generation 2") as caught:
         await registrar.write(wine("beer"), wine("tea"), author="ana")
     monkeypatch.setattr(rpc_module, "_QUERY_S", 50.0)

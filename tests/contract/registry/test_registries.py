@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import Registry
-from gateway.registry.memory import MemoryRegistry, Store
+from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.schemes import open_registry
 from gateway.testing import RegistryContract
 
@@ -14,7 +14,7 @@ from gateway.testing import RegistryContract
 class TestMemory(RegistryContract):
     @pytest.fixture
     def open_client(self) -> Callable[[], Registry]:
-        store = Store()
+        store = SharedStore()
         return lambda: MemoryRegistry(store)
 
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from gateway.artifacts.infer_requirements import SCRIPT, packages_needed
+from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
 
 TABLE = pd.DataFrame({"a": np.arange(30.0), "c": list("xyz") * 10, "d": pd.Categorical(list("uv") * 15)})
 TARGET = np.arange(30) % 2
@@ -67,7 +67,7 @@ def test_the_packages_are_found_in_whatever_way_it_was_saved(tmp_path: Path, wha
     for way, save in WAYS.items():
         path = tmp_path / f"{way}.joblib"
         save(model, path)
-        needed = packages_needed([(path.name, path)], "joblib")
+        needed = infer_requirements([(path.name, path)], "joblib")
         assert set(needed.packages) - {"python", "joblib"} == wanted, way
         assert all(needed.packages[name] == metadata.version(name) for name in wanted), way
         assert needed.own == {}, way
@@ -79,7 +79,7 @@ def test_what_the_file_says_of_its_version_counts_not_what_is_installed(tmp_path
     content = pickle.dumps(model).replace(state["_sklearn_version"].encode(), b"1.2.0")
     path = tmp_path / "model.pkl"
     path.write_bytes(content)
-    needed = packages_needed([("model.pkl", path)], "joblib")
+    needed = infer_requirements([("model.pkl", path)], "joblib")
     assert needed.packages["scikit-learn"] == "1.2.0"
     assert needed.older == [
         f"scikit-learn 1.2.0 saved it, and scikit-learn {metadata.version('scikit-learn')} is installed here"
@@ -93,7 +93,7 @@ def test_nothing_that_is_pickled_is_called(tmp_path: Path):
 
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps([Bomb()]))
-    packages_needed([("model.pkl", path)], "joblib")
+    infer_requirements([("model.pkl", path)], "joblib")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -105,23 +105,23 @@ def test_a_function_of_the_training_script_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys.modules[SCRIPT], "days", days, raising=False)
     path = tmp_path / "model.joblib"
     joblib.dump(FunctionTransformer(days), path)
-    assert packages_needed([("model.joblib", path)], "joblib").own == {SCRIPT: ["days"]}
+    assert infer_requirements([("model.joblib", path)], "joblib").own == {SCRIPT: ["days"]}
 
 
 def test_a_module_of_ones_own_is_named_unless_it_lies_in_the_artifact(tmp_path: Path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"cown_steps\nDays\n.")
-    assert packages_needed([("model.pkl", path)], "joblib").own == {"own_steps": ["Days"]}
+    assert infer_requirements([("model.pkl", path)], "joblib").own == {"own_steps": ["Days"]}
     beside = tmp_path / "own_steps.py"
     beside.write_text("class Days: ...\n")
     files = [("model.pkl", path), ("own_steps.py", beside)]
-    assert packages_needed(files, "joblib").own == {}
+    assert infer_requirements(files, "joblib").own == {}
 
 
 def test_plain_python_names_what_it_imports(tmp_path: Path):
     path = tmp_path / "model.py"
     path.write_text("import json, numpy.linalg\nfrom sklearn import tree\nfrom . import x\n")
-    assert set(packages_needed([("model.py", path)], "python").packages) == {"python", *SKLEARN}
+    assert set(infer_requirements([("model.py", path)], "python").packages) == {"python", *SKLEARN}
 
 
 @pytest.mark.parametrize("suffix", ["ubj", "json"])
@@ -130,7 +130,7 @@ def test_xgboost_writes_its_version_into_the_file(tmp_path: Path, suffix: str):
 
     path = tmp_path / f"model.{suffix}"
     xgboost.XGBClassifier(n_estimators=2).fit(TABLE[["a"]], TARGET).save_model(path)
-    found = packages_needed([(path.name, path)], "xgboost").packages
+    found = infer_requirements([(path.name, path)], "xgboost").packages
     assert xgboost.__version__ in found.values()
     assert "scikit-learn" not in found
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_followed_says_so(tmp_path: Path, content: bytes):
     path = tmp_path / "model.pkl"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.pkl: it cannot be"):
-        packages_needed([("model.pkl", path)], "joblib")
+        infer_requirements([("model.pkl", path)], "joblib")
 
 
 def test_a_file_that_is_cut_off_says_so(tmp_path: Path):
@@ -150,4 +150,4 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path):
     joblib.dump(np.ones(1000), path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="ends inside an array"):
-        packages_needed([("model.joblib", path)], "joblib")
+        infer_requirements([("model.joblib", path)], "joblib")

@@ -50,7 +50,7 @@ SHOWN = {
     "core/principal.py": "test_patterns",
     "core/compiled_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
-    "stages/identify.py": "test_addresses (of the address alone: parse_address)",
+    "stages/read_request_head.py": "test_addresses (of the address alone: parse_address)",
     "telemetry/otlp.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
     "control/assets.py": "the console's files, which are part of the release",

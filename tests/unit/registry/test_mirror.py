@@ -116,7 +116,7 @@ async def test_a_wall_clock_that_jumps_changes_nothing(
     for jump_s in (-10 * 365 * 86400, 10 * 365 * 86400):
         monkeypatch.setattr(time, "time", lambda jump_s=jump_s: time.monotonic() + jump_s)
         assert 0 <= mirror.age_s < 60
-        assert mirror.trusted
+        assert mirror.is_authoritative
 
 
 async def test_nothing_was_ever_read(registry: Scripted, start):
@@ -139,7 +139,7 @@ async def test_a_wiped_registry_does_not_empty_the_gateway(registry: Scripted, c
     assert names(mirror) == ["wine"]
     assert "has become another one (two, generation 0), which lists no model" in mirror.held
     assert mirror.connected
-    assert not mirror.trusted
+    assert not mirror.is_authoritative
     clock.now += 10_000
     registry.tell(None, None)
     await registry.told()
@@ -359,7 +359,7 @@ async def test_a_cold_start_without_the_registry(registry: Scripted, start, monk
     assert mirror.snapshot.revoked == {"a"}
     assert mirror.source == FALLBACK
     assert mirror.age_s >= 120
-    assert not mirror.trusted
+    assert not mirror.is_authoritative
     registry.down = False
     registry.tell(listing(7, model("wine")))
     await registry.told()

@@ -42,7 +42,7 @@ def opened(connections: OpenConnections, *fakes: Any) -> Any:
 def test_strangers_go_before_known_callers_and_the_oldest_first(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, limit=4)
     known, busy, old, new = opened(connections, Fake(), Fake(busy=True), Fake(), Fake())
-    connections.recognize(known)
+    connections.mark_authenticated(known)
     assert connections.admits("192.0.2.9")
     assert (old.aborted, len(connections)) == (True, 3)
     opened(connections, Fake(busy=True))
@@ -61,7 +61,7 @@ def test_an_address_makes_room_for_itself(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, peer_limit=2, is_proxy=lambda peer: peer == "192.0.2.8")
     (other,) = opened(connections, Fake(peer="192.0.2.7"))
     first, second = opened(connections, Fake(), Fake())
-    connections.recognize(first)
+    connections.mark_authenticated(first)
     assert connections.admits("192.0.2.1")
     assert (second.aborted, first.aborted, other.aborted) == (True, False, False)
     opened(connections, *(Fake(peer="192.0.2.8", busy=True) for _ in range(10)))
@@ -78,12 +78,40 @@ def test_an_ipv6_network_of_64_bits_is_one_address(loop: asyncio.AbstractEventLo
 
 
 def test_many_who_are_busy_for_long_do_not_hide_an_idle_one(loop: asyncio.AbstractEventLoop):
-    connections = OpenConnections(loop, limit=_LOOKED_AT + 1)
-    opened(connections, *(Fake(busy=True) for _ in range(_LOOKED_AT)))
-    (idle,) = opened(connections, Fake())
-    assert not connections.admits("192.0.2.9")
+    """Nobody is refused while one connection is idle, wherever it stands."""
+    connections = OpenConnections(loop, limit=4 * _LOOKED_AT)
+    busy = [Fake(busy=True) for _ in range(4 * _LOOKED_AT - 2)]
+    first, last = Fake(), Fake()
+    opened(connections, *busy[: 2 * _LOOKED_AT], first, *busy[2 * _LOOKED_AT :], last)
     assert connections.admits("192.0.2.9")
-    assert idle.aborted
+    assert (first.aborted, last.aborted) == (True, False)
+    opened(connections, Fake(busy=True))
+    assert connections.admits("192.0.2.9")
+    assert last.aborted
+    opened(connections, Fake(busy=True))
+    assert not connections.admits("192.0.2.9")
+
+
+def test_where_all_are_busy_not_each_caller_costs_a_look_at_all(loop: asyncio.AbstractEventLoop):
+    asked = 0
+
+    class Counted(Fake):
+        @property
+        def busy(self) -> bool:
+            nonlocal asked
+            asked += 1
+            return True
+
+        @busy.setter
+        def busy(self, _: bool) -> None: ...
+
+    connections = OpenConnections(loop, limit=8 * _LOOKED_AT)
+    opened(connections, *(Counted() for _ in range(8 * _LOOKED_AT)))
+    assert not connections.admits("192.0.2.9")
+    asked = 0
+    connections._strangers.all_busy_until = NEVER
+    assert not connections.admits("192.0.2.9")
+    assert asked == _LOOKED_AT
 
 
 def test_nothing_is_left_of_those_who_have_gone(loop: asyncio.AbstractEventLoop):

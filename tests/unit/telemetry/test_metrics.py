@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
 from gateway.core.model import Policy
-from gateway.telemetry.exposition import exposition
+from gateway.telemetry.exposition import render_exposition
 from gateway.telemetry.merge import merge_states, quantile
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
 from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing
@@ -18,7 +18,7 @@ LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (
 def scrape(metrics: Metrics) -> dict[str, float]:
     """What Prometheus would read; every line must be one it can read."""
     values = {}
-    for line in exposition(metrics.state()).decode().splitlines():
+    for line in render_exposition(metrics.state()).decode().splitlines():
         if line.startswith("#"):
             continue
         match = LINE.fullmatch(line)

@@ -1,0 +1,146 @@
+"""From a model's files and what its author wrote next to them to a manifest; what cannot be served is refused here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
+from gateway.artifacts.manifest import (
+    FORMATS,
+    Manifest,
+    RowsPolicy,
+    Sample,
+    Signature,
+    build_manifest,
+    collect_files,
+    guess_format,
+    signature_problems,
+)
+from gateway.artifacts.wrong_file_type import detect_wrong_file_type
+from gateway.core.text_encoding import decode_utf8
+
+_NAMES_SHOWN: Final = 5
+_BASELINE: Final = "baseline.json"  # figures of the training data, next to a model
+# Suffixes that several formats share say nothing about which file is the model.
+_OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
+
+
+class DescribedArtifact(NamedTuple):
+    manifest: Manifest
+    files: Sequence[tuple[str, Path]]
+    warnings: Sequence[str]
+
+
+def describe_artifact(
+    source: Path,
+    *,
+    model: str,
+    version: str,
+    created_by: str,
+    format: str = "",  # noqa: A002  (the manifest's own word)
+    runtime: Mapping[str, str] | None = None,
+    signature: Path | None = None,
+    samples: Path | None = None,
+    rows: RowsPolicy = "independent",
+) -> DescribedArtifact:
+    """Look into the files and describe them. Runs nothing of them. ValueError says what is wrong, and what to do.
+
+    `runtime` is what the files themselves need where it is None. A folder's signature.json and samples.json count as such
+    where none are given; wherever they lie, they go into the manifest and are no files of the artifact.
+    """
+    signature, samples = signature or beside(source, "signature"), samples or beside(source, "samples")
+    taken = {path.resolve() for path in (signature, samples) if path is not None}
+    files = [(name, path) for name, path in collect_files(source) if path.resolve() not in taken]
+    if not files:
+        raise ValueError(f"{source} holds no model, only what describes one")
+    kind = format or _guess(files)
+    for name, path in files:
+        if _is_model(name, kind, len(files)) and (instead := detect_wrong_file_type(path, kind)):
+            raise ValueError(f"{path} is {instead}")
+    read = read_json(signature, Signature) or Signature()
+    problems = signature_problems(read)
+    if problems:
+        raise ValueError(f"{signature}: " + "; ".join(problems))
+    warnings: list[str] = []
+    manifest = build_manifest(
+        files,
+        model=model,
+        version=version,
+        format=kind,
+        created_by=created_by,
+        runtime=runtime if runtime is not None else _runtime(files, kind, warnings),
+        signature=read,
+        samples=read_json(samples, list[Sample]) or (),
+        rows=rows,
+    )
+    return DescribedArtifact(manifest, files, warnings)
+
+
+def beside(folder: Path, name: str) -> Path | None:
+    """`folder`/NAME.json, as `save` writes it next to a model; None where it is not there."""
+    path = folder / f"{name}.json"
+    return path if path.is_file() else None
+
+
+def read_json(path: Path | None, kind: Any) -> Any:
+    """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        text = decode_utf8(content)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _guess(files: Sequence[tuple[str, Path]]) -> str:
+    files = [(name, path) for name, path in files if name != _BASELINE]
+    texts = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".txt"]
+    if len(texts) == 1 and _begins(texts[0], b"tree"):
+        return "lightgbm"
+    kind = guess_format(files)
+    boosters = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".bst"]
+    if kind == "xgboost" and len(boosters) == 1:  # KServe's name for XGBoost's and LightGBM's files
+        return "lightgbm" if _begins(boosters[0], b"tree") else kind
+    return kind
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(content)) == content
+
+
+def _is_model(name: str, kind: str, count: int) -> bool:
+    return count == 1 or _OWN_SUFFIXES.get(PurePosixPath(name).suffix.lower()) == kind
+
+
+def _runtime(files: Sequence[tuple[str, Path]], kind: str, warnings: list[str]) -> dict[str, str]:
+    try:
+        needed = infer_requirements(files, kind)
+    except ValueError as error:
+        warnings.append(f"the packages that it needs are not known: {error}")
+        return {}
+    warnings += needed.older
+    of_script = needed.own.pop(SCRIPT, None)
+    if of_script is not None:
+        taken = ", ".join(of_script[:_NAMES_SHOWN])
+        raise ValueError(
+            f"the model takes {taken} from the script that trained it, and no backend has that script: "
+            f"move {taken} into a module of its own, import it from there in the script, train again, and publish the "
+            "folder with model and module (or publish it as plain Python, --format python)"
+        )
+    for module, names in needed.own.items():
+        what = f" ({', '.join(names[:_NAMES_SHOWN])})" if names else ""
+        warnings.append(
+            f"it needs the module {module}{what}, which is neither in the artifact nor in a package that is installed here"
+        )
+    return needed.packages

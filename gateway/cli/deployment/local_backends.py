@@ -1,0 +1,236 @@
+"""`chips ps`, `up`, `logs`, `restart` and `stop`: the backends that `chips deploy --target local` started on this machine."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
+from gateway.deploy.local import BackendSpec, LocalBackend, LocalProcessTarget
+from gateway.settings import process_environment, state_folder
+
+_POLL_S: Final = 0.2
+_READY_WITHIN_S: Final = 120.0
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model, as it was deployed.")]
+VersionOption = Annotated[str, typer.Option("--version", help="One version; otherwise all of them.")]
+WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait until they are ready.")]
+
+
+def ps(as_json: console.JsonOption = False) -> None:
+    """List the backends of this machine: where they listen, whether they are ready, how often they fell.
+
+    Example: `chips ps`
+    """
+    found = [_described(local, spec) for local, spec in _all()]
+    if as_json:
+        console.print_json(found)
+        return
+    if not found:
+        console.out.print("no backend was deployed to this machine; chips deploy DIR --target local does")
+        return
+    from rich.table import Table
+
+    table = Table("backend", "state", "address", "process", "since", "fell", box=None, pad_edge=False)
+    for entry in found:
+        table.add_row(
+            f"{entry['model']}@{entry['version']}",
+            str(entry["state"]),
+            str(entry["url"]),
+            str(entry["pid"] or "–"),
+            _ago(entry["since"]),
+            _fell(entry),
+            style="" if entry["state"] == "ready" else "yellow",
+        )
+    console.out.print(table)
+    if any(entry["state"] == "not running" for entry in found):
+        console.say("next", "chips up starts what is not running")
+
+
+def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) -> None:
+    """Start every backend of this machine that is not running, as after a reboot; stopped ones stay stopped.
+
+    Example: `chips up`
+    """
+    started = []
+    for local, spec in _all():
+        if spec.wanted and local.state is None:
+            local.launch(process_environment())
+            started.append(local)
+    _wait(started, wait, as_json=as_json, done="up", nothing="all that should run runs")
+
+
+def restart(
+    model: ModelArgument,
+    version: VersionOption = "",
+    wait: WaitOption = _READY_WITHIN_S,
+    as_json: console.JsonOption = False,
+) -> None:
+    """End a model's backends on this machine and start them again, at the same address.
+
+    Example: `chips restart wine --version 3`
+    """
+    found = _find(model, version)
+    for local, spec in found:
+        local.end()
+        local.write(msgspec.structs.replace(spec, wanted=True))
+        local.launch(process_environment())
+    _wait([local for local, _ in found], wait, as_json=as_json, done="restarted", nothing="")
+
+
+def stop(model: ModelArgument, version: VersionOption = "", as_json: console.JsonOption = False) -> None:
+    """End a model's backends on this machine until `chips restart`. The registry keeps them; `chips undeploy` does not.
+
+    Example: `chips stop wine --version 2`
+    """
+    ended = []
+    for local, spec in _find(model, version):
+        local.write(msgspec.structs.replace(spec, wanted=False))
+        ended.append({"model": spec.model, "version": spec.version, "stopped": local.end()})
+    if as_json:
+        console.print_json(ended)
+        return
+    for entry in ended:
+        console.say("stopped" if entry["stopped"] else "unchanged", f"{entry['model']}@{entry['version']}")
+    console.say("next", f"chips restart {model}")
+
+
+def logs(
+    model: ModelArgument,
+    version: VersionOption = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
+    ] = False,
+) -> None:
+    """Print what a backend of this machine has written to its log.
+
+    Example: `chips logs wine --follow`
+    """
+    found = _logs_of(model, version)
+    for path in found:
+        if len(found) > 1:
+            console.note(str(path))
+        for line in _last(path, lines):
+            console.out.print(line)
+    while follow:  # until Ctrl-C
+        for line in _new_lines(found):
+            console.out.print(line)
+
+
+def _target() -> LocalProcessTarget:
+    return LocalProcessTarget(state_folder() / "local", process_environment())
+
+
+def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, BackendSpec]]:
+    found = ((local, local.spec) for local in _target().all(model, version))
+    return [(local, spec) for local, spec in found if spec is not None]
+
+
+def _find(model: str, version: str) -> list[tuple[LocalBackend, BackendSpec]]:
+    found = _all(model, version or "*")
+    if not found:
+        what = f"{model}@{version}" if version else f'"{model}"'
+        raise Failure(f"no backend of {what} was deployed to this machine", hint="chips ps", code=EX_DATAERR)
+    return found
+
+
+def _described(local: LocalBackend, spec: BackendSpec) -> dict[str, Any]:
+    state = local.state
+    if state is None:
+        text = "not running" if spec.wanted else "stopped"
+    elif state.backend is None:
+        text = "fell, starts again"
+    else:
+        text = "ready" if local.is_ready() else "starting"
+    return {
+        "model": spec.model,
+        "version": spec.version,
+        "state": text,
+        "url": spec.url,
+        "pid": state.backend.pid if state is not None and state.backend is not None else None,
+        "since": state.since if state is not None else None,
+        "fell": state.ends if state is not None else 0,
+        "last_exit": state.last_exit if state is not None else None,
+        "artifact": spec.artifact,
+        "folder": spec.folder,
+        "log": spec.log,
+    }
+
+
+def _wait(started: Sequence[LocalBackend], wait_s: float, *, as_json: bool, done: str, nothing: str) -> None:
+    """Until all are ready. Raises Failure for those that are not in time."""
+    give_up_at = time.monotonic() + wait_s
+    late = list(started)
+    while late and time.monotonic() < give_up_at:
+        late = [local for local in late if not local.is_ready()]
+        if late:
+            time.sleep(_POLL_S)
+    found = [_described(local, spec) for local in started if (spec := local.spec) is not None]
+    if as_json:
+        console.print_json(found)
+    else:
+        for entry in found:
+            console.say(done, f"{entry['model']}@{entry['version']} {entry['state']} at {entry['url']}")
+        if not found:
+            console.say(done, nothing)
+    if late:
+        names = sorted({spec.model for local in late if (spec := local.spec) is not None})
+        raise Failure(
+            f"not ready within {wait_s:g} s: {', '.join(names)}",
+            hint=f"chips logs {names[0]}",
+            code=EX_UNAVAILABLE,
+        )
+
+
+def _logs_of(model: str, version: str) -> list[Path]:
+    """The logs of what is noted; of a version that never came up, that of its last attempt."""
+    noted = [Path(spec.log) for _, spec in _all(model, version or "*")]
+    root = state_folder() / "local"
+    left = sorted(root.glob(f"{model}/{version or '*'}/*.log"), key=lambda path: path.stat().st_mtime)[-1:]
+    found = [path for path in noted if path.exists()] or left
+    if not found:
+        _find(model, version)
+        raise Failure(f"{model} has written nothing yet", hint="chips ps", code=EX_DATAERR)
+    return found
+
+
+def _last(path: Path, count: int) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-count:] if count else []
+
+
+def _new_lines(paths: Sequence[Path]) -> Iterator[str]:
+    """What is written from now on, also where a log is emptied in between."""
+    streams = [path.open(errors="replace") for path in paths]
+    try:
+        for stream in streams:
+            stream.seek(0, 2)
+        while True:
+            for path, stream in zip(paths, streams, strict=True):
+                if path.exists() and path.stat().st_size < stream.tell():
+                    stream.seek(0)
+                yield from (line.rstrip("\n") for line in stream)
+            time.sleep(_POLL_S)
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _ago(since: float | None) -> str:
+    if since is None:
+        return "–"
+    seconds = max(0.0, time.time() - since)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _fell(entry: dict[str, Any]) -> str:
+    if not entry["fell"]:
+        return "–"
+    return f"{entry['fell']} times, last with {entry['last_exit']}"

@@ -1,0 +1,304 @@
+"""Detect which kind of model server (MLServer, TorchServe, vLLM, …) answers at a URL, by its metadata pages; scores nothing.
+
+Each kind is recognised by the routes that its own documentation names; where several fit, the more particular one counts.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from gateway.cli.support.openapi_examples import json_post_operations, request_body_example
+from gateway.core.model import Tensor
+
+_TIMEOUT_S: Final = 5.0
+_LARGEST_ANSWER: Final = 4 << 20
+_FIRST_VERSION: Final = "1"
+_VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+)+\S{0,20}")
+_LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "generate")
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """A model server that is not one of ours, and how to reach one model of it."""
+
+    kind: str
+    path: str
+    version: str = _FIRST_VERSION
+    example: Any = None  # a request body to begin with; None where nothing is known of it
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    others: tuple[str, ...] = ()  # other paths that could be meant
+
+
+class ProbedUrl:
+    """Fetches pages of one server and remembers each answer; None where nothing usable came."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+        self._asked: dict[tuple[str, str], asyncio.Task[tuple[int, bytes]]] = {}
+
+    async def json(self, path: str, method: str = "GET") -> Any:
+        status, body = await self._ask(path, method)
+        try:
+            return msgspec.json.decode(body) if status == 200 else None
+        except (ValueError, RecursionError):
+            return None
+
+    async def text(self, path: str) -> str | None:
+        status, body = await self._ask(path, "GET")
+        return body.decode("utf-8", "replace").strip() if status == 200 else None
+
+    async def openapi(self) -> dict[str, Any]:
+        """Its OpenAPI document, wherever the usual frameworks put it."""
+        for path in ("/openapi.json", "/docs.json", "/api-description"):
+            found = await self.json(path)
+            if isinstance(found, dict) and isinstance(found.get("paths"), dict):
+                return found
+        return {}
+
+    async def _ask(self, path: str, method: str) -> tuple[int, bytes]:
+        key = (path, method)
+        if key not in self._asked:
+            self._asked[key] = asyncio.ensure_future(self._fetch(path, method))
+        return await self._asked[key]
+
+    async def _fetch(self, path: str, method: str) -> tuple[int, bytes]:
+        try:
+            async with self._session.request(
+                method, self._url + path, allow_redirects=False, json={} if method == "POST" else None
+            ) as answer:
+                return answer.status, await answer.content.read(_LARGEST_ANSWER)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return 0, b""
+
+
+async def detect_model_server(
+    url: str, name: str, headers: Mapping[str, str] | None = None
+) -> ModelServer | None:
+    """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
+    ) as session:
+        site = ProbedUrl(session, url)
+        for kind in _KINDS:
+            found = await kind(site, name)
+            if found is not None:
+                return found
+    return None
+
+
+async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether the server at `url` keeps the CHIPS backend contract: its metadata name the model and version it serves."""
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
+    ) as session:
+        for path in ("/v2/health/ready", f"/v2/models/{name}"):
+            try:
+                async with session.get(url + path, allow_redirects=False) as answer:
+                    if "X-Chips-Model" in answer.headers:
+                        return True
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                continue
+    return False
+
+
+# -- kinds
+
+
+async def _open_inference(site: ProbedUrl, name: str) -> ModelServer | None:
+    """MLServer, Triton, KServe and others by github.com/kserve/open-inference-protocol."""
+    server = await site.json("/v2")
+    metadata = await site.json(f"/v2/models/{name}")
+    if not isinstance(metadata, dict) or "name" not in metadata:
+        listed = await _models_of_v2(site)
+        if not isinstance(server, dict) or "extensions" not in server or len(listed) != 1:
+            return None
+        name = listed[0]
+        metadata = await site.json(f"/v2/models/{name}") or {}
+    known = server.get("name", "") if isinstance(server, dict) else ""
+    kind = {"mlserver": "MLServer", "triton": "Triton", "kserve": "KServe v2"}.get(
+        str(known).lower(), "Open Inference Protocol v2"
+    )
+    inputs, outputs = _tensors(metadata.get("inputs")), _tensors(metadata.get("outputs"))
+    example = {"inputs": [_tensor_example(tensor) for tensor in inputs]} if inputs else None
+    return ModelServer(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
+
+
+async def _models_of_v2(site: ProbedUrl) -> list[str]:
+    listed = await site.json("/v2/models") or await site.json("/v2/repository/index", "POST")
+    entries = listed.get("models", []) if isinstance(listed, dict) else listed
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries or []]
+    return [name for name in names if isinstance(name, str)]
+
+
+async def _v1(site: ProbedUrl, name: str) -> ModelServer | None:
+    """KServe v1 and TensorFlow Serving: kserve.github.io, tensorflow.org/tfx/serving/api_rest."""
+    model = await site.json(f"/v1/models/{name}")
+    if not isinstance(model, dict):
+        return None
+    status = model.get("model_version_status")
+    if isinstance(status, list):
+        live = [
+            str(s.get("version")) for s in status if isinstance(s, dict) and s.get("state") == "AVAILABLE"
+        ]
+        return ModelServer(
+            "TensorFlow Serving", f"/v1/models/{name}:predict", (live or [_FIRST_VERSION])[-1], _INSTANCES
+        )
+    if "ready" in model:
+        return ModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
+    return None
+
+
+async def _openai(site: ProbedUrl, name: str) -> ModelServer | None:
+    """vLLM, TGI, llama.cpp, Ollama and others: platform.openai.com/docs/api-reference/models."""
+    listed = await site.json("/v1/models")
+    entries = listed.get("data") if isinstance(listed, dict) and listed.get("object") == "list" else None
+    if not isinstance(entries, list):
+        return None
+    ids = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
+    model = name if name in ids or not ids else ids[0]
+    example = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    return ModelServer(
+        "OpenAI-compatible",
+        "/v1/chat/completions",
+        example=example,
+        others=("/v1/completions", "/v1/embeddings"),
+    )
+
+
+async def _mlflow(site: ProbedUrl, _: str) -> ModelServer | None:
+    """mlflow.org/docs: /invocations, /ping, /version."""
+    ping, version = await asyncio.gather(site.text("/ping"), site.text("/version"))
+    if ping != "" or version is None or not _VERSION.fullmatch(version.strip('"')):
+        return None
+    return ModelServer(
+        f"MLflow {version.strip(chr(34))}", "/invocations", example={"dataframe_records": [{"…": 0}]}
+    )
+
+
+async def _litserve(site: ProbedUrl, _: str) -> ModelServer | None:
+    """lightning.ai/docs/litserve: /info names the server's workers."""
+    info = await site.json("/info")
+    server = info.get("server") if isinstance(info, dict) else None
+    if not isinstance(server, dict) or "workers_per_device" not in server:
+        return None
+    found = _from_openapi(await site.openapi(), "LitServe")
+    path = found.path if found is not None else "/predict"
+    body = found.example if found is not None else None
+    return ModelServer("LitServe", path, example=body or {"input": 0})
+
+
+async def _ray_serve(site: ProbedUrl, name: str) -> ModelServer | None:
+    """docs.ray.io/en/latest/serve: /-/routes gives the applications by prefix."""
+    routes, health = await asyncio.gather(site.json("/-/routes"), site.text("/-/healthz"))
+    if not isinstance(routes, dict) or health is None or "success" not in health:
+        return None
+    prefixes = [prefix for prefix in routes if isinstance(prefix, str) and prefix.startswith("/")]
+    fitting = [prefix for prefix in prefixes if name in prefix] or prefixes or ["/"]
+    return ModelServer(
+        "Ray Serve", fitting[0], example=None, others=tuple(p for p in prefixes if p != fitting[0])
+    )
+
+
+async def _torchserve(site: ProbedUrl, name: str) -> ModelServer | None:
+    """pytorch.org/serve: /api-description is OpenAPI titled TorchServe."""
+    described = await site.json("/api-description")
+    info = described.get("info") if isinstance(described, dict) else None
+    if not isinstance(info, dict) or "torchserve" not in str(info.get("title", "")).lower():
+        return None
+    return ModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
+
+
+async def _vetiver(site: ProbedUrl, _: str) -> ModelServer | None:
+    """vetiver.posit.co in Python and R: /metadata has the required packages of the pin."""
+    metadata = await site.json("/metadata")
+    if not isinstance(metadata, dict) or "required_pkgs" not in metadata:
+        return None
+    version = metadata.get("version")
+    version = version[0] if isinstance(version, list) and version else version  # R boxes it
+    named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
+    found = _from_openapi(await site.openapi(), "vetiver")
+    return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
+
+
+async def _bentoml(site: ProbedUrl, _: str) -> ModelServer | None:
+    """docs.bentoml.com: /livez and /readyz, and OpenAPI at /docs.json."""
+    described = await site.json("/docs.json")
+    if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
+        return None
+    return _from_openapi(described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
+
+
+async def _plain_openapi(site: ProbedUrl, _: str) -> ModelServer | None:
+    """FastAPI, plumber and whatever else describes itself."""
+    return _from_openapi(await site.openapi(), "OpenAPI")
+
+
+def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
+    posts = json_post_operations(document)
+    if not posts:
+        return None
+    ranked = sorted(posts, key=lambda path: (_rank(path), path))
+    info = document.get("info")
+    title = str(info.get("title", "")) if isinstance(info, dict) else ""
+    shown = f"{kind} ({title})" if kind == "OpenAPI" and title else kind
+    example = request_body_example(document, posts[ranked[0]])
+    return ModelServer(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
+
+
+def _rank(path: str) -> int:
+    last = path.rstrip("/").rpartition("/")[2].lower()
+    return next((at for at, word in enumerate(_LIKELY) if word in last), len(_LIKELY))
+
+
+_KINDS: Final[Sequence[Callable[[ProbedUrl, str], Awaitable[ModelServer | None]]]] = (
+    _open_inference, _v1, _openai, _torchserve, _mlflow, _litserve, _ray_serve, _vetiver, _bentoml, _plain_openapi,
+)  # fmt: skip
+_INSTANCES: Final = {"instances": [[0]]}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _version_of(metadata: Mapping[str, Any]) -> str:
+    versions = metadata.get("versions")
+    named = [str(v) for v in versions if _NAME.fullmatch(str(v))] if isinstance(versions, list) else []
+    return named[-1] if named else _FIRST_VERSION
+
+
+def _tensors(listed: Any) -> tuple[Tensor, ...]:
+    """Those that have a name and a datatype; other servers leave out or null the rest."""
+    return tuple(
+        Tensor(
+            name=entry["name"],
+            datatype=entry["datatype"],
+            shape=tuple(size for size in entry.get("shape") or () if isinstance(size, int)),
+        )
+        for entry in listed or ()
+        if isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and isinstance(entry.get("datatype"), str)
+    )
+
+
+def _tensor_example(tensor: Tensor) -> dict[str, Any]:
+    shape = [1 if size < 1 else size for size in tensor.shape] or [1]
+    count = 1
+    for size in shape:
+        count *= size
+    value: Any = {"BYTES": "text", "BOOL": True}.get(tensor.datatype, 0)
+    return {
+        "name": tensor.name,
+        "shape": shape,
+        "datatype": tensor.datatype,
+        "data": [value] * min(count, 64),
+    }
+
+
+def shown_example(service: ModelServer) -> str:
+    return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

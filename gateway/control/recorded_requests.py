@@ -1,0 +1,143 @@
+"""The recorded (sampled) requests of the trace store as JSON: the list, and one with its waterfall."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.core.errors import BadRequest, NotFound
+from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.spans import spans_of
+from gateway.telemetry.trace_store import RequestFilter, StoredRequest, TraceStoreReader
+
+_KINDS = ("all", "failed", "bad", "slowest")
+_SIDES = ("gateway", "backend", "caller")
+_STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
+_PARAMETERS = frozenset(
+    {
+        *("kind", "model", "version", "status", "side", "caller", "since", "until", "text", "slower_ms"),
+        *("limit", "after", "before", "skip"),
+    }
+)
+_MAX_LIMIT = 500
+_NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
+
+
+class RecordedRequests:
+    def __init__(self, reader: TraceStoreReader | None) -> None:
+        self._reader = reader
+
+    async def listed(self, query: str) -> dict[str, Any]:
+        """A page of kept requests. `next` holds the parameters of the page after it; None: there is none."""
+        asked = parse_query(query, _PARAMETERS)
+        wanted = _filter(asked)
+        if self._reader is None:
+            return {"requests": [], "found": 0, "next": None, "note": _NO_STORE}
+        limit = max(1, min(int(number_in(asked, "limit", 100)), _MAX_LIMIT))
+        return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
+
+    def _page(
+        self, reader: TraceStoreReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
+    ) -> dict[str, Any]:
+        more: dict[str, int] | None = None
+        if "after" in asked:
+            kept = reader.after(int(number_in(asked, "after", 0)), limit=limit)
+        elif asked.get("kind") == "slowest":
+            skip = int(number_in(asked, "skip", 0))
+            kept = reader.slowest(wanted, skip=skip, limit=limit + 1)
+            more = {"skip": skip + limit}
+        else:
+            kept = reader.newest(wanted, before=int(number_in(asked, "before", 0)), limit=limit + 1)
+            more = {"before": kept[limit - 1].number} if len(kept) > limit else None
+        return {
+            "requests": [request_row(one) for one in kept[:limit]],
+            "found": reader.count(wanted),
+            "next": more if len(kept) > limit else None,
+        }
+
+    async def one(self, request_or_trace_id: str) -> dict[str, Any]:
+        if self._reader is None:
+            raise NotFound(_NO_STORE)
+        found = await asyncio.to_thread(self._reader.find, request_or_trace_id)
+        if not found:
+            raise NotFound(
+                "No request with this id is kept here: it may be too old, or its trace was not kept."
+            )
+        return document(found)
+
+
+def document(found: list[RequestSummary]) -> dict[str, Any]:
+    """Requests that share an id, each with its waterfall, the newest first."""
+    return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
+
+
+def _fields(summary: RequestSummary) -> dict[str, Any]:
+    return {name: getattr(summary, name) for name in summary.__struct_fields__}
+
+
+def request_row(kept: StoredRequest) -> dict[str, Any]:
+    number, summary = kept
+    return {
+        "number": number,
+        "at": round(summary.at, 3),
+        "request_id": summary.request_id,
+        "trace_id": summary.trace_id,
+        "method": summary.method,
+        "path": summary.path,
+        "status": summary.status,
+        "model": summary.model,
+        "version": summary.version,
+        "caller": summary.caller,
+        "caller_label": summary.caller_label,
+        "duration_ms": round(summary.duration_s * 1000, 3),
+        "backend_ms": round(summary.backend_s * 1000, 3),
+        "attempts": len(summary.attempts),
+        "error": summary.error,
+        "side": summary.side,
+        "detail": summary.detail,
+        "kept": summary.kept,
+    }
+
+
+def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
+    """The query's parameters; an unknown one is an error: ignoring it would return unfiltered results."""
+    asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
+    unknown = sorted(set(asked) - known)
+    if unknown:
+        raise BadRequest(
+            f'There is no parameter "{unknown[0][:40]}" here; there are {", ".join(sorted(known))}.'
+        )
+    return asked
+
+
+def _filter(asked: Mapping[str, str]) -> RequestFilter:
+    kind, status, side = asked.get("kind", "all"), asked.get("status", ""), asked.get("side", "")
+    if kind not in _KINDS:
+        raise BadRequest(f"kind must be one of {', '.join(_KINDS)}.")
+    if status and not _STATUS.fullmatch(status):
+        raise BadRequest("status must be a number such as 404, or a class such as 4xx.")
+    if side and side not in _SIDES:
+        raise BadRequest(f"side must be one of {', '.join(_SIDES)}.")
+    return RequestFilter(
+        kind="all" if kind == "slowest" else kind,
+        model=asked.get("model") or None,
+        version=asked.get("version") or None,
+        status=status,
+        side=side,
+        caller=asked.get("caller", ""),
+        since=number_in(asked, "since", 0),
+        until=number_in(asked, "until", 0),
+        text=asked.get("text", ""),
+        slower_s=number_in(asked, "slower_ms", 0) / 1000,
+    )
+
+
+def number_in(asked: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        number = float(asked.get(name, default))
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1e15:
+        raise BadRequest(f"{name} must be a number, not below 0.")
+    return number

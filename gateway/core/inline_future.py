@@ -1,0 +1,52 @@
+"""A future for one event whose `complete` resumes the waiting coroutine at once: no task, no round of the event loop."""
+
+from collections.abc import Callable, Generator
+
+
+class InlineFuture:
+    """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
+
+    Only a coroutine that `gateway.server.eager_runner` runs can await one.
+    """
+
+    __slots__ = ("_done", "_error", "wake")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._error: BaseException | None = None
+        self.wake: Callable[[], None] | None = None
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """End the wait. The first call counts; the waiting coroutine continues before this returns."""
+        if self._done:
+            return
+        self._done = True
+        self._error = error
+        wake = self.wake
+        if wake is not None:
+            self.wake = None
+            wake()
+
+    def __await__(self) -> Generator["InlineFuture | None", None, None]:
+        if not self._done:
+            yield self
+        error = self._error
+        if error is not None:
+            self._error = None
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads to this frame, which would keep both from being freed
+
+
+class _Yield:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def switch_to_task() -> _Yield:
+    """Await this before code that needs a task of its own, such as `asyncio.timeout`.
+
+    On the fast path a request is carried by callbacks until it first waits for something other than its backend.
+    """
+    return _Yield()

@@ -1,0 +1,29 @@
+"""Buffer a small request body, or the beginning of a larger one, before the request takes a concurrency permit."""
+
+import time
+
+from gateway.core.errors import Overloaded
+from gateway.core.exchange import Exchange
+
+
+class BufferRequestBody:
+    """Wait until the body is complete or `BUFFERED_BODY_BYTES` of it have arrived. At most `limit` requests wait at once."""
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self.waiting = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Raises RequestTimeout or Overloaded. Of a larger body the beginning is waited for; the rest flows."""
+        body = exchange.body
+        if self.waiting >= self._limit:
+            raise Overloaded(
+                "The gateway waits for as many requests to arrive as it can. Try again in a moment."
+            )
+        self.waiting += 1
+        began = time.monotonic()
+        try:
+            await body.buffer(exchange.deadline)
+        finally:
+            self.waiting -= 1
+            exchange.buffering_s = time.monotonic() - began

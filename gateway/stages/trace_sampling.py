@@ -1,0 +1,33 @@
+"""Decide at the start of a request whether its trace is kept. Failed and slow requests are kept anyway, at their end."""
+
+from collections.abc import Sequence
+
+from gateway.core.exchange import Exchange
+from gateway.core.headers import KEEP_TRACE
+from gateway.core.networks import Network, NetworkSet, parse_network
+from gateway.core.principal import OPERATE
+from gateway.core.randomness import random_share
+
+_LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
+
+
+class TraceSampling:
+    """Keep the share `ratio` of all traces, and the traces that trusted callers ask for.
+
+    Asking may callers in `trusted` networks, by the sampled flag of their own trace, and callers that may operate the model,
+    by `X-Chips-Trace: 1`. The share is drawn here and not computed from the trace id, which a caller may choose.
+    """
+
+    def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:
+        self._ratio = ratio
+        self._trusted = NetworkSet(trusted or _LOOPBACK)
+
+    def __call__(self, exchange: Exchange) -> None:
+        own_ratio = exchange.model.policy.trace_ratio
+        ratio = self._ratio if own_ratio is None else own_ratio
+        if exchange.head.read[KEEP_TRACE] == b"1" and exchange.principal.may(OPERATE, exchange.model.name):
+            exchange.keep_trace_because = "asked"
+        elif exchange.trace.sampled and exchange.address is not None and exchange.address in self._trusted:
+            exchange.keep_trace_because = "caller"
+        elif ratio and random_share() < ratio:
+            exchange.keep_trace_because = "sampled"

@@ -64,9 +64,10 @@ const PARTS = { backend: 'at the backend', waits: 'in the gateway’s queue and 
 
 function verdict(one, took) {
   const [most, seconds] = Object.entries(took).sort((a, b) => b[1] - a[1])[0];
-  const phases = one.spans.filter((span) => span.name.startsWith('backend '));
-  const longest = phases.sort((a, b) => (b.end_s - b.start_s) - (a.end_s - a.start_s))[0];
-  const inPhase = most === 'backend' && longest && longest.end_s - longest.start_s > seconds / 2 ? `, mostly in its phase “${longest.name.slice(8)}” (${ms((longest.end_s - longest.start_s) * 1000)})` : '';
+  const phases = one.spans.filter((span) => span.name.startsWith('backend ')).map((span) => [span.name.slice(8), span.end_s - span.start_s]).sort((a, b) => b[1] - a[1]);
+  const reported = phases.reduce((sum, [, took_s]) => sum + took_s, 0);
+  const inPhase = most !== 'backend' || !phases.length ? '' : phases[0][1] > seconds / 2 ? `, mostly in its phase “${phases[0][0]}” (${ms(phases[0][1] * 1000)})`
+    : reported < seconds / 2 ? `, mostly on the way there and back or in what the backend does not report (${ms((seconds - reported) * 1000)})` : '';
   const tries = one.attempts.length > 1 ? ` It took ${one.attempts.length} attempts.` : '';
   return `${percent(seconds / (one.duration_s || 1e-9))} of the time was spent ${PARTS[most]}${inPhase}.${tries}`;
 }

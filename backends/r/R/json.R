@@ -144,10 +144,8 @@ json_values <- function(x, whole = FALSE) {
   } else if (inherits(x, "integer64")) {
     # The digits, by the package bit64 that made them; as doubles they would be other numbers.
     return(ifelse(is.na(x), "null", as.character(x)))
-  } else if (inherits(x, "POSIXct")) {
-    x <- sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
-  } else if (inherits(x, "Date")) {
-    x <- format(x, "%Y-%m-%d")
+  } else if (inherits(x, c("POSIXct", "Date"))) {
+    x <- json_times(x)
   }
   if (is.list(x)) {
     return(vapply(x, json_value, character(1), USE.NAMES = FALSE))
@@ -165,6 +163,14 @@ json_values <- function(x, whole = FALSE) {
   }
   text[is.na(x)] <- "null"
   text
+}
+
+# Days and times in UTC, by ISO 8601.
+json_times <- function(x) {
+  if (inherits(x, "Date")) {
+    return(format(x, "%Y-%m-%d"))
+  }
+  sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
 }
 
 # The shortest text that reads back as the same double.
@@ -199,7 +205,7 @@ json_value <- function(x) {
     return("null")
   }
   if (is.list(x)) {
-    values <- vapply(x, json_value, character(1), USE.NAMES = FALSE)
+    values <- json_items(x, json_values, json_value)
     if (is.null(names(x))) {
       return(json_array(values))
     }
@@ -207,4 +213,18 @@ json_value <- function(x) {
   }
   values <- json_values(x)
   if (length(x) == 1L && !inherits(x, "AsIs")) values else json_array(values)
+}
+
+# Each element as JSON; numbers and texts all at once, since a row may have thousands. `nested` writes the others.
+json_items <- function(x, doubles, nested, ...) {
+  if (!is.list(x)) x <- as.list(x)
+  one <- lengths(x) == 1L & !vapply(x, is.object, NA)
+  is_double <- one & vapply(x, is.double, NA)
+  is_text <- one & vapply(x, is.character, NA)
+  items <- character(length(x))
+  items[is_double] <- doubles(as.double(unlist(x[is_double], use.names = FALSE)))
+  items[is_text] <- json_values(as.character(unlist(x[is_text], use.names = FALSE)))
+  more <- !is_double & !is_text
+  items[more] <- vapply(x[more], nested, "", ...)
+  items
 }

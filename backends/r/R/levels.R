@@ -93,7 +93,22 @@ with_levels <- function(rows, model) {
     rows <- if (name %in% names(rows)) as_levels(rows, name, set$levels, set$ordered) else
       check_term(rows, name, set$levels, model)
   }
+  times <- remember(model, "times", known_times)
+  for (name in intersect(names(times), names(Filter(is.character, rows)))) {
+    rows <- if (times[[name]] == "day") as_day(rows, name) else as_time(rows, name)
+  }
   as_known_factors(rows, model)
+}
+
+#' The columns that were dates or times in training, where the model keeps its data: "day" or "time" by name.
+known_times <- function(model) {
+  parts <- lapply(c("model", "data", "trainingData", "ptype"), function(part) element(model, part))
+  columns <- do.call(c, lapply(Filter(is.data.frame, parts), as.list))
+  columns <- columns[!duplicated(names(columns))]
+  found <- vapply(columns, function(values) {
+    if (inherits(values, "Date")) "day" else if (inherits(values, "POSIXct")) "time" else ""
+  }, "")
+  found[nzchar(found)]
 }
 
 # factor(cyl) and its like stand in the formula, so predict() makes them itself, and fails at a level that is new.

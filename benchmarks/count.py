@@ -54,7 +54,7 @@ FUNCTIONS = (
     "gateway.stages.backend_concurrency:BackendConcurrency.try_nowait",
     "gateway.stages.forward:Forward._fields",
     "gateway.upstream.fast:_begin",
-    "gateway.upstream.connection:parse_response_head",
+    "gateway.upstream.response_head:ResponseHeadReader.__call__",
     "gateway.upstream.connection:Connection._finish",
     "gateway.server.response:CallerResponse.relay",
     "gateway.pipeline:render_problem",

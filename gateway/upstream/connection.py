@@ -10,7 +10,7 @@ from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_future import InlineFuture
 from gateway.core.url_rewriting import rewrite_urls
 from gateway.upstream.refusal import REFUSALS, hold_refusal
-from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
+from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, ResponseHeadReader
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         "_interims",
         "_keep_alive",
         "_left",
+        "_parse_head",
         "_paused",
         "_received",
         "_response",
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive = True
         self._left = 0
         self._dechunker: ChunkedDecoder | None = None
+        self._parse_head = ResponseHeadReader()
         self._received = b""  # of a head that is not whole yet
         self._paused = False
 
@@ -191,7 +193,7 @@ class Connection(asyncio.Protocol):
                 self._received = data
             return None
         try:
-            head = parse_response_head(data[:end])
+            head = self._parse_head(data, end)
         except ValueError as error:
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
             return None

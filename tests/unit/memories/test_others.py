@@ -2,7 +2,7 @@
 
 import ast
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
     ResponseHead,
+    ResponseHeadReader,
     _known_lines,
     _known_status_lines,
     parse_response_head,
@@ -308,6 +309,33 @@ LINES = st.sampled_from(
     ]
 )
 
+ALIKE = [
+    *(
+        b"Content-Length: 3",
+        b"Content-Length: 45",
+        b"content-length: x",
+        b"Connection: keep-alive",
+        b"Connection: close",
+    ),
+    *(
+        b"Connection: x-a",
+        b"X-A: 1",
+        b"x-date: 1",
+        b"date: 1",
+        b"date: 2",
+        b"Date: 2",
+        b"date: \x00",
+        b"Location: /x",
+    ),
+    *(
+        b"Server-Timing: a;dur=1",
+        b"Server-Timing:  b;dur=2 ",
+        b"Server-Timing: \x01",
+        b"Set-Cookie: a=1",
+        b"Vary: a",
+    ),
+]
+
 
 @given(
     st.lists(
@@ -327,8 +355,24 @@ def test_heads_of_answers(heads: list[tuple[bytes, list[bytes]]]):
         assert remembered == _answer_head(raw)
 
 
-def _answer_head(raw: bytes) -> object:
-    found = _outcome(parse_response_head, raw)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.1 404 No"]),
+            st.lists(st.sampled_from(ALIKE), max_size=5),
+        ),
+        max_size=8,
+    )
+)
+def test_heads_of_answers_on_one_connection(heads: list[tuple[bytes, list[bytes]]]):
+    read = ResponseHeadReader()
+    for first, lines in heads:
+        raw = b"\r\n".join([first, *lines])
+        assert _answer_head(raw, lambda raw: read(raw + b"\r\n\r\n", len(raw))) == _answer_head(raw)
+
+
+def _answer_head(raw: bytes, read: Callable[[bytes], ResponseHead] = parse_response_head) -> object:
+    found = _outcome(read, raw)
     return found if isinstance(found, tuple) else [getattr(found, name) for name in ResponseHead.__slots__]
 
 

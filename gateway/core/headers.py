@@ -161,9 +161,8 @@ class RequestHead:
     def with_variable_values(self, indexes: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
         """A head that differs from this template by those fields alone."""
         head = self._copy()
-        read = head.read
         for index, value in zip(indexes, values, strict=False):
-            read[index] = value
+            head.read[index] = value
         return head
 
     def _copy(self) -> "RequestHead":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from gateway.upstream.response_head import ResponseHead
 
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+_status_lines: dict[tuple[bool, int, bytes], bytes] = {}
+_KNOWN_LIMIT: Final = 1024
+_KNOWN_REASON_BYTES: Final = 64
 
 # How the body is framed.
 _NONE: Final = 0  # there is none, whatever the head says
@@ -57,7 +62,7 @@ class CallerResponse:
         head = self._head(
             answer.status,
             b"",
-            _lines(answer.headers),
+            _remembered_lines(answer.headers),
             len(answer.body),
             chunked=False,
             dated=False,
@@ -200,15 +205,21 @@ class CallerResponse:
             framing += connection.date_line()
         if exchange.added_fields:
             fields += _lines(exchange.added_fields)
-        return b"HTTP/1.%d %d %b\r\n%b%b%b\r\n" % (
-            self._version_11,
-            status,
-            reason or _REASONS.get(status, b""),
-            fields,
-            gateway_field_lines(exchange, now).encode("latin-1"),
-            framing,
-        )
+        own = gateway_field_lines(exchange, now).encode("latin-1")
+        return _status_line(self._version_11, status, reason) + fields + own + framing + b"\r\n"
+
+
+def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001
+    known = _status_lines.get((version_11, status, reason))
+    if known is None:
+        known = b"HTTP/1.%d %d %b\r\n" % (version_11, status, reason or _REASONS.get(status, b""))
+        if len(_status_lines) < _KNOWN_LIMIT and len(reason) <= _KNOWN_REASON_BYTES:
+            _status_lines[version_11, status, reason] = known
+    return known
 
 
 def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+_remembered_lines = lru_cache(maxsize=1024)(_lines)  # of the gateway's own answers, which are few

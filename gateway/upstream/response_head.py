@@ -40,7 +40,6 @@ _KINDS: Final[dict[bytes, int]] = {
 }
 # What differs between two answers of the same backend to the same kind of request.
 _VARIABLE: Final = frozenset({_LENGTH, _TIMING, _DATE})
-_VALUE_BYTES: Final = b"\t " + bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
 _MAX_KNOWN_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LENGTH_DIGITS: Final = 15
 # Members of Connection that name no field.
@@ -105,37 +104,37 @@ class ResponseHeadReader:
 class _KnownHead:
     """A head that was read."""
 
-    __slots__ = ("_after", "_before", "_kinds", "_like", "_template")
+    __slots__ = ("_after", "_before", "_date", "_length", "_like", "_template", "_timing")
 
     def __init__(
         self, like: ResponseHead, template: LineTemplate, kinds: Sequence[int], before: bytes, after: bytes
     ) -> None:
         self._like = like
         self._template = template
-        self._kinds = kinds  # of the fields that differ
+        # Which of the template's values they are; -1: there is none.
+        self._date, self._length, self._timing = (
+            kinds.index(kind) if kind in kinds else -1 for kind in (_DATE, _LENGTH, _TIMING)
+        )
         self._before = before  # what goes on, up to the value of Date
         self._after = after
 
     def read(self, raw: bytes) -> ResponseHead | None:
-        """The head that `raw` is; None where it is another one, or not plainly valid."""
+        """The head that `raw` is; None where it is another one, or not plainly valid: tabs and C1 controls are left to `_parse`."""
         values = self._template.values(raw)
-        if values is None or b"".join(values).translate(None, _VALUE_BYTES):
+        if values is None or not b"".join(values).decode("latin-1").isprintable():
             return None
         like = self._like
         head = ResponseHead(like.status, like.reason, like.keep_alive)
         head.chunked = like.chunked
         head.dated = like.dated
-        date = b""
-        for kind, value in zip(self._kinds, values, strict=False):
-            if kind == _DATE:
-                date = value
-            elif kind == _TIMING:
-                head.timing = value.strip(b" \t")
-            elif value.isdigit() and len(value) <= _MAX_LENGTH_DIGITS:
-                head.length = int(value)
-            else:
+        if self._length >= 0:
+            length = values[self._length]
+            if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
                 return None
-        head.fields = self._before + date + self._after
+            head.length = int(length)
+        if self._timing >= 0:
+            head.timing = values[self._timing].strip(b" \t")
+        head.fields = self._before if self._date < 0 else self._before + values[self._date] + self._after
         return head
 
 
@@ -147,7 +146,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
         return None
     begins = list(lines)
     places = []
-    before, after = b"", b""
+    before, after = b"", b""  # the value of Date
     for place, (line, (kind, value)) in enumerate(zip(lines[1:], read, strict=True), 1):
         if (kind == _CONNECTION and not tokens(value) <= _NOT_NOMINATED) or line[
             :11
@@ -161,6 +160,8 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
             before, after = after + begins[place], b"\r\n"
         elif kind == _KEPT:
             after += line + b"\r\n"
+    if _DATE not in kinds:
+        before = after
     return _KnownHead(head, LineTemplate([*begins, b""], places), kinds, before, after)
 
 

@@ -86,9 +86,9 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
             origin.pool.release(backend)
             server = FastServer(
                 gateway.pipeline,
-                keepalive_timeout_s=60,
-                head_timeout_s=20,
-                body_timeout_s=15,
+                keepalive_timeout_s=3600,
+                head_timeout_s=3600,
+                body_timeout_s=3600,
                 field_limit_bytes=16384,
                 connections=OpenConnections(asyncio.get_running_loop()),
             )

@@ -34,6 +34,7 @@ _SECRETS: Final = re.compile(
     rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"
 )
 _MAX_LENGTH_DIGITS: Final = 15
+_VISIBLE: Final = re.compile(rb"[!-~]*").fullmatch  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
@@ -78,7 +79,7 @@ class CachedHead:
     def values(self, raw: bytes) -> list[bytes] | None:
         """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
         values = self._template.values(raw)
-        if values is None or not _is_plain(b"".join(values)):
+        if values is None or not _VISIBLE(b"".join(values)):
             return None
         if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
             return None
@@ -88,11 +89,6 @@ class CachedHead:
                 return None
             values[at] = scheme + values[at]
         return values
-
-
-def _is_plain(value: bytes) -> bool:
-    """Whether it consists of visible ASCII alone."""
-    return value.isascii() and b" " not in value and value.decode("ascii").isprintable()
 
 
 class HeadCache:

@@ -21,12 +21,16 @@ def render_problem(error: GatewayError, request_id: str, *, open_inference: bool
     the member `error` that the Open Inference Protocol's REST binding asks for, so one body serves both.
     """
     make = _remembered_parts if len(error.detail) <= _REMEMBERED_CHARACTERS else _parts
-    headers, before, after = make(type(error), error.detail, error.headers, open_inference)
+    headers, before, after = make(
+        error.title, error.status, error.code, error.detail, error.headers, open_inference
+    )
     return Response(error.status, headers, before + _encode(request_id) + after)
 
 
 def _parts(
-    kind: type[GatewayError],
+    title: str,
+    status: int,
+    code: str,
     detail: str,
     headers: HeaderList,
     open_inference: bool,  # noqa: FBT001
@@ -34,14 +38,14 @@ def _parts(
     """What is the same for all requests that meet this error: the fields, and the body around the request id."""
     members = {
         "type": "about:blank",
-        "title": kind.title,
-        "status": kind.status,
-        "code": kind.code,
+        "title": title,
+        "status": status,
+        "code": code,
         "detail": detail,
     }
     fields = (
         (b"Content-Type", b"application/problem+json"),
-        (b"chips-error", kind.code.encode("ascii")),
+        (b"chips-error", code.encode("ascii")),
         (b"Cache-Control", b"no-store"),
         *headers,
     )

@@ -24,9 +24,9 @@ class TraceContext:
         self.span_id = span_id  # our span for the request, 16 hex digits: the parent of each attempt's
         self.sampled = sampled  # the caller's wish; whether it is granted stands in the exchange
 
-    def traceparent(self, span_id: str, *, sampled: bool) -> str:
+    def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
         """The header for a backend, whose parent is the attempt with `span_id`."""
-        return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}"
+        return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
 
 
 def new_span_id() -> str:

@@ -60,11 +60,16 @@ def rate_limit_fields(
     charged: Sequence[Charge], verdicts: Sequence[Verdict]
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
-    policies = ", ".join([f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged])
     states = ", ".join(
         [
             f'"{charge.policy}";r={verdict.remaining};t={math.ceil(verdict.wait_s or verdict.reset_s)}'
             for charge, verdict in zip(charged, verdicts, strict=True)
         ]
     )
-    return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))
+    return ((b"RateLimit-Policy", _policies(tuple(charged))), (b"RateLimit", states.encode("ascii")))
+
+
+@lru_cache(maxsize=16384)
+def _policies(charged: tuple[Charge, ...]) -> bytes:
+    policies = [f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged]
+    return ", ".join(policies).encode("ascii")

@@ -10,6 +10,7 @@ from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.inline_future import InlineFuture
+from gateway.core.keys import LastDigest
 from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.server.eager_runner import EagerCoroutineRunner
@@ -46,6 +47,7 @@ class CallerConnection(asyncio.Protocol):
         "_head_seen",
         "_idle_waiter",
         "_known",
+        "_last_digest",
         "_linger",
         "_parser",
         "_pauses",
@@ -75,6 +77,7 @@ class CallerConnection(asyncio.Protocol):
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._runner = EagerCoroutineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
+        self._last_digest = LastDigest()
         self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time
         self._head_seen = 0  # bytes of it that were searched for its end
@@ -211,7 +214,7 @@ class CallerConnection(asyncio.Protocol):
         if parsed.closes:
             self.last = True
         method = parsed.method
-        response = CallerResponse(self, head_only=method == "HEAD", version_11=parsed.version_11)
+        response = CallerResponse(self, method == "HEAD", parsed.version_11)
         body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = _NEVER
@@ -225,16 +228,17 @@ class CallerConnection(asyncio.Protocol):
         if not body.complete:
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
-            method=method,
-            raw_target=parsed.target,
-            headers=parsed.headers,
-            peer=self.peer,
-            scheme=self._scheme,
-            body=body,
-            response=response,
-            arrived=arrived,
-            cached_head=known,
-            variable_values=values,
+            method,
+            parsed.target,
+            parsed.headers,
+            self.peer,
+            self._scheme,
+            body,
+            response,
+            arrived,
+            known,
+            values,
+            self._last_digest,
         )
         response.exchange = exchange
         self._body = body

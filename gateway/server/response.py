@@ -46,7 +46,7 @@ class CallerResponse:
 
     exchange: Exchange
 
-    def __init__(self, connection: "CallerTransport", *, head_only: bool, version_11: bool) -> None:
+    def __init__(self, connection: "CallerTransport", head_only: bool, version_11: bool) -> None:  # noqa: FBT001
         self._connection = connection
         self._head_only = head_only
         self._version_11 = version_11
@@ -184,29 +184,28 @@ class CallerResponse:
         now = time.monotonic()
         exchange.status = status
         self.started = True
-        framing = b""
+        framing = ""
+        date = b"" if dated else connection.date_line()
         if length >= 0 and not chunked:
             self._framing = _NONE if bodiless else _LENGTH
             if status != 204:
-                framing = b"Content-Length: %d\r\n" % length
+                framing = f"Content-Length: {length}\r\n"
         elif bodiless:
             self._framing = _NONE
         elif self._version_11:
             self._framing = _CHUNKS
-            framing = b"Transfer-Encoding: chunked\r\n"
+            framing = "Transfer-Encoding: chunked\r\n"
         else:
             self._framing = _CLOSE
             connection.last = True
         if connection.closes_after_response():
-            framing += b"Connection: close\r\n"
+            framing += "Connection: close\r\n"
         elif not self._version_11:
-            framing += b"Connection: keep-alive\r\n"
-        if not dated:
-            framing += connection.date_line()
+            framing += "Connection: keep-alive\r\n"
         if exchange.added_fields:
             fields += _lines(exchange.added_fields)
-        own = gateway_field_lines(exchange, now).encode("latin-1")
-        return _status_line(self._version_11, status, reason) + fields + own + framing + b"\r\n"
+        own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        return _status_line(self._version_11, status, reason) + fields + date + own
 
 
 def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001

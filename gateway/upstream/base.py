@@ -141,7 +141,7 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     """
     trace = exchange.trace
     traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
-    line = f"traceparent: {traceparent}\r\n".encode("ascii")
+    line = b"traceparent: " + traceparent + CRLF
     head = exchange.head
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.

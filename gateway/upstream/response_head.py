@@ -19,6 +19,8 @@ _FIELD: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)"
 )  # linear, on any input
 
+_VALUES: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
+
 # What a field line means. A line, once read, is known by its bytes: backends send few different ones.
 _KEPT: Final = 0
 _DROPPED: Final = 1
@@ -119,9 +121,9 @@ class _KnownHead:
         self._after = after
 
     def read(self, raw: bytes) -> ResponseHead | None:
-        """The head that `raw` is; None where it is another one, or not plainly valid: tabs and C1 controls are left to `_parse`."""
+        """The head that `raw` is; None where it is another one, or not valid."""
         values = self._template.values(raw)
-        if values is None or not b"".join(values).decode("latin-1").isprintable():
+        if values is None or not _VALUES(b"".join(values)):
             return None
         like = self._like
         head = ResponseHead(like.status, like.reason, like.keep_alive)

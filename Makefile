@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs clean bench count soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs diagrams clean bench count soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -69,8 +69,12 @@ zoo: $(VENV)/.ready  ## every kind of model in every language that is installed 
 	CHIPS_ZOO_RESULTS=1 $(BIN)/python -m pytest tests/zoo $(PYTEST)
 	$(BIN)/python -m tests.house.reference
 
-docs: $(VENV)/.ready  ## write the reference pages that are made from the code
+docs: $(VENV)/.ready  ## write the reference pages that are made from the code, and build the site; SERVE=1 shows it
 	$(BIN)/python -m tests.house.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build --strict --quiet)
+
+diagrams: $(VENV)/.ready  ## draw docs/images/*.mmd anew; needs npm and Chromium
+	$(BIN)/python -m tests.house.diagrams
 
 lock: $(VENV)/.ready  ## write the locks of the images anew: every file by digest, in the versions of constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -100,5 +104,5 @@ $(VENV)/.ready: pyproject.toml backends/python/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old; Python 3.11 or newer is needed. Run make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (a minute or two, once)"
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'backends/python[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]' -e 'backends/python[test]'
 	@touch $@

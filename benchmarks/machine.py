@@ -49,6 +49,19 @@ def cpu_us(pids: list[int]) -> float:
     return total / 1000
 
 
+def pss_mb(pids: list[int]) -> float:
+    """The memory of processes; what several share is counted once."""
+    total = 0
+    for pid in pids:
+        try:
+            for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        except OSError:
+            continue
+    return total / 1024
+
+
 def rss_mb(pids: list[int]) -> float:
     total = 0
     for pid in pids:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.local import write_environment
 from gateway.ports import free_port, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,8 +109,12 @@ def environment(folder: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("CHIPS_", "AIP_")) and name not in {"PORT", "STORAGE_EMULATOR_HOST"}
     }
+    return {**kept, **places(folder)}
+
+
+def places(folder: Path) -> dict[str, str]:
+    """The settings that say where the registry, the artifacts and the kept requests lie."""
     return {
-        **kept,
         "CHIPS_REGISTRY": f"sqlite:{folder / 'registry.db'}",
         "CHIPS_ARTIFACTS": str(folder / "artifacts"),
         "CHIPS_TRACE__STORE": str(folder / "requests.db"),
@@ -234,32 +239,47 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
     )
     if once:
         return
-    next_steps(screen, folder, address, key, request_id)
+    operator = make_operator_key(folder)
+    variables = {
+        **places(folder.absolute()),
+        "CHIPS_GATEWAY": address,
+        "CHIPS_KEY": operator,
+        "BACKEND": backend_url,
+        "KEY": key,
+    }
+    write_environment(folder / "env", variables)
+    next_steps(screen, folder, address, key, operator)
     while True:
         for child in children:
             child.check()
         time.sleep(0.5)
 
 
-def next_steps(screen: Screen, folder: Path, address: str, key: str, request_id: str) -> None:
+def make_operator_key(folder: Path) -> str:
+    create = [sys.executable, "-m", "gateway.cli", "keys", "create", "operator of the demo"]
+    verbs = ["--verbs", "score", "--verbs", "metadata", "--verbs", "operate"]
+    done = subprocess.run(
+        [*create, *verbs], env=environment(folder), capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def next_steps(screen: Screen, folder: Path, address: str, key: str, operator: str) -> None:
     screen.step("It keeps running. Try, in another terminal:")
-    ours = f"CHIPS_REGISTRY=sqlite:{folder / 'registry.db'} CHIPS_TRACE__STORE={folder / 'requests.db'}"
-    chips = f"{ours} .venv/bin/chips"
     wrong = f"curl -i {address}/wine -H 'X-Api-Key: wrong' -H 'Content-Type: application/json' -d '{{}}'"
     for comment, command in (
+        ("keys, addresses and the commands, for this terminal", f". {shlex.quote(str(folder / 'env'))}"),
+        ("where did the time of that score go?", "chips why --last"),
         ("what may this key call?", f"curl {address}/ -H 'X-Api-Key: {key}'"),
         ("what goes in and out?", f"curl {address}/wine -H 'X-Api-Key: {key}'"),
         ("a wrong key", wrong),
-        (
-            f"the console, {address}/-/console/, asks for a key that may operate",
-            f"{chips} keys create ops --verbs operate",
-        ),
-        ("where did the time of that score go?", f"{chips} why {request_id}"),
-        ("take it out of service, and back", f"{chips} disable wine"),
-        ("every request, as a log line", f"tail -f {folder / 'gateway.log'}"),
+        ("take it out of service, and back", "chips disable wine"),
+        ("every request, as a log line", shlex.join(["tail", "-f", str(folder / "gateway.log")])),
     ):
         screen.output(f"# {comment}")
         screen.command(command)
+    screen.output("# the same in a browser")
+    screen.output(f"{address}/-/console/    key: {operator}")
     print("\nCtrl-C stops all of it.", flush=True)
 
 

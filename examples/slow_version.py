@@ -2,7 +2,8 @@
 
     python -m examples.slow_version
 
-It needs nothing but this tree: registry, backends and callers all live in this process. Ctrl-C ends it.
+Backends and callers live in this process; the registry and the kept requests are files in a folder of its own, which also
+has `env` for your shell. Ctrl-C ends it.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import io
 import random
+import shlex
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,13 +21,15 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import web
 
+from examples.local import write_environment
 from gateway.app import Gateway
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
-from gateway.registry.base import KEYS, MODELS, Put
-from gateway.registry.memory import MemoryRegistry
+from gateway.ports import free_port, is_free
+from gateway.registry.base import KEYS, MODELS, Put, Registry
+from gateway.registry.schemes import open_registry
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 
@@ -41,6 +45,7 @@ _chance = random.Random(3)  # noqa: S311  (nothing to guess)
 
 class Running(NamedTuple):
     url: str
+    folder: Path  # its registry and the requests that it keeps
     operator: str  # a key for the console
     caller: str  # a key to score with
 
@@ -65,10 +70,13 @@ def backend(version: str, typical_ms: float) -> web.Application:
 
 
 @asynccontextmanager
-async def running(*, port: int = 0, logs: io.TextIOWrapper | None = None) -> AsyncIterator[Running]:
+async def running(
+    *, port: int = 0, folder: Path | None = None, logs: io.TextIOWrapper | None = None
+) -> AsyncIterator[Running]:
     """The whole of it, until the block ends. The callers never pause for long."""
     async with contextlib.AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         backends = []
         for version, typical_ms in VERSIONS.items():
             runner = web.AppRunner(backend(version, typical_ms), access_log=None)
@@ -77,7 +85,8 @@ async def running(*, port: int = 0, logs: io.TextIOWrapper | None = None) -> Asy
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             backends.append(Backend(version=version, url=url, inputs=INPUTS, outputs=OUTPUTS))
-        registry = MemoryRegistry()
+        registry = open_registry(f"sqlite:{folder / 'registry.db'}")
+        stack.push_async_callback(registry.close)
         model = Model(
             name="wine",
             description="Which of three vineyards a wine comes from",
@@ -96,9 +105,10 @@ async def running(*, port: int = 0, logs: io.TextIOWrapper | None = None) -> Asy
         )
         settings = load_settings(
             flags={
+                "registry": f"sqlite:{folder / 'registry.db'}",
                 "server.host": "127.0.0.1",
                 "server.port": str(port),
-                "trace.store": str(Path(folder) / "requests.db"),
+                "trace.store": str(folder / "requests.db"),
                 "log.format": "json",
             },
             environ={},
@@ -106,16 +116,16 @@ async def running(*, port: int = 0, logs: io.TextIOWrapper | None = None) -> Asy
         writer = LogWriter(logs if logs is not None else io.TextIOWrapper(io.BytesIO()))
         writer.start()
         stack.callback(writer.stop)
-        gateway = Gateway(settings, writer, registry=registry)
+        gateway = Gateway(settings, writer)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         url = f"http://127.0.0.1:{gateway.port}"
         callers = [asyncio.create_task(_call(url, caller)) for _ in range(4)]
         stack.push_async_callback(_end, callers)
-        yield Running(url, operator, caller)
+        yield Running(url, folder, operator, caller)
 
 
-async def _make_key(registry: MemoryRegistry, label: str, verbs: tuple[Verb, ...]) -> str:
+async def _make_key(registry: Registry, label: str, verbs: tuple[Verb, ...]) -> str:
     key = make_key()
     document = Key(label=label, models=("*",), verbs=verbs, created="2026-01-01T00:00:00Z")
     await registry.write(
@@ -139,12 +149,32 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _main(port: int) -> None:
-    async with running(port=port) as it:
+def _empty(folder: Path) -> None:
+    """Make `folder`, without the files that an earlier run left in it."""
+    folder.mkdir(exist_ok=True)
+    for pattern in ("registry.db*", "requests.db*", "env"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _write_environment(it: Running) -> None:
+    variables = {
+        "CHIPS_REGISTRY": f"sqlite:{it.folder / 'registry.db'}",
+        "CHIPS_TRACE__STORE": str(it.folder / "requests.db"),
+        "CHIPS_GATEWAY": it.url,
+        "CHIPS_KEY": it.operator,
+    }
+    write_environment(it.folder / "env", variables)
+
+
+async def _main(port: int, folder: Path, shown: Path) -> None:
+    _empty(folder)
+    async with running(port=port, folder=folder) as it:
+        _write_environment(it)
         print(
             f"The console      {it.url}/-/console/\n"
             f"Its key          {it.operator}\n"
-            f"At the terminal  export CHIPS_GATEWAY={it.url} CHIPS_KEY={it.operator}\n"
+            f"At the terminal  . {shlex.quote(str(shown / 'env'))}\n"
             f"                 chips top; chips tail; chips why ID\n"
             f"Something in the model wine is slow. Ctrl-C ends this.",
             flush=True,
@@ -155,5 +185,8 @@ async def _main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--folder", type=Path, default=Path(".slow-version"), help="where its files go")
+    arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_main(parser.parse_args().port))
+        port = arguments.port if is_free(arguments.port) else free_port()
+        asyncio.run(_main(port, arguments.folder.absolute(), arguments.folder))

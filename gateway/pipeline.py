@@ -105,9 +105,8 @@ class Pipeline:
 
     async def _pass(self, exchange: Exchange) -> None:
         self._read_request_head(exchange)
-        if self._control.is_probe(
-            exchange
-        ):  # before the allowlist: a platform probes from addresses nobody can list
+        # Before the allowlist: a platform probes from addresses nobody can list.
+        if self._control.is_probe(exchange):
             await switch_to_task()
             await self._control.answer(exchange)
             return
@@ -116,9 +115,8 @@ class Pipeline:
             await switch_to_task()
             await self._control.answer(exchange)
             return
-        if not self._route.try_nowait(
-            exchange
-        ):  # before authenticate: the model says which credentials it takes
+        # Before authenticate: the model says which credentials it takes.
+        if not self._route.try_nowait(exchange):
             await self._route(exchange)
         exchange.routed = time.monotonic()
         preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
@@ -143,9 +141,8 @@ class Pipeline:
             await self._buffer_request_body(exchange)
         with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
             while True:  # once, unless the backend refuses before it begins
-                with self._backend_concurrency.try_nowait(exchange) or await self._backend_concurrency(
-                    exchange
-                ):
+                slot = self._backend_concurrency.try_nowait(exchange)
+                with slot or await self._backend_concurrency(exchange):
                     exchange.permitted = time.monotonic()
                     await self._forward(exchange)
                 refusal = exchange.refusal

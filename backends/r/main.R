@@ -8,5 +8,5 @@ backend <- new.env(parent = globalenv())
 for (file in c(sort(Sys.glob(file.path(home, "R", "*.R"))), file.path(home, "predict.R"))) {
   sys.source(file, backend, keep.source = FALSE)
 }
-rm(home, file)
-quit(save = "no", status = backend$main())
+rm(file)
+quit(save = "no", status = backend$main(home))

@@ -9,7 +9,7 @@ function main(folder, seconds, counts...)
     manifest = Backend.parse_manifest(read(joinpath(folder, "manifest.json")))
     model = Predict.load(folder, manifest)
     medians = map(counts) do count
-        body = Dict{String,Any}("instances" => Any[Any[1.5, 2, 3] for _ in 1:parse(Int, count)])
+        body = "{\"instances\":[" * join(Iterators.repeated("[1.5,2,3]", parse(Int, count)), ",") * "]}"
         rows = Backend.table(Backend.read_instances(body, manifest.signature).rows)
         parameters = Dict{String,Any}()
         foreach(_ -> Predict.predict(model, rows, parameters), 1:20)

@@ -145,14 +145,11 @@ async def beside_plain(julia: Julia, client: Client, session: aiohttp.ClientSess
         assert plain.stdout is not None
         await plain.stdout.readline()
         other = Client(f"http://127.0.0.1:{port}", session)
-        row("rows", "backend p50 ms", "HTTP.jl alone p50 ms")
+        row("rows", "backend p50 ms", "p99", "HTTP.jl alone p50 ms", "p99")
         for rows in (1, 100, 1000):
             await other.latencies(rows, 1)
-            row(
-                rows,
-                percentile(await client.latencies(rows, 1), 50),
-                percentile(await other.latencies(rows, 1), 50),
-            )
+            ours, theirs = await client.latencies(rows, 1), await other.latencies(rows, 1)
+            row(rows, *(percentile(taken, percent) for taken in (ours, theirs) for percent in (50, 99)))
     finally:
         plain.kill()
         await plain.wait()

@@ -22,6 +22,7 @@ from gateway.artifacts.wrong_file_type import detect_wrong_file_type
 from gateway.core.text_encoding import decode_utf8
 
 _NAMES_SHOWN: Final = 5
+_BASELINE: Final = "baseline.json"  # figures of the training data, next to a model
 # Suffixes that several formats share say nothing about which file is the model.
 _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
@@ -46,9 +47,14 @@ def describe_artifact(
 ) -> DescribedArtifact:
     """Look into the files and describe them. Runs nothing of them. ValueError says what is wrong, and what to do.
 
-    `runtime` is what the files themselves need where it is None.
+    `runtime` is what the files themselves need where it is None. A folder's signature.json and samples.json count as such
+    where none are given; wherever they lie, they go into the manifest and are no files of the artifact.
     """
-    files = collect_files(source)
+    signature, samples = signature or beside(source, "signature"), samples or beside(source, "samples")
+    taken = {path.resolve() for path in (signature, samples) if path is not None}
+    files = [(name, path) for name, path in collect_files(source) if path.resolve() not in taken]
+    if not files:
+        raise ValueError(f"{source} holds no model, only what describes one")
     kind = format or _guess(files)
     for name, path in files:
         if _is_model(name, kind, len(files)) and (instead := detect_wrong_file_type(path, kind)):
@@ -72,6 +78,12 @@ def describe_artifact(
     return DescribedArtifact(manifest, files, warnings)
 
 
+def beside(folder: Path, name: str) -> Path | None:
+    """`folder`/NAME.json, as `save` writes it next to a model; None where it is not there."""
+    path = folder / f"{name}.json"
+    return path if path.is_file() else None
+
+
 def read_json(path: Path | None, kind: Any) -> Any:
     """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
     if path is None:
@@ -91,12 +103,20 @@ def read_json(path: Path | None, kind: Any) -> Any:
 
 
 def _guess(files: Sequence[tuple[str, Path]]) -> str:
+    files = [(name, path) for name, path in files if name != _BASELINE]
+    texts = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".txt"]
+    if len(texts) == 1 and _begins(texts[0], b"tree"):
+        return "lightgbm"
     kind = guess_format(files)
     boosters = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".bst"]
     if kind == "xgboost" and len(boosters) == 1:  # KServe's name for XGBoost's and LightGBM's files
-        with boosters[0].open("rb") as stream:
-            return "lightgbm" if stream.read(4) == b"tree" else kind
+        return "lightgbm" if _begins(boosters[0], b"tree") else kind
     return kind
+
+
+def _begins(path: Path, content: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(content)) == content
 
 
 def _is_model(name: str, kind: str, count: int) -> bool:

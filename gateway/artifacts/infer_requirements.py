@@ -42,14 +42,13 @@ def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelR
         for name, path in files:
             if path.suffix in _PICKLES:
                 _add_pickle(needed, name, path)
+        _add_modules(needed, _modules_of_sources(files))
     elif format == "skops":
         for name, path in files:
             if path.suffix == ".skops":
                 _add_modules(needed, _modules_of_skops(name, path))
     elif format == "python":
-        _add_modules(
-            needed, [m for name, path in files if path.suffix == ".py" for m in _imports(name, path)]
-        )
+        _add_modules(needed, _modules_of_sources(files))
     elif format in {"onnx", "xgboost", "lightgbm"}:
         package = _first_installed(_RUNTIMES[format])
         needed.packages[package] = _version(package)
@@ -103,6 +102,10 @@ def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
                 needed.packages.setdefault(package, _version(package))
         else:
             needed.own.setdefault(top, [])
+
+
+def _modules_of_sources(files: Sequence[tuple[str, Path]]) -> list[str]:
+    return [module for name, path in files if path.suffix == ".py" for module in _imports(name, path)]
 
 
 def _modules_of_skops(name: str, path: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from gateway.cli.access.networks import networks
 from gateway.cli.artifacts.artifacts import artifacts
 from gateway.cli.artifacts.publish import publish
 from gateway.cli.deployment.deploy import deploy, undeploy
+from gateway.cli.deployment.import_model import import_model
 from gateway.cli.deployment.local_backends import logs, ps, restart, stop, up
 from gateway.cli.deployment.new import new
 from gateway.cli.deployment.plan import plan
@@ -98,7 +99,7 @@ def version() -> None:
 
 for panel, commands in (
     (_MODELS, (register, models, show, traffic, enable, disable, deregister)),
-    (_DEPLOY, (new, deploy, undeploy, publish, verify, plan)),
+    (_DEPLOY, (new, import_model, deploy, undeploy, publish, verify, plan)),
     (_LOCAL, (ps, logs, restart, stop, up)),
     (_OBSERVE, (why, tail, top)),
     (_ACCESS, (explain_access,)),

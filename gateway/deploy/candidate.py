@@ -46,12 +46,12 @@ def try_candidate(
 
     `environ` is the environment without settings of CHIPS. Raises Found where it does not get ready, or answers wrongly.
     """
-    with _staged(manifest, files) as staged:
+    with staged(manifest, files) as artifact:
         own = {
             "CHIPS_MODEL": manifest.model,
             "CHIPS_VERSION": manifest.version,
-            "CHIPS_ARTIFACT": str(staged),
-            "CHIPS_CACHE_DIR": str(staged.parent / "cache"),
+            "CHIPS_ARTIFACT": str(artifact),
+            "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
             "CHIPS_CONCURRENCY": "1",
             "CHIPS_MAX_BODY_BYTES": str(_BODY_BYTES),
         }
@@ -59,7 +59,7 @@ def try_candidate(
             _scored(
                 shlex.join(command),
                 {**environ, **own},
-                folder or staged.parent,
+                folder or artifact.parent,
                 parse_manifest_or_samples(manifest.encode(), MANIFEST_NAME),
             )
         )
@@ -123,7 +123,7 @@ def failure_reason(lines: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _staged(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
+def staged(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
     """The artifact as it will be published, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="chips-try-") as place:
         staged = Path(place) / "artifact"

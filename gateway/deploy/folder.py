@@ -5,19 +5,23 @@ import hashlib
 import io
 import tarfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from gateway.artifacts.describe_artifact import beside
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.core.text_encoding import decode_utf8
+from gateway.deploy.library import build_files
 
 SETTINGS_NAME: Final = "backend.toml"
+PREDICT_NAME: Final = "predict.py"
+_DOCKERFILE: Final = "Dockerfile"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
 _LEFT_OUT: Final = frozenset(
     {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".Rproj.user"}
@@ -83,34 +87,66 @@ class BackendFolder:
         return self.path / self.settings.artifact
 
     def sibling(self, name: str) -> Path | None:
-        """The path of a file that the settings name, or None."""
+        """The path of a file that the settings name, or that lies in the artifact's folder; None where there is none."""
         value: str = getattr(self.settings, name)
-        return self.path / value if value else None
+        return self.path / value if value else beside(self.artifact, name)
 
-    def command(self) -> list[str]:
-        if not self.settings.command:
-            raise FolderError(
-                f'{self.path / SETTINGS_NAME} does not say how it runs here: add command = ["python", "-m", "chips_backend"]'
-            )
-        return list(self.settings.command)
+    def command(self, python: str) -> list[str]:
+        """How it runs on this machine; `python` is the interpreter for a command that begins with that word."""
+        if self.settings.command:
+            first, *others = self.settings.command
+            return [python if first == "python" else first, *others]
+        if self.settings.language == "python":
+            return [python, "-m", "chips_backend"]
+        raise FolderError(
+            f'{self.path / SETTINGS_NAME} does not say how it runs here: add language = "python", '
+            'or command = ["COMMAND", "ARGUMENT"]'
+        )
+
+    @property
+    def runs_in_python(self) -> bool:
+        command = self.settings.command
+        return command[0] == "python" if command else self.settings.language == "python"
+
+    def environment(self) -> dict[str, str]:
+        """Settings of the backend that follow from the folder's files."""
+        own = self.path / PREDICT_NAME
+        return {"CHIPS_PREDICT": str(own.absolute())} if self._depends_on_library and own.exists() else {}
+
+    @property
+    def _depends_on_library(self) -> bool:
+        """Whether the backend's code comes from the library, and not from the folder itself."""
+        return self.settings.language == "python" and not (self.path / "chips_backend").exists()
 
     def source(self) -> bytes:
         """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
 
-        What training made is left out: a backend fetches it, so a new version of a model needs no new image.
+        What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
+        Dockerfile of its own, the folder becomes `model/` next to the files of the language's library.
         """
         buffer = io.BytesIO()
         with (
             gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
             tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
-            for file in self._files():
-                entry = tarfile.TarInfo(file.relative_to(self.path).as_posix())
-                content = file.read_bytes()
+            for name, file, content in self._build_context():
+                entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 entry.mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
                 archive.addfile(entry, io.BytesIO(content))
         return buffer.getvalue()
+
+    def _build_context(self) -> Iterator[tuple[str, Path, bytes]]:
+        own = [(file.relative_to(self.path).as_posix(), file) for file in self._files()]
+        if (self.path / _DOCKERFILE).exists() or not self._depends_on_library:
+            yield from ((name, file, file.read_bytes()) for name, file in own)
+            return
+        for name, file in build_files(self.settings.language):
+            content = file.read_bytes()
+            if name == _DOCKERFILE and (self.path / PREDICT_NAME).exists():
+                content += f"ENV CHIPS_PREDICT=/app/{PREDICT_NAME}\n".encode()
+            yield name, file, content
+        yield from ((f"model/{name}", file, file.read_bytes()) for name, file in own)
 
     def sources_fingerprint(self) -> str:
         """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""

@@ -24,6 +24,7 @@ import msgspec
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, state_path, write_atomically
 from gateway.deploy.candidate import failure_reason
+from gateway.deploy.environment import python_for
 from gateway.deploy.folder import BackendFolder
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.ports import free_port
@@ -159,10 +160,16 @@ class LocalProcessTarget:
         self._environ = environ
 
     def check(self, folder: BackendFolder) -> str:
-        command = folder.command()
+        command = folder.command("python")
         if "/" in command[0] and not (folder.path / command[0]).exists():
             raise DeployError(f"there is no {command[0]}, which backend.toml's command begins with", code=65)
         return f"a process on this machine: {' '.join(command)}"
+
+    def python(self, folder: BackendFolder, tell: Tell) -> str:
+        """The interpreter for the folder, with its requirements installed."""
+        return (
+            python_for(folder.path, self._root.parent / "environments", tell) if folder.runs_in_python else ""
+        )
 
     def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
         return ""
@@ -182,7 +189,7 @@ class LocalProcessTarget:
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.forget()
-            spec = self._spec(folder, artifact, identity)
+            spec = self._spec(folder, artifact, identity, self.python(folder, tell))
             local = LocalBackend(self._note(spec))
             local.write(spec)
             supervisor = local.launch(self._environ)
@@ -224,15 +231,12 @@ class LocalProcessTarget:
     def _note(self, spec: BackendSpec) -> Path:
         return self._root / spec.model / spec.version / f"{spec.port}.json"
 
-    def _spec(self, folder: BackendFolder, artifact: str, identity: str) -> BackendSpec:
-        command = folder.command()
-        if command[0] == "python":
-            command[0] = sys.executable  # the one that runs this, with its packages
+    def _spec(self, folder: BackendFolder, artifact: str, identity: str, python: str) -> BackendSpec:
         port = self._free_port()
         return BackendSpec(
             model=folder.model,
             version=folder.version,
-            command=tuple(command),
+            command=tuple(folder.command(python)),
             folder=str(folder.path.absolute()),
             environment={
                 "CHIPS_MODEL": folder.model,
@@ -240,6 +244,7 @@ class LocalProcessTarget:
                 "CHIPS_ARTIFACT": artifact,
                 "CHIPS_CONCURRENCY": str(folder.settings.concurrency),
                 "PORT": str(port),
+                **folder.environment(),
             },
             port=port,
             artifact=artifact,

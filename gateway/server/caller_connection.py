@@ -1,23 +1,22 @@
-"""One caller's connection: heads in, bodies in, answers out, one request at a time, in their order."""
+"""HTTP/1.1 with one caller: heads in, bodies in, answers out, one request at a time, in their order."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
-from gateway.core.inline_future import InlineFuture
 from gateway.core.keys import LastDigest
-from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
+from gateway.server.caller_stream import NEVER, CallerStream
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.server.framing import cannot_be_request_head
-from gateway.server.linger import LINGER_S, Linger
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
+from gateway.server.refusal_response import render_refusal
 from gateway.server.request_body import CallerBody, timeout_error
 from gateway.server.response import CallerResponse
 from gateway.server.transport import BODY, PIPELINE
@@ -29,91 +28,51 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NEVER: Final = float("inf")
-
-_JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffer
 _CR: Final = 13
-_GOODBYE_S: Final = 0.5  # at a stop
 
 
-class CallerConnection(asyncio.Protocol):
+class CallerConnection(CallerStream):
     """Speaks HTTP/1.1 with one caller. `due` is when the server closes it, unless something happens before."""
 
     __slots__ = (
         "_body",
-        "_busy",
         "_head_began",
         "_head_limit_bytes",
         "_head_seen",
         "_idle_waiter",
         "_known",
         "_last_digest",
-        "_linger",
         "_parser",
-        "_pauses",
-        "_received",
         "_response",
         "_runner",
-        "_scheme",
-        "_server",
         "_taking",
         "_tunnel",
-        "body_timeout_s",
-        "drained",
-        "due",
         "last",
-        "peer",
         "recognized",
-        "source",
-        "stalled_at",
-        "transport",
-        "writing_paused",
     )
 
     def __init__(self, server: "ServerState", loop: asyncio.AbstractEventLoop) -> None:
-        self._server = server
+        super().__init__(server)
         self._head_limit_bytes = server.head_limit_bytes
-        self.body_timeout_s = server.body_timeout_s
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._runner = EagerCoroutineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
         self._last_digest = LastDigest()
-        self._received = b""  # what belongs to no request yet
         self._head_began = False  # a part of a head is there, and has its time
         self._head_seen = 0  # bytes of it that were searched for its end
-        self._busy = False
         self._taking = False
         self._body: CallerBody | None = None
         self._response: CallerResponse | None = None
         self._tunnel: ResponseSource | None = None
-        self.peer = ""
         self.recognized = False
-        self._scheme = "http"
-        self._pauses = 0  # why nothing is read just now
-        self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
         self._idle_waiter: asyncio.Future[None] | None = None
-        self.transport: asyncio.Transport | None = None
-        self.source: ResponseSource | None = None  # of the answer that is being relayed
-        self.writing_paused = False
-        self.drained: InlineFuture | None = None
         self.last = False  # no request after the present one
-        self.due = _NEVER
-        self.stalled_at = _NEVER  # since when the caller has not read what was written
 
     # -- asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if peer else ""
-        if transport.get_extra_info("sslcontext") is not None:
-            self._scheme = "https"
-        self.due = time.monotonic() + self._server.head_timeout_s
-        self._server.connection_made(self, self.transport)
-
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self.due = _NEVER
+        self.due = NEVER
         self._received = b""
         self._server.connection_lost(self, exc)
         if self._tunnel is not None and self._response is not None:
@@ -150,20 +109,8 @@ class CallerConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """A caller who has stopped sending is taken for one who has left: the transport closes itself."""
 
-    def pause_writing(self) -> None:
-        self.writing_paused = True
-        self.stalled_at = time.monotonic()
-        if self.source is not None:
-            self.source.pause()
-
     def resume_writing(self) -> None:
-        self.writing_paused = False
-        self.stalled_at = _NEVER
-        if self.source is not None:
-            self.source.resume()
-        if self.drained is not None:
-            drained, self.drained = self.drained, None
-            drained.complete()
+        super().resume_writing()
         if self._received and not self._busy:
             self._take_requests()
 
@@ -211,13 +158,25 @@ class CallerConnection(asyncio.Protocol):
         self._received = b""
         self._head_began = False
         self._head_seen = 0
+        self._begin_request(parsed, length, known, values, rest)
+        return True
+
+    def _begin_request(
+        self,
+        parsed: ParsedHead,
+        length: int | None,
+        known: CachedHead | None,
+        values: Sequence[bytes],
+        rest: bytes,
+    ) -> None:
+        """Send a request down the pipeline: its head has been read, and `rest` came after it."""
         if parsed.closes:
             self.last = True
         method = parsed.method
         response = CallerResponse(self, method == "HEAD", parsed.version_11)
         body = CallerBody(self, length)
         arrived = time.monotonic()
-        self.due = _NEVER
+        self.due = NEVER
         if rest:
             if body.complete:
                 self._received = rest
@@ -246,7 +205,6 @@ class CallerConnection(asyncio.Protocol):
         self._busy = True
         self._server.requests_count += 1
         self._runner.start(self._server.pipeline(exchange))
-        return True
 
     def _read_head(self, raw: bytes) -> tuple[ParsedHead, int | None, CachedHead | None, Sequence[bytes]]:
         """What a head says of its message, the length of the body, and as what the head is known."""
@@ -294,7 +252,7 @@ class CallerConnection(asyncio.Protocol):
             self._tunnel = None
             transport.close()
         elif self.last or (body is not None and not body.complete):
-            self._begin_to_linger()
+            self.begin_to_linger()
         else:
             open_ = self._server.open
             idle_s = open_.linger_s if open_.draining else self._server.keepalive_timeout_s
@@ -318,28 +276,6 @@ class CallerConnection(asyncio.Protocol):
     def busy(self) -> bool:
         return self._busy
 
-    # -- writing
-
-    def write(self, raw: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(raw)
-
-    def write_two(self, head: bytes, body: bytes) -> None:
-        transport = self.transport
-        if transport is not None:
-            if len(body) <= _JOINED_BYTES:
-                transport.write(head + body)
-            else:
-                transport.writelines((head, body))
-
-    def date_line(self) -> bytes:
-        return self._server.date_line()
-
-    def send_continue(self) -> None:
-        """Tell a caller who waits for it that the body may come (RFC 9110 section 10.1.1)."""
-        self.due = time.monotonic() + self.body_timeout_s
-        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
     def open_tunnel(self, source: "ResponseSource") -> None:
         self.last = True
         self.source = self._tunnel = source
@@ -349,21 +285,6 @@ class CallerConnection(asyncio.Protocol):
             self._received, early = b"", self._received
             source.upload(early)
 
-    # -- reading
-
-    def pause_reading(self, why: int = BODY) -> None:
-        if not self._pauses and self.transport is not None:
-            self.transport.pause_reading()
-        self._pauses |= why
-
-    def resume_reading(self, why: int = BODY) -> None:
-        """Read on, unless there is another reason not to."""
-        before, self._pauses = self._pauses, self._pauses & ~why
-        if before and not self._pauses and self.transport is not None:
-            if self._busy:
-                self.due = time.monotonic() + self.body_timeout_s
-            self.transport.resume_reading()
-
     # -- the end
 
     def _refuse(self, error: GatewayError) -> None:
@@ -372,54 +293,18 @@ class CallerConnection(asyncio.Protocol):
         _log.warning("request %s cannot be parsed: %s", request_id, error.code)
         self._received = b""
         self.last = True
-        answer = render_problem(error, request_id)
-        fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
-        self.write(
-            b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\nServer: chips\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (
-                answer.status,
-                error.title.encode("ascii"),
-                fields,
-                request_id.encode("ascii"),
-                self._server.date_line(),
-                len(answer.body),
-                answer.body,
-            )
-        )
-        self._begin_to_linger()
-
-    def _begin_to_linger(self) -> None:
-        """Close so that the answer arrives."""
-        transport = self.transport
-        if transport is None:
-            return
-        now = time.monotonic()
-        self._linger = Linger(now)
-        self._received = b""
-        self.due = now + self._linger_s()
-        self.resume_reading(BODY | PIPELINE)
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
-
-    def _linger_s(self) -> float:
-        open_ = self._server.open
-        return min(open_.linger_s, _GOODBYE_S) if open_.draining else LINGER_S
-
-    def abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        self.write(render_refusal(error, request_id, self._server.date_line()))
+        self.begin_to_linger()
 
     def expire(self) -> None:
         """`due` has come."""
-        self.due = _NEVER
+        self.due = NEVER
         if self._busy:
             self._body_is_due()
         elif self._linger is not None:
             now = time.monotonic()
             if self.transport is not None and self._linger.should_continue(self.transport, now):
-                self.due = now + self._linger_s()
+                self.due = now + self.linger_s()
             else:
                 self.abort()
         elif has_unread(self.transport):

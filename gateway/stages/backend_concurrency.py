@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
@@ -183,6 +184,11 @@ class _UnlimitedSlot:
 
 
 ANYWHERE: Final = _UnlimitedSlot()
+
+
+def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
+    """Whether more requests start more instances of the backend: true on Cloud Run, and `everywhere` in the cloud."""
+    return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
 class BackendConcurrency:

@@ -1,44 +1,40 @@
 """One HTTP/1.1 connection to a backend: its state is what may come next, and each byte has one place to go."""
 
-import asyncio
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
+from gateway.core.chunked import ChunkedDecoder
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_future import InlineFuture
 from gateway.core.url_rewriting import rewrite_urls
 from gateway.upstream.refusal import REFUSALS, hold_refusal
+from gateway.upstream.request_upload import (
+    CHUNKS,
+    HEAD,
+    LENGTH,
+    NEVER,
+    NOTHING,
+    TUNNEL,
+    UNTIL_CLOSE,
+    RequestUpload,
+)
 from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, ResponseHeadReader
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ConnectionOwner, PipedBody, ResponseSink
+    from gateway.upstream.base import ConnectionOwner, ResponseSink
 
-_NEVER: Final = float("inf")
 _INTERIM_LIMIT: Final = 32
 _LAST_WORDS_S: Final = 10.0
 
-# What may come next.
-_NOTHING: Final = 0  # no request is under way
-_HEAD: Final = 1
-_LENGTH: Final = 2
-_CHUNKS: Final = 3
-_UNTIL_CLOSE: Final = 4
-_TUNNEL: Final = 5
 
-
-class Connection(asyncio.Protocol):
+class Connection(RequestUpload):
     """Carries one request at a time. `start` one; its `InlineFuture` comes when the caller has the answer, or with the error."""
 
     __slots__ = (
-        "_attempt",
-        "_body",
-        "_chunked_upload",
         "_completion",
         "_dechunker",
-        "_exchange",
         "_head_only",
         "_interims",
         "_keep_alive",
@@ -47,32 +43,21 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_received",
         "_response",
-        "_state",
         "_upgrading",
         "answer_began",
-        "deadline",
         "dialed",
         "idle_since",
-        "pool",
-        "transport",
         "uses",
     )
 
     def __init__(self, pool: "ConnectionOwner", dialed: float | None = None) -> None:
-        self.pool = pool
+        super().__init__(pool)
         self.dialed = dialed  # when TCP was there and TLS began
-        self.transport: asyncio.Transport | None = None
         self.uses = 0
-        self.deadline = _NEVER
         self.idle_since = 0.0
         self.answer_began = False  # at least one byte of the present answer has come
-        self._state = _NOTHING
         self._completion: InlineFuture | None = None
-        self._exchange: Exchange
-        self._attempt: Attempt
         self._response: ResponseSink
-        self._body: PipedBody | None = None  # the caller's, as long as it flows through here
-        self._chunked_upload = False
         self._head_only = False
         self._upgrading = False
         self._interims = 0
@@ -82,10 +67,6 @@ class Connection(asyncio.Protocol):
         self._parse_head = ResponseHeadReader()
         self._received = b""  # of a head that is not whole yet
         self._paused = False
-
-    @property
-    def usable(self) -> bool:
-        return self.transport is not None and not self.transport.is_closing()
 
     def is_serving(self, attempt: Attempt) -> bool:
         """Whether `attempt` is still under way here."""
@@ -102,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._upgrading = upgrading
         self._interims = 0
         self.answer_began = False
-        self._state = _HEAD
+        self._state = HEAD
         self.deadline = exchange.deadline
         self.uses += 1
         completion = self._completion = InlineFuture()
@@ -113,55 +94,17 @@ class Connection(asyncio.Protocol):
             transport.write(request)
         return completion
 
-    def send_body(self, body: "PipedBody", *, chunked: bool, limit_bytes: int) -> None:
-        """Send the body, too, as it arrives."""
-        self._body = body
-        self._chunked_upload = chunked
-        body.pipe_to(self, limit_bytes)
-
-    def upload(self, piece: bytes) -> None:
-        transport = self.transport
-        if self._state == _TUNNEL:
-            self.deadline = time.monotonic() + self.pool.tunnel_idle_s
-        self._exchange.bytes_in += len(piece)
-        if transport is not None:
-            transport.write(chunk(piece) if self._chunked_upload else piece)
-
-    def upload_end(self, trailers: bytes) -> None:
-        self._body = None
-        self._attempt.sent = time.monotonic()
-        if self._chunked_upload:
-            self._chunked_upload = False
-            if self.transport is not None:
-                self.transport.write(encode_last_chunk(trailers))
-
-    def upload_failed(self, error: BaseException) -> None:
-        self._body = None
-        self._fail(error)
-
-    def pause_writing(self) -> None:
-        if self._body is not None:
-            self._body.pause()
-        elif self._state == _TUNNEL:
-            self._exchange.body.pause()  # type: ignore[attr-defined]
-
-    def resume_writing(self) -> None:
-        if self._body is not None:
-            self._body.resume()
-        elif self._state == _TUNNEL:
-            self._exchange.body.resume()  # type: ignore[attr-defined]
-
     # -- the answer
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state == _HEAD:
+        if state == HEAD:
             self.answer_began = True
             if self._received:
                 data = self._received + data
                 self._received = b""
             self._read_head(data)
-        elif state == _LENGTH:
+        elif state == LENGTH:
             left = self._left - len(data)
             if left > 0:
                 self._left = left
@@ -173,11 +116,11 @@ class Connection(asyncio.Protocol):
             self._response.relay_piece(data)
             self._response.relay_end(b"")
             self._finish()
-        elif state == _CHUNKS:
+        elif state == CHUNKS:
             self._read_chunks(data)
-        elif state == _UNTIL_CLOSE:
+        elif state == UNTIL_CLOSE:
             self._response.relay_piece(data)
-        elif state == _TUNNEL:
+        elif state == TUNNEL:
             self.deadline = time.monotonic() + self.pool.tunnel_idle_s
             self._response.relay_piece(data)
         else:
@@ -204,7 +147,7 @@ class Connection(asyncio.Protocol):
         head = self._next_head(data)
         while head is not None and head.status < 200:
             self._interim(head)
-            if self._state != _HEAD or not self._received:
+            if self._state != HEAD or not self._received:
                 return
             head = self._next_head(self._received)
         if head is None:
@@ -231,7 +174,7 @@ class Connection(asyncio.Protocol):
             left = length - len(body)
             if left > 0:
                 self._left = left
-                self._state = _LENGTH
+                self._state = LENGTH
                 response.relay(head, body, complete=False, source=self)
                 return
             if left < 0:
@@ -242,7 +185,7 @@ class Connection(asyncio.Protocol):
         elif head.chunked:
             self._begin_chunks(head, body)
         else:
-            self._state = _UNTIL_CLOSE
+            self._state = UNTIL_CLOSE
             self._keep_alive = False
             response.relay(head, body, complete=False, source=self)
 
@@ -255,7 +198,7 @@ class Connection(asyncio.Protocol):
         elif head.status == 101:
             self._attempt.answered = time.monotonic()
             self._attempt.status = 101
-            self._state = _TUNNEL
+            self._state = TUNNEL
             self._keep_alive = False
             self.deadline = time.monotonic() + self.pool.tunnel_idle_s
             enable_tcp_keepalive(self.transport)
@@ -275,7 +218,7 @@ class Connection(asyncio.Protocol):
         except ValueError as error:
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
             return
-        self._state = _CHUNKS
+        self._state = CHUNKS
         if dechunker.done:
             self._keep_alive = self._keep_alive and not dechunker.rest
             self._response.relay(
@@ -316,9 +259,9 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """The answer is complete: back to the pool, unless anything could still be on its way in either direction."""
         body, completion = self._body, self._completion
-        self._state = _NOTHING
+        self._state = NOTHING
         self._completion = self._dechunker = None
-        self.deadline = _NEVER
+        self.deadline = NEVER
         if self._paused:
             self.resume()
         if body is not None:  # the backend answered before it had the whole request
@@ -345,7 +288,7 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """The caller has closed the tunnel: what was sent still goes out, to a backend that takes it in time."""
         completion = self._completion
-        self._state = _NOTHING
+        self._state = NOTHING
         self._completion = None
         self.deadline = time.monotonic() + _LAST_WORDS_S
         if self.transport is not None:
@@ -355,7 +298,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self, error: BaseException) -> None:
         """The time allowed is over."""
-        if self._state == _TUNNEL:  # nothing has gone through it for long: that is no failure
+        if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
             self.end()
         else:
@@ -363,9 +306,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break the connection, whatever it carries: nothing that still comes from it is for anybody."""
-        self._state = _NOTHING
+        self._state = NOTHING
         self._completion = self._dechunker = None
-        self.deadline = _NEVER
+        self.deadline = NEVER
         body, self._body = self._body, None
         if body is not None:
             body.stop_piping()
@@ -373,23 +316,18 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    # -- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         state, completion = self._state, self._completion
         self.pool.discard(self)
-        if state == _NOTHING:
+        if state == NOTHING:
             return
-        if (state == _UNTIL_CLOSE and exc is None) or state == _TUNNEL:
+        if (state == UNTIL_CLOSE and exc is None) or state == TUNNEL:
             self._response.relay_end(b"")
             self._keep_alive = False
             self._finish()
             return
-        self._state = _NOTHING
+        self._state = NOTHING
         self._completion = None
         body, self._body = self._body, None
         if body is not None:

@@ -98,11 +98,8 @@ class FastUpstream:
         pool = origin.pool
         if not self._alert:
             self._arm_timer()
-        proof = (
-            b""
-            if self._identity is None
-            else await self._proof(self._identity, request.url, exchange.backend.audience)
-        )
+        identity = self._identity
+        proof = b"" if identity is None else await self._proof(identity, request.url, exchange)
         _check_body(exchange, body)
         fresh = False
         while True:
@@ -140,14 +137,13 @@ class FastUpstream:
                 raise late from None
             finally:
                 attempt.ended = time.monotonic()
-                if connection is None:
-                    pass
-                elif connection.is_serving(attempt):
+                if connection is not None and connection.is_serving(attempt):
                     connection.abort()  # whatever ended this attempt, it was not the answer
-                elif not begun:
+                elif connection is not None and not begun:
                     pool.release(connection)  # nothing was sent on it
 
-    async def _proof(self, identity: BackendCredentials, url: str, audience: str) -> bytes:
+    async def _proof(self, identity: BackendCredentials, url: str, exchange: Exchange) -> bytes:
+        audience = exchange.backend.audience
         fields = identity.fields(url, audience)
         if fields is None:
             await switch_to_task()

@@ -31,3 +31,11 @@ def client_context(ca_file: str = "") -> SessionResumingContext:
         context.load_verify_locations(ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def check_ca_file(path: str) -> None:
+    """Read the file at the start: the first request to an https backend is a bad moment to learn that it is missing."""
+    try:
+        client_context(path)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"upstream.ca_file: {path}: {error}") from None

@@ -19,6 +19,7 @@ from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_
 from gateway.verify.checks import (
     artifact_download,
     batch_invariance,
+    binary,
     concurrency,
     infer,
     invalid_requests,
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *metadata_and_health.CHECKS,
     *predict.CHECKS,
     *infer.CHECKS,
+    *binary.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
     *response_headers.CHECKS,

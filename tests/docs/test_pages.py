@@ -1,45 +1,171 @@
-"""The tutorials and how-to guides, run as they are written."""
+"""Every page, run as it is written: what a reader types works, and prints what the page says."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import require
-from tests.docs.page import ROOT, Reader, commands
+from tests.docs.page import ROOT, Command, File, Reader, commands, steps
 
 pytestmark = pytest.mark.timeout(300)
 
-PAGES = (
-    "docs/tutorial/python.md",
-    "docs/how-to/call-a-model.md",
-    "docs/how-to/new-version.md",
-    "docs/how-to/rollback.md",
-    "docs/how-to/rotate-key.md",
-    "docs/how-to/restore.md",
-)
+PAGES = [
+    page
+    for page in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "backends").rglob("*.md"),
+    )
+    if page.parent.name != "adr" and page.name != "CHANGELOG.md"
+]
+ELSEWHERE = {  # with a toolchain of their own
+    "docs/tutorial/julia.md": "tests/contract/backends/julia/test_tutorial.py",
+    "docs/tutorial/r.md": "tests/contract/backends/r/test_tutorial.py",
+}
+# The page of clients has them in several languages; each is run where its program is installed.
+CLIENTS = {
+    "Rscript": ("httr2", "R's httr2 is not installed (apt install r-cran-httr2)", ["-e", "library(httr2)"]),
+    "node": ("node", "node is not installed (apt install nodejs)", ["-e", "fetch"]),
+    "julia": ("julia", "Julia is not installed, or JULIA does not name it", ["-e", "using Downloads"]),
+}
+CALLING = "docs/how-to/call-a-model.md"
+QUICK = {"README.md", "docs/tutorial/python.md"}  # what nearly everybody reads
+_PREPARED = re.compile(r"<!--[^>]*?```console", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])])
-def test_a_page_does_what_it_says(page: str, tmp_path: Path):
-    require("curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)")
-    found = list(commands(ROOT / page))
-    assert found, "a page without commands proves nothing"
-    reader = Reader(tmp_path)
+def names() -> list[object]:
+    found = [
+        name for page in PAGES if (name := str(page.relative_to(ROOT))) not in ELSEWHERE and commands(page)
+    ]
+    assert "docs/tutorial/python.md" in found
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(found)]
+
+
+class Demo:
+    """`make demo`, which keeps running in a checkout, for all pages that begin with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = checkout(folder / "checkout")
+        (self.start,) = [step for step in commands(ROOT / "README.md") if step.text == "make demo"]
+        self.reader = Reader(folder / "demo", within=self.checkout)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    running = Demo(tmp_path_factory.mktemp("shared"))
     try:
-        for command in found:
-            reader.run(command)
+        running.reader.run(running.start)
+        yield running
+    finally:
+        running.reader.close()
+
+
+@pytest.fixture(autouse=True)
+def curl() -> None:
+    require(
+        "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
+    )
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_page_does_what_it_says(name: str, tmp_path: Path, request: pytest.FixtureRequest):
+    taken = list(steps(ROOT / name))
+    with_demo = any(isinstance(step, Command) and step.text in {"make demo", ". .demo/env"} for step in taken)
+    demo: Demo | None = request.getfixturevalue("demo") if with_demo else None
+    if demo is not None:
+        reader = Reader(tmp_path, within=demo.checkout, port=demo.reader.port)
+        taken = [step for step in taken if isinstance(step, File) or step.text != "make demo"]
+    else:
+        in_checkout = any(
+            isinstance(step, Command) and ("examples" in step.text or ".venv" in step.text) for step in taken
+        )
+        reader = Reader(tmp_path, within=checkout(tmp_path / "checkout") if in_checkout else None)
+    try:
+        for step in taken:
+            if name != CALLING or isinstance(step, File) or step.text.split()[0] not in CLIENTS:
+                reader.do(step)
     finally:
         reader.close()
 
 
-def test_links_between_pages_lead_somewhere():
-    import re
+@pytest.mark.slow
+@pytest.mark.parametrize("program", CLIENTS)
+def test_a_client_in_each_language(program: str, tmp_path: Path, request: pytest.FixtureRequest):
+    needs, why, tried = CLIENTS[program]
+    path = os.environ.get("JULIA", "julia") if program == "julia" else program
+    require(needs, available=_runs([path, *tried]), why=why)
+    demo: Demo = request.getfixturevalue("demo")
+    reader = Reader(tmp_path, within=demo.checkout, port=demo.reader.port)
+    try:
+        reader.do(Command(f'{program}() {{ command {path} "$@"; }}', []))
+        taken = list(steps(ROOT / CALLING))
+        (run,) = [step for step in taken if isinstance(step, Command) and step.text.split()[0] == program]
+        reader.do(Command(". .demo/env", []))
+        for step in taken:
+            if isinstance(step, File) and step.name in run.text:
+                reader.do(step)
+        reader.do(run)
+    finally:
+        reader.close()
 
-    broken = []
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md"), *(ROOT / "backends").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if not (page.parent / target).exists():
-                broken.append(f"{page.relative_to(ROOT)} -> {target}")
+
+def _runs(command: list[str]) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+def checkout(folder: Path) -> Path:
+    """A checkout of its own, since the examples write next to themselves; what is only read is linked."""
+    folder.mkdir(parents=True)
+    for path in ROOT.iterdir():
+        if path.name in {"examples", "Makefile"}:
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+        elif not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+    venv = folder / ".venv"
+    venv.mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != ".ready":
+            (venv / path.name).symlink_to(path)
+    (venv / ".ready").touch()  # so `make` does not set anything up
+    return folder
+
+
+def test_commands_are_in_console_blocks_which_are_run():
+    """A block of another language would not be."""
+    others = [
+        f"{page.relative_to(ROOT)}: {block}"
+        for page in PAGES
+        for block in re.findall(r"^```(?:sh|bash|shell|zsh)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert not others
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_prepared_unseen_is_what_the_page_says_its_reader_has(page: Path):
+    text = page.read_text(encoding="utf-8")
+    list(steps(page))  # each reason for leaving a block out is one of those there are
+    for prepared in _PREPARED.finditer(text):
+        before = text[: prepared.start()].rstrip().rpartition("\n\n")[2]
+        assert before.startswith("You have "), (
+            f"the paragraph before the comment does not say what is prepared:\n{prepared[0]}"
+        )
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = [
+        f"{page.relative_to(ROOT)} -> {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
     assert not broken, os.linesep.join(broken)

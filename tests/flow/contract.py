@@ -1,12 +1,15 @@
 """A scripted backend that keeps the whole contract, so that a test can break one sentence of it at a time."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.verify.check import ContractViolation
+from gateway.verify.checks.binary import LENGTH_HEADER, MEDIA_TYPE, pack, unpack
 from tests.flow.scripted import Message, Peer
 
 JSON = [("Content-Type", "application/json")]
@@ -17,6 +20,10 @@ class Response(NamedTuple):
     status: int
     content: Any
     fields: Sequence[tuple[str, str]] = ()
+
+
+def body_of(response: Response) -> bytes:
+    return response.content if isinstance(response.content, bytes) else json.dumps(response.content).encode()
 
 
 class Contract:
@@ -42,7 +49,7 @@ class Contract:
             await peer.answer(*self.routes[request.target])
             return
         answer = self.answer(request)
-        await peer.answer(answer.status, json.dumps(answer.content).encode(), answer.fields)
+        await peer.answer(answer.status, body_of(answer), answer.fields)
 
     def answer(self, request: Message) -> Response:
         """The whole answer, with the fields that every one has."""
@@ -53,7 +60,9 @@ class Contract:
             answer = self._problem(request, 405, "method-not-allowed", fields=[("Allow", ", ".join(methods))])
         else:
             answer = methods[request.method](request)
-        kind = "application/json" if answer.status == 200 else "application/problem+json"
+        is_binary = isinstance(answer.content, bytes)
+        good = MEDIA_TYPE if is_binary else "application/json"
+        kind = good if answer.status == 200 else "application/problem+json"
         return Response(
             answer.status,
             answer.content,
@@ -115,12 +124,14 @@ class Contract:
         )
 
     def _infer(self, request: Message) -> Response:
-        content = self._parsed(request)
-        if isinstance(content, Response):
-            return content
         try:
+            length = int(request.get(LENGTH_HEADER) or len(request.body))
+            content = self._parsed(request, length)
+            if isinstance(content, Response):
+                return content
+            self._unpack(content["inputs"], request.body[length:])
             columns = self._columns(content["inputs"])
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, ContractViolation):
             return self._problem(request, 422, "invalid-instances")
         predictions = [self._score(list(row)) for row in zip(*columns, strict=True)]
         output = self.metadata["outputs"][0]
@@ -136,7 +147,33 @@ class Contract:
                 }
             ],
         }
-        return Response(200, {**answer, "id": content["id"]} if "id" in content else answer)
+        answer |= {"id": content["id"]} if "id" in content else {}
+        return self._in_form(answer, content)
+
+    @staticmethod
+    def _unpack(tensors: list[dict[str, Any]], rest: bytes) -> None:
+        """Put the values of tensors in binary form where JSON has them."""
+        for tensor in tensors:
+            size = tensor.get("parameters", {}).get("binary_data_size")
+            if size is not None:
+                values = unpack(rest[:size], tensor["datatype"]) if 0 <= size <= len(rest) else []
+                tensor["data"] = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+                rest = rest[size:]
+        if rest:
+            raise ValueError("bytes that belong to no tensor")
+
+    @staticmethod
+    def _in_form(answer: dict[str, Any], request: dict[str, Any]) -> Response:
+        """The answer with its one output as JSON or as bytes, as the request asks."""
+        default = request.get("parameters", {}).get("binary_data_output", False)
+        (asked,) = request.get("outputs") or [{}]
+        if not asked.get("parameters", {}).get("binary_data", default):
+            return Response(200, answer)
+        (output,) = answer["outputs"]
+        content = pack(output.pop("data"), output["datatype"])
+        output["parameters"] = {"binary_data_size": len(content)}
+        head = json.dumps(answer).encode()
+        return Response(200, head + content, [(LENGTH_HEADER, str(len(head)))])
 
     def _columns(self, tensors: list[dict[str, Any]]) -> list[list[Any]]:
         by_name = {tensor["name"]: tensor for tensor in tensors}
@@ -159,16 +196,19 @@ class Contract:
             columns.append(data)
         return columns
 
-    def _parsed(self, request: Message) -> Any:
-        """The body; or the answer to one that is not read."""
-        if not (request.get("Content-Type") or "").startswith("application/json"):
+    def _parsed(self, request: Message, length: int | None = None) -> Any:
+        """The body's first `length` bytes; or the answer to one that is not read."""
+        kinds = ("application/json", *((MEDIA_TYPE,) if request.get(LENGTH_HEADER) else ()))
+        if length is not None and not 0 <= length <= len(request.body):
+            raise ValueError(LENGTH_HEADER)
+        if not (request.get("Content-Type") or "").startswith(kinds):
             return self._problem(request, 415, "unsupported-media-type")
         if len(request.body) > self.body_limit_bytes:
             return self._problem(request, 413, "payload-too-large")
         if request.get("X-Request-Timeout") == "0":
             return self._problem(request, 504, "deadline-exceeded")
         try:
-            return msgspec.json.decode(request.body)
+            return msgspec.json.decode(request.body[:length])
         except (ValueError, RecursionError):
             return self._problem(request, 400, "malformed-json")
 

@@ -59,8 +59,85 @@ def deploy_and_score(shell: Shell, folder: Path, name: str) -> None:
 def test_python(shell: Shell, tmp_path: Path):
     assert "models/churn" in shell.ok("new", "python", "churn").out
     folder = tmp_path / "models/churn"
-    run(folder, "make", "train", "test", f"PYTHON={sys.executable}")
+    assert not (folder / "chips_backend").exists(), "it depends on the library, and does not contain it"
+    assert 'model = "churn"' in (folder / "backend.toml").read_text()
+    run(folder, "make", "train", "test", f"PYTHON={sys.executable}", f"CHIPS={sys.executable} -m gateway.cli")
     deploy_and_score(shell, folder, "churn")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = subprocess.run(
+        ["make", "train", f"PYTHON={sys.executable}"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert again.returncode
+    assert "--overwrite" in again.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    run(folder, sys.executable, "train.py", "--overwrite")
+
+
+def own_model(folder: Path) -> None:
+    """A model as its author has it, next to the code that it uses; saved to trained/."""
+    (folder / "steps.py").write_text("def doubled(x):\n    return 2 * x\n")
+    (folder / "notebook.py").write_text(
+        "import pandas as pd\nfrom chips_backend import save\nfrom sklearn.linear_model import LinearRegression\n"
+        "from sklearn.pipeline import make_pipeline\nfrom sklearn.preprocessing import FunctionTransformer\nfrom steps import doubled\n"
+        "x = pd.DataFrame({'a': [1.0, 2.0, 4.0], 'b': [0.0, 1.0, 0.0]})\n"
+        "model = make_pipeline(FunctionTransformer(doubled), LinearRegression()).fit(x, x['a'])\n"
+        "save(model, 'trained', example=x)\n"
+    )
+    run(folder, sys.executable, "notebook.py")
+
+
+def test_around_a_model_that_is_there(shell: Shell, tmp_path: Path):
+    own_model(tmp_path)
+    shell.ok("new", "python", "prices", "--from", "trained")
+    folder = tmp_path / "models/prices"
+    assert not (folder / "train.py").exists()
+    kept = {
+        path.relative_to(tmp_path / "trained"): path.read_bytes()
+        for path in (tmp_path / "trained").rglob("*")
+        if path.is_file()
+    }
+    for name, content in kept.items():
+        if name.suffix != ".json":
+            assert (folder / "trained" / name).read_bytes() == content
+    requirements = (folder / "requirements.txt").read_text()
+    assert "scikit-learn==" in requirements
+    (tmp_path / "steps.py").unlink()  # nothing of it is taken from where it was trained
+    run(folder, "make", "test", f"CHIPS={sys.executable} -m gateway.cli")
+    deploy_and_score(shell, folder, "prices")
+
+
+def test_a_model_file_is_never_loaded_here(shell: Shell, tmp_path: Path):
+    (tmp_path / "model.pkl").write_bytes(b"cposix\nsystem\n(S'touch ran'\ntR.")
+    shell.ok("new", "python", "evil", "--from", "model.pkl")
+    assert (tmp_path / "models/evil/trained/model.pkl").exists()
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "models/evil/ran").exists()
+
+
+def test_code_around_the_model(shell: Shell, tmp_path: Path):
+    own_model(tmp_path)
+    shell.ok("new", "python", "prices", "--from", "trained", "--predict")
+    folder = tmp_path / "models/prices"
+    own = folder / "predict.py"
+    own.write_text(own.read_text().replace("{}", '{"currency": str}', 1))
+    shell.ok("verify", str(folder))
+    source = own.read_text().replace("return model.predict(table, parameters)", "return [0.0] * len(rows)")
+    own.write_text(source)
+    failed = shell("verify", str(folder))
+    assert failed.code
+    assert "came out differently" in failed.err + failed.out
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "empty"), (b"<html>", "HTML"), (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull")],
+)
+def test_what_is_no_model_is_not_wrapped(content: bytes, says: str, shell: Shell, tmp_path: Path):
+    (tmp_path / "model.joblib").write_bytes(content)
+    failed = shell("new", "python", "churn", "--from", "model.joblib")
+    assert failed.code == 65
+    assert says in failed.err
+    assert not (tmp_path / "models/churn").exists()
 
 
 def test_r(shell: Shell, tmp_path: Path):

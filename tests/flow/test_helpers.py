@@ -104,10 +104,10 @@ def _noted(spawned: list[Any], loop: Any, coroutine: Any, options: dict[str, Any
 ENDS = """
 import sys
 from gateway.auth import last_used
-from gateway.supervisor import Fatal
+from gateway.supervisor import UnrecoverableError
 
 async def run(self, helper):
-    raise Fatal("a reason")
+    raise UnrecoverableError("a reason")
 
 last_used.LastUsed._run = run
 from gateway.serve import serve
@@ -133,7 +133,10 @@ def test_a_helper_that_has_ended_ends_the_process_with_its_reason(tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 75, done
-    assert "last use of keys: it has ended for good, and with it this process: Fatal: a reason" in done.stderr
+    assert (
+        "last use of keys: it has ended for good, and with it this process: UnrecoverableError: a reason"
+        in done.stderr
+    )
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     assert [e["severity"] for e in entries if "ended for good" in e["message"]] == ["CRITICAL"]
     assert entries[-1]["message"] == "stopped"

@@ -27,9 +27,11 @@ The same port, three times:
 port = 9000
 ```
 
-```sh
-CHIPS_SERVER__PORT=9000 python -m gateway
-python -m gateway --server.port=9000
+<!-- not run: a test of its own runs it (tests/unit/test_settings.py) -->
+
+```console
+$ CHIPS_SERVER__PORT=9000 chips serve
+$ chips serve --server.port=9000
 ```
 
 A list is an array in the file; elsewhere its parts are separated by commas. What is wrong is reported all at once, each

@@ -4,6 +4,9 @@ module ChipsBackendDataAPIExt
 import DataAPI
 using ChipsBackend: Backend
 
-__init__() = Backend.UNWRAP[] = DataAPI.unwrap
+function __init__()
+    Backend.UNWRAP[] = DataAPI.unwrap
+    Backend.LEVELS[] = DataAPI.levels
+end
 
 end

@@ -12,10 +12,31 @@ using Serialization: serialize
 using Sockets: Sockets
 using UUIDs: uuid4
 
-export Answer, App, Manifest, Predictor, Refused, Request, handle, leave, main_file, publish, serve
+export Answer, App, CannotSave, Manifest, Predictor, Refused, Request, handle, leave, main_file, publish, save_model, serve
 
 include("StrictJSON.jl")
 using .StrictJSON
+using .StrictJSON:
+    Reader,
+    TypedVector,
+    each_field,
+    each_item,
+    fail,
+    float_of,
+    go_in,
+    go_on,
+    integer_of,
+    is_digit,
+    next_byte,
+    read_array,
+    read_end,
+    read_number,
+    read_value,
+    read_word,
+    skip_value,
+    with_name,
+    with_text,
+    written
 
 include("problem.jl")
 include("config.jl")
@@ -25,8 +46,11 @@ include("manifest.jl")
 include("transfer.jl")
 include("bucket.jl")
 include("artifact.jl")
-include("rows.jl")
+include("columns.jl")
 include("schema.jl")
+include("instances.jl")
+include("tensors.jl")
+include("binary.jl")
 include("answers.jl")
 include("workers.jl")
 include("service.jl")
@@ -35,6 +59,8 @@ include("openapi.jl")
 include("app.jl")
 include("serve.jl")
 include("publish.jl")
+include("example.jl")
+include("saving.jl")
 include("exercise.jl")
 
 end

@@ -79,26 +79,25 @@ function read_request(stream, limit)
     headers = Headers([string(name) => string(value) for (name, value) in message.headers])
     request(body, problem = nothing) = Request(String(message.method), String(message.target), headers, body, problem)
     longest = maximum(((name, value),) -> sizeof(name) + sizeof(value), headers, init = sizeof(message.target))
-    longest > LONGEST_FIELD_BYTES && return request(UInt8[], too_long()), false
+    longest > LONGEST_FIELD_BYTES && return request("", too_long()), false
     try
         body, is_whole = read_body(stream, something(tryparse(Int, header(headers, "content-length", "0")), 0), limit)
         return request(body), is_whole
     catch error
         error isa Union{EOFError,HTTP.ParseError} || nameof(typeof(error)) == :ProtocolError || rethrow()  # of HTTP.jl 2 alone
-        return request(UInt8[], bad_request()), false
+        return request("", bad_request()), false
     end
 end
 
 function read_body(stream, declared, limit)
-    declared > limit && return UInt8[], false
-    body = sizehint!(UInt8[], max(declared, 0))
+    declared > limit && return "", false
+    body = IOBuffer(sizehint = max(declared, 0))
     while !eof(stream)
-        block = read(stream, BLOCK_BYTES)
-        append!(body, block)
-        length(body) > limit && return body, false
+        write(body, read(stream, BLOCK_BYTES))
+        body.size > limit && return String(take!(body)), false
     end
-    length(body) < declared && throw(EOFError())
-    return body, true
+    body.size < declared && throw(EOFError())
+    return String(take!(body)), true
 end
 
 "Read on for a while and forget it: a caller who still sends would see its connection reset before it reads the answer."
@@ -121,7 +120,7 @@ bytes(body) = hasproperty(body, :data) ? Vector{UInt8}(body.data) : UInt8[]  # o
 "The answer to the request that was put aside."
 function respond(app::App)
     aside = get(task_local_storage(), :request_put_aside, nothing)
-    answer = handle(app, something(aside, Request("GET", ROUTE, Headers(), UInt8[])))
+    answer = handle(app, something(aside, Request("GET", ROUTE, Headers())))
     return HTTP.Response(answer.status, answer.headers, body = answer.body)
 end
 

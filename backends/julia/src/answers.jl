@@ -65,10 +65,11 @@ function values_of(@nospecialize(part), count::Int)
     )
     size(part, 1) == count || throw(WrongAnswer("predict returned $(size(part, 1)) predictions for $count rows"))
     part isa AbstractVector && return json_values(part)
+    part isa Union{Matrix{Float64},Matrix{Float32}} && return eachrow(part)
     return Any[json_value(selectdim(part, 1, row)) for row in axes(part, 1)]
 end
 
-json_values(column::Union{Vector{Float64},Vector{Int64},Vector{Bool},Vector{String}}) = column
+json_values(column::TypedVector) = column
 json_values(column::AbstractVector) = Any[json_value(value) for value in column]
 
 "A value as JSON has it: dates as ISO 8601, durations in seconds, a category as its label. WrongAnswer where it has no such form."
@@ -101,11 +102,7 @@ end
 without_zeros(text) = occursin('.', text) ? String(rstrip(rstrip(text, '0'), '.')) : text
 
 "The predictions of `/predict`: the values of one output, or an object by output name for each row."
-function predictions_of(answers::Answers)
-    isempty(answers.names) && return only(answers.columns)
-    rows = eachindex(first(answers.columns))
-    return [Pair{String,Any}[name => column[row] for (name, column) in zip(answers.names, answers.columns)] for row in rows]
-end
+predictions_of(answers::Answers) = isempty(answers.names) ? only(answers.columns) : Records(answers.names, answers.columns)
 
 const ONLY_OUTPUT = "prediction"
 
@@ -131,17 +128,25 @@ function tensor_output(name, column, declared)
     shape, data = [length(column)], column
     while !isempty(data) && all(item -> item isa AbstractVector && length(item) == length(first(data)), data)
         push!(shape, length(first(data)))
-        data = reduce(vcat, data)
+        data = flat(data)
     end
     if any(item -> item isa Union{AbstractVector,AbstractDict}, data)
         shape, data = [length(column)], [String(encode(item)) for item in column]
     end
-    datatype =
-        declared !== nothing && all(value -> is_null(value) || isempty(fault(value, declared)), data) ? declared :
-        own_datatype(data)
+    datatype = declared !== nothing && all_fit(data, declared) ? declared : own_datatype(data)
     return object("name" => name, "shape" => shape, "datatype" => datatype, "data" => as_datatype(data, datatype))
 end
 
+"The values of rows, one row after the other."
+flat(rows) = reduce(vcat, rows)
+flat(rows::Base.Slices{<:Matrix}) = vec(permutedims(parent(rows)))
+
+"Whether all values but nulls are of a datatype."
+all_fit(data, datatype) = all(value -> is_null(value) || isempty(fault(value, datatype)), data)
+all_fit(data::TypedVector, datatype) = all_fit(data, column_for(Tensor("", datatype, [-1])))
+all_fit(data::TypedVector, column::Column) = all(value -> is_null(value) || fits(column, widened(value)), data)
+
+widened(value) = value isa Float32 ? Float64(value) : value
 is_null(value) = value === missing || value isa AbstractFloat && !isfinite(value)
 
 "The datatype of values as they are."
@@ -155,6 +160,7 @@ function own_datatype(data)
 end
 
 function as_datatype(data, datatype)
+    data isa Union{Vector{Int64},Vector{Bool},Vector{String}} && return data
     haskey(INTEGERS, datatype) &&
         return Any[is_null(value) ? missing : value isa AbstractFloat ? Int64(value) : value for value in data]
     datatype == "BYTES" || return data

@@ -13,9 +13,9 @@ struct Request
     method::String
     target::String
     headers::Headers
-    body::Vector{UInt8}
+    body::String  # any bytes
     problem::Union{Problem,Nothing}
-    Request(method, target, headers, body, problem = nothing) =
+    Request(method, target, headers, body = "", problem = nothing) =
         new(method, target, [name => text(value) for (name, value) in headers], body, problem)
 end
 
@@ -38,13 +38,14 @@ mutable struct Call
     request_id::String
     arrived::Float64
     timing::Vector{Pair{String,Float64}}  # milliseconds
+    headers::Headers  # of a good answer
 end
 
 function Call(request::Request)
     given = header(request.headers, "x-request-id", "")
     request_id = occursin(REQUEST_ID, given) ? given : replace(string(uuid4()), "-" => "")
     timing = ["queue" => 0.0, "parse" => 0.0, "predict" => 0.0, "render" => 0.0]
-    return Call(request, String(first(split(request.target, '?'))), request_id, time(), timing)
+    return Call(request, String(first(split(request.target, '?'))), request_id, time(), timing, ["Content-Type" => JSON_TYPE])
 end
 
 is_open_inference(call::Call) = startswith(call.path, "/v2/")
@@ -103,20 +104,20 @@ function handle(app::App, request::Request)
     Threads.atomic_add!(app.running, 1)
     trace = read_trace(request.headers)
     task_local_storage(:log_fields, log_fields(trace, call.request_id, app.config.project)) do
-        code, type = "", JSON_TYPE
-        status, body, extra = try
-            200, route(app, call), Headers()
+        code = ""
+        status, body, own = try
+            200, route(app, call), call.headers
         catch error
             problem = error isa Problem ? error : failed(call, error, catch_backtrace())
-            code, type = problem.code, PROBLEM_TYPE
-            problem.status, render(problem, call.request_id, open_inference = is_open_inference(call)), problem.headers
+            code = problem.code
+            content = render(problem, call.request_id, open_inference = is_open_inference(call))
+            problem.status, content, Headers(["Content-Type" => PROBLEM_TYPE; problem.headers])
         finally
             Threads.atomic_sub!(app.running, 1)
         end
         headers = Headers(
             [
-                "Content-Type" => type
-                extra
+                own
                 "X-Request-Id" => call.request_id
                 isempty(app.served) ? Headers() : Headers(["X-Chips-Model" => app.served])
                 "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
@@ -194,28 +195,34 @@ tensor_object(tensor) = object("name" => tensor.name, "datatype" => tensor.datat
 function predict_route(app::App, call::Call)
     loaded = need_model(app)
     manifest = loaded.artifact.manifest
-    read_scoring(body) = read_instances(body, manifest.signature, loaded.accepts)
-    return scored(app, call, loaded, read_scoring, row_place) do scoring, answers
+    check_body(app, call.request)
+    read_scoring() = read_instances(call.request.body, manifest.signature, loaded.accepts)
+    return scored(call, loaded, read_scoring, row_place) do scoring, answers
         content = object("predictions" => predictions_of(answers), "model" => manifest.model, "version" => manifest.version)
         wants_classes(scoring) && push!(content, "classes" => loaded.classes)
-        content
+        encode(content)
     end
 end
 
 function infer_route(app::App, call::Call)
     loaded = need_model(app)
     manifest = loaded.artifact.manifest
-    read_scoring(body) = read_tensors(body, manifest.signature, loaded.accepts, loaded.outputs[])
-    return scored(app, call, loaded, read_scoring, tensor_place) do scoring, answers
+    body = call.request.body
+    lengths = json_lengths(call.request.headers)
+    check_body(app, call.request, isempty(lengths) ? () : (BINARY_TYPE,))
+    json_bytes = isempty(lengths) ? nothing : json_bytes_of(lengths, body)
+    read_scoring() = read_tensors(body, manifest.signature, loaded.accepts, loaded.outputs[]; json_bytes)
+    return scored(call, loaded, read_scoring, tensor_place) do scoring, answers
         is_declared = !get(scoring.parameters, "probabilities", false)
-        content = object(
-            "model_name" => manifest.model,
-            "model_version" => manifest.version,
-            "outputs" => tensor_outputs(answers, manifest.signature, wanted = scoring.outputs, is_declared = is_declared),
-        )
+        outputs = tensor_outputs(answers, manifest.signature, wanted = scoring.outputs, is_declared = is_declared)
+        binary = pack!(outputs, scoring.forms)
+        content = object("model_name" => manifest.model, "model_version" => manifest.version, "outputs" => outputs)
         scoring.id === nothing || push!(content, "id" => scoring.id)
         wants_classes(scoring) && push!(content, "parameters" => object("classes" => loaded.classes))
-        content
+        encoded = encode(content)
+        binary === nothing && return encoded
+        call.headers = ["Content-Type" => BINARY_TYPE, LENGTH_HEADER => string(length(encoded))]
+        return append!(encoded, binary)
     end
 end
 
@@ -228,17 +235,16 @@ function need_model(app::App)
 end
 
 """
-The answer to a request for predictions: read, predicted and rendered by `make(scoring, answers)`. Only a small body is read by the
+The answer to a request for predictions: read, predicted, and rendered by `render(scoring, answers)`. Only a small body is read by the
 thread that answers; to read a large one would stop it, so that is done in the slot, and so is all rendering.
 """
-function scored(make, app::App, call::Call, loaded::Loaded, read_scoring, place)
-    check_body(app, call.request)
-    read_now() = timed(() -> read_scoring(parse_body(call.request.body)), call, "parse")
-    early = length(call.request.body) <= SMALL_BODY_BYTES ? read_now() : nothing
+function scored(render, call::Call, loaded::Loaded, read_scoring, place)
+    read_now() = timed(read_scoring, call, "parse")
+    early = sizeof(call.request.body) <= SMALL_BODY_BYTES ? read_now() : nothing
     outcome = perform(loaded.workers, deadline = deadline(call)) do
         scoring = early === nothing ? read_now() : early
         answers = timed(() -> answer(loaded, scoring, place), call, "predict")
-        timed(() -> encode(make(scoring, answers)), call, "render")
+        timed(() -> render(scoring, answers), call, "render")
     end
     outcome isa Failed && throw(outcome.error isa Problem ? outcome.error : failed(call, outcome.error, outcome.trace))
     set_time!(call, "queue", outcome.queue_s)
@@ -254,11 +260,13 @@ function timed(action, call::Call, name)
     end
 end
 
-function check_body(app::App, request::Request)
+"Throws a Problem for a body that is not read. `types` are those that it may have besides JSON."
+function check_body(app::App, request::Request, types = ())
     limit = app.config.max_body_bytes
     type = lowercase(strip(first(split(header(request.headers, "content-type", JSON_TYPE), ';'))))
     type == JSON_TYPE ||
         endswith(type, "+json") ||
+        type in types ||
         throw(Problem(415, "unsupported-media-type", "send application/json, not $(first(type, 80))"))
     coding = lowercase(strip(header(request.headers, "content-encoding", "identity")))
     coding in ("identity", "") || throw(
@@ -269,7 +277,7 @@ function check_body(app::App, request::Request)
             "Accept-Encoding" => "identity",
         ),
     )
-    max(length(request.body), declared_length(request.headers)) <= limit ||
+    max(sizeof(request.body), declared_length(request.headers)) <= limit ||
         throw(Problem(413, "payload-too-large", "the body is larger than $limit bytes"))
 end
 
@@ -291,7 +299,7 @@ function log_call(call::Call, status, size, code)
             "requestMethod" => request.method,
             "requestUrl" => first(call.path, 512),
             "status" => status,
-            "requestSize" => string(length(request.body)),
+            "requestSize" => string(sizeof(request.body)),
             "responseSize" => string(size),
             "latency" => "$(round(time() - call.arrived, digits = 6))s",
         ),

@@ -2,4 +2,9 @@
 
 import JLD2
 
-Predict.load(::Val{:jld2}, folder, manifest) = JLD2.load(joinpath(folder, Backend.main_file(manifest, ".jld2")), "model")
+load_jld2(path) = JLD2.load(path, "model")
+
+Predict.load(::Val{:jld2}, folder, manifest) = load_jld2(joinpath(folder, Backend.main_file(manifest, ".jld2")))
+
+Backend.WRITERS["jld2"] = (path, model) -> JLD2.jldsave(path; model)
+Backend.READERS["jld2"] = load_jld2

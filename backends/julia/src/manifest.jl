@@ -6,8 +6,16 @@ struct Tensor
     datatype::String
     shape::Vector{Int}
     categories::Union{Vector{Any},Nothing}
+    texts::Union{Dict{String,String},Nothing}  # the categories again, to look values up in
+    numbers::Union{Set{Int128},Nothing}
+    function Tensor(name, datatype, shape, categories = nothing)
+        found = something(categories, [])
+        texts = Dict(text => text for text in found if text isa String)
+        numbers = Set(Int128(number) for number in found if number isa Integer && abs(number) < big(2)^64)
+        without_any = categories === nothing
+        return new(name, datatype, shape, categories, without_any ? nothing : texts, without_any ? nothing : numbers)
+    end
 end
-Tensor(name, datatype, shape) = Tensor(name, datatype, shape, nothing)
 
 struct Signature
     inputs::Vector{Tensor}

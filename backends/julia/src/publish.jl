@@ -12,26 +12,29 @@ Base.showerror(io::IO, error::PublishError) = print(io, error.message)
     publish(source; model, version, store, signature, samples, format, runtime, by)
 
 Publish `source`, a file or a folder, to `store`, a folder or gs://bucket/prefix, and return where backends find it. `signature`
-and `samples` are what the manifest says of them, or the paths of JSON files. The same again changes nothing; another content
-under a published version is refused.
+and `samples` are what the manifest says of them, or the paths of JSON files; those that `save_model` wrote into a folder are found
+there, and `runtime`, the packages that the model needs, in its Project.toml. The same again changes nothing; another content under a
+published version is refused.
 
-    publish("out/model.jls", model = "wine", version = "3", store = "gs://models", signature = "out/signature.json")
+    publish("trained", model = "wine", version = "3", store = "gs://models")
 """
 function publish(
     source;
     model,
     version,
     store,
-    signature = (inputs = [], outputs = []),
-    samples = [],
+    signature = found_in(source, "signature.json", (inputs = [], outputs = [])),
+    samples = found_in(source, "samples.json", []),
     format = nothing,
-    runtime = Dict("julia" => string(VERSION)),
+    runtime = Dict("julia" => string(VERSION), packages_in(source)...),
     by = get(ENV, "USER", "unknown"),
     environ = ENV,
 )
     occursin(MODEL_NAME, model) || throw(PublishError("'$model' is no name of a model: use a-z, 0-9, - and _"))
     occursin(VERSION_NAME, version) || throw(PublishError("'$version' is no version: use letters, digits, ., - and _"))
-    files = files_of(source)
+    described = [realpath(given) for given in (signature, samples) if given isa AbstractString]
+    files = filter(((_, path),) -> !(realpath(path) in described), files_of(source))
+    isempty(files) && throw(PublishError("$source holds no model, only what describes one"))
     content = Dict{String,Any}(
         "schema" => 1,
         "model" => model,
@@ -48,6 +51,19 @@ function publish(
     parse_manifest(encode(content))
     place = open_store(store, environ)
     return put_version(place, content, files)
+end
+
+"The path of a file that lies in the folder, or else `otherwise`."
+function found_in(source, name, otherwise)
+    path = joinpath(source, name)
+    return isfile(path) ? path : otherwise
+end
+
+"The packages with their versions that `save_model` wrote down."
+function packages_in(source)
+    project = found_in(source, "Project.toml", nothing)
+    project === nothing && return Pair{String,String}[]
+    return [found[1] => found[2] for found in eachmatch(r"^(\w+) = \"=([^\"]+)\"$"m, read(project, String))]
 end
 
 given_or_read(given) = given isa AbstractString ? parse_json(read(given)) : parse_json(encode(given))

@@ -82,10 +82,10 @@ function rehearse(config, loaded)
     bodies = ["{", "{\"instances\":[{\"\":0}]}", (String(encode(sample.request)) for sample in first_items(samples, 1))...]
     with_logger(CloudLogger(devnull)) do
         for path in ("/v2/health/ready", "/openapi.json", "/nothing", model)
-            handle(app, Request("GET", path, Headers(), UInt8[]))
+            handle(app, Request("GET", path, Headers()))
         end
         for path in ("/predict", "$model/infer"), body in bodies
-            handle(app, Request("POST", path, ["Content-Type" => JSON_TYPE], Vector{UInt8}(body)))
+            handle(app, Request("POST", path, ["Content-Type" => JSON_TYPE], body))
         end
     end
 end

@@ -51,7 +51,7 @@ function bring_into_service(config::Config, predictor::Predictor; environ = ENV)
         @error "the model could not be loaded" exception = (error, catch_backtrace())
         throw(StartError(cannot_load(artifact, error), EX_SOFTWARE))
     end
-    accepts = sort!(unique([predictor.parameters; classes === nothing ? String[] : collect(String, FLAGS)]))
+    accepts = sort!(unique([predictor.parameters; classes === nothing ? String[] : collect(String, OF_CLASSIFIERS)]))
     classes = classes === nothing ? nothing : labels(classes)
     good, outputs = Ref{Union{Rows,Nothing}}(nothing), Ref(String[])
     loaded = Loaded(artifact, model, predictor.predict, classes, accepts, Workers(config.concurrency), good, outputs)
@@ -116,7 +116,7 @@ end
 
 function score_sample!(loaded::Loaded, sample::Sample)
     scoring = try
-        read_instances(sample.request, signature_of(loaded), loaded.accepts)
+        read_instances(String(encode(sample.request)), signature_of(loaded), loaded.accepts)
     catch error
         error isa Problem || rethrow()
         throw(StartError("a sample of the manifest is not what its signature says: $(error.detail)", EX_DATAERR))
@@ -139,7 +139,7 @@ function seek_good_row!(loaded::Loaded)
     inputs, last_error = signature_of(loaded).inputs, nothing
     for number in (0, 1)
         instance = Any[neutral(input, 2, number) for input in inputs]
-        rows = read_rows(Any[instance], inputs)
+        rows = read_instances(String(encode(object("instances" => [instance]))), signature_of(loaded)).rows
         outcome = perform(() -> predict_rows(loaded, rows, Dict{String,Any}()), loaded.workers)
         outcome isa Outcome && return loaded.good[] = rows
         last_error = outcome

@@ -54,7 +54,7 @@ function app(; options...)
 end
 
 function ask(app, method, path, body = ""; headers = ["Content-Type" => "application/json"])
-    answer, log = quietly(() -> handle(app, Request(method, path, headers, Vector{UInt8}(body))))
+    answer, log = quietly(() -> handle(app, Request(method, path, headers, body)))
     return answer.status, parse_json(answer.body), Dict(answer.headers), log
 end
 
@@ -100,6 +100,38 @@ end
         @test ask(READY, "GET", path)[1] == 200
         @test ask(READY, "HEAD", path)[1] == 200
     end
+end
+
+@testset "tensors in binary form" begin
+    json = "{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP64\",\"parameters\":{\"binary_data_size\":16}}]@}"
+    bytes = String(collect(reinterpret(UInt8, [1.5, 2.0])))
+    function infer(more; type = "application/octet-stream", length = nothing, path = "/v2/models/double/infer")
+        head = replace(json, "@" => more)
+        headers = ["Content-Type" => type, "inference-header-content-length" => something(length, string(sizeof(head)))]
+        answer, _ = quietly(() -> handle(READY, Request("POST", path, headers, head * bytes)))
+        return answer.status, Dict(answer.headers), answer.body
+    end
+    status, headers, body = infer("")
+    @test (status, headers["Content-Type"]) == (200, "application/json")
+    @test only(parse_json(body)["outputs"])["data"] == [3.0, 4.0]
+    for more in
+        (",\"parameters\":{\"binary_data_output\":true}", ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true}}]")
+        status, headers, body = infer(more)
+        @test (status, headers["Content-Type"]) == (200, "application/octet-stream")
+        size = parse(Int, headers["Inference-Header-Content-Length"])
+        output = only(parse_json(body[1:size])["outputs"])
+        @test output["parameters"] == Dict("binary_data_size" => 16) && !haskey(output, "data")
+        @test reinterpret(Float64, body[(size+1):end]) == [3.0, 4.0]
+    end
+    for length in ("x", "-1", "", "99999", "0x10", "1 2")
+        status, _, body = infer("", length = length)
+        @test (status, parse_json(body)["code"]) == (422, "invalid-instances")
+    end
+    @test infer("", length = "5")[1] == 400
+    @test infer("", type = "application/json")[1] == 200
+    @test infer("", type = "text/plain")[1] == 415
+    @test infer("", path = "/predict")[1] == 415
+    @test ask(READY, "POST", "/v2/models/double/infer", "{}", headers = ["Content-Type" => "application/octet-stream"])[1] == 415
 end
 
 @testset "what the caller did wrong is told, and the next one is served" begin
@@ -161,7 +193,7 @@ end
 
 @testset "what the web server found wrong is the answer" begin
     for (problem, status) in ((Backend.bad_request(), 400), (Backend.too_long(), 431))
-        answer, _ = quietly(() -> handle(READY, Request("POST", "/predict", Headers(), UInt8[], problem)))
+        answer, _ = quietly(() -> handle(READY, Request("POST", "/predict", Headers(), "", problem)))
         @test answer.status == status && parse_json(answer.body)["code"] == problem.code
     end
 end

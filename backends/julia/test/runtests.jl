@@ -7,8 +7,22 @@ using ChipsBackend: Backend, Predict
 using .Backend: Headers
 
 @testset "the backend" begin
-    for part in
-        ("json", "config", "trace", "logs", "manifest", "artifact", "schema", "answers", "workers", "app", "publish", "packages")
+    for part in (
+        "json",
+        "config",
+        "trace",
+        "logs",
+        "manifest",
+        "artifact",
+        "schema",
+        "reading",
+        "binary",
+        "answers",
+        "workers",
+        "app",
+        "publish",
+        "packages",
+    )
         @testset "$part" begin
             include("$part.jl")
         end

@@ -1,4 +1,4 @@
-using .Backend: Problem, Sample, Signature, Tensor, parse_body, read_instances, read_tensors, tensor_outputs
+using .Backend: Problem, Sample, Signature, Tensor, read_instances, read_tensors, tensor_outputs
 
 const MIXED = Signature(
     [
@@ -16,7 +16,7 @@ const GOOD = "{\"age\":3,\"id\":18446744073709551615,\"ratio\":1,\"is_member\":t
 
 refused(read_one, text, signature = MIXED) =
     try
-        read_one(parse_body(Vector{UInt8}(text)), signature)
+        read_one(text, signature)
         nothing
     catch error
         error isa Problem || rethrow()
@@ -36,18 +36,18 @@ end
 rowwise(rows) = isempty(rows.inputs) ? rows.given : [Any[column[row] for column in rows.columns] for row in 1:length(rows)]
 
 @testset "an instance is an object by name, or an array in order" begin
-    by_name = read_instances(parse_body(Vector{UInt8}("{\"instances\":[$GOOD]}")), MIXED)
+    by_name = read_instances("{\"instances\":[$GOOD]}", MIXED)
     @test rowwise(by_name.rows) == [[3, typemax(UInt64), 1.0, true, "Ulm", [1.0, 2.5], []]]
     columns = Backend.table(by_name.rows)
     @test columns isa NamedTuple && columns.ratio isa Vector{Float64} && columns.age isa Vector{Int64}
     @test columns.id isa Vector{UInt64} && columns.town == ["Ulm"] && columns.is_member isa Vector{Bool}
     in_order = "{\"instances\":[[3,0,1.5,null,\"\",[null,1],[\"a\"]]],\"parameters\":{\"a\":1}}"
-    scoring = read_instances(parse_body(Vector{UInt8}(in_order)), MIXED, ["a"])
+    scoring = read_instances(in_order, MIXED, ["a"])
     @test isequal(rowwise(scoring.rows)[1], [3, 0, 1.5, missing, "", [missing, 1.0], ["a"]])
     @test scoring.parameters == Dict("a" => 1)
-    @test isempty(read_instances(Dict{String,Any}("instances" => []), MIXED).rows)
+    @test isempty(read_instances("{\"instances\":[]}", MIXED).rows)
     @test Backend.table(scoring.rows).age isa Vector{Union{Missing,Int64}}
-    @test Backend.table(read_instances(Dict{String,Any}("instances" => ["x", 1]), Signature([], [])).rows) == ["x", 1]
+    @test Backend.table(read_instances("{\"instances\":[\"x\",1]}", Signature([], [])).rows) == ["x", 1]
 end
 
 @testset "what is wrong with an instance is said with its place" begin
@@ -84,7 +84,7 @@ end
 end
 
 const TWO = Signature([Tensor("a", "FP64", [-1]), Tensor("b", "FP64", [-1])], [Tensor("y", "FP64", [-1])])
-tensors(text; accepts = String[]) = read_tensors(parse_body(Vector{UInt8}(text)), TWO, accepts)
+tensors(text; accepts = String[]) = read_tensors(text, TWO, accepts)
 one(name, shape, data, type = "FP64") = "{\"name\":\"$name\",\"shape\":$shape,\"datatype\":\"$type\",\"data\":$data}"
 
 @testset "tensors become rows" begin
@@ -94,11 +94,10 @@ one(name, shape, data, type = "FP64") = "{\"name\":\"$name\",\"shape\":$shape,\"
     @test rowwise(tensors("{\"inputs\":[$(one("x", "[2,2]", "[[1,2],[3,4]]"))]}").rows) == [[1.0, 2.0], [3.0, 4.0]]
     @test isempty(tensors("{\"inputs\":[$(one("x", "[0,2]", "[]"))]}").rows)
     deep = Signature([Tensor("v", "FP64", [-1, 2, 1])], [])
-    @test rowwise(read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[2,2,1]", "[1,2,3,4]"))]}")), deep).rows) ==
+    @test rowwise(read_tensors("{\"inputs\":[$(one("v", "[2,2,1]", "[1,2,3,4]"))]}", deep).rows) ==
           [[[[1.0], [2.0]]], [[[3.0], [4.0]]]]
     wide = Signature([Tensor("v", "FP64", [-1, 2])], [])
-    @test rowwise(read_tensors(parse_body(Vector{UInt8}("{\"inputs\":[$(one("v", "[1,2]", "[1,2]"))]}")), wide).rows) ==
-          [[[1.0, 2.0]]]
+    @test rowwise(read_tensors("{\"inputs\":[$(one("v", "[1,2]", "[1,2]"))]}", wide).rows) == [[[1.0, 2.0]]]
 end
 
 @testset "what is wrong with tensors is said" begin
@@ -129,20 +128,20 @@ end
 
 @testset "an integer may be written as 1.0" begin
     text = replace(GOOD, "\"age\":3" => "\"age\":3.0", "18446744073709551615" => "9007199254740992.0")
-    rows = read_instances(parse_body(Vector{UInt8}("{\"instances\":[$text]}")), MIXED).rows
+    rows = read_instances("{\"instances\":[$text]}", MIXED).rows
     @test (only(rows.columns[1]), only(rows.columns[2])) === (3, UInt64(2)^53)
 end
 
 @testset "a value that is no category is refused, whatever other rows have" begin
     colours = Signature([Tensor("c", "BYTES", [-1], Any["red", "green"]), Tensor("n", "INT8", [-1], Any[1, 2])], [])
-    good = read_instances(parse_body(Vector{UInt8}("{\"instances\":[[\"red\",1],[null,2.0]]}")), colours).rows
+    good = read_instances("{\"instances\":[[\"red\",1],[null,2.0]]}", colours).rows
     @test isequal(rowwise(good), [["red", 1], [missing, 2]])
     @test said("{\"instances\":[[\"red\",1],[\"teal\",3]]}", colours) ==
           "instances[1][0]: expected one of \"red\", \"green\", got \"teal\"; instances[1][1]: expected one of 1, 2, got 3"
 end
 
 @testset "parameters and fields that nobody knows are refused" begin
-    read_one(text, accepts) = () -> read_instances(parse_body(Vector{UInt8}(text)), TWO, accepts)
+    read_one(text, accepts) = () -> read_instances(text, TWO, accepts)
     detail(action) =
         try
             action()

@@ -5,7 +5,7 @@ import errno
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -15,17 +15,20 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from chips_backend.body import LARGE_BYTES, Collector, parse_json, parse_large, release
+from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
+from chips_backend.body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
 from chips_backend.config import Config
 from chips_backend.fault import CannotTake, ModelFailed
 from chips_backend.logs import Log
+from chips_backend.model import Rows
 from chips_backend.openapi import describe
 from chips_backend.problem import Problem, invalid_instances
 from chips_backend.rendering import LARGE_ROWS, render_large
 from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
-from chips_backend.tensors import read_tensors, tensor_outputs
+from chips_backend.tensors import packed, read_tensors, tensor_outputs
 from chips_backend.trace import Trace, read_trace
+from chips_backend.typed import Instances, Tensors
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 _JSON = "application/json"
@@ -49,6 +52,7 @@ class Call:
         self.arrived = time.monotonic()
         self.bytes_in = 0
         self.large = False  # its body was parsed off the event loop
+        self.headers = {"Content-Type": _JSON}  # of a good answer
 
     @property
     def open_inference(self) -> bool:
@@ -69,12 +73,16 @@ class App:
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._collector = Collector()
         self._openapi = b""
+        self._instances: Instances | None = None
+        self._tensors: Tensors | None = None
         self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
         self._routes = self._table(config.model, config.version)
 
     def become_ready(self, loaded: Loaded) -> None:
         manifest = loaded.manifest
         self._openapi = _encode(describe(manifest))
+        self._instances = Instances(manifest.signature, loaded.facts.parameters)
+        self._tensors = Tensors(manifest.signature, loaded.facts.parameters)
         self._served = loaded.served
         self._routes = self._table(manifest.model, manifest.version)
         self.loaded = loaded
@@ -101,11 +109,12 @@ class App:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         call = Call(request)
         cause: BaseException | None = None
-        headers = {"Content-Type": _JSON}
+        headers = {}
         code = stack = ""
         try:
             try:
                 status, body = 200, await self._answer(call)
+                headers = call.headers
             finally:
                 if call.large:
                     self._collector.resume()
@@ -223,7 +232,13 @@ class App:
     async def _predict(self, call: Call) -> bytes:
         loaded = self._need_model()
         known, signature = loaded.facts.parameters, loaded.manifest.signature
-        scoring = await self._parse(call, lambda body: read_instances(body, signature, known))
+        usual = self._instances
+
+        def read(content: bytes, _: memoryview | None) -> Scoring:
+            scoring = usual.read(content) if usual and len(content) <= MOST_AT_ONCE else None
+            return scoring or read_instances(parse(content), signature, known)
+
+        scoring = await self._parse(call, read)
         predictions = await self._score(call, loaded, scoring)
 
         def answer() -> dict[str, Any]:
@@ -242,14 +257,25 @@ class App:
         loaded = self._need_model()
         manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
-        scoring = await self._parse(call, lambda body: read_tensors(body, signature, known))
+        lengths = call.request.headers.getall(LENGTH_HEADER, ())
+        usual = self._tensors
+
+        def read(content: bytes, behind: memoryview | None) -> Scoring:
+            scoring = usual.read(content, behind) if usual and len(content) <= MOST_AT_ONCE else None
+            return scoring or read_tensors(parse(content), signature, known, behind)
+
+        scoring = await self._parse(call, read, lengths)
         predictions = await self._score(call, loaded, scoring)
+        behind: bytes | None = None
 
         def answer() -> dict[str, Any]:
+            nonlocal behind
+            outputs = tensor_outputs(predictions, signature, scoring.outputs)
+            behind = packed(outputs, scoring.forms)
             answered: dict[str, Any] = {
                 "model_name": manifest.model,
                 "model_version": manifest.version,
-                "outputs": tensor_outputs(predictions, signature, scoring.outputs),
+                "outputs": outputs,
             }
             if scoring.parameters.get("classes"):
                 answered["parameters"] = {"classes": self._classes(loaded)}
@@ -257,12 +283,16 @@ class App:
                 answered["id"] = scoring.id
             return answered
 
-        return await self._encode_answer(call, answer, predictions, scoring.rows)
+        content = await self._encode_answer(call, answer, predictions, scoring.rows)
+        if behind is None:
+            return content
+        call.headers = {"Content-Type": MEDIA_TYPE, LENGTH_HEADER: str(len(content))}
+        return content + behind
 
     # -- their parts
 
     async def _encode_answer(
-        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: list[Any]
+        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: Rows
     ) -> bytes:
         """A large answer off the event loop, a piece at a time, so that other requests get their turn in between."""
         began = time.monotonic()
@@ -272,7 +302,7 @@ class App:
 
             def work() -> bytes:
                 content = render_large(answer())
-                release(predictions, rows)
+                release(predictions, *([rows] if isinstance(rows, list) else ()))
                 return content
 
             return await asyncio.get_running_loop().run_in_executor(self._parser, work)
@@ -284,9 +314,15 @@ class App:
             raise Problem(503, "not-ready", "the model is still being loaded", headers={"Retry-After": "1"})
         return self.loaded
 
-    async def _parse(self, call: Call, read: Callable[[Any], Scoring]) -> Scoring:
+    async def _parse(
+        self,
+        call: Call,
+        read: Callable[[bytes, memoryview | None], Scoring],
+        lengths: Sequence[str] = (),
+    ) -> Scoring:
+        """`lengths` are the values of the header that says how much of the body is JSON."""
         kind = call.request.headers.get("Content-Type", _JSON).partition(";")[0].strip().lower()
-        if kind != _JSON and not kind.endswith("+json"):
+        if kind != _JSON and not kind.endswith("+json") and not (lengths and kind == MEDIA_TYPE):
             raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
         coding = call.request.headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in {"identity", ""}:
@@ -299,12 +335,13 @@ class App:
         body = await self._read(call)
         began = time.monotonic()
         try:
+            content, behind = split_body(body, lengths)
             if len(body) <= LARGE_BYTES:
-                return read(parse_json(body))
+                return read(content, behind)
             call.large = True
             self._collector.pause()
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._parser, lambda: read(parse_large(body)))
+            return await loop.run_in_executor(self._parser, read, content, behind)
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from chips_backend.block import joined
 from chips_backend.fault import ModelFailed
 from chips_backend.model import Rows
 from chips_backend.pool import Failed, Slot
@@ -204,7 +205,7 @@ class Batcher:
         return batch
 
     async def _run(self, slot: Slot, batch: list[_Entry]) -> None:
-        rows = [row for entry in batch for row in entry.rows]
+        rows = joined([entry.rows for entry in batch])
         # A process may be ended when the last of them has stopped waiting.
         deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
         latest = max(deadlines)

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -49,17 +49,29 @@ class Column(NamedTuple):
         return "; ".join(parts)
 
 
-def columns_of(example: Any, names: Sequence[str] | None) -> list[Column]:
-    """The columns of `example`; `names` are those that the model knows, for a table without names. Raises CannotSave."""
-    if hasattr(example, "to_pandas") and hasattr(example, "schema"):  # Polars
-        example = _from_polars(example)
+def columns_of(
+    example: Any, names: Sequence[str] | None, known: Mapping[str, str] | None = None
+) -> list[Column]:
+    """The columns of `example`; `names` are those that the model knows, for a table without names. Raises CannotSave.
+
+    `known`: datatypes of columns that may have no value at all in these rows.
+    """
+    if hasattr(example, "collect_schema") and not hasattr(example, "get_columns"):
+        raise CannotSave("the example is a lazy table: pass example.collect()")
     if hasattr(example, "toarray") and hasattr(example, "nnz"):  # SciPy's sparse matrices
         example = example.toarray()
     if hasattr(example, "iloc") and hasattr(example, "columns"):
         labels = [str(name) for name in example.columns]
         if len(set(labels)) < len(labels):
             raise CannotSave("two columns of the example have one name; rename one")
-        found = [_of_series(label, example.iloc[:, at]) for at, label in enumerate(labels)]
+        found = [
+            Column(label, known[label], [None] * len(example))
+            if known and label in known and _is_empty(example.iloc[:, at])
+            else _of_series(label, example.iloc[:, at])
+            for at, label in enumerate(labels)
+        ]
+    elif hasattr(example, "get_columns"):  # Polars
+        found = [_of_polars(series, (known or {}).get(series.name, "")) for series in example.get_columns()]
     elif hasattr(example, "iloc"):
         raise CannotSave("the example is a Series; pass a table: example=X[['column']] or X.to_frame()")
     else:
@@ -69,6 +81,22 @@ def columns_of(example: Any, names: Sequence[str] | None) -> list[Column]:
             "the example has no rows or no columns; pass some rows of the training data, such as X.head(50)"
         )
     return found
+
+
+def _is_empty(series: Any) -> bool:
+    return series.dtype.kind == "O" and bool(series.isna().all())
+
+
+def sliceable(table: Any) -> Any:
+    """The table in a form that gives some of its rows: of SciPy's sparse forms only some do."""
+    return table.tocsr() if hasattr(table, "tocsr") else table
+
+
+def pieces(table: Any, rows: int) -> Iterator[Any]:
+    """The table, `rows` rows at a time."""
+    size = table.shape[0] if hasattr(table, "shape") else len(table)
+    for start in range(0, size, rows):
+        yield table.iloc[start : start + rows] if hasattr(table, "iloc") else table[start : start + rows]
 
 
 def rows_of(columns: Sequence[Column], count: int) -> list[int]:
@@ -112,11 +140,20 @@ def _facet(at: int, column: Column, row: int) -> tuple[int, Any]:
     return at, None
 
 
-def _from_polars(example: Any) -> Any:
-    try:
-        return example.to_pandas()
-    except ModuleNotFoundError:
-        raise CannotSave("a Polars table needs pandas and pyarrow here: pip install pandas pyarrow") from None
+def _of_polars(series: Any, known: str = "") -> Column:
+    name, kind, values = str(series.name), str(series.dtype), series.to_list()
+    base = kind.partition("(")[0]
+    if base == "Enum":
+        return Column(name, "BYTES", values, categories=tuple(series.dtype.categories.to_list()))
+    if base.startswith(("Int", "UInt")):
+        return Column(name, base.upper(), values)
+    if base.startswith("Float"):
+        return Column(name, f"FP{base[5:]}", [_float(value) for value in values])
+    if base in {"Boolean", "String", "Categorical"}:
+        return Column(name, "BOOL" if base == "Boolean" else "BYTES", values)
+    if known and all(value is None for value in values):
+        return Column(name, known, values)
+    return _of_objects(name, values)
 
 
 def _of_series(name: str, series: Any) -> Column:

@@ -25,6 +25,7 @@ _OURS = (
     "CHIPS_CONCURRENCY",
     "CHIPS_MAX_BODY_BYTES",
     "CHIPS_BATCH_TARGET_MS",
+    "CHIPS_PREDICT",
 )
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 _THE_GATEWAYS = frozenset(
@@ -51,6 +52,7 @@ class Config:
     cache_dir: Path = Path(tempfile.gettempdir()) / "chips"
     concurrency: int = 1
     max_body_bytes: int = 31 * 1024 * 1024
+    predict: Path | None = None  # code of the model's author that replaces what predict.py has
     batch_target_ms: int = 0  # 0: each request is predicted by itself
     predict_route: str | None = None  # Vertex AI's own paths, beside the contract's
     health_route: str | None = None
@@ -100,8 +102,12 @@ def read_config(environ: Mapping[str, str]) -> Config:
         problems.append(
             "CHIPS_ARTIFACT is not set: name the folder or gs://bucket/prefix/ of a published model"
         )
+    own = text("CHIPS_PREDICT")
+    if own and not Path(own).is_file():
+        problems.append(f"CHIPS_PREDICT={own[:80]!r} is no file")
     config = Config(
         artifact=artifact,
+        predict=Path(own).resolve() if own else None,
         model=text("CHIPS_MODEL", pattern=MODEL_NAME) or None,
         version=text("CHIPS_VERSION", pattern=VERSION) or None,
         artifact_digest=text("CHIPS_ARTIFACT_DIGEST", pattern=_DIGEST) or None,

@@ -17,6 +17,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NO_PATH: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 _LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly
 MANIFEST_NAME: Final = "manifest.json"
+SIDE_FILES: Final = frozenset({"baseline.json"})  # next to a model, never the model itself
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -73,7 +74,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def main_file(self, *suffixes: str) -> str:
         """The path of the one file with such a suffix, or of the only file; ValueError where that names none, or several."""
-        found = [file.place for file in self.files if file.place.endswith(suffixes)]
+        found = [
+            file.place
+            for file in self.files
+            if file.place.endswith(suffixes) and file.place.rpartition("/")[2] not in SIDE_FILES
+        ]
         if not found and len(self.files) == 1:
             return self.files[0].place  # people name models as they like; the loader looks into the file
         if len(found) != 1:

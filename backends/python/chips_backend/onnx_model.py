@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from chips_backend.block import Block
 from chips_backend.boosters import threads
 from chips_backend.files import WrongArtifact
 from chips_backend.manifest import Manifest, Signature, Tensor
@@ -126,7 +127,9 @@ def _feed(inputs: Sequence[Any], signature: Signature) -> Table:
         for given in inputs:
             at = places[given.name]
             one = Signature(inputs=(signature.inputs[at],))
-            values = [[row[at]] for row in rows]
+            values: Rows = (
+                Block([rows.column(at)]) if isinstance(rows, Block) else [[row[at]] for row in rows]
+            )
             column = array_table(one, _DTYPES[given.type])(values)
             rank = len(given.shape)
             columns[given.name] = column.reshape(-1) if rank == 1 and column.ndim == 2 else column

@@ -5,7 +5,6 @@ loop. What a prediction comes to is a value, `Failed` where it failed.
 """
 
 import asyncio
-import importlib
 import multiprocessing
 import os
 import signal
@@ -15,11 +14,14 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from chips_backend import template
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Model, Refused, Rows, facts_of
+from chips_backend.scoring import scoring
 
 
 class Failed(NamedTuple):
@@ -76,7 +78,7 @@ class ThreadSlot:
 
     async def load(self) -> Facts:
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._executor, _load, *self._what)
+        loaded = await loop.run_in_executor(self._executor, load_safely, *self._what)
         if isinstance(loaded, Failed):
             raise LoadFailed(loaded)
         self.model, facts = loaded
@@ -100,15 +102,20 @@ class ThreadSlot:
 class ProcessSlot:
     """A process that ends under a prediction costs that one prediction; the next finds a new process."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, context: BaseContext) -> None:
         self._what = (folder, manifest)
-        self._executor = _new_process()
+        self._context = context
+        self._executor = self._new_process()
+
+    def _new_process(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, mp_context=self._context, initializer=_begin_process)
 
     async def load(self) -> Facts:
-        loop = asyncio.get_running_loop()
         try:
-            facts = await loop.run_in_executor(self._executor, _load_here, *self._what)
-        except BrokenProcessPool:
+            # The first process comes when the fork server has loaded the model, and who asks for it waits.
+            asked = await asyncio.to_thread(lambda: self._executor.submit(_load_here, *self._what))
+            facts = await asyncio.wrap_future(asked)
+        except (BrokenProcessPool, EOFError, ConnectionError):
             raise LoadFailed(
                 Failed("ProcessEnded", "the process ended while it loaded the model", "")
             ) from None
@@ -131,25 +138,22 @@ class ProcessSlot:
 
     def mend(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = _new_process()
+        self._executor = self._new_process()
         self._executor.submit(_load_here, *self._what)
 
     def stop(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _new_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process)
-
-
 async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tuple[Sequence[Slot], Facts]:
-    """Load the model once for as many threads, or `concurrency` times in processes, as predict.py says. Raises LoadFailed."""
+    """Load the model once, for as many threads or for processes that share its memory, as predict.py says. Raises LoadFailed."""
     try:
-        predict = await asyncio.to_thread(importlib.import_module, "chips_backend.predict")
+        predict = await asyncio.to_thread(scoring)
     except BaseException as error:  # noqa: BLE001  (a person edits that file)
         raise LoadFailed(_failed(error)) from None
     if predict.RUNS_IN == "process":
-        processes = [ProcessSlot(folder, manifest) for _ in range(concurrency)]
+        context = await asyncio.to_thread(template.prepare, folder, manifest)
+        processes = [ProcessSlot(folder, manifest, context) for _ in range(concurrency)]
         facts = await asyncio.gather(*(slot.load() for slot in processes))
         return processes, facts[0]
     threads = [ThreadSlot(folder, manifest) for _ in range(concurrency)]
@@ -159,10 +163,10 @@ async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tupl
     return threads, known
 
 
-def _load(folder: Path, manifest: Manifest) -> tuple[Any, Facts] | Failed:
+def load_safely(folder: Path, manifest: Manifest) -> tuple[Any, Facts] | Failed:
+    """What `predict.load` gives, and the facts of it, with whatever it raises as a value."""
     try:
-        from chips_backend import predict
-
+        predict = scoring()
         model = predict.load(folder, manifest)
         return model, facts_of(model, manifest.signature, getattr(predict, "PARAMETERS", {}))
     except BaseException as error:  # noqa: BLE001  (sys.exit in a model's module, too)
@@ -208,13 +212,14 @@ def _wrong_answer() -> type[Exception]:
 
 
 def _predict(model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str]) -> list[Any]:
-    from chips_backend import predict
     from chips_backend.answers import as_predictions
+    from chips_backend.tables import Apart
 
+    predict = scoring()
     if not rows:
         return []
     apart = model.apart if isinstance(model, Model) else None
-    if apart is not None and len(rows) > 1:
+    if apart is not None and len(rows) > 1 and not (isinstance(apart, Apart) and apart.needs_none(rows)):
         groups: dict[Hashable, list[int]] = {}
         for at, row in enumerate(rows):
             groups.setdefault(apart(row), []).append(at)
@@ -254,7 +259,7 @@ def _end_with_parent() -> None:
 
 def _load_here(folder: Path, manifest: Manifest) -> Facts | Failed:
     global _model, _outputs, _is_loaded  # noqa: PLW0603  (a process has one model)
-    loaded = _load(folder, manifest)
+    loaded = template.found(folder, manifest) or load_safely(folder, manifest)
     if isinstance(loaded, Failed):
         return loaded
     _model, facts = loaded

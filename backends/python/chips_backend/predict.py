@@ -14,7 +14,7 @@ from chips_backend.manifest import Manifest
 from chips_backend.model import Model, Rows
 
 # "thread": for libraries that let go of the interpreter while they compute (scikit-learn, ONNX Runtime, XGBoost, …).
-# "process": for models in plain Python, which would otherwise run one at a time. Each process loads the model.
+# "process": for models in plain Python, which would otherwise run one at a time. They share a model's memory.
 RUNS_IN: Final[Literal["thread", "process"]] = "thread"
 
 # Types of a skops file that you have looked at and trust, such as "sklearn.calibration._CalibratedClassifier".

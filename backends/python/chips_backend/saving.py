@@ -5,32 +5,35 @@
 what cannot be served exactly as it predicts here is refused here.
 """
 
-import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-import msgspec
-
-from chips_backend.answers import WrongAnswer, as_predictions, is_close
-from chips_backend.columns import CannotSave, Column, columns_of, rows_of, take
+from chips_backend.answers import WrongAnswer, as_predictions
+from chips_backend.baseline import LEAST_COUNT, Baseline
+from chips_backend.columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
+from chips_backend.draft import (
+    MODEL_FILES,
+    SAMPLES,
+    SIGNATURE,
+    TOLERANCE,
+    check,
+    plain,
+    predict_onnx,
+    write_json,
+    write_model,
+)
 from chips_backend.files import WrongArtifact
-from chips_backend.loaders import load_model
-from chips_backend.manifest import Manifest, Signature, Tensor, parse_manifest
+from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
-from chips_backend.testing import manifest_of
+from chips_backend.own_code import OwnCode, own_code_of
 
-TOLERANCE: Final = 1e-6  # of the samples: absolute, or relative to the larger number
-_MODEL_FILES: Final = {
-    "joblib": "model.joblib",
-    "skops": "model.skops",
-    "onnx": "model.onnx",
-    "xgboost": "model.ubj",
-    "lightgbm": "model.txt",
-}
+BASELINE: Final = "baseline.json"
+_CELLS_AT_ONCE: Final = 1_000_000  # of the training data are looked at in one go
+_MOST_PREDICTED: Final = 10_000  # rows of the training data
 
 
 class Saved(NamedTuple):
@@ -40,15 +43,13 @@ class Saved(NamedTuple):
     format: str
     signature: Signature
     samples: int  # rows with answers in samples.json
+    modules: Sequence[str] = ()  # files of the author's own code that were taken along
+    packages: Sequence[str] = ()  # NAME==VERSION of what the model needs
 
     @property
     def command(self) -> str:
         """The command that publishes it; put the model's name and version in."""
-        place = self.folder
-        return (
-            f"chips publish {place / _MODEL_FILES[self.format]} --signature {place / 'signature.json'} "
-            f"--samples {place / 'samples.json'} --model NAME --version 1"
-        )
+        return f"chips publish {self.folder} --model NAME --version 1"
 
 
 def save(
@@ -56,6 +57,7 @@ def save(
     folder: str | Path,
     *,
     example: Any,
+    training: Any = None,
     format: str | None = None,  # noqa: A002  (the manifest's word)
     samples: int = 5,
     overwrite: bool = False,
@@ -65,51 +67,117 @@ def save(
 
     `example`: rows as the model takes them, 10 to 1000 of the training data: a DataFrame of pandas or Polars, a two-dimensional
     NumPy array or SciPy sparse matrix, or a list of texts. Datatypes, names and categories come from it and from the model.
-    `format`: joblib, skops, onnx, xgboost or lightgbm; by default the safest that holds this model. `samples`: how many rows of
-    the example to publish with their answers; they cover missing values and categories first. `overwrite`: replace the files
-    of an earlier `save`. `out`: where the summary goes (standard output).
+    `training`: all of the training data, in the same form; baseline.json then describes its columns and the predictions
+    for them, without any row. `format`: joblib, skops, onnx, xgboost or lightgbm; by default the safest that holds this model.
+    `samples`: how many rows of the example to publish with their answers; they cover missing values and categories first.
+    `overwrite`: replace the files of an earlier `save`. `out`: where the summary goes (standard output).
 
-    Raises CannotSave; nothing of an earlier `save` is lost then.
+    Functions and classes of your own that the model uses are taken along as source. Raises CannotSave; nothing of an earlier
+    `save` is lost then.
     """
     target = Path(folder)
     if samples < 1:
         raise CannotSave("samples must be at least 1: a version without samples cannot be checked")
+    example = sliceable(example)
     columns = columns_of(example, _names_of(model))
     kind = format or _safest_format(model)
-    if kind not in _MODEL_FILES:
-        raise CannotSave(f'the format "{kind}" is not known; choose {", ".join(_MODEL_FILES)}')
-    written = [target / name for name in (_MODEL_FILES[kind], "signature.json", "samples.json")]
-    there = [path.name for path in written if path.exists()]
-    if there and not overwrite:
+    if kind not in MODEL_FILES:
+        raise CannotSave(f'the format "{kind}" is not known; choose {", ".join(MODEL_FILES)}')
+    own = own_code_of(model) if kind in {"joblib", "skops"} else OwnCode({})
+    written = [
+        MODEL_FILES[kind],
+        *own.files,
+        SIGNATURE,
+        SAMPLES,
+        *([BASELINE] if training is not None else []),
+    ]
+    if not overwrite:
+        _refuse_to_replace(target, own)
+    chosen = rows_of(columns, samples)
+    is_new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=target) as place:
+            draft = Path(place)
+            predictor = _Predictor(model, columns, draft)
+            predictions = predictor.predict(take(example, chosen), columns, chosen)
+            signature = Signature(
+                inputs=tuple(column.tensor() for column in columns), outputs=outputs_of(predictions)
+            )
+            write_json(draft / SIGNATURE, plain(signature))
+            write_json(draft / SAMPLES, _samples(columns, chosen, predictions))
+            write_model(model, kind, draft, own)
+            check(draft, kind, alone=bool(own.files))
+            if training is not None:
+                described = _baseline(sliceable(training), columns, predictor, signature)
+                write_json(draft / BASELINE, described, indent=None)
+            _put_in_place(draft, target, written)
+    except BaseException:
+        if is_new:
+            target.rmdir()
+        raise
+    packages = _packages(model, own)
+    saved = Saved(target, kind, signature, len(chosen), tuple(own.files), packages)
+    _summarize(saved, columns, written, out or sys.stdout)
+    return saved
+
+
+def _refuse_to_replace(target: Path, own: OwnCode) -> None:
+    there = [
+        name for name in (*MODEL_FILES.values(), SIGNATURE, SAMPLES, BASELINE) if (target / name).exists()
+    ]
+    there += [
+        name for name, source in own.files.items()
+        if (target / name).exists() and (target / name).read_text(encoding="utf-8", errors="replace") != source
+    ]  # fmt: skip
+    if there:
         raise CannotSave(
             f"{target} already has {', '.join(there)}; pass overwrite=True to replace, or choose another folder"
         )
 
-    chosen = rows_of(columns, samples)
-    instances = [{column.name: column.values[row] for column in columns} for row in chosen]
-    predictions = _predict(model, take(example, chosen), len(chosen))
-    signature = Signature(inputs=tuple(column.tensor() for column in columns), outputs=_outputs(predictions))
-    content = [
+
+def _put_in_place(draft: Path, target: Path, written: Sequence[str]) -> None:
+    """The new files, and none that an earlier `save` left and that would now be published with them."""
+    for name in written:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (draft / name).replace(target / name)
+    left = [target / name for name in (*MODEL_FILES.values(), BASELINE)] + list(target.glob("own_code_*.py"))
+    for path in left:
+        if path.name not in written:
+            path.unlink(missing_ok=True)
+
+
+def _samples(columns: Sequence[Column], chosen: Sequence[int], predictions: Sequence[Any]) -> list[Any]:
+    return [
         {
-            "request": {"instances": [instance]},
+            "request": {"instances": [{column.name: column.values[row] for column in columns}]},
             "response": {"predictions": [prediction]},
             "tolerance": TOLERANCE,
         }
-        for instance, prediction in zip(instances, predictions, strict=True)
+        for row, prediction in zip(chosen, predictions, strict=True)
     ]
-    target.mkdir(parents=True, exist_ok=True)
-    draft = target / f".draft-{_MODEL_FILES[kind]}"
-    try:
-        _write(model, kind, draft)
-        _check(draft, kind, signature, content)
-        draft.replace(written[0])
-    finally:
-        draft.unlink(missing_ok=True)
-    written[1].write_text(_pretty(_plain(signature)), encoding="utf-8")
-    written[2].write_text(_pretty(content), encoding="utf-8")
-    saved = Saved(target, kind, signature, len(chosen))
-    _summarize(saved, columns, written[0], out or sys.stdout)
-    return saved
+
+
+def _baseline(training: Any, columns: Sequence[Column], predictor: "_Predictor", signature: Signature) -> Any:
+    known = {column.name: column.datatype for column in columns}
+    baseline = Baseline()
+    size = training.shape[0] if hasattr(training, "shape") else len(training)
+    every = -(-size // _MOST_PREDICTED)  # so many rows that one of them is predicted
+    for piece in pieces(training, max(1, _CELLS_AT_ONCE // len(columns))):
+        found = columns_of(piece, list(known), known)
+        if [column.name for column in found] != list(known):
+            raise CannotSave("training and example have different columns: pass example=training.head(50)")
+        baseline.add_inputs(found)
+        rows = list(range(0, len(found[0].values), every))
+        predictions = predictor.predict(take(piece, rows), found, rows)
+        outputs = signature.outputs
+        if len(outputs) == 1:
+            baseline.add_outputs({outputs[0].name: (outputs[0].datatype, predictions)})
+        else:
+            baseline.add_outputs({
+                one.name: (one.datatype, [prediction[one.name] for prediction in predictions]) for one in outputs
+            })  # fmt: skip
+    return baseline.described()
 
 
 # -- what the model is
@@ -143,37 +211,53 @@ def _holds_in_skops(model: Any) -> bool:
         return False
 
 
-def _predict(model: Any, table: Any, count: int) -> list[Any]:
-    ask = next(
-        (getattr(model, name) for name in ("predict", "transform") if callable(getattr(model, name, None))),
-        None,
-    )
-    if type(model).__module__.startswith("xgboost") and type(model).__name__ == "Booster":
-        import xgboost
+class _Predictor:
+    """The model's own answers. `draft`: a folder for a model that answers only from its file."""
 
-        table = xgboost.DMatrix(table, enable_categorical=True)
-    if ask is None:
-        if type(model).__name__ == "ModelProto":
+    def __init__(self, model: Any, columns: Sequence[Column], draft: Path) -> None:
+        self._model = model
+        self._columns = columns
+        self._draft = draft
+
+    def predict(self, table: Any, columns: Sequence[Column], rows: Sequence[int]) -> list[Any]:
+        """One prediction for each row of `table`, which are these rows of `columns`. Raises CannotSave."""
+        try:
+            if type(self._model).__name__ == "ModelProto":
+                inputs = Signature(inputs=tuple(column.tensor() for column in self._columns))
+                values = [[column.values[row] for column in columns] for row in rows]
+                return predict_onnx(self._model, inputs, values, self._draft)
+            return as_predictions(self._ask()(table), len(rows))
+        except CannotSave:
+            raise
+        except WrongAnswer as error:
             raise CannotSave(
-                "an ONNX model: write it with onnx.save, and publish it with a signature and samples of your own"
+                f"{error}; wrap the model in a class whose predict() returns one prediction a row"
+            ) from None
+        except (WrongArtifact, Refused) as error:
+            raise CannotSave(f"the model does not predict the rows of `example`: {error}") from error
+        except Exception as error:
+            raise CannotSave(
+                f"the model does not predict the rows of `example`: {type(error).__name__}: {error}. "
+                "Pass rows as the model takes them in predict()"
+            ) from error
+
+    def _ask(self) -> Any:
+        model = self._model
+        asked = [getattr(model, name, None) for name in ("predict", "transform")]
+        found = next((one for one in asked if callable(one)), None)
+        if found is None:
+            raise CannotSave(
+                f"{type(model).__name__} has no predict() and no transform(); save an object that has one"
             )
-        raise CannotSave(
-            f"{type(model).__name__} has no predict() and no transform(); save an object that has one"
-        )
-    try:
-        return as_predictions(ask(table), count)
-    except WrongAnswer as error:
-        raise CannotSave(
-            f"{error}; wrap the model in a class whose predict() returns one prediction a row"
-        ) from None
-    except Exception as error:
-        raise CannotSave(
-            f"the model does not predict the rows of `example`: {type(error).__name__}: {error}. "
-            "Pass rows as the model takes them in predict()"
-        ) from error
+        if type(model).__module__.startswith("xgboost") and type(model).__name__ == "Booster":
+            import xgboost
+
+            return lambda table: found(xgboost.DMatrix(table, enable_categorical=True))
+        return found
 
 
-def _outputs(predictions: Sequence[Any]) -> tuple[Tensor, ...]:
+def outputs_of(predictions: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The outputs that some predictions show."""
     first = predictions[0]
     if isinstance(first, dict):
         return tuple(_output(name, [one[name] for one in predictions]) for name in first)
@@ -201,137 +285,65 @@ def _output(name: str, values: Sequence[Any]) -> Tensor:
     return Tensor(name=name, datatype=datatype, shape=tuple(shape))
 
 
-# -- writing, and reading it back as a backend does
+# -- what it says
 
 
-def _write(model: Any, kind: str, path: Path) -> None:
-    try:
-        if kind == "skops":
-            from skops import io
+def _packages(model: Any, own: OwnCode) -> tuple[str, ...]:
+    """NAME==VERSION of the packages that the model's classes, and the author's modules, come from."""
+    import ast
 
-            path.write_bytes(io.dumps(model))
-        elif kind == "xgboost":
-            path.write_bytes(
-                (model.get_booster() if hasattr(model, "get_booster") else model).save_raw("ubj")
-            )
-        elif kind == "lightgbm":
-            path.write_text(
-                (model.booster_ if hasattr(model, "booster_") else model).model_to_string(), encoding="utf-8"
-            )
-        elif kind == "onnx":
-            path.write_bytes(model.SerializeToString())
-        else:
-            import joblib
-
-            _refuse_what_a_script_owns(model)
-            joblib.dump(model, path, compress=3)
-    except CannotSave:
-        raise
-    except Exception as error:
-        raise CannotSave(f"the model cannot be written as {kind}: {type(error).__name__}: {error}") from error
-
-
-def _refuse_what_a_script_owns(model: Any) -> None:
-    """A pickle names functions and classes by their module; no backend has the `__main__` of a notebook or script."""
-    import pickle
-    import pickletools
-
-    try:
-        content = pickle.dumps(model, protocol=4)
-    except Exception as error:
-        raise CannotSave(
-            f"the model cannot be pickled: {error}. A lambda or a function inside a function cannot; write it as a function of a module"
-        ) from error
-    texts: list[str] = []
-    own: set[str] = set()
-    for operation, argument, _ in pickletools.genops(content):
-        if operation.name in {"SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE"}:
-            if isinstance(argument, str):
-                texts.append(argument)
-        elif operation.name == "STACK_GLOBAL" and len(texts) > 1 and texts[-2] == "__main__":
-            own.add(texts[-1])
-    if own:
-        raise CannotSave(
-            f"the model uses {', '.join(sorted(own))} of this script or notebook (__main__), which no backend has: move it to a "
-            "module of its own, import it from there, train again, and publish that module with the model"
-        )
-
-
-def _check(path: Path, kind: str, signature: Signature, content: list[dict[str, Any]]) -> None:
-    """Load it as a backend does; each sample alone, and all together, must come out as the model itself predicts."""
-    manifest = _manifest(path, kind, signature)
-    try:
-        loaded = load_model(path.parent, manifest)
-        alone = [_score(loaded, manifest, [sample["request"]["instances"][0]]) for sample in content]
-        together = _score(loaded, manifest, [sample["request"]["instances"][0] for sample in content])
-    except (WrongArtifact, WrongAnswer, Refused, Problem) as error:
-        raise CannotSave(f"a backend could not serve it: {_text(error)}") from error
-    except Exception as error:
-        raise CannotSave(f"a backend could not serve it: {type(error).__name__}: {error}") from error
-    for number, sample in enumerate(content):
-        wanted = sample["response"]["predictions"][0]
-        for got, how in ((alone[number][0], "alone"), (together[number], "together with the others")):
-            if not is_close(got, wanted, TOLERANCE):
-                raise CannotSave(
-                    f"a backend would predict {_short(got)} for the sample {number} {how}, the model here {_short(wanted)}: "
-                    f"its input was {_short(sample['request']['instances'][0])}. Does the model see the columns in another type or "
-                    "order than `example` has?"
-                )
-
-
-def _score(loaded: Any, manifest: Manifest, instances: list[Any]) -> list[Any]:
-    body = json.loads(json.dumps({"instances": instances}))
-    scoring = read_instances(body, loaded.signature or manifest.signature, {})
-    names = [tensor.name for tensor in manifest.signature.outputs]
-    return as_predictions(
-        loaded.predict(loaded.table(scoring.rows), {}), len(instances), names if len(names) > 1 else ()
+    modules = {type(model).__module__, *own.modules}
+    for source in own.files.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module or "")
+    tops = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    known = metadata.packages_distributions()
+    return tuple(
+        sorted({f"{name}=={metadata.version(name)}" for top in tops for name in known.get(top, [])[:1]})
     )
 
 
-def _manifest(path: Path, kind: str, signature: Signature) -> Manifest:
-    described = manifest_of({path.name: path.read_bytes()}, format=kind, signature=_plain(signature))
-    return parse_manifest(msgspec.json.encode(described))
-
-
-def _text(error: Exception) -> str:
-    problems = getattr(error, "problems", None) or getattr(error, "detail", None)
-    return str(problems or error)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def _plain(signature: Signature) -> dict[str, Any]:
-    def tensor(one: Tensor) -> dict[str, Any]:
-        described: dict[str, Any] = {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
-        return described if one.categories is None else {**described, "categories": list(one.categories)}
-
-    return {
-        "inputs": [tensor(one) for one in signature.inputs],
-        "outputs": [tensor(one) for one in signature.outputs],
-    }
-
-
-def _pretty(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _summarize(saved: Saved, columns: Sequence[Column], path: Path, out: TextIO) -> None:
+def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], out: TextIO) -> None:
     width = max(len("INPUT"), *(len(column.name) for column in columns[:30]))
     lines = [f"{'INPUT':{width}}  DATATYPE  VALUES"]
     lines += [f"{column.name:{width}}  {column.datatype:8}  {column.note()}" for column in columns[:30]]
     if len(columns) > 30:
-        lines.append(f"… and {len(columns) - 30} more in signature.json")
+        lines.append(f"… and {len(columns) - 30} more in {SIGNATURE}")
     outputs = ", ".join(f"{one.name} {one.datatype}" for one in saved.signature.outputs)
+    lines.append(f"output   {outputs}")
+    lines.append(
+        f"written  {saved.folder / MODEL_FILES[saved.format]} ({saved.format}), with {saved.samples} samples that a backend "
+        "predicts as the model does here"
+    )
+    if saved.modules:
+        lines.append(f"         {', '.join(saved.modules)}: code of yours that the model uses")
+    if BASELINE in written:
+        lines.append(
+            f"         {BASELINE}: each column and the predictions in figures; a text that fewer than {LEAST_COUNT} rows have is left out"
+        )
+    if saved.packages:
+        lines.append(f"needs    {', '.join(saved.packages)}")
     lines += [
-        f"output  {outputs}",
-        f"written {path} ({saved.format}), with {saved.samples} samples that a backend predicts as the model does here",
-        f"next    {saved.command}",
+        f"next     chips new python NAME --from {saved.folder}, then chips deploy models/NAME",
+        f"or       {saved.command}",
     ]
     if saved.format == "joblib":
-        lines.append("note    joblib runs code when it is loaded: publish only what you trained yourself")
+        lines.append("note     joblib runs code when it is loaded: publish only what you trained yourself")
+    lines.append(
+        f"note     {SAMPLES} holds {saved.samples} rows of the example as they are; look at them before you publish"
+    )
+    foreign = sorted(
+        path.name
+        for path in saved.folder.iterdir()
+        if path.name not in {name.partition("/")[0] for name in written}
+    )
+    if foreign:
+        lines.append(
+            f"note     {', '.join(foreign[:5])} in {saved.folder} would be published too: better save to a folder of its own"
+        )
     out.write("\n".join(lines) + "\n")
 
 

@@ -7,17 +7,26 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from chips_backend.manifest import Signature, Tensor
+from chips_backend.model import Rows
 from chips_backend.problem import invalid_instances
 
 ENOUGH_PROBLEMS: Final = 11  # ten are shown, one more says that there are more
 EXACT: Final = 2**53  # a number with a fraction or an exponent is an integer up to here
-_INTEGERS = {
+INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
 }
-_FLOATS = {"FP16": 65504.0, "FP32": 3.4028234663852886e38, "FP64": math.inf}
+FLOATS = {"FP16": 65504.0, "FP32": 3.4028234663852886e38, "FP64": math.inf}
 
-Rows = list[list[Any]]
+
+class Forms(NamedTuple):
+    """In which form outputs come: as bytes behind the JSON, or in it."""
+
+    default: bool = False
+    by_name: Mapping[str, bool] = {}
+
+    def __call__(self, name: str) -> bool:
+        return self.by_name.get(name, self.default)
 
 
 class Scoring(NamedTuple):
@@ -28,6 +37,7 @@ class Scoring(NamedTuple):
     place: Callable[[int, int | None], str]  # of a row, or of one of its fields, as this request wrote it
     id: str | None = None
     outputs: tuple[str, ...] | None = None  # by name; None: all
+    forms: Forms = Forms()
 
 
 def read_instances(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
@@ -56,7 +66,7 @@ def read_instances(body: Any, signature: Signature, known: Mapping[str, str] = {
     if not inputs:
         return Scoring(instances, parameters, place)
     problems: list[str] = []
-    rows = []
+    rows: list[list[Any]] = []
     for index, instance in enumerate(instances):
         rows.append(_row(instance, inputs, f"instances[{index}]", problems))
         if len(problems) >= ENOUGH_PROBLEMS:
@@ -75,25 +85,29 @@ def check_fields(body: dict[str, Any], known: Sequence[str]) -> None:
 
 
 def read_parameters(
-    body: dict[str, Any], known: Mapping[str, str], ignored: Sequence[str] = ()
+    body: dict[str, Any],
+    known: Mapping[str, str],
+    ignored: Sequence[str] = (),
+    *,
+    where: str = "parameters",
 ) -> dict[str, Any]:
     """What the caller asks beside the rows; `ignored` are known and change nothing. Raises Problem."""
     parameters = body.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise invalid_instances([f"parameters must be an object, got {kind_of(parameters)}"])
+        raise invalid_instances([f"{where} must be an object, got {kind_of(parameters)}"])
     problems, read = [], {}
     for name, value in parameters.items():
         if name in known:
             wrong = _wrong_kind(value, known[name])
             if wrong:
-                problems.append(f"parameters.{name}: {wrong}")
+                problems.append(f"{where}.{name}: {wrong}")
             elif value is not None:
                 read[name] = value
         elif name not in ignored:
             names = f"those it knows are {', '.join(known)}" if known else "it knows none"
-            problems.append(f"parameters: this model does not know {shown(name)}; {names}")
+            problems.append(f"{where}: this model does not know {shown(name)}; {names}")
     if problems:
         raise invalid_instances(problems)
     return read
@@ -186,9 +200,10 @@ def _scalar(value: Any, datatype: str, place: str, problems: list[str]) -> Any:
     wrong = CHECKS[datatype](value, datatype)
     if wrong:
         problems.append(f"{place}: {wrong}")
-    elif type(value) is float and datatype in _INTEGERS:
+        return value
+    if type(value) is float and datatype in INTEGERS:
         return int(value)
-    return value
+    return float(value) if type(value) is int and datatype in FLOATS else value
 
 
 def _integer(value: Any, datatype: str) -> str:
@@ -198,7 +213,7 @@ def _integer(value: Any, datatype: str) -> str:
         return f"expected an integer, got {shown(value)}" + (
             "; write it without fraction or exponent" if value.is_integer() else ""
         )
-    low, high = _INTEGERS[datatype]
+    low, high = INTEGERS[datatype]
     return "" if low <= value <= high else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
@@ -209,7 +224,7 @@ def _number(value: Any, datatype: str) -> str:
         number = float(value)
     except OverflowError:
         number = math.inf
-    fits = math.isfinite(number) and abs(number) <= _FLOATS[datatype]
+    fits = math.isfinite(number) and abs(number) <= FLOATS[datatype]
     return "" if fits else f"expected {datatype}, got {shown(value)}, which does not fit"
 
 
@@ -222,8 +237,8 @@ def _text(value: Any, _: str) -> str:
 
 
 CHECKS: Final[dict[str, Callable[[Any, str], str]]] = {
-    **dict.fromkeys(_INTEGERS, _integer),
-    **dict.fromkeys(_FLOATS, _number),
+    **dict.fromkeys(INTEGERS, _integer),
+    **dict.fromkeys(FLOATS, _number),
     "BOOL": _boolean,
     "BYTES": _text,
 }

@@ -3,11 +3,13 @@
 What a table looks like follows from the model and the signature alone, never from the rows of a request.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from chips_backend.block import Block, listed
 from chips_backend.files import WrongArtifact
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused, Row, Rows
@@ -43,6 +45,8 @@ def array_table(signature: Signature, dtype: Any = None) -> Table:
     only_one = len(inputs) == 1 and len(inputs[0].shape) > 1
 
     def table(rows: Rows) -> Any:
+        if isinstance(rows, Block) and (array := _of_block(rows, dtype)) is not None:
+            return array
         values = [row[0] for row in rows] if only_one else rows
         if len(values) <= _PIECE_ROWS:
             return as_array(values, dtype)
@@ -50,6 +54,28 @@ def array_table(signature: Signature, dtype: Any = None) -> Table:
         return np.concatenate(pieces)
 
     return table
+
+
+def _of_block(rows: Block, dtype: Any) -> Any:
+    """As `as_array`, from columns; None where a column is a list. Raises Refused."""
+    columns = rows.columns
+    if dtype is None or dtype.kind not in "iubf" or any(isinstance(column, list) for column in columns):
+        return None
+    if rows.matrix is not None:
+        array = rows.matrix
+    elif len(columns) == 1:
+        array = columns[0] if columns[0].ndim > 1 else columns[0][:, np.newaxis]
+    else:
+        if any(column.ndim > 1 for column in columns):
+            return None
+        array = np.stack([column.astype(dtype, copy=False) for column in columns], axis=1)
+    if dtype.kind != "f":
+        return array.astype(dtype, copy=False) if array.dtype.kind != "f" else None
+    with np.errstate(over="ignore"):
+        made = array.astype(dtype, copy=False)
+    if dtype.itemsize < 8 and bool(np.isinf(made).any()):
+        return None
+    return np.ascontiguousarray(made)
 
 
 def as_array(values: Sequence[Any], dtype: Any) -> Any:
@@ -101,17 +127,28 @@ def dict_table(signature: Signature) -> Table:
     ]
 
 
-def apart(signature: Signature, *, is_array: bool) -> Callable[[Row], Hashable] | None:
-    """What keeps rows apart: a missing integer makes its column floating point, also for the rows of others.
+class Apart:
+    """What keeps rows apart: a missing integer makes its column floating point, also for the rows of others."""
 
-    None where that cannot be: there are no integers, or an array that is floating point anyway.
-    """
+    def __init__(self, whole: Sequence[int]) -> None:
+        self._whole = whole  # the places of the inputs that are integers or booleans
+
+    def __call__(self, row: Row) -> Hashable:
+        return tuple([at for at in self._whole if row[at] is None])
+
+    def needs_none(self, rows: Rows) -> bool:
+        """Whether it can be seen at once that none of these rows needs to be kept apart from another."""
+        return isinstance(rows, Block) and not any(isinstance(rows.column(at), list) for at in self._whole)
+
+
+def apart(signature: Signature, *, is_array: bool) -> Apart | None:
+    """What keeps rows apart; None where that cannot be: there are no integers, or an array that is floating point anyway."""
     whole = [
         at for at, tensor in enumerate(signature.inputs) if not tensor.datatype.startswith(("FP", "BYTES"))
     ]
     if not whole or (is_array and array_dtype(signature).kind not in "iub"):
         return None
-    return lambda row: tuple([at for at in whole if row[at] is None])
+    return Apart(whole)
 
 
 def frame_table(
@@ -128,14 +165,23 @@ def frame_table(
     order; those in `dates` are times.
     """
     inputs = {name: (at, tensor) for name, (at, tensor) in _matched(signature, columns).items()}
+    places = [inputs[name][0] for name in columns]
+    is_matrix = not categories and not dates and all(t.datatype == "FP64" for t in signature.inputs)
 
     def table(rows: Rows) -> Any:
         import pandas as pd
 
+        block = rows if isinstance(rows, Block) else None
+        if is_matrix and block is not None and block.matrix is not None:
+            return pd.DataFrame(block.matrix[:, places], columns=list(columns))
         series = {}
         for name in columns:
             at, tensor = inputs[name]
-            values = [row[at] for row in rows]
+            given = None if block is None else block.column(at)
+            if isinstance(given, np.ndarray) and given.ndim == 1 and not (categories and name in categories):
+                series[name] = given.astype(dtype_of(tensor))
+                continue
+            values = [row[at] for row in rows] if given is None else listed(given)
             if categories and name in categories:
                 series[name] = pd.Series(pd.Categorical(values, categories=categories[name]))
             elif name in dates:
@@ -183,6 +229,14 @@ def _times(values: list[Any], field: int) -> Any:
         raise
 
 
+@functools.cache
+def _text_dtype() -> Any:
+    """The dtype that pandas gives to texts."""
+    import pandas as pd
+
+    return pd.Series(["text"]).dtype
+
+
 def _column(values: list[Any], tensor: Tensor) -> Any:
     import pandas as pd
 
@@ -192,7 +246,7 @@ def _column(values: list[Any], tensor: Tensor) -> Any:
         return pd.Series(values, dtype=object)
     if kind == "BYTES":
         filled = [np.nan if value is None else value for value in values]
-        return pd.Series(filled, dtype=pd.Series(["text"]).dtype)
+        return pd.Series(filled, dtype=_text_dtype())
     if kind == "BOOL":
         return pd.Series(
             [np.nan if value is None else value for value in values], dtype=object if missing else bool

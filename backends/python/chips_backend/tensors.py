@@ -5,13 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
+from chips_backend import binary
+from chips_backend.block import listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import invalid_instances
 from chips_backend.schema import (
     CHECKS,
     EXACT,
-    Rows,
+    FLOATS,
+    INTEGERS,
+    Forms,
     Scoring,
     check_fields,
     checked,
@@ -21,15 +26,24 @@ from chips_backend.schema import (
 )
 
 _FIELDS: Final = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
-_IGNORED: Final = (
-    "content_type",
-    "binary_data_output",
-)  # the signature says what goes in, and answers are JSON
+_IGNORED: Final = ("content_type",)  # the signature says what goes in
+_BINARY_OUTPUT: Final = (
+    "binary_data_output"  # of the request: in which form outputs come that say nothing themselves
+)
+_BINARY: Final = "binary_data"  # of an output
 PREDICTION: Final = "prediction"  # the output's name where the signature declares none
 
 
-def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {}) -> Scoring:
-    """An inference request: a tensor for each input, or one tensor [rows, inputs] for all of them."""
+def read_tensors(
+    body: Any,
+    signature: Signature,
+    known: Mapping[str, str] = {},
+    behind: memoryview | None = None,
+) -> Scoring:
+    """An inference request: a tensor for each input, or one tensor [rows, inputs] for all of them.
+
+    `behind` are the bytes behind the JSON, where the request has any.
+    """
     if not isinstance(body, dict):
         raise invalid_instances([f'expected an object with "inputs", got {kind_of(body)}'])
     identifier = body.get("id")
@@ -39,9 +53,8 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
     if not isinstance(given, list) or not given:
         raise invalid_instances(["inputs must be an array with at least one tensor"])
     check_fields(body, _FIELDS)
-    parameters = read_parameters(body, known, _IGNORED)
-    requested = _requested(body.get("outputs"), signature.outputs)
-    tensors = [_tensor(tensor, index) for index, tensor in enumerate(given)]
+    parameters, requested, wanted = read_asked(body, known, signature.outputs)
+    tensors = _tensors(given, behind)
     inputs = signature.inputs
     names = [tensor.name for tensor in inputs]
 
@@ -49,7 +62,7 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
         return f"row {row}" if field is None else f"{names[field] if names else tensors[0].name}[{row}]"
 
     if not inputs:
-        return Scoring(tensors[0].rows(), parameters, place, identifier, requested)
+        return Scoring(tensors[0].rows(), parameters, place, identifier, requested, wanted)
     if len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names:
         rows = _matrix(tensors[0], len(inputs))
     else:
@@ -60,12 +73,23 @@ def read_tensors(body: Any, signature: Signature, known: Mapping[str, str] = {})
             row[column] = checked(row[column], tensor, f"{tensor.name}[{index}]", problems)
     if problems:
         raise invalid_instances(problems)
-    return Scoring(rows, parameters, place, identifier, requested)
+    return Scoring(rows, parameters, place, identifier, requested, wanted)
 
 
-def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[str, ...] | None:
+def read_asked(
+    body: dict[str, Any], known: Mapping[str, str], declared: Sequence[Tensor]
+) -> tuple[dict[str, Any], tuple[str, ...] | None, Forms]:
+    """The request's parameters, the outputs that it names (None: all), and in which form each is wanted. Raises Problem."""
+    parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
+    form = parameters.pop(_BINARY_OUTPUT, False)
+    requested, forms = _requested(body.get("outputs"), declared)
+    return parameters, requested, Forms(form, forms)
+
+
+def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[tuple[str, ...] | None, Mapping[str, bool]]:
+    """The outputs that are asked for by name, None for all; and which of them in binary form, where it is said."""
     if outputs is None or outputs == []:
-        return None
+        return None, {}
     if not isinstance(outputs, list) or not all(
         isinstance(output, dict) and isinstance(output.get("name"), str) for output in outputs
     ):
@@ -74,7 +98,12 @@ def _requested(outputs: Any, declared: Sequence[Tensor]) -> tuple[str, ...] | No
     check_outputs(names, [tensor.name for tensor in declared])
     if len(set(names)) < len(names):
         raise invalid_instances(["an output is asked for twice"])
-    return names
+    forms = {}
+    for index, output in enumerate(outputs):
+        asked = read_parameters(output, {_BINARY: "boolean"}, _IGNORED, where=f"outputs[{index}].parameters")
+        if _BINARY in asked:
+            forms[output["name"]] = asked[_BINARY]
+    return names, forms
 
 
 def check_outputs(names: Sequence[str], known: Sequence[str]) -> None:
@@ -91,12 +120,30 @@ class _Tensor(NamedTuple):
     shape: list[int]
     data: list[Any]  # flat
 
-    def rows(self) -> Rows:
+    def rows(self) -> list[list[Any]]:
         width = math.prod(self.shape[1:])
         return [self.data[at : at + width] for at in range(0, len(self.data), width)]
 
 
-def _tensor(given: Any, index: int) -> _Tensor:
+def _tensors(given: list[Any], behind: memoryview | None) -> list[_Tensor]:
+    """All tensors of a request, those in binary form from the bytes `behind` the JSON, in their order."""
+    tensors = []
+    for index, tensor in enumerate(given):
+        content = None
+        parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
+        if isinstance(parameters, dict) and parameters.get(binary.SIZE) is not None:
+            where = f"inputs[{index}]"
+            if behind is None:
+                raise invalid_instances([f"{where}: {binary.SIZE} needs the header {binary.LENGTH_HEADER}"])
+            if tensor.get("data") is not None:
+                raise invalid_instances([f"{where}: give either data or {binary.SIZE}"])
+            content, behind = binary.take(behind, parameters[binary.SIZE], where)
+        tensors.append(_tensor(tensor, index, content))
+    binary.check_all_taken(behind)
+    return tensors
+
+
+def _tensor(given: Any, index: int, content: memoryview | None) -> _Tensor:
     where = f"inputs[{index}]"
     if not isinstance(given, dict):
         raise invalid_instances([f"{where}: expected an object, got {kind_of(given)}"])
@@ -115,8 +162,14 @@ def _tensor(given: Any, index: int) -> _Tensor:
         raise invalid_instances([f"{where}.shape must be an array of sizes"])
     if 0 in shape[1:]:
         raise invalid_instances([f"{where}.shape: rows without values, {shape}"])
+    if content is not None:
+        return _Tensor(name, shape, listed(binary.unpack(content, datatype, shape, where)))
     if not isinstance(data, list):
-        raise invalid_instances([f"{where}.data must be an array (binary tensors are not taken)"])
+        raise invalid_instances(
+            [
+                f"{where}.data must be an array, or parameters.{binary.SIZE} the number of its bytes behind the JSON"
+            ]
+        )
     flat = _flatten(data)
     if len(flat) != math.prod(shape):
         raise invalid_instances(
@@ -147,7 +200,7 @@ def _flatten(data: list[Any]) -> list[Any]:
     return flat
 
 
-def _matrix(tensor: _Tensor, width: int) -> Rows:
+def _matrix(tensor: _Tensor, width: int) -> list[list[Any]]:
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         raise invalid_instances([f"{tensor.name}: expected shape [rows, {width}], got {tensor.shape}"])
     return tensor.rows()
@@ -160,7 +213,7 @@ def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
     return flat
 
 
-def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> Rows:
+def _columns(tensors: Sequence[_Tensor], inputs: Sequence[Tensor]) -> list[list[Any]]:
     names = [tensor.name for tensor in inputs]
     by_name = {tensor.name: tensor for tensor in tensors}
     problems = [f"there is no input {shown(name)}" for name in by_name if name not in names]
@@ -194,6 +247,21 @@ def tensor_outputs(
     return [_output(name, column, declared.get(name)) for name, column in columns.items()]
 
 
+def packed(outputs: list[dict[str, Any]], forms: Forms) -> bytes | None:
+    """Take the outputs that are wanted in binary form out of `outputs`; their bytes, one after the other. None: no output is.
+
+    One with a missing value stays as it is where its datatype has none in that form.
+    """
+    contents: list[bytes] = []
+    for output in outputs:
+        content = binary.pack(output["data"], output["datatype"]) if forms(output["name"]) else None
+        if content is not None:
+            del output["data"]
+            output["parameters"] = {binary.SIZE: len(content)}
+            contents.append(content)
+    return b"".join(contents) if any("data" not in output for output in outputs) else None
+
+
 def _outputs(predictions: list[Any], names: list[str]) -> dict[str, list[Any]]:
     if len(names) > 1:
         return {name: [row[name] for row in predictions] for name in names}
@@ -207,10 +275,14 @@ def _outputs(predictions: list[Any], names: list[str]) -> dict[str, list[Any]]:
 def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, Any]:
     """A tensor; what has no such form, as text that is JSON."""
     shape, data = [len(column)], column
-    while data and all(isinstance(item, list) and len(item) == len(data[0]) for item in data):
+    while (
+        data
+        and isinstance(data[0], list)
+        and all(isinstance(item, list) and len(item) == len(data[0]) for item in data)
+    ):
         shape.append(len(data[0]))
         data = [value for item in data for value in item]
-    if any(isinstance(item, list | dict) for item in data):
+    if not {list, dict}.isdisjoint(map(type, data)):
         shape, data = [len(column)], [msgspec.json.encode(item).decode() for item in column]
     datatype, data = _typed(data, declared)
     return {"name": name, "shape": shape, "datatype": datatype, "data": data}
@@ -218,10 +290,13 @@ def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, 
 
 def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
     """The declared datatype where all values fit it, else their own; and the values as it has them."""
+    kinds = set(map(type, data))
+    if declared is not None and _fit_as_they_are(data, kinds, declared.datatype):
+        return declared.datatype, data
     present = [value for value in data if value is not None and value == value]  # noqa: PLR0124  (without NaN)
     if declared is not None:
         check, datatype = CHECKS[declared.datatype], declared.datatype
-        is_float = datatype.startswith("FP")
+        is_float = datatype in FLOATS
         if all(not check(value, datatype) or (is_float and _is_infinite(value)) for value in present):
             return datatype, [_whole(value) for value in data] if "INT" in datatype else data
     kinds = {type(value) for value in present}
@@ -236,6 +311,20 @@ def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
     if kinds == {str}:
         return "BYTES", data
     return "BYTES", [None if value is None else msgspec.json.encode(value).decode() for value in data]
+
+
+def _fit_as_they_are(data: list[Any], kinds: set[type], datatype: str) -> bool:
+    """Whether all values are of the one type that the datatype is sent as, and in its range. Most answers are like that."""
+    if kinds == {int} and datatype in INTEGERS:
+        low, high = INTEGERS[datatype]
+        return bool(low <= min(data) and max(data) <= high)
+    if kinds == {float} and datatype in FLOATS:
+        numbers = np.abs(data)
+        return bool((~np.isfinite(numbers) | (numbers <= FLOATS[datatype])).all())
+    return kinds == _KINDS.get(datatype, set())
+
+
+_KINDS: Final[dict[str, set[type]]] = {"BOOL": {bool}, "BYTES": {str}}
 
 
 def _is_infinite(value: Any) -> bool:

@@ -262,9 +262,14 @@ def test_ready_tells_where_every_thread_hangs(model, gate):
         assert backend.post("/predict", {"instances": ROWS}).status == 200
 
 
-def children(backend: Backend) -> list[int]:
-    pid = backend.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Whatever a process has started, and what that has started: processes that predict are forked from the fork server."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return children + [one for child in children for one in descendants(child)]
 
 
 def is_gone(pid: int) -> bool:
@@ -276,12 +281,51 @@ def is_gone(pid: int) -> bool:
 
 def test_processes_end_with_the_one_that_started_them(model, in_processes):
     backend = start({"CHIPS_ARTIFACT": str(model)}, command=in_processes).wait_until_ready()
-    workers = children(backend)
-    assert len(workers) >= 2
+    workers = descendants(backend.process.pid)
+    assert len(workers) >= 3  # the fork server, and two that predict
     backend.process.kill()
     backend.process.wait()
     wait_until(lambda: all(is_gone(pid) for pid in workers))
     backend.end()
+
+
+HEAVY = """
+import os, threading
+import numpy as np
+
+def load(folder):
+    if STARTS_A_THREAD:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return np.ones(100 << 17)  # 100 MiB
+
+def predict(model, rows, parameters):
+    return [float(model.sum())] * len(rows)
+"""
+
+
+def own_mib(pids: list[int]) -> float:
+    """The memory of processes, what several share counted once."""
+    kib = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            kib += int(line.split()[1]) if line.startswith("Pss:") else 0
+    return kib / 1024
+
+
+@pytest.mark.parametrize("starts_a_thread", [False, True])
+def test_slots_share_the_memory_of_a_model(tmp_path, in_processes, starts_a_thread):
+    code = HEAVY.replace("STARTS_A_THREAD", str(starts_a_thread))
+    signature = {"inputs": [{"name": "a", "datatype": "FP64"}]}
+    folder = write_artifact(tmp_path, {"model.py": code.encode()}, format="python", signature=signature)
+    environ = {"CHIPS_ARTIFACT": str(folder), "CHIPS_CONCURRENCY": "4"}
+    with running(environ, command=in_processes) as backend:
+        answer = backend.post("/predict", {"instances": [[1.0]]})
+        assert answer.json["predictions"] == [100 << 17]
+        took = own_mib(descendants(backend.process.pid))
+    if starts_a_thread:  # a fork would lose it
+        assert took > 4 * 100
+    else:
+        assert 100 < took < 3 * 100  # the model once, and what each process has of its own
 
 
 # -- stop
@@ -332,7 +376,7 @@ def test_it_is_a_good_first_process_of_a_container(model, gate):
         pytest.skip("unshare: no name space of its own for processes may be made here")
     backend = start({"CHIPS_ARTIFACT": str(model)}, command=(*unshare, sys.executable, "-m", "chips_backend"))
     backend.wait_until_ready()
-    (first,) = children(backend)
+    (first,) = descendants(backend.process.pid)
     assert "NSpid:" not in (status := Path(f"/proc/{first}/status").read_text()) or "\t1\n" in status
     call = Call(backend, gate)
     gate.wait(1)

@@ -1,15 +1,19 @@
 """`save`: what it understands of an example, what it writes, and what it refuses because a backend would predict otherwise."""
 
+import datetime as dt
 import io
 import json
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from chips_backend import CannotSave, save
 from chips_backend.testing import running, write_artifact
+from scipy import sparse
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -219,3 +223,127 @@ def test_boosters(tmp_path):
     saved(model.booster_, tmp_path / "own", frame)
     assert (tmp_path / "own/model.txt").exists()
     saved(model, tmp_path / "wrapped", frame)
+
+
+def signature_of(folder):
+    return json.loads((folder / "signature.json").read_text())
+
+
+def test_dates(tmp_path):
+    frame = pd.DataFrame({"when": pd.date_range("2026-01-01", periods=9, freq="12h"), "x": np.arange(9.0)})
+    model = DummyRegressor().fit(frame, frame["x"])
+    saved(model, tmp_path, frame)
+    assert [one["datatype"] for one in signature_of(tmp_path)["inputs"]] == ["BYTES", "FP64"]
+    sample = json.loads((tmp_path / "samples.json").read_text())[1]
+    assert sample["request"]["instances"][0]["when"] == "2026-01-01T12:00:00"
+
+
+def test_int64_with_missing_values_and_booleans(tmp_path):
+    frame = pd.DataFrame({
+        "n": pd.array([1, None, 3, 4, 5, 6], dtype="Int64"), "b": pd.array([True, False, None, True, True, False], dtype="boolean"),
+    })  # fmt: skip
+    model = HistGradientBoostingRegressor(min_samples_leaf=1).fit(frame, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    saved(model, tmp_path, frame, samples=6)
+    assert [one["datatype"] for one in signature_of(tmp_path)["inputs"]] == ["INT64", "BOOL"]
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert [sample["request"]["instances"][0]["n"] for sample in samples] == [1, None, 3, 4, 5, 6]
+
+
+def test_nested_columns(tmp_path):
+    frame = pd.DataFrame({"embedding": [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [0.0, 1.0, 0.0]]})
+    saved(FirstOfEach(), tmp_path, frame)
+    assert signature_of(tmp_path)["inputs"] == [{"name": "embedding", "datatype": "FP64", "shape": [-1, 3]}]
+
+
+class FirstOfEach:
+    """Takes a DataFrame with a column of lists."""
+
+    feature_names_in_ = np.array(["embedding"])
+
+    def predict(self, frame):
+        return np.stack(frame["embedding"].to_numpy())[:, 0]
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.coo_matrix, sparse.csc_array, sparse.dia_matrix])
+def test_sparse(form, tmp_path):
+    x = np.eye(6)
+    model = LinearRegression().fit(sparse.csr_matrix(x), np.arange(6.0))
+    saved(model, tmp_path, form(x))
+    assert len(signature_of(tmp_path)["inputs"]) == 6
+
+
+def test_polars(tmp_path):
+    frame = pl.DataFrame({
+        "n": pl.Series([1, None, 3, 4, 5], dtype=pl.Int32), "x": [1.0, 2.0, None, 4.0, 5.0], "b": [True, False, True, None, True],
+        "plan": pl.Series(["a", "b", "a", None, "b"], dtype=pl.Enum(["a", "b"])), "text": ["u", "v", "w", "x", "y"],
+        "day": [dt.date(2026, 1, day) for day in range(1, 6)], "pair": [[1.0, 2.0]] * 5,
+    })  # fmt: skip
+    saved(CountsRows(), tmp_path, frame)
+    inputs = {one["name"]: one for one in signature_of(tmp_path)["inputs"]}
+    assert {name: one["datatype"] for name, one in inputs.items()} == {
+        "n": "INT32", "x": "FP64", "b": "BOOL", "plan": "BYTES", "text": "BYTES", "day": "BYTES", "pair": "FP64",
+    }  # fmt: skip
+    assert inputs["plan"]["categories"] == ["a", "b"]
+    assert inputs["pair"]["shape"] == [-1, 2]
+    with pytest.raises(CannotSave, match="collect"):
+        saved(CountsRows(), tmp_path / "lazy", frame.lazy())
+
+
+class CountsRows:
+    """Answers one for each row, whatever the table."""
+
+    def predict(self, table):
+        return [1] * len(table)
+
+
+def test_a_model_trained_on_polars(tmp_path):
+    x = pl.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, 1.0, 0.0, 2.0]})
+    saved(LinearRegression().fit(x, x["a"]), tmp_path, x)
+    assert [one["name"] for one in signature_of(tmp_path)["inputs"]] == ["a", "b"]
+
+
+class TestOnnx:
+    def test_one_table_of_numbers(self, tmp_path):
+        skl2onnx = pytest.importorskip("skl2onnx")
+        x = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
+        model = LogisticRegression().fit(x, x[:, 0] > 0)
+        done, _ = saved(skl2onnx.to_onnx(model, x[:1]), tmp_path, x)
+        assert done.format == "onnx"
+        assert (tmp_path / "model.onnx").exists()
+        samples = json.loads((tmp_path / "samples.json").read_text())
+        rows = np.array(
+            [list(sample["request"]["instances"][0].values()) for sample in samples], dtype=np.float32
+        )
+        assert [bool(sample["response"]["predictions"][0]) for sample in samples] == model.predict(
+            rows
+        ).tolist()
+
+    def test_inputs_by_name(self, tmp_path):
+        skl2onnx = pytest.importorskip("skl2onnx")
+        from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
+        frame = pd.DataFrame({"x": np.arange(8, dtype=np.float32), "plan": ["a", "b"] * 4})
+        prepare = make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough")
+        model = make_pipeline(prepare, LogisticRegression()).fit(frame, [0, 1] * 4)
+        kinds = [("x", FloatTensorType([None, 1])), ("plan", StringTensorType([None, 1]))]
+        saved(skl2onnx.to_onnx(model, initial_types=kinds), tmp_path, frame[["plan", "x"]])
+        samples = json.loads((tmp_path / "samples.json").read_text())
+        assert [sample["response"]["predictions"][0] for sample in samples] == [
+            int(sample["request"]["instances"][0]["plan"] == "b") for sample in samples
+        ]
+
+    def test_columns_that_the_model_does_not_take(self, tmp_path):
+        skl2onnx = pytest.importorskip("skl2onnx")
+        x = np.eye(3, dtype=np.float32)
+        model = skl2onnx.to_onnx(LinearRegression().fit(x, [1.0, 2.0, 3.0]), x[:1])
+        with pytest.raises(CannotSave, match="does not predict the rows"):
+            saved(model, tmp_path, pd.DataFrame({"text": ["a", "b"]}))
+        assert not list(tmp_path.iterdir())
+
+
+def test_other_files_in_the_folder_are_pointed_out(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    x = pd.DataFrame({"a": [1.0, 2.0]})
+    _, told = saved(LinearRegression().fit(x, x["a"]), tmp_path, x)
+    assert "notes.md" in told
+    assert "scikit-learn==" in told

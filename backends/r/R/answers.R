@@ -134,12 +134,19 @@ empty_answer <- function(outputs) {
 #' The answer of `/predict`: an array with an entry for each row.
 render_predictions <- function(answer, outputs) {
   whole <- declared_whole(outputs, names(answer))
-  cells <- Map(row_texts, answer, whole)
   if (!attr(answer, "several")) {
-    return(json_array(cells[[1]]))
+    return(write_array(answer[[1]], whole[[1]]))
   }
+  cells <- Map(row_texts, answer, whole)
   fields <- Map(function(name, texts) paste0(json_string(name), ":", texts, recycle0 = TRUE), names(answer), cells)
   json_array(paste0("{", do.call(paste, c(unname(fields), sep = ",")), "}", recycle0 = TRUE))
+}
+
+# An array with an entry for each row.
+write_array <- function(part, whole) {
+  if (is.factor(part)) part <- as.character(part)
+  text <- if (has_compiled() && is.atomic(part) && !is.object(part)) .Call(compiled$write_array, part, whole)
+  if (is.null(text)) json_array(row_texts(part, whole)) else text
 }
 
 # One JSON text for each row.
@@ -163,7 +170,7 @@ render_tensor <- function(name, data, declared) {
   if (is.matrix(data)) data <- c(t(data))
   datatype <- output_datatype(data, declared)
   paste0('{"name":', json_string(name), ',"shape":', json_array(shape), ',"datatype":"', datatype, '","data":',
-         json_array(json_values(data, datatype %in% names(integer_limits))), "}")
+         write_array(data, datatype %in% names(integer_limits)), "}")
 }
 
 # Rows of one length are a matrix; others have no form as a tensor, and become texts of JSON.

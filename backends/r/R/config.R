@@ -1,5 +1,5 @@
 own_names <- c("CHIPS_MODEL", "CHIPS_VERSION", "CHIPS_ARTIFACT", "CHIPS_ARTIFACT_DIGEST", "CHIPS_CACHE_DIR",
-               "CHIPS_CONCURRENCY", "CHIPS_MAX_BODY_BYTES")
+               "CHIPS_CONCURRENCY", "CHIPS_MAX_BODY_BYTES", "CHIPS_COMPILED")
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 gateway_names <- paste0("CHIPS_", c("REGISTRY", "ARTIFACTS", "CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE"))
 
@@ -49,6 +49,7 @@ read_config <- function(environment = as.list(Sys.getenv())) {
     max_body_bytes = number("CHIPS_MAX_BODY_BYTES", 31 * 1024^2, 1, 2^31),
     predict_route = text("AIP_PREDICT_ROUTE", route_pattern),
     health_route = text("AIP_HEALTH_ROUTE", route_pattern),
+    compiled = text("CHIPS_COMPILED", "^(auto|off)$"),
     project = text("GOOGLE_CLOUD_PROJECT"),
     service = text("K_SERVICE"),
     revision = text("K_REVISION")

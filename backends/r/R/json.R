@@ -105,15 +105,20 @@ number_literals <- function(text) {
 # -- out
 
 #' Texts as JSON strings.
-json_string <- function(x) {
+json_string <- function(x, ascii = FALSE) {
   x <- enc2utf8(unname(x))
+  quoted <- if (has_compiled()) .Call(compiled$quote, x, ascii)
+  if (!is.null(quoted)) {
+    return(quoted)
+  }
   broken <- !validUTF8(x)
   if (any(broken)) x[broken] <- iconv(x[broken], "UTF-8", "UTF-8", sub = "?")
   x <- gsub('(["\\\\])', "\\\\\\1", x)
   if (any(grepl("[\x01-\x1f]", x, useBytes = TRUE))) {
     for (code in 1:31) x <- gsub(rawToChar(as.raw(code)), sprintf("\\u%04x", code), x, fixed = TRUE)
   }
-  paste0('"', x, '"', recycle0 = TRUE)
+  quoted <- paste0('"', x, '"', recycle0 = TRUE)
+  if (ascii) vapply(quoted, json_ascii, "", USE.NAMES = FALSE) else quoted
 }
 
 #' The same JSON in ASCII alone.
@@ -139,10 +144,8 @@ json_values <- function(x, whole = FALSE) {
   } else if (inherits(x, "integer64")) {
     # The digits, by the package bit64 that made them; as doubles they would be other numbers.
     return(ifelse(is.na(x), "null", as.character(x)))
-  } else if (inherits(x, "POSIXct")) {
-    x <- sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
-  } else if (inherits(x, "Date")) {
-    x <- format(x, "%Y-%m-%d")
+  } else if (inherits(x, c("POSIXct", "Date"))) {
+    x <- json_times(x)
   }
   if (is.list(x)) {
     return(vapply(x, json_value, character(1), USE.NAMES = FALSE))
@@ -162,6 +165,14 @@ json_values <- function(x, whole = FALSE) {
   text
 }
 
+# Days and times in UTC, by ISO 8601.
+json_times <- function(x) {
+  if (inherits(x, "Date")) {
+    return(format(x, "%Y-%m-%d"))
+  }
+  sub("[.]?0*Z$", "Z", format(x, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
+}
+
 # The shortest text that reads back as the same double.
 json_doubles <- function(x, whole) {
   text <- rep("null", length(x))
@@ -172,8 +183,8 @@ json_doubles <- function(x, whole) {
   values <- as.double(x[finite])
   shortest <- sprintf("%.15g", values)
   for (digits in c("%.16g", "%.17g")) {
-    inexact <- as.numeric(shortest) != values
-    if (any(inexact)) shortest[inexact] <- sprintf(digits, values[inexact])
+    inexact <- which(read_doubles(shortest) != values)
+    if (length(inexact)) shortest[inexact] <- sprintf(digits, values[inexact])
   }
   if (!whole) {
     integral <- !grepl("[.e]", shortest)
@@ -183,6 +194,9 @@ json_doubles <- function(x, whole) {
   text
 }
 
+# as.numeric() does not round correctly: it takes 0.3073098097420843 for the next double.
+read_doubles <- function(texts) as.double(unlist(jsonlite::parse_json(json_array(texts))))
+
 json_array <- function(texts) paste0("[", paste(texts, collapse = ","), "]")
 
 #' Any value: a named list is an object, an unnamed one an array, a vector of length one a bare value unless `I()`.
@@ -191,7 +205,7 @@ json_value <- function(x) {
     return("null")
   }
   if (is.list(x)) {
-    values <- vapply(x, json_value, character(1), USE.NAMES = FALSE)
+    values <- json_items(x, json_values, json_value)
     if (is.null(names(x))) {
       return(json_array(values))
     }
@@ -199,4 +213,18 @@ json_value <- function(x) {
   }
   values <- json_values(x)
   if (length(x) == 1L && !inherits(x, "AsIs")) values else json_array(values)
+}
+
+# Each element as JSON; numbers and texts all at once, since a row may have thousands. `nested` writes the others.
+json_items <- function(x, doubles, nested, ...) {
+  if (!is.list(x)) x <- as.list(x)
+  one <- lengths(x) == 1L & !vapply(x, is.object, NA)
+  is_double <- one & vapply(x, is.double, NA)
+  is_text <- one & vapply(x, is.character, NA)
+  items <- character(length(x))
+  items[is_double] <- doubles(as.double(unlist(x[is_double], use.names = FALSE)))
+  items[is_text] <- json_values(as.character(unlist(x[is_text], use.names = FALSE)))
+  more <- !is_double & !is_text
+  items[more] <- vapply(x[more], nested, "", ...)
+  items
 }

@@ -87,13 +87,28 @@ with_levels <- function(rows, model) {
   if (!is.data.frame(rows)) {
     return(rows)
   }
-  sets <- known_levels(model)
+  sets <- remember(model, "levels", known_levels)
   for (name in names(sets)) {
     set <- sets[[name]]
     rows <- if (name %in% names(rows)) as_levels(rows, name, set$levels, set$ordered) else
       check_term(rows, name, set$levels, model)
   }
+  times <- remember(model, "times", known_times)
+  for (name in intersect(names(times), names(Filter(is.character, rows)))) {
+    rows <- if (times[[name]] == "day") as_day(rows, name) else as_time(rows, name)
+  }
   as_known_factors(rows, model)
+}
+
+#' The columns that were dates or times in training, where the model keeps its data: "day" or "time" by name.
+known_times <- function(model) {
+  parts <- lapply(c("model", "data", "trainingData", "ptype"), function(part) element(model, part))
+  columns <- do.call(c, lapply(Filter(is.data.frame, parts), as.list))
+  columns <- columns[!duplicated(names(columns))]
+  found <- vapply(columns, function(values) {
+    if (inherits(values, "Date")) "day" else if (inherits(values, "POSIXct")) "time" else ""
+  }, "")
+  found[nzchar(found)]
 }
 
 # factor(cyl) and its like stand in the formula, so predict() makes them itself, and fails at a level that is new.
@@ -112,6 +127,9 @@ check_term <- function(rows, name, levels, model) {
 
 # What is left as a text: with the signature's categories it is a factor already.
 as_known_factors <- function(rows, model) {
+  if (!any(vapply(rows, function(column) is.factor(column) || is.character(column), NA))) {
+    return(rows)
+  }
   terms <- model_terms(model)
   ordered <- names(which(attr(terms, "dataClasses") == "ordered"))
   for (name in intersect(ordered, names(Filter(is.factor, rows)))) {

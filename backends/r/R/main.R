@@ -1,5 +1,7 @@
 #' Read the environment, load, warm up, listen; on SIGINT finish what runs. Returns the process's exit code.
-main <- function() {
+#'
+#' @param home The backend's folder.
+main <- function(home) {
   config <- tryCatch(read_config(), error = function(e) {
     message("error: ", conditionMessage(e))
     NULL
@@ -9,6 +11,7 @@ main <- function() {
   }
   log <- log_of(config)
   tryCatch({
+    if (config$compiled != "off") speed_up(home, log)
     run(config, log)
     log$info("stopped")
     0L
@@ -21,6 +24,13 @@ main <- function() {
     log$info("stopped before it was ready")
     0L
   })
+}
+
+speed_up <- function(home, log) {
+  found <- use_compiled(home, log = log)
+  if (!isTRUE(found)) {
+    log$warning(paste("R code reads the requests, several times slower, since the compiled part is missing:", found))
+  }
 }
 
 log_of <- function(config) {
@@ -50,7 +60,9 @@ run <- function(config, log) {
   start_workers(pool, learn = function(facts) service$facts <- facts)
   state <- new.env()
   state$stopping <- FALSE
+  state$keep_alive <- FALSE
   listening <- listen(new_app(service, config, pool, log, state), config$port)
+  state$keep_alive <- has_compiled() && .Call(compiled$nodelay, listening$port)
   log$info(sprintf("listening on port %d", listening$port), port = listening$port)
   serve(listening$server, pool, state, log)
 }

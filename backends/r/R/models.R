@@ -34,17 +34,32 @@ ask_model <- function(model, ...) get("predict", globalenv(), mode = "function")
 
 #' @exportS3Method
 model_answer.default <- function(model, rows, type = NULL) {
-  if (is.null(type)) type <- usual_type(model)
+  if (is.null(type)) type <- remember(model, "type", usual_type)
   if (is.null(type)) predict_by_dispatch(model, rows) else predict_by_dispatch(model, rows, type = type)
 }
 
 # predict() says nothing of which package would help.
 predict_by_dispatch <- function(model, rows, ...) {
-  if (all(vapply(classes_of(model), function(class) is.null(predict_method(class)), NA))) {
+  if (!remember(model, "has_predict", has_predict)) {
     stop(sprintf(paste("there is no predict() method for the class %s: install its package, name it with --runtime",
                        "when you publish, or say in predict.R how to predict"), toString(class(model))), call. = FALSE)
   }
   ask_model(model, rows, ...)
+}
+
+has_predict <- function(model) !all(vapply(classes_of(model), function(class) is.null(predict_method(class)), NA))
+
+# What was found out about the model that is served; it does not change.
+memory <- new.env(parent = emptyenv())
+
+remember <- function(model, what, find_out) {
+  # The same object is told by its address; another is compared, which takes longer, and is forgotten soon.
+  if (!identical(memory$model, model)) {
+    rm(list = ls(memory, all.names = TRUE), envir = memory)
+    memory$model <- model
+  }
+  if (!exists(what, memory, inherits = FALSE)) assign(what, find_out(model), memory)
+  memory[[what]]
 }
 
 # The class, where predict() would give scores, as for rpart; the response, where it would give the linear predictor.

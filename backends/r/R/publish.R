@@ -178,19 +178,24 @@ pretty_json <- function(x, indent = "") {
     if (length(items)) items <- paste0("\n", paste0(inner, items, collapse = ",\n"), "\n", indent)
     paste0(open, items, close)
   }
-  if (is.list(x) && !is.null(names(x))) {
-    return(block("{", paste0(json_string(names(x)), ": ", vapply(x, pretty_json, "", inner), recycle0 = TRUE), "}"))
+  if (is.null(x)) {
+    "null"
+  } else if (is.list(x) && !is.null(names(x))) {
+    items <- json_items(x, pretty_doubles, pretty_json, inner)
+    block("{", paste0(json_string(names(x)), ": ", items, recycle0 = TRUE), "}")
+  } else if (is.list(x) || length(x) != 1L || inherits(x, "AsIs")) {
+    block("[", json_items(unclass(x), pretty_doubles, pretty_json, inner), "]")
+  } else if (is.double(x)) {
+    pretty_doubles(x)
+  } else {
+    json_value(x)
   }
-  if (is.list(x) || length(x) != 1L || inherits(x, "AsIs")) {
-    return(block("[", vapply(unclass(x), pretty_json, "", inner), "]"))
-  }
-  if (is.double(x)) pretty_double(x) else json_value(x)
 }
 
-pretty_double <- function(x) {
-  if (abs(x) >= 2^31 && x == trunc(x)) {
-    return(sprintf("%.0f", x)) # the size of a large file
-  }
+pretty_doubles <- function(x) {
   # The exponent without padding: 1e-6.
-  sub("e([+-]?)0*([1-9])", "e\\1\\2", sub("e[+]", "e", json_value(x)))
+  texts <- sub("e([+-]?)0*([1-9])", "e\\1\\2", sub("e[+]", "e", json_values(x)))
+  large <- which(abs(x) >= 2^31 & x == trunc(x)) # the size of a large file
+  texts[large] <- sprintf("%.0f", x[large])
+  texts
 }

@@ -4,8 +4,9 @@
 #'
 #' Stops the start where a sample comes out differently from what was published, or where no row can be predicted.
 #'
+#' @param warm Whether to predict a few times more, for speed.
 #' @return The facts about the model: its `good` row, the parameters it `accepts`, its `classes` and `categories`.
-rehearse <- function(service, config) {
+rehearse <- function(service, config, warm = TRUE) {
   service$facts <- list(accepts = sort(unique(c(own_parameters(service$model), "probabilities", "classes"))),
                         categories = categories_of(service))
   samples <- service$manifest$samples
@@ -17,7 +18,7 @@ rehearse <- function(service, config) {
   }
   for (at in seq_along(samples)) check_sample(samples[[at]], at, service, config)
   check_several_rows(service)
-  warm_up(service, config)
+  if (warm) warm_up(service, config)
   service$facts
 }
 
@@ -232,16 +233,18 @@ company_of <- function(service) {
   if (!is.data.frame(good$rows)) {
     return(list())
   }
-  others <- lapply(c(1L, -1L), function(sign) {
-    other <- good$rows
-    for (name in names(other)) {
-      if (is.numeric(other[[name]])) other[[name]] <- methods::as(sign * (2 * other[[name]] + 1), class(other[[name]]))
-    }
-    other
+  triples <- lapply(c(1L, -1L), function(sign) shifted_rows(good$rows, sign))
+  taken <- Filter(function(rows) predicts(service, take_rows(rows, 2L), good$parameters), triples)
+  c(lapply(taken, take_rows, 1:2), taken)
+}
+
+# The row, and twice another one.
+shifted_rows <- function(row, sign) {
+  columns <- lapply(take_rows(row, c(1L, 1L, 1L)), function(column) {
+    if (is.numeric(column)) column[2:3] <- methods::as(sign * (2 * column[2:3] + 1), class(column))
+    column
   })
-  taken <- Filter(function(other) predicts(service, other, good$parameters), others)
-  c(lapply(taken, function(other) rbind(good$rows, other)),
-    lapply(taken, function(other) rbind(good$rows, other, other)))
+  structure(columns, row.names = .set_row_names(3L), class = "data.frame")
 }
 
 predict_or_stop <- function(service, rows, parameters, count) {

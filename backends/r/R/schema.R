@@ -57,6 +57,9 @@ check_fields <- function(value, known) {
 
 #' Refuse parameters that the model does not know, and flags that are no flags.
 check_parameters <- function(parameters, accepts) {
+  if (length(parameters) == 0L) {
+    return(invisible())
+  }
   unknown <- setdiff(names(parameters), accepts)
   known <- if (length(accepts)) paste("this model knows", toString(accepts)) else "this model knows none"
   flags <- parameters[intersect(names(parameters), c("probabilities", "classes"))]

@@ -15,7 +15,18 @@ load_service <- function(config, log) {
 }
 
 new_service <- function(model, manifest, artifact = NULL) {
-  list2env(list(artifact = artifact, manifest = manifest, model = model, facts = list()))
+  list2env(list(artifact = artifact, manifest = manifest, model = model, facts = list(),
+                plan = reading_plan(manifest$signature$inputs), types = datatype_plan()))
+}
+
+#' The rows of a request, its parameters, and on infer its id and the outputs it asks for.
+read_scoring <- function(service, kind, body) {
+  read <- if (has_compiled() && !is.null(service$plan)) read_compiled(kind, body, service$plan, service$types)
+  if (is.null(read)) {
+    read_slowly <- if (kind == "infer") read_tensors else read_instances
+    read <- read_slowly(parse_body(body), service$manifest$signature$inputs)
+  }
+  read
 }
 
 #' Answer one request for predictions, all of it: parse, check, predict, write.
@@ -36,8 +47,7 @@ answer_scoring <- function(service, config, kind, body) {
   json <- tryCatch(
     withCallingHandlers({
       signature <- service$manifest$signature
-      read <- if (kind == "infer") read_tensors else read_instances
-      scoring <- read(parse_body(body), signature$inputs)
+      scoring <- read_scoring(service, kind, body)
       check_scoring(scoring, service)
       finish("predict")
       answer <- score(service, scoring)
@@ -60,6 +70,9 @@ answer_scoring <- function(service, config, kind, body) {
 
 check_scoring <- function(scoring, service) {
   check_parameters(scoring$parameters, service$facts$accepts)
+  if (is.null(scoring$picked)) {
+    return(invisible())
+  }
   outputs <- vapply(service$manifest$signature$outputs, `[[`, "", "name")
   unknown <- if (length(outputs)) setdiff(scoring$picked, outputs)
   if (length(unknown)) {

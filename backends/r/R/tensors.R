@@ -13,10 +13,7 @@ read_tensors <- function(body, inputs) {
   if (!is_object(value)) {
     stop_invalid(sprintf("expected an object with \"inputs\", got %s", kind_of(value)))
   }
-  id <- member(value, "id")
-  if (!is.null(id) && !is.character(id)) {
-    stop_invalid(paste("id must be a string, got", kind_of(id)))
-  }
+  id <- checked_id(member(value, "id"))
   given <- member(value, "inputs")
   if (!is_array(given) || length(given) == 0) {
     stop_invalid("inputs must be an array with at least one tensor")
@@ -44,6 +41,13 @@ read_tensors <- function(body, inputs) {
   }
   if (length(problems)) stop_invalid(problems)
   c(list(rows = as_frame(columns, count, inputs), count = count), more)
+}
+
+checked_id <- function(id) {
+  if (!is.null(id) && !is.character(id)) {
+    stop_invalid(paste("id must be a string, got", kind_of(id)))
+  }
+  id
 }
 
 # The outputs that the caller asks for, by name; NULL for all.

@@ -1,4 +1,4 @@
-# The web side, and the only file that knows plumber and httpuv: routes, headers, limits, the log line of each request.
+# The web side, and the only file that knows httpuv: routes, headers, limits, the log line of each request.
 
 request_id_pattern <- "^[A-Za-z0-9._:+/=@-]{1,128}$"
 stop_grace_s <- 8 # Cloud Run kills after 10
@@ -7,29 +7,15 @@ quiet_s <- 0.3 # by then what callers had on its way has arrived, and what was a
 #' The httpuv application.
 #'
 #' @param pool As [new_pool()] returns, started.
-#' @param state Environment shared with [serve()]: whether it is `stopping`, and when something last `moved`.
+#' @param state Environment shared with [serve()]: whether connections are kept (`keep_alive`), whether it is
+#'   `stopping`, and when something last `moved`.
 new_app <- function(service, config, pool, log, state) {
   routes <- route_table(service, config, pool)
-  router <- plumber_router(routes)
-  answer <- function(call, status, body, headers, code = "", stack = NULL) {
-    response <- list(status = status, body = body, headers = c(headers, list(
-      "X-Request-Id" = call$request_id,
-      "X-Chips-Model" = paste0(config$model, "@", config$version),
-      "Server-Timing" = paste(sprintf("%s;dur=%.1f", names(call$timing), call$timing), collapse = ", "),
-      # httpuv writes head and body apart with Nagle's algorithm on, so on a kept connection the body would wait 40 ms
-      # for the caller's delayed acknowledgement.
-      Connection = "close"
-    )))
-    log_call(log, call, status, nchar(body, "bytes"), code, stack)
-    response
-  }
-  refuse <- function(call, problem, stack = NULL) {
-    body <- render_problem(problem, call$request_id, startsWith(call$path, "/v2/"))
-    headers <- c(list("Content-Type" = "application/problem+json"), problem$headers)
-    answer(call, problem$status, body, headers, problem$code, stack)
-  }
-  failed <- function(call, error) refuse(call, prediction_failed(), conditionMessage(error))
-  respond <- function(req) {
+  reply <- new_reply(config, log, state)
+  list(
+    # Before the body has come.
+    onHeaders = function(req) refuse_early(req, config, reply),
+    call = function(req) {
       call <- new_call(req)
       tryCatch({
         # HTTP/0.9 has no header fields; httpuv takes it, and would answer with some.
@@ -37,58 +23,80 @@ new_app <- function(service, config, pool, log, state) {
         check_headers(req)
         check_route(routes, call)
         if (call$method == "POST") {
-          body <- read_scoring_body(req, call, config)
-          if (state$stopping) {
-            stop_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1"))
-          }
-          state$moved <- clock_ms()
-          req$chips_body <- body
-          call$bytes_in <- length(body)
+          req$chips_body <- accept_body(req, call, config, state)
+          call$bytes_in <- length(req$chips_body)
         }
-        response <- router$call(req)
-        job <- req$chips_job
-        if (is.null(job)) {
-          return(answer(call, response$status, response$body, list("Content-Type" = "application/json")))
-        }
-        later_answer <- deferred()
-        job$deadline <- deadline_of(req, call)
-        job$done <- function(outcome) {
-          call$timing[names(outcome$timing)] <- outcome$timing
-          response <- if (is.null(outcome$problem)) {
-            answer(call, 200L, outcome$json, list("Content-Type" = "application/json"))
-          } else {
-            refuse(call, outcome$problem, outcome$stack)
-          }
-          later_answer$settle(response)
-          state$moved <- clock_ms()
-        }
-        submit_job(pool, job)
-        later_answer
+        given <- routes[[call$path]][[if (call$method == "HEAD") "GET" else call$method]](req)
+        if (is.character(given)) reply$json(call, given) else answer_later(given, req, call, pool, reply, state)
       },
-      chips_problem = function(problem) refuse(call, problem),
-      error = function(error) failed(call, error))
-  }
-
-  list(
-    # Before the body has come. httpuv closes the connection with the answer, and a caller that still sends may see a
-    # reset in its place: so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
-    onHeaders = function(req) {
-      # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
-      tempdir(check = TRUE)
-      length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
-      if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
-        return(refuse(new_call(req), too_large(config)))
-      }
-      # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
-      if (!is.null(req$HTTP_UPGRADE)) {
-        response <- refuse(new_call(req), no_upgrade())
-        response$headers[["Content-Type"]] <- NULL
-        response$headers[["Content-Length"]] <- "0"
-        c(response[c("status", "headers")], list(body = NULL))
-      }
-    },
-    call = respond
+      chips_problem = function(problem) reply$refuse(call, problem),
+      error = function(error) reply$refuse(call, prediction_failed(), conditionMessage(error)))
+    }
   )
+}
+
+#' How answers are made: `json` of a text, `refuse` of a problem; both write the line of the log.
+new_reply <- function(config, log, state) {
+  served <- paste0(config$model, "@", config$version)
+  answer <- function(call, status, body, headers, code = "", stack = NULL) {
+    response <- list(status = status, body = body, headers = c(headers, list(
+      "X-Request-Id" = call$request_id,
+      "X-Chips-Model" = served,
+      "Server-Timing" = paste(sprintf("%s;dur=%.1f", names(call$timing), call$timing), collapse = ", ")
+    )))
+    # httpuv writes head and body apart. With Nagle's algorithm on, the body would wait 40 ms on a kept connection, for
+    # the caller's delayed acknowledgement; only the compiled part can switch it off.
+    if (!state$keep_alive || state$stopping || call$refused_early) response$headers$Connection <- "close"
+    log_call(log, call, status, nchar(body, "bytes"), code, stack)
+    response
+  }
+  list(
+    json = function(call, body) answer(call, 200L, body, list("Content-Type" = "application/json")),
+    refuse = function(call, problem, stack = NULL) {
+      body <- render_problem(problem, call$request_id, startsWith(call$path, "/v2/"))
+      headers <- c(list("Content-Type" = "application/problem+json"), problem$headers)
+      answer(call, problem$status, body, headers, problem$code, stack)
+    }
+  )
+}
+
+# httpuv closes the connection with an answer at this point, and a caller that still sends may see a reset in its place:
+# so a body that is only somewhat too large is taken in, and refused by an answer that arrives.
+refuse_early <- function(req, config, reply) {
+  # A worker that dies of a segmentation fault takes the folder along that bodies are written to.
+  tempdir(check = TRUE)
+  length <- suppressWarnings(as.numeric(req$HTTP_CONTENT_LENGTH))
+  if (length(length) == 1L && !is.na(length) && length > 8 * config$max_body_bytes) {
+    return(reply$refuse(new_call(req, refused_early = TRUE), too_large(config)))
+  }
+  # httpuv takes any `Upgrade` for a WebSocket's and hangs up: an answer here comes before, though its head alone.
+  if (!is.null(req$HTTP_UPGRADE)) {
+    response <- reply$refuse(new_call(req, refused_early = TRUE), no_upgrade())
+    response$headers[["Content-Type"]] <- NULL
+    response$headers[["Content-Length"]] <- "0"
+    c(response[c("status", "headers")], list(body = NULL))
+  }
+}
+
+accept_body <- function(req, call, config, state) {
+  body <- read_scoring_body(req, call, config)
+  if (state$stopping) stop_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1"))
+  state$moved <- clock_ms()
+  body
+}
+
+# Have a worker do the job; a promise of its answer.
+answer_later <- function(job, req, call, pool, reply, state) {
+  later_answer <- deferred()
+  job$deadline <- deadline_of(req, call)
+  job$done <- function(outcome) {
+    call$timing[names(outcome$timing)] <- outcome$timing
+    later_answer$settle(if (is.null(outcome$problem)) reply$json(call, outcome$json) else
+      reply$refuse(call, outcome$problem, outcome$stack))
+    state$moved <- clock_ms()
+  }
+  submit_job(pool, job)
+  later_answer
 }
 
 no_upgrade <- function() {
@@ -108,17 +116,14 @@ check_headers <- function(req) {
 
 # -- routes
 
-#' By path, then by method: functions of the request that return JSON, or give it a job.
+#' By path, then by method: functions of the request that return JSON, or a job for a worker.
 route_table <- function(service, config, pool) {
   live <- function(req) '{"live":true}'
   ready_json <- paste0('{"ready":true,"name":', json_string(config$model), "}")
   ready <- function(req) if (can_answer(pool)) ready_json else stop(not_ready())
   scoring <- function(kind) {
     force(kind)
-    function(req) {
-      req$chips_job <- list(kind = kind, body = req$chips_body)
-      ""
-    }
+    function(req) list(kind = kind, body = req$chips_body)
   }
   api <- describe_api(config, service$manifest)
   metadata_json <- metadata(service, config)
@@ -157,39 +162,16 @@ metadata <- function(service, config) {
 
 as_json_array <- function(values) if (is.numeric(values)) I(as.list(as.integer(values))) else I(values)
 
-#' A plumber router with exactly these routes.
-#'
-#' None of plumber's filters: its query parser answers `?x=%00` with a 500. None of its parsers: theirs answer a
-#' malformed body with a 500, and choose by content type. None of its serializers: they box, and round to 4 digits.
-plumber_router <- function(routes) {
-  router <- plumber::pr_set_parsers(plumber::Plumber$new(filters = list()), character())
-  for (path in names(routes)) {
-    for (method in names(routes[[path]])) {
-      router <- plumber::pr_handle(router, methods_of(method), path, plumber_handler(routes[[path]][[method]]))
-    }
-  }
-  plumber::pr_set_error(router, function(req, res, err) stop(err))
-}
-
-plumber_handler <- function(route) {
-  force(route)
-  function(req, res) {
-    res$body <- route(req)
-    res
-  }
-}
-
 methods_of <- function(method) if (method == "GET") c("GET", "HEAD") else method
 
-# Plumber's own 405 has an empty Allow, and its paths are patterns, in which a dot is any character.
 check_route <- function(routes, call) {
   methods <- names(routes[[call$path]])
   if (is.null(methods)) {
     stop_problem(404L, "not-found", sprintf("there is nothing at %s; GET /openapi.json tells what there is",
                                             substr(call$path, 1L, 200L)))
   }
-  allowed <- sort(unlist(lapply(methods, methods_of)))
-  if (!call$method %in% allowed) {
+  if (!call$method %in% methods && !(call$method == "HEAD" && "GET" %in% methods)) {
+    allowed <- sort(unlist(lapply(methods, methods_of)))
     stop_problem(405L, "method-not-allowed", sprintf("use %s here", toString(allowed)),
                  list(Allow = toString(allowed)))
   }
@@ -197,13 +179,14 @@ check_route <- function(routes, call) {
 
 # -- one request
 
-new_call <- function(req) {
+new_call <- function(req, refused_early = FALSE) {
   given <- req$HTTP_X_REQUEST_ID
   list(
     method = req$REQUEST_METHOD, path = req$PATH_INFO,
     request_id = if (!is.null(given) && grepl(request_id_pattern, given)) given else new_request_id(),
     trace = read_trace(req$HTTP_TRACEPARENT, req$HTTP_X_CLOUD_TRACE_CONTEXT), caller = req$HTTP_X_CHIPS_CALLER,
-    timing = c(queue = 0, parse = 0, predict = 0, render = 0), arrived = clock_ms(), bytes_in = 0
+    timing = c(queue = 0, parse = 0, predict = 0, render = 0), arrived = clock_ms(), bytes_in = 0,
+    refused_early = refused_early
   )
 }
 
@@ -211,12 +194,13 @@ new_call <- function(req) {
 new_request_id <- function() paste(openssl::rand_bytes(16L), collapse = "")
 
 read_scoring_body <- function(req, call, config) {
-  kind <- tolower(trimws(sub(";.*", "", if (is.null(req$CONTENT_TYPE)) "application/json" else req$CONTENT_TYPE)))
+  given <- if (is.null(req$CONTENT_TYPE)) "application/json" else req$CONTENT_TYPE
+  kind <- if (given == "application/json") given else tolower(trimws(sub(";.*", "", given)))
   if (kind != "application/json" && !endsWith(kind, "+json")) {
     stop_problem(415L, "unsupported-media-type", sprintf("send application/json, not %s", substr(kind, 1L, 80L)))
   }
-  coding <- tolower(trimws(req$HTTP_CONTENT_ENCODING))
-  if (length(coding) && !coding %in% c("", "identity")) {
+  coding <- req$HTTP_CONTENT_ENCODING
+  if (!is.null(coding) && !tolower(trimws(coding)) %in% c("", "identity")) {
     stop_problem(415L, "unsupported-media-type", "send the body as it is, without Content-Encoding",
                  list("Accept-Encoding" = "identity"))
   }
@@ -244,12 +228,14 @@ deadline_of <- function(req, call) {
 
 log_call <- function(log, call, status, size, code, stack) {
   fields <- list(
-    httpRequest = list(
-      requestMethod = call$method, requestUrl = substr(call$path, 1L, 512L), status = status,
-      requestSize = format(call$bytes_in, scientific = FALSE), responseSize = format(size, scientific = FALSE),
-      latency = sprintf("%.6fs", (clock_ms() - call$arrived) / 1000)
-    ),
-    request_id = call$request_id, timing = as.list(round(call$timing, 3))
+    # Written here, since this is done for each request.
+    httpRequest = I(sprintf(
+      '{"requestMethod":%s,"requestUrl":%s,"status":%d,"requestSize":"%.0f","responseSize":"%.0f","latency":"%.6fs"}',
+      json_string(call$method, ascii = TRUE), json_string(substr(call$path, 1L, 512L), ascii = TRUE), status,
+      call$bytes_in, size, (clock_ms() - call$arrived) / 1000
+    )),
+    request_id = call$request_id,
+    timing = I(sprintf("{%s}", paste(sprintf('"%s":%.3f', names(call$timing), call$timing), collapse = ",")))
   )
   if (!is.null(call$caller) && nzchar(call$caller)) fields$caller <- substr(call$caller, 1L, 128L)
   if (nzchar(code)) fields$code <- code

@@ -194,6 +194,9 @@ said_something <- function(pool, wait_s) {
 }
 
 send_job <- function(process, job) {
+  if (has_compiled()) {
+    return(.Call(compiled$send, process$fd[[2]], job$kind, job$body))
+  }
   message <- serialize(job[c("kind", "body")], NULL, xdr = FALSE)
   header <- writeBin(length(message), raw())
   parallel:::sendChildStdin(process, c(header, message))
@@ -222,20 +225,27 @@ be_worker <- function(work, warm) {
     exit <- if (inherits(e, "chips_start_error")) names(exit_codes)[exit_codes == e$exit_code] else "software"
     list(problem = conditionMessage(e), exit = exit)
   }))
-  jobs <- file("stdin", open = "rb")
+  jobs <- if (!has_compiled()) file("stdin", open = "rb")
   repeat {
-    size <- readBin(jobs, "integer", 1L)
-    if (length(size) == 0) end_worker() # the server has ended
-    job <- unserialize(readBin(jobs, "raw", size))
+    job <- next_job(jobs)
+    if (is.null(job)) end_worker() # the server has ended
     tempdir(check = TRUE) # which another worker may have taken along
     outcome <- tryCatch(work(job), interrupt = function(e) {
       list(problem = new_problem(503L, "overloaded", "the backend is stopping", list("Retry-After" = "1")))
     })
     # closeAllConnections() in a model: the next job could not be read.
-    if (!is_open(jobs)) outcome$last <- TRUE
+    if (!is.null(jobs) && !is_open(jobs)) outcome$last <- TRUE
     if (sink.number() == 0L) sink(stderr())
     answer(outcome)
   }
+}
+
+next_job <- function(jobs) {
+  if (is.null(jobs)) {
+    return(.Call(compiled$receive, 0L))
+  }
+  size <- readBin(jobs, "integer", 1L)
+  if (length(size)) unserialize(readBin(jobs, "raw", size))
 }
 
 # R's own quit() removes the temporary folder, which all of us share, and without it no request can be read any more.

@@ -86,7 +86,11 @@ def publish(
 
     Interrupted, the same command goes on where it stopped.
 
-    Example: `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
+    Examples:
+
+    `chips publish trained --model wine --version 3`
+
+    `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
     """
     try:
         described = describe_artifact(

@@ -12,6 +12,7 @@ from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.deployment.folder_candidate import folder_command
 from gateway.cli.models.inspection import RegistrationRequest
 from gateway.cli.models.register import register_backend
 from gateway.cli.support import console
@@ -66,8 +67,14 @@ class DeploymentRun:
             self._described.append(found)
         return self._described[0]
 
+    @property
+    def artifacts(self) -> str:
+        """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
+        is_local = self.target.name == "local"
+        return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
+
     def store(self) -> ArtifactStore:
-        return open_store(self.settings.artifacts, state_folder=state_folder())
+        return open_store(self.artifacts, state_folder=state_folder())
 
 
 class StepReport:
@@ -195,7 +202,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
     if _is_published(run):
         return "published before, so no version can be lost"
     described = run.described
-    words = _command(run)
+    words = _command(run, tell)
     if words is None:
         tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
         return ""
@@ -204,7 +211,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
             described.manifest,
             described.files,
             words,
-            environ=inherited_environment(),
+            environ={**inherited_environment(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:
@@ -216,10 +223,9 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
         ) from None
 
 
-def _command(run: DeploymentRun) -> list[str] | None:
-    if run.source.settings.command:
-        words = run.source.command()
-        return [sys.executable, *words[1:]] if words[0] == "python" else words
+def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
+    if run.source.settings.command or run.source.settings.language == "python":
+        return folder_command(run.source, tell)
     known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
 
@@ -348,7 +354,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
                 "model": source.model,
                 "version": source.version,
                 "target": run.target.name,
-                "artifacts": run.settings.artifacts,
+                "artifacts": run.artifacts,
                 "steps": [name for name, _ in STEPS],
                 "found": found,
             }

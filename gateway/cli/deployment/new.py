@@ -1,32 +1,43 @@
-"""`chips new`: a backend folder from the templates, whose tests pass at once."""
+"""`chips new`: a backend folder for a model, to start from an example or around a model that is there."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import typer
 
-import gateway
+from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.cli.support import console
-from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.names import check_model_name
+from gateway.deploy.folder import PREDICT_NAME
+from gateway.deploy.library import LibraryMissing, library_root
+
+_T = TypeVar("_T")
 
 
 class _Template(NamedTuple):
-    """What is taken from a reference backend and, under the same paths, from its example."""
+    """What is copied from a reference backend and, under the same paths, from its example."""
 
     backend: Sequence[str]
-    example: tuple[str, str]  # a folder of the checkout, and where it goes
+    example: tuple[str, str] | None  # a folder of the checkout, and where it goes
 
 
 _TEMPLATES: Final = {
-    "python": _Template(
-        ("chips_backend", "pyproject.toml", "requirements.lock", "Dockerfile", ".dockerignore"),
-        ("examples/wine", "examples/wine"),
-    ),
+    "python": _Template((), None),
     "r": _Template(
-        ("R", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore", ".lintr"),
+        (
+            "R",
+            "src",
+            "main.R",
+            "predict.R",
+            "entrypoint.sh",
+            "DESCRIPTION",
+            "Dockerfile",
+            ".dockerignore",
+            ".lintr",
+        ),
         ("backends/r/examples/co2", "examples/co2"),
     ),
     "julia": _Template(
@@ -45,6 +56,9 @@ _TEMPLATES: Final = {
 }
 _OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".lintr", ".JuliaFormatter.toml"})
 _JUNK: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
+SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
+TRAINED: Final = "trained"
+_EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
 
 
 def new(
@@ -55,56 +69,143 @@ def new(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where to put it. [default: models/NAME]")
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A model that is there: a folder that `save` wrote, or a model's file."),
+    ] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Also write predict.py, for code around the model.")
+    ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write a backend folder with a model to start from: train, test and deploy it at once, then make it yours.
+    """Write a backend folder: with a small model to start from, or around your own with --from.
 
-    Example: `chips new python churn && cd models/churn && make test`
+    Nothing that is there is overwritten, and a model's file is copied without being loaded.
+
+    Examples:
+
+    `chips new python churn --from trained`
+
+    `chips new python churn && cd models/churn && make train test`
     """
+    target = new_folder(name, folder)
+    if language != "python" and (source is not None or predict):
+        raise Failure("--from and --predict are for Python", code=EX_USAGE)
+    described = None if source is None else _described(source, name)
+    with_rollback(target, lambda: _write(language, name, target, described, predict=predict))
+    if as_json:
+        console.print_json({"model": name, "language": language, "folder": str(target)})
+        return
+    console.say("written", str(target))
+    for warning in described.warnings if described is not None else ():
+        console.say("warning", warning, style="yellow")
+    if described is not None and not described.manifest.samples:
+        console.say(
+            "note",
+            "it has no samples, so nobody knows what it must answer: chips_backend.save writes some",
+            style="yellow",
+        )
+    steps = (
+        "chips verify . && chips deploy ." if described is not None else "make train test && chips deploy ."
+    )
+    console.say("next", f"cd {target} && {steps}")
+
+
+def new_folder(name: str, folder: Path | None) -> Path:
+    """Where the model's folder goes. Raises Failure where the name is wrong or something is there."""
     try:
         check_model_name(name)
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     target = folder or Path("models") / name
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Failure(
             f"{target} is there already, and not empty", hint="choose another --folder", code=EX_DATAERR
         )
-    _write(language, name, target)
-    if as_json:
-        console.print_json({"model": name, "language": language, "folder": str(target)})
-        return
-    console.say("written", str(target))
-    console.say("next", f"cd {target} && make train test && chips deploy . --target local")
+    return target
 
 
-def _write(language: str, name: str, target: Path) -> None:
-    root = _root()
+def with_rollback(target: Path, work: Callable[[], _T]) -> _T:
+    """Fill `target`, which is new or empty; take away what was written where that fails."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        return work()
+    except LibraryMissing as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise Failure(str(error)) from None
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise Failure(f"{target} cannot be written: {error}", code=EX_DATAERR) from None
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def write_scaffold(
+    language: str, name: str, target: Path, requirements: Sequence[str], *, left_out: Sequence[str] = ()
+) -> None:
+    """The scaffold's own files, with the model's name in them."""
+    own = SCAFFOLD / language
+    for source in sorted(own.rglob("*")):
+        if source.is_file() and source.name not in left_out and "__pycache__" not in source.parts:
+            write_template(source, target / source.relative_to(own), name, requirements)
+
+
+def write_template(source: Path, path: Path, name: str, requirements: Sequence[str] = ()) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = source.read_text(encoding="utf-8").replace("@NAME@", name)
+    path.write_text(text.replace("@REQUIREMENTS@", "\n".join(requirements)), encoding="utf-8")
+
+
+def _described(source: Path, name: str) -> DescribedArtifact:
+    try:
+        return describe_artifact(source, model=name, version="1", created_by="")
+    except ValueError as error:
+        hint = "rename it to its format's suffix, such as model.joblib" if "guessed" in str(error) else ""
+        raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
+
+
+def _write(
+    language: str, name: str, target: Path, described: DescribedArtifact | None, *, predict: bool
+) -> None:
     template = _TEMPLATES[language]
+    root = library_root()
     for entry in template.backend:
         source = root / "backends" / language / entry
         if entry in _OPTIONAL and not source.exists():
             continue
         _copy(source, target / entry)
-    example, place = template.example
-    _copy(root / example, target / place)
-    own = Path(__file__).parent.parent / "scaffold" / language
-    for source in sorted(own.rglob("*")):
-        if source.is_file():
-            path = target / source.relative_to(own)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(source.read_text(encoding="utf-8").replace("@NAME@", name), encoding="utf-8")
+    if template.example is not None:
+        example, place = template.example
+        _copy(root / example, target / place)
+    if described is None:
+        write_scaffold(language, name, target, _installed(_EXAMPLE_NEEDS))
+    else:
+        runtime = described.manifest.runtime
+        needs = [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
+        write_scaffold(language, name, target, needs, left_out=("train.py",))
+        copy_model(described, target / TRAINED)
+    if predict:
+        write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
 
 
-def _root() -> Path:
-    """Where the reference backends lie: in the checkout, or in the wheel, which carries them."""
-    package = Path(gateway.__file__).parent
-    for root in (package / "templates", package.parent):
-        if (root / "backends").is_dir():
-            return root
-    raise Failure(
-        "this installation lacks the templates", hint="install chips-gateway from its wheel or a checkout"
-    )
+def _installed(packages: Sequence[str]) -> list[str]:
+    """Those that `save` will use where they are installed, and those that the example needs."""
+    from importlib.util import find_spec
+
+    return [package for package in packages if package != "skops" or find_spec("skops") is not None]
+
+
+def copy_model(described: DescribedArtifact, trained: Path) -> None:
+    """The artifact's files and what describes them, as `chips publish` takes a folder."""
+    import msgspec
+
+    for name, source in described.files:
+        _copy(source, trained / name)
+    manifest = described.manifest
+    for name, content in (("signature.json", manifest.signature), ("samples.json", manifest.samples)):
+        if content and (name != "signature.json" or manifest.signature.inputs or manifest.signature.outputs):
+            (trained / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def _copy(source: Path, target: Path) -> None:

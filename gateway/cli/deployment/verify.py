@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from gateway.cli.deployment.folder_candidate import FolderCandidate, folder_candidate
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
@@ -33,7 +34,11 @@ from gateway.verify.run import verify as run_checks
 
 def verify(
     url: Annotated[
-        str | None, typer.Argument(help="The backend's address; not needed where --command starts it.")
+        str | None,
+        typer.Argument(
+            metavar="URL|DIR",
+            help="The backend's address, or a folder with backend.toml; not needed where --command starts it.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="The model it serves; otherwise the one it says itself.")] = "",
     version: Annotated[str, typer.Option(help="The version; otherwise the one it says itself.")] = "",
@@ -66,15 +71,24 @@ def verify(
 
     Examples:
 
+    `chips verify models/churn`
+
     `chips verify http://127.0.0.1:9001 --samples manifest.json`
 
     `chips verify --command "Rscript serve.R" --samples artifact/manifest.json --junit results.xml`
     """
-    checks = select_checks(only or [], short=short)
+    is_folder = url is not None and Path(url).is_dir()
+    checks = select_checks(only or [], short=short or (is_folder and not only))
     if not checks:
         raise Failure(f"no check matches {', '.join(only or [])}", hint="chips verify --list", code=EX_USAGE)
     if listing:
         _list(checks, as_json=as_json)
+        return
+    if is_folder and command is None:
+        with folder_candidate(Path(url or "")) as candidate:
+            _run_checks(
+                None, candidate, candidate.manifest, checks=checks, wait_s=wait, junit=junit, as_json=as_json
+            )
         return
     if (url is None) == (command is None):
         raise Failure("give the backend's address, or --command to start it", code=EX_USAGE)
@@ -86,6 +100,34 @@ def verify(
     if rows is not None:
         manifest = msgspec.structs.replace(manifest, rows=rows)
     given = [parse_header(text) for text in header or []]
+    starts = None if command is None else FolderCandidate(command, process_environment(), Path(), manifest)
+    _run_checks(
+        url,
+        starts,
+        manifest,
+        model=model,
+        version=version,
+        given=given,
+        checks=checks,
+        wait_s=wait,
+        junit=junit,
+        as_json=as_json,
+    )
+
+
+def _run_checks(
+    url: str | None,
+    starts: FolderCandidate | None,
+    manifest: ArtifactManifestSubset,
+    *,
+    model: str = "",
+    version: str = "",
+    given: Sequence[tuple[str, str]] = (),
+    checks: Sequence[Check],
+    wait_s: float,
+    junit: Path | None,
+    as_json: bool,
+) -> None:
     if junit is not None:
         _check_writable(junit)
 
@@ -93,8 +135,8 @@ def verify(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     async def work() -> Report:
-        fields = tuple(given) if url is None else await credentials_for(url, given)
-        async with _backend(url, command) as (address, process):
+        fields = tuple(given) if url is None else await credentials_for(url, list(given))
+        async with _backend(url, starts) as (address, process):
             return await run_checks(
                 address,
                 model=model,
@@ -103,7 +145,7 @@ def verify(
                 process=process,
                 fields=fields,
                 checks=checks,
-                wait_s=wait,
+                wait_s=wait_s,
                 on_result=_silent if as_json else _tell,
             )
 
@@ -119,13 +161,15 @@ def verify(
 
 
 @asynccontextmanager
-async def _backend(url: str | None, command: str | None) -> AsyncIterator[tuple[str, BackendProcess | None]]:
-    """The backend's address; where `command` starts it, its process too."""
+async def _backend(
+    url: str | None, starts: FolderCandidate | None
+) -> AsyncIterator[tuple[str, BackendProcess | None]]:
+    """The backend's address; where a command starts it, its process too."""
     try:
-        if command is None:
+        if starts is None:
             yield url or "", None
         else:
-            async with running_backend(command, process_environment()) as running:
+            async with running_backend(starts.command, starts.environ, starts.folder) as running:
                 yield running
     except BackendNotReady as error:
         raise Failure(str(error), hint=error.hint, code=EX_UNAVAILABLE) from None

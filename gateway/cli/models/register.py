@@ -23,7 +23,7 @@ from gateway.cli.support.backend_credentials import HeaderOption, credentials_fo
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, shown_example
-from gateway.cli.support.propagation import wait_until_served
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.cli.support.published_manifest import RowsOption, published_samples
 from gateway.core.cors import CorsRule
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
@@ -105,10 +105,7 @@ def register(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
-    gateway: Annotated[
-        str | None,
-        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
-    ] = None,
+    gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,

@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import wait_until_served
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -26,10 +26,7 @@ def traffic(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
-    gateway: Annotated[
-        str | None,
-        typer.Option(help="A running gateway to watch. [default: the environment's, else this machine's]"),
-    ] = None,
+    gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,

@@ -2,13 +2,22 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Annotated, Final
 
 import aiohttp
 import msgspec
+import typer
 
 from gateway.registry.base import Listing
 
+WatchedGatewayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gateway",
+        envvar="CHIPS_GATEWAY",
+        help="A running gateway to watch. [default: the environment's, else this machine's]",
+    ),
+]
 _WAIT_S: Final = 5.0
 _POLL_S: Final = 0.05
 

@@ -188,7 +188,7 @@ class FirestoreRegistry:
             if self._connected is None:
                 module = await asyncio.to_thread(importlib.import_module, "gateway.registry.firestore.rpc")
                 credentials = await asyncio.to_thread(module.find_default_credentials, self._place)
-                self._connected = module.Rpc(self._place, credentials)
+                self._connected = module.FirestoreRpc(self._place, credentials)
             return self._connected
 
     def _where(self, kind: str, name: str) -> tuple[str, str]:

@@ -1,6 +1,8 @@
 """Whether backends of different languages answer alike: the same statuses, codes and shapes."""
 
+import json
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +10,17 @@ import requests
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Model
-from tests.contract.backends.cases import BAD, GOOD, Case
+from gateway.verify.check import ContractViolation
+from gateway.verify.checks.binary import (
+    LENGTH_HEADER,
+    MEDIA_TYPE,
+    Binary,
+    in_binary,
+    require_same,
+    unpack,
+)
+from gateway.verify.checks.infer import flat
+from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message
@@ -83,6 +95,105 @@ def wrong_answers(backend: Backend) -> list[str]:
 
 def told(case: Case) -> str:
     return f"{case.method} {case.path} {case.body[:60]!r}"
+
+
+# -- tensors as bytes
+
+
+def _in_json(case: Case) -> dict[str, Any] | None:
+    """The inference request of a good case whose tensors have a binary form."""
+    if not case.path.endswith("/infer") or case.method != "POST":
+        return None
+    content: dict[str, Any] = json.loads(case.body)
+    for tensor in content["inputs"]:
+        tensor["data"] = flat(tensor["data"])
+    return content
+
+
+def _ask_in_binary(backend: Backend, binary: Binary) -> requests.Response:
+    fields, body = binary.fields_and_body()
+    return ask(backend.url, Case(body, path=INFER, content_type=MEDIA_TYPE, fields=fields[1:]))
+
+
+def _outputs(answer: requests.Response) -> list[dict[str, Any]]:
+    """The outputs of an answer in binary form, with their values."""
+    assert answer.headers["Content-Type"] == MEDIA_TYPE, answer.headers
+    length = int(answer.headers[LENGTH_HEADER])
+    outputs: list[dict[str, Any]] = json.loads(answer.content[:length])["outputs"]
+    rest = answer.content[length:]
+    for output in outputs:
+        size = output.pop("parameters")["binary_data_size"]
+        output["data"], rest = unpack(rest[:size], output["datatype"]), rest[size:]
+    assert not rest
+    return outputs
+
+
+# Numbers that a detour through text, or through a smaller type, would change.
+EXACT = {
+    "inputs": [
+        {
+            "name": "x",
+            "shape": [6],
+            "datatype": "FP64",
+            "data": [5e-324, 1 / 3, 1e308 / 4, -0.0, 2**53 + 2.0, 0.1],
+        },
+        {"name": "n", "shape": [6], "datatype": "INT32", "data": [0, 1, 0, 0, 0, -1]},
+        {"name": "k", "shape": [6], "datatype": "INT64", "data": [0, -7, 0, 0, 2**40, 1]},
+    ]
+}
+
+
+def wrong_in_binary(backend: Backend) -> list[str]:
+    """Each good inference request that has another answer when it, or its answer, is in binary form."""
+    wrong = []
+    contents = [content for case in GOOD if (content := _in_json(case)) is not None]
+    for content in [*contents, EXACT]:
+        body = json.dumps(content).encode()
+        wanted = ask(backend.url, Case(body, path=INFER)).json()["outputs"]
+        for asks in (False, True):
+            parameters = {**(content.get("parameters") or {}), "binary_data_output": asks}
+            answer = _ask_in_binary(backend, in_binary(content, parameters=parameters))
+            try:
+                require_same(_outputs(answer) if asks else answer.json()["outputs"], wanted)
+            except (ContractViolation, AssertionError, KeyError, ValueError) as error:
+                wrong.append(f"{content}, answered in binary: {asks}: {error!r} {answer.content[:300]!r}")
+    return wrong
+
+
+def wrong_binary_refusals(backend: Backend) -> list[str]:
+    """Each binary request that does not add up and is not refused as the contract says."""
+    good = in_binary(EXACT)
+    first, *others = good.request["inputs"]
+
+    def changed(**changes: Any) -> Binary:
+        return good._replace(request={**good.request, "inputs": [{**first, **changes}, *others]})
+
+    bad = [
+        good._replace(behind=good.behind + b"\0"),
+        good._replace(behind=good.behind[:-1]),
+        good._replace(behind=struct.pack("<d", math.inf) + good.behind[8:]),
+        *(good._replace(length=length) for length in ("1000000", "-1", "", "0x10", "1e2", "9" * 30)),
+        *(changed(parameters={"binary_data_size": size}) for size in (0, 40, 47, 49, -48, 48.5, "48", True)),
+        changed(shape=[5]),
+        changed(datatype="BOOL"),
+        changed(datatype="BYTES"),
+        changed(datatype="FP32"),
+        changed(data=[0.0] * 6),
+        changed(parameters={}),
+        in_binary(EXACT, parameters={"binary_data_output": "true"}),
+        in_binary(EXACT, outputs=[{"name": "y", "parameters": {"binary_data": 1}}]),
+        in_binary(EXACT, outputs=[{"name": "y", "parameters": {"classification": 1}}]),
+        in_binary(EXACT, outputs=[{"name": "y", "parameters": []}]),
+    ]
+    wrong = []
+    for binary in bad:
+        answer = _ask_in_binary(backend, binary)
+        if answer.status_code != 422 or answer.json()["code"] != "invalid-instances":
+            wrong.append(f"{binary}: {answer.status_code} {answer.text[:200]}")
+    malformed = _ask_in_binary(backend, good._replace(length="7"))
+    if malformed.status_code != 400 or malformed.json()["code"] != "malformed-json":
+        wrong.append(f"half the JSON: {malformed.status_code} {malformed.text[:200]}")
+    return wrong
 
 
 def differences(backends: Mapping[str, Backend]) -> list[str]:

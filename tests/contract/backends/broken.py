@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from tests.flow.contract import JSON, Contract, Response
+from gateway.verify.checks.binary import LENGTH_HEADER
+from tests.flow.contract import JSON, Contract, Response, body_of
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 
 INPUTS = [
@@ -86,8 +87,7 @@ def twisted(change: Twist, contract: Contract | None = None) -> Backend:
 
     async def script(request: Message, peer: Peer) -> None:
         answer = change(request, contract.answer(request))
-        body = answer.content if isinstance(answer.content, bytes) else json.dumps(answer.content).encode()
-        await peer.answer(answer.status, body, answer.fields)
+        await peer.answer(answer.status, body_of(answer), answer.fields)
 
     return Backend(script)
 
@@ -164,7 +164,7 @@ def infers(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Twist:
     """Change good answers to tensors."""
 
     def twist(request: Message, answer: Response) -> Response:
-        good = answer.status == 200 and request.target.endswith("/infer")
+        good = answer.status == 200 and request.target.endswith("/infer") and isinstance(answer.content, dict)
         return answer._replace(content=change(answer.content)) if good else answer
 
     return twist
@@ -172,6 +172,24 @@ def infers(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Twist:
 
 def output(**changes: Any) -> Twist:
     return infers(lambda content: {**content, "outputs": [{**content["outputs"][0], **changes}]})
+
+
+def _binary(request: Message) -> bool:
+    return request.get(LENGTH_HEADER) is not None
+
+
+def in_binary_requests(change: Twist) -> Twist:
+    return lambda request, answer: change(request, answer) if _binary(request) else answer
+
+
+def binary_answers(change: Callable[[bytes], bytes]) -> Twist:
+    """Change the bodies of answers in binary form."""
+
+    def twist(_: Message, answer: Response) -> Response:
+        is_binary = isinstance(answer.content, bytes)
+        return answer._replace(content=change(answer.content)) if is_binary else answer
+
+    return twist
 
 
 def reflects_request_ids(request: Message, answer: Response) -> Response:
@@ -434,6 +452,24 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     ],
     "infer/same-scores": [_broken(output(data=[0]))],
     "infer/datatype": [_broken(output(datatype="FP64")), _broken(output(name="score"))],
+    "binary/request": [
+        _broken(in_binary_requests(output(data=[0]))),
+        _broken(on_request(_binary, 500)),
+    ],
+    "binary/answer": [
+        _broken(binary_answers(lambda body: body[:-8] + body[-8:][::-1])),
+        _broken(binary_answers(lambda body: body + b"\0")),
+        _broken(binary_answers(lambda body: body[:-1])),
+        _broken(field(LENGTH_HEADER, None, only=lambda answer: isinstance(answer.content, bytes))),
+        _broken(field("Content-Type", "application/json", only=lambda answer: isinstance(answer.content, bytes))),
+        _broken(on_request(lambda r: b"binary_data_output" in r.body, 422)),
+    ],
+    "binary/chosen": [_broken(on_request(lambda r: b'"binary_data":false' in r.body, 422))],
+    "binary/missing-value": [_broken(on_request(lambda r: _binary(r) and b"\xf8\x7f" in r.body, 422))],
+    "binary/lengths": [
+        _broken(lambda r, a: Response(200, {"outputs": []}, a.fields) if a.status == 422 and _binary(r) else a),
+        _broken(lambda r, a: a._replace(status=400) if a.status == 422 and _binary(r) else a),
+    ],
     "rows/repeated": [_counts_requests],
     "rows/together": [
         _by_rows(categories_by_request), _by_rows(scaled_by_request), _by_rows(shape_by_request), _by_rows(cumulated),

@@ -95,7 +95,7 @@ GOOD = [
     _good(_xnk([1], [1], [1], id=None), 6.0, path=INFER),
     _good(_xnk([1], [1], [1], id=""), 6.0, path=INFER),
     _good(
-        _xnk([1], [1], [1], parameters={"content_type": "np", "binary_data_output": True}),
+        _xnk([1], [1], [1], parameters={"content_type": "np", "binary_data_output": False}),
         6.0,
         path=INFER,
     ),

@@ -82,6 +82,16 @@ def has_r() -> None:
 
 
 @pytest.fixture(scope="session")
+def has_compiler(has_r: None) -> None:
+    """Of the R backend's compiled part."""
+    require(
+        "r",
+        available=bool(shutil.which("g++") and shutil.which("make")),
+        why="there is no g++ or no make, which the R backend's compiled part needs (apt install g++ make)",
+    )
+
+
+@pytest.fixture(scope="session")
 def linear_rds(has_r: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2x + 3n + k, as R fits it."""
     path = tmp_path_factory.mktemp("linear") / "model.rds"

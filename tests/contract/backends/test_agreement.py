@@ -15,6 +15,8 @@ from tests.contract.backends.agreement import (
     hear_all,
     told,
     wrong_answers,
+    wrong_binary_refusals,
+    wrong_in_binary,
 )
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.languages import JULIA_LINEAR, Julia
@@ -24,6 +26,7 @@ from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA_PREDICT}
+TAKE_BINARY = ("python", "julia")  # tensors
 
 
 class Difference(NamedTuple):
@@ -72,6 +75,11 @@ def r_backend(linear_rds: Path, folder: Path) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="module")
+def r_without_compiled_part_backend(linear_rds: Path, folder: Path) -> Iterator[Backend]:
+    yield from started("r", linear_rds, folder, CHIPS_COMPILED="off")
+
+
+@pytest.fixture(scope="module")
 def julia_backend(julia: Julia, linear_jls: Path, folder: Path) -> Iterator[Backend]:
     yield from started("julia", linear_jls, folder, **julia.environ, PREDICT=JULIA_LINEAR)
 
@@ -92,7 +100,7 @@ def backends(python_backend: Backend, r_backend: Backend, julia_backend: Backend
     return {language: backend.ready() for language, backend in started.items()}
 
 
-@pytest.mark.parametrize("language", COMMANDS)
+@pytest.mark.parametrize("language", [*COMMANDS, "r_without_compiled_part"])
 def test_each_answers_what_the_contract_says(request: pytest.FixtureRequest, language: str):
     backend: Backend = request.getfixturevalue(f"{language}_backend").ready()
     wrong = wrong_answers(backend)
@@ -100,7 +108,24 @@ def test_each_answers_what_the_contract_says(request: pytest.FixtureRequest, lan
     assert ask(backend.url, GOOD[0]).status_code == 200
 
 
+@pytest.mark.parametrize("language", TAKE_BINARY)
+def test_binary_tensors_are_the_same_requests_and_answers_as_json(
+    request: pytest.FixtureRequest, language: str
+):
+    backend: Backend = request.getfixturevalue(f"{language}_backend").ready()
+    wrong = wrong_in_binary(backend) + wrong_binary_refusals(backend)
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_shapes_and_headers_are_the_same(backends: dict[str, Backend]):
+    different = differences(backends)
+    assert not different, "\n".join(different)
+
+
+def test_r_reads_alike_with_and_without_its_compiled_part(
+    r_backend: Backend, r_without_compiled_part_backend: Backend, has_compiler: None
+):
+    backends = {"compiled": r_backend.ready(), "not": r_without_compiled_part_backend.ready()}
     different = differences(backends)
     assert not different, "\n".join(different)
 

@@ -86,22 +86,31 @@ def test_health_and_metadata(client: Any):
 
 
 @pytest.mark.parametrize("version", ["", "1"])
-def test_scores_are_the_published_ones(client: Any, samples: list[dict[str, Any]], version: str):
+@pytest.mark.parametrize("binary", [True, False])  # True is what the client does unless it is told otherwise
+def test_scores_are_the_published_ones(
+    client: Any, samples: list[dict[str, Any]], version: str, binary: bool
+):
     rows = [sample["request"]["instances"][0] for sample in samples]
     inputs = []
     for name in rows[0]:
         column = np.array([row[name] for row in rows], dtype=np.float64)
         inputs.append(triton.InferInput(name, list(column.shape), "FP64"))
-        inputs[-1].set_data_from_numpy(column, binary_data=False)
-    result = client.infer("wine", inputs, model_version=version, request_id="r-1", outputs=None)
+        inputs[-1].set_data_from_numpy(column, binary_data=binary)
+    asked = None if binary else [triton.InferRequestedOutput("cultivar", binary_data=False)]
+    result = client.infer("wine", inputs, model_version=version, request_id="r-1", outputs=asked)
     answer = result.get_response()
     assert answer["id"] == "r-1"
-    assert answer["outputs"][0]["data"] == [sample["response"]["predictions"][0] for sample in samples]
+    (output,) = answer["outputs"]
+    published = [sample["response"]["predictions"][0] for sample in samples]
+    assert result.as_numpy("cultivar").tolist() == published
+    assert ("data" in output, output.get("parameters")) == (
+        (False, {"binary_data_size": 8 * len(published)}) if binary else (True, None)
+    )
 
 
 def test_an_error_is_told_in_the_clients_own_words(client: Any):
     wrong = triton.InferInput("no_such_input", [1], "FP64")
-    wrong.set_data_from_numpy(np.array([1.0]), binary_data=False)
+    wrong.set_data_from_numpy(np.array([1.0]))
     with pytest.raises(triton.InferenceServerException) as caught:
         client.infer("wine", [wrong])
     assert "no_such_input" in str(caught.value)

@@ -130,3 +130,39 @@ def test_the_same_files_are_the_same_artifact_on_another_machine(tmp_path: Path)
     assert here.manifest.has_same_content_as(there.manifest)
     model.write_bytes(b"y")
     assert not here.manifest.has_same_content_as(described(model).manifest)
+
+
+def test_a_folder_as_save_writes_it(tmp_path: Path):
+    """What describes the model goes into the manifest; the baseline and the author's modules go with the model."""
+    for name, content in (
+        ("model.txt", "tree\nversion=v4\n"),
+        ("baseline.json", "{}"),
+        ("features/text.py", "import json"),
+        ("signature.json", '{"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}'),
+        ("samples.json", '[{"request": {"instances": [[1.0]]}, "response": {"predictions": [2.0]}}]'),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    manifest = described(tmp_path).manifest
+    assert manifest.format == "lightgbm"
+    assert [file.path for file in manifest.files] == ["baseline.json", "features/text.py", "model.txt"]
+    assert [column.name for column in manifest.signature.inputs] == ["x"]
+    assert len(manifest.samples) == 1
+    (tmp_path / "other.json").write_text('{"inputs": []}')
+    again = described(tmp_path, signature=tmp_path / "other.json").manifest
+    assert not again.signature.inputs
+    assert "other.json" not in [file.path for file in again.files]
+
+
+def test_a_folder_that_only_describes_a_model(tmp_path: Path):
+    (tmp_path / "signature.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no model"):
+        described(tmp_path)
+
+
+def test_packages_of_modules_next_to_a_pickle_are_needed(tmp_path: Path):
+    (tmp_path / "model.pkl").write_bytes(b"cfeatures\ndays\n.")
+    (tmp_path / "features.py").write_text("import pandas\nimport features_of_nobody")
+    found = described(tmp_path)
+    assert "pandas" in found.manifest.runtime
+    assert ["features_of_nobody" in warning for warning in found.warnings] == [True]

@@ -44,7 +44,7 @@ TRIED: dict[str, list[list[str]] | str] = {
     "enable": [["enable", "wine", "--reason", EVIL]],
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
-    "watch": "the lines of history (tell_change)",
+    "watch": "the lines of history (print_change)",
     "top": "models' names, which the registry holds to a-z, 0-9, - and _: test_the_picture_of_top",
     "tail": "requests: tests/unit/telemetry",
     "why": "requests: the same `say` and sieve",
@@ -53,7 +53,9 @@ TRIED: dict[str, list[list[str]] | str] = {
     "serve": "the gateway's log: tests/unit/telemetry",
     "version": "nothing",
     "verify": "what a backend says: the same sieve",
-    **dict.fromkeys(("publish", "deploy", "undeploy", "artifacts", "new"), "artifacts and folders"),
+    **dict.fromkeys(
+        ("publish", "deploy", "undeploy", "artifacts", "new", "import-model"), "artifacts and folders"
+    ),
     **dict.fromkeys(("ps", "up", "logs", "restart", "stop"), "processes of this machine"),
 }
 

@@ -56,9 +56,5 @@ samples <- lapply(seq_len(nrow(examples)), function(at) {
 if (!is.na(store)) {
   chips_publish(model, "co2", "1", inputs, outputs, samples, store = store, packages = if (forest) "ranger" else NULL)
 } else {
-  dir.create(out, recursive = TRUE, showWarnings = FALSE)
-  saveRDS(model, file.path(out, "model.rds"))
-  write <- function(value, file) cat(pretty_json(value), "\n", sep = "", file = file.path(out, file))
-  write(list(inputs = inputs, outputs = outputs), "signature.json")
-  write(lapply(samples, complete_sample), "samples.json")
+  chips_save(model, out, example = measured[unseen, ], overwrite = TRUE, packages = if (forest) "ranger" else NULL)
 }

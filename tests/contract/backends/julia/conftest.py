@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import require
 from tests.contract.backends.languages import JULIA_LINEAR, Julia
 from tests.contract.backends.linear import SAMPLES, SIGNATURE
 from tests.contract.backends.process import JULIA_PREDICT, Backend
@@ -16,14 +17,22 @@ from tests.contract.backends.process import JULIA_PREDICT, Backend
 Start = Callable[[Mapping[str, Any]], Backend]
 
 
+@pytest.fixture(scope="session", params=["genie", pytest.param("other genie", marks=pytest.mark.slow)])
+def each_julia(request: pytest.FixtureRequest, julias: list[Julia]) -> Julia:
+    """Julia with the first release of Genie, and in slow tests with the second, for what depends on the web server."""
+    at = 0 if request.param == "genie" else 1
+    require("julia", available=at < len(julias), why="GENIE_MANIFESTS names one release of Genie only")
+    return julias[at]
+
+
 @pytest.fixture
-def start_julia(julia: Julia) -> Iterator[Start]:
-    """Start Julia backends; what still runs at the end is killed."""
+def start_julia(each_julia: Julia) -> Iterator[Start]:
+    """Start Julia backends, and kill those that still run at the end."""
     started: list[Backend] = []
 
     def start(environ: Mapping[str, Any]) -> Backend:
         given = {name: str(value) for name, value in environ.items()}
-        started.append(Backend(JULIA_PREDICT, {**julia.environ, "PREDICT": JULIA_LINEAR, **given}))
+        started.append(Backend(JULIA_PREDICT, {**each_julia.environ, "PREDICT": JULIA_LINEAR, **given}))
         return started[-1]
 
     yield start

@@ -11,10 +11,10 @@ from tests.contract.backends.languages import JULIA_BACKEND, Julia, genie_manife
 pytestmark = pytest.mark.timeout(600)
 
 TABLES = "module Tables\nistable(_) = false\nfunction columntable end\nend\n"
-DATA_API = "module DataAPI\nunwrap(value) = value\nend\n"
+DATA_API = "module DataAPI\nunwrap(value) = value\nlevels(column) = unique(column)\nend\n"
 CODE = """
 import ChipsBackend, DataAPI, Tables
-using ChipsBackend.Backend: Signature, answers_of, encode, predictions_of
+using ChipsBackend.Backend: Signature, answers_of, encode, example_columns, predictions_of
 
 struct Frame
     columns::Any
@@ -26,10 +26,13 @@ struct Category
     label::Any
 end
 DataAPI.unwrap(category::Category) = category.label
+DataAPI.levels(::Vector{Category}) = ["blue", "green", "red"]
 
 for returned in (Frame((price = [1.5, 2.5], colour = [Category("red"), Category(missing)])), [Category(3), Category("x")])
     println(String(encode(predictions_of(answers_of(returned, 2, Signature([], []))))))
 end
+example = Frame((price = [1.5, missing], colour = [Category("red"), Category("green")]))
+println(String(encode([column.tensor.categories for column in example_columns(example, nothing)])))
 """
 
 
@@ -44,6 +47,7 @@ def test_any_table_and_any_category_comes_out_in_the_contracts_form(julia: Julia
         packages[name] = (uuids[name], folder)
     (tmp_path / "project").mkdir()
     stood_in = make_julia(julia.program, genie_manifests()[0], tmp_path / "project", packages)
-    frame, labels = stood_in.run("-e", CODE).splitlines()
+    frame, labels, categories = stood_in.run("-e", CODE).splitlines()
     assert json.loads(frame) == [{"price": 1.5, "colour": "red"}, {"price": 2.5, "colour": None}]
     assert json.loads(labels) == [3, "x"]
+    assert json.loads(categories) == [None, ["blue", "green", "red"]]

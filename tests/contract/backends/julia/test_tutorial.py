@@ -7,23 +7,25 @@ import pytest
 
 from tests.conftest import require
 from tests.contract.backends.languages import Julia, genie_manifests
-from tests.docs.page import ROOT, Reader, commands
+from tests.docs.page import ROOT, Reader, steps
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 
-def test_the_tutorial_does_what_it_says(julia: Julia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_tutorial_does_what_it_says(
+    each_julia: Julia, julias: list[Julia], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     require(
         "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
     )
-    monkeypatch.setenv("JULIA", julia.program)
-    monkeypatch.setenv("JULIA_DEPOT_PATH", julia.depot)
-    monkeypatch.setenv("GENIE_MANIFEST", str(genie_manifests()[0]))
-    found = list(commands(ROOT / "docs/tutorial/julia.md"))
+    monkeypatch.setenv("JULIA", each_julia.program)
+    monkeypatch.setenv("JULIA_DEPOT_PATH", each_julia.depot)
+    monkeypatch.setenv("GENIE_MANIFEST", str(genie_manifests()[julias.index(each_julia)]))
+    found = list(steps(ROOT / "docs/tutorial/julia.md"))
     assert len(found) > 8
     reader = Reader(tmp_path)
     try:
-        for command in found:
-            reader.run(command)
+        for step in found:
+            reader.do(step)
     finally:
         reader.close()

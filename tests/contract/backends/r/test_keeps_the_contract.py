@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
+from gateway.verify.checks import binary
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
 
@@ -25,23 +26,43 @@ chips_publish(model, "mixed", "1", inputs, list(chips_tensor("y")), samples, sto
 """
 
 
+@pytest.fixture(scope="module")
+def artifact(has_r: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("mixed")
+    run_r(PUBLISH, str(store))
+    return store / "mixed" / "1"
+
+
+def under_test(artifact: Path, compiled: str, **not_applicable: str) -> BackendUnderTest:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
+    return BackendUnderTest(
+        command=R[0],
+        environment={
+            **kept,
+            "CHIPS_MODEL": "mixed",
+            "CHIPS_VERSION": "1",
+            "CHIPS_ARTIFACT": str(artifact),
+            "CHIPS_CONCURRENCY": "2",
+            "CHIPS_COMPILED": compiled,
+        },
+        samples=artifact / "manifest.json",
+        not_applicable={
+            **not_applicable,
+            **dict.fromkeys((check.name for check in binary.CHECKS), "R does not take binary tensors yet"),
+        },
+    )
+
+
 class TestRBackend(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def backend(cls, has_r: None, tmp_path_factory: pytest.TempPathFactory) -> BackendUnderTest:
-        store = tmp_path_factory.mktemp("mixed")
-        run_r(PUBLISH, str(store))
-        artifact: Path = store / "mixed" / "1"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
-        return BackendUnderTest(
-            command=R[0],
-            environment={
-                **kept,
-                "CHIPS_MODEL": "mixed",
-                "CHIPS_VERSION": "1",
-                "CHIPS_ARTIFACT": str(artifact),
-                "CHIPS_CONCURRENCY": "2",
-            },
-            samples=artifact / "manifest.json",
-            not_applicable={"headers/no-stall": "httpuv would stall, so each connection is closed"},
-        )
+    def backend(cls, artifact: Path, has_compiler: None) -> BackendUnderTest:
+        return under_test(artifact, "auto")
+
+
+class TestRBackendWithoutItsCompiledPart(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, artifact: Path) -> BackendUnderTest:
+        closes = {"headers/no-stall": "httpuv would stall, so each connection is closed"}
+        return under_test(artifact, "off", **closes)

@@ -13,7 +13,7 @@ const FOLDER = dirname(@__DIR__)
     signature = Backend.read_signature(parsed("signature.json"), "signature")
     model = Predict.deserialize(joinpath(trained, "model.jls"))
     for sample in parsed("samples.json")
-        rows = Backend.table(Backend.read_instances(sample["request"], signature).rows)
+        rows = Backend.table(Backend.read_instances(String(Backend.encode(sample["request"])), signature).rows)
         @test Predict.predict(model, rows, Dict{String,Any}()) == sample["response"]["predictions"]
     end
 end

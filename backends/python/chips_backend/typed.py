@@ -1,0 +1,314 @@
+"""Requests as most callers send them, decoded by types made from the signature, straight to columns.
+
+The types accept nothing that the careful readers (schema.py, tensors.py) would refuse, and whatever they do not accept is left to
+these: they alone know what is wrong and where, and what is right in an unusual way, such as 1.0 for an integer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from chips_backend import binary
+from chips_backend.block import Block, Column
+from chips_backend.manifest import Signature, Tensor
+from chips_backend.problem import Problem
+from chips_backend.schema import FLOATS, INTEGERS, Scoring, read_parameters
+from chips_backend.tables import dtype_of
+from chips_backend.tensors import read_asked
+
+
+class _Unusual(Exception):
+    """It is left to the careful reader."""
+
+
+_ERRORS: Final = (
+    _Unusual,
+    Problem,
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+_LIST: Final[Any] = list
+_TUPLE: Final[Any] = tuple
+_MOST_CATEGORIES: Final = 1_000  # of more, no type is made
+
+
+def _scalar_type(tensor: Tensor) -> Any:
+    kind = tensor.datatype
+    if tensor.categories is not None:
+        if len(tensor.categories) > _MOST_CATEGORIES:
+            raise _Unusual
+        return Literal[tensor.categories]
+    if kind in {"BOOL", "BYTES"}:
+        return bool if kind == "BOOL" else str
+    if kind in FLOATS:
+        limit = FLOATS[kind]
+        return float if limit == math.inf else Annotated[float, msgspec.Meta(ge=-limit, le=limit)]
+    low, high = INTEGERS[kind]
+    return Annotated[int, msgspec.Meta(ge=low, le=min(high, 2**63 - 1))]
+
+
+def _type(tensor: Tensor) -> Any:
+    found: Any = _scalar_type(tensor) | None
+    for _ in tensor.shape[1:]:
+        found = list[found]
+    return found
+
+
+class Instances:
+    """Reads `{"instances": […], "parameters": {…}}`."""
+
+    def __init__(self, signature: Signature, known: Mapping[str, str]) -> None:
+        self._inputs = signature.inputs
+        self._known = known
+        self._is_matrix = bool(self._inputs) and all(
+            tensor.datatype in FLOATS and len(tensor.shape) <= 1 for tensor in self._inputs
+        )
+        self._kinds = self._make()
+
+    def _make(self) -> dict[bytes, Callable[[bytes], Any]]:
+        if not self._inputs:
+            return {}
+        try:
+            types = [_type(tensor) for tensor in self._inputs]
+            names = [f"f{at}" for at in range(len(types))]
+            fields = list(zip(names, types, strict=True))
+            rename = dict(zip(names, (tensor.name for tensor in self._inputs), strict=True))
+            row = msgspec.defstruct("Instance", fields, rename=rename, forbid_unknown_fields=True, gc=False)
+            array = _TUPLE[tuple(types)]
+            return {b"[": _decoder(array), b"{": _decoder(row)}
+        except (_Unusual, TypeError, ValueError):
+            return {}
+
+    def read(self, content: bytes) -> Scoring | None:
+        """The request, or None where it is left to the careful reader."""
+        if not self._kinds:
+            return None
+        at = content.find(b"[") + 1
+        kind = content[at : at + 64].lstrip()[:1]
+        decode = self._kinds.get(kind)
+        if decode is None:
+            return None
+        try:
+            request = decode(content)
+            rows = request.instances
+            if kind == b"{":
+                rows = list(map(msgspec.structs.astuple, rows))
+            block = self._block(rows)
+            parameters = read_parameters({"parameters": request.parameters}, self._known)
+        except _ERRORS:
+            return None
+        return Scoring(block, parameters, self._place(is_object=kind == b"{"))
+
+    def _block(self, rows: list[tuple[Any, ...]]) -> Block:
+        if self._is_matrix:
+            return Block(matrix=np.array(rows, dtype=np.float64))
+        columns = zip(*rows, strict=True)
+        return Block([_column(list(c), tensor) for c, tensor in zip(columns, self._inputs, strict=True)])
+
+    def _place(self, *, is_object: bool) -> Callable[[int, int | None], str]:
+        names = [tensor.name for tensor in self._inputs]
+
+        def place(row: int, field: int | None) -> str:
+            where = f"instances[{row}]"
+            if field is None:
+                return where
+            return f"{where}.{names[field]}" if is_object else f"{where}[{field}]"
+
+        return place
+
+
+def _decoder(row: Any) -> Callable[[bytes], Any]:
+    rows = Annotated[list[row], msgspec.Meta(min_length=1)]
+    request = msgspec.defstruct(
+        "Request", [("instances", rows), ("parameters", Any, None)], forbid_unknown_fields=True
+    )
+    return msgspec.json.Decoder(request).decode
+
+
+def _column(values: list[Any], tensor: Tensor) -> Column:
+    """Values that have been checked, as their column. Raises _Unusual, and what NumPy raises."""
+    inner = tensor.shape[1:]
+    if tensor.datatype == "BYTES":
+        if inner:
+            raise _Unusual
+        return values
+    is_float = tensor.datatype in FLOATS
+    if not is_float and not inner and None in values:
+        return values
+    array = np.array(values, dtype=np.float64 if is_float else dtype_of(tensor))
+    return _shaped(array, inner)
+
+
+def _shaped(array: Any, inner: Sequence[int]) -> Any:
+    """`array` where its rows have the shape `inner`, in which -1 is any size but none."""
+    sizes = array.shape[1:]
+    if (
+        len(sizes) != len(inner)
+        or 0 in sizes
+        or any(w not in {-1, s} for w, s in zip(inner, sizes, strict=True))
+    ):
+        raise _Unusual
+    return array
+
+
+# -- tensors
+
+
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]], msgspec.Meta(min_length=1)]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+
+
+class _Infer(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: Annotated[list[_Tensor], msgspec.Meta(min_length=1)]
+    id: str | None = None
+    parameters: Any = None
+    outputs: Any = None
+    model_name: Any = None
+    model_version: Any = None
+
+
+_decode_infer: Final = msgspec.json.Decoder(_Infer).decode
+_SCALARS: Final = {
+    **dict.fromkeys(FLOATS, float),
+    **dict.fromkeys(INTEGERS, int),
+    "BOOL": bool,
+    "BYTES": str,
+}
+_whole: Final = {kind: msgspec.json.Decoder(_LIST[scalar]).decode for kind, scalar in _SCALARS.items()}
+_with_none: Final = {
+    kind: msgspec.json.Decoder(_LIST[scalar | None]).decode for kind, scalar in _SCALARS.items()
+}
+
+
+class Tensors:
+    """Reads requests of the Open Inference Protocol, in JSON and in binary form."""
+
+    def __init__(self, signature: Signature, known: Mapping[str, str]) -> None:
+        self._inputs = signature.inputs
+        self._outputs = signature.outputs
+        self._known = known
+        self._names = [tensor.name for tensor in self._inputs]
+
+    def read(self, content: bytes, behind: memoryview | None) -> Scoring | None:
+        """The request, or None where it is left to the careful reader."""
+        if not self._inputs:
+            return None
+        try:
+            request = _decode_infer(content)
+            block = self._block(request.inputs, behind)
+            asked = {"parameters": request.parameters, "outputs": request.outputs}
+            parameters, requested, forms = read_asked(asked, self._known, self._outputs)
+        except _ERRORS:
+            return None
+        return Scoring(block, parameters, self._place, request.id, requested, forms)
+
+    def _place(self, row: int, field: int | None) -> str:
+        return f"row {row}" if field is None else f"{self._names[field]}[{row}]"
+
+    def _block(self, tensors: Sequence[_Tensor], behind: memoryview | None) -> Block:
+        inputs, names = self._inputs, self._names
+        by_name: dict[str, Any] = {}
+        is_matrix = len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names
+        for tensor in tensors:
+            content = None
+            size = (tensor.parameters or {}).get(binary.SIZE)
+            if size is not None:
+                if behind is None or bytes(tensor.data):
+                    raise _Unusual
+                content, behind = binary.take(behind, size, tensor.name)
+            by_name[tensor.name] = _values(tensor, content)
+        binary.check_all_taken(behind)
+        if is_matrix:
+            (array,) = by_name.values()
+            return _matrix(array, inputs)
+        if set(by_name) != set(names) or len(tensors) != len(names):
+            raise _Unusual
+        columns = [_fitting(by_name[tensor.name], tensor) for tensor in inputs]
+        if len({len(column) for column in columns}) > 1:
+            raise _Unusual
+        return Block(columns)
+
+
+def _values(tensor: _Tensor, content: memoryview | None) -> Any:
+    """The values in their shape: an array, or for texts and where one is missing a list; with the datatype they came with."""
+    shape, kind = tensor.shape, tensor.datatype
+    if kind not in _SCALARS or 0 in shape[1:]:
+        raise _Unusual
+    if content is not None:
+        return _Given(kind, shape, binary.unpack(content, kind, shape, ""))
+    values = _flat(tensor.data, kind)
+    if len(values) != math.prod(shape):
+        raise _Unusual
+    return _Given(kind, shape, values)
+
+
+class _Given(NamedTuple):
+    datatype: str
+    shape: list[int]
+    values: Any  # flat: an array, or a list
+
+
+def _flat(data: msgspec.Raw, kind: str) -> Any:
+    try:
+        return _whole[kind](data)
+    except msgspec.ValidationError:
+        return _with_none[kind](data)
+
+
+def _matrix(given: _Given, inputs: Sequence[Tensor]) -> Block:
+    """One tensor [rows, inputs] for all inputs."""
+    if len(given.shape) != 2 or given.shape[1] != len(inputs):
+        raise _Unusual
+    if not all(len(tensor.shape) <= 1 and tensor.datatype in FLOATS for tensor in inputs):
+        raise _Unusual
+    array = _floats(given, min(FLOATS[tensor.datatype] for tensor in inputs))
+    return Block(matrix=array.reshape(given.shape))
+
+
+def _floats(given: _Given, limit: float) -> Any:
+    """An array of float64, NaN where a value is missing."""
+    if given.datatype not in FLOATS:
+        raise _Unusual
+    array = np.asarray(given.values, dtype=np.float64)
+    limit = min(limit, FLOATS[given.datatype])
+    if limit < math.inf and bool((np.abs(array) > limit).any()):
+        raise _Unusual
+    return array
+
+
+def _fitting(given: _Given, tensor: Tensor) -> Column:
+    """The column of an input."""
+    inner = tensor.shape[1:]
+    if not inner and given.shape[1:] not in ([], [1]):
+        raise _Unusual
+    if tensor.datatype in FLOATS:
+        array = _floats(given, FLOATS[tensor.datatype])
+        return _shaped(array.reshape(given.shape), inner) if inner else array
+    if given.datatype != tensor.datatype:
+        raise _Unusual
+    values = given.values
+    if tensor.categories is not None and not tensor.members.issuperset(
+        value for value in set(_listed(values)) if value is not None
+    ):
+        raise _Unusual
+    if tensor.datatype == "BYTES" or (isinstance(values, list) and None in values):
+        if inner:
+            raise _Unusual
+        return _listed(values)
+    array = np.asarray(values, dtype=dtype_of(tensor))
+    return _shaped(array.reshape(given.shape), inner) if inner else array
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else values.tolist()

@@ -1,0 +1,121 @@
+skip_if_not(nzchar(Sys.which("Rscript")), "there is no Rscript on the PATH")
+
+forget_compiled <- function() rm(list = ls(compiled), envir = compiled)
+
+seen <- data.frame(
+  kind = rep(c("a", "b"), 15), size = factor(rep(c("s", "m", "l"), 10), c("s", "m", "l")), n = 1:30, x = sin(1:30),
+  big = rep(c(TRUE, FALSE, FALSE, TRUE, FALSE), 6), y = as.numeric(30:1) + rep(c(0, 3), 15)
+)
+fitted_to <- function(formula, data = seen) lm(stats::as.formula(formula, globalenv()), data)
+
+save_to <- function(folder, model, example, ..., lines = FALSE) {
+  said <- textConnection("said_lines", "w", local = TRUE)
+  on.exit({
+    close(said)
+    forget_compiled()
+  })
+  saved <- chips_save(model, folder, example, ..., backend = home, out = said)
+  if (lines) said_lines else saved
+}
+
+test_that("a model with texts, factors, integers and booleans is saved, and says what was understood", {
+  folder <- withr::local_tempdir()
+  model <- fitted_to("y ~ kind + size + n + x + big")
+  seen$x[[4]] <- NA
+  said <- save_to(folder, model, seen, lines = TRUE)
+  expect_match(said[[1]], "INPUT +DATATYPE +VALUES")
+  expect_match(paste(said, collapse = "\n"), "size +BYTES +3 categories: s, m, l")
+  expect_match(paste(said, collapse = "\n"), "x +FP64 +.*1 of 30 missing")
+  expect_match(paste(said, collapse = "\n"), "left out  y: the model does not take it")
+  signature <- jsonlite::parse_json(file(file.path(folder, "signature.json")))
+  expect_equal(vapply(signature$inputs, `[[`, "", "datatype"), c("BYTES", "BYTES", "INT32", "FP64", "BOOL"))
+  expect_equal(unlist(signature$inputs[[2]]$categories), c("s", "m", "l"))
+  samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
+  expect_length(samples, 5L)
+  rows <- lapply(samples, function(sample) sample$request$instances[[1]])
+  expect_setequal(vapply(rows, `[[`, "", "size"), c("s", "m", "l"))
+  expect_true(any(vapply(rows, function(row) is.null(row$x), NA)))
+  expect_equal(samples[[1]]$response$predictions[[1]], unname(predict(model, seen[1, ])))
+})
+
+test_that("what was saved is what chips_publish() takes, and a backend serves", {
+  folder <- withr::local_tempdir()
+  saved <- save_to(folder, fitted_to("y ~ kind + n"), seen)
+  expect_match(saved$command, "chips publish .*model.rds --signature .* --runtime R=")
+  samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
+  suppressMessages(chips_publish(file.path(folder, "model.rds"), "m", "1", saved$signature$inputs,
+                                 saved$signature$outputs, samples, store = file.path(folder, "store")))
+  config <- read_config(list(CHIPS_ARTIFACT = file.path(folder, "store", "m", "1"),
+                             CHIPS_CACHE_DIR = file.path(folder, "cache")))
+  service <- load_service(config, quiet_log())
+  config[c("model", "version")] <- service$manifest[c("model", "version")]
+  expect_null(rehearse(service, config)$classes)
+})
+
+test_that("dates and times travel as texts, where the model keeps its data", {
+  dated <- data.frame(day = as.Date("2026-01-01") + 0:9, y = as.numeric(1:10)^2,
+                      at = as.POSIXct("2026-01-01 10:00:00.5", tz = "UTC") + 3600 * 0:9)
+  for (input in c("day", "at")) {
+    saved <- save_to(withr::local_tempdir(), fitted_to(paste("y ~", input), dated), dated)
+    expect_equal(saved$signature$inputs[[1]]$datatype, "BYTES")
+  }
+  bare <- fitted_to("y ~ day", dated)
+  bare$model <- NULL
+  expect_error(save_to(withr::local_tempdir(), bare, dated), "as_day", class = "chips_cannot_save")
+})
+
+test_that("a classifier, a matrix answer and missing values that a model does not take", {
+  skip_if_not_installed("ranger")
+  forest <- ranger::ranger(Species ~ ., iris, num.trees = 5L, seed = 1L, num.threads = 1L)
+  holes <- iris
+  holes$Sepal.Width[c(2, 60)] <- NA
+  said <- save_to(withr::local_tempdir(), forest, holes, lines = TRUE)
+  expect_match(paste(said, collapse = "\n"), "output  prediction BYTES")
+  expect_match(paste(said, collapse = "\n"), "ranger [0-9.]+")
+  expect_match(paste(said, collapse = "\n"), "takes no row with a missing value")
+  shares <- ranger::ranger(Species ~ ., iris, num.trees = 5L, seed = 1L, num.threads = 1L, probability = TRUE)
+  saved <- save_to(withr::local_tempdir(), shares, iris)
+  expect_equal(as.integer(saved$signature$outputs[[1]]$shape), c(-1L, 3L))
+})
+
+test_that("what a backend could not serve is refused, and nothing of an earlier save is lost", {
+  folder <- withr::local_tempdir()
+  save_to(folder, fitted_to("y ~ n"), seen)
+  before <- tools::md5sum(list.files(folder, full.names = TRUE))
+  expect_error(save_to(folder, fitted_to("y ~ x"), seen), "already has model.rds.*overwrite",
+               class = "chips_cannot_save")
+  withr::defer(rm("only_here", envir = globalenv()))
+  assign("only_here", function(x) x + 1, globalenv())
+  expect_error(save_to(folder, fitted_to("y ~ only_here(n)"), seen, overwrite = TRUE), "only_here.*this session",
+               class = "chips_cannot_save")
+  expect_equal(tools::md5sum(list.files(folder, full.names = TRUE)), before)
+  expect_equal(list.files(folder, all.files = TRUE, no.. = TRUE), c("model.rds", "samples.json", "signature.json"))
+})
+
+test_that("a model whose rows depend on each other is refused", {
+  ranked <- seen
+  model <- fitted_to("y ~ I(n - mean(n))", ranked)
+  expect_error(save_to(withr::local_tempdir(), model, ranked), "depends on the rows next to it|differently",
+               class = "chips_cannot_save")
+})
+
+test_that("examples that no signature describes are refused with the reason", {
+  refused <- function(example, why) {
+    expect_error(save_to(withr::local_tempdir(), list(), example), why, class = "chips_cannot_save")
+  }
+  refused(seen$x, "not a table")
+  refused(seen[0, ], "no rows")
+  refused(stats::setNames(seen[1:2], c("a", "a")), "the name a; rename")
+  refused(data.frame(z = complex(3)), "holds values of class complex")
+  refused(data.frame(z = c(NA_real_, Inf)), "every value of z is missing")
+  expect_error(save_to(withr::local_tempdir(), fitted_to("y ~ n + x"), seen["n"]), "needs the column x")
+})
+
+test_that("a thousand columns have a signature and samples", {
+  wide <- as.data.frame(matrix(round(rnorm(20000), 6), 20))
+  columns <- columns_of(wide)
+  expect_length(columns, 1000L)
+  expect_equal(covering_rows(columns, 5L), 1:5)
+  text <- pretty_json(list(inputs = unname(lapply(columns, column_tensor))))
+  expect_equal(jsonlite::parse_json(text)$inputs[[1000]]$name, "V1000")
+})

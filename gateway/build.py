@@ -1,0 +1,209 @@
+"""Makes the parts of a gateway from their settings, one function for each part; `gateway/app.py` wires them."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.auth.base import Authenticator
+from gateway.auth.certificate import CertificateAuthenticator
+from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
+from gateway.core.networks import Network, NetworkSet, parse_address, parse_network
+from gateway.pipeline import Pipeline
+from gateway.registry.base import Registry
+from gateway.registry.fallback import open_fallback
+from gateway.registry.mirror import Mirror
+from gateway.server.fast import FastServer
+from gateway.server.open_connections import OpenConnections
+from gateway.server.open_file_limit import default_connections, file_limit
+from gateway.server.plain import PlainRequestHandler
+from gateway.server.plain_protocol import StrictServer
+from gateway.settings import Auth, Server, Settings
+from gateway.settings import Upstream as UpstreamSettings
+from gateway.supervisor import Supervisor
+from gateway.telemetry.logs import LogWriter, wants_json
+from gateway.telemetry.setup import Telemetry
+from gateway.upstream.base import Upstream
+from gateway.upstream.egress_policy import EgressPolicy
+from gateway.upstream.fast import FastUpstream
+from gateway.upstream.id_tokens import IdTokenProvider
+from gateway.upstream.plain import PlainUpstream
+from gateway.upstream.tls import check_ca_file
+
+if TYPE_CHECKING:
+    from gateway.auth.caller_token import CallerTokenSigner
+    from gateway.control.cors import ControlCors
+
+_log = logging.getLogger(__name__)
+
+
+def networks(texts: Iterable[str]) -> list[Network]:
+    return [parse_network(text) for text in texts]
+
+
+def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor) -> Mirror:
+    server = settings.server
+    return Mirror(
+        registry,
+        fallback=open_fallback(settings.registry_fallback) if settings.registry_fallback else None,
+        first_load_timeout_s=server.registry_wait_s,
+        hold_s=server.registry_hold_s,
+        fallback_keys_age_s=server.fallback_keys_age_s,
+        supervisor=supervisor,
+    )
+
+
+def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
+    """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
+    chain: list[Authenticator] = []
+    for name in auth.chain:
+        if name == API_KEY:
+            chain.append(api_keys)
+        elif name == TOKEN:
+            if auth.issuers:
+                from gateway.auth.jwt import TokenAuthenticator
+
+                chain.append(TokenAuthenticator(auth.issuers, supervisor=supervisor))
+        elif name == CERTIFICATE:
+            if auth.certificates:
+                chain.append(
+                    CertificateAuthenticator(
+                        auth.certificates,
+                        identity_header=auth.certificate_header,
+                        verified_header=auth.certificate_verified_header,
+                    )
+                )
+        else:
+            chain.append(load_plugin(name))
+    return chain
+
+
+def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
+    """None where backends are not told who the caller is."""
+    if not upstream.sign_callers:
+        return None
+    from gateway.auth.caller_token import CallerTokenSigner
+
+    return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
+
+
+def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
+    if not origins:
+        return None
+    from gateway.control.cors import ControlCors
+
+    return ControlCors(origins)
+
+
+def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
+    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
+
+
+def build_id_tokens(
+    upstream: UpstreamSettings, egress_policy: EgressPolicy, supervisor: Supervisor
+) -> IdTokenProvider | None:
+    """None where backends do not ask who the gateway is."""
+    if upstream.identity != "google":
+        return None
+    return IdTokenProvider(
+        metadata_host=upstream.metadata_host,
+        may_name_audience=egress_policy.may_name_audience,
+        supervisor=supervisor,
+    )
+
+
+def build_upstream(
+    settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
+) -> Upstream:
+    """ValueError says what is wrong with `upstream.ca_file`."""
+    upstream = settings.upstream
+    if upstream.ca_file:
+        check_ca_file(upstream.ca_file)
+    kind = (
+        PlainUpstream
+        if settings.server.path == "plain"
+        else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor)
+    )
+    return kind(
+        connections=upstream.connections,
+        connect_timeout_s=upstream.connect_timeout_s,
+        idle_s=upstream.idle_s,
+        ca_file=upstream.ca_file,
+        egress_policy=egress_policy,
+        identity=id_tokens,
+    )
+
+
+def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) -> Telemetry:
+    """`folder` is what the workers on one port share; None for a single process."""
+    log, trace, metrics = settings.log, settings.trace, settings.metrics
+    return Telemetry(
+        logs,
+        json=wants_json(log.format),
+        log_ratio=log.ratio,
+        project=log.project,
+        service=trace.service or "chips",
+        store=Path(trace.store) if trace.store != "off" else None,
+        store_requests=trace.store_requests,
+        recent_per_s=trace.recent_per_s,
+        exporter=trace.resolve_exporter(log.project),
+        endpoint=trace.otlp_endpoint,
+        folder=folder,
+        metrics_exporter=metrics.exporter,
+        metrics_endpoint=metrics.otlp_endpoint or trace.otlp_endpoint,
+        metrics_every_s=metrics.every_s,
+    )
+
+
+def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
+    server, edge = settings.server, settings.edge
+    limit = server.connections or default_connections()
+    if limit >= file_limit():
+        _log.warning(
+            "server.connections is %d, but this process may open %d files; raise ulimit -n",
+            limit,
+            file_limit(),
+        )
+    proxies = NetworkSet(networks(edge.trusted_proxies))
+
+    def is_proxy(peer: str) -> bool:
+        address = parse_address(peer)  # None for a socket of another family
+        # With trusted hops every peer is one of them, and speaks for all callers.
+        return bool(edge.trusted_hops) or (address is not None and address in proxies)
+
+    return OpenConnections(
+        asyncio.get_running_loop(),
+        linger_s=server.stop_linger_s,
+        limit=limit,
+        peer_limit=server.peer_connections or max(1, limit // 2),
+        is_proxy=is_proxy,
+        supervisor=supervisor,
+    )
+
+
+def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
+    """Connections of our own, or, where `server.path` is `plain`, aiohttp's public API alone."""
+    if server.path == "fast":
+        return FastServer(
+            pipeline,
+            keepalive_timeout_s=server.keep_alive_s,
+            head_timeout_s=server.header_timeout_s,
+            body_timeout_s=server.body_timeout_s,
+            field_limit_bytes=server.header_bytes,
+            connections=connections,
+        )
+    return StrictServer(
+        PlainRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
+        connections=connections,
+        head_timeout_s=server.header_timeout_s,
+        handler_cancellation=True,  # a caller who leaves takes the backend's work along
+        auto_decompress=False,
+        access_log=None,
+        keepalive_timeout=server.keep_alive_s,
+        max_line_size=server.header_bytes,
+        max_field_size=server.header_bytes,
+    )

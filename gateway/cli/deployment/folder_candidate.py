@@ -1,0 +1,70 @@
+"""A backend folder's own model, ready to be started on this machine without publishing it."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.artifacts.describe_artifact import describe_artifact
+from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.deploy.candidate import staged
+from gateway.deploy.environment import python_for
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.target import DeployError, Tell
+from gateway.settings import inherited_environment, state_folder
+from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
+
+
+class FolderCandidate(NamedTuple):
+    command: str
+    environ: dict[str, str]
+    folder: Path
+    manifest: ArtifactManifestSubset
+
+
+def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
+    """How the folder's backend runs on this machine, with its requirements installed. Raises DeployError."""
+    python = ""
+    if source.runs_in_python:
+        python = python_for(source.path, state_folder() / "environments", tell)
+    return source.command(python)
+
+
+@contextmanager
+def folder_candidate(path: Path) -> Iterator[FolderCandidate]:
+    """What starts the folder's backend on a copy of its artifact. Raises Failure."""
+    try:
+        source = BackendFolder(path)
+        settings = source.settings
+        described = describe_artifact(
+            source.artifact,
+            model=source.model,
+            version=source.version,
+            created_by="",
+            format=settings.format,
+            signature=source.sibling("signature"),
+            samples=source.sibling("samples"),
+            rows=settings.rows,
+        )
+        words = folder_command(source, console.note)
+    except (FolderError, ValueError) as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    except DeployError as error:
+        raise Failure(str(error), hint=error.hint, code=error.code) from None
+    for warning in described.warnings:
+        console.note(f"warning: {warning}")
+    with staged(described.manifest, described.files) as artifact:
+        environ = {
+            **inherited_environment(),
+            **source.environment(),
+            "CHIPS_MODEL": source.model,
+            "CHIPS_VERSION": source.version,
+            "CHIPS_ARTIFACT": str(artifact),
+            "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
+            "CHIPS_CONCURRENCY": str(settings.concurrency),
+        }
+        manifest = parse_manifest_or_samples(described.manifest.encode(), MANIFEST_NAME)
+        yield FolderCandidate(shlex.join(words), environ, path.absolute(), manifest)

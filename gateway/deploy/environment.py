@@ -1,0 +1,137 @@
+"""The Python that runs a backend on this machine: with everything that the folder's requirements.txt asks for.
+
+Where this very Python has it all, it is used. Otherwise a virtual environment is made, once for each content of
+requirements.txt, and used by every model that asks for the same.
+"""
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from gateway.deploy.library import build_files, library
+from gateway.deploy.target import DeployError, Tell
+
+REQUIREMENTS_NAME: Final = "requirements.txt"
+_COMPLETE: Final = "complete"
+_INSTALL_TIMEOUT_S: Final = 1800
+_LINES: Final = 12
+
+
+def python_for(folder: Path, environments: Path, tell: Tell) -> str:
+    """The interpreter for the backend in `folder`; environments are kept below `environments`.
+
+    Raises DeployError where the requirements cannot be installed.
+    """
+    requirements = folder / REQUIREMENTS_NAME
+    content = requirements.read_bytes() if requirements.exists() else b""
+    missing = _missing(content.decode(errors="replace"))
+    if not missing:
+        return sys.executable
+    place = environments / _key(content)
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # two deploys at once: one waits, and finds what the other made
+        if not (place / _COMPLETE).exists():
+            tell(
+                f"installing {REQUIREMENTS_NAME} in an environment of its own, since this Python lacks {missing[0]}"
+            )
+            _install(place, requirements if content else None)
+            (place / _COMPLETE).touch()
+    return str(place / "venv/bin/python")
+
+
+def _missing(content: str) -> list[str]:
+    """The requirements that this Python does not meet; what only an installer understands counts as such."""
+    found = [] if find_spec("chips_backend") is not None else ["chips_backend"]
+    for line in content.splitlines():
+        text = line.partition(" #")[0].strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            is_met = _is_met(Requirement(text))
+        except InvalidRequirement:
+            is_met = False
+        if not is_met:
+            found.append(text)
+    return found
+
+
+def _is_met(wanted: Requirement) -> bool:
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return True
+    if wanted.url is not None:
+        return False
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return False
+    if not wanted.specifier.contains(version, prereleases=True):
+        return False
+    needed = [Requirement(text) for text in metadata.requires(wanted.name) or ()]
+    return all(
+        _is_met(Requirement(str(each).partition(";")[0]))
+        for each in needed
+        for extra in wanted.extras
+        if each.marker is not None
+        and each.marker.evaluate({"extra": extra})
+        and not each.marker.evaluate({"extra": ""})
+    )
+
+
+def _key(content: bytes) -> str:
+    found = hashlib.sha256(f"{sys.executable} {platform.python_version()}\n".encode() + content)
+    for name, path in build_files("python"):
+        found.update(name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _install(place: Path, requirements: Path | None) -> None:
+    venv = place / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    uv = shutil.which("uv")
+    project = tomllib.loads((library("python") / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["pandas"]]
+    if requirements is not None:
+        wanted += ["-r", str(requirements.absolute())]
+    python = str(venv / "bin/python")
+    if uv is not None:
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
+        _run([uv, "pip", "install", "--quiet", "--python", python, *wanted])
+    else:
+        _run([sys.executable, "-m", "venv", str(venv)])
+        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
+    packages = next((venv / "lib").glob("python*/site-packages"))
+    shutil.copytree(
+        library("python") / "chips_backend",
+        packages / "chips_backend",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DeployError(
+            f"the requirements were not installed within {_INSTALL_TIMEOUT_S // 60} minutes"
+        ) from None
+    if done.returncode:
+        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_LINES:])
+        raise DeployError(
+            f"the requirements cannot be installed:\n{said}",
+            hint=f"correct {REQUIREMENTS_NAME}, then run the same command again",
+            code=65,
+        )

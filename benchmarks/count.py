@@ -1,3 +1,4 @@
+# Long: one table of counted functions, and the counting.
 """Instructions per request, counted exactly by callgrind: in all, by function of C, and inside functions of ours.
 
 Unlike a time, such a count does not depend on what else the machine does, so it shows a change of one percent, and

@@ -8,7 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
-from benchmarks.bench import CASES, FirestoreLocation, make_registry, request_bytes
+from benchmarks.bench import make_registry
+from benchmarks.load import CASES, request_bytes
+from benchmarks.proxies import RunFiles
 from gateway.app import Gateway
 from gateway.server.caller_connection import CallerConnection
 from gateway.server.fast import FastServer
@@ -70,7 +72,7 @@ async def gateway_in(
     gateway = Gateway(load_settings(flags=settings, environ={}), logs)
     await gateway.start()
     try:
-        yield gateway, request_bytes(FirestoreLocation(folder, key, ""), CASES["1k"])
+        yield gateway, request_bytes(RunFiles(folder, key, ""), CASES["1k"])
     finally:
         await gateway.stop()
 

@@ -164,19 +164,11 @@ class Dashboard:
             "bounds_ms": [bound * 1000 for bound in LATENCY_BOUNDS],
             "versions": {
                 version: {
-                    "statuses": {str(status): count for status, count in sorted(s.statuses.items())},
-                    "errors": s.errors,
-                    "buckets": recent[version].buckets if version in recent else s.request,
-                    "backend_s": round(s.backend_s, 3),
-                    "retries": s.retries,
-                    "cold_starts": s.cold_starts,
-                    "queued": s.queued,
-                    "bytes_in": s.bytes_in,
-                    "bytes_out": s.bytes_out,
-                    "slow_ms": None if s.slow_s == float("inf") else _ms(s.slow_s),
-                    **_window([s], []).figures(max(state.at - self._started, 1.0)),
+                    **_totals(one),
+                    "buckets": recent[version].buckets if version in recent else one.request,
+                    **_window([one], []).figures(max(state.at - self._started, 1.0)),
                 }
-                for version, s in series.items()
+                for version, one in series.items()
             },
             "history": [
                 {
@@ -189,18 +181,7 @@ class Dashboard:
                 }
                 for tick in ticks
             ],
-            "callers": sorted(
-                (
-                    {
-                        "caller": caller,
-                        "requests": usages[name].requests,
-                        "backend_s": round(usages[name].backend_s, 3),
-                    }
-                    for caller, usages in state.callers.items()
-                    if name in usages
-                ),
-                key=lambda usage: -int(usage["requests"]),  # type: ignore[call-overload]
-            )[:50],
+            "callers": _callers_of(name, state)[:50],
         }
 
     async def recent_history(self) -> dict[str, Any]:
@@ -234,6 +215,29 @@ class Dashboard:
             ),
             key=lambda usage: -float(usage["backend_s"]),  # type: ignore[arg-type]
         )[:500]
+
+
+def _totals(series: Series) -> dict[str, Any]:
+    return {
+        "statuses": {str(status): count for status, count in sorted(series.statuses.items())},
+        "errors": series.errors,
+        "backend_s": round(series.backend_s, 3),
+        "retries": series.retries,
+        "cold_starts": series.cold_starts,
+        "queued": series.queued,
+        "bytes_in": series.bytes_in,
+        "bytes_out": series.bytes_out,
+        "slow_ms": None if series.slow_s == float("inf") else _ms(series.slow_s),
+    }
+
+
+def _callers_of(model: str, state: State) -> list[dict[str, Any]]:
+    """The callers of `model`, those with the most requests first."""
+    usages = ((caller, by_model[model]) for caller, by_model in state.callers.items() if model in by_model)
+    return [
+        {"caller": caller, "requests": usage.requests, "backend_s": round(usage.backend_s, 3)}
+        for caller, usage in sorted(usages, key=lambda pair: -pair[1].requests)
+    ]
 
 
 def all_series(state: State) -> list[Series]:

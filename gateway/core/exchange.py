@@ -1,3 +1,4 @@
+# Long: one record, whose fields are set in one constructor: a request pays for each call.
 """Exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
 
 Each field is filled by exactly one stage, named above it; a later stage may read it, never change it. A field that has

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.telemetry.aggregator import Aggregator, WorkerMetrics
 from gateway.telemetry.export_queue import ExportQueue, TraceSink
 from gateway.telemetry.logs import LogWriter
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.trace_store import Tick, TraceStore, TraceStoreReader
@@ -60,29 +60,24 @@ class Telemetry:
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         self._ticks = _LazyTicks(self._open_store) if store else None
-        self._aggregator = Aggregator(
-            self.metrics,
-            self.shared,
-            self._ticks,
-            supervisor=self._supervisor,
-        )
-        self._sender = None
-        if metrics_exporter != "none":
+        self._aggregator = Aggregator(self.metrics, self.shared, self._ticks, supervisor=self._supervisor)
 
-            def open_metrics() -> MetricsSink:
-                from gateway.telemetry.export_metrics import open_metrics_sink
+        def open_metrics() -> MetricsSink:
+            from gateway.telemetry.export_metrics import open_metrics_sink
 
-                return open_metrics_sink(
-                    metrics_exporter,
-                    project=project,
-                    endpoint=metrics_endpoint,
-                    service=service,
-                    instance=self.instance,
-                )
-
-            self._sender = MetricsPusher(
-                self.metrics, open_metrics, every_s=metrics_every_s, supervisor=self._supervisor
+            return open_metrics_sink(
+                metrics_exporter,
+                project=project,
+                endpoint=metrics_endpoint,
+                service=service,
+                instance=self.instance,
             )
+
+        self._sender = (
+            MetricsPusher(self.metrics, open_metrics, every_s=metrics_every_s, supervisor=self._supervisor)
+            if metrics_exporter != "none"
+            else None
+        )
         self.record = Recorder(
             logs,
             self.metrics,
@@ -94,15 +89,17 @@ class Telemetry:
             recent_per_s=recent_per_s,
             gateway=self.instance,
         )
-        self.metrics.watch(
-            counters=lambda: {
-                "chips_traces_dropped_total": {
-                    export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
-                },
-                "chips_log_lines_dropped_total": {"": float(logs.dropped)},
-                **self._supervisor.restarts(),
-            }
-        )
+        self._logs = logs
+        self.metrics.watch(counters=self._counters)
+
+    def _counters(self) -> Reading:
+        return {
+            "chips_traces_dropped_total": {
+                export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
+            },
+            "chips_log_lines_dropped_total": {"": float(self._logs.dropped)},
+            **self._supervisor.restarts(),
+        }
 
     def start(self) -> None:
         for export_queue in self._export_queues:

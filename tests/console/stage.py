@@ -1,3 +1,4 @@
+# Long: one scene with its whole cast.
 """A gateway with something to see: three versions of one model, of which one is slow; a model that fails; others."""
 
 import asyncio

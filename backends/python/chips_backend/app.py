@@ -1,3 +1,4 @@
+# Long: the only file that knows aiohttp: each route, with its headers, limits and log line.
 """The web side, and the only file that knows aiohttp: routes, headers, limits, the log line of each request."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# Long: one table of attempts.
 """Attempts to get in where one does not belong, as data: what is sent, and the refusal that must follow.
 
 Every attempt is made by a caller who knows the documentation and the code, has an API key for the model `open-wine`

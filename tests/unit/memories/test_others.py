@@ -1,3 +1,4 @@
+# Long: one test for each memory of the gateway.
 """Every other memory of the gateway: with it and without it, the same answers. `test_each_is_here` keeps the list whole."""
 
 import ast

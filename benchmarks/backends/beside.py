@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import bench, machine
-from benchmarks.backends.beside_report import rewrite, tables
+from benchmarks.backends.beside_report import CALLERS, rewrite, tables
 from benchmarks.backends.served_models import KINDS, Asked, Served, ask, labels_in, make
 
 HERE = Path(__file__).parent
@@ -155,10 +155,13 @@ def _measure_way(
     arguments: argparse.Namespace,
     into: dict[str, Any],
 ) -> None:
-    for rows in map(int, arguments.rows.split(",")):
+    sizes = sorted(map(int, arguments.rows.split(",")))
+    for rows in sizes:
         asked = ask(served, way.protocol, rows)
         _check(way, asked)
         for callers in map(int, arguments.callers.split(",")):
+            if callers != CALLERS and rows != sizes[0]:
+                continue
             found = _load(way, asked, callers, arguments.seconds, process)
             where = {"peer": peer.name, "kind": served.kind, "protocol": way.protocol, "rows": rows}
             into["figures"].append({**where, "callers": callers, **found})

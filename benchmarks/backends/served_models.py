@@ -169,7 +169,10 @@ def labels_in(answer: bytes, length: str | None) -> list[int]:
     if isinstance(content, list):
         return [int(label) for label in content]
     if "predictions" in content:
-        return [int(label) for label in content["predictions"]]
+        found = content["predictions"]
+        if isinstance(found, dict):  # MLflow's, for ONNX: the outputs by name
+            found = found["output_label"]
+        return [int(label) for label in found]
     output = content["outputs"][0]
     if "data" in output:
         return [int(label) for label in np.ravel(output["data"])]

@@ -53,7 +53,9 @@ class Config:
     concurrency: int = 1
     max_body_bytes: int = 31 * 1024 * 1024
     predict: Path | None = None  # code of the model's author that replaces what predict.py has
-    batch_target_ms: int = 0  # 0: each request is predicted by itself
+    batch_target_ms: int | None = (
+        None  # None: those that wait anyway are predicted together; 0: each by itself
+    )
     predict_route: str | None = None  # Vertex AI's own paths, beside the contract's
     health_route: str | None = None
     project: str = ""
@@ -118,7 +120,9 @@ def read_config(environ: Mapping[str, str]) -> Config:
         cache_dir=Path(text("CHIPS_CACHE_DIR") or Path(tempfile.gettempdir()) / "chips"),
         concurrency=number("CHIPS_CONCURRENCY", default=available_cpus(), least=1, most=1000),
         max_body_bytes=number("CHIPS_MAX_BODY_BYTES", default=31 * 1024 * 1024, least=1, most=2**31),
-        batch_target_ms=number("CHIPS_BATCH_TARGET_MS", default=0, least=0, most=60_000),
+        batch_target_ms=number("CHIPS_BATCH_TARGET_MS", default=0, least=0, most=60_000)
+        if environ.get("CHIPS_BATCH_TARGET_MS")
+        else None,
         predict_route=text("AIP_PREDICT_ROUTE", pattern=_ROUTE) or None,
         health_route=text("AIP_HEALTH_ROUTE", pattern=_ROUTE) or None,
         project=text("GOOGLE_CLOUD_PROJECT"),

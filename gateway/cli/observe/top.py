@@ -25,7 +25,13 @@ def top(
 ) -> None:
     """Show each model's requests a second, failures, latency and requests in flight, live until Ctrl-C.
 
-    Examples: `chips top`, `chips top --sort p99 --gateway https://models.example.com`, `chips top --json`
+    Examples:
+
+    `chips top`
+
+    `chips top --sort p99 --gateway https://models.example.com`
+
+    `chips top --json`
     """
     if sort != "name" and sort not in _ORDERS:
         raise console.Failure(

@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
     at = 2_000_000_000
     good = tick(at=at, requests=3)
     with pytest.raises(sqlite3.IntegrityError):  # in mid-transaction
-        store.write_ticks([good, good._replace(requests=None)])  # type: ignore[arg-type]
+        store.write_ticks([good, good._replace(requests=None)])
     other._db.execute("PRAGMA busy_timeout = 0")
     for writer in (other, store):
         writer.write_ticks([good])

@@ -7,13 +7,13 @@ from typing import Final
 
 import typer
 
+from gateway.cli.setup import doctor_checks
 from gateway.cli.setup.doctor_checks import (
     Finding,
     artifacts,
     backend,
     credentials,
     emulators,
-    gateway,
     on_cloud_run,
     policy,
     read_models,
@@ -21,11 +21,16 @@ from gateway.cli.setup.doctor_checks import (
 )
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
+from gateway.cli.support.propagation import WatchedGatewayOption
 from gateway.registry.base import RegistryError
 from gateway.settings import SettingsError, mask_url
 
 
-def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
+def doctor(
+    gateway: WatchedGatewayOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
     """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
 
     It changes nothing, and ends with 1 where something is wrong.
@@ -39,7 +44,7 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
     findings: list[Finding] = []
 
     async def work() -> None:
-        async with aclosing(_examine(registry_url)) as found:
+        async with aclosing(_examine(registry_url, gateway)) as found:
             async for finding in found:
                 findings.append(finding)
                 if not as_json:
@@ -70,7 +75,7 @@ def _tell(finding: Finding) -> None:
 _PROBES_AT_ONCE: Final = 8
 
 
-async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
+async def _examine(registry_url: str | None, address: str | None) -> AsyncGenerator[Finding, None]:
     for finding in toolchains():
         yield finding
     try:
@@ -94,7 +99,7 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
     for problem in problems:
         yield problem
-    async for finding in gateway(settings, listing):
+    async for finding in doctor_checks.gateway(console.gateway_address(address, settings), listing):
         yield finding
     for model in models:
         for finding in policy(model):

@@ -15,6 +15,7 @@ from gateway.artifacts.base import StoreError
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
+from gateway.cli.support.connection_errors import connection_error_text
 from gateway.cli.support.console import Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Listing
@@ -28,6 +29,7 @@ from gateway.settings import (
 CLOUD_RUN_BODY_BYTES: Final = 32 * 1024 * 1024  # over HTTP/1
 
 
+_GATEWAY_S: Final = 5.0
 _SKEW_S: Final = 30.0  # signed tokens allow about that much
 
 
@@ -167,22 +169,21 @@ def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
     return models, problems
 
 
-async def gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Finding, None]:
+async def gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
     import aiohttp
 
-    address = console.gateway_address(None, settings)
+    timeout = aiohttp.ClientTimeout(total=_GATEWAY_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session,
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.get(f"{address}/-/ready", params={"registry": listing.registry_id}) as answer,
         ):
             now = time.time()
             content: Any = await answer.json(content_type=None)
             date = answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        yield Finding(
-            "gateway", "warning", f"none answers at {address} ({type(error).__name__})", "chips serve"
-        )
+        reason = connection_error_text(error, address, _GATEWAY_S)
+        yield Finding("gateway", "warning", f"none answers at {address}: {reason}", "chips serve")
         return
     seen = content.get("registry") if isinstance(content, dict) else None
     seen = seen if isinstance(seen, dict) else {}

@@ -83,7 +83,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: set[str]) -> Mapping[str, str]:
-    """The query's parameters; an unknown one is an error, for it would be a filter that filters nothing."""
+    """The query's parameters; an unknown one is an error: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

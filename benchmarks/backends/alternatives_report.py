@@ -1,16 +1,20 @@
-"""The tables of `benchmarks.backends.beside`, from its results."""
+"""The tables of `benchmarks.backends.alternatives`, from its results."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- benchmarks.backends.beside: begin -->", "<!-- benchmarks.backends.beside: end -->"
+BEGIN, END = (
+    "<!-- benchmarks.backends.alternatives: begin -->",
+    "<!-- benchmarks.backends.alternatives: end -->",
+)
 OURS = "chips"
 _KINDS = {
     "numbers": "a scaler and a logistic regression on 8 numbers",
     "mixed": "the same on 8 numbers and 2 categories, trained on a DataFrame",
     "onnx": "the first one as ONNX",
+    "wide": "a scaler and a logistic regression on 100 numbers",
 }
 _PROTOCOLS = {"v1": "JSON rows", "inputs": "JSON rows", "dataframe_records": "JSON rows", "v2": "v2 JSON", "v2p": "v2 JSON", "binary": "v2 binary"}  # fmt: skip
 CALLERS = 8  # of the figures of cost; other numbers of callers are measured with the fewest rows alone

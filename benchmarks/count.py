@@ -1,3 +1,4 @@
+# Long: one table of counted functions, and the counting.
 """Instructions per request, counted exactly by callgrind: in all, by function of C, and inside functions of ours.
 
 Unlike a time, such a count does not depend on what else the machine does, so it shows a change of one percent, and
@@ -54,7 +55,7 @@ FUNCTIONS = (
     "gateway.stages.backend_concurrency:BackendConcurrency.try_nowait",
     "gateway.stages.forward:Forward._fields",
     "gateway.upstream.fast:_begin",
-    "gateway.upstream.connection:parse_response_head",
+    "gateway.upstream.response_head:ResponseHeadReader.__call__",
     "gateway.upstream.connection:Connection._finish",
     "gateway.server.response:CallerResponse.relay",
     "gateway.pipeline:render_problem",
@@ -136,7 +137,7 @@ def nothing(_: object = None) -> None:
     """The function that takes nothing: what counting itself takes."""
 
 
-async def _child(library: str, *, functions: bool, case: str) -> None:
+async def _child(library: str, *, functions: Sequence[str], case: str) -> None:
     from benchmarks.one_request import requests_in_process
 
     counters = Counters(library)
@@ -151,7 +152,7 @@ async def _child(library: str, *, functions: bool, case: str) -> None:
             for _ in range(WARM_UP):
                 once()
             counters.measure(case, once)
-            for function in (f"{__name__}:nothing", *FUNCTIONS) if functions else ():
+            for function in (f"{__name__}:nothing", *functions) if functions else ():
                 with _counted(counters, function) as calls:
                     counted = sys.modules[__name__].nothing if function.endswith(":nothing") else once
                     for _ in range(20):
@@ -269,8 +270,8 @@ class Counted:
         self.inside: dict[str, tuple[float, float]] = {}  # instructions and calls, by function
 
 
-def count(cases: Sequence[str] = CASES, *, functions: bool = False) -> Counted:
-    """Count each of `cases`. `functions`: also inside each of `FUNCTIONS`, for the first one.
+def count(cases: Sequence[str] = CASES, *, functions: Sequence[str] = ()) -> Counted:
+    """Count each of `cases`; for the first one also inside each of `functions`.
 
     Each has a process of its own: what the interpreter has specialized for one case costs or saves another five percent.
     """
@@ -280,17 +281,19 @@ def count(cases: Sequence[str] = CASES, *, functions: bool = False) -> Counted:
         source = str(HERE / "tools" / "callgrind.c")
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
         for case in cases:
-            _run(Path(folder) / "out", library, case, counted, functions=functions and case == cases[0])
+            _run(
+                Path(folder) / "out", library, case, counted, functions=functions if case == cases[0] else ()
+            )
     return counted
 
 
-def _run(out: Path, library: str, case: str, counted: Counted, *, functions: bool) -> None:
+def _run(out: Path, library: str, case: str, counted: Counted, *, functions: Sequence[str]) -> None:
     done = subprocess.run(
         [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes"),
             *("--dump-line=no", "--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={out}"),
             *(sys.executable, "-m", "benchmarks.count", "--library", library, "--case", case),
-            *(["--functions"] if functions else []),
+            *("--inside", ",".join(functions)),
         ],
         cwd=HERE.parent,
         env={
@@ -307,7 +310,7 @@ def _run(out: Path, library: str, case: str, counted: Counted, *, functions: boo
     if done.returncode:
         raise RuntimeError(f"valgrind ended with {done.returncode}:\n{done.stderr[-3000:]}")
     # One dump for each measurement and thread; the first thread is the event loop's, and the others have no requests.
-    dumps = [out.with_name(f"{out.name}.{number}-01") for number in range(1, 3 + len(FUNCTIONS))]
+    dumps = [out.with_name(f"{out.name}.{number}-01") for number in range(1, 3 + len(functions))]
     texts = [dump.read_text() for dump in dumps if dump.is_file()]
     for dump in out.parent.glob(f"{out.name}*"):
         dump.unlink()
@@ -377,15 +380,18 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="keep the totals there, for this platform")
     parser.add_argument("--case", default="", help="such as 'accepted' or 'bad key'; all by default")
     parser.add_argument("--library", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--functions", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--inside", default=",".join(FUNCTIONS), help="comma-separated functions, each as module:Class.name"
+    )
     given = parser.parse_args()
+    functions = given.inside.split(",") if given.inside else []
     if given.case and given.case not in CASES:
         parser.error(f"there is no case {given.case!r}; there are {', '.join(CASES)}")
     if given.library:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_child(given.library, functions=given.functions, case=given.case))
+            runner.run(_child(given.library, functions=functions, case=given.case))
         return 0
     if reason := missing():
         parser.error(reason)
@@ -394,7 +400,9 @@ def main() -> int:
     if given.check and expected is None:
         print(f"not checked: benchmarks/counts.json has no figures for {here()}; --write adds them")
         return 0
-    counted = count(cases, functions=not (given.check or given.write or given.case == PLAIN))
+    if given.check or given.write or given.case == PLAIN:
+        functions = []
+    counted = count(cases, functions=functions)
     _print(counted)
     if given.write:
         totals = {name: round(total) for name, total in counted.totals.items()}

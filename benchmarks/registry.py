@@ -1,3 +1,4 @@
+# Long: one measurement, read from top to bottom.
 """What the registry costs: how fast a change is seen, how long a cold start takes, what it holds in memory.
 
     python -m benchmarks.registry                               # all of it, in about seven minutes, and a table at the end

@@ -1,3 +1,4 @@
+# Long: one measurement, read from top to bottom.
 """What kept traces cost a whole gateway: CPU time a request with none, 1 % and all of them kept, in the store or sent by OTLP.
 
     python -m benchmarks.trace_cost [--seconds 3] [--rounds 10]        (under five minutes)

@@ -1,3 +1,4 @@
+# Long: the demo is a script that is read from top to bottom.
 """The whole system on this machine: a real model trained, published, served, registered and scored.
 
     python -m examples.demo [--once] [--folder DIR]

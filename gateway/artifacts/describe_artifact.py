@@ -50,7 +50,10 @@ def describe_artifact(
     `runtime` is what the files themselves need where it is None. A folder's signature.json and samples.json count as such
     where none are given; wherever they lie, they go into the manifest and are no files of the artifact.
     """
-    signature, samples = signature or beside(source, "signature"), samples or beside(source, "samples")
+    signature, samples = (
+        signature or file_next_to_model(source, "signature"),
+        samples or file_next_to_model(source, "samples"),
+    )
     taken = {path.resolve() for path in (signature, samples) if path is not None}
     files = [(name, path) for name, path in collect_files(source) if path.resolve() not in taken]
     if not files:
@@ -78,7 +81,7 @@ def describe_artifact(
     return DescribedArtifact(manifest, files, warnings)
 
 
-def beside(folder: Path, name: str) -> Path | None:
+def file_next_to_model(folder: Path, name: str) -> Path | None:
     """`folder`/NAME.json, as `save` writes it next to a model; None where it is not there."""
     path = folder / f"{name}.json"
     return path if path.is_file() else None

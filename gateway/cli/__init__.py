@@ -2,43 +2,65 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from gateway import __version__
-from gateway.cli.access.explain_access import explain_access
-from gateway.cli.access.keys import keys
-from gateway.cli.access.networks import networks
-from gateway.cli.artifacts.artifacts import artifacts
-from gateway.cli.artifacts.publish import publish
-from gateway.cli.deployment.deploy import deploy, undeploy
-from gateway.cli.deployment.local_backends import logs, ps, restart, stop, up
-from gateway.cli.deployment.new import new
-from gateway.cli.deployment.plan import plan
-from gateway.cli.deployment.verify import verify
-from gateway.cli.models.lifecycle import deregister, disable, enable
-from gateway.cli.models.models import models, show
-from gateway.cli.models.register import register
-from gateway.cli.models.rollback import rollback
-from gateway.cli.models.traffic import traffic
-from gateway.cli.observe.tail import tail
-from gateway.cli.observe.top import top
-from gateway.cli.observe.why import why
-from gateway.cli.registry.diff import diff
-from gateway.cli.registry.export import export
-from gateway.cli.registry.history import history
-from gateway.cli.registry.import_ import import_models
-from gateway.cli.registry.watch import watch
-from gateway.cli.setup.check import check
-from gateway.cli.setup.doctor import doctor
-from gateway.cli.setup.environments import env
 from gateway.cli.support import console
+from gateway.cli.support.lazy_commands import LazyCommand, lazy_group
 from gateway.registry.base import Conflict, RegistryError
 from gateway.settings import SettingsError
 
+_MODELS = "Models and traffic"
+_DEPLOY = "Build and deploy"
+_LOCAL = "Backends on this machine"
+_ACCESS = "Who may call"
+_OBSERVE = "Look at what happens"
+_REGISTRY = "The registry and its history"
+_SETUP = "The gateway and this machine"
+# By name: the module, and the function or group in it. A module is imported when its command runs.
+_COMMANDS: Final = {
+    "register": LazyCommand("gateway.cli.models.register", "register", _MODELS),
+    "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
+    "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
+    "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
+    "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
+    "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
+    "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),
+    "new": LazyCommand("gateway.cli.deployment.new", "new", _DEPLOY),
+    "import-model": LazyCommand("gateway.cli.deployment.import_model", "import_model", _DEPLOY),
+    "deploy": LazyCommand("gateway.cli.deployment.deploy", "deploy", _DEPLOY),
+    "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
+    "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
+    "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
+    "plan": LazyCommand("gateway.cli.deployment.plan", "plan", _DEPLOY),
+    "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
+    "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
+    "logs": LazyCommand("gateway.cli.deployment.local_backends", "logs", _LOCAL),
+    "restart": LazyCommand("gateway.cli.deployment.local_backends", "restart", _LOCAL),
+    "stop": LazyCommand("gateway.cli.deployment.local_backends", "stop", _LOCAL),
+    "up": LazyCommand("gateway.cli.deployment.local_backends", "up", _LOCAL),
+    "why": LazyCommand("gateway.cli.observe.why", "why", _OBSERVE),
+    "tail": LazyCommand("gateway.cli.observe.tail", "tail", _OBSERVE),
+    "top": LazyCommand("gateway.cli.observe.top", "top", _OBSERVE),
+    "explain-access": LazyCommand("gateway.cli.access.explain_access", "explain_access", _ACCESS),
+    "keys": LazyCommand("gateway.cli.access.keys", "keys", _ACCESS),
+    "networks": LazyCommand("gateway.cli.access.networks", "networks", _ACCESS),
+    "history": LazyCommand("gateway.cli.registry.history", "history", _REGISTRY),
+    "rollback": LazyCommand("gateway.cli.models.rollback", "rollback", _REGISTRY),
+    "diff": LazyCommand("gateway.cli.registry.diff", "diff", _REGISTRY),
+    "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
+    "export": LazyCommand("gateway.cli.registry.export", "export", _REGISTRY),
+    "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
+    "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
+    "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
+    "env": LazyCommand("gateway.cli.setup.environments", "env", _SETUP),
+}
+
 app = typer.Typer(
     name="chips",
+    cls=lazy_group(_COMMANDS),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
@@ -73,15 +95,6 @@ def common_options(
     console.choice.env, console.choice.yes, console.choice.told = env, yes, False
 
 
-_MODELS = "Models and traffic"
-_DEPLOY = "Build and deploy"
-_LOCAL = "Backends on this machine"
-_ACCESS = "Who may call"
-_OBSERVE = "Look at what happens"
-_REGISTRY = "The registry and its history"
-_SETUP = "The gateway and this machine"
-
-
 @app.command(context_settings=_PASS_THROUGH, rich_help_panel=_SETUP)
 def serve(context: typer.Context) -> None:
     """Serve: start the gateway, as `python -m gateway` does. `chips serve --help` tells its flags."""
@@ -94,24 +107,6 @@ def serve(context: typer.Context) -> None:
 def version() -> None:
     """Print the version of CHIPS."""
     console.out.print(__version__)
-
-
-for panel, commands in (
-    (_MODELS, (register, models, show, traffic, enable, disable, deregister)),
-    (_DEPLOY, (new, deploy, undeploy, publish, verify, plan)),
-    (_LOCAL, (ps, logs, restart, stop, up)),
-    (_OBSERVE, (why, tail, top)),
-    (_ACCESS, (explain_access,)),
-    (_REGISTRY, (history, rollback, diff, watch, export)),
-    (_SETUP, (check, doctor)),
-):
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
-app.command("import", rich_help_panel=_REGISTRY)(import_models)  # the word itself is Python's
-app.add_typer(artifacts, name="artifacts", rich_help_panel=_DEPLOY)
-app.add_typer(keys, name="keys", rich_help_panel=_ACCESS)
-app.add_typer(networks, name="networks", rich_help_panel=_ACCESS)
-app.add_typer(env, name="env", rich_help_panel=_SETUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,3 +1,4 @@
+# Long: one record, whose fields are set in one constructor: a request pays for each call.
 """Exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
 
 Each field is filled by exactly one stage, named above it; a later stage may read it, never change it. A field that has
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
+    from gateway.core.keys import LastDigest
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.principal import Principal
@@ -130,6 +132,7 @@ class Exchange:
         "head",
         "headers",
         "keep_trace_because",
+        "last_digest",
         "may_wait",
         "method",
         "model",
@@ -154,9 +157,8 @@ class Exchange:
         "variable_values",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (what a server knows of a request; by keyword it costs half as much again)
         self,
-        *,
         method: str,
         raw_target: str,
         headers: "RawHeaders",
@@ -167,6 +169,7 @@ class Exchange:
         arrived: float,
         cached_head: "CachedHead | None" = None,
         variable_values: "Sequence[bytes]" = (),
+        last_digest: "LastDigest | None" = None,
     ) -> None:
         # the server
         self.method = method
@@ -181,6 +184,7 @@ class Exchange:
         self.variable_values = (
             variable_values  # what this request has instead of the fields that are not remembered
         )
+        self.last_digest = last_digest  # what the connection remembers of its last API key
         # read request head
         self.request_id = ""
         self.head: RequestHead

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.core.errors import BadRequest
+from gateway.core.keys import LastDigest
 from gateway.core.networks import Address
 from gateway.core.request_target import RequestTarget
 
@@ -139,7 +140,17 @@ class RequestHead:
     `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
 
-    __slots__ = ("address", "ends_here", "forwarded_for", "outbound", "read", "target", "vouched", "way")
+    __slots__ = (
+        "address",
+        "ends_here",
+        "forwarded_for",
+        "last_digest",
+        "outbound",
+        "read",
+        "target",
+        "vouched",
+        "way",
+    )
 
     def __init__(self) -> None:
         self.read: list[bytes | None] = _blank.copy()
@@ -147,6 +158,7 @@ class RequestHead:
         self.ends_here = _NOTHING  # positions of fields that Connection names: read here, but never sent on
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
+        self.last_digest: LastDigest | None = None  # what its connection remembers of the last API key
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
         self.target: RequestTarget
         self.way = b""  # the field lines that tell a backend how the request came here
@@ -158,12 +170,12 @@ class RequestHead:
             head.read[index] = None
         return head
 
-    def with_variable_values(self, indexes: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
+    def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
         """A head that differs from this template by those fields alone."""
         head = self._copy()
         read = head.read
-        for index, value in zip(indexes, values, strict=False):
-            read[index] = value
+        for place, index in enumerate(indexes):
+            read[index] = values[place]
         return head
 
     def _copy(self) -> "RequestHead":
@@ -173,6 +185,7 @@ class RequestHead:
         head.ends_here = self.ends_here
         head.address = self.address
         head.vouched = self.vouched
+        head.last_digest = None
         head.forwarded_for = self.forwarded_for
         head.target = self.target
         head.way = self.way

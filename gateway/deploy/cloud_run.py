@@ -9,14 +9,14 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from google.api_core import exceptions
-from google.auth import exceptions as auth_exceptions
 
 from gateway.deploy.folder import BackendFolder, digest
 from gateway.deploy.google_clients import GoogleClients
+from gateway.deploy.google_errors import Result, ask_google
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 
 _TAG_AND_SERVICE_LENGTH: Final = 46  # so that `tag---service-hash-region` is a DNS label
@@ -27,8 +27,6 @@ _CONFLICTS: Final = 5
 _FIRST_POLL_S: Final = 0.2
 _LONGEST_POLL_S: Final = 5.0
 _ENDED_BUILD: Final = frozenset({"FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCELLED", "EXPIRED"})
-
-Result = TypeVar("Result")
 
 
 class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -338,45 +336,7 @@ class CloudRunTarget:
         return f"projects/{self._place.project}/locations/{self._place.region}"
 
     def _ask(self, call: Callable[[], Result]) -> Result:
-        """Do one call; Google's errors in our words, but for those that the caller looks for."""
-        try:
-            return call()
-        except (exceptions.NotFound, exceptions.Conflict):
-            raise
-        except auth_exceptions.GoogleAuthError as error:
-            raise DeployError(
-                f"no credentials for Google Cloud: {error}",
-                hint="gcloud auth application-default login",
-                code=77,
-            ) from error
-        except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-            raise _refused(error, self._place.project) from error
-        except exceptions.TooManyRequests as error:
-            raise DeployError(
-                f"Google Cloud refused for its quota: {error.message}", hint="wait, or ask for more"
-            ) from error
-        except exceptions.BadRequest as error:
-            raise DeployError(f"Google Cloud does not take it: {error.message}", code=65) from error
-        except (exceptions.GoogleAPICallError, exceptions.RetryError) as error:
-            raise DeployError(
-                f"Google Cloud does not answer: {error}", hint="run the same command again"
-            ) from error
-
-
-def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
-    message = str(error.message)
-    disabled = re.search(r"(\w+\.googleapis\.com)", message)
-    if disabled and ("has not been used" in message or "disabled" in message):
-        return DeployError(
-            f"the API {disabled[1]} is not enabled in {project}",
-            hint=f"gcloud services enable {disabled[1]} --project {project}",
-            code=78,
-        )
-    return DeployError(
-        f"no permission in {project}: {message}",
-        hint="deploy/README.md lists the roles; is the project right? chips env show",
-        code=77,
-    )
+        return ask_google(call, self._place.project)
 
 
 def _serves(service: Any, tag: str, revision: str) -> DeployedBackend | None:

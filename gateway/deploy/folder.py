@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.artifacts.describe_artifact import beside
+from gateway.artifacts.describe_artifact import file_next_to_model
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
@@ -89,7 +89,7 @@ class BackendFolder:
     def sibling(self, name: str) -> Path | None:
         """The path of a file that the settings name, or that lies in the artifact's folder; None where there is none."""
         value: str = getattr(self.settings, name)
-        return self.path / value if value else beside(self.artifact, name)
+        return self.path / value if value else file_next_to_model(self.artifact, name)
 
     def command(self, python: str) -> list[str]:
         """How it runs on this machine; `python` is the interpreter for a command that begins with that word."""

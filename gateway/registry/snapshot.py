@@ -54,6 +54,7 @@ class Snapshot:
         "problems",
         "registry_id",
         "revoked",
+        "via_name",
     )
 
     def __init__(
@@ -67,6 +68,9 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.registry_id = registry_id
+        self.via_name = (
+            f"chips-{registry_id[:12].lower()}"  # what gateways with this registry call themselves
+        )
         self.generation = generation
         self.entries = entries
         self.revoked = revoked  # digests of API keys

@@ -31,12 +31,22 @@ def render_exposition(state: State) -> bytes:
 
 def scalar_samples(state: State) -> dict[str, list[Sample]]:
     """Counters and gauges by metric name."""
+    samples = _by_version(state) | _by_caller(state)
+    samples["chips_traces_kept_total"] = [({"why": why}, n) for why, n in sorted(state.kept.items())]
+    for read in (state.counters, state.gauges):
+        for name, by_label in read.items():
+            (label, *_) = (*BY_NAME[name].labels, "")
+            samples[name] = [({label: value} if label else {}, number) for value, number in by_label.items()]
+    return samples
+
+
+def _by_version(state: State) -> dict[str, list[Sample]]:
     every = [series for versions in state.series.values() for series in versions.values()]
 
     def each(field: str) -> list[Sample]:
         return [({"model": s.model, "version": s.version}, getattr(s, field)) for s in every]
 
-    samples: dict[str, list[Sample]] = {
+    return {
         "chips_requests_total": [
             ({"model": s.model, "version": s.version, "status": str(status)}, count)
             for s in every
@@ -65,6 +75,11 @@ def scalar_samples(state: State) -> dict[str, list[Sample]]:
                 ({"model": model, "objective": "latency"}, float(sum(s.late for s in versions.values()))),
             )
         ],
+    }
+
+
+def _by_caller(state: State) -> dict[str, list[Sample]]:
+    return {
         "chips_caller_requests_total": [
             ({"caller": caller, "model": model}, usage.requests)
             for caller, usages in state.callers.items()
@@ -75,13 +90,7 @@ def scalar_samples(state: State) -> dict[str, list[Sample]]:
             for caller, usages in state.callers.items()
             for model, usage in usages.items()
         ],
-        "chips_traces_kept_total": [({"why": why}, n) for why, n in sorted(state.kept.items())],
     }
-    for read in (state.counters, state.gauges):
-        for name, by_label in read.items():
-            (label, *_) = (*BY_NAME[name].labels, "")
-            samples[name] = [({label: value} if label else {}, number) for value, number in by_label.items()]
-    return samples
 
 
 def histograms(state: State) -> dict[str, list[Distribution]]:

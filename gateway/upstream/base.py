@@ -140,9 +140,8 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
     """
     trace = exchange.trace
-    line = b"traceparent: %b\r\n" % trace.traceparent(
-        attempt.span_id, sampled=exchange.keep_trace_because is not None
-    )
+    traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
+    line = b"traceparent: " + traceparent + CRLF
     head = exchange.head
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.

@@ -1,3 +1,4 @@
+# Long: one program with its load, its checks and its report.
 """Mixed load on a real gateway process, for as long as asked: `python -m tests.e2e.soak --minutes 10`.
 
 Sizes, streams, chunks, tunnels, aborts, slow readers and senders, bad requests and backends that are restarted, all at

@@ -1,3 +1,4 @@
+# Long: one request, followed through every log and trace.
 """One request through real processes: two workers, the Python backend, a collector; its ids are the same everywhere."""
 
 import asyncio

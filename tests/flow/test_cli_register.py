@@ -1,3 +1,4 @@
+# Long: one command with more than thirty options.
 """`chips register` against backends on real sockets, a registry in a file and a running gateway."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# Long: one gateway with every part that has a thread or a task.
 """Every thread and task of a running gateway has an owner; one that ends for good ends the process."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# Long: one table of what is sent and what arrives.
 """What is on the wire, where a gateway can get it wrong without anybody noticing for years."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# Long: one document of dashboards and alerts, written as a document.
 """Alert rules and dashboards, made from the metric table, so that they cannot name a metric or a label that is not there."""
 
 import json

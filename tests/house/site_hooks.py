@@ -5,6 +5,7 @@ MkDocs calls these functions by name (https://www.mkdocs.org/user-guide/configur
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -28,18 +29,39 @@ OUTSIDE = {
     "deploy/README.md": "deploy/README.md",
     "benchmarks/results/latest.svg": "benchmarks/results/latest.svg",
 }
+SECTIONS = {
+    "Tutorials": "tutorial",
+    "How to": "how-to",
+    "Operations": "operations",
+    "Reference": "reference",
+    "Explanation": "explanation",
+}
 _LINK = re.compile(r"(!?)\[([^\]\[]*(?:\[[^\]]*\][^\]\[]*)*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List the decisions, which have numbers, so that nobody needs to."""
-    decisions = [f"adr/{path.name}" for path in sorted((DOCS / "adr").glob("*.md"))]
-    for section in config.nav or []:
-        for entry in section.get("Explanation", []):
-            if isinstance(entry, dict) and "Decisions" in entry:
-                entry["Decisions"] = decisions
+    """Add the pages that mkdocs.yml does not name to the end of their section: the decisions, and what is new."""
+    nav: list[dict[str, list[Any]]] = config.nav or []
+    named = set(_pages(nav))
+    for section in nav:
+        for title, entries in section.items():
+            if folder := SECTIONS.get(title):
+                found = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / folder).glob("*.md"))
+                entries.extend(page for page in found if page not in named)
+            if title == "Explanation":
+                entries.append(
+                    {"Decisions": sorted(f"adr/{path.name}" for path in (DOCS / "adr").glob("*.md"))}
+                )
     return config
+
+
+def _pages(entries: Any) -> Iterator[str]:
+    if isinstance(entries, str):
+        yield entries
+    elif entries:
+        for entry in entries.values() if isinstance(entries, dict) else entries:
+            yield from _pages(entry)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

@@ -1,3 +1,4 @@
+# Long: one strict parser of JSON, read from top to bottom.
 """
 A small reader and writer of JSON (RFC 8259) that takes nothing else: no NaN, no comments, no lone surrogates, UTF-8 only,
 and a bound on depth. Whole numbers stay whole, however long; `1.0` stays a `Float64`. Where an object has a name twice, its

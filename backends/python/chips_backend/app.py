@@ -1,3 +1,4 @@
+# Long: the only file that knows aiohttp: each route, with its headers, limits and log line.
 """The web side, and the only file that knows aiohttp: routes, headers, limits, the log line of each request."""
 
 import asyncio
@@ -35,6 +36,9 @@ _JSON = "application/json"
 
 
 _HEADER_BYTES = 16 * 1024  # as the gateway takes them
+_READ_BYTES = (
+    256 * 1024
+)  # of a body are taken ahead; aiohttp's 64 KiB stop and start the connection again and again
 _encode = msgspec.json.Encoder().encode
 
 
@@ -490,6 +494,7 @@ async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunne
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
         lingering_time=2.0,  # for the rest of a body that was refused
+        read_bufsize=_READ_BYTES,
         keepalive_timeout=650.0,  # longer than any caller keeps a connection
     )
     runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,9 @@ class Config:
     concurrency: int = 1
     max_body_bytes: int = 31 * 1024 * 1024
     predict: Path | None = None  # code of the model's author that replaces what predict.py has
-    batch_target_ms: int = 0  # 0: each request is predicted by itself
+    batch_target_ms: int | None = (
+        None  # None: those that wait anyway are predicted together; 0: each by itself
+    )
     predict_route: str | None = None  # Vertex AI's own paths, beside the contract's
     health_route: str | None = None
     project: str = ""
@@ -71,13 +73,16 @@ def available_cpus() -> int:
         return allowed
 
 
-def read_config(environ: Mapping[str, str]) -> Config:
-    """Read the environment; ConfigError lists everything that is wrong with it."""
-    problems: list[str] = []
+def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name.startswith("CHIPS_") and "__" not in name and name not in _OURS and name not in _THE_GATEWAYS:
             close = difflib.get_close_matches(name, _OURS, n=1)
-            problems.append(f"{name} is not known" + (f"; did you mean {close[0]}?" if close else ""))
+            yield f"{name} is not known" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def read_config(environ: Mapping[str, str]) -> Config:
+    """Read the environment; ConfigError lists everything that is wrong with it."""
+    problems = list(_unknown_names(environ))
 
     def found(*names: str) -> tuple[str, str]:
         return next(((name, environ[name]) for name in names if environ.get(name)), (names[0], ""))
@@ -115,7 +120,9 @@ def read_config(environ: Mapping[str, str]) -> Config:
         cache_dir=Path(text("CHIPS_CACHE_DIR") or Path(tempfile.gettempdir()) / "chips"),
         concurrency=number("CHIPS_CONCURRENCY", default=available_cpus(), least=1, most=1000),
         max_body_bytes=number("CHIPS_MAX_BODY_BYTES", default=31 * 1024 * 1024, least=1, most=2**31),
-        batch_target_ms=number("CHIPS_BATCH_TARGET_MS", default=0, least=0, most=60_000),
+        batch_target_ms=number("CHIPS_BATCH_TARGET_MS", default=0, least=0, most=60_000)
+        if environ.get("CHIPS_BATCH_TARGET_MS")
+        else None,
         predict_route=text("AIP_PREDICT_ROUTE", pattern=_ROUTE) or None,
         health_route=text("AIP_HEALTH_ROUTE", pattern=_ROUTE) or None,
         project=text("GOOGLE_CLOUD_PROJECT"),

@@ -1,3 +1,4 @@
+# Long: one OpenAPI document, written as a document.
 """The backend's OpenAPI 3.1 document, with the model's real fields taken from its signature."""
 
 from typing import Any

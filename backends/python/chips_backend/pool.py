@@ -152,7 +152,7 @@ async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tupl
     except BaseException as error:  # noqa: BLE001  (a person edits that file)
         raise LoadFailed(_failed(error)) from None
     if predict.RUNS_IN == "process":
-        context = await asyncio.to_thread(template.prepare, folder, manifest)
+        context = await asyncio.to_thread(template.prepare, folder, manifest, concurrency)
         processes = [ProcessSlot(folder, manifest, context) for _ in range(concurrency)]
         facts = await asyncio.gather(*(slot.load() for slot in processes))
         return processes, facts[0]

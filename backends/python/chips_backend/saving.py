@@ -102,7 +102,7 @@ def save(
             predictor = _Predictor(model, columns, draft)
             predictions = predictor.predict(take(example, chosen), columns, chosen)
             signature = Signature(
-                inputs=tuple(column.tensor() for column in columns), outputs=_outputs(predictions)
+                inputs=tuple(column.tensor() for column in columns), outputs=outputs_of(predictions)
             )
             write_json(draft / SIGNATURE, plain(signature))
             write_json(draft / SAMPLES, _samples(columns, chosen, predictions))
@@ -256,7 +256,8 @@ class _Predictor:
         return found
 
 
-def _outputs(predictions: Sequence[Any]) -> tuple[Tensor, ...]:
+def outputs_of(predictions: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The outputs that some predictions show."""
     first = predictions[0]
     if isinstance(first, dict):
         return tuple(_output(name, [one[name] for one in predictions]) for name in first)

@@ -60,8 +60,8 @@ async def load(config: Config, log: Log) -> Loaded:
     facts = await warm_up(manifest, facts, workers, log)
     if config.batch_target_ms and manifest.rows == "together":
         log.warning('CHIPS_BATCH_TARGET_MS is not used: the manifest says rows = "together"')
-    elif config.batch_target_ms:
-        batcher = Batcher(workers, config.batch_target_ms / 1000)
+    elif manifest.rows != "together" and config.batch_target_ms != 0:
+        batcher = Batcher(workers, (config.batch_target_ms or 0) / 1000)
         return Loaded(artifact, workers, batcher.score, batcher, facts)
     return Loaded(artifact, workers, workers.score, None, facts)
 

@@ -30,9 +30,9 @@ class _Asked(msgspec.Struct, frozen=True):
 _loaded: tuple[_Asked, Any] | None = None  # what was asked for, and what `pool.load_safely` made of it
 
 
-def prepare(folder: Path, manifest: Manifest) -> BaseContext:
-    """A context whose processes find this model loaded, where that can be. A program has one model."""
-    if sys.platform != "linux":  # elsewhere a system's own libraries start threads
+def prepare(folder: Path, manifest: Manifest, slots: int) -> BaseContext:
+    """A context for so many processes, which find this model loaded, where that can be. A program has one model."""
+    if slots == 1 or sys.platform != "linux":  # elsewhere a system's own libraries start threads
         return multiprocessing.get_context("spawn")
     handle, name = tempfile.mkstemp(prefix="chips-template-")
     with os.fdopen(handle, "wb") as file:
@@ -56,6 +56,8 @@ def load_once() -> None:
         return  # a second fork server, since the first one has ended: each process loads by itself
     loaded = load_safely(Path(asked.folder), asked.manifest)
     if len(list(_THREADS.iterdir())) > 1:
+        del loaded
+        gc.collect()
         return
     _loaded = (asked, loaded)
     gc.collect()

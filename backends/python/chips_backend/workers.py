@@ -52,6 +52,10 @@ class Workers:
     def is_stuck(self) -> bool:
         return len(self._overdue) == self.concurrency
 
+    @property
+    def has_free_slot(self) -> bool:
+        return not self._permits.locked()
+
     async def start(self, folder: Path, manifest: Manifest) -> Facts:
         """Load the model. Raises LoadFailed."""
         self._slots, facts = await open_slots(self.concurrency, folder, manifest)

@@ -1,3 +1,4 @@
+# Long: one source of artifacts and all its faults.
 """Fetching: over a network that fails, from a store that lies, onto a disk that is full, by processes that die."""
 
 import contextlib

@@ -16,7 +16,7 @@ def test_an_artifact_is_all_it_takes():
     assert read.max_body_bytes == 31 * 1024 * 1024
     assert read.concurrency == available_cpus()
     assert read.cache_dir.name == "chips"
-    assert read.batch_target_ms == 0
+    assert read.batch_target_ms is None
 
 
 def test_our_names_go_before_those_of_vertex():

@@ -1,3 +1,4 @@
+# Long: one table of requests and responses.
 """Every route, error and header of the contract, over real sockets."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# Long: one table of inputs and what is said of them.
 """A caller's JSON, good and bad: rows in the order of the signature, or a problem that says where it is."""
 
 import json

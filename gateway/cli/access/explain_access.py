@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
+from gateway.cli.access.key_lines import limit_texts
 from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
@@ -203,10 +204,10 @@ def _rights(principal: Principal, model: Model | None, verb: Verb, *, public: bo
     if public and model is not None:
         return _for("rights", f"anybody may {verb} {model.name}")
     what = "the gateway as a whole" if model is None else model.name
-    about = f"it may {', '.join(principal.verbs)} {', '.join(principal.models)}"
-    needed = "; the whole gateway takes operate and the pattern *" if model is None or verb == OPERATE else ""
+    about = f"this caller's rights are {', '.join(principal.verbs)} on {', '.join(principal.models)}"
+    needed = "; the whole gateway needs operate on *" if model is None or verb == OPERATE else ""
     allowed = principal.may(verb, None if model is None else model.name)
-    return Reason(allowed, "rights", f"{verb} {what}? {about}{needed}")
+    return Reason(allowed, "rights", f"may {'' if allowed else 'not '}{verb} {what}: {about}{needed}")
 
 
 def _state(name: str, key: Key) -> Reason:
@@ -233,17 +234,7 @@ def _from(given: tuple[str, ...], address: Address, about: str, done: str, *, re
 
 
 def _limits(whose: str, limits: Limits) -> Iterator[Reason]:
-    told = [
-        f"{number:g} {what}"
-        for number, what in (
-            (limits.requests_per_s, "requests per second"),
-            (limits.max_in_flight, "at once"),
-            (limits.requests_per_day, "per day"),
-            (limits.requests_per_month, "per month"),
-        )
-        if number is not None
-    ]
-    if told:
+    if told := list(limit_texts(limits)):
         yield _for("limits", f"{whose}: {', '.join(told)}")
 
 

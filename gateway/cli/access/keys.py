@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from gateway.cli.access.key_lines import key_lines, state_of
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.keys import digest_key, key_id, make_key
@@ -147,9 +148,9 @@ def rotate(
             raise Failure(
                 f"that key cannot be read: {error}", hint="make a new one", code=EX_DATAERR
             ) from None
-        if _state(old) != "valid":
+        if state_of(old) != "valid":
             raise Failure(
-                f"key {key_id(document.name)} is {_state(old)}", hint="make a new one", code=EX_DATAERR
+                f"key {key_id(document.name)} is {state_of(old)}", hint="make a new one", code=EX_DATAERR
             )
         new = msgspec.structs.replace(
             old,
@@ -190,7 +191,7 @@ def _text(at: datetime) -> str:
 
 @keys.command("list")
 def list_keys(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """List the keys: never the key itself.
+    """List the keys, with their rights and limits: never the key itself.
 
     Example: `chips keys list`
     """
@@ -208,15 +209,9 @@ def list_keys(registry_url: console.RegistryOption = None, as_json: console.Json
     if not documents:
         console.out.print("no keys yet; make one: chips keys create LABEL")
         return
-    from rich.table import Table
-
-    table = Table(
-        "id", "label", "models", "created", "expires", "last used", "state", box=None, pad_edge=False
-    )
     for document in documents:
-        *start, state = _row(document)
-        table.add_row(*start, uses.get(document.name, "–"), state)
-    console.out.print(table)
+        for line in key_lines(document, uses.get(document.name)):
+            console.out.print(line, soft_wrap=False)
 
 
 @keys.command()
@@ -294,21 +289,4 @@ def _listed(document: Document) -> dict[str, Any]:
         key = parse_key(document.body)
     except ValueError as error:
         return {"id": name, "state": "unreadable", "problem": str(error)}
-    return {"id": name, "state": _state(key), **msgspec.to_builtins(key)}
-
-
-def _row(document: Document) -> tuple[str, ...]:
-    name = key_id(document.name)
-    try:
-        key = parse_key(document.body)
-    except ValueError as error:
-        return (name, f"cannot be read: {error}", "", "", "", "unreadable")
-    return (name, key.label, ", ".join(key.models), key.created, key.expires or "never", _state(key))
-
-
-def _state(key: Key) -> str:
-    if key.revoked is not None:
-        return "revoked"
-    if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
-        return "expired"
-    return "valid"
+    return {"id": name, "state": state_of(key), **msgspec.to_builtins(key)}

@@ -14,7 +14,7 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
 from gateway.cli.deployment.folder_candidate import folder_command
 from gateway.cli.models.inspection import RegistrationRequest
-from gateway.cli.models.register import register_backend
+from gateway.cli.models.registration import register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.names import check_model_name
 from gateway.deploy.folder import PREDICT_NAME
 from gateway.deploy.library import LibraryMissing, library_root
+
+_T = TypeVar("_T")
 
 
 class _Template(NamedTuple):
@@ -54,8 +56,8 @@ _TEMPLATES: Final = {
 }
 _OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".lintr", ".JuliaFormatter.toml"})
 _JUNK: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
-_SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
-_TRAINED: Final = "trained"
+SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
+TRAINED: Final = "trained"
 _EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
 
 
@@ -123,11 +125,11 @@ def new_folder(name: str, folder: Path | None) -> Path:
     return target
 
 
-def with_rollback(target: Path, work: Callable[[], None]) -> None:
+def with_rollback(target: Path, work: Callable[[], _T]) -> _T:
     """Fill `target`, which is new or empty; take away what was written where that fails."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        work()
+        return work()
     except LibraryMissing as error:
         shutil.rmtree(target, ignore_errors=True)
         raise Failure(str(error)) from None
@@ -143,7 +145,7 @@ def write_scaffold(
     language: str, name: str, target: Path, requirements: Sequence[str], *, left_out: Sequence[str] = ()
 ) -> None:
     """The scaffold's own files, with the model's name in them."""
-    own = _SCAFFOLD / language
+    own = SCAFFOLD / language
     for source in sorted(own.rglob("*")):
         if source.is_file() and source.name not in left_out and "__pycache__" not in source.parts:
             write_template(source, target / source.relative_to(own), name, requirements)
@@ -182,9 +184,9 @@ def _write(
         runtime = described.manifest.runtime
         needs = [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
         write_scaffold(language, name, target, needs, left_out=("train.py",))
-        copy_model(described, target / _TRAINED)
+        copy_model(described, target / TRAINED)
     if predict:
-        write_template(_SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
+        write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
 
 
 def _installed(packages: Sequence[str]) -> list[str]:

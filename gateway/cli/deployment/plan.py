@@ -10,8 +10,15 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.published_manifest import published_manifest
 from gateway.core.model import Model
-from gateway.cost.estimate import UTILIZATION, InstanceSettings, TrafficLoad, estimate_cost, memory_needed_gib
-from gateway.cost.prices import read_prices
+from gateway.cost.estimate import (
+    UTILIZATION,
+    CostEstimate,
+    InstanceSettings,
+    TrafficLoad,
+    estimate_cost,
+    memory_needed_gib,
+)
+from gateway.cost.prices import Prices, read_prices
 from gateway.registry.base import MODELS, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -91,6 +98,10 @@ def plan(
             }
         )
         return
+    _show(name, declared, found, prices, warnings)
+
+
+def _show(name: str, declared: int, found: CostEstimate, prices: Prices, warnings: list[str]) -> None:
     console.say(
         name,
         f"{found.instances:.1f} instances of {declared} at once, {UTILIZATION:.0%} full, while calls come",

@@ -97,8 +97,7 @@ def verify(
         url = normalize_backend_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
-    if rows is not None:
-        manifest = msgspec.structs.replace(manifest, rows=rows)
+    manifest = manifest if rows is None else msgspec.structs.replace(manifest, rows=rows)
     given = [parse_header(text) for text in header or []]
     starts = None if command is None else FolderCandidate(command, process_environment(), Path(), manifest)
     _run_checks(
@@ -149,7 +148,10 @@ def _run_checks(
                 on_result=_silent if as_json else _tell,
             )
 
-    report = console.run_async(work())
+    _finish(console.run_async(work()), junit, as_json=as_json)
+
+
+def _finish(report: Report, junit: Path | None, *, as_json: bool) -> None:
     if junit is not None:
         junit.write_bytes(as_junit(report))
     if as_json:

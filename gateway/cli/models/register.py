@@ -1,40 +1,37 @@
+# Long: one command with more than thirty options, each read once.
 """`chips register`: put a backend into the registry, and see it live."""
 
 import shlex
-from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 import typer
 
+from gateway.artifacts.manifest import RowsPolicy
 from gateway.cli.models.inspection import (
     BackendInspection,
     ProgressReporter,
     RegistrationRequest,
     inspect_backend,
-    probe_backend,
     run_conformance_checks,
     validated_option,
 )
+from gateway.cli.models.registration import _OUR_PATH, Outcome, write_registration
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
-from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, shown_example
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.cli.support.published_manifest import RowsOption, published_samples
 from gateway.core.cors import CorsRule
-from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
-from gateway.core.model_updates import differences, merge_document, with_backend
+from gateway.core.model import Model, normalize_backend_url
 from gateway.core.names import check_model_name, check_version
 from gateway.core.networks import parse_network
-from gateway.registry.base import MODELS, Document, Listing, Put, Registry
+from gateway.registry.base import Listing
 from gateway.settings import Settings
 from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
-
-_OUR_PATH = "/predict"
 
 
 def register(
@@ -160,33 +157,18 @@ def register(
 
     async def work() -> None:
         shown = await credentials_for(wish.url, given) if probing else ()
-        seen = (
-            await inspect_backend(wish, wait, report, dict(shown), yes=yes, force=force)
-            if probing
-            else BackendInspection(wish)
-        )
-        metadata, broken = seen.metadata, seen.broken
-        if metadata is not None and seen.service is None:
-            published = published_samples(settings, metadata, wish.version or metadata.versions[0])
-            if rows is not None:
-                published.rows = rows
-            broken = await run_conformance_checks(wish, metadata, published, report, shown, force=force)
-        if metadata is not None and not shown and is_remote(wish.url):
-            report.tell(
-                "warning",
-                "it answers without credentials, so anybody who knows its address can bypass the gateway; "
-                "on Cloud Run, deploy it with --no-allow-unauthenticated",
-                style="bold yellow",
-                open=True,
-            )
+        seen = BackendInspection(wish)
+        if probing:
+            seen = await inspect_backend(wish, wait, report, dict(shown), yes=yes, force=force)
+            seen = await _checked(settings, seen, report, shown, rows, force=force)
         async with console.open_registry_of(settings) as registry:
-            outcome = await _write(
+            outcome = await write_registration(
                 registry,
                 seen.wish,
-                metadata,
+                seen.metadata,
                 report,
                 console.author_name(by),
-                "; ".join(filter(None, (reason, broken))),
+                "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
             )
             if not dry_run:
@@ -195,6 +177,36 @@ def register(
         report.end()
 
     console.run_async(work())
+
+
+async def _checked(
+    settings: Settings,
+    seen: BackendInspection,
+    report: ProgressReporter,
+    shown: tuple[tuple[str, str], ...],
+    rows: RowsPolicy | None,
+    *,
+    force: bool,
+) -> BackendInspection:
+    """Run the conformance checks on one of our backends, and warn where it answers anybody. Raises Failure."""
+    wish, metadata = seen.wish, seen.metadata
+    if metadata is None:
+        return seen
+    if seen.service is None:
+        published = published_samples(settings, metadata, wish.version or metadata.versions[0])
+        if rows is not None:
+            published.rows = rows
+        broken = await run_conformance_checks(wish, metadata, published, report, shown, force=force)
+        seen = seen._replace(broken=broken)
+    if not shown and is_remote(wish.url):
+        report.tell(
+            "warning",
+            "it answers without credentials, so anybody who knows its address can bypass the gateway; "
+            "on Cloud Run, deploy it with --no-allow-unauthenticated",
+            style="bold yellow",
+            open=True,
+        )
+    return seen
 
 
 def _check_place(settings: Settings, url: str, audience: str | None) -> None:
@@ -248,121 +260,10 @@ def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule
     return {} if origins == ["none"] else dict.fromkeys(origins, rule)
 
 
-class _Outcome(NamedTuple):
-    model: Model
-    version: str
-
-
-async def register_backend(
-    settings: Settings, wish: RegistrationRequest, *, author: str, reason: str, headers: Mapping[str, str]
-) -> dict[str, Any]:
-    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
-    report = ProgressReporter(as_json=True)
-    metadata = await probe_backend(wish, 10.0, report, headers)
-    async with console.open_registry_of(settings) as registry:
-        outcome = await _write(registry, wish, metadata, report, author, reason, dry_run=False)
-    return {**report.facts, "traffic": dict(outcome.model.traffic)}
-
-
-async def _write(
-    registry: Registry,
-    wish: RegistrationRequest,
-    metadata: ModelMetadata | None,
-    report: ProgressReporter,
-    author: str,
-    reason: str,
-    *,
-    dry_run: bool,
-) -> _Outcome:
-    document = await registry.read(MODELS, wish.name)
-    model, version = _wanted(wish, metadata, document)
-    body = merge_document(document.body if document is not None else None, model)
-    changes = differences(document.body if document is not None else None, body)
-    report.tell(
-        wish.name,
-        "new model"
-        if document is None
-        else f"revision {document.revision}" + ("" if changes else ", unchanged"),
-        model=wish.name,
-        version=version,
-        url=wish.url,
-        changes=[{"path": path, "before": before, "after": after} for path, before, after in changes],
-        written=False,
-        live=False,
-    )
-    for path, before, after in changes:
-        report.tell(
-            "",
-            f"{path}: {console.short_value(before)} → {console.short_value(after)}"
-            if before is not None
-            else f"{path}: {console.short_value(after)}",
-        )
-    outcome = _Outcome(model, version)
-    if dry_run:
-        report.tell("dry run", "nothing was written", style="bold yellow")
-    if dry_run or not changes:
-        return outcome
-    expected = document.revision if document is not None else 0
-    generation = await registry.write(
-        Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
-    )
-    report.tell(
-        "written",
-        f"generation {generation}",
-        written=True,
-        generation=generation,
-        traffic=dict(model.traffic),
-    )
-    return outcome
-
-
-def _wanted(
-    wish: RegistrationRequest, metadata: ModelMetadata | None, document: Document | None
-) -> tuple[Model, str]:
-    """The model as it will be, and the version that this is about. Raises Failure."""
-    model = console.read_model(document) if document is not None else Model(name=wish.name)
-    version = wish.version or (metadata.versions[0] if metadata is not None else "")
-    known = model.backend(version)
-    before = known or Backend(version=version, url=wish.url)
-    fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
-    if fields.get("artifact", before.artifact) != before.artifact:
-        fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
-    backend = msgspec.structs.replace(before, **fields)
-    policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
-    model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
-    try:
-        model = with_backend(model, backend, wish.traffic)
-    except ValueError as error:
-        raise Failure(
-            str(error), hint=f"the traffic now: {console.short_value(dict(model.traffic))}", code=EX_DATAERR
-        ) from None
-    problems = model_problems(model)
-    if problems:
-        raise Failure("; ".join(problems), code=EX_DATAERR)
-    return model, version
-
-
-def _said(metadata: ModelMetadata) -> dict[str, Any]:
-    """What the backend says of itself; what it does not say stays as it is."""
-    said = {
-        "concurrency": metadata.number("concurrency"),
-        "artifact": metadata.text("artifact"),
-        "artifact_digest": metadata.text("artifact_digest"),
-        "platform": metadata.platform,
-        "inputs": metadata.inputs,
-        "outputs": metadata.outputs,
-    }
-    return {name: value for name, value in said.items() if value}
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 async def _tell_live(
     address: str,
     listing: Listing,
-    outcome: _Outcome,
+    outcome: Outcome,
     report: ProgressReporter,
     service: ModelServer | None = None,
 ) -> None:

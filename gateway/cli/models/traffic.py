@@ -34,7 +34,11 @@ def traffic(
 ) -> None:
     """Show how a model's traffic is split between its versions, or split it: whole percentages that add up to 100.
 
-    Examples: `chips traffic wine`, `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
+    Examples:
+
+    `chips traffic wine`
+
+    `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
     """
     wanted = _parsed(shares or [])
     settings = console.settings_for(registry_url)

@@ -41,7 +41,12 @@ def tail(
     They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all that have a line
     in the log, from Google Cloud's --project.
 
-    Examples: `chips tail --model wine --errors`, `chips tail --gateway https://models.example.com --json`,
+    Examples:
+
+    `chips tail --model wine --errors`
+
+    `chips tail --gateway https://models.example.com --json`
+
     `chips tail --project my-project --errors --last 50`
     """
 
@@ -49,7 +54,9 @@ def tail(
         if as_json:
             console.print_json_line(request)
         else:
-            console.out.print(request_line(request))
+            console.out.print(
+                request_line(request, width=console.out.width if console.out.is_terminal else None)
+            )
 
     if project:
         from gateway.cli.observe.cloud_trace import requests_from_cloud

@@ -25,7 +25,13 @@ def top(
 ) -> None:
     """Show each model's requests a second, failures, latency and requests in flight, live until Ctrl-C.
 
-    Examples: `chips top`, `chips top --sort p99 --gateway https://models.example.com`, `chips top --json`
+    Examples:
+
+    `chips top`
+
+    `chips top --sort p99 --gateway https://models.example.com`
+
+    `chips top --json`
     """
     if sort != "name" and sort not in _ORDERS:
         raise console.Failure(
@@ -35,7 +41,7 @@ def top(
     async def work() -> None:
         async with gateway_client(gateway, key) as at:
             if once or as_json:
-                board = await at.read("/-/models")
+                board = await at.read("/-/models", window="10s")
                 if board is None:
                     raise console.Failure(
                         f"what answers at {gateway} is not this gateway", code=console.EX_PROTOCOL
@@ -46,7 +52,7 @@ def top(
                     console.out.print(_picture(board, sort, rows))
                 return
             with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
-                async for name, content in at.events("/-/events"):
+                async for name, content in at.events("/-/events?window=10s"):
                     if name == "board":
                         live.update(_picture(content, sort, rows), refresh=True)
 

@@ -15,7 +15,7 @@ from gateway.core.printable import printable
 from gateway.settings import load_settings
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.trace_store import RequestFilter, TraceStoreReader
 
 _BAR = 44
 _STYLES = {"server": "blue", "client": "cyan", "internal": "white"}
@@ -63,7 +63,14 @@ def why(
     It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
     Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
 
-    Examples: `chips why 4bf92f3577b34da6a3ce929d0e0e4736`, `chips why --last`, `chips why --slowest wine`,
+    Examples:
+
+    `chips why 4bf92f3577b34da6a3ce929d0e0e4736`
+
+    `chips why --last`
+
+    `chips why --slowest wine`
+
     `chips why order-66 --gateway https://models.example.com`
     """
     if bool(request_or_trace_id) + last + bool(slowest) != 1:
@@ -120,7 +127,9 @@ async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str)
     else:
         place = store or load_settings().trace.store
         reader = TraceStoreReader(Path(place))
-        kept = reader.slowest(model=slowest_of, limit=1) if slowest_of else reader.newest(limit=1)
+        kept = (
+            reader.slowest(RequestFilter(model=slowest_of), limit=1) if slowest_of else reader.newest(limit=1)
+        )
         found = [one.summary.request_id for one in kept]
     if not found:
         what = f"no request of {slowest_of}" if slowest_of else "no request"
@@ -238,18 +247,35 @@ def _ms(seconds: float) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.3f} ms"
 
 
-def request_line(request: dict[str, Any]) -> Text:
-    """One kept request as one line."""
+def request_line(request: dict[str, Any], *, width: int | None = None) -> Text:
+    """One kept request as one line, of `width` columns at most where one is given: the caller and the note go first.
+
+    The request id stays whole, since `chips why` takes it.
+    """
     status = request["status"]
-    served = f"{request['model']}@{request['version']}" if request["model"] else request["path"][:40]
+    served = printable(
+        f"{request['model']}@{request['version']}" if request["model"] else request["path"][:40]
+    )
     note = request["error"] or ("" if request["kept"] in {"recent", "sampled"} else request["kept"])
+    start = time.strftime("%H:%M:%S ", time.localtime(request["at"]))
+    method = printable(f" {request['method']:<4} ")
+    took = f" {_ms(request['duration_ms'] / 1000):>9} "
+    end = f" {request['request_id']}"
+    more = [f" {request['caller'] or '–':<14} ", f"{note} "]
+    room = 24
+    if width is not None:
+        room = width - len(start) - len(str(status)) - len(method) - len(took) - len(end)
+        while more and room - sum(map(len, more)) < min(24, len(served)):
+            more.pop()
+        room = max(8, min(24, room - sum(map(len, more))))
+        served = served if len(served) <= room else f"{served[: room - 1]}…"
     return Text.assemble(
-        time.strftime("%H:%M:%S ", time.localtime(request["at"])),
+        start,
         (str(status), _style(status)),
-        printable(f" {request['method']:<4} {served:<24} "),
-        f"{_ms(request['duration_ms'] / 1000):>9}  {request['caller'] or '–':<14} ",
-        (note, _style(status)),
-        (f"  {request['request_id']}", "dim"),
+        f"{method}{served:<{room}}{took}",
+        *more[:1],
+        *((text, _style(status)) for text in more[1:]),
+        (end, "dim"),
     )
 
 

@@ -10,6 +10,7 @@ from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.declaration import Declared, read_declaration
+from gateway.deploy.foreign_models import READERS
 from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_text
 
 _WORDS = {"create": "add", "update": "change", "delete": "remove"}
@@ -49,6 +50,12 @@ def import_models(
 
     Example: `chips import registry.yaml --prune --dry-run`
     """
+    if file.partition(":")[0] in READERS and not Path(file).exists():
+        raise Failure(
+            f"{file} is a model, and this imports a registry",
+            hint=f"chips import-model {file}",
+            code=EX_USAGE,
+        )
     declared = read_declaration(_text(file), file)
     author = console.author_name(by)
 

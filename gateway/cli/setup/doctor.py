@@ -1,49 +1,36 @@
 """`chips doctor`: is this machine, and the environment it acts on, fit? What is wrong, and the command that fixes it."""
 
 import asyncio
-import importlib.util
-import shutil
-import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, closing
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
 
 import typer
 
-from gateway.artifacts.base import StoreError
-from gateway.artifacts.store import open_store
-from gateway.cli.support import console
-from gateway.cli.support.backend_probe import probe
-from gateway.cli.support.console import Failure
-from gateway.core.model import Model, parse_model
-from gateway.registry.base import MODELS, Listing, RegistryError
-from gateway.settings import (
-    Settings,
-    SettingsError,
-    endpoint_override,
-    mask_url,
-    process_environment,
-    state_folder,
+from gateway.cli.setup import doctor_checks
+from gateway.cli.setup.doctor_checks import (
+    Finding,
+    artifacts,
+    backend,
+    credentials,
+    emulators,
+    on_cloud_run,
+    policy,
+    read_models,
+    toolchains,
 )
-
-CLOUD_RUN_BODY_BYTES: Final = 32 * 1024 * 1024  # over HTTP/1
-_SKEW_S: Final = 30.0  # signed tokens allow about that much
-_PROBES_AT_ONCE: Final = 8
-
-Outcome = Literal["ok", "warning", "wrong", "skipped"]
-
-
-class Finding(NamedTuple):
-    subject: str
-    outcome: Outcome
-    text: str
-    fix: str = ""
+from gateway.cli.support import console
+from gateway.cli.support.console import Failure
+from gateway.cli.support.propagation import WatchedGatewayOption
+from gateway.registry.base import RegistryError
+from gateway.settings import SettingsError, mask_url
 
 
-def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
+def doctor(
+    gateway: WatchedGatewayOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
     """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
 
     It changes nothing, and ends with 1 where something is wrong.
@@ -57,7 +44,7 @@ def doctor(registry_url: console.RegistryOption = None, as_json: console.JsonOpt
     findings: list[Finding] = []
 
     async def work() -> None:
-        async with aclosing(_examine(registry_url)) as found:
+        async with aclosing(_examine(registry_url, gateway)) as found:
             async for finding in found:
                 findings.append(finding)
                 if not as_json:
@@ -85,8 +72,11 @@ def _tell(finding: Finding) -> None:
         console.say("", f"  → {finding.fix}")
 
 
-async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
-    for finding in _toolchains():
+_PROBES_AT_ONCE: Final = 8
+
+
+async def _examine(registry_url: str | None, address: str | None) -> AsyncGenerator[Finding, None]:
+    for finding in toolchains():
         yield finding
     try:
         settings = console.settings_for(registry_url)
@@ -94,328 +84,29 @@ async def _examine(registry_url: str | None) -> AsyncGenerator[Finding, None]:
         yield Finding("settings", "wrong", str(error), "chips check")
         return
     yield Finding("settings", "ok", f"registry {mask_url(settings.registry)}")
-    for finding in _emulators(settings):
+    for finding in emulators(settings):
         yield finding
-    for finding in await asyncio.to_thread(_credentials, settings):
+    for finding in await asyncio.to_thread(credentials, settings):
         yield finding
-    yield await asyncio.to_thread(_artifacts, settings)
+    yield await asyncio.to_thread(artifacts, settings)
     try:
         async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
         return
-    models, problems = _read(listing)
+    models, problems = read_models(listing)
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
     for problem in problems:
         yield problem
-    async for finding in _gateway(settings, listing):
+    async for finding in doctor_checks.gateway(console.gateway_address(address, settings), listing):
         yield finding
     for model in models:
-        for finding in _policy(model):
+        for finding in policy(model):
             yield finding
-    for finding in await asyncio.to_thread(_on_cloud_run, models):
+    for finding in await asyncio.to_thread(on_cloud_run, models):
         yield finding
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
-    probes = [_backend(model, index, gate) for model in models for index in range(len(model.backends))]
+    probes = [backend(model, index, gate) for model in models for index in range(len(model.backends))]
     for finding in await asyncio.gather(*probes):
         yield finding
-
-
-def _toolchains() -> Sequence[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    found = [Finding("python", "ok", version)]
-    for program, purpose, fix in (
-        ("Rscript", "to run R backends here", "apt install r-base-core r-cran-httpuv r-cran-later"),
-        ("julia", "to run Julia backends here", "see backends/julia/README.md"),
-        ("gcloud", "to log in to Google Cloud", "see cloud.google.com/sdk"),
-        ("terraform", "to set up Google Cloud", "see deploy/README.md"),
-    ):
-        path = shutil.which(program)
-        found.append(
-            Finding(program, "ok", path)
-            if path
-            else Finding(program, "skipped", f"not installed; needed {purpose}", fix)
-        )
-    if importlib.util.find_spec("chips_backend") is None:
-        found.append(
-            Finding(
-                "chips-backend",
-                "skipped",
-                "not installed; needed to run Python backends here",
-                "pip install chips-backend",
-            )
-        )
-    return found
-
-
-def _emulators(settings: Settings) -> Sequence[Finding]:
-    """An emulator's variable that was forgotten in a shell sends a command for the cloud to a test."""
-    environ = process_environment()
-    found = []
-    for name, used in (
-        ("FIRESTORE_EMULATOR_HOST", settings.registry.startswith("firestore://")),
-        ("STORAGE_EMULATOR_HOST", settings.artifacts.startswith("gs://")),
-    ):
-        if environ.get(name):
-            text = f"set to {environ[name]}, so " + (
-                "this is not the cloud" if used else "it is not used here"
-            )
-            found.append(Finding(name, "warning" if used else "ok", text, f"unset {name}" if used else ""))
-    return found
-
-
-def _credentials(settings: Settings) -> Sequence[Finding]:
-    environ = process_environment()
-    needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (
-        settings.artifacts.startswith("gs://") and not environ.get("STORAGE_EMULATOR_HOST")
-    )
-    if not needs:
-        return [Finding("credentials", "skipped", "nothing here needs Google Cloud")]
-    import google.auth
-    from google.auth.exceptions import GoogleAuthError
-    from google.auth.transport.requests import Request
-
-    try:
-        credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-        credentials.refresh(Request())
-    except GoogleAuthError as error:
-        return [
-            Finding(
-                "credentials", "wrong", str(error).splitlines()[0], "gcloud auth application-default login"
-            )
-        ]
-    who = getattr(credentials, "service_account_email", None) or "your own account"
-    chosen = console.chosen_environment()
-    wanted = chosen.environment.project if chosen is not None else ""
-    found = [Finding("credentials", "ok", f"{who}, project {project or 'not set'}")]
-    if wanted and project and wanted != project:
-        found.append(
-            Finding(
-                "project",
-                "warning",
-                f"the environment says {wanted}, your credentials' default is {project}",
-                f"gcloud auth application-default set-quota-project {wanted}",
-            )
-        )
-    return found
-
-
-def _artifacts(settings: Settings) -> Finding:
-    if not settings.artifacts:
-        return Finding(
-            "artifacts",
-            "skipped",
-            "no artifact store is set",
-            "set CHIPS_ARTIFACTS, or artifacts in the environment",
-        )
-    try:
-        with closing(open_store(settings.artifacts, state_folder=state_folder())) as store:
-            store.manifest("chips-doctor", "0")  # that it is not there is an answer
-    except StoreError as error:
-        return Finding(
-            "artifacts",
-            "wrong",
-            str(error),
-            "is the bucket right, and may you read it? docs/how-to/permissions.md",
-        )
-    folder = Path(settings.artifacts.removeprefix("file://"))
-    if "://" not in str(folder) and folder.exists() and not folder.is_dir():
-        return Finding(
-            "artifacts",
-            "wrong",
-            f"{folder} is a file, not a folder",
-            "set CHIPS_ARTIFACTS to a folder or gs://",
-        )
-    return Finding("artifacts", "ok", settings.artifacts)
-
-
-def _read(listing: Listing) -> tuple[list[Model], list[Finding]]:
-    models, problems = [], []
-    for document in listing.documents:
-        if document.kind == MODELS:
-            try:
-                models.append(parse_model(document.body))
-            except ValueError as error:
-                problems.append(
-                    Finding(
-                        document.name,
-                        "wrong",
-                        f"its document cannot be read: {error}",
-                        f"chips history {document.name}",
-                    )
-                )
-    return models, problems
-
-
-async def _gateway(settings: Settings, listing: Listing) -> AsyncGenerator[Finding, None]:
-    import aiohttp
-
-    address = console.gateway_address(None, settings)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session,
-            session.get(f"{address}/-/ready", params={"registry": listing.registry_id}) as answer,
-        ):
-            now = time.time()
-            content: Any = await answer.json(content_type=None)
-            date = answer.headers.get("Date")
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        yield Finding(
-            "gateway", "warning", f"none answers at {address} ({type(error).__name__})", "chips serve"
-        )
-        return
-    seen = content.get("registry") if isinstance(content, dict) else None
-    seen = seen if isinstance(seen, dict) else {}
-    if isinstance(content, dict) and content.get("ready") is False:
-        yield Finding(
-            "gateway", "wrong", f"the one at {address} has not read its registry yet", "its log says why"
-        )
-    elif seen.get("id") != listing.registry_id:
-        yield Finding(
-            "gateway",
-            "warning",
-            f"the one at {address} reads another registry",
-            "is CHIPS_REGISTRY the same there?",
-        )
-    elif seen.get("generation", -1) < listing.generation:
-        text = f"it has generation {seen.get('generation')}, the registry {listing.generation}"
-        yield Finding("gateway", "wrong", text, "its log says why it cannot read the registry")
-    elif seen.get("held"):
-        yield Finding(
-            "gateway", "wrong", f"it serves an older state: {seen['held']}", "see docs/how-to/restore.md"
-        )
-    else:
-        yield Finding("gateway", "ok", f"{address} serves generation {seen.get('generation')}")
-    if date is not None:
-        skew_s = abs(parsedate_to_datetime(date).timestamp() - now)
-        if skew_s > _SKEW_S:
-            yield Finding(
-                "clock",
-                "wrong",
-                f"the gateway's clock and this one differ by {skew_s:.0f} s",
-                "timedatectl set-ntp true",
-            )
-        else:
-            yield Finding("clock", "ok", "the gateway's and this one agree")
-
-
-def _policy(model: Model) -> Sequence[Finding]:
-    """What the registry allows and Cloud Run does not."""
-    found = []
-    limit = model.policy.body_limit_bytes
-    on_cloud_run = [backend for backend in model.backends if ".run.app" in backend.url]
-    if limit is not None and limit > CLOUD_RUN_BODY_BYTES and on_cloud_run:
-        found.append(
-            Finding(
-                model.name,
-                "warning",
-                f"its body limit of {limit} bytes is above the {CLOUD_RUN_BODY_BYTES} that Cloud Run takes",
-                f"chips register {model.name} URL --body-limit {CLOUD_RUN_BODY_BYTES}",
-            )
-        )
-    if model.enabled and not any(model.traffic.values()):
-        found.append(
-            Finding(
-                model.name,
-                "wrong",
-                "no version of it takes traffic",
-                f"chips traffic {model.name} VERSION=100",
-            )
-        )
-    return found
-
-
-def _on_cloud_run(models: Sequence[Model]) -> Sequence[Finding]:
-    """What the registry says of each model, against what its service on Cloud Run is given."""
-    chosen = console.chosen_environment()
-    if chosen is None or not chosen.environment.project or not chosen.environment.region:
-        return []
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-
-    from gateway.deploy.cloud_run import service_of
-    from gateway.deploy.google_clients import GoogleClients
-
-    place, services = chosen.environment, GoogleClients(endpoint_override).services
-    found = []
-    for model in models:
-        name = f"projects/{place.project}/locations/{place.region}/services/{service_of(model.name)}"
-        subject = f"{model.name} on Cloud Run"
-        try:
-            template = services.get_service(name=name, timeout=10).template
-        except exceptions.NotFound:
-            found.append(Finding(subject, "skipped", "it has no service there"))
-            continue
-        except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
-            found.append(
-                Finding(
-                    subject, "wrong", str(error).splitlines()[0], "docs/how-to/permissions.md has the roles"
-                )
-            )
-            break
-        found += _compared(model, template, subject)
-    return found
-
-
-def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
-    found = []
-    allowed_s = template.timeout.total_seconds() if template.timeout else 0.0
-    if allowed_s and model.policy.timeout_s > allowed_s:
-        found.append(
-            Finding(
-                subject,
-                "wrong",
-                f"its time-out in the registry is {model.policy.timeout_s:g} s, but Cloud Run cuts after {allowed_s:g} s",
-                f"set timeout_s in backend.toml and deploy it anew, or: chips register {model.name} URL --timeout {allowed_s:g}",
-            )
-        )
-    given = template.max_instance_request_concurrency
-    declared = {backend.concurrency for backend in model.backends if model.traffic.get(backend.version)}
-    if given and declared and None not in declared and given not in declared:
-        shown = ", ".join(map(str, sorted(number for number in declared if number is not None)))
-        found.append(
-            Finding(
-                subject,
-                "warning",
-                f"Cloud Run sends {given} requests at once, registered are {shown}",
-                "set concurrency in backend.toml to what one instance truly runs, and deploy it anew",
-            )
-        )
-    return found or [Finding(subject, "ok", f"{allowed_s:g} s, {given} at once")]
-
-
-async def _backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
-    backend = model.backends[index]
-    subject = f"{model.name}@{backend.version}"
-    tell: Callable[[str], None] = lambda _: None  # noqa: E731
-    async with gate:
-        try:
-            metadata = await probe(backend.url, model.name, wait_s=0, progress=tell)
-        except Failure as failure:
-            taken = model.enabled and model.traffic.get(backend.version)
-            return Finding(subject, "wrong" if taken else "warning", failure.message, failure.hint)
-    declared = metadata.number("concurrency")
-    if declared is not None and backend.concurrency is not None and declared != backend.concurrency:
-        return Finding(
-            subject,
-            "warning",
-            f"it runs {declared} at once, registered are {backend.concurrency}",
-            f"chips register {model.name} {backend.url}",
-        )
-    if backend.version not in metadata.versions:
-        return Finding(
-            subject,
-            "wrong",
-            f"what answers there is version {', '.join(metadata.versions)}",
-            "register it anew",
-        )
-    digest = metadata.text("artifact_digest")
-    if digest and backend.artifact_digest and digest != backend.artifact_digest:
-        return Finding(
-            subject,
-            "wrong",
-            "it serves another artifact than the registered one",
-            f"chips verify {backend.url}",
-        )
-    return Finding(subject, "ok", f"ready at {backend.url}")

@@ -5,11 +5,11 @@ import os
 import socket
 from urllib.parse import urlsplit
 
-import aiohttp
-
 
 def connection_error_text(error: BaseException, url: str, timeout_s: float) -> str:
     """One clause: why `url` could not be asked within `timeout_s` seconds."""
+    import aiohttp
+
     parts = urlsplit(url)
     place = parts.netloc or url
     if isinstance(error, TimeoutError):

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import aiohttp
 import msgspec
 import typer
 
+from gateway.cli.support.connection_errors import connection_error_text
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
+
+if TYPE_CHECKING:  # most commands never ask a gateway
+    import aiohttp
 
 EX_NOPERM = 77
 _TIMEOUT_S = 10.0
@@ -28,12 +31,14 @@ KeyOption = Annotated[
 
 
 class GatewayClient:
-    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+    def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
 
     async def read(self, path: str, **query: str) -> Any:
         """One document; None where there is none. Raises Failure."""
+        import aiohttp
+
         try:
             async with self._session.get(
                 self._address + path, params=query, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)
@@ -48,6 +53,8 @@ class GatewayClient:
 
     async def events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
         """Server-sent events until the gateway ends them. Raises Failure."""
+        import aiohttp
+
         try:
             timeout = aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_S, sock_read=60)
             async with self._session.get(
@@ -85,7 +92,7 @@ class GatewayClient:
 
     def _away(self, error: Exception) -> Failure:
         return Failure(
-            f"no gateway answers at {self._address}: {str(error) or type(error).__name__}",
+            f"no gateway answers at {self._address}: {connection_error_text(error, self._address, _TIMEOUT_S)}",
             hint="is it running? name another with --gateway or CHIPS_GATEWAY",
             code=EX_UNAVAILABLE,
         )
@@ -93,6 +100,8 @@ class GatewayClient:
 
 @asynccontextmanager
 async def gateway_client(address: str, key: str) -> AsyncIterator[GatewayClient]:
+    import aiohttp
+
     headers = {"X-Api-Key": key} if key else {}
     try:
         async with aiohttp.ClientSession(trust_env=False, headers=headers) as session:

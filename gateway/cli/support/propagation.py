@@ -4,7 +4,6 @@ import asyncio
 import time
 from typing import Annotated, Final
 
-import aiohttp
 import msgspec
 import typer
 
@@ -37,6 +36,8 @@ class _Readiness(msgspec.Struct):
 
 async def wait_until_served(address: str, listing: Listing) -> str:
     """Watch the gateway at `address` until it has seen all of `listing`; return what keeps it, or nothing."""
+    import aiohttp
+
     give_up_at = time.monotonic() + _WAIT_S
     obstacle = ""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:

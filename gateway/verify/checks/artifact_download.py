@@ -8,16 +8,18 @@ import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.ports import free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, CheckContext, ContractViolation, check, predictions_of
-from gateway.verify.fake_gcs import BUCKET, FakeGcs
 from gateway.verify.raw_http import RawRequest
 from gateway.verify.second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
+
+if TYPE_CHECKING:  # it needs aiohttp's server, which few commands need
+    from gateway.verify.fake_gcs import FakeGcs
 
 _BALLAST = "verify-ballast.bin"
 _BALLAST_BYTES = 16 * 1024 * 1024
@@ -30,8 +32,10 @@ _TENTHS = 8  # of ten: blocks may be larger than a tenth is apart
 
 
 @asynccontextmanager
-async def _stored(context: CheckContext) -> AsyncIterator[tuple[FakeGcs, dict[str, str]]]:
+async def _stored(context: CheckContext) -> AsyncIterator[tuple["FakeGcs", dict[str, str]]]:
     """The artifact with a large file next to it, as objects; and the environment of a backend that fetches it from there."""
+    from gateway.verify.fake_gcs import BUCKET, FakeGcs
+
     with artifact_copy_to_corrupt(context) as (folder, manifest), tempfile.TemporaryDirectory() as cache:
         ballast = random.Random(1).randbytes(_BALLAST_BYTES)  # noqa: S311
         manifest["files"].append(
@@ -105,7 +109,9 @@ async def recovers(context: CheckContext) -> None:
             raise ContractViolation(f"with everything in the cache it fetched {', '.join(again)} again")
 
 
-async def _kill_while_it_fetches(context: CheckContext, store: FakeGcs, environment: dict[str, str]) -> None:
+async def _kill_while_it_fetches(
+    context: CheckContext, store: "FakeGcs", environment: dict[str, str]
+) -> None:
     process = BackendProcess(context.require_process().command, {**environment, "PORT": str(free_port())})
     await process.start()
     stalled = asyncio.create_task(store.stalled.wait())

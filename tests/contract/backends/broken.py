@@ -1,3 +1,4 @@
+# Long: one broken backend for each check.
 """One broken backend for each check: the whole contract is kept, but for one sentence."""
 
 import asyncio

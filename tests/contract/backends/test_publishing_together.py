@@ -1,3 +1,4 @@
+# Long: one story of several processes, told in order.
 """Three people publish one version at once, each from another language: one wins, and what is there is whole."""
 
 import json

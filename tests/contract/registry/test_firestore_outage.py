@@ -1,3 +1,4 @@
+# Long: one story of an outage, told in order.
 """A gateway whose registry is killed while callers call: requests go on, it says so, and recovers by itself."""
 
 import asyncio

@@ -105,7 +105,7 @@ async def test_a_statement_that_waits_does_not_hold_up_the_loop(tmp_path: Path):
 
 
 async def test_a_lock_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gateway.registry.sqlite._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("gateway.registry.sqlite_file._BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "registry.db"
     registry = SqliteRegistry(path)
     await registry.load()
@@ -281,7 +281,7 @@ async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.Monke
     await other.write(Put(kind=MODELS, name="a", body={"n": 1}, expected=0), author="x")
     mirror = Mirror(registry)
     await mirror.start()
-    monkeypatch.setattr("gateway.registry.sqlite.now_text", lambda: "1970-01-01T00:00:00.000Z")
+    monkeypatch.setattr("gateway.registry.sqlite_statements.now_text", lambda: "1970-01-01T00:00:00.000Z")
     for n in (1, 2):
         await other.write(Put(kind=MODELS, name="a", body={"n": n + 1}, expected=n), author="x")
     assert await mirror.wait_for(3, timeout_s=patience(30))

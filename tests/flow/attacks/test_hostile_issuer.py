@@ -1,3 +1,4 @@
+# Long: one issuer and everything that it tries.
 """An issuer's key server that is broken or in the enemy's hands: nobody gets in, nothing falls over, all else goes on.
 
 Each case is an issuer of its own, so that one gateway meets them all; the token shown is one that would be good if what

@@ -1,3 +1,4 @@
+# Long: one life of local backends, command by command.
 """`chips deploy --target local`: real processes, a real model, interrupted wherever it can be."""
 
 import json

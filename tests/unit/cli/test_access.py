@@ -124,8 +124,8 @@ def test_why_and_why_not(shell: Shell):
         ((identifier, "wine", "--from", "203.0.113.1"), "no admitted network"),
         ((identifier, "wine", "--from", "192.0.2.200"), "may be used from"),
         ((identifier, "wine", "--from", "192.0.2.200"), "may be called from"),
-        ((identifier, "wine", "--verb", "operate"), "operate wine?"),
-        ((identifier, "*", "--verb", "operate"), "the gateway as a whole?"),
+        ((identifier, "wine", "--verb", "operate"), "may not operate wine"),
+        ((identifier, "*", "--verb", "operate"), "the gateway as a whole"),
         (("none", "wine"), "a key is needed"),
     ):
         allowed, reasons = explained(shell, *arguments)
@@ -232,7 +232,7 @@ def test_why_somebody_with_a_token_may_or_may_not(shell: Shell, monkeypatch: pyt
     assert explained(shell, "jobs:batch-7", "fraud-eu") == (True, "")
     assert "4 at once" in str(shell.ok("explain-access", "jobs:batch-7", "fraud-eu", "--json").json())
     for arguments, why in (
-        (("jobs:batch-7", "wine"), "it may score, metadata fraud-*"),
+        (("jobs:batch-7", "wine"), "rights are score, metadata on fraud-*"),
         (("jobs:batch-7", "fraud-eu", "--from", "192.0.2.99"), "may be used from"),
     ):
         allowed, reasons = explained(shell, *arguments)

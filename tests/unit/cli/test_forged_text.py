@@ -53,7 +53,9 @@ TRIED: dict[str, list[list[str]] | str] = {
     "serve": "the gateway's log: tests/unit/telemetry",
     "version": "nothing",
     "verify": "what a backend says: the same sieve",
-    **dict.fromkeys(("publish", "deploy", "undeploy", "artifacts", "new"), "artifacts and folders"),
+    **dict.fromkeys(
+        ("publish", "deploy", "undeploy", "artifacts", "new", "import-model"), "artifacts and folders"
+    ),
     **dict.fromkeys(("ps", "up", "logs", "restart", "stop"), "processes of this machine"),
 }
 

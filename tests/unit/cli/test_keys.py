@@ -104,6 +104,27 @@ def test_the_list_never_shows_a_key(shell: Shell):
     assert key not in str(listed)
 
 
+def test_the_list_shows_rights_limits_and_dates_whole_at_80_columns(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    networks = ("--network", "192.0.2.0/28", "--network", "198.51.100.0/24")
+    limits = ("--rate", "20", "--burst", "50", "--per-day", "100000", "--max-in-flight", "4")
+    models = ("--models", "wine-*", "--models", "a-model-with-a-name-that-is-long-indeed")
+    shell.ok("keys", "create", "an application with a long label", *models, *limits, *networks)
+    out = shell.ok("keys", "list").out
+    told = " ".join(out.split())
+    for text in (
+        "an application with a long label valid",
+        "score, metadata: wine-*, a-model-with-a-name-that-is-long-indeed",
+        "20 requests per second (burst 50), 4 at once, 100000 per day",
+        "from 192.0.2.0/28, 198.51.100.0/24",
+        "never expires, never used",
+    ):
+        assert text in told
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+
+
 def put_key(shell: Shell, **body: object) -> None:
     async def work() -> None:
         registry = open_registry(shell.registry)

@@ -1,3 +1,4 @@
+# Long: one mirror through every state of its registry.
 """The mirror: what it serves when the registry is away, wiped, restored, slow, or makes no sense."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# Long: one table of models.
 # The kinds of model that people make in R, and what R itself predicts with each: nothing here knows of CHIPS.
 #
 # A kind is a list:

@@ -1,3 +1,4 @@
+# Long: one table of models.
 """Kinds of the other libraries: XGBoost, LightGBM, ONNX, skops, statsmodels, plain Python, PyTorch where it is installed."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# Long: one table of models.
 """Kinds of scikit-learn: every family of estimator, and pipelines."""
 
 import joblib

@@ -1,19 +1,23 @@
-"""The tables of `benchmarks.backends.beside`, from its results."""
+"""The tables of `benchmarks.backends.alternatives`, from its results."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- benchmarks.backends.beside: begin -->", "<!-- benchmarks.backends.beside: end -->"
+BEGIN, END = (
+    "<!-- benchmarks.backends.alternatives: begin -->",
+    "<!-- benchmarks.backends.alternatives: end -->",
+)
 OURS = "chips"
 _KINDS = {
     "numbers": "a scaler and a logistic regression on 8 numbers",
     "mixed": "the same on 8 numbers and 2 categories, trained on a DataFrame",
     "onnx": "the first one as ONNX",
+    "wide": "a scaler and a logistic regression on 100 numbers",
 }
 _PROTOCOLS = {"v1": "JSON rows", "inputs": "JSON rows", "dataframe_records": "JSON rows", "v2": "v2 JSON", "v2p": "v2 JSON", "binary": "v2 binary"}  # fmt: skip
-_CALLERS = 8
+CALLERS = 8  # of the figures of cost; other numbers of callers are measured with the fewest rows alone
 
 Key = tuple[str, str, str, int, int]  # kind, peer, protocol, rows, callers
 
@@ -25,7 +29,7 @@ def tables(document: Mapping[str, Any]) -> str:
     for kind, title in _KINDS.items():
         if any(key[0] == kind for key in found):
             parts += [
-                f"CPU µs per request, {_CALLERS} callers, {title}:",
+                f"CPU µs per request, {CALLERS} callers, {title}:",
                 _cost(found, kind, document["peers"]),
             ]
     parts += ["One row of 8 numbers:", _latency(found, document["peers"])]
@@ -70,11 +74,11 @@ def _medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]
 
 def ratio(found: Mapping[Key, Mapping[str, float]], kind: str, rows: int, protocol: str) -> float | None:
     """Ours by the cheapest peer, which may use any protocol but a binary one, unless ours is."""
-    mine = found.get((kind, OURS, protocol, rows, _CALLERS))
+    mine = found.get((kind, OURS, protocol, rows, CALLERS))
     others = [
         figure["cpu_us"]
         for (k, peer, p, r, callers), figure in found.items()
-        if (k, r, callers) == (kind, rows, _CALLERS)
+        if (k, r, callers) == (kind, rows, CALLERS)
         and peer != OURS
         and (p != "binary" or protocol == "binary")
     ]
@@ -90,7 +94,7 @@ def _cost(found: Mapping[Key, Mapping[str, float]], kind: str, titles: Mapping[s
     for peer, protocol in dict.fromkeys((key[1], key[2]) for key in found if key[0] == kind):
         cells = []
         for rows in sizes:
-            figure = found.get((kind, peer, protocol, rows, _CALLERS))
+            figure = found.get((kind, peer, protocol, rows, CALLERS))
             text = "–" if figure is None else f"{figure['cpu_us']:.0f}"
             if peer == OURS and (r := ratio(found, kind, rows, protocol)) is not None:
                 text = f"**{text}** ({r:.2f})"

@@ -1,0 +1,132 @@
+"""Write a backend's registration: merge what was asked and what the backend says with the model's entry, show it, write it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.cli.models.inspection import (
+    ProgressReporter,
+    RegistrationRequest,
+    probe_backend,
+)
+from gateway.cli.support import console
+from gateway.cli.support.backend_probe import ModelMetadata
+from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.model import Backend, Model, model_problems
+from gateway.core.model_updates import differences, merge_document, with_backend
+from gateway.registry.base import MODELS, Document, Put, Registry
+from gateway.settings import Settings
+
+_OUR_PATH = "/predict"
+
+
+class Outcome(NamedTuple):
+    model: Model
+    version: str
+
+
+async def register_backend(
+    settings: Settings, wish: RegistrationRequest, *, author: str, reason: str, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
+    report = ProgressReporter(as_json=True)
+    metadata = await probe_backend(wish, 10.0, report, headers)
+    async with console.open_registry_of(settings) as registry:
+        outcome = await write_registration(registry, wish, metadata, report, author, reason, dry_run=False)
+    return {**report.facts, "traffic": dict(outcome.model.traffic)}
+
+
+async def write_registration(
+    registry: Registry,
+    wish: RegistrationRequest,
+    metadata: ModelMetadata | None,
+    report: ProgressReporter,
+    author: str,
+    reason: str,
+    *,
+    dry_run: bool,
+) -> Outcome:
+    document = await registry.read(MODELS, wish.name)
+    model, version = _wanted(wish, metadata, document)
+    body = merge_document(document.body if document is not None else None, model)
+    changes = differences(document.body if document is not None else None, body)
+    report.tell(
+        wish.name,
+        "new model"
+        if document is None
+        else f"revision {document.revision}" + ("" if changes else ", unchanged"),
+        model=wish.name,
+        version=version,
+        url=wish.url,
+        changes=[{"path": path, "before": before, "after": after} for path, before, after in changes],
+        written=False,
+        live=False,
+    )
+    for path, before, after in changes:
+        report.tell(
+            "",
+            f"{path}: {console.short_value(before)} → {console.short_value(after)}"
+            if before is not None
+            else f"{path}: {console.short_value(after)}",
+        )
+    outcome = Outcome(model, version)
+    if dry_run:
+        report.tell("dry run", "nothing was written", style="bold yellow")
+    if dry_run or not changes:
+        return outcome
+    expected = document.revision if document is not None else 0
+    generation = await registry.write(
+        Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
+    )
+    report.tell(
+        "written",
+        f"generation {generation}",
+        written=True,
+        generation=generation,
+        traffic=dict(model.traffic),
+    )
+    return outcome
+
+
+def _wanted(
+    wish: RegistrationRequest, metadata: ModelMetadata | None, document: Document | None
+) -> tuple[Model, str]:
+    """The model as it will be, and the version that this is about. Raises Failure."""
+    model = console.read_model(document) if document is not None else Model(name=wish.name)
+    version = wish.version or (metadata.versions[0] if metadata is not None else "")
+    known = model.backend(version)
+    before = known or Backend(version=version, url=wish.url)
+    fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    if fields.get("artifact", before.artifact) != before.artifact:
+        fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
+    backend = msgspec.structs.replace(before, **fields)
+    policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
+    model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
+    try:
+        model = with_backend(model, backend, wish.traffic)
+    except ValueError as error:
+        raise Failure(
+            str(error), hint=f"the traffic now: {console.short_value(dict(model.traffic))}", code=EX_DATAERR
+        ) from None
+    problems = model_problems(model)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
+    return model, version
+
+
+def _said(metadata: ModelMetadata) -> dict[str, Any]:
+    """What the backend says of itself; what it does not say stays as it is."""
+    said = {
+        "concurrency": metadata.number("concurrency"),
+        "artifact": metadata.text("artifact"),
+        "artifact_digest": metadata.text("artifact_digest"),
+        "platform": metadata.platform,
+        "inputs": metadata.inputs,
+        "outputs": metadata.outputs,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,195 @@
+"""One write of several documents: composed, committed with preconditions, and tried again until its outcome is known."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import msgspec
+
+from gateway.core.randomness import random_between
+from gateway.registry.base import (
+    Change,
+    Conflict,
+    Delete,
+    Put,
+    RegistryError,
+    Unavailable,
+    now_text,
+)
+from gateway.registry.firestore import layout
+from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.location import FirestoreLocation
+
+if TYPE_CHECKING:
+    from gateway.registry.firestore.rpc import FirestoreRpc, Write
+
+
+_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_MAX_REMARK: Final = 10_000
+_WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
+
+
+_FIRST_DELAY_S: Final = 0.02
+
+
+_LONGEST_DELAY_S: Final = 1.0
+
+
+class BatchWrite:
+    """One write, from the first attempt to the answer.
+
+    Every attempt reads what it depends on and commits only if none of it has changed. The head, which all writers
+    share, changes often under many writers: that is tried again. A named document that is not at the expected revision
+    is the caller's to decide: Conflict. An attempt that got no answer is looked for by its own id in the history, so
+    that nothing is written twice and nothing that was written is called lost.
+    """
+
+    def __init__(
+        self,
+        rpc: "FirestoreRpc",
+        names: Collections,
+        changes: Sequence[Put | Delete],
+        author: str,
+        reason: str,
+        location: FirestoreLocation,
+    ) -> None:
+        self._rpc = rpc
+        self._names = names
+        self._changes = changes
+        self._author = author.encode(errors="replace").decode()
+        self._reason = reason.encode(errors="replace").decode()
+        self._place = location
+        self._id = uuid4().hex
+        self._at = now_text()
+        self._bodies = [
+            msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
+            for change in changes
+        ]
+        for change, body in zip(changes, self._bodies, strict=True):
+            if body is not None and len(body.encode()) > layout.MAX_BODY_BYTES:
+                raise RegistryError(
+                    f"{change.kind}/{change.name} takes {len(body.encode())} bytes, and this registry keeps at most "
+                    f"{layout.MAX_BODY_BYTES} in one document. Nothing was written."
+                )
+        if len(self._author) + len(self._reason) > _MAX_REMARK:
+            raise RegistryError(
+                f"author and reason together may have {_MAX_REMARK} characters. Nothing was written."
+            )
+        self._head_at = (names.mirror, HEAD)
+        self._asked = 0  # the generation that a commit without an answer would have made
+
+    async def run(self) -> int:
+        from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed
+
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + _WRITE_S
+        delay_s = _FIRST_DELAY_S
+        why: Exception
+        while True:
+            try:
+                found = await self._read()
+                if self._asked and self._is_ours(found):
+                    return self._asked
+            except Unavailable as error:
+                if not self._asked:
+                    raise Unavailable(f"{error} Nothing was written.") from error
+                why = error
+            else:
+                generation, writes = self._compose(found)
+                try:
+                    await self._rpc.commit(writes)
+                except PreconditionFailed as error:
+                    why = error
+                except CommitOutcomeUnknown as error:
+                    why = error
+                    self._asked = generation
+                else:
+                    return generation
+            if clock() + delay_s > give_up_at:
+                raise self._give_up(why) from why
+            await asyncio.sleep(random_between(0, delay_s))
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    def _give_up(self, why: Exception) -> Unavailable:
+        if self._asked:
+            return Unavailable(
+                f"{self._place} stopped answering in mid-write, so it is not known whether the change was written; if it "
+                f"was, it was written whole, as generation {self._asked}. `chips history` will tell. ({why})"
+            )
+        return Unavailable(
+            f"too many others are writing to {self._place}; nothing was written. Try again. ({why})"
+        )
+
+    async def _read(self) -> dict[tuple[str, str], FirestoreDocument]:
+        wanted = [self._head_at, *(document_location(self._names, c.kind, c.name) for c in self._changes)]
+        if self._asked:
+            wanted.append((self._names.history, layout.change_id(self._asked, 0)))
+        return await self._rpc.get(*wanted)
+
+    def _is_ours(self, found: dict[tuple[str, str], FirestoreDocument]) -> bool:
+        entry = found.get((self._names.history, layout.change_id(self._asked, 0)))
+        return entry is not None and entry.fields.get("write_id") == self._id
+
+    def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[Write]]":
+        from gateway.registry.firestore.rpc import Write
+
+        was = found.get(self._head_at)
+        head = layout.read_head(was.fields if was is not None else None) or RegistryHead(uuid4().hex, 0)
+        generation = head.generation + 1
+        fields = layout.write_head(RegistryHead(head.registry_id, generation), self._id, self._at)
+        writes = [Write(*self._head_at, fields, was.updated if was is not None else None)]
+        for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
+            writes += self._compose_one(found, change, body, generation, index)
+        size = sum(layout.size_of(write.identity, write.fields) for write in writes)
+        if size > layout.MAX_COMMIT_BYTES:
+            raise RegistryError(
+                f"these {len(self._changes)} changes take {size} bytes, and Firestore writes at most "
+                f"{layout.MAX_COMMIT_BYTES} at once. Nothing was written; make the change in several parts."
+            )
+        return generation, writes
+
+    def _compose_one(
+        self,
+        found: dict[tuple[str, str], FirestoreDocument],
+        change: Put | Delete,
+        body: str | None,
+        generation: int,
+        index: int,
+    ) -> "tuple[Write, Write]":
+        from gateway.registry.firestore.rpc import Write
+
+        at = document_location(self._names, change.kind, change.name)
+        was = found.get(at)
+        stored = layout.read_stored(was.fields if was is not None else None)
+        before = stored.body if stored is not None else None
+        actual = stored.revision if stored is not None and before is not None else 0
+        if actual != change.expected:
+            raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+        revision = (stored.revision if stored is not None else 0) + 1
+        entry = Change(
+            generation=generation,
+            at=self._at,
+            author=self._author,
+            reason=self._reason,
+            action="delete" if body is None else "create" if before is None else "update",
+            kind=change.kind,
+            name=change.name,
+            revision=revision,
+            before=None,
+            after=None,
+        )
+        document = layout.write_stored(change.kind, change.name, revision, generation, body)
+        logged = layout.write_change(entry, before, body, self._id)
+        return (
+            Write(*at, document, was.updated if was is not None else None),
+            Write(self._names.history, layout.change_id(generation, index), logged, None),
+        )
+
+
+def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
+    """The collection and the id of a document."""
+    if not _KIND.fullmatch(kind):
+        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
+    return names.of(kind), layout.document_id(kind, name)

@@ -1,0 +1,157 @@
+"""The registry's reads and writes as SQL statements, each on an open connection."""
+
+import sqlite3
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from gateway.registry.base import (
+    MIRRORED,
+    Change,
+    Conflict,
+    Delete,
+    Document,
+    Listing,
+    Put,
+    decode_document,
+    decode_history_body,
+    now_text,
+)
+from gateway.registry.sqlite_file import transaction
+
+_DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
+
+
+_KINDS: Final = tuple(sorted(MIRRORED))
+
+
+_MIRRORED: Final = f"kind IN ({', '.join('?' * len(_KINDS))})"
+
+
+_NEVER: Final = 2**62  # later than any entry of the history
+
+
+# How many generations the history holds after its entry ?1, its last entry, and that one.
+_WHERE_WE_ARE: Final = """
+SELECT registry.id, registry.generation, (SELECT count(DISTINCT generation) FROM history WHERE sequence > ?1),
+  last.sequence, last.generation, last.at, known.sequence, known.generation, known.at
+FROM registry
+LEFT JOIN history AS last ON last.sequence = (SELECT max(sequence) FROM history)
+LEFT JOIN history AS known ON known.sequence = ?1
+"""
+
+
+_CHANGED: Final = (
+    f"{_DOCUMENT} WHERE (kind, name) IN (SELECT kind, name FROM history WHERE sequence > ? AND {_MIRRORED})"  # noqa: S608
+)
+
+
+class HeldState(NamedTuple):
+    """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
+
+    registry_id: str
+    generation: int
+    last: tuple[Any, ...]  # its sequence, generation and time
+    documents: dict[tuple[str, str], Document]
+    seen: tuple[int, ...] = ()  # what tells whether anybody has committed since
+
+    def listing(self) -> Listing:
+        return Listing(
+            registry_id=self.registry_id,
+            generation=self.generation,
+            documents=tuple(self.documents.values()),
+        )
+
+
+def load(db: sqlite3.Connection) -> Listing:
+    with transaction(db, "DEFERRED"):
+        return read_state(db, None).listing()
+
+
+def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
+    """What the registry holds at this moment; of that, only what has changed since `held` is read.
+
+    Few statements, for each gives up the interpreter's lock and may wait long for it.
+    """
+    since = _NEVER if held is None else held.last[0]
+    registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]
+    last, known = tuple(entries[:3]), tuple(entries[3:])
+    # The history must account for every generation since: all writes of any release are in it. It does not where a
+    # backup was restored, or somebody has edited the file by hand: then all is read anew.
+    if (
+        held is not None
+        and (registry_id, known) == (held.registry_id, held.last)
+        and told == generation - held.generation > 0
+    ):
+        documents = dict(held.documents)
+        rows = db.execute(_CHANGED, (since, *_KINDS))
+    else:
+        documents = {}
+        rows = db.execute(f"{_DOCUMENT} WHERE {_MIRRORED} ORDER BY kind, name", _KINDS)
+    for kind, name, revision, body in rows:
+        if body is None:
+            documents.pop((kind, name), None)
+        else:
+            documents[kind, name] = decode_document(kind, name, revision, body)
+    return HeldState(registry_id, generation, last, documents)
+
+
+def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
+    rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
+    return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
+
+
+def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
+    at = now_text()
+    with transaction(db):
+        generation: int = db.execute(
+            "UPDATE registry SET generation = generation + 1 RETURNING generation"
+        ).fetchall()[0][0]
+        for change in changes:
+            _write_one(db, change, generation, at, author, reason)
+    return generation
+
+
+def _write_one(
+    db: sqlite3.Connection, change: Put | Delete, generation: int, at: str, author: str, reason: str
+) -> None:
+    row = db.execute(
+        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
+    ).fetchone()
+    last_revision, before = row if row is not None else (0, None)
+    actual = last_revision if before is not None else 0
+    if actual != change.expected:
+        raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+    after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
+    db.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+        (change.kind, change.name, last_revision + 1, after),
+    )
+    action = "delete" if after is None else "create" if before is None else "update"
+    db.execute(
+        "INSERT INTO history (generation, at, author, reason, action, kind, name, revision, before, after) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (generation, at, author, reason, action, change.kind, change.name, last_revision + 1, before, after),
+    )
+
+
+def read_history(
+    db: sqlite3.Connection, kind: str | None, name: str | None, limit: int
+) -> tuple[Change, ...]:
+    rows = db.execute(
+        "SELECT generation, at, author, reason, action, kind, name, revision, before, after FROM history "
+        "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY sequence DESC LIMIT ?3",
+        (kind, name, limit),
+    )
+    return tuple(_change(row) for row in rows)
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    *plain, before, after = row
+    fields = dict(zip(Change.__struct_fields__, plain, strict=False))
+    return Change(
+        **fields,
+        before=decode_history_body(before),
+        after=decode_history_body(after),
+    )

@@ -11,6 +11,7 @@ import argparse
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,11 @@ PEERS = (
 
 def main() -> None:
     arguments = _arguments()
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            raise SystemExit(
+                f"error: port {PORT} is taken: end what listens there, perhaps a server of an earlier run"
+            )
     wanted = arguments.peers.split(",") if arguments.peers else [peer.name for peer in PEERS]
     document: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,4 +1,4 @@
-"""The manifest of a published artifact: what it is, which bytes it has, what goes in and out, and a proof that it works."""
+"""The manifest of a published artifact: its files with digests, its inputs and outputs, and samples that prove it works."""
 
 import hashlib
 import re
@@ -63,7 +63,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path_in_artifact(self) -> str:
-        """Its path in the artifact, without what a store puts before it to name objects by their content."""
+        """The file's path inside the artifact, without the digest prefix that a store may add."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
@@ -81,7 +81,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def signature_problems(signature: Signature) -> list[str]:
-    """Everything that a backend would refuse in it, a sentence each."""
+    """List what is wrong with a signature, one sentence for each problem a backend would refuse."""
     problems = []
     for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         names = [column.name for column in columns]
@@ -286,7 +286,7 @@ def build_manifest(
     samples: Sequence[Sample] = (),
     rows: RowsPolicy = "independent",
 ) -> Manifest:
-    """Describe `files`. Reads each once, in blocks; ValueError for a wrong name or version."""
+    """Build the manifest of `files`, reading each once for its digest; ValueError for a wrong name or version."""
     return Manifest(
         schema=1,
         model=check_model_name(model),

@@ -1,4 +1,4 @@
-"""What an authenticator is: it looks at the credentials in a request's head and says whose they are."""
+"""The interface of an authenticator: it identifies the caller from the credentials in a request's head."""
 
 from abc import ABC, abstractmethod
 from enum import Enum

@@ -1,4 +1,4 @@
-"""What every model does at present: the difference between two moments of the figures of all workers."""
+"""The dashboard's data: requests, errors and latency of every model, from the metrics of all workers."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Server-sent events for watchers: the board every two seconds, and each request as it is kept."""
+"""Server-sent events of the console: the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 

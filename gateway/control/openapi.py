@@ -1,4 +1,4 @@
-"""One OpenAPI 3.1 document of everything that one caller may call, each model's fields taken from its signature."""
+"""The OpenAPI 3.1 document of the models that one caller may call."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A model's policy, made ready for the data plane once per revision instead of once per request."""
+"""A model's policy, compiled once per revision so that a request pays little for it."""
 
 from functools import lru_cache
 

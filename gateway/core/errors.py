@@ -1,4 +1,4 @@
-"""The errors that become answers.
+"""The tree of errors that become HTTP responses, each with its status, code and title.
 
 A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
 `internal-error`. Codes never change.

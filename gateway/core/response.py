@@ -1,4 +1,4 @@
-"""An answer that the gateway makes itself, whole and small: a problem, a health probe, a model's description."""
+"""A complete small response that the gateway makes itself: a problem, a health probe, a model's description."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What Google asks: read from prices.toml, which gives the source and the date of each figure."""
+"""Google Cloud's list prices, read from prices.toml with their source and date."""
 
 import tomllib
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""A backend folder: the code of a backend, its artifact, and `backend.toml`, which says what to make of them."""
+"""A backend folder: the backend's code, its model artifact and the settings in `backend.toml`."""
 
 import gzip
 import hashlib

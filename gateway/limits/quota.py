@@ -1,4 +1,4 @@
-"""What a request is charged to: rates and quotas of the caller and of the model, and the header fields that report them to callers."""
+"""The rate limits and quotas that a request counts against, and the RateLimit header fields that report them."""
 
 import math
 from collections.abc import Sequence

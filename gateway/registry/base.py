@@ -1,4 +1,4 @@
-"""What a registry is: a small store of documents with revisions, a generation and a history.
+"""The interface of a registry: a small store of documents with revisions, a generation and a history.
 
 A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
 one atomic batch that names the revision it was made from, so two people who change the same model at once cannot

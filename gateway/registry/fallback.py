@@ -1,4 +1,4 @@
-"""A copy of the registry's listing, for a cold start while the registry is away: a file, or an object in Cloud Storage.
+"""The fallback copy of the registry, in a file or Cloud Storage, for a start while the registry is unreachable.
 
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it

@@ -1,4 +1,4 @@
-"""A ration: so many at once, so many a second. What callers can provoke must not become a load on the registry."""
+"""A token bucket that limits how often callers can cause a read of the registry."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a caller's request is framed. What is not framed beyond doubt is refused, on both paths (RFC 9112 section 6).
+"""Determine a request's message framing (RFC 9112 section 6), and refuse what is ambiguous (request smuggling).
 
 aiohttp's parser reads every head first. It forgives some of what it reads, takes some transfer codings for no body at all,
 and serves versions that frame differently. So what it says is compared here with what the fields themselves say.

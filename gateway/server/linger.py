@@ -1,4 +1,4 @@
-"""How a connection ends so that its last answer arrives.
+"""Lingering close: read and drop what still arrives, so that the last response reaches the caller.
 
 To close a connection on which bytes lie unread resets it, and a reset makes the caller's system throw away what it has
 not read yet (RFC 9112 section 9.6). So after the last answer our side alone is closed, and what still comes is read and

@@ -1,4 +1,4 @@
-"""How many files this process may open: each connection of a caller or to a backend is one."""
+"""The limit on open files (RLIMIT_NOFILE), and how many connections it allows."""
 
 import resource
 from typing import Final

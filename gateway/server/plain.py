@@ -1,4 +1,4 @@
-"""The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
+"""The plain server: adapts aiohttp's requests and responses to an Exchange."""
 
 import asyncio
 import time

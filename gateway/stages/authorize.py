@@ -1,4 +1,4 @@
-"""May this principal do this to this model?"""
+"""Authorize the principal: may it do this to this model?"""
 
 from gateway.core.errors import AddressNotAllowed, Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange

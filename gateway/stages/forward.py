@@ -1,4 +1,4 @@
-"""Send the request on to its backend, and the answer back to the caller."""
+"""Forward the request to its backend, and stream the response back to the caller."""
 
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A finished exchange as one log line: JSON in Cloud Logging's words, or readable text.
+"""The access log: one line for each finished request, as JSON for Cloud Logging or as text.
 
 The JSON is put together by hand, because every request pays for it; what may hold anything is encoded by msgspec.
 """

@@ -1,4 +1,4 @@
-"""Kept traces to Cloud Trace or to any OTLP collector, as OpenTelemetry spans. Imported only in an export queue's thread."""
+"""Export sampled traces to Cloud Trace or an OTLP collector. Imported only in an export queue's thread."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Figures as OpenTelemetry metrics, to Cloud Monitoring or to an OTLP collector. Imported only in the sender's thread."""
+"""Export metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. Imported only in the sender's thread."""
 
 import time
 import warnings

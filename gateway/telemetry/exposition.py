@@ -1,4 +1,4 @@
-"""A state as labelled samples, and these as Prometheus text (format 0.0.4)."""
+"""Render metrics in the Prometheus text format (0.0.4)."""
 
 from collections.abc import Mapping, Sequence
 

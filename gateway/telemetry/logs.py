@@ -1,4 +1,4 @@
-"""Logs: JSON lines in Cloud Logging's words, or readable lines on a terminal, written off the event loop."""
+"""Logging: JSON lines for Cloud Logging or text for a terminal, written by a thread off the event loop."""
 
 import contextlib
 import errno

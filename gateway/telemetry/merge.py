@@ -1,4 +1,4 @@
-"""Figures of several processes added up, and quantiles read from histograms."""
+"""Merge the metrics of several worker processes, and read quantiles from histograms."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

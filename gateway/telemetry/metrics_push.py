@@ -1,4 +1,4 @@
-"""Sends this process's figures somewhere every so often, from a thread."""
+"""Pushes this process's metrics to an exporter periodically, from a thread."""
 
 import threading
 import time

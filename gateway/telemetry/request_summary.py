@@ -1,4 +1,4 @@
-"""What is kept of one finished request whose trace is kept: `chips why`, the console, the store and all spans come from it."""
+"""The summary of one recorded request: `chips why`, the console, the store and all spans come from it."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A summary as spans: the waterfall that the console and `chips why` draw and that exporters send."""
+"""The spans of a recorded request: the waterfall that the console and `chips why` draw and that exporters send."""
 
 from collections.abc import Iterator
 from typing import Literal

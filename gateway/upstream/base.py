@@ -1,4 +1,4 @@
-"""What an upstream is: it carries one request to a backend and pipes the answer into the exchange's reply."""
+"""The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol

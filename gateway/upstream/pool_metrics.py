@@ -1,4 +1,4 @@
-"""What pools tell about themselves, read when somebody asks for metrics."""
+"""Gauges and counters of the connection pools."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""A report for machines: JSON, and JUnit's XML for whatever shows test results."""
+"""The report of a verification as JSON and as JUnit XML."""
 
 from typing import Any
 from xml.etree import ElementTree as ET

@@ -1,4 +1,4 @@
-"""`chips why`: one request on one screen, from the embedded store, a running gateway, or Google Cloud."""
+"""`chips why`: show one request with its trace waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import time
 from pathlib import Path

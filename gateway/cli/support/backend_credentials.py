@@ -1,4 +1,4 @@
-"""What we show to a backend that does not answer everybody."""
+"""The credentials with which a command calls a backend: given headers, or an ID token for Cloud Run."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What every verb does alike: talk to people and to machines, fail clearly, open the registry."""
+"""What all commands share: output for people or as JSON, failures with exit codes, opening the registry."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the histor
 
 
 class Failure(Exception):
-    """What went wrong, what to do about it, and the exit code."""
+    """A command's failure: what went wrong, a hint what to do, and the exit code."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = 1) -> None:
         super().__init__(message)
@@ -135,7 +135,7 @@ def _indented(text: str) -> str:
 
 
 class GlobalOptions:
-    """What the options before the verb said: `chips --env prod --yes …`."""
+    """The options before the command, as in `chips --env prod --yes …`."""
 
     def __init__(self) -> None:
         self.env: str | None = None

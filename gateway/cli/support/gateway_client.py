@@ -1,4 +1,4 @@
-"""A running gateway as its operators ask it: one JSON document, or its events as they happen."""
+"""HTTP client for a running gateway's operator pages (`/-/…`): JSON documents and server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 class Pipeline:
+    """Calls the stages in order for each request; every error becomes a problem document."""
+
     __slots__ = (
         "_authenticate",
         "_authorize",

@@ -47,6 +47,7 @@ _PATIENCE_S = 30.0
 
 
 def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
+    """A Put of a model document, for tests."""
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 

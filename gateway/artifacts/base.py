@@ -33,6 +33,8 @@ class AlreadyPublished(StoreError):
 
 
 class ArtifactStore(Protocol):
+    """Where artifacts are published: immutable versions of models, each with a manifest. Raises StoreError."""
+
     def address(self, model: str, version: str) -> str:
         """The URI or folder of a published artifact, as a backend takes it in CHIPS_ARTIFACT."""
 

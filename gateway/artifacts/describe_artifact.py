@@ -28,6 +28,8 @@ _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
 class DescribedArtifact(NamedTuple):
+    """A manifest, the files it describes, and warnings for the author."""
+
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
     warnings: Sequence[str]

@@ -57,6 +57,8 @@ RowsPolicy = Literal["independent", "together"]
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of an artifact: path, size in bytes and SHA-256."""
+
     path: str  # relative, with slashes
     bytes: int
     sha256: str
@@ -76,6 +78,8 @@ class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """The names, datatypes and shapes of a model's inputs and outputs."""
+
     inputs: tuple[Column, ...] = ()
     outputs: tuple[Column, ...] = ()
 
@@ -133,6 +137,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest of one published version, as stored in manifest.json."""
+
     schema: Literal[1]
     model: str
     version: str

@@ -39,6 +39,8 @@ _MAX_AGE: Final = re.compile(r"max-age=(\d{1,9})")
 
 
 class PublicKey(NamedTuple):
+    """A public key, and the one signature algorithm it verifies."""
+
     algorithm: str
     key: Any
 

@@ -42,6 +42,8 @@ class SeriesDelta(msgspec.Struct):
 
 
 class Dashboard:
+    """Computes the dashboard's JSON from the metrics of all workers and the trace store."""
+
     def __init__(
         self,
         mirror: Mirror,
@@ -241,6 +243,7 @@ def _callers_of(model: str, state: State) -> list[dict[str, Any]]:
 
 
 def all_series(state: State) -> list[Series]:
+    """The series of every model and version in `state`."""
     return [series for versions in state.series.values() for series in versions.values()]
 
 

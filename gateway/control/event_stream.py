@@ -23,6 +23,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
+    """Streams server-sent events to any number of watchers."""
+
     def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
         self._board = board
         self._reader = reader
@@ -68,6 +70,7 @@ class EventStream:
 
 
 def event(name: str, content: object) -> bytes:
+    """Encode one server-sent event (WHATWG HTML, section 9.2)."""
     return (
         b"event: "
         + name.encode()

@@ -128,6 +128,7 @@ def is_trusted_jwks_url(url: str) -> bool:
 
 
 def certificate_problems(certificate: Certificate) -> list[str]:
+    """Everything that is wrong with an entry of `auth.certificates`, a sentence each."""
     return _check_rule(certificate)
 
 

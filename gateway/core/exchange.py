@@ -107,6 +107,8 @@ class Attempt:
 
 
 class Exchange:
+    """One request and its response, as it passes the pipeline. Times are monotonic seconds."""
+
     __slots__ = (
         "added_fields",
         "address",

@@ -197,6 +197,7 @@ def _check_traffic(traffic: Mapping[str, int], versions: list[str]) -> list[str]
 
 
 def backend_problems(backend: Backend) -> list[str]:
+    """Everything that is wrong with a backend's document, a sentence each."""
     problems = []
     try:
         check_version(backend.version)

@@ -1,4 +1,4 @@
-""" "Did you mean …?" suggestions for an unknown name."""
+"""Suggestions ("did you mean …?") for an unknown name."""
 
 import difflib
 from collections.abc import Iterable

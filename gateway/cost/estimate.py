@@ -47,12 +47,16 @@ def memory_needed_gib(artifact_gib: float) -> float:
 
 
 class CostItem(NamedTuple):
+    """One item of a bill: name, amount a month, and how it comes about."""
+
     name: str
     amount: float  # of the currency, a month
     why: str
 
 
 class CostEstimate(NamedTuple):
+    """A monthly estimate: the number of instances and the cost items."""
+
     instances: float  # running while calls come
     parts: list[CostItem]
 

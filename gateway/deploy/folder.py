@@ -176,6 +176,7 @@ class BackendFolder:
 
 
 def digest(content: bytes) -> str:
+    """The SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -37,6 +37,8 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
+    """A process by id and start time, so that a reused id is not mistaken for it."""
+
     pid: int
     started: int | None
 

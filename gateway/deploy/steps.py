@@ -22,6 +22,8 @@ STEPS: Sequence[tuple[str, str]] = (
 
 
 class StepProgress(Protocol):
+    """Is told of each step of a deployment: its begin, its messages, its end."""
+
     def begin(self, step: str) -> None: ...
 
     def tell(self, text: str) -> None: ...

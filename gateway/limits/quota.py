@@ -23,6 +23,8 @@ class Charge(NamedTuple):
 
 
 class Verdict(NamedTuple):
+    """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+
     remaining: int
     reset_s: float  # until the whole quota is there again
     wait_s: float  # 0.0 where the request may go on

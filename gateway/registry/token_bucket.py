@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 
 class TokenBucket:
+    """A token bucket: `burst` tokens at once, refilled at a fixed rate per second."""
+
     def __init__(self, *, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
         self._burst = burst

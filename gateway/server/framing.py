@@ -34,6 +34,8 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class Framing(NamedTuple):
+    """The framing of a request: body length (None: chunked), whether it ends the connection, and Expect."""
+
     length: int | None  # of the body in bytes; None where it comes in chunks
     closes: bool  # the connection ends with this request
     expects: bool  # 100-continue

@@ -18,6 +18,8 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class Linger:
+    """The state of one lingering close: bytes dropped, and whether the caller still reads."""
+
     __slots__ = ("_dropped", "_since", "_unsent")
 
     def __init__(self, now: float) -> None:

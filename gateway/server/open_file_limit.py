@@ -17,6 +17,7 @@ def raise_file_limit() -> None:
 
 
 def file_limit() -> int:
+    """The soft limit on open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else soft
 

@@ -219,6 +219,7 @@ class CallerBody:
 
 
 def timeout_error() -> RequestTimeout:
+    """The error of a caller who sends the body too slowly."""
     return RequestTimeout("The request's body did not arrive in time.")
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class Forward:
+    """Send the request through the upstream, with the caller's signed identity where backends want it."""
+
     def __init__(self, upstream: Upstream, signer: "CallerTokenSigner | None" = None) -> None:
         self._upstream = upstream
         self._signer = signer

@@ -26,6 +26,7 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
+    """The Cloud Logging severity of an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"

@@ -187,6 +187,8 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
+    """Runs the periodic work of one process in a thread."""
+
     def __init__(
         self,
         metrics: Metrics,

@@ -21,6 +21,7 @@ _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
 def merge_states(states: Iterable[State]) -> State:
+    """The sum of the states of several processes."""
     total = State()
     for state in states:
         total.at = max(total.at, state.at)
@@ -47,6 +48,7 @@ def merge_states(states: Iterable[State]) -> State:
 
 
 def add_series(total: Series, series: Series) -> None:
+    """Add the counts of `series` to `total`."""
     _add_counts(total.statuses, series.statuses)
     _add_counts(total.errors, series.errors)
     _add_list(total.request, series.request)

@@ -10,6 +10,8 @@ from gateway.telemetry.metrics import Metrics, State
 
 
 class MetricsSink(Protocol):
+    """The interface of a metrics exporter."""
+
     def write(self, state: State, timeout_s: float) -> None:
         """Send the figures; raise whatever it likes where that fails."""
 

@@ -73,6 +73,7 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 def summarize(
     exchange: Exchange, *, status: int, kept: str, side: str, code: str, gateway: str
 ) -> RequestSummary:
+    """Make the summary of a finished exchange."""
     arrived = exchange.arrived
     duration_s = exchange.ended - arrived
     trace = exchange.trace

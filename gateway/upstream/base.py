@@ -18,6 +18,8 @@ class UpstreamRequest(NamedTuple):
 
 
 class Upstream(Protocol):
+    """Sends requests to backends and relays their responses."""
+
     async def start(self) -> None: ...
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:

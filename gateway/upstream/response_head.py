@@ -53,6 +53,8 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class ResponseHead:
+    """A parsed response head: status, framing, and the field lines for the caller."""
+
     __slots__ = (
         "addresses",
         "chunked",

@@ -5,6 +5,7 @@ from gateway.core.exchange import Exchange
 
 
 def upstream_timeout_error(exchange: Exchange) -> UpstreamError:
+    """UpstreamTimeout or DeadlineExceeded, by whose time-out passed."""
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived
     if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact

@@ -64,6 +64,8 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class Report:
+    """The results of one verification, with the backend's model and version."""
+
     url: str
     model: str
     version: str

@@ -252,6 +252,7 @@ def revoke(
 
 
 async def find_key(registry: Registry, identifier: str) -> Document:
+    """The registry document of the key with this id, its beginning, or the key itself. Raises Failure."""
     wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
     found = [document for document in await registry.list(KEYS) if document.name.startswith(wanted)]
     if len(wanted) < 4 or not found:

@@ -232,6 +232,7 @@ def draw_waterfall(spans: list[Span]) -> None:
 
 
 def show_spans(spans: list[Span], *, as_json: bool) -> None:
+    """Print a trace as a waterfall, or as JSON."""
     if as_json:
         console.print_json(msgspec.to_builtins(spans))
         return

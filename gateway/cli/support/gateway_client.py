@@ -31,6 +31,8 @@ KeyOption = Annotated[
 
 
 class GatewayClient:
+    """Reads JSON documents and server-sent events of one running gateway."""
+
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
@@ -100,6 +102,7 @@ class GatewayClient:
 
 @asynccontextmanager
 async def gateway_client(address: str, key: str) -> AsyncIterator[GatewayClient]:
+    """A client for the gateway at `address`, authenticated with an API key. Raises Failure."""
     import aiohttp
 
     headers = {"X-Api-Key": key} if key else {}

@@ -35,6 +35,7 @@ def merge_states(states: Iterable[State]) -> State:
                 sum_of = usages.setdefault(model, Usage())
                 sum_of.requests += usage.requests
                 sum_of.backend_s += usage.backend_s
+        total.labels |= state.labels
         _add_list(total.overhead, state.overhead)
         total.overhead_s += state.overhead_s
         _add_counts(total.kept, state.kept)

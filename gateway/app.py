@@ -155,6 +155,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            figures=self.telemetry.figures,
             admits=self.ip_allowlist.admits,
             supervisor=self.supervisor,
             jwks=self._signer.jwks if self._signer is not None else b'{"keys":[]}',

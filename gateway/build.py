@@ -39,10 +39,12 @@ _log = logging.getLogger(__name__)
 
 
 def networks(texts: Iterable[str]) -> list[Network]:
+    """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
     return [parse_network(text) for text in texts]
 
 
 def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor) -> Mirror:
+    """The mirror of `registry`, with its fallback copy and time-outs."""
     server = settings.server
     return Mirror(
         registry,
@@ -89,6 +91,7 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
 
 
 def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
+    """CORS of the gateway's own pages; None where no origin is allowed."""
     if not origins:
         return None
     from gateway.control.cors import ControlCors
@@ -97,6 +100,7 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
+    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
     return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
 
 
@@ -159,6 +163,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 
 
 def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
+    """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connections()
     if limit >= file_limit():

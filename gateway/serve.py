@@ -1,4 +1,4 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
+"""Run the gateway as a process: flags, signals, exit codes, and the start-up banner."""
 
 import asyncio
 import contextlib

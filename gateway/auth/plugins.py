@@ -31,6 +31,7 @@ def validate_chain(names: Sequence[str]) -> None:
 
 
 def load_plugin(name: str) -> Authenticator:
+    """Load the authenticator that the plug-in `name` (entry point `chips.auth`) returns."""
     opened: Authenticator = _plug_ins()[name].load()()
     return opened
 

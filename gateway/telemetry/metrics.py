@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.exchange import Exchange
+from gateway.core.principal import Principal
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a caller who left; never sent, only recorded
@@ -50,6 +51,8 @@ class Series:
 
 @dataclass(slots=True)
 class Usage:
+    """What one caller used of one model."""
+
     requests: int = 0
     backend_s: float = 0.0
 
@@ -61,6 +64,7 @@ class State:
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
     callers: dict[str, dict[str, Usage]] = field(default_factory=dict)  # by caller and model
+    labels: dict[str, str] = field(default_factory=dict)  # of callers, by caller; for people, not for metrics
     overhead: list[int] = field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
     overhead_s: float = 0.0
     kept: dict[str, int] = field(default_factory=dict)
@@ -136,11 +140,12 @@ class Metrics:
         if limit_s is not None and duration_s > limit_s and status < 500:
             series.late += 1
         if exchange.authenticated:
-            caller = exchange.principal.id
+            principal = exchange.principal
+            caller = principal.id
             try:
                 usage = self._callers[caller][name]
             except KeyError:
-                usage = self._new_usage(caller, name)
+                usage = self._new_usage(principal, name)
             usage.requests += 1
             usage.backend_s += backend_s
         if exchange.queued_s:
@@ -195,9 +200,12 @@ class Metrics:
             self._pairs += 1
         return versions[version]
 
-    def _new_usage(self, caller: str, model: str) -> Usage:
+    def _new_usage(self, principal: Principal, model: str) -> Usage:
+        caller = principal.id
         if self._usages >= self._limit:
             caller = model = OTHER
+        else:
+            self._state.labels[caller] = principal.label
         models = self._callers.setdefault(caller, {})
         if model not in models:
             models[model] = Usage()
@@ -227,6 +235,8 @@ def is_cold_start(exchange: Exchange) -> bool:
 
 
 class Phase(msgspec.Struct, frozen=True):
+    """One phase of a Server-Timing field: name and duration."""
+
     name: str
     duration_s: float
 

@@ -1,3 +1,4 @@
+# Long: one command with its interruptions and contests.
 """Publishing: to a folder and to Cloud Storage, interrupted, repeated, contested."""
 
 import hashlib

@@ -1,4 +1,4 @@
-"""All of telemetry, wired: what the composition root starts and stops in one go."""
+"""Assembles telemetry (metrics, access log, trace store, exporters), to be started and stopped as one."""
 
 import asyncio
 import logging

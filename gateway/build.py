@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,6 @@ from gateway.registry.mirror import Mirror
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connections, file_limit
-from gateway.server.plain import PlainRequestHandler
-from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.supervisor import Supervisor
@@ -31,7 +29,6 @@ from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.fast import FastUpstream
 from gateway.upstream.id_tokens import IdTokenProvider
-from gateway.upstream.plain import PlainUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
@@ -127,11 +124,13 @@ def build_upstream(
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
-    kind = (
-        PlainUpstream
-        if settings.server.path == "plain"
-        else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor)
+    kind: Callable[..., Upstream] = partial(
+        FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
     )
+    if settings.server.path == "plain":
+        from gateway.upstream.plain import PlainUpstream
+
+        kind = PlainUpstream
     return kind(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
@@ -201,6 +200,9 @@ def build_server(server: Server, pipeline: Pipeline, connections: OpenConnection
             field_limit_bytes=server.header_bytes,
             connections=connections,
         )
+    from gateway.server.plain import PlainRequestHandler
+    from gateway.server.plain_protocol import StrictServer
+
     return StrictServer(
         PlainRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
         connections=connections,

@@ -50,7 +50,9 @@ def test_no_archaic_words():
     pages += [ROOT / "deploy/README.md", *ROOT.glob("backends/*/README.md")]
     pages += [path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "adr"]
     pages += (ROOT / "gateway").rglob("*.py")
-    lines = [(path, enumerate(path.read_text(encoding="utf-8").splitlines(), 1)) for path in pages]
+    lines: list[tuple[Path, Iterator[tuple[int, str]]]] = [
+        (path, enumerate(path.read_text(encoding="utf-8").splitlines(), 1)) for path in pages
+    ]
     for folder, kinds in WITH_COMMENTS.items():
         for kind in kinds:
             paths = (path for path in (ROOT / folder).rglob(kind) if path != Path(__file__))

@@ -58,9 +58,9 @@ bench: $(VENV)/.ready  ## measure CPU per request beside nginx, HAProxy, Envoy, 
 count: $(VENV)/.ready  ## instructions per request, by function; COUNT=--check holds them against benchmarks/counts.json; needs valgrind and gcc
 	$(BIN)/python -m benchmarks.count $(COUNT)
 
-bench-backends: $(VENV)/.ready  ## measure the Python backend beside FastAPI, MLServer, BentoML, LitServe, MLflow and KServe; BENCH='--seconds 1 --rows 1,1000'
+bench-backends: $(VENV)/.ready  ## measure the Python backend next to FastAPI, MLServer, BentoML, LitServe, MLflow and KServe; BENCH='--seconds 1 --rows 1,1000'
 	@for peer in fastapi mlserver bentoml litserve mlflow kserve; do venv=$(VENV)-bench-models-$$peer; test -x $$venv/bin/python || { $(PYTHON) -m venv $$venv && timeout 600 $$venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/backends/peers/requirements-$$peer.txt; } || { echo "left out: $$peer, which cannot be installed here"; rm -rf $$venv; }; done
-	$(BIN)/python -m benchmarks.backends.beside --venvs $(VENV)-bench-models --out benchmarks/results --docs docs/performance.md $(BENCH)
+	$(BIN)/python -m benchmarks.backends.alternatives --venvs $(VENV)-bench-models --out benchmarks/results --docs docs/performance.md $(BENCH)
 
 soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
 	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)

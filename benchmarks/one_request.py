@@ -38,6 +38,8 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def abort(self) -> None: ...
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
         return ("127.0.0.1", 1) if name == "peername" else None
 
@@ -88,9 +90,9 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
             origin.pool.release(backend)
             server = FastServer(
                 gateway.pipeline,
-                keepalive_timeout_s=60,
-                head_timeout_s=20,
-                body_timeout_s=15,
+                keepalive_timeout_s=3600,
+                head_timeout_s=3600,
+                body_timeout_s=3600,
                 field_limit_bytes=16384,
                 connections=OpenConnections(asyncio.get_running_loop()),
             )
@@ -114,11 +116,11 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
                     if backend._completion is not None:
                         backend.data_received(ANSWER)
 
-                once()
-                await asyncio.sleep(0.1)  # the key is read from the registry once
-                if backend._completion is not None:
-                    backend.data_received(ANSWER)
-                    await asyncio.sleep(0.1)
+                caller.data_received(raw)
+                while not wire.last:  # the key is read from the registry once
+                    if backend._completion is not None:
+                        backend.data_received(ANSWER)
+                    await asyncio.sleep(0.01)
                 once()
                 if not wire.last.startswith(b"HTTP/1.1 %d " % status):
                     raise RuntimeError(f"{name}: answered {wire.last[:60]!r} instead of {status}")

@@ -155,6 +155,7 @@ class Gateway:
             registry=self.registry,
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
+            figures=self.telemetry.figures,
             admits=self.ip_allowlist.admits,
             supervisor=self.supervisor,
             jwks=self._signer.jwks if self._signer is not None else b'{"keys":[]}',
@@ -228,7 +229,7 @@ class Gateway:
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""
         snapshot = self.mirror.snapshot
-        return "chips" if snapshot is None else f"chips-{snapshot.registry_id[:12].lower()}"
+        return "chips" if snapshot is None else snapshot.via_name
 
     async def stop(self) -> None:
         """Stop accepting, answer what callers have sent within the grace period, close everything."""

@@ -1,4 +1,4 @@
-"""The models that every server of `benchmarks.backends.beside` serves, and their requests in each protocol."""
+"""The models that every server of `benchmarks.backends.alternatives` serves, and their requests in each protocol."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-WIDTH = 8
+WIDTH, WIDE = 8, 100
 NUMBERS = [f"x{at}" for at in range(WIDTH)]
 COLOURS, SHAPES = ("red", "green", "blue"), ("round", "square")
-KINDS = ("numbers", "mixed", "onnx")
+KINDS = ("numbers", "mixed", "onnx", "wide")
 
 
 class Served(NamedTuple):
@@ -44,7 +44,10 @@ def make(folder: Path) -> dict[str, Served]:
     frame = pd.DataFrame(numbers, columns=NUMBERS).assign(colour=colours, shape=shapes)
     split = make_column_transformer((StandardScaler(), NUMBERS), (OneHotEncoder(), ["colour", "shape"]))
     mixed = make_pipeline(split, LogisticRegression()).fit(frame, labels)
-    files = {name: folder / f"{name}.joblib" for name in ("numbers", "mixed")}
+    many = rows(500, WIDE)[0]
+    wide = make_pipeline(StandardScaler(), LogisticRegression()).fit(many, (many[:, 0] > 0).astype(np.int64))
+    files = {name: folder / f"{name}.joblib" for name in ("numbers", "mixed", "wide")}
+    joblib.dump(wide, files["wide"])
     joblib.dump(plain, files["numbers"])
     joblib.dump(mixed, files["mixed"])
     files["onnx"] = folder / "numbers.onnx"
@@ -56,7 +59,7 @@ def _artifact(folder: Path, kind: str, file: Path) -> Path:
     from chips_backend.testing import write_artifact
 
     datatype = "FP32" if kind == "onnx" else "FP64"
-    inputs = [{"name": name, "datatype": datatype} for name in NUMBERS]
+    inputs = [{"name": f"x{at}", "datatype": datatype} for at in range(width_of(kind))]
     if kind == "mixed":
         inputs += [{"name": "colour", "datatype": "BYTES"}, {"name": "shape", "datatype": "BYTES"}]
     return write_artifact(
@@ -71,18 +74,22 @@ def _artifact(folder: Path, kind: str, file: Path) -> Path:
     )
 
 
-def rows(count: int) -> tuple[Any, Any, Any]:
+def rows(count: int, width: int = WIDTH) -> tuple[Any, Any, Any]:
     """Numbers with six digits, as measurements have them, and two texts for each row."""
     random = np.random.default_rng(count)
     return (
-        random.normal(size=(count, WIDTH)).round(6),
+        random.normal(size=(count, width)).round(6),
         random.choice(COLOURS, count),
         random.choice(SHAPES, count),
     )
 
 
+def width_of(kind: str) -> int:
+    return WIDE if kind == "wide" else WIDTH
+
+
 def instances(kind: str, count: int) -> list[Any]:
-    numbers, colours, shapes = rows(count)
+    numbers, colours, shapes = rows(count, width_of(kind))
     if kind != "mixed":
         listed: list[Any] = numbers.tolist()
         return listed
@@ -94,7 +101,7 @@ def instances(kind: str, count: int) -> list[Any]:
 
 def labels(file: Path, kind: str, count: int) -> list[int]:
     """What the model itself says."""
-    numbers, colours, shapes = rows(count)
+    numbers, colours, shapes = rows(count, width_of(kind))
     if kind == "onnx":
         import onnxruntime
 
@@ -131,10 +138,10 @@ def ask(served: Served, protocol: str, count: int) -> Asked:
 
 
 def _tensors(kind: str, count: int, *, is_binary: bool) -> tuple[list[dict[str, Any]], bytes]:
-    numbers, colours, shapes = rows(count)
+    numbers, colours, shapes = rows(count, width_of(kind))
     datatype, dtype = ("FP32", np.float32) if kind == "onnx" else ("FP64", np.float64)
     arrays: list[tuple[str, str, list[int], Any]] = [
-        ("predict", datatype, [count, WIDTH], numbers.astype(dtype))
+        ("predict", datatype, [count, width_of(kind)], numbers.astype(dtype))
     ]
     if kind == "mixed":
         arrays = [(name, "FP64", [count], numbers[:, at]) for at, name in enumerate(NUMBERS)]

@@ -1,11 +1,10 @@
-"""API keys, looked up by digest: remembered for a while, read from the registry on a miss, dead at once when revoked."""
+"""Authentication by API key: looked up by digest in a cache, else in the registry; a revoked key stops at once."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from gateway.auth.ttl_cache import TtlCache
 from gateway.core.compiled_policy import network_set, quota_from
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.keys import PREFIX, bearer_key, is_well_formed, key_id
+from gateway.core.keys import PREFIX, bearer_key, digest_bytes, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.randomness import random_between
@@ -33,10 +32,11 @@ _UNKNOWN = "This API key is not known, or no longer valid."
 
 
 class _CachedKey:
-    __slots__ = ("expires_at", "look_at", "principal")
+    __slots__ = ("expires_at", "in_authorization", "in_own_field", "look_at")
 
     def __init__(self, principal: Principal, expires_at: float, look_at: float) -> None:
-        self.principal = principal
+        self.in_own_field = Authentication(principal, consumed_authorization=False)
+        self.in_authorization = Authentication(principal, consumed_authorization=True)
         self.expires_at = expires_at  # seconds since the epoch; infinity where it does not expire
         self.look_at = look_at  # monotonic: when to look again whether it is still there
 
@@ -83,7 +83,8 @@ class ApiKeyAuthenticator(Authenticator):
         if found is None:
             return None
         raw, in_authorization = found
-        digest = sha256(raw).hexdigest()
+        last = head.last_digest
+        digest = digest_bytes(raw) if last is None else last.of(raw)
         tick = self._clock()
         known = self._known.get(digest, tick)
         if known is None:
@@ -102,7 +103,8 @@ class ApiKeyAuthenticator(Authenticator):
         found = _key_in(head)
         assert found is not None  # noqa: S101  (there was one a moment ago)
         raw, in_authorization = found
-        digest = sha256(raw).hexdigest()
+        last = head.last_digest
+        digest = digest_bytes(raw) if last is None else last.of(raw)
         known = await self._read_through(digest)
         return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
 
@@ -115,7 +117,7 @@ class ApiKeyAuthenticator(Authenticator):
         if known is None or known.expires_at <= now or self._is_revoked(digest):
             raise Unauthenticated(_UNKNOWN)
         self.used[digest] = now
-        return Authentication(known.principal, in_authorization)
+        return known.in_authorization if in_authorization else known.in_own_field
 
     def _is_revoked(self, digest: str) -> bool:
         snapshot = self._mirror.snapshot

@@ -1,8 +1,9 @@
-"""The console's files: read once, sent with headers that let them reach nothing but this gateway."""
+"""The web console's static files, served from memory with a strict Content-Security-Policy."""
 
 import hashlib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from gateway.core.headers import RawHeaders
 from gateway.core.response import Response
@@ -11,6 +12,7 @@ _TYPES = {
     "html": b"text/html; charset=utf-8",
     "css": b"text/css; charset=utf-8",
     "js": b"text/javascript; charset=utf-8",
+    "mjs": b"text/javascript; charset=utf-8",
     "svg": b"image/svg+xml",
 }
 POLICY = (
@@ -23,10 +25,9 @@ _PAGES = {"": "console.html", "docs": "docs.html"}
 def asset(path: str, headers: RawHeaders) -> Response | None:
     """The file at `path` below /-/console/ (or `docs`); None where there is none."""
     name = _PAGES.get(path, path)
-    found = _read(name) if name in _names() else None
-    if found is None:
+    if name not in _names():
         return None
-    body, tag = found
+    body, tag = _read(name)
     fields = (
         (b"Content-Type", _TYPES[name.rpartition(".")[2]]),
         (b"ETag", tag),
@@ -43,16 +44,35 @@ def asset(path: str, headers: RawHeaders) -> Response | None:
     return Response(200, fields, body)
 
 
+def prefers_html(headers: RawHeaders) -> bool:
+    """Whether `Accept` (RFC 9110, 12.5.1) names HTML and does not like JSON as much: a browser's does."""
+    accept = b",".join(value for field, value in headers if field.lower() == b"accept").decode("latin-1")
+    return _quality(accept, "text/html") > _quality(accept, "application/json")
+
+
+def _quality(accept: str, wanted: str) -> float:
+    """The weight of a media type that is named itself; 0 where only a wildcard takes it in."""
+    for entry in accept.split(","):
+        media_type, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if media_type == wanted:
+            weights = [p.partition("=")[2] for p in parameters if p.startswith("q=")]
+            try:
+                return float(weights[0]) if weights else 1.0
+            except ValueError:
+                return 0.0
+    return 0.0
+
+
 @cache
-def _names() -> frozenset[str]:
-    return frozenset(
-        entry.name
-        for entry in files("gateway.control").joinpath("console").iterdir()
-        if entry.name.rpartition(".")[2] in _TYPES
-    )
+def _names() -> dict[str, Traversable]:
+    """The files of the console by their path below its folder."""
+    folder = files("gateway.control").joinpath("console")
+    found = {entry.name: entry for entry in folder.iterdir()}
+    found |= {f"vendor/{entry.name}": entry for entry in folder.joinpath("vendor").iterdir()}
+    return {name: entry for name, entry in found.items() if name.rpartition(".")[2] in _TYPES}
 
 
 @cache
 def _read(name: str) -> tuple[bytes, bytes]:
-    body = files("gateway.control").joinpath("console").joinpath(name).read_bytes()
+    body = _names()[name].read_bytes()
     return body, b'"' + hashlib.sha256(body).hexdigest()[:24].encode() + b'"'

@@ -1,102 +1,169 @@
-"""What every model does at present: the difference between two moments of the figures of all workers."""
+"""The dashboard's data: issues, each model's requests, errors and latency by the clock, and the counts since the start."""
 
 import asyncio
 import time
-from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
+from gateway.control.issues import Issue, date, find_issues
+from gateway.control.model_page import callers_of, history_of, versions_of
+from gateway.control.windows import (
+    DEFAULT_WINDOW,
+    Figures,
+    Window,
+    WindowReader,
+    last_tick,
+    milliseconds,
+)
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
 from gateway.supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
-from gateway.telemetry.merge import add_series, quantile
+from gateway.telemetry.merge import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
-from gateway.telemetry.metrics import Series, State
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.metrics import State
+from gateway.telemetry.trace_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
-_WINDOW_S = 10.0  # rates and percentiles are those of about this time
-CURVE_S = 30 * 60
-CURVE_POINTS = 40
-
-
-class SeriesDelta(msgspec.Struct):
-    """What was new in one series."""
-
-    requests: int
-    failed: int
-    buckets: list[int]
-    backend: list[int]
-
-    def figures(self, seconds: float) -> dict[str, Any]:
-        p50, p99 = (_ms(quantile(share, self.buckets, LATENCY_BOUNDS)) for share in (0.5, 0.99))
-        return {
-            "rps": round(self.requests / seconds, 2),
-            "failed_share": round(self.failed / self.requests, 4) if self.requests else 0.0,
-            "p50_ms": p50,
-            "p99_ms": p99,
-            "backend_p99_ms": _ms(quantile(0.99, self.backend, LATENCY_BOUNDS)),
-        }
+_ISSUES = 50  # shown; more are counted
+_DATED = 20  # of them, those that are shown first
+HOUR_S = 3600
+_Curves = dict[str | None, dict[int, list[int]]]
+ORDERS = ("name", "rps", "failed", "p50", "p99", "in_flight")
 
 
 class Dashboard:
+    """Computes the dashboard's JSON from the metrics of all workers and the trace store."""
+
     def __init__(
         self,
         mirror: Mirror,
         shared: WorkerMetrics,
-        reader: TraceStoreReader | None,
+        figures: TraceStoreReader,
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
         self._mirror = mirror
         self._shared = shared
-        self._reader = reader
-        self._started = time.time()
-        self._past: list[State] = []  # oldest first; the last is the present
+        self._figures = figures
+        self._windows = WindowReader(figures)
+        self._state: State | None = None
         self._reading: asyncio.Task[State] | None = None
+        self._issues: tuple[tuple[Any, ...], list[Issue]] | None = None
+        self._started = time.time()
 
     async def present(self) -> State:
-        """The figures of all workers, at most a second old."""
-        if not self._past or time.time() - self._past[-1].at > _FRESH_S:
+        """What all workers have counted since the start, at most a second old."""
+        if self._state is None or time.time() - self._state.at > _FRESH_S:
             if self._reading is None:
                 self._reading = self._supervisor.job("dashboard", self._read())
-            await asyncio.shield(self._reading)
-        return self._past[-1]
+            return await asyncio.shield(self._reading)
+        return self._state
 
     async def _read(self) -> State:
         try:
-            state = await asyncio.to_thread(self._shared.total)  # merging a thousand models takes a while
-            self._past.append(state)
-            while len(self._past) > 2 and self._past[1].at < state.at - _WINDOW_S:
-                del self._past[0]
-            return state
+            # Merging a thousand models takes a while.
+            self._state = await asyncio.to_thread(self._shared.total)
+            return self._state
         finally:
             self._reading = None
 
-    async def document(self) -> dict[str, Any]:
+    async def document(self, window: str = DEFAULT_WINDOW) -> dict[str, Any]:
         """Every model with its figures, and the gateway's own."""
         state = await self.present()
-        return await asyncio.to_thread(self._document, state, self._past[0])
+        return await asyncio.to_thread(self._document, state, window)
 
-    def _document(self, state: State, before: State) -> dict[str, Any]:
-        seconds = state.at - before.at
-        if seconds < 1.0:  # nobody looked lately
-            before, seconds = State(), max(state.at - self._started, 1.0)
-        snapshot = self._mirror.snapshot
-        listed = {} if snapshot is None else snapshot.entries
-        models = [self._model(entry.model, state, before, seconds) for entry in listed.values()]
-        overhead = [n - b for n, b in zip(state.overhead, before.overhead, strict=True)]
-        total = _window(all_series(state), all_series(before))
+    def _document(self, state: State, name: str) -> dict[str, Any]:
+        window = self._windows.read(name)
+        models = [_row(model, state, window) for model in self._listed().values()]
+        return {**self._head(state, window), "models": sorted(models, key=lambda model: model["name"])}
+
+    async def page(self, name: str, *, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
+        """The models whose name or description has `find` in it, `limit` of them from `skip` on, in this order."""
+        state = await self.present()
+        return await asyncio.to_thread(self._page, state, name, find.lower(), order, skip, limit)
+
+    def _page(self, state: State, name: str, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
+        window = self._windows.read(name)
+        listed = self._listed()
+        found = [m for m in listed.values() if find in m.name or find in m.description.lower()]
+        ranked = sorted(found, key=lambda model: (_rank(order, model.name, state, window), model.name))
+        shown = ranked[skip : skip + limit]
+        curves = self._curves(window.ends, {model.name for model in shown})
         return {
-            "at": round(state.at, 3),
-            "window_s": round(seconds, 1),
+            **self._head(state, window),
+            "listed": len(listed),
+            "found": len(found),
+            "models": [
+                {**_row(model, state, window), "curve": _curve(curves, model.name)} for model in shown
+            ],
+        }
+
+    async def overview(self, window: str) -> dict[str, Any]:
+        """What is wrong now, worst first, and the gateway as a whole."""
+        state = await self.present()
+        return await asyncio.to_thread(self._overview, state, window)
+
+    def _overview(self, state: State, name: str) -> dict[str, Any]:
+        window = self._windows.read(name)
+        listed = self._listed()
+        issues = self._found(window, listed)
+        return {
+            **self._head(state, window),
+            "listed": len(listed),
+            "disabled": sum(not model.enabled for model in listed.values()),
+            "called": sum(name in listed for name in window.models),
+            "issues": issues[:_ISSUES],
+            "issues_found": len(issues),
+            "curve": _curve(self._curves(window.ends, None), None),
+        }
+
+    def _curves(self, ends: int, wanted: set[str] | None) -> _Curves:
+        """Requests and failures by minute of the last hour, of the models in `wanted`; None: all, added up under None."""
+        minute = ends - ends % COARSE_S
+        rows = self._figures.counts(COARSE_S, after=minute - HOUR_S, until=minute)
+        rows += self._figures.counts(FINE_S, after=minute, until=ends)  # the minute that is not over
+        found: _Curves = {}
+        for model, at, requests, failed in rows:
+            if wanted is None or model in wanted:
+                points = found.setdefault(None if wanted is None else model, {})
+                point = points.setdefault(-(-at // COARSE_S) * COARSE_S, [0, 0])
+                point[0] += requests
+                point[1] += failed
+        return found
+
+    def _found(self, window: Window, listed: dict[str, Model]) -> list[Issue]:
+        """The issues of a window, found once for each tick and state of the registry."""
+        key = (window.name, window.ends, self._mirror.snapshot)
+        if self._issues is not None and self._issues[0] == key:
+            return self._issues[1]
+        issues = find_issues(listed, window, self._windows.read("10s"))
+        fine_from = window.ends - KEPT_S[FINE_S]
+        oldest = self._figures.oldest_tick(COARSE_S)
+        for issue in issues[:_DATED]:
+            fine = self._figures.ticks(FINE_S, after=fine_from, until=window.ends, model=issue.model)
+            coarse = self._figures.ticks(COARSE_S, after=0, until=fine_from, model=issue.model)
+            date(issue, coarse, fine, oldest if coarse else None)
+        self._issues = key, issues
+        return issues
+
+    def _listed(self) -> dict[str, Model]:
+        snapshot = self._mirror.snapshot
+        return {} if snapshot is None else {name: entry.model for name, entry in snapshot.entries.items()}
+
+    def _head(self, state: State, window: Window) -> dict[str, Any]:
+        snapshot = self._mirror.snapshot
+        everything = window.everything()
+        return {
+            "at": round(time.time(), 3),
+            "started": round(self._started, 3),
+            "window": window.name,
+            "window_s": round(window.seconds, 1),
+            "window_ends": window.ends,
             "gateway": {
-                **total.figures(seconds),
-                "overhead_p50_ms": _ms(quantile(0.5, overhead, OVERHEAD_BOUNDS)),
-                "overhead_p99_ms": _ms(quantile(0.99, overhead, OVERHEAD_BOUNDS)),
+                **everything.document(window.seconds),
+                "overhead_p50_ms": milliseconds(quantile(0.5, state.overhead, OVERHEAD_BOUNDS)),
+                "overhead_p99_ms": milliseconds(quantile(0.99, state.overhead, OVERHEAD_BOUNDS)),
                 "in_flight": _gauge(state, "chips_in_flight_requests"),
                 "workers": _gauge(state, "chips_workers"),
                 "memory_bytes": _gauge(state, "chips_process_memory_bytes"),
@@ -109,163 +176,98 @@ class Dashboard:
                 "problems": [] if snapshot is None else list(snapshot.problems)[:20],
                 "error": self._mirror.last_error[:500],
             },
-            "models": sorted(models, key=lambda model: model["name"]),
         }
 
-    def _model(self, model: Model, state: State, before: State, seconds: float) -> dict[str, Any]:
-        now, then = state.series.get(model.name, {}), before.series.get(model.name, {})
-        seen = {backend.version for backend in model.backends}
-        versions = [
-            {
-                "version": version,
-                "traffic": model.traffic.get(version, 0),
-                "listed": version in seen,
-                **_window(_one(now, version), _one(then, version)).figures(seconds),
-            }
-            for version in [*(backend.version for backend in model.backends), *sorted(set(now) - seen)]
-        ]
-        series = list(now.values())
-        return {
-            "name": model.name,
-            "description": model.description[:200],
-            "enabled": model.enabled,
-            "requests": sum(sum(s.request) for s in series),
-            "failed": sum(s.failed for s in series),
-            "in_flight": int(state.gauges.get("chips_model_in_flight_requests", {}).get(model.name, 0)),
-            **_window(series, list(then.values())).figures(seconds),
-            "availability": model.policy.availability,
-            "latency_s": model.policy.latency_s,
-            "versions": versions,
-        }
-
-    async def model(self, name: str) -> dict[str, Any] | None:
-        """One model in depth: its distribution, errors, callers and the last half hour by version."""
+    async def model(self, name: str, window: str = DEFAULT_WINDOW) -> dict[str, Any] | None:
+        """One model in depth: its distribution, errors, callers and the last hour by version."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
             return None
         state = await self.present()
-        since = time.time() - CURVE_S
-        ticks = (
-            []
-            if self._reader is None
-            else await asyncio.to_thread(self._reader.ticks, since=since, model=name)
-        )
-        recent: dict[str, SeriesDelta] = {}
-        for tick in ticks:
-            window = recent.setdefault(tick.version, _empty())
-            window.requests += tick.requests
-            window.failed += tick.failed
-            window.buckets = [a + b for a, b in zip(window.buckets, tick.buckets, strict=True)]
-        series = state.series.get(name, {})
+        return await asyncio.to_thread(self._model, entry.model, entry.revision, state, window)
+
+    def _model(self, model: Model, revision: int, state: State, name: str) -> dict[str, Any]:
+        window = self._windows.read(name)
+        hour = self._windows.read("1h")
+        ends = last_tick()
+        coarse_ends = ends - ends % COARSE_S
+        ticks = self._figures.ticks(COARSE_S, after=coarse_ends - HOUR_S, until=coarse_ends, model=model.name)
+        # What has no whole minute yet, so that the picture begins with the first requests.
+        ticks += self._figures.ticks(FINE_S, after=coarse_ends, until=ends, model=model.name)
         return {
-            "model": entry.model,
-            "revision": entry.revision,
+            **self._head(state, window),
+            "model": model,
+            "revision": revision,
             "bounds_ms": [bound * 1000 for bound in LATENCY_BOUNDS],
-            "versions": {
-                version: {
-                    **_totals(one),
-                    "buckets": recent[version].buckets if version in recent else one.request,
-                    **_window([one], []).figures(max(state.at - self._started, 1.0)),
-                }
-                for version, one in series.items()
-            },
-            "history": [
-                {
-                    "at": tick.at,
-                    "version": tick.version,
-                    "requests": tick.requests,
-                    "failed": tick.failed,
-                    "p50_ms": _ms(quantile(0.5, tick.buckets, LATENCY_BOUNDS)),
-                    "p99_ms": _ms(quantile(0.99, tick.buckets, LATENCY_BOUNDS)),
-                }
-                for tick in ticks
-            ],
-            "callers": _callers_of(name, state)[:50],
+            "figures": window.model(model.name).document(window.seconds),
+            "in_flight": _in_flight(state, model.name),
+            "issues": [i for i in self._found(window, self._listed()) if i.model == model.name],
+            "versions": versions_of(model, state, window, hour),
+            "history": history_of(ticks),
+            "callers": callers_of(state, model.name)[:50],
         }
 
-    async def recent_history(self) -> dict[str, Any]:
-        """Requests and failures of each model over the last half hour, in `CURVE_POINTS` steps."""
-        now = time.time()
-        step = CURVE_S / CURVE_POINTS
-        since = now - CURVE_S
-        rows = [] if self._reader is None else await asyncio.to_thread(self._reader.counts, since=since)
-        curves: dict[str, list[list[int]]] = {}
-        for model, at, requests, failed in rows:
-            curve = curves.setdefault(model, [[0] * CURVE_POINTS, [0] * CURVE_POINTS])
-            point = min(int((at - since) / step), CURVE_POINTS - 1)
-            curve[0][point] += requests
-            curve[1][point] += failed
-        return {"at": round(now, 3), "step_s": step, "models": curves}
-
-    async def callers(self) -> list[dict[str, Any]]:
+    async def callers(self) -> dict[str, Any]:
+        """The callers since the start, by the backends' time that they used."""
         state = await self.present()
-        return sorted(
-            (
-                {
-                    "caller": caller,
-                    "requests": sum(usage.requests for usage in usages.values()),
-                    "backend_s": round(sum(usage.backend_s for usage in usages.values()), 3),
-                    "models": {
-                        model: {"requests": usage.requests, "backend_s": round(usage.backend_s, 3)}
-                        for model, usage in sorted(usages.items(), key=lambda item: -item[1].requests)[:20]
-                    },
-                }
-                for caller, usages in state.callers.items()
-            ),
-            key=lambda usage: -float(usage["backend_s"]),  # type: ignore[arg-type]
-        )[:500]
+        return {"started": round(self._started, 3), "callers": callers_of(state)[:500]}
 
 
-def _totals(series: Series) -> dict[str, Any]:
+def _curve(curves: _Curves, name: str | None) -> list[list[int]]:
+    """A point for each minute that had requests: when it ends, requests, failures."""
+    return [[at, *point] for at, point in sorted(curves.get(name, {}).items())]
+
+
+def _row(model: Model, state: State, window: Window) -> dict[str, Any]:
+    series = state.series.get(model.name, {})
+    in_window = window.models.get(model.name, {})
+    listed = [backend.version for backend in model.backends]
     return {
-        "statuses": {str(status): count for status, count in sorted(series.statuses.items())},
-        "errors": series.errors,
-        "backend_s": round(series.backend_s, 3),
-        "retries": series.retries,
-        "cold_starts": series.cold_starts,
-        "queued": series.queued,
-        "bytes_in": series.bytes_in,
-        "bytes_out": series.bytes_out,
-        "slow_ms": None if series.slow_s == float("inf") else _ms(series.slow_s),
+        "name": model.name,
+        "description": model.description[:200],
+        "owner": model.owner,
+        "enabled": model.enabled,
+        "requests": sum(sum(s.request) for s in series.values()),
+        "in_flight": _in_flight(state, model.name),
+        **_named(window.model(model.name), window.seconds),
+        "availability": model.policy.availability,
+        "latency_s": model.policy.latency_s,
+        "versions": [
+            {
+                "version": version,
+                "traffic": model.traffic.get(version, 0),
+                "listed": version in listed,
+                **_named(window.of(model.name, version), window.seconds),
+            }
+            for version in [*listed, *sorted(set(in_window) - set(listed))]
+        ],
     }
 
 
-def _callers_of(model: str, state: State) -> list[dict[str, Any]]:
-    """The callers of `model`, those with the most requests first."""
-    usages = ((caller, by_model[model]) for caller, by_model in state.callers.items() if model in by_model)
-    return [
-        {"caller": caller, "requests": usage.requests, "backend_s": round(usage.backend_s, 3)}
-        for caller, usage in sorted(usages, key=lambda pair: -pair[1].requests)
-    ]
+def _named(figures: Figures, seconds: float) -> dict[str, Any]:
+    """The figures of the window; their count has a name of its own where the count since the start is `requests`."""
+    document = figures.document(seconds)
+    document["requests_in_window"] = document.pop("requests")
+    document["failed_in_window"] = document.pop("failed")
+    return document
 
 
-def all_series(state: State) -> list[Series]:
-    return [series for versions in state.series.values() for series in versions.values()]
+def _rank(order: str, name: str, state: State, window: Window) -> float:
+    if order == "name":
+        return 0.0
+    if order == "in_flight":
+        return -float(_in_flight(state, name))
+    figures = window.model(name)
+    if order == "failed":
+        return -(figures.failed / figures.requests if figures.requests else 0.0)
+    if order == "rps":
+        return -float(figures.requests)
+    return -(figures.quantile_ms(0.5 if order == "p50" else 0.99) or 0.0)
 
 
-def _one(versions: dict[str, Series], version: str) -> list[Series]:
-    return [versions[version]] if version in versions else []
-
-
-def _empty() -> SeriesDelta:
-    zeros = [0] * (len(LATENCY_BOUNDS) + 1)
-    return SeriesDelta(0, 0, zeros, list(zeros))
-
-
-def _window(now: Iterable[Series], before: Iterable[Series]) -> SeriesDelta:
-    total, earlier = Series("", ""), Series("", "")
-    for series in now:
-        add_series(total, series)
-    for series in before:
-        add_series(earlier, series)
-    buckets = [n - b for n, b in zip(total.request, earlier.request, strict=True)]
-    backend = [n - b for n, b in zip(total.backend, earlier.backend, strict=True)]
-    return SeriesDelta(sum(buckets), total.failed - earlier.failed, buckets, backend)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+def _in_flight(state: State, model: str) -> int:
+    return int(state.gauges.get("chips_model_in_flight_requests", {}).get(model, 0))
 
 
 def _gauge(state: State, name: str) -> float:

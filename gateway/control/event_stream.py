@@ -1,4 +1,4 @@
-"""Server-sent events for watchers: the board every two seconds, and each request as it is kept."""
+"""Server-sent events of the console: the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.control.dashboard import Dashboard
 from gateway.control.recorded_requests import request_row
+from gateway.control.windows import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable_json
@@ -23,6 +24,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
+    """Streams server-sent events to any number of watchers."""
+
     def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
         self._board = board
         self._reader = reader
@@ -33,19 +36,19 @@ class EventStream:
         """End all streams, so that a drain does not wait for people who watch."""
         self._stopping.set()
 
-    async def __call__(self, exchange: Exchange, *, boards: bool) -> None:
+    async def __call__(self, exchange: Exchange, *, boards: bool, window: str = DEFAULT_WINDOW) -> None:
         """Stream until the watcher leaves. `boards` False: requests alone."""
         if self._watchers >= _MAX_WATCHERS:
             raise Overloaded("Too many people watch this gateway already.", retry_after_s=30)
         self._watchers += 1
         try:
             await exchange.response.start(200, "OK", list(_FIELDS), None)
-            await self._stream(exchange, boards=boards)
+            await self._stream(exchange, boards=boards, window=window)
             await exchange.response.finish()
         finally:
             self._watchers -= 1
 
-    async def _stream(self, exchange: Exchange, *, boards: bool) -> None:
+    async def _stream(self, exchange: Exchange, *, boards: bool, window: str) -> None:
         reader, write = self._reader, exchange.response.write
         number = await asyncio.to_thread(reader.last_number) if reader is not None else 0
         loop = asyncio.get_running_loop()
@@ -55,7 +58,9 @@ class EventStream:
             if loop.time() >= board_due:
                 board_due = loop.time() + _BOARD_S
                 # Without the board, a comment: it finds out that nobody listens any more.
-                await write(event("board", await self._board.document()) if boards else b": still there\n\n")
+                await write(
+                    event("board", await self._board.document(window)) if boards else b": still there\n\n"
+                )
             if reader is not None:
                 kept = await asyncio.to_thread(reader.after, number)
                 if kept:
@@ -68,6 +73,7 @@ class EventStream:
 
 
 def event(name: str, content: object) -> bytes:
+    """Encode one server-sent event (WHATWG HTML, section 9.2)."""
     return (
         b"event: "
         + name.encode()

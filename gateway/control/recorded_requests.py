@@ -1,43 +1,62 @@
 """The recorded (sampled) requests of the trace store as JSON: the list, and one with its waterfall."""
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, NotFound
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.trace_store import StoredRequest, TraceStoreReader
+from gateway.telemetry.trace_store import RequestFilter, StoredRequest, TraceStoreReader
 
 _KINDS = ("all", "failed", "bad", "slowest")
+_SIDES = ("gateway", "backend", "caller")
+_STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
+_PARAMETERS = frozenset(
+    {
+        *("kind", "model", "version", "status", "side", "caller", "since", "until", "text", "slower_ms"),
+        *("limit", "after", "before", "skip"),
+    }
+)
 _MAX_LIMIT = 500
 _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
 class RecordedRequests:
+    """Answers the console's queries for recorded requests from the trace store."""
+
     def __init__(self, reader: TraceStoreReader | None) -> None:
         self._reader = reader
 
     async def listed(self, query: str) -> dict[str, Any]:
+        """A page of kept requests. `next` holds the parameters of the page after it; None: there is none."""
+        asked = parse_query(query, _PARAMETERS)
+        wanted = _filter(asked)
         if self._reader is None:
-            return {"requests": [], "note": _NO_STORE}
-        asked = parse_query(query, {"model", "kind", "limit", "slower_ms", "after"})
-        kind, model = asked.get("kind", "all"), asked.get("model") or None
-        if kind not in _KINDS:
-            raise BadRequest(f"kind must be one of {', '.join(_KINDS)}.")
-        limit = min(int(_number(asked, "limit", 100)), _MAX_LIMIT)
+            return {"requests": [], "found": 0, "next": None, "note": _NO_STORE}
+        limit = max(1, min(int(number_in(asked, "limit", 100)), _MAX_LIMIT))
+        return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
+
+    def _page(
+        self, reader: TraceStoreReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
+    ) -> dict[str, Any]:
+        more: dict[str, int] | None = None
         if "after" in asked:
-            number = int(_number(asked, "after", 0))
-            kept = await asyncio.to_thread(self._reader.after, number, limit=limit)
-        elif kind == "slowest":
-            kept = await asyncio.to_thread(self._reader.slowest, model=model, limit=limit)
+            kept = reader.after(int(number_in(asked, "after", 0)), limit=limit)
+        elif asked.get("kind") == "slowest":
+            skip = int(number_in(asked, "skip", 0))
+            kept = reader.slowest(wanted, skip=skip, limit=limit + 1)
+            more = {"skip": skip + limit}
         else:
-            slower_s = _number(asked, "slower_ms", 0) / 1000
-            kept = await asyncio.to_thread(
-                self._reader.newest, model=model, kind=kind, slower_s=slower_s, limit=limit
-            )
-        return {"requests": [request_row(one) for one in kept]}
+            kept = reader.newest(wanted, before=int(number_in(asked, "before", 0)), limit=limit + 1)
+            more = {"before": kept[limit - 1].number} if len(kept) > limit else None
+        return {
+            "requests": [request_row(one) for one in kept[:limit]],
+            "found": reader.count(wanted),
+            "next": more if len(kept) > limit else None,
+        }
 
     async def one(self, request_or_trace_id: str) -> dict[str, Any]:
         if self._reader is None:
@@ -60,6 +79,7 @@ def _fields(summary: RequestSummary) -> dict[str, Any]:
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
+    """A recorded request as one row of a list, as JSON values."""
     number, summary = kept
     return {
         "number": number,
@@ -72,6 +92,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
         "model": summary.model,
         "version": summary.version,
         "caller": summary.caller,
+        "caller_label": summary.caller_label,
         "duration_ms": round(summary.duration_s * 1000, 3),
         "backend_ms": round(summary.backend_s * 1000, 3),
         "attempts": len(summary.attempts),
@@ -82,8 +103,8 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
     }
 
 
-def parse_query(query: str, known: set[str]) -> Mapping[str, str]:
-    """The query's parameters; an unknown one is an error, for it would be a filter that filters nothing."""
+def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
+    """The query's parameters; an unknown one is an error: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:
@@ -93,7 +114,29 @@ def parse_query(query: str, known: set[str]) -> Mapping[str, str]:
     return asked
 
 
-def _number(asked: Mapping[str, str], name: str, default: float) -> float:
+def _filter(asked: Mapping[str, str]) -> RequestFilter:
+    kind, status, side = asked.get("kind", "all"), asked.get("status", ""), asked.get("side", "")
+    if kind not in _KINDS:
+        raise BadRequest(f"kind must be one of {', '.join(_KINDS)}.")
+    if status and not _STATUS.fullmatch(status):
+        raise BadRequest("status must be a number such as 404, or a class such as 4xx.")
+    if side and side not in _SIDES:
+        raise BadRequest(f"side must be one of {', '.join(_SIDES)}.")
+    return RequestFilter(
+        kind="all" if kind == "slowest" else kind,
+        model=asked.get("model") or None,
+        version=asked.get("version") or None,
+        status=status,
+        side=side,
+        caller=asked.get("caller", ""),
+        since=number_in(asked, "since", 0),
+        until=number_in(asked, "until", 0),
+        text=asked.get("text", ""),
+        slower_s=number_in(asked, "slower_ms", 0) / 1000,
+    )
+
+
+def number_in(asked: Mapping[str, str], name: str, default: float) -> float:
     try:
         number = float(asked.get(name, default))
     except ValueError:

@@ -1,33 +1,35 @@
-"""What the gateway answers itself: what it is, whether it is well, what a model is; and, to operators, how it goes."""
+"""The routes that the gateway answers itself: health, readiness, model descriptions, and operators' pages (`/-/…`)."""
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
-from gateway.control.assets import asset
-from gateway.control.dashboard import Dashboard
+from gateway.control.assets import asset, prefers_html
+from gateway.control.changes import KINDS, changes
+from gateway.control.dashboard import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
-from gateway.control.recorded_requests import RecordedRequests, parse_query
+from gateway.control.recorded_requests import RecordedRequests, number_in, parse_query
+from gateway.control.windows import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,
+    BadRequest,
     Forbidden,
     GatewayError,
     MethodNotAllowed,
     NotFound,
-    RegistryUnavailable,
     Unauthenticated,
 )
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
 from gateway.core.response import Response, json_response
-from gateway.registry.base import MODELS, Registry, RegistryError
+from gateway.registry.base import Registry
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.supervisor import Supervisor
@@ -56,6 +58,7 @@ class ControlRoutes:
         registry: Registry,
         shared: WorkerMetrics,
         reader: TraceStoreReader | None,
+        figures: TraceStoreReader,
         admits: Callable[[Exchange], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
@@ -69,13 +72,13 @@ class ControlRoutes:
         self._chain = chain
         self._registry = registry
         self._shared = shared
-        self._board = Dashboard(mirror, shared, reader, supervisor=supervisor)
+        self._board = Dashboard(mirror, shared, figures, supervisor=supervisor)
         self._requests = RecordedRequests(reader)
         self.live = EventStream(self._board, reader)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
             "/-/metrics": self._metrics,
+            "/-/overview": self._overview,
             "/-/models": self._models,
-            "/-/curves": self._curves,
             "/-/requests": self._listed,
             "/-/callers": self._callers,
             "/-/history": self._history,
@@ -118,12 +121,14 @@ class ControlRoutes:
             )
             return Response(200, fields, self._jwks)
         if path == "/":
-            return await self._index(exchange)
+            return await self._front_page(exchange)
         if path == "/v2":
             return json_response({"name": "chips", "version": __version__, "extensions": []})
         if path == "/-/openapi.json":
             authentication = await self._authentication(exchange)
-            return json_response(openapi(self._callable(authentication)))
+            only = dict(parse_qsl(exchange.target.query.removeprefix("?"))).get("model")
+            callable_ = self._callable(authentication)
+            return json_response(openapi([m for m in callable_ if only is None or m.name == only]))
         if path in {"/-/console", "/-/docs"}:
             return Response(308, ((b"Location", path.encode() + b"/"), *_NO_STORE), b"")
         return await self._page(exchange, path)
@@ -146,7 +151,8 @@ class ControlRoutes:
             return json_response(found_requests, headers=_NO_STORE)
         if path.startswith("/-/models/"):
             await self._check_operator(exchange)
-            model = await self._board.model(path.removeprefix("/-/models/"))
+            window = _window(parse_query(exchange.target.query, {"window"}))
+            model = await self._board.model(path.removeprefix("/-/models/"), window)
             if model is None:
                 raise NotFound("There is no such model in this registry.")
             return json_response(model, headers=_NO_STORE)
@@ -173,38 +179,54 @@ class ControlRoutes:
 
     async def _events(self, exchange: Exchange) -> None:
         await self._check_operator(exchange)
-        asked = parse_query(exchange.target.query, {"only"})
+        asked = parse_query(exchange.target.query, {"only", "window"})
+        window = _window(asked)
         if exchange.method == "HEAD":
             await exchange.response.send(Response(200, ((b"Content-Type", b"text/event-stream"),), b""))
             return
-        await self.live(exchange, boards=asked.get("only") != "requests")
+        await self.live(exchange, boards=asked.get("only") != "requests", window=window)
 
     async def _metrics(self, exchange: Exchange) -> Response:  # noqa: ARG002
         state = await self._board.present()
         text = await asyncio.to_thread(render_exposition, state)  # megabytes, where there are many models
         return Response(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
-    async def _models(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response(await self._board.document(), headers=_NO_STORE)
+    async def _overview(self, exchange: Exchange) -> Response:
+        window = _window(parse_query(exchange.target.query, {"window"}))
+        return json_response(await self._board.overview(window), headers=_NO_STORE)
 
-    async def _curves(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response(await self._board.recent_history(), headers=_NO_STORE)
+    async def _models(self, exchange: Exchange) -> Response:
+        """All models; a page of them, where one is asked for."""
+        asked = parse_query(exchange.target.query, {"window", "find", "sort", "skip", "limit"})
+        window = _window(asked)
+        if not {"find", "sort", "skip", "limit"} & asked.keys():
+            return json_response(await self._board.document(window), headers=_NO_STORE)
+        order = asked.get("sort", "rps")
+        if order not in ORDERS:
+            raise BadRequest(f"sort must be one of {', '.join(ORDERS)}.")
+        page = await self._board.page(
+            window,
+            find=asked.get("find", ""),
+            order=order,
+            skip=int(number_in(asked, "skip", 0)),
+            limit=min(int(number_in(asked, "limit", 50)), 500),
+        )
+        return json_response(page, headers=_NO_STORE)
 
     async def _listed(self, exchange: Exchange) -> Response:
         return json_response(await self._requests.listed(exchange.target.query), headers=_NO_STORE)
 
     async def _callers(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response({"callers": await self._board.callers()}, headers=_NO_STORE)
+        return json_response(await self._board.callers(), headers=_NO_STORE)
 
     async def _history(self, exchange: Exchange) -> Response:
-        asked = parse_query(exchange.target.query, {"model"})
-        try:
-            changes = await self._registry.history(kind=MODELS, name=asked.get("model") or None, limit=100)
-        except RegistryError as error:
-            raise RegistryUnavailable(
-                "The registry does not answer, so its history cannot be shown."
-            ) from error
-        return json_response({"changes": changes}, headers=_NO_STORE)
+        asked = parse_query(exchange.target.query, {"model", "kind", "limit"})
+        kind = asked.get("kind", "")
+        if kind and kind not in KINDS:
+            raise BadRequest(f"kind must be one of {', '.join(KINDS)}.")
+        limit = max(1, min(int(number_in(asked, "limit", 100)), 1000))
+        found = await changes(self._registry, kind=kind, name=asked.get("model") or None, limit=limit)
+        return json_response(found, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
         """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""
@@ -253,6 +275,12 @@ class ControlRoutes:
             return False
         return authentication is not None and authentication.principal.may(OPERATE)
 
+    async def _front_page(self, exchange: Exchange) -> Response:
+        """For a browser the page of the models; for every other program the same as JSON."""
+        exchange.added_fields += ((b"Vary", b"Accept"),)
+        page = asset("docs", exchange.headers) if prefers_html(exchange.headers) else None
+        return page or await self._index(exchange)
+
     async def _index(self, exchange: Exchange) -> Response:
         authentication = await self._authentication(exchange)
         return json_response(
@@ -284,6 +312,10 @@ class ControlRoutes:
                 or (authentication is not None and authentication.principal.may(METADATA, model.name))
             )
         ]
+
+
+def _window(asked: Mapping[str, str]) -> str:
+    return parse_window(asked.get("window", DEFAULT_WINDOW))
 
 
 def _description(model: Model) -> dict[str, object]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
+    from gateway.core.keys import LastDigest
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.principal import Principal
@@ -48,7 +49,7 @@ class RequestBody(Protocol):
 
 
 class ResponseWriter(Protocol):
-    """The way back to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
+    """Writes the response to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
 
     @property
     def started(self) -> bool:
@@ -70,14 +71,14 @@ class ResponseWriter(Protocol):
 
 
 class BackendRefusal(Protocol):
-    """A backend's answer that says it has not begun, kept from the caller so far."""
+    """A backend's refusal (429 or 503), held back while the request may be sent again."""
 
     async def deliver(self) -> None:
         """Send it to the caller."""
 
 
 class Attempt:
-    """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
+    """One attempt to send the request to one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
     __slots__ = (
         "answered",
@@ -106,6 +107,8 @@ class Attempt:
 
 
 class Exchange:
+    """One request and its response, as it passes the pipeline. Times are monotonic seconds."""
+
     __slots__ = (
         "added_fields",
         "address",
@@ -131,6 +134,7 @@ class Exchange:
         "head",
         "headers",
         "keep_trace_because",
+        "last_digest",
         "may_wait",
         "method",
         "model",
@@ -155,9 +159,8 @@ class Exchange:
         "variable_values",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (what a server knows of a request; by keyword it costs half as much again)
         self,
-        *,
         method: str,
         raw_target: str,
         headers: "RawHeaders",
@@ -168,6 +171,7 @@ class Exchange:
         arrived: float,
         cached_head: "CachedHead | None" = None,
         variable_values: "Sequence[bytes]" = (),
+        last_digest: "LastDigest | None" = None,
     ) -> None:
         # the server
         self.method = method
@@ -182,6 +186,7 @@ class Exchange:
         self.variable_values = (
             variable_values  # what this request has instead of the fields that are not remembered
         )
+        self.last_digest = last_digest  # what the connection remembers of its last API key
         # read request head
         self.request_id = ""
         self.head: RequestHead

@@ -1,8 +1,8 @@
-"""Heads that were read before: what was found out about one holds for each that is the same, byte for byte.
+"""A cache of parsed request heads, keyed by their bytes without the fields that vary by request.
 
 A client sends nearly the same head each time. What differs between two requests (the length, the trace, an id, and the
 credentials, which nobody should find in a memory) is particular: those lines are taken out, and where what remains was
-read before from the same peer, only they are read anew. Nothing here judges a request: a head that is not plainly the
+read before from the same peer, only they are parsed again. Nothing here judges a request: a head that is not plainly the
 same goes to the parser, as each does the first time.
 """
 
@@ -22,18 +22,19 @@ from gateway.core.headers import (
     RequestHead,
     read_index,
 )
+from gateway.core.line_template import LineTemplate
 
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
 _SECRET: Final = -3
 # Names of fields that may hold a secret and are not known by their position: such heads are not remembered. Broad on
-# purpose: a head that is read anew costs some microseconds, and vendors invent names for keys all the time.
+# purpose: a head that is parsed again costs some microseconds, and vendors invent names for keys all the time.
 _SECRETS: Final = re.compile(
     rb"cookie|auth(?!enticated)|token|jwt|oidc|saml|assertion|secret|passw|passphrase|pwd|credential|key|sign|hmac"
     rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"
 )
 _MAX_LENGTH_DIGITS: Final = 15
-_PLAIN: Final = bytes(range(0x21, 0x7F))  # what a particular value consists of
+_VISIBLE: Final = re.compile(rb"[!-~]*").fullmatch  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
@@ -41,7 +42,7 @@ _MAX_HEADS: Final = 512
 
 
 class ParsedHead(NamedTuple):
-    """What a request's head says about the message itself."""
+    """A parsed head: method, target, version, header fields and framing."""
 
     method: str
     target: str
@@ -53,9 +54,9 @@ class ParsedHead(NamedTuple):
 
 
 class CachedHead:
-    """A head that was read, but for its particular lines."""
+    """A parsed head without the values of its variable fields."""
 
-    __slots__ = ("_lead", "_lines", "_places", "has_length", "head", "indexes", "parsed", "via")
+    __slots__ = ("_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
     def __init__(
         self,
@@ -69,28 +70,16 @@ class CachedHead:
         self.has_length = len(places) > len(indexes)  # it stands last in `values`
         self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
         self.via = ""  # what the gateway was called in Via when it was read
-        self._lines = lines
-        self._places = tuple((place, begin, len(begin)) for place, begin in places)
+        self._template = LineTemplate(lines, [place for place, _ in places])
         self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials
         if AUTHORIZATION in indexes:
             at = indexes.index(AUTHORIZATION)
             self._lead = at, places[at][1].partition(b": ")[2]
 
-    def values(self, lines: list[bytes]) -> list[bytes] | None:
-        """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one.
-
-        `lines` are the head's, and are used up.
-        """
-        if len(lines) != len(self._lines):
-            return None
-        values = []
-        for place, begin, size in self._places:
-            line = lines[place]
-            if not line.startswith(begin):
-                return None
-            values.append(line[size:])
-            lines[place] = begin
-        if lines != self._lines or b"".join(values).translate(None, _PLAIN):
+    def values(self, raw: bytes) -> list[bytes] | None:
+        """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
+        values = self._template.values(raw)
+        if values is None or not _VISIBLE(b"".join(values)):
             return None
         if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
             return None
@@ -103,7 +92,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The heads that one server knows. Bounded: it forgets all where they become too many."""
+    """The cached heads of one server. Bounded: it forgets all where they become too many."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
@@ -116,17 +105,17 @@ class HeadCache:
         """The head that `raw` is one of, most likely the `last` one of its connection, and this one's own values."""
         if len(raw) > self._limit_bytes:
             return None
-        lines = raw.split(CRLF)
         if last is not None and last.head is not None:
-            values = last.values(lines.copy())
+            values = last.values(raw)
             if values is not None:
                 return last, values
+        lines = raw.split(CRLF)
         if len(lines) > _MAX_LINES:
             return None
         known = self._find(peer, scheme, lines)
         if known is None or known.head is None:
             return None
-        values = known.values(lines)
+        values = known.values(raw)
         return None if values is None else (known, values)
 
     def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:

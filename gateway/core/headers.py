@@ -1,4 +1,4 @@
-"""Which header fields are read here, which go on, and which stop: one pass over a head, in each direction.
+"""Sort header fields into those the gateway reads, forwards and drops, in one pass for each direction.
 
 Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by which the gateway itself speaks: a
 caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.core.errors import BadRequest
+from gateway.core.keys import LastDigest
 from gateway.core.networks import Address
 from gateway.core.request_target import RequestTarget
 
@@ -134,12 +135,22 @@ _LEARNED_LIMIT: Final = 1024
 
 
 class RequestHead:
-    """What is found out about a caller's request from its head alone, and from who sent it.
+    """A caller's request head: the fields the gateway reads, those it forwards, and the client's address.
 
     `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
 
-    __slots__ = ("address", "ends_here", "forwarded_for", "outbound", "read", "target", "vouched", "way")
+    __slots__ = (
+        "address",
+        "ends_here",
+        "forwarded_for",
+        "last_digest",
+        "outbound",
+        "read",
+        "target",
+        "vouched",
+        "way",
+    )
 
     def __init__(self) -> None:
         self.read: list[bytes | None] = _blank.copy()
@@ -147,23 +158,24 @@ class RequestHead:
         self.ends_here = _NOTHING  # positions of fields that Connection names: read here, but never sent on
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
+        self.last_digest: LastDigest | None = None  # what its connection remembers of the last API key
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
         self.target: RequestTarget
         self.way = b""  # the field lines that tell a backend how the request came here
 
     def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":
-        """A copy to make others of, without the fields at the positions `indexes`."""
+        """A template copy of the head without the values of the fields at `indexes`."""
         head = self._copy()
         for index in indexes:
             head.read[index] = None
         return head
 
-    def with_variable_values(self, indexes: Iterable[int], values: Iterable[bytes]) -> "RequestHead":
-        """A head that differs from this template by those fields alone."""
+    def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
+        """A copy of this template with `values` at `indexes`."""
         head = self._copy()
         read = head.read
-        for index, value in zip(indexes, values, strict=False):
-            read[index] = value
+        for place, index in enumerate(indexes):
+            read[index] = values[place]
         return head
 
     def _copy(self) -> "RequestHead":
@@ -173,6 +185,7 @@ class RequestHead:
         head.ends_here = self.ends_here
         head.address = self.address
         head.vouched = self.vouched
+        head.last_digest = None
         head.forwarded_for = self.forwarded_for
         head.target = self.target
         head.way = self.way

@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 import string
+from hmac import compare_digest
 
 PREFIX = "chips_"
 _ALPHABET = string.digits + string.ascii_letters
@@ -36,6 +37,31 @@ def is_well_formed(key: str) -> bool:
 def digest_key(key: str) -> str:
     """The name under which the registry keeps `key`: 64 hexadecimal digits of SHA-256."""
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
+
+
+class LastDigest:
+    """The digest of the key that one connection sent last, so that a client's key is hashed once, not with each request.
+
+    The comparison takes as long for any key of the same length: several callers may share a proxy's connection. The key is
+    held as long as the connection. Nothing else is remembered: whether the key is revoked is asked each time.
+    """
+
+    __slots__ = ("_digest", "_key")
+
+    def __init__(self) -> None:
+        self._key = b""
+        self._digest = digest_bytes(b"")
+
+    def of(self, key: bytes) -> str:
+        if not compare_digest(key, self._key):
+            self._digest = digest_bytes(key)
+            self._key = key
+        return self._digest
+
+
+def digest_bytes(key: bytes) -> str:
+    """As `digest_key`, of a key as it came."""
+    return hashlib.sha256(key).hexdigest()
 
 
 def key_id(digest: str) -> str:

@@ -5,16 +5,6 @@ from gateway.core.exchange import Exchange
 
 def gateway_field_lines(exchange: Exchange, now: float) -> str:
     """The header fields that the gateway puts on every answer that a request led to, each line with its end."""
-    lines = (
-        f"X-Request-Id: {exchange.request_id}\r\nX-Trace-Id: {exchange.trace.trace_id}\r\nServer: chips\r\n"
-    )
-    backend = getattr(exchange, "backend", None)
-    if backend is not None:
-        lines += f"X-Chips-Model: {exchange.model.name}@{backend.version}\r\n"
-        if exchange.registry_age_s is not None:
-            lines += (
-                f"X-Chips-Registry: generation={exchange.generation};age={exchange.registry_age_s:.3f}\r\n"
-            )
     overhead_s = now - exchange.arrived
     if exchange.attempts:
         attempt = exchange.attempts[-1]
@@ -22,4 +12,18 @@ def gateway_field_lines(exchange: Exchange, now: float) -> str:
             overhead_s -= attempt.answered - (attempt.sent or attempt.began)
     theirs = exchange.backend_server_timing
     before = f"{theirs.decode('latin-1')}, " if theirs else ""
-    return f"{lines}Server-Timing: {before}gateway;dur={overhead_s * 1000:.2f}\r\n"
+    return (
+        f"X-Request-Id: {exchange.request_id}\r\nX-Trace-Id: {exchange.trace.trace_id}\r\nServer: chips\r\n"
+        f"{_backend_lines(exchange)}Server-Timing: {before}gateway;dur={overhead_s * 1000:.2f}\r\n"
+    )
+
+
+def _backend_lines(exchange: Exchange) -> str:
+    """What says where it was answered, once it has been routed."""
+    backend = getattr(exchange, "backend", None)
+    if backend is None:
+        return ""
+    lines = f"X-Chips-Model: {exchange.model.name}@{backend.version}\r\n"
+    if exchange.registry_age_s is None:
+        return lines
+    return f"{lines}X-Chips-Registry: generation={exchange.generation};age={exchange.registry_age_s:.3f}\r\n"

@@ -1,7 +1,6 @@
 """Trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
 
 import re
-from typing import NamedTuple
 
 from gateway.core.randomness import random_bits
 
@@ -14,13 +13,16 @@ _NO_TRACE = "0" * 32
 _SAMPLED = 0x01
 
 
-class TraceContext(NamedTuple):
+class TraceContext:
     """Where this request stands in a distributed trace."""
 
-    trace_id: str  # 32 lower-case hex digits
-    parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
-    span_id: str  # our span for the request, 16 hex digits: the parent of each attempt's
-    sampled: bool  # the caller's wish; whether it is granted stands in the exchange
+    __slots__ = ("parent_id", "sampled", "span_id", "trace_id")
+
+    def __init__(self, trace_id: str, parent_id: str | None, span_id: str, sampled: bool) -> None:  # noqa: FBT001
+        self.trace_id = trace_id  # 32 lower-case hex digits
+        self.parent_id = parent_id  # the caller's span, 16 hex digits; None where the trace begins here
+        self.span_id = span_id  # our span for the request, 16 hex digits: the parent of each attempt's
+        self.sampled = sampled  # the caller's wish; whether it is granted stands in the exchange
 
     def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
         """The header for a backend, whose parent is the attempt with `span_id`."""
@@ -28,11 +30,13 @@ class TraceContext(NamedTuple):
 
 
 def new_span_id() -> str:
-    return f"{random_bits(64) or 1:016x}"
+    """A random span id: 16 hexadecimal digits."""
+    return "%016x" % (random_bits(64) or 1)
 
 
 def new_trace_id() -> str:
-    return f"{random_bits(128) or 1:032x}"
+    """A random trace id: 32 hexadecimal digits."""
+    return "%032x" % (random_bits(128) or 1)
 
 
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:
@@ -49,6 +53,7 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
+    """Parse a `traceparent` field (W3C Trace Context); None where it is not valid."""
     if _TRACEPARENT.fullmatch(value) is None and _LATER_TRACEPARENT.fullmatch(value) is None:
         return None
     text = value.decode("latin-1")

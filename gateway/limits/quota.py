@@ -1,8 +1,9 @@
-"""What a request is charged to: rates and quotas of the caller and of the model, and the header fields that report them to callers."""
+"""The rate limits and quotas that a request counts against, and the RateLimit header fields that report them."""
 
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.core.principal import Quota
@@ -22,13 +23,20 @@ class Charge(NamedTuple):
 
 
 class Verdict(NamedTuple):
+    """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+
     remaining: int
     reset_s: float  # until the whole quota is there again
     wait_s: float  # 0.0 where the request may go on
 
 
-def quota_charges(whose: str, account: str, quota: Quota, now: float) -> list[Charge]:
+def quota_charges(whose: str, account: str, quota: Quota, now: float) -> tuple[Charge, ...]:
     """What one request is charged to by `quota`. `whose` is `key` or `model`, `account` which one."""
+    return _charges_of_day(whose, account, quota, int(now // DAY_S))
+
+
+@lru_cache(maxsize=16384)
+def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[Charge, ...]:
     found = []
     rate = quota.requests_per_s
     if rate is not None:
@@ -36,28 +44,34 @@ def quota_charges(whose: str, account: str, quota: Quota, now: float) -> list[Ch
         window_s = max(1, math.ceil(burst / rate))
         found.append(Charge(f"{whose}-rate", f"{whose}:{account}:rate", burst, 1 / rate, window_s, 0.0))
     if quota.requests_per_day is not None:
-        day = int(now // DAY_S)
         ends_at = float((day + 1) * DAY_S)
         name = f"{whose}:{account}:day:{day}"
         found.append(Charge(f"{whose}-day", name, quota.requests_per_day, 0.0, DAY_S, ends_at))
     if quota.requests_per_month is not None:
-        month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        month = datetime.fromtimestamp(day * DAY_S, UTC).replace(day=1)
         following = (month + timedelta(days=32)).replace(day=1)
         window_s = int((following - month).total_seconds())
         name = f"{whose}:{account}:month:{month:%Y-%m}"
         found.append(
             Charge(f"{whose}-month", name, quota.requests_per_month, 0.0, window_s, following.timestamp())
         )
-    return found
+    return tuple(found)
 
 
 def rate_limit_fields(
     charged: Sequence[Charge], verdicts: Sequence[Verdict]
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
-    policies = ", ".join(f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged)
     states = ", ".join(
-        f'"{charge.policy}";r={verdict.remaining};t={math.ceil(verdict.wait_s or verdict.reset_s)}'
-        for charge, verdict in zip(charged, verdicts, strict=True)
+        [
+            f'"{charge.policy}";r={verdict.remaining};t={math.ceil(verdict.wait_s or verdict.reset_s)}'
+            for charge, verdict in zip(charged, verdicts, strict=True)
+        ]
     )
-    return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))
+    return ((b"RateLimit-Policy", _policies(tuple(charged))), (b"RateLimit", states.encode("ascii")))
+
+
+@lru_cache(maxsize=16384)
+def _policies(charged: tuple[Charge, ...]) -> bytes:
+    policies = [f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged]
+    return ", ".join(policies).encode("ascii")

@@ -1,4 +1,4 @@
-"""The registry as the data plane sees it: immutable, indexed by name, swapped whole."""
+"""An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
 
 import copy
 from bisect import bisect_right
@@ -54,6 +54,7 @@ class Snapshot:
         "problems",
         "registry_id",
         "revoked",
+        "via_name",
     )
 
     def __init__(
@@ -67,6 +68,9 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.registry_id = registry_id
+        self.via_name = (
+            f"chips-{registry_id[:12].lower()}"  # what gateways with this registry call themselves
+        )
         self.generation = generation
         self.entries = entries
         self.revoked = revoked  # digests of API keys
@@ -143,7 +147,7 @@ def _networks(
     """The set of admitted networks. One that cannot be read admits nobody."""
     revisions = tuple((document.name, document.revision) for document in documents)
     if previous is not None and previous.network_revisions == revisions and _all_read(previous):
-        return previous.networks, revisions  # ten thousand of them are not compiled anew for each new model
+        return previous.networks, revisions  # ten thousand of them are not recompiled for each new model
     found = []
     for document in documents:
         yield

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
+from gateway.core.keys import LastDigest
 from gateway.core.trace import new_trace_id
 from gateway.server.caller_stream import NEVER, CallerStream
 from gateway.server.eager_runner import EagerCoroutineRunner
@@ -40,6 +41,7 @@ class CallerConnection(CallerStream):
         "_head_seen",
         "_idle_waiter",
         "_known",
+        "_last_digest",
         "_parser",
         "_response",
         "_runner",
@@ -55,6 +57,7 @@ class CallerConnection(CallerStream):
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._runner = EagerCoroutineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
+        self._last_digest = LastDigest()
         self._head_began = False  # a part of a head is there, and has its time
         self._head_seen = 0  # bytes of it that were searched for its end
         self._taking = False
@@ -170,7 +173,7 @@ class CallerConnection(CallerStream):
         if parsed.closes:
             self.last = True
         method = parsed.method
-        response = CallerResponse(self, head_only=method == "HEAD", version_11=parsed.version_11)
+        response = CallerResponse(self, method == "HEAD", parsed.version_11)
         body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = NEVER
@@ -184,16 +187,17 @@ class CallerConnection(CallerStream):
         if not body.complete:
             self.due = arrived + self.body_timeout_s
         exchange = Exchange(
-            method=method,
-            raw_target=parsed.target,
-            headers=parsed.headers,
-            peer=self.peer,
-            scheme=self._scheme,
-            body=body,
-            response=response,
-            arrived=arrived,
-            cached_head=known,
-            variable_values=values,
+            method,
+            parsed.target,
+            parsed.headers,
+            self.peer,
+            self._scheme,
+            body,
+            response,
+            arrived,
+            known,
+            values,
+            self._last_digest,
         )
         response.exchange = exchange
         self._body = body

@@ -1,7 +1,8 @@
-"""The way back to a caller: one write for a whole answer, and a backend's answer handed on as it arrives."""
+"""Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
 
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
+_status_lines: dict[tuple[bool, int, bytes], bytes] = {}
+_KNOWN_LIMIT: Final = 1024
+_KNOWN_REASON_BYTES: Final = 64
+
 # How the body is framed.
 _NONE: Final = 0  # there is none, whatever the head says
 _LENGTH: Final = 1
@@ -26,7 +31,7 @@ _CLOSE: Final = 3  # it ends with the connection
 
 
 class CallerResponse:
-    """The reply to one request. After its end, `finished` is true, and the connection knows whether it lives on."""
+    """The response to one request. After its end, `finished` is true, and the connection knows whether it lives on."""
 
     __slots__ = (
         "_connection",
@@ -41,7 +46,7 @@ class CallerResponse:
 
     exchange: Exchange
 
-    def __init__(self, connection: "CallerTransport", *, head_only: bool, version_11: bool) -> None:
+    def __init__(self, connection: "CallerTransport", head_only: bool, version_11: bool) -> None:  # noqa: FBT001
         self._connection = connection
         self._head_only = head_only
         self._version_11 = version_11
@@ -57,7 +62,7 @@ class CallerResponse:
         head = self._head(
             answer.status,
             b"",
-            _lines(answer.headers),
+            _remembered_lines(answer.headers),
             len(answer.body),
             chunked=False,
             dated=False,
@@ -179,36 +184,41 @@ class CallerResponse:
         now = time.monotonic()
         exchange.status = status
         self.started = True
-        framing = b""
+        framing = ""
+        date = b"" if dated else connection.date_line()
         if length >= 0 and not chunked:
             self._framing = _NONE if bodiless else _LENGTH
             if status != 204:
-                framing = b"Content-Length: %d\r\n" % length
+                framing = f"Content-Length: {length}\r\n"
         elif bodiless:
             self._framing = _NONE
         elif self._version_11:
             self._framing = _CHUNKS
-            framing = b"Transfer-Encoding: chunked\r\n"
+            framing = "Transfer-Encoding: chunked\r\n"
         else:
             self._framing = _CLOSE
             connection.last = True
         if connection.closes_after_response():
-            framing += b"Connection: close\r\n"
+            framing += "Connection: close\r\n"
         elif not self._version_11:
-            framing += b"Connection: keep-alive\r\n"
-        if not dated:
-            framing += connection.date_line()
+            framing += "Connection: keep-alive\r\n"
         if exchange.added_fields:
             fields += _lines(exchange.added_fields)
-        return b"HTTP/1.%d %d %b\r\n%b%b%b\r\n" % (
-            self._version_11,
-            status,
-            reason or _REASONS.get(status, b""),
-            fields,
-            gateway_field_lines(exchange, now).encode("latin-1"),
-            framing,
-        )
+        own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        return _status_line(self._version_11, status, reason) + fields + date + own
+
+
+def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001
+    known = _status_lines.get((version_11, status, reason))
+    if known is None:
+        known = b"HTTP/1.%d %d %b\r\n" % (version_11, status, reason or _REASONS.get(status, b""))
+        if len(_status_lines) < _KNOWN_LIMIT and len(reason) <= _KNOWN_REASON_BYTES:
+            _status_lines[version_11, status, reason] = known
+    return known
 
 
 def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+_remembered_lines = lru_cache(maxsize=1024)(_lines)  # of the gateway's own answers, which are few

@@ -1,7 +1,8 @@
-"""Rates and quotas: how often a caller may call, and how often a model may be called."""
+"""Enforce the rate limits and quotas of the caller and the model (429)."""
 
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from gateway.core.errors import Overloaded, TooManyRequests
@@ -15,7 +16,7 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 
 
 class RateLimit:
-    """Charge a request to all that it counts against, or refuse it and charge it to nothing.
+    """Count a request against every limit it has, or refuse it and count it against none.
 
     Counts are this process's own, or, with a `shared` one, those of all gateways that count in the same Redis. If Redis is unavailable,
     `lost` says what happens: count here, refuse, or admit. With `report_only`, nothing is refused.
@@ -68,25 +69,27 @@ class RateLimit:
 
     def _judge(self, exchange: Exchange, charged: Sequence[Charge], verdicts: Sequence[Verdict]) -> None:
         exchange.added_fields += rate_limit_fields(charged, verdicts)
-        wait_s, policy = max((v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True))
+        wait_s, policy = max([(v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True)])
         if not wait_s:
             return
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (TooManyRequests.code,)
             return
-        whose, _, window = policy.partition("-")
-        subject = "You have" if whose == "key" else f'The model "{exchange.model.name}" has'
-        used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
-        what = used_up.get(window, "used up the requests of this month")
-        raise TooManyRequests(
-            f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}.", retry_after_s=wait_s
-        )
+        raise TooManyRequests(_refusal(policy, exchange.model.name), retry_after_s=wait_s)
 
 
-def _charges(exchange: Exchange, now: float) -> list[Charge]:
+@lru_cache(maxsize=1024)
+def _refusal(policy: str, model: str) -> str:
+    whose, _, window = policy.partition("-")
+    subject = "You have" if whose == "key" else f'The model "{model}" has'
+    used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
+    what = used_up.get(window, "used up the requests of this month")
+    return f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}."
+
+
+def _charges(exchange: Exchange, now: float) -> tuple[Charge, ...]:
     principal = exchange.principal
-    return [
-        *quota_charges("key", principal.id, principal.quota, now),
-        *quota_charges("model", exchange.model.name, exchange.compiled_policy.quota, now),
-    ]
+    return quota_charges("key", principal.id, principal.quota, now) + quota_charges(
+        "model", exchange.model.name, exchange.compiled_policy.quota, now
+    )

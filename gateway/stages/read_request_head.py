@@ -56,6 +56,7 @@ class ReadRequestHead:
                 known.via, known.head = name, head.without_variable_values(known.indexes)
                 if exchange.variable_values:  # it was known by another name: its headers lack these
                     head = known.head.with_variable_values(known.indexes, exchange.variable_values)
+        head.last_digest = exchange.last_digest
         exchange.head = head
         exchange.address = head.address
         exchange.target = head.target

@@ -1,9 +1,10 @@
-"""A finished exchange as one log line: JSON in Cloud Logging's words, or readable text.
+"""The access log: one line for each finished request, as JSON for Cloud Logging or as text.
 
 The JSON is put together by hand, because every request pays for it; what may hold anything is encoded by msgspec.
 """
 
 import time
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ _whole = float.__trunc__  # as int(), at half its cost
 _encode = msgspec.json.Encoder().encode
 _MAX_LOGGED_URL: Final = 512
 _REMEMBERED_LIMIT: Final = 4096
+_REMEMBERED_CHARACTERS: Final = 256  # of an error's detail, which may hold what a caller sent
 _MILLISECONDS: Final = tuple(f"{number:03d}" for number in range(1000))
 
 _Key = TypeVar("_Key")
@@ -24,6 +26,7 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
+    """The Cloud Logging severity of an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"
@@ -56,7 +59,7 @@ class JsonAccessLog:
         # The address itself is no key: to hash it costs more than all else that is looked up here.
         known = self._from.get(id(address))
         origin = known[1] if known is not None and known[0] is address else self._learn_address(exchange)
-        trace_id, _, span_id, _ = exchange.trace
+        trace = exchange.trace
         more = ""
         if exchange.routed:
             name, version = exchange.model.name, exchange.backend.version
@@ -87,8 +90,8 @@ class JsonAccessLog:
         if took_us >= 1_000_000:
             took_s, took_us = str(took_us // 1_000_000), took_us % 1_000_000
         return (
-            f"{self._begins[status // 100]}{_MILLISECONDS[_whole(since * 1000)]}{message}{trace_id}"
-            f'","logging.googleapis.com/spanId":"{span_id}","logging.googleapis.com/trace_sampled":'
+            f"{self._begins[status // 100]}{_MILLISECONDS[_whole(since * 1000)]}{message}{trace.trace_id}"
+            f'","logging.googleapis.com/spanId":"{trace.span_id}","logging.googleapis.com/trace_sampled":'
             f"{'true' if sampled else 'false'}{request}{exchange.bytes_in}"
             f'","responseSize":"{exchange.bytes_out}","latency":"{took_s}.'
             f"{_MILLISECONDS[took_us // 1000]}{_MILLISECONDS[took_us % 1000]}{origin}"
@@ -160,10 +163,18 @@ def _error(exchange: Exchange) -> str:
     error, cause = exchange.error, exchange.cause
     if error is None:
         return ""
-    line = f',"error":"{error.code}","detail":{_json(error.detail)}'
+    remembered = _remembered_detail if len(error.detail) <= _REMEMBERED_CHARACTERS else _detail
+    line = remembered(error.code, error.detail)
     if cause is not None:
         line += f',"cause":{_json(f"{type(cause).__name__}: {cause}"[:500])}'
     return line
+
+
+def _detail(code: str, detail: str) -> str:
+    return f',"error":"{code}","detail":{_json(detail)}'
+
+
+_remembered_detail = lru_cache(maxsize=1024)(_detail)
 
 
 def _json(text: str) -> str:

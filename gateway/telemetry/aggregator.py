@@ -1,4 +1,4 @@
-"""What happens by the clock, in a thread: slow becomes relative to lately, figures become history, workers tell each other."""
+"""A periodic thread that updates slow-request thresholds, writes usage history, and merges the workers' metrics."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from operator import sub
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway.supervisor import Helper, Supervisor
 from gateway.telemetry.merge import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import Metrics, Series, State
-from gateway.telemetry.trace_store import TICK_S, Tick
+from gateway.telemetry.trace_store import COARSE_S, FINE_S, Tick
 
 _log = logging.getLogger(__name__)
 
@@ -54,22 +55,59 @@ class SlowThresholds:
                 series.slow_s = quantile(0.99, weights, LATENCY_BOUNDS) or series.slow_s
 
 
-class TickHistory:
-    """The difference of each series to the tick before."""
+class _Counted(msgspec.Struct):
+    """What a series had counted at the last tick."""
 
-    def __init__(self) -> None:
-        self._before: dict[tuple[str, str], tuple[list[int], int]] = {}
+    buckets: list[int]
+    backend: list[int]
+    errors: dict[str, int]
+    failed: int
+    late: int
+
+
+class TickHistory:
+    """The difference of each series to the tick before. A tick is `seconds` long and ends on a multiple of that."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        self._before: dict[tuple[str, str], _Counted] = {}
+        self._last = time.time() // seconds
+
+    def due(self, now: float) -> int | None:
+        """When the tick ended that is over by `now` and has not been taken; None: there is none."""
+        tick = now // self.seconds
+        if tick == self._last:
+            return None
+        self._last = tick
+        return int(tick) * self.seconds
 
     def ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
+        """What was new in each series."""
         ticks = []
         for series in every:
             key = series.model, series.version
-            buckets, failed = self._before.get(key) or ([0] * len(series.request), 0)
-            now = list(series.request)
-            difference = [n - b for n, b in zip(now, buckets, strict=True)]
-            if requests := sum(difference):
-                ticks.append(Tick(at, *key, requests, series.failed - failed, difference))
-            self._before[key] = now, series.failed
+            zeros = [0] * len(series.request)
+            before = self._before.get(key) or _Counted(zeros, zeros, {}, 0, 0)
+            now = _Counted(
+                list(series.request), list(series.backend), dict(series.errors), series.failed, series.late
+            )
+            buckets = list(map(sub, now.buckets, before.buckets))
+            if requests := sum(buckets):
+                errors = {label: n - before.errors.get(label, 0) for label, n in now.errors.items()}
+                tick = Tick(
+                    seconds=self.seconds,
+                    at=at,
+                    model=series.model,
+                    version=series.version,
+                    requests=requests,
+                    failed=now.failed - before.failed,
+                    late=now.late - before.late,
+                    buckets=buckets,
+                    backend=list(map(sub, now.backend, before.backend)),
+                    errors={label: n for label, n in errors.items() if n},
+                )
+                ticks.append(tick)
+            self._before[key] = now
         return ticks
 
 
@@ -187,6 +225,8 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
+    """Runs the periodic work of one process in a thread."""
+
     def __init__(
         self,
         metrics: Metrics,
@@ -199,7 +239,7 @@ class Aggregator:
         self._shared = shared
         self._write_ticks = write_ticks
         self._slowness = SlowThresholds()
-        self._history = TickHistory()
+        self._histories = (TickHistory(FINE_S), TickHistory(COARSE_S))
         self._stopping = threading.Event()
         self._thread = (supervisor or Supervisor()).thread("aggregation", self._run, interrupt=self._stopping)
 
@@ -212,16 +252,12 @@ class Aggregator:
 
     def _run(self, helper: Helper) -> None:
         beat = 0
-        last_tick = time.time() // TICK_S
         while not self._stopping.wait(INTERVAL_S):
             beat += 1
             try:
                 if beat % _SLOW_EVERY == 0:
                     self._slowness.update(self._metrics.all_series())
-                tick = time.time() // TICK_S
-                if tick != last_tick:
-                    last_tick = tick
-                    self._tick(int(tick) * TICK_S)
+                self._tick(time.time())
                 self._shared.write()
                 if beat % _FOLD_EVERY == 0:
                     self._shared.fold()
@@ -230,11 +266,16 @@ class Aggregator:
             else:
                 helper.succeeded()
         with contextlib.suppress(Exception):
-            self._tick(int(time.time()))
+            self._tick(time.time(), last=True)
             self._shared.write()
 
-    def _tick(self, at: int) -> None:
-        if self._write_ticks is not None:
-            ticks = self._history.ticks(self._metrics.all_series(), at)
-            if ticks:
-                self._write_ticks(ticks)
+    def _tick(self, now: float, *, last: bool = False) -> None:
+        if self._write_ticks is None:
+            return
+        ticks: list[Tick] = []
+        for history in self._histories:
+            at = int(now // history.seconds + 1) * history.seconds if last else history.due(now)
+            if at is not None:
+                ticks += history.ticks(self._metrics.all_series(), at)
+        if ticks:
+            self._write_ticks(ticks)

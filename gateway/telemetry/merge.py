@@ -1,4 +1,4 @@
-"""Figures of several processes added up, and quantiles read from histograms."""
+"""Merge the metrics of several worker processes, and read quantiles from histograms."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +21,7 @@ _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
 def merge_states(states: Iterable[State]) -> State:
+    """The sum of the states of several processes."""
     total = State()
     for state in states:
         total.at = max(total.at, state.at)
@@ -34,6 +35,7 @@ def merge_states(states: Iterable[State]) -> State:
                 sum_of = usages.setdefault(model, Usage())
                 sum_of.requests += usage.requests
                 sum_of.backend_s += usage.backend_s
+        total.labels |= state.labels
         _add_list(total.overhead, state.overhead)
         total.overhead_s += state.overhead_s
         _add_counts(total.kept, state.kept)
@@ -47,6 +49,7 @@ def merge_states(states: Iterable[State]) -> State:
 
 
 def add_series(total: Series, series: Series) -> None:
+    """Add the counts of `series` to `total`."""
     _add_counts(total.statuses, series.statuses)
     _add_counts(total.errors, series.errors)
     _add_list(total.request, series.request)

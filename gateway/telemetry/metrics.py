@@ -7,12 +7,14 @@ import resource
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.exchange import Exchange
+from gateway.core.principal import Principal
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a caller who left; never sent, only recorded
@@ -22,16 +24,19 @@ _NEVER: Final = float("inf")
 _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
-class Series(msgspec.Struct):
+@dataclass(
+    slots=True
+)  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
+class Series:
     """What is counted for one version of one model. Both are empty for requests that reached no model."""
 
     model: str
     version: str
-    statuses: dict[int, int] = {}
-    errors: dict[str, int] = {}  # by "side code"
-    request: list[int] = msgspec.field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
+    statuses: dict[int, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)  # by "side code"
+    request: list[int] = field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
     request_s: float = 0.0
-    backend: list[int] = msgspec.field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
+    backend: list[int] = field(default_factory=lambda: [0] * _LATENCY_BUCKETS)
     backend_s: float = 0.0
     queued: int = 0
     queued_s: float = 0.0
@@ -44,23 +49,28 @@ class Series(msgspec.Struct):
     slow_s: float = _NEVER  # the moving 99th percentile; what takes longer is kept
 
 
-class Usage(msgspec.Struct):
+@dataclass(slots=True)
+class Usage:
+    """What one caller used of one model."""
+
     requests: int = 0
     backend_s: float = 0.0
 
 
-class State(msgspec.Struct):
+@dataclass(slots=True)
+class State:
     """Everything one process has counted. States of several processes add up (`telemetry.merge`)."""
 
     at: float = 0.0  # seconds since the epoch
-    series: dict[str, dict[str, Series]] = {}  # by model and version
-    callers: dict[str, dict[str, Usage]] = {}  # by caller and model
-    overhead: list[int] = msgspec.field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
+    series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
+    callers: dict[str, dict[str, Usage]] = field(default_factory=dict)  # by caller and model
+    labels: dict[str, str] = field(default_factory=dict)  # of callers, by caller; for people, not for metrics
+    overhead: list[int] = field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
     overhead_s: float = 0.0
-    kept: dict[str, int] = {}
+    kept: dict[str, int] = field(default_factory=dict)
     # read when somebody asks: metric name -> label value (or "") -> number
-    counters: dict[str, dict[str, float]] = {}
-    gauges: dict[str, dict[str, float]] = {}
+    counters: dict[str, dict[str, float]] = field(default_factory=dict)
+    gauges: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 Reading = dict[str, dict[str, float]]
@@ -130,11 +140,12 @@ class Metrics:
         if limit_s is not None and duration_s > limit_s and status < 500:
             series.late += 1
         if exchange.authenticated:
-            caller = exchange.principal.id
+            principal = exchange.principal
+            caller = principal.id
             try:
                 usage = self._callers[caller][name]
             except KeyError:
-                usage = self._new_usage(caller, name)
+                usage = self._new_usage(principal, name)
             usage.requests += 1
             usage.backend_s += backend_s
         if exchange.queued_s:
@@ -148,13 +159,13 @@ class Metrics:
 
     def _observe_attempts(self, exchange: Exchange, series: Series) -> float:
         attempts = exchange.attempts
-        backend_s = 0.0
-        for attempt in attempts:
-            backend_s += (attempt.ended or exchange.ended) - attempt.began
-        series.backend[bisect_left(LATENCY_BOUNDS, backend_s)] += 1
-        series.backend_s += backend_s
+        last = attempts[-1]
+        backend_s = (last.ended or exchange.ended) - last.began
         if len(attempts) > 1:
             series.retries += len(attempts) - 1
+            backend_s += sum((attempt.ended or exchange.ended) - attempt.began for attempt in attempts[:-1])
+        series.backend[bisect_left(LATENCY_BOUNDS, backend_s)] += 1
+        series.backend_s += backend_s
         if backend_s > COLD_START_S and is_cold_start(exchange):
             series.cold_starts += 1
         return backend_s
@@ -189,9 +200,12 @@ class Metrics:
             self._pairs += 1
         return versions[version]
 
-    def _new_usage(self, caller: str, model: str) -> Usage:
+    def _new_usage(self, principal: Principal, model: str) -> Usage:
+        caller = principal.id
         if self._usages >= self._limit:
             caller = model = OTHER
+        else:
+            self._state.labels[caller] = principal.label
         models = self._callers.setdefault(caller, {})
         if model not in models:
             models[model] = Usage()
@@ -221,6 +235,8 @@ def is_cold_start(exchange: Exchange) -> bool:
 
 
 class Phase(msgspec.Struct, frozen=True):
+    """One phase of a Server-Timing field: name and duration."""
+
     name: str
     duration_s: float
 

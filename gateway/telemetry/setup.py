@@ -1,8 +1,10 @@
-"""All of telemetry, wired: what the composition root starts and stops in one go."""
+"""Assembles telemetry (metrics, access log, trace store, exporters), to be started and stopped as one."""
 
 import asyncio
+import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,13 +16,17 @@ from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.trace_store import Tick, TraceStore, TraceStoreReader
 
+_log = logging.getLogger(__name__)
+
 _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 
 
 class Telemetry:
     """`store` is the file of the embedded store; `exporter` is `cloud-trace`, `otlp` or `none`.
 
-    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway tell each other their figures; a single process has none.
+    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway tell each other
+    their figures; a single process has none. Recent figures are kept in the store; without one, in a file of their own
+    that goes with the gateway.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -42,6 +48,7 @@ class Telemetry:
         folder: Path | None = None,
     ) -> None:
         self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        name = {"project": project, "service": service, "instance": self.instance}
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
         self.shared = WorkerMetrics(self.metrics, folder, self.instance)
@@ -54,24 +61,19 @@ class Telemetry:
         def open_exporter() -> TraceSink:
             from gateway.telemetry.export import open_sink
 
-            return open_sink(
-                exporter, project=project, endpoint=endpoint, service=service, instance=self.instance
-            )
+            return open_sink(exporter, endpoint=endpoint, **name)
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
-        self._ticks = _LazyTicks(self._open_store) if store else None
+        own = folder / "figures.db" if folder is not None else None
+        self.figures = TraceStoreReader(store or own)
+        self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._ticks = _LazyTicks(self._open_figures)
         self._aggregator = Aggregator(self.metrics, self.shared, self._ticks, supervisor=self._supervisor)
 
         def open_metrics() -> MetricsSink:
             from gateway.telemetry.export_metrics import open_metrics_sink
 
-            return open_metrics_sink(
-                metrics_exporter,
-                project=project,
-                endpoint=metrics_endpoint,
-                service=service,
-                instance=self.instance,
-            )
+            return open_metrics_sink(metrics_exporter, endpoint=metrics_endpoint, **name)
 
         self._sender = (
             MetricsPusher(self.metrics, open_metrics, every_s=metrics_every_s, supervisor=self._supervisor)
@@ -102,6 +104,12 @@ class Telemetry:
         }
 
     def start(self) -> None:
+        if self.figures.path is None:
+            try:
+                self._figures_folder = tempfile.TemporaryDirectory(prefix="chips-figures-")
+                self.figures.path = Path(self._figures_folder.name) / "figures.db"
+            except OSError as error:
+                _log.warning("no recent figures are kept: there is no folder for temporary files: %s", error)
         for export_queue in self._export_queues:
             export_queue.start()
         self._aggregator.start()
@@ -115,8 +123,9 @@ class Telemetry:
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),
             *([asyncio.to_thread(self._sender.stop, _FLUSH_S)] if self._sender is not None else []),
         )
-        if self._ticks is not None:
-            self._ticks.close()
+        self._ticks.close()
+        if self._figures_folder is not None:
+            self._figures_folder.cleanup()
 
     def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> ExportQueue:
         export_queue = ExportQueue(name, open_sink, supervisor=self._supervisor)
@@ -126,20 +135,25 @@ class Telemetry:
     def _open_store(self) -> TraceStore:
         if self._store is None:
             raise RuntimeError("there is no store")
-        return TraceStore(self._store, limit=self._store_requests, worker=self.instance)
+        return TraceStore(self._store, limit=self._store_requests)
+
+    def _open_figures(self) -> TraceStore | None:
+        path = self.figures.path
+        return None if path is None else TraceStore(path, limit=self._store_requests)
 
 
 class _LazyTicks:
     """Opens the store in the thread that writes to it."""
 
-    def __init__(self, open_store: Callable[[], TraceStore]) -> None:
+    def __init__(self, open_store: Callable[[], TraceStore | None]) -> None:
         self._open_store = open_store
         self._store: TraceStore | None = None
 
     def __call__(self, ticks: Sequence[Tick]) -> None:
         if self._store is None:
             self._store = self._open_store()
-        self._store.write_ticks(ticks)
+        if self._store is not None:
+            self._store.write_ticks(ticks)
 
     def close(self) -> None:
         if self._store is not None:

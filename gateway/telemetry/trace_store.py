@@ -24,6 +24,12 @@ CREATE TABLE IF NOT EXISTS requests (
     bad INTEGER NOT NULL,
     failed INTEGER NOT NULL,
     duration_s REAL NOT NULL,
+    version TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    side TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    caller_label TEXT NOT NULL,
+    text TEXT NOT NULL,
     summary BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS requests_request ON requests (request_id);
@@ -31,58 +37,111 @@ CREATE INDEX IF NOT EXISTS requests_trace ON requests (trace_id);
 CREATE INDEX IF NOT EXISTS requests_bad ON requests (bad, id);
 CREATE INDEX IF NOT EXISTS requests_model ON requests (model, id);
 CREATE TABLE IF NOT EXISTS ticks (
+    seconds INTEGER NOT NULL,
     at INTEGER NOT NULL,
-    worker TEXT NOT NULL,
     model TEXT NOT NULL,
     version TEXT NOT NULL,
     requests INTEGER NOT NULL,
     failed INTEGER NOT NULL,
-    buckets BLOB NOT NULL
+    late INTEGER NOT NULL,
+    figures BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS ticks_model ON ticks (model, at);
-CREATE INDEX IF NOT EXISTS ticks_at ON ticks (at);
+CREATE INDEX IF NOT EXISTS ticks_model ON ticks (model, seconds, at);
+CREATE INDEX IF NOT EXISTS ticks_at ON ticks (seconds, at);
 """
-_VERSION = 1
+_VERSION = 2
 _BUSY_S = 2.0
-TICK_S = 15
-_TICKS_KEPT_S = 2 * 3600
+FINE_S = 5
+COARSE_S = 60
+KEPT_S = {FINE_S: 10 * 60, COARSE_S: 2 * 3600}  # how long ticks of each length are kept
 _TRIM_EVERY = 20
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(RequestSummary).decode
-_encode_buckets = msgspec.msgpack.Encoder().encode
-_decode_buckets = msgspec.msgpack.Decoder(list[int]).decode
+_encode_figures = msgspec.msgpack.Encoder().encode
+_decode_figures = msgspec.msgpack.Decoder(tuple[list[int], list[int], dict[str, int]]).decode
 
 
 class Tick(NamedTuple):
-    """What one version of one model did in the `TICK_S` seconds that end at `at`."""
+    """What one version of one model did in the `seconds` that end at `at`, a multiple of `seconds` since the epoch."""
 
+    seconds: int
     at: int
     model: str
     version: str
     requests: int
-    failed: int
-    buckets: list[int]
+    failed: int  # on the gateway's or the backend's side
+    late: int  # later than the model's objective
+    buckets: list[int]  # of the latency, as in LATENCY_BOUNDS
+    backend: list[int]
+    errors: dict[str, int]  # by "side code"
+
+
+class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which kept requests. Each field that is given narrows the list further."""
+
+    kind: str = "all"  # failed; bad: failed, slow or asked for
+    model: str | None = None
+    version: str | None = None
+    status: str = ""  # 404, or a class: 4xx
+    side: str = ""  # of the error: gateway, backend, caller
+    caller: str = ""  # its id or its label
+    since: float = 0.0  # seconds since the epoch
+    until: float = 0.0  # 0: now
+    text: str = ""  # in the path, the ids, the error, its detail and its cause
+    slower_s: float = 0.0
+
+    def conditions(self) -> tuple[str, list[Any]]:
+        """The WHERE clause and its values."""
+        low, high = self._statuses()
+        found: list[tuple[str, list[Any]]] = [("1", [])]
+        given: tuple[tuple[bool, str, list[Any]], ...] = (
+            (self.kind == "failed", "failed = 1", []),
+            (self.kind == "bad", "bad = 1", []),
+            (self.model is not None, "model = ?", [self.model]),
+            (self.version is not None, "version = ?", [self.version]),
+            (bool(self.status), "status BETWEEN ? AND ?", [low, high]),
+            (bool(self.side), "side = ?", [self.side]),
+            (bool(self.caller), "? IN (caller, caller_label)", [self.caller]),
+            (self.since > 0, "at >= ?", [self.since]),
+            (self.until > 0, "at < ?", [self.until]),
+            (bool(self.text), "instr(text, ?)", [self.text.lower()]),
+            (self.slower_s > 0, "duration_s >= ?", [self.slower_s]),
+        )
+        found += [(condition, values) for applies, condition, values in given if applies]
+        return " AND ".join(condition for condition, _ in found), [v for _, vs in found for v in vs]
+
+    def _statuses(self) -> tuple[int, int]:
+        if not self.status:
+            return 0, 0
+        if self.status[1:] == "xx":
+            return int(self.status[0]) * 100, int(self.status[0]) * 100 + 99
+        return int(self.status), int(self.status)
+
+
+ALL_REQUESTS = RequestFilter()
 
 
 class StoredRequest(NamedTuple):
+    """A recorded request with its number in the store."""
+
     number: int  # grows with each request kept
     summary: RequestSummary
 
 
 def is_bad(summary: RequestSummary) -> bool:
+    """Whether a recorded request failed, was slow, was asked for, or was left by its caller."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 
 class TraceStore:
     """Written from the export queue's thread; `limit` requests are kept. Opening it makes the file."""
 
-    def __init__(self, path: Path, *, limit: int, worker: str = "") -> None:
+    def __init__(self, path: Path, *, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)  # it names callers and their addresses
         self._limit = limit
-        self._worker = worker
         self._writes = 0
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")  # a lost second of traces is no loss worth a disk's wait
@@ -91,30 +150,27 @@ class TraceStore:
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
 
     def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:  # noqa: ARG002  (SQLite has its own)
-        rows = [
-            (s.at, s.request_id, s.trace_id, s.model, is_bad(s), s.failed, s.duration_s, _encode(s))
-            for s in batch
-        ]
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO requests (at, request_id, trace_id, model, bad, failed, duration_s, summary)"
-                " VALUES (?,?,?,?,?,?,?,?)",
-                rows,
+                "INSERT INTO requests (at, request_id, trace_id, model, bad, failed, duration_s, version, status, side,"
+                " caller, caller_label, text, summary) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [_row(summary) for summary in batch],
             )
             self._writes += 1
             if self._writes % _TRIM_EVERY == 1 or len(batch) > self._limit // 10:
                 self._trim()
 
     def write_ticks(self, ticks: Sequence[Tick]) -> None:
+        now = time.time()
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO ticks VALUES (?,?,?,?,?,?,?)",
-                [
-                    (t.at, self._worker, t.model, t.version, t.requests, t.failed, _encode_buckets(t.buckets))
-                    for t in ticks
-                ],
+                "INSERT INTO ticks VALUES (?,?,?,?,?,?,?,?)",
+                [(*tick[:7], _encode_figures((tick.buckets, tick.backend, tick.errors))) for tick in ticks],
             )
-            self._db.execute("DELETE FROM ticks WHERE at < ?", (time.time() - _TICKS_KEPT_S,))
+            for seconds in {tick.seconds for tick in ticks}:
+                self._db.execute(
+                    "DELETE FROM ticks WHERE seconds = ? AND at < ?", (seconds, now - KEPT_S[seconds])
+                )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -139,11 +195,28 @@ class TraceStore:
         self._db.close()
 
 
+def _row(s: RequestSummary) -> tuple[Any, ...]:
+    text = "\n".join(
+        (
+            s.request_id,
+            s.trace_id,
+            f"{s.method} {s.path}",
+            s.error,
+            s.detail,
+            s.cause,
+            s.caller,
+            s.caller_label,
+        )
+    )
+    numbers = (s.at, s.request_id, s.trace_id, s.model, is_bad(s), s.failed, s.duration_s)
+    return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
+
+
 class TraceStoreReader:
     """Reads a store, from any process. A store that is not there is an empty one."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
 
     def find(self, request_or_trace_id: str) -> list[RequestSummary]:
         """All requests with this id; a trace may have several."""
@@ -156,32 +229,34 @@ class TraceStoreReader:
         ]
 
     def newest(
-        self, *, model: str | None = None, kind: str = "all", slower_s: float = 0.0, limit: int = 100
+        self, wanted: RequestFilter = ALL_REQUESTS, *, before: int = 0, limit: int = 100
     ) -> list[StoredRequest]:
-        """The newest first. `kind`: all, failed, or bad (failed, slow or asked for)."""
-        wheres, values = ["duration_s >= ?"], [slower_s]  # type: tuple[list[str], list[Any]]
-        if model is not None:
-            wheres.append("model = ?")
-            values.append(model)
-        if kind != "all":
-            wheres.append("failed = 1" if kind == "failed" else "bad = 1")
+        """The newest first, older than the number `before` where that is given."""
+        where, values = wanted.conditions()
+        older = " AND id < ?" if before else ""
         return list(
             self._select(
-                f"SELECT id, summary FROM requests WHERE {' AND '.join(wheres)} ORDER BY id DESC LIMIT ?",  # noqa: S608
-                (*values, limit),
+                f"SELECT id, summary FROM requests WHERE {where}{older} ORDER BY id DESC LIMIT ?",  # noqa: S608
+                (*values, *([before] if before else []), limit),
             )
         )
 
     def slowest(
-        self, *, model: str | None = None, since: float = 0.0, limit: int = 50
+        self, wanted: RequestFilter = ALL_REQUESTS, *, skip: int = 0, limit: int = 50
     ) -> list[StoredRequest]:
+        """The slowest first, without the first `skip`."""
+        where, values = wanted.conditions()
         return list(
             self._select(
-                "SELECT id, summary FROM requests WHERE at >= ?1 AND (?2 IS NULL OR model = ?2)"
-                " ORDER BY duration_s DESC LIMIT ?3",
-                (since, model, limit),
+                f"SELECT id, summary FROM requests WHERE {where} ORDER BY duration_s DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608
+                (*values, limit, skip),
             )
         )
+
+    def count(self, wanted: RequestFilter) -> int:
+        where, values = wanted.conditions()
+        rows = self._rows(f"SELECT count(*) FROM requests WHERE {where}", values)  # noqa: S608
+        return int(rows[0][0]) if rows else 0
 
     def after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
         """What was kept after `number`, oldest first: for following."""
@@ -193,33 +268,44 @@ class TraceStoreReader:
         rows = self._rows("SELECT max(id) FROM requests", ())
         return (rows[0][0] or 0) if rows else 0
 
-    def ticks(self, *, since: float, model: str | None = None) -> list[Tick]:
+    def ticks(
+        self, seconds: int, *, after: float, until: float | None = None, model: str | None = None
+    ) -> list[Tick]:
+        """The ticks of this length that end after `after` and by `until`, oldest first; one for each worker."""
         return [
-            Tick(at, name, version, requests, failed, _decode_buckets(buckets))
-            for at, name, version, requests, failed, buckets in self._rows(
-                "SELECT at, model, version, requests, failed, buckets FROM ticks"
-                " WHERE at >= ?1 AND (?2 IS NULL OR model = ?2) ORDER BY at",
-                (since, model),
+            Tick(seconds, at, name, version, requests, failed, late, *_decode_figures(blob))
+            for seconds, at, name, version, requests, failed, late, blob in self._rows(
+                "SELECT seconds, at, model, version, requests, failed, late, figures FROM ticks"
+                " WHERE seconds = ?1 AND at > ?2 AND (?3 IS NULL OR at <= ?3) AND (?4 IS NULL OR model = ?4)"
+                " ORDER BY at",
+                (seconds, after, until, model),
             )
         ]
 
-    def counts(self, *, since: float) -> list[tuple[str, int, int, int]]:
+    def counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
         """Model, time, requests and failures by tick, without the histograms: enough for many small curves."""
         return self._rows(
-            "SELECT model, at, sum(requests), sum(failed) FROM ticks WHERE at >= ? GROUP BY model, at ORDER BY at",
-            (since,),
+            "SELECT model, at, sum(requests), sum(failed) FROM ticks WHERE seconds = ? AND at > ?"
+            " AND at <= ? GROUP BY model, at ORDER BY at",
+            (seconds, after, until),
         )
+
+    def oldest_tick(self, seconds: int) -> int | None:
+        """When the oldest tick of this length ended."""
+        rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
+        return rows[0][0] if rows else None
 
     def _select(self, query: str, values: Sequence[Any]) -> Iterator[StoredRequest]:
         for number, blob in self._rows(query, values):
             yield StoredRequest(number, _decode(blob))
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
-        if not self._path.exists():
+        path = self.path
+        if path is None or not path.exists():
             return []
         with closing(
             sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode=ro",
+                f"{path.absolute().as_uri()}?mode=ro",
                 uri=True,
                 timeout=_BUSY_S,
                 check_same_thread=False,
@@ -228,6 +314,6 @@ class TraceStoreReader:
             try:
                 return db.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
-                if "no such table" in str(error):
+                if "no such table" in str(error) or "no such column" in str(error):  # of another release
                     return []
                 raise

@@ -1,4 +1,4 @@
-"""What an upstream is: it carries one request to a backend and pipes the answer into the exchange's reply."""
+"""The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,8 @@ class UpstreamRequest(NamedTuple):
 
 
 class Upstream(Protocol):
+    """Sends requests to backends and relays their responses."""
+
     async def start(self) -> None: ...
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
@@ -140,9 +142,8 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
     """
     trace = exchange.trace
-    line = b"traceparent: %b\r\n" % trace.traceparent(
-        attempt.span_id, sampled=exchange.keep_trace_because is not None
-    )
+    traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
+    line = b"traceparent: " + traceparent + CRLF
     head = exchange.head
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.

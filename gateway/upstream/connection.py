@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a backend: its state is what may come next, and each byte has one place to go."""
+"""One HTTP/1.1 client connection to a backend: a state machine that relays the response as it arrives."""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from gateway.upstream.request_upload import (
     UNTIL_CLOSE,
     RequestUpload,
 )
-from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, parse_response_head
+from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, ResponseHeadReader
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Connection(RequestUpload):
         "_interims",
         "_keep_alive",
         "_left",
+        "_parse_head",
         "_paused",
         "_received",
         "_response",
@@ -63,6 +64,7 @@ class Connection(RequestUpload):
         self._keep_alive = True
         self._left = 0
         self._dechunker: ChunkedDecoder | None = None
+        self._parse_head = ResponseHeadReader()
         self._received = b""  # of a head that is not whole yet
         self._paused = False
 
@@ -134,7 +136,7 @@ class Connection(RequestUpload):
                 self._received = data
             return None
         try:
-            head = parse_response_head(data[:end])
+            head = self._parse_head(data, end)
         except ValueError as error:
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
             return None

@@ -1,13 +1,15 @@
-"""The head of a backend's answer: read strictly, in one pass, and made ready to go on to the caller.
+"""Parse the head of a backend's response strictly, and prepare its fields for the caller.
 
 aiohttp's own response parser forgives on purpose what broken web servers send (bare line feeds, folded fields, spaces
 in the wrong place). A gateway must not: what it forgives, the next program on the way may read differently.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
+from gateway.core.line_template import LineTemplate
 from gateway.core.url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -16,6 +18,8 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t \x2
 _FIELD: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)"
 )  # linear, on any input
+
+_VALUES: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
 
 # What a field line means. A line, once read, is known by its bytes: backends send few different ones.
 _KEPT: Final = 0
@@ -36,6 +40,12 @@ _KINDS: Final[dict[bytes, int]] = {
     b"date": _DATE,
     **dict.fromkeys(ADDRESS_FIELDS, _ADDRESS),
 }
+# What differs between two answers of the same backend to the same kind of request.
+_VARIABLE: Final = frozenset({_LENGTH, _TIMING, _DATE})
+_MAX_KNOWN_BYTES: Final = 4096  # of a head that is remembered
+_MAX_LENGTH_DIGITS: Final = 15
+# Members of Connection that name no field.
+_NOT_NOMINATED: Final = frozenset({b"close", b"keep-alive", b"upgrade", b""})
 _known_lines: dict[bytes, tuple[int, bytes]] = {}
 _known_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 _KNOWN_LIMIT: Final = 4096
@@ -43,6 +53,8 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class ResponseHead:
+    """A parsed response head: status, framing, and the field lines for the caller."""
+
     __slots__ = (
         "addresses",
         "chunked",
@@ -55,7 +67,7 @@ class ResponseHead:
         "timing",
     )
 
-    def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
+    def __init__(self, status: int, reason: bytes, keep_alive: bool) -> None:  # noqa: FBT001
         self.status = status
         self.reason = reason
         self.fields = b""  # the lines that go on, each with its CRLF
@@ -69,15 +81,106 @@ class ResponseHead:
         self.dated = False
 
 
-def parse_response_head(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912  (one branch for each thing a line can be)
+class ResponseHeadReader:
+    """Reads the heads of one connection's answers.
+
+    A backend sends nearly the same head each time: where one differs from the last in date, length and timing alone, only
+    those are read.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: _KnownHead | None = None
+
+    def __call__(self, data: bytes, end: int) -> ResponseHead:
+        """Read the head that the empty line at `end` of `data` ends; ValueError says what is wrong."""
+        if self._known is not None:
+            head = self._known.read(data[: end + 2])
+            if head is not None:
+                return head
+        lines = data[:end].split(b"\r\n")
+        head = _parse(lines)
+        self._known = _known_head(head, lines)
+        return head
+
+
+class _KnownHead:
+    """A head that was read."""
+
+    __slots__ = ("_after", "_before", "_date", "_length", "_like", "_template", "_timing")
+
+    def __init__(
+        self, like: ResponseHead, template: LineTemplate, kinds: Sequence[int], before: bytes, after: bytes
+    ) -> None:
+        self._like = like
+        self._template = template
+        # Which of the template's values they are; -1: there is none.
+        self._date, self._length, self._timing = (
+            kinds.index(kind) if kind in kinds else -1 for kind in (_DATE, _LENGTH, _TIMING)
+        )
+        self._before = before  # what goes on, up to the value of Date
+        self._after = after
+
+    def read(self, raw: bytes) -> ResponseHead | None:
+        """The head that `raw` is; None where it is another one, or not valid."""
+        values = self._template.values(raw)
+        if values is None or not _VALUES(b"".join(values)):
+            return None
+        like = self._like
+        head = ResponseHead(like.status, like.reason, like.keep_alive)
+        head.chunked = like.chunked
+        head.dated = like.dated
+        if self._length >= 0:
+            length = values[self._length]
+            if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+                return None
+            head.length = int(length)
+        if self._timing >= 0:
+            head.timing = values[self._timing].strip(b" \t")
+        head.fields = self._before if self._date < 0 else self._before + values[self._date] + self._after
+        return head
+
+
+def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
+    """What the next head is compared with; None where it would differ in more, or must not be remembered."""
+    read = [_known_lines.get(line) or _read_line(line) for line in lines[1:]]
+    kinds = [kind for kind, _ in read if kind in _VARIABLE]
+    if len(kinds) != len(set(kinds)) or head.addresses is not None or sum(map(len, lines)) > _MAX_KNOWN_BYTES:
+        return None
+    begins = list(lines)
+    places = []
+    before, after = b"", b""  # the value of Date
+    for place, (line, (kind, value)) in enumerate(zip(lines[1:], read, strict=True), 1):
+        if (kind == _CONNECTION and not tokens(value) <= _NOT_NOMINATED) or line[
+            :11
+        ].lower() == b"set-cookie:":
+            return None
+        if kind in _VARIABLE:
+            name = line.partition(b":")[0]
+            begins[place] = name + b": " if line[len(name) + 1 :].startswith(b" ") else name + b":"
+            places.append(place)
+        if kind == _DATE:
+            before, after = after + begins[place], b"\r\n"
+        elif kind == _KEPT:
+            after += line + b"\r\n"
+    if _DATE not in kinds:
+        before = after
+    return _KnownHead(head, LineTemplate([*begins, b""], places), kinds, before, after)
+
+
+def parse_response_head(raw: bytes) -> ResponseHead:
     """Read a head, given without the empty line that ends it; ValueError says what is wrong."""
-    lines = raw.split(b"\r\n")
+    return _parse(raw.split(b"\r\n"))
+
+
+def _parse(lines: list[bytes]) -> ResponseHead:  # noqa: C901, PLR0912  (one branch for each thing a line can be)
     first = lines[0]
     known = _known_status_lines.get(first)
     if known is None:
         known = _read_status_line(first)
     minor, status, reason = known
-    head = ResponseHead(status, reason, keep_alive=minor == 1)
+    head = ResponseHead(status, reason, minor == 1)
     kept: list[bytes] = []
     nominated: bytes | None = None
     for i in range(1, len(lines)):
@@ -135,7 +238,7 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
     if kind == _KEPT and b"_" in name and _KINDS.get(name.replace(b"_", b"-")) in {_LENGTH, _CODING}:
         raise ValueError("a field that could be taken for one that frames")
     if kind == _LENGTH:
-        if not value.isdigit() or len(value) > 15:
+        if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
             raise ValueError("not a length")
     elif kind == _CODING and value.lower() != b"chunked":
         raise ValueError("an unknown transfer coding")
@@ -153,7 +256,7 @@ def _mind_connection(head: ResponseHead, value: bytes, lines: list[bytes]) -> li
         head.keep_alive = False
     elif b"keep-alive" in named:
         head.keep_alive = True
-    nominated = named - {b"close", b"keep-alive", b"upgrade", b""}
+    nominated = named - _NOT_NOMINATED
     if b"date" in nominated:
         head.dated = False
     if b"server-timing" in nominated:

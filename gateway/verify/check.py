@@ -1,4 +1,4 @@
-"""What a check is: a sentence of the contract, and the code that holds a backend against it."""
+"""What a check is: a sentence of the contract, and the code that checks a backend for it."""
 
 import re
 import time
@@ -50,7 +50,7 @@ class CheckContext:
     good: dict[str, Any] | None = None  # a request body that the backend answers with predictions
     body_limit_bytes: int = 31 * 1024 * 1024
     rows_policy: str = ""  # "together": the model looks at all rows of a request on purpose
-    groups: list[Any] | None = None  # rows to hold against each other, once they were found
+    groups: list[Any] | None = None  # rows to compare with each other, once they were found
     exchanges: list[tuple[RawRequest, RawResponse]] = field(default_factory=list)
     last: tuple[RawRequest, RawResponse | NoResponse] | None = None
     early: list[tuple[int, int]] = field(
@@ -116,6 +116,8 @@ class CheckContext:
 
 @dataclass(frozen=True)
 class Check:
+    """One conformance check: name, what the contract says, and the function that checks it."""
+
     name: str  # group/what
     contract: str
     run: Callable[[CheckContext], Awaitable[None]]
@@ -139,6 +141,8 @@ def check(
 
 @dataclass(frozen=True)
 class Result:
+    """The result of one check: passed, failed or skipped, why, and what was sent and received."""
+
     check: Check
     outcome: Literal["passed", "failed", "skipped"]
     why: str = ""
@@ -175,6 +179,7 @@ async def run_check(check: Check, context: CheckContext) -> Result:
 
 
 def require_status(response: RawResponse, *statuses: int) -> None:
+    """Raise ContractViolation unless the response has one of `statuses`."""
     if response.status not in statuses:
         raise ContractViolation(f"status {response.status} instead of {' or '.join(map(str, statuses))}")
 
@@ -239,6 +244,7 @@ def server_timing(response: RawResponse) -> dict[str, float]:
 
 
 def predictions_of(response: RawResponse) -> list[Any]:
+    """The `predictions` of a response. Raises ContractViolation."""
     require_status(response, 200)
     content = require_json(response)
     if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):

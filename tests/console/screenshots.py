@@ -1,4 +1,4 @@
-"""Take the tutorial's pictures anew: `python -m tests.console.screenshots`. Twenty seconds and a Chromium."""
+"""Take the tutorial's pictures again: `python -m tests.console.screenshots`. Three minutes and a Chromium."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from examples.slow_version import running
 from tests.console.conftest import CHROMIUM
 
 FOLDER = Path(__file__).parents[2] / "docs/tutorial/images"
-_TRAFFIC_S = 34  # two ticks of history
+_TRAFFIC_S = 130  # two minutes of history
 
 
 async def main() -> None:
@@ -23,19 +23,17 @@ async def main() -> None:
         await page.goto(f"{it.url}/-/console/")
         await page.fill("#key", it.operator)
         await page.click("#login button")
-        await page.wait_for_selector("#row-wine")
-        await asyncio.sleep(6)
-        await page.screenshot(path=FOLDER / "models.png")
-        await page.click("#row-wine a")
+        await page.wait_for_selector(".issue")
+        await page.screenshot(path=FOLDER / "now.png")
+        await page.click(".issue h2 a")
         await page.wait_for_selector("text=slower than the rest")
         await page.wait_for_selector(".chart path")
-        await page.set_viewport_size({"width": 1180, "height": 860})
+        await page.set_viewport_size({"width": 1180, "height": 1240})
         await page.screenshot(path=FOLDER / "versions.png")
-        await page.click(
-            "section:has-text('Slowest kept') tr:has(td[data-label=Version]:text-is('3')) a >> nth=2"
-        )
+        await page.click(".issue >> text=The slowest of these requests")
+        await page.click("tbody tr a >> nth=2")
         await page.wait_for_selector(".waterfall")
-        await page.set_viewport_size({"width": 1180, "height": 700})
+        await page.set_viewport_size({"width": 1180, "height": 760})
         await page.screenshot(path=FOLDER / "request.png")
         await browser.close()
     sys.stdout.write(f"wrote {FOLDER}/*.png\n")

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.app import Gateway
 from gateway.core.keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import KEYS, MODELS, Put
+from gateway.settings import load_settings
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, Script, ScriptedBackend
 from tests.patience import eventually, patience
@@ -68,9 +70,16 @@ class Stage(Scene):
         self.backends.append(backend)
         return backend
 
+    @asynccontextmanager
+    async def restarted(self, port: int) -> AsyncIterator[None]:
+        """A gateway at the same registry in the place of this one, which has been stopped."""
+        settings = load_settings(flags={**self.flags, "server.port": str(port)}, environ={})
+        self.gateway = Gateway(settings, self._logs, registry=self.registry)
+        await self.gateway.start()
+        yield
+
     async def cast(self) -> None:
         _CHANCE.seed(7)
-        self.operator = await self.make_operator()
         speeds = {"1": 9.0, "2": 11.0, "3": 95.0}
         backends = []
         for version, typical_ms in speeds.items():
@@ -164,5 +173,6 @@ class Stage(Scene):
 async def staged(folder: Path, **flags: str) -> AsyncIterator[Stage]:
     stage = Stage(folder, **flags)
     async with stage:
+        stage.operator = await stage.make_operator()
         await stage.cast()
         yield stage

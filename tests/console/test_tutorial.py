@@ -24,16 +24,17 @@ async def test_with_the_console_alone(browser: Any):
         watched = Watched(await context.new_page(), it.url)
         page = watched.page
         await watched.sign_in(it.operator)
-        await page.wait_for_selector("#row-wine td.bad:has-text('late')")
-        await page.click("#row-wine a")
+        await page.click(".issue h2 a:has-text('wine@3 is too slow')")
         marked = await page.wait_for_selector("tr:has-text('slower than the rest') th")
         assert (await marked.inner_text()).split()[0] == "3"
-        await page.click("section:has-text('Slowest kept') tr:has(td[data-label=Version]:text-is('3')) a")
-        await page.wait_for_selector(".waterfall tbody tr")
+        await page.click(".issue >> text=The slowest of these requests")
+        await page.click("tr:has(td[data-label=Version]:text-is('3')) a")
+        await page.wait_for_selector(".waterfall .span")
+        assert "at the backend" in await page.inner_text(".answer")
         took = {}
-        for row in await page.query_selector_all(".waterfall tbody tr"):
-            name = (await (await row.query_selector("th")).inner_text()).strip()
-            took[name] = (await (await row.query_selector("td.num")).inner_text()).strip()
+        for row in await page.query_selector_all(".waterfall .span"):
+            name = (await (await row.query_selector(".name")).inner_text()).strip()
+            took[name] = (await (await row.query_selector(".num")).inner_text()).strip()
         assert float(took["backend predict"].split()[0]) > 20, took
         await context.close()
         assert watched.faults == []

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from gateway.app import Gateway
 from gateway.core.keys import digest_key, make_key
@@ -40,7 +40,7 @@ class Scene:
         self._callers: list[Caller] = []
         self.key = ""
 
-    async def __aenter__(self) -> "Scene":
+    async def __aenter__(self) -> Self:
         self._logs.start()
         self.key = await self.make_key("*")
         await self.gateway.start()

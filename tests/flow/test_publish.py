@@ -1,8 +1,10 @@
+# Long: one command with its interruptions and contests.
 """Publishing: to a folder and to Cloud Storage, interrupted, repeated, contested."""
 
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -140,7 +142,7 @@ def test_another_run_goes_on_where_this_one_was_stopped(bucket, source, gcs, tmp
     assert publish(opened, source)[0]
     opened.close()
     parts = [path for method, path in gcs.requests() if method == "PUT" and "upload_id" in path]
-    # One question, what was missing of 20 MiB in parts of 8, and the small file: not everything anew.
+    # One question, what was missing of 20 MiB in parts of 8, and the small file: not everything again.
     assert len(parts) <= 5
     assert not any("uploadType=resumable&name" in path for _, path in gcs.requests() if "joblib" in path)
 
@@ -246,6 +248,15 @@ def chips(*arguments: str) -> "subprocess.CompletedProcess[str]":
         timeout=patience(60),
         check=False,
     )
+
+
+def test_the_command_that_it_prints_can_be_pasted_whatever_the_folder_is_called(source, tmp_path):
+    store = tmp_path / "my models (old)"
+    model = ("--model", "wine", "--version", "3", "--no-try", "--runtime", "R=4.2.2")
+    done = chips("publish", str(source), *model, "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("next")]
+    assert f"CHIPS_ARTIFACT={store}/wine/3" in shlex.split(line)
 
 
 def test_the_command(source, tmp_path, gcs):

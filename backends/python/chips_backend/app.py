@@ -36,6 +36,9 @@ _JSON = "application/json"
 
 
 _HEADER_BYTES = 16 * 1024  # as the gateway takes them
+_READ_BYTES = (
+    256 * 1024
+)  # of a body are taken ahead; aiohttp's 64 KiB stop and start the connection again and again
 _encode = msgspec.json.Encoder().encode
 
 
@@ -491,6 +494,7 @@ async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunne
         max_line_size=_HEADER_BYTES,
         max_field_size=_HEADER_BYTES,
         lingering_time=2.0,  # for the rest of a body that was refused
+        read_bufsize=_READ_BYTES,
         keepalive_timeout=650.0,  # longer than any caller keeps a connection
     )
     runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)

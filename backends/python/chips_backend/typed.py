@@ -5,7 +5,9 @@ these: they alone know what is wrong and where, and what is right in an unusual 
 """
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -108,7 +110,8 @@ class Instances:
 
     def _block(self, rows: list[tuple[Any, ...]]) -> Block:
         if self._is_matrix:
-            return Block(matrix=np.array(rows, dtype=np.float64))
+            flat = list(chain.from_iterable(rows))
+            return Block(matrix=_array_of_floats(flat).reshape(len(rows), len(self._inputs)))
         columns = zip(*rows, strict=True)
         return Block([_column(list(c), tensor) for c, tensor in zip(columns, self._inputs, strict=True)])
 
@@ -142,8 +145,18 @@ def _column(values: list[Any], tensor: Tensor) -> Column:
     is_float = tensor.datatype in FLOATS
     if not is_float and not inner and None in values:
         return values
+    if is_float and not inner:
+        return _array_of_floats(values)
     array = np.array(values, dtype=np.float64 if is_float else dtype_of(tensor))
     return _shaped(array, inner)
+
+
+def _array_of_floats(values: list[Any]) -> Any:
+    """An array of float64, NaN for None. `struct` fills one in a third of the time that NumPy takes, but knows no None."""
+    try:
+        return np.frombuffer(bytearray(struct.pack(f"={len(values)}d", *values)))
+    except struct.error:
+        return np.array(values, dtype=np.float64)
 
 
 def _shaped(array: Any, inner: Sequence[int]) -> Any:
@@ -161,24 +174,36 @@ def _shaped(array: Any, inner: Sequence[int]) -> Any:
 # -- tensors
 
 
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    name: str
-    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]], msgspec.Meta(min_length=1)]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, Any] | None = None
+def _infer_decoder(data: Any, absent: Any) -> Callable[[bytes], Any]:
+    """Decodes a request whose tensors have their `data` as this type."""
+    size = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    tensor = msgspec.defstruct(
+        "Tensor",
+        [
+            ("name", str),
+            ("shape", Annotated[list[size], msgspec.Meta(min_length=1)]),
+            ("datatype", str),
+            ("data", data, absent),
+            ("parameters", dict[str, Any] | None, None),
+        ],
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    optional = ("parameters", "outputs", "model_name", "model_version")
+    request = msgspec.defstruct(
+        "Infer",
+        [
+            ("inputs", Annotated[_LIST[tensor], msgspec.Meta(min_length=1)]),
+            ("id", str | None, None),
+            *((name, Any, None) for name in optional),
+        ],
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(request).decode
 
 
-class _Infer(msgspec.Struct, forbid_unknown_fields=True):
-    inputs: Annotated[list[_Tensor], msgspec.Meta(min_length=1)]
-    id: str | None = None
-    parameters: Any = None
-    outputs: Any = None
-    model_name: Any = None
-    model_version: Any = None
-
-
-_decode_infer: Final = msgspec.json.Decoder(_Infer).decode
+_decode_any: Final = _infer_decoder(msgspec.Raw, msgspec.Raw())
+_decode_floats: Final = _infer_decoder(list[float | None], None)
 _SCALARS: Final = {
     **dict.fromkeys(FLOATS, float),
     **dict.fromkeys(INTEGERS, int),
@@ -199,13 +224,14 @@ class Tensors:
         self._outputs = signature.outputs
         self._known = known
         self._names = [tensor.name for tensor in self._inputs]
+        self._is_floats = all(tensor.datatype in FLOATS for tensor in self._inputs)
 
     def read(self, content: bytes, behind: memoryview | None) -> Scoring | None:
         """The request, or None where it is left to the careful reader."""
         if not self._inputs:
             return None
         try:
-            request = _decode_infer(content)
+            request = self._decode(content)
             block = self._block(request.inputs, behind)
             asked = {"parameters": request.parameters, "outputs": request.outputs}
             parameters, requested, forms = read_asked(asked, self._known, self._outputs)
@@ -213,10 +239,19 @@ class Tensors:
             return None
         return Scoring(block, parameters, self._place, request.id, requested, forms)
 
+    def _decode(self, content: bytes) -> Any:
+        """The request, each tensor's data as a list of floats where all are flat, else as it is written."""
+        if self._is_floats:
+            try:
+                return _decode_floats(content)
+            except msgspec.ValidationError:  # nested, or of another datatype
+                pass
+        return _decode_any(content)
+
     def _place(self, row: int, field: int | None) -> str:
         return f"row {row}" if field is None else f"{self._names[field]}[{row}]"
 
-    def _block(self, tensors: Sequence[_Tensor], behind: memoryview | None) -> Block:
+    def _block(self, tensors: Sequence[Any], behind: memoryview | None) -> Block:
         inputs, names = self._inputs, self._names
         by_name: dict[str, Any] = {}
         is_matrix = len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names
@@ -224,7 +259,7 @@ class Tensors:
             content = None
             size = (tensor.parameters or {}).get(binary.SIZE)
             if size is not None:
-                if behind is None or bytes(tensor.data):
+                if behind is None or not _is_absent(tensor.data):
                     raise _Unusual
                 content, behind = binary.take(behind, size, tensor.name)
             by_name[tensor.name] = _values(tensor, content)
@@ -240,14 +275,22 @@ class Tensors:
         return Block(columns)
 
 
-def _values(tensor: _Tensor, content: memoryview | None) -> Any:
+def _is_absent(data: Any) -> bool:
+    return data is None or (isinstance(data, msgspec.Raw) and not bytes(data))
+
+
+def _values(tensor: Any, content: memoryview | None) -> Any:
     """The values in their shape: an array, or for texts and where one is missing a list; with the datatype they came with."""
     shape, kind = tensor.shape, tensor.datatype
     if kind not in _SCALARS or 0 in shape[1:]:
         raise _Unusual
+    if isinstance(tensor.data, list) and kind not in FLOATS:
+        raise _Unusual
     if content is not None:
         return _Given(kind, shape, binary.unpack(content, kind, shape, ""))
-    values = _flat(tensor.data, kind)
+    if tensor.data is None:
+        raise _Unusual
+    values = tensor.data if isinstance(tensor.data, list) else _flat(tensor.data, kind)
     if len(values) != math.prod(shape):
         raise _Unusual
     return _Given(kind, shape, values)
@@ -280,7 +323,8 @@ def _floats(given: _Given, limit: float) -> Any:
     """An array of float64, NaN where a value is missing."""
     if given.datatype not in FLOATS:
         raise _Unusual
-    array = np.asarray(given.values, dtype=np.float64)
+    values = given.values
+    array = _array_of_floats(values) if isinstance(values, list) else values
     limit = min(limit, FLOATS[given.datatype])
     if limit < math.inf and bool((np.abs(array) > limit).any()):
         raise _Unusual

@@ -159,18 +159,28 @@ row_texts <- function(part, whole) {
 }
 
 #' The tensors of an infer response: all, or those that the request picked by name.
-render_outputs <- function(answer, outputs, picked = names(answer)) {
+#'
+#' @param is_binary Which of them are wanted in binary form.
+#' @return A list of the `json`, and the `bytes` behind it; NULL where none is in that form.
+render_outputs <- function(answer, outputs, picked = names(answer), is_binary = logical(length(picked))) {
   declared <- stats::setNames(outputs, vapply(outputs, `[[`, "", "name"))
-  json_array(vapply(picked, function(name) render_tensor(name, answer[[name]], declared[[name]]), ""))
+  render <- function(name, binary) render_tensor(name, answer[[name]], declared[[name]], binary)
+  tensors <- Map(render, picked, is_binary)
+  bytes <- lapply(tensors, `[[`, "bytes")
+  list(json = json_array(vapply(tensors, `[[`, "", "json")), bytes = do.call(c, unname(bytes)))
 }
 
-render_tensor <- function(name, data, declared) {
+render_tensor <- function(name, data, declared, binary = FALSE) {
   if (is.list(data)) data <- as_regular(data)
   shape <- if (is.matrix(data)) dim(data) else length(data)
   if (is.matrix(data)) data <- c(t(data))
   datatype <- output_datatype(data, declared)
-  paste0('{"name":', json_string(name), ',"shape":', json_array(shape), ',"datatype":"', datatype, '","data":',
-         write_array(data, datatype %in% names(integer_limits)), "}")
+  bytes <- if (binary) pack(data, datatype)
+  content <- if (is.null(bytes)) paste0('"data":', write_array(data, datatype %in% names(integer_limits))) else
+    sprintf('"parameters":{"binary_data_size":%d}', length(bytes))
+  json <- paste0('{"name":', json_string(name), ',"shape":', json_array(shape), ',"datatype":"', datatype, '",',
+                 content, "}")
+  list(json = json, bytes = bytes)
 }
 
 # Rows of one length are a matrix; others have no form as a tensor, and become texts of JSON.

@@ -123,10 +123,8 @@ read_compiled <- function(kind, body, plan, types) {
   if (!infer) {
     return(list(rows = found$rows, count = found$count, parameters = parameters))
   }
-  list(
-    rows = found$rows, count = found$count, parameters = parameters[setdiff(names(parameters), protocol_parameters)],
-    id = checked_id(value_of(found$id)), picked = picked_outputs(list(outputs = value_of(found$outputs)))
-  )
+  c(list(rows = found$rows, count = found$count, id = checked_id(value_of(found$id))),
+    read_asked(parameters, value_of(found$outputs)))
 }
 
 value_of <- function(bytes) if (!is.null(bytes)) parse_body(bytes)$value

@@ -148,6 +148,9 @@ check_cells <- function(cells, input, places) {
     check_scalars(cells, input$datatype, input$categories)
   }
   row <- utils::head(which(nzchar(wrong)), enough_problems)
+  if (length(row) == 0L) {
+    return(list(row = row, text = character())) # `places` are made for nothing: they stay a promise
+  }
   list(row = row, text = paste0(places[row], wrong[row], recycle0 = TRUE))
 }
 
@@ -156,6 +159,10 @@ check_scalars <- function(cells, datatype, categories = NULL) {
   if (length(cells) == 0) {
     return(character())
   }
+  if (is.atomic(cells) && all_right(cells[!is.na(cells)], datatype, categories)) {
+    return(character(length(cells)))
+  }
+  cells <- as_cells(cells)
   types <- vapply(cells, typeof, "")
   numeric <- types %in% c("integer", "double")
   values <- rep(NA_real_, length(cells))
@@ -192,6 +199,29 @@ check_scalars <- function(cells, datatype, categories = NULL) {
   wrong
 }
 
+# Whether all of a plain vector's values are right: tensors in binary form have no cells.
+all_right <- function(values, datatype, categories) {
+  right <- if (datatype %in% names(integer_limits)) {
+    limits <- integer_limits[[datatype]]
+    is.numeric(values) && all(values == trunc(values) & values >= limits[[1]] & values <= limits[[2]])
+  } else if (datatype %in% names(float_limits)) {
+    is.numeric(values) && all(abs(values) <= float_limits[[datatype]])
+  } else {
+    typeof(values) == switch(datatype, BOOL = "logical", BYTES = "character", "")
+  }
+  right && (length(categories) == 0L || all(values %in% unlist(categories)))
+}
+
+# A vector as JSON would have come: a list, with NULL for what is missing.
+as_cells <- function(values) {
+  if (is.list(values)) {
+    return(values)
+  }
+  cells <- as.list(values)
+  cells[is.na(values)] <- list(NULL)
+  cells
+}
+
 check_nested <- function(cells, datatype, shape) {
   vapply(cells, function(cell) {
     if (is.null(cell)) {
@@ -223,9 +253,11 @@ as_column <- function(cells, datatype, shape, categories = NULL) {
     flat <- length(shape) == 2L
     return(I(lapply(cells, function(cell) if (flat && !is.null(cell)) as_column(cell, datatype, -1L) else cell)))
   }
-  empty <- vapply(cells, is.null, NA)
-  cells[empty] <- NA
-  values <- if (length(cells)) unlist(cells, use.names = FALSE) else logical()
+  if (is.list(cells)) {
+    cells[vapply(cells, is.null, NA)] <- NA
+    cells <- unlist(cells, use.names = FALSE)
+  }
+  values <- if (length(cells)) cells else logical()
   if (datatype %in% c("INT8", "INT16", "INT32", "UINT8", "UINT16")) {
     as.integer(values)
   } else if (datatype == "BYTES") {

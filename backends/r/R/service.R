@@ -31,10 +31,13 @@ read_scoring <- function(service, kind, body) {
 
 #' Answer one request for predictions, all of it: parse, check, predict, write.
 #'
-#' @param kind "predict" (the native form) or "infer" (the Open Inference Protocol).
+#' @param job "predict" (the native form) or "infer" (the Open Inference Protocol), and after a blank what the request
+#'   says of the length of its JSON part.
 #' @param body The bytes of the request.
-#' @return A list of `json`, or of a `problem` and its `stack`; and of the `timing` in milliseconds.
-answer_scoring <- function(service, config, kind, body) {
+#' @return A list of `json`, and with tensors in binary form of `json_bytes`: how many bytes of it are JSON; or of a
+#'   `problem` and its `stack`; and of the `timing` in milliseconds.
+answer_scoring <- function(service, config, job, body) {
+  kind <- sub(" .*", "", job)
   timing <- c(parse = 0, predict = 0, render = 0)
   stage <- "parse"
   began <- clock_ms()
@@ -47,7 +50,8 @@ answer_scoring <- function(service, config, kind, body) {
   json <- tryCatch(
     withCallingHandlers({
       signature <- service$manifest$signature
-      scoring <- read_scoring(service, kind, body)
+      scoring <- if (kind == job) read_scoring(service, kind, body) else
+        read_binary(service, split_body(body, substring(job, nchar(kind) + 2L)))
       check_scoring(scoring, service)
       finish("predict")
       answer <- score(service, scoring)
@@ -64,8 +68,15 @@ answer_scoring <- function(service, config, kind, body) {
   if (is.character(json)) {
     return(list(json = json, timing = timing))
   }
+  if (!inherits(json, "condition")) {
+    return(c(json, list(timing = timing)))
+  }
   if (kind == "infer" && !is.null(json$in_tensors)) json$message <- json$in_tensors
   list(problem = json, stack = if (is.null(json$stack)) stack else json$stack, timing = timing)
+}
+
+read_binary <- function(service, parts) {
+  read_tensors(parse_body(parts$head), service$manifest$signature$inputs, parts$behind)
 }
 
 check_scoring <- function(scoring, service) {
@@ -131,10 +142,21 @@ render_infer <- function(answer, scoring, config, signature, classes = NULL) {
   picked <- if (is.null(scoring$picked)) names(answer) else scoring$picked
   unknown <- setdiff(picked, names(answer))
   if (length(unknown)) stop_invalid(sprintf("there is no output %s", vapply(unknown, shown, "")))
-  paste0('{"model_name":', json_string(config$model), ',"model_version":', json_string(config$version),
-         ',"outputs":', render_outputs(answer, outputs, picked),
-         if (!is.null(classes)) paste0(',"parameters":{"classes":', json_array(json_string(classes)), "}"),
-         if (!is.null(scoring$id)) paste0(',"id":', json_string(scoring$id)), "}")
+  is_binary <- vapply(picked, function(name) {
+    form <- scoring$binary[[name]]
+    if (is.null(form)) scoring$binary_data_output else form
+  }, NA)
+  rendered <- render_outputs(answer, outputs, picked, is_binary)
+  json <- paste0(
+    '{"model_name":', json_string(config$model), ',"model_version":', json_string(config$version), ',"outputs":',
+    rendered$json, if (!is.null(classes)) paste0(',"parameters":{"classes":', json_array(json_string(classes)), "}"),
+    if (!is.null(scoring$id)) paste0(',"id":', json_string(scoring$id)), "}"
+  )
+  if (is.null(rendered$bytes)) {
+    return(json)
+  }
+  head <- charToRaw(json)
+  list(json = c(head, rendered$bytes), json_bytes = length(head))
 }
 
 # The message, and the functions on the way there; of calls only their names, since arguments are payload.

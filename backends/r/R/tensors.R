@@ -2,13 +2,14 @@
 
 deepest_tensor <- 8L
 infer_fields <- c("id", "parameters", "inputs", "outputs", "model_name", "model_version")
-# They say how other servers are to read and write; the signature and JSON decide that here.
-protocol_parameters <- c("content_type", "binary_data_output")
+# Of the request or an output: what it says to other servers, the signature decides here.
+ignored_parameters <- "content_type"
 
 #' Read an inference request: a tensor for each input, or one tensor [rows, inputs] for all of them.
 #'
-#' @return As [read_instances()] does, the `id`, and the names of the outputs that are `picked`.
-read_tensors <- function(body, inputs) {
+#' @param behind The bytes behind the JSON; NULL where all of the body is JSON.
+#' @return As [read_instances()] does, the `id`, and what [read_asked()] finds.
+read_tensors <- function(body, inputs, behind = NULL) {
   value <- body$value
   if (!is_object(value)) {
     stop_invalid(sprintf("expected an object with \"inputs\", got %s", kind_of(value)))
@@ -19,10 +20,8 @@ read_tensors <- function(body, inputs) {
     stop_invalid("inputs must be an array with at least one tensor")
   }
   check_fields(value, infer_fields)
-  parameters <- read_parameters(value)
-  parameters <- parameters[setdiff(names(parameters), protocol_parameters)]
-  more <- list(parameters = parameters, id = id, picked = picked_outputs(value))
-  tensors <- Map(read_tensor, given, sprintf("inputs[%d]", seq_along(given) - 1L))
+  more <- c(list(id = id), read_asked(read_parameters(value), member(value, "outputs")))
+  tensors <- Map(read_tensor, with_bytes(given, behind), sprintf("inputs[%d]", seq_along(given) - 1L))
   if (length(inputs) == 0) {
     rows <- tensor_rows(tensors[[1]])
     return(c(list(rows = rows, count = length(rows)), more))
@@ -36,8 +35,8 @@ read_tensors <- function(body, inputs) {
   count <- length(columns[[1]])
   problems <- character()
   for (column in seq_along(inputs)) {
-    places <- sprintf("%s[%d]", names[[column]], seq_len(count) - 1L)
-    problems <- c(problems, check_cells(columns[[column]], inputs[[column]], places)$text)
+    wrong <- check_cells(columns[[column]], inputs[[column]], sprintf("%s[%d]", names[[column]], seq_len(count) - 1L))
+    problems <- c(problems, wrong$text)
   }
   if (length(problems)) stop_invalid(problems)
   c(list(rows = as_frame(columns, count, inputs), count = count), more)
@@ -50,11 +49,14 @@ checked_id <- function(id) {
   id
 }
 
-# The outputs that the caller asks for, by name; NULL for all.
-picked_outputs <- function(value) {
-  outputs <- member(value, "outputs")
-  if (is.null(outputs)) {
-    return(NULL)
+#' What a caller asks for: the `parameters` for the model, the outputs `picked` by name (NULL for all), and which are
+#' wanted in `binary` form, by name; `binary_data_output` says it of those that say nothing.
+read_asked <- function(parameters, outputs) {
+  default <- read_flag(parameters, "binary_data_output", "parameters")
+  parameters <- parameters[setdiff(names(parameters), c(ignored_parameters, "binary_data_output"))]
+  asked <- list(parameters = parameters, picked = NULL, binary = list(), binary_data_output = isTRUE(default))
+  if (is.null(outputs) || is_array(outputs) && length(outputs) == 0L) {
+    return(asked)
   }
   named <- is_array(outputs) && all(vapply(outputs, function(output) {
     is_object(output) && is.character(member(output, "name"))
@@ -62,7 +64,34 @@ picked_outputs <- function(value) {
   if (!named) {
     stop_invalid("outputs must be an array of objects with a name")
   }
-  vapply(outputs, member, "", "name")
+  asked$picked <- vapply(outputs, member, "", "name")
+  if (anyDuplicated(asked$picked)) stop_invalid("an output is asked for twice")
+  forms <- Map(output_form, outputs, sprintf("outputs[%d].parameters", seq_along(outputs) - 1L))
+  asked$binary <- Filter(Negate(is.null), stats::setNames(forms, asked$picked))
+  asked
+}
+
+output_form <- function(output, where) {
+  parameters <- member(output, "parameters")
+  if (is.null(parameters)) {
+    return(NULL)
+  }
+  if (!is_object(parameters)) {
+    stop_invalid(sprintf("%s must be an object, got %s", where, kind_of(parameters)))
+  }
+  unknown <- setdiff(names(parameters), c(ignored_parameters, "binary_data"))
+  if (length(unknown)) {
+    stop_invalid(sprintf("%s.%s is not known: an output has binary_data", where, unknown))
+  }
+  read_flag(parameters, "binary_data", where)
+}
+
+read_flag <- function(parameters, name, where) {
+  flag <- member(parameters, name)
+  if (!is.null(flag) && !is.logical(flag)) {
+    stop_invalid(sprintf("%s.%s: expected true or false, got %s", where, name, shown(flag)))
+  }
+  flag
 }
 
 read_tensor <- function(given, where) {
@@ -82,19 +111,29 @@ read_tensor <- function(given, where) {
     stop_invalid(paste0(where, ".shape must be an array of sizes"))
   }
   shape <- as.double(unlist(shape))
+  bytes <- given[["bytes"]]
+  if (inherits(bytes, "AsIs")) {
+    cells <- unpack(unclass(bytes), datatype, prod(shape), where)
+    check_tensor(cells, datatype, where)
+    return(list(name = name, shape = shape, cells = cells))
+  }
   data <- member(given, "data")
   if (!is_array(data)) {
-    stop_invalid(paste0(where, ".data must be an array (binary tensors are not taken)"))
+    stop_invalid(paste0(where, ".data must be an array, or parameters.binary_data_size the number of its bytes"))
   }
   cells <- flatten(data)
   if (length(cells) != prod(shape)) {
     stop_invalid(sprintf("%s: shape [%s] means %.0f values, data has %d", where, toString(shape), prod(shape),
                          length(cells)))
   }
-  places <- sprintf("%s.data[%d]", where, seq_along(cells) - 1L)
-  wrong <- check_cells(cells, list(datatype = datatype, shape = -1), places)$text
-  if (length(wrong)) stop_invalid(wrong)
+  check_tensor(cells, datatype, where)
   list(name = name, shape = shape, cells = cells)
+}
+
+check_tensor <- function(cells, datatype, where) {
+  input <- list(datatype = datatype, shape = -1)
+  wrong <- check_cells(cells, input, sprintf("%s.data[%d]", where, seq_along(cells) - 1L))$text
+  if (length(wrong)) stop_invalid(wrong)
 }
 
 # The protocol lets row-major data be nested or flat.
@@ -117,7 +156,8 @@ tensor_rows <- function(tensor) {
   if (width == 0 || count == 0) {
     return(list())
   }
-  lapply(seq_len(count), function(row) tensor$cells[(row - 1) * width + seq_len(width)])
+  cells <- as_cells(tensor$cells)
+  lapply(seq_len(count), function(row) cells[(row - 1) * width + seq_len(width)])
 }
 
 matrix_columns <- function(tensor, width) {

@@ -35,7 +35,7 @@ new_app <- function(service, config, pool, log, state) {
   )
 }
 
-#' How answers are made: `json` of a text, `refuse` of a problem; both write the line of the log.
+#' How answers are made: `json` of a text, `scored` of an outcome, `refuse` of a problem; all write the line of the log.
 new_reply <- function(config, log, state) {
   served <- paste0(config$model, "@", config$version)
   answer <- function(call, status, body, headers, code = "", stack = NULL) {
@@ -47,11 +47,19 @@ new_reply <- function(config, log, state) {
     # httpuv writes head and body apart. With Nagle's algorithm on, the body would wait 40 ms on a kept connection, for
     # the caller's delayed acknowledgement; only the compiled part can switch it off.
     if (!state$keep_alive || state$stopping || call$refused_early) response$headers$Connection <- "close"
-    log_call(log, call, status, nchar(body, "bytes"), code, stack)
+    log_call(log, call, status, if (is.raw(body)) length(body) else nchar(body, "bytes"), code, stack)
     response
   }
   list(
     json = function(call, body) answer(call, 200L, body, list("Content-Type" = "application/json")),
+    scored = function(call, outcome) {
+      if (is.null(outcome$json_bytes)) {
+        return(answer(call, 200L, outcome$json, list("Content-Type" = "application/json")))
+      }
+      headers <- list("Content-Type" = binary_type)
+      headers[[length_header]] <- as.character(outcome$json_bytes)
+      answer(call, 200L, outcome$json, headers)
+    },
     refuse = function(call, problem, stack = NULL) {
       body <- render_problem(problem, call$request_id, startsWith(call$path, "/v2/"))
       headers <- c(list("Content-Type" = "application/problem+json"), problem$headers)
@@ -91,7 +99,7 @@ answer_later <- function(job, req, call, pool, reply, state) {
   job$deadline <- deadline_of(req, call)
   job$done <- function(outcome) {
     call$timing[names(outcome$timing)] <- outcome$timing
-    later_answer$settle(if (is.null(outcome$problem)) reply$json(call, outcome$json) else
+    later_answer$settle(if (is.null(outcome$problem)) reply$scored(call, outcome) else
       reply$refuse(call, outcome$problem, outcome$stack))
     state$moved <- clock_ms()
   }
@@ -123,7 +131,10 @@ route_table <- function(service, config, pool) {
   ready <- function(req) if (can_answer(pool)) ready_json else stop(not_ready())
   scoring <- function(kind) {
     force(kind)
-    function(req) list(kind = kind, body = req$chips_body)
+    function(req) {
+      length <- if (kind == "infer") req$HTTP_INFERENCE_HEADER_CONTENT_LENGTH
+      list(kind = if (is.null(length)) kind else paste(kind, substr(length, 1L, 32L)), body = req$chips_body)
+    }
   }
   api <- describe_api(config, service$manifest)
   metadata_json <- metadata(service, config)
@@ -137,7 +148,7 @@ route_table <- function(service, config, pool) {
     table[[paste0(path, "/ready")]] <- list(GET = ready)
     table[[paste0(path, "/infer")]] <- list(POST = scoring("infer"))
   }
-  # Vertex AI's own paths, beside the contract's.
+  # Vertex AI's own paths, next to the contract's.
   if (nzchar(config$predict_route)) table[[config$predict_route]]$POST <- scoring("predict")
   if (nzchar(config$health_route)) table[[config$health_route]]$GET <- ready
   table
@@ -196,7 +207,9 @@ new_request_id <- function() paste(openssl::rand_bytes(16L), collapse = "")
 read_scoring_body <- function(req, call, config) {
   given <- if (is.null(req$CONTENT_TYPE)) "application/json" else req$CONTENT_TYPE
   kind <- if (given == "application/json") given else tolower(trimws(sub(";.*", "", given)))
-  if (kind != "application/json" && !endsWith(kind, "+json")) {
+  is_binary <- kind == binary_type && endsWith(call$path, "/infer") &&
+    !is.null(req$HTTP_INFERENCE_HEADER_CONTENT_LENGTH)
+  if (kind != "application/json" && !endsWith(kind, "+json") && !is_binary) {
     stop_problem(415L, "unsupported-media-type", sprintf("send application/json, not %s", substr(kind, 1L, 80L)))
   }
   coding <- req$HTTP_CONTENT_ENCODING

@@ -215,7 +215,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:
-        what = error.hint or "mend it"
+        what = error.hint or "fix it"
         raise DeployError(
             str(error),
             hint=f"{what}, and run the same command again: no version was spent. --no-try goes on all the same",
@@ -297,6 +297,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
+    """The registration that the deployment asks for, of the backend at `url`."""
     settings = run.source.settings
     return RegistrationRequest(
         name=run.source.model,

@@ -1,5 +1,6 @@
 """`chips new`: a backend folder for a model, to start from an example or around a model that is there."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,8 +90,8 @@ def new(
     `chips new python churn && cd models/churn && make train test`
     """
     target = new_folder(name, folder)
-    if language != "python" and (source is not None or predict):
-        raise Failure("--from and --predict are for Python", code=EX_USAGE)
+    if language != "python" and predict:
+        raise Failure("--predict is for Python: the other folders have the file already", code=EX_USAGE)
     described = None if source is None else _described(source, name)
     with_rollback(target, lambda: _write(language, name, target, described, predict=predict))
     if as_json:
@@ -102,13 +103,13 @@ def new(
     if described is not None and not described.manifest.samples:
         console.say(
             "note",
-            "it has no samples, so nobody knows what it must answer: chips_backend.save writes some",
+            "it has no samples, so nobody knows what it must answer: `save` writes some",
             style="yellow",
         )
     steps = (
         "chips verify . && chips deploy ." if described is not None else "make train test && chips deploy ."
     )
-    console.say("next", f"cd {target} && {steps}")
+    console.say("next", f"cd {shlex.quote(str(target))} && {steps}")
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
@@ -175,7 +176,7 @@ def _write(
         if entry in _OPTIONAL and not source.exists():
             continue
         _copy(source, target / entry)
-    if template.example is not None:
+    if template.example is not None and described is None:
         example, place = template.example
         _copy(root / example, target / place)
     if described is None:

@@ -1,4 +1,4 @@
-"""`chips why`: one request on one screen, from the embedded store, a running gateway, or Google Cloud."""
+"""`chips why`: show one request with its trace waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ from gateway.core.printable import printable
 from gateway.settings import load_settings
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.trace_store import RequestFilter, TraceStoreReader
 
 _BAR = 44
 _STYLES = {"server": "blue", "client": "cyan", "internal": "white"}
@@ -127,7 +127,9 @@ async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str)
     else:
         place = store or load_settings().trace.store
         reader = TraceStoreReader(Path(place))
-        kept = reader.slowest(model=slowest_of, limit=1) if slowest_of else reader.newest(limit=1)
+        kept = (
+            reader.slowest(RequestFilter(model=slowest_of), limit=1) if slowest_of else reader.newest(limit=1)
+        )
         found = [one.summary.request_id for one in kept]
     if not found:
         what = f"no request of {slowest_of}" if slowest_of else "no request"
@@ -232,6 +234,7 @@ def draw_waterfall(spans: list[Span]) -> None:
 
 
 def show_spans(spans: list[Span], *, as_json: bool) -> None:
+    """Print a trace as a waterfall, or as JSON."""
     if as_json:
         console.print_json(msgspec.to_builtins(spans))
         return

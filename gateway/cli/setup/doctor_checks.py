@@ -37,6 +37,8 @@ Outcome = Literal["ok", "warning", "wrong", "skipped"]
 
 
 class Finding(NamedTuple):
+    """One result of `chips doctor`: subject, outcome, text, and the command that fixes it."""
+
     subject: str
     outcome: Outcome
     text: str
@@ -44,6 +46,7 @@ class Finding(NamedTuple):
 
 
 def toolchains() -> Sequence[Finding]:
+    """Check the programs and Python packages that commands need."""
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
     for program, purpose, fix in (
@@ -87,6 +90,7 @@ def emulators(settings: Settings) -> Sequence[Finding]:
 
 
 def credentials(settings: Settings) -> Sequence[Finding]:
+    """Check the Google credentials and their project, where the settings need Google Cloud."""
     environ = process_environment()
     needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (
         settings.artifacts.startswith("gs://") and not environ.get("STORAGE_EMULATOR_HOST")
@@ -123,6 +127,7 @@ def credentials(settings: Settings) -> Sequence[Finding]:
 
 
 def artifacts(settings: Settings) -> Finding:
+    """Check that the artifact store can be opened and read."""
     if not settings.artifacts:
         return Finding(
             "artifacts",
@@ -152,6 +157,7 @@ def artifacts(settings: Settings) -> Finding:
 
 
 def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
+    """Read the models of a registry listing; each that is damaged is a finding."""
     models, problems = [], []
     for document in listing.documents:
         if document.kind == MODELS:
@@ -170,6 +176,7 @@ def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
 
 
 async def gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
+    """Check that the environment's gateway answers and serves this registry state."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=_GATEWAY_S)
@@ -247,6 +254,7 @@ def policy(model: Model) -> Sequence[Finding]:
 
 
 async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+    """Probe one backend of a model: is it ready, and is it the registered version?"""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
     tell: Callable[[str], None] = lambda _: None  # noqa: E731
@@ -269,7 +277,7 @@ async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
             subject,
             "wrong",
             f"what answers there is version {', '.join(metadata.versions)}",
-            "register it anew",
+            "register it again",
         )
     digest = metadata.text("artifact_digest")
     if digest and backend.artifact_digest and digest != backend.artifact_digest:
@@ -323,7 +331,7 @@ def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
                 subject,
                 "wrong",
                 f"its time-out in the registry is {model.policy.timeout_s:g} s, but Cloud Run cuts after {allowed_s:g} s",
-                f"set timeout_s in backend.toml and deploy it anew, or: chips register {model.name} URL --timeout {allowed_s:g}",
+                f"set timeout_s in backend.toml and deploy it again, or: chips register {model.name} URL --timeout {allowed_s:g}",
             )
         )
     given = template.max_instance_request_concurrency
@@ -335,7 +343,7 @@ def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
                 subject,
                 "warning",
                 f"Cloud Run sends {given} requests at once, registered are {shown}",
-                "set concurrency in backend.toml to what one instance truly runs, and deploy it anew",
+                "set concurrency in backend.toml to what one instance truly runs, and deploy it again",
             )
         )
     return found or [Finding(subject, "ok", f"{allowed_s:g} s, {given} at once")]

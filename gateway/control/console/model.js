@@ -1,72 +1,100 @@
-// One model: its versions side by side, so that the one that is slow or fails stands out.
-import { h } from './dom.js';
+// One model: its versions next to each other, so that the one that is slow or fails stands out.
+import { Command, Facts, Pill, Table, Tile, html } from './ui.js';
 import { read } from './api.js';
-import { distribution, latencies, legend } from './charts.js';
-import { bytes, count, ms, percent, rate } from './format.js';
-import { table } from './requests.js';
-import { tile } from './models.js';
-import { tryIt } from './try.js';
+import { Distribution, Latencies, Legend } from './charts.js';
+import { chips, traffic } from './commands.js';
+import { WHOSE, axisMs, bytes, code, count, ms, percent, plural, rate } from './format.js';
+import { Issue } from './issues.js';
+import { Failing } from './models.js';
+import { RequestTable } from './requests.js';
+import { WINDOWS, href, kept, windowOf } from './place.js';
 
-export async function load(name) {
-  const quoted = encodeURIComponent(name);
-  const [detail, slow, failed] = await Promise.all([read(`/-/models/${quoted}`), read(`/-/requests?kind=slowest&limit=8&model=${quoted}`), read(`/-/requests?kind=failed&limit=8&model=${quoted}`)]);
-  return { detail, slow: slow.requests, failed: failed.requests };
+export const every = 4000;
+
+export async function load(place, before) {
+  const name = encodeURIComponent(place.name);
+  const [detail, slow, failed] = await Promise.all([read(`/-/models/${name}?window=${windowOf(place)}`), read(`/-/requests?kind=slowest&limit=6&model=${name}`), read(`/-/requests?kind=failed&limit=6&model=${name}`)]);
+  const { generation } = detail.registry;
+  let changes = before && before.generation === generation ? before.changes : null;
+  if (!changes) changes = (await read(`/-/history?limit=5&model=${name}`).catch(() => ({ changes: [] }))).changes;
+  return { detail, slow: slow.requests, failed: failed.requests, note: slow.note, changes, generation };
 }
 
-export function model(name, loaded, board, openapi) {
-  if (!loaded) return [h('h1', {}, name), h('p.soft', {}, 'Loading…')];
-  const { detail, slow, failed } = loaded;
-  const live = (board && board.models.find((one) => one.name === name)) || { versions: [] };
-  const names = detail.model.backends.map((backend) => backend.version);
-  for (const version of Object.keys(detail.versions)) if (!names.includes(version)) names.push(version);
-  const charted = {};
-  for (const version of names) charted[version] = detail.versions[version] || { buckets: detail.bounds_ms.concat(0).map(() => 0) };
-  const policy = detail.model.policy || {};
-  const errors = {};
-  for (const version of Object.values(detail.versions)) for (const [label, n] of Object.entries(version.errors)) errors[label] = (errors[label] || 0) + n;
+export function page(place, { detail, slow, failed, note, changes }) {
+  const { model, versions, figures, window, issues } = detail;
+  const policy = model.policy || {};
+  const names = versions.map((one) => one.version);
+  const late = policy.latency_s && figures.p99_ms > policy.latency_s * 1000;
+  return html`
+    <div class="head"><div><p class="sub"><a href=${href('models', '', kept(place))}>Models</a> /</p><h1>${model.name}</h1><p class="sub">${model.description || 'No description.'}</p>${model.owner && html`<p class="sub">Owner: ${model.owner}</p>`}</div>
+      <p class="bar"><a href="/-/docs/#${encodeURIComponent(model.name)}">How to call it</a> <a href=${href('requests', '', { model: model.name })}>Its requests</a> <a href=${href('changes', '', { model: model.name })}>Its changes</a></p></div>
+    ${model.enabled === false && html`<div class="note bad"><p>This model is disabled: callers get 404.</p><${Command} label="Take it into service again" text=${chips('enable', model.name)} /></div>`}
+    ${issues.map((issue) => html`<${Issue} key=${issue.kind + issue.side + issue.version} issue=${issue} window=${window} at=${detail.at} changes=${changes} />`)}
+    <dl class="tiles">
+      <${Tile} label="Requests per second" value=${rate(figures.rps)} more=${`${count(figures.requests)} in the last ${WINDOWS[window]}, ${count(detail.in_flight)} in flight`} />
+      <div class="tile"><dt>Failed</dt><dd class="smaller"><${Failing} figures=${figures} /><small>${policy.availability ? `objective: at most ${Number(((1 - policy.availability) * 100).toPrecision(4))} % ours and the backend’s` : 'by the side that can fix it'}</small></dd></div>
+      <${Tile} label="Latency p99" value=${ms(figures.p99_ms)} more=${policy.latency_s ? `objective ${axisMs(policy.latency_s * 1000)}; median ${ms(figures.p50_ms)}` : `median ${ms(figures.p50_ms)}`} mood=${late ? 'bad' : ''} />
+      <${Tile} label="Backend p99" value=${ms(figures.backend_p99_ms)} more="of it, the backend’s time" />
+      <${Tile} label="Time-out" value=${`${policy.timeout_s || 60} s`} more="for one request" />
+    </dl>
+    <section class="card flush"><h2>Versions</h2>
+      <${Table} caption="Versions of this model, compared" columns=${['Version', 'Traffic', 'Req/s', 'Failed', 'p50', 'p99', 'Backend p99', 'Since the start'].map((label, i) => [label, i && i < 7 ? 'num' : ''])}>
+        ${versions.map((one, index) => html`<${Version} one=${one} index=${index} issues=${issues} policy=${policy} />`)}<//>
+      <div class="pad commands"><${Command} label="Split the traffic anew (edit the figures)" text=${traffic(model.name, model.traffic)} />${model.enabled !== false && html`<${Command} label="Take the model out of service" text=${chips('disable', model.name)} />`}</div>
+    </section>
+    <div class="columns">
+      <section class="card"><h2>How long requests took in the last hour</h2><${Legend} names=${names} /><${Distribution} bounds=${detail.bounds_ms} versions=${versions} /></section>
+      <section class="card"><h2>p99 (solid) and median (dashed) over the last hour</h2><${Legend} names=${names} /><${Latencies} history=${detail.history} names=${names} now=${detail.window_ends} limit=${policy.latency_s ? policy.latency_s * 1000 : null} /></section>
+    </div>
+    ${note ? html`<p class="note">${note}</p>` : html`<section class="card flush" id="slowest"><h2>Slowest requests that are kept</h2><${RequestTable} found=${slow} caption="Slowest requests of this model" /></section>
+    <section class="card flush" id="failed"><h2>Requests that failed</h2><${RequestTable} found=${failed} caption="Failed requests of this model" /></section>`}
+    <div class="columns">
+      <section class="card"><h2>Errors in the last ${WINDOWS[window]}</h2><${Errors} errors=${figures.errors} model=${model.name} /></section>
+      <section class="card"><h2>Callers since the gateway started</h2><${Callers} callers=${detail.callers} model=${model.name} /></section>
+    </div>
+    <section class="card"><h2>Policy</h2><${Facts} rows=${policyRows(model)} />${changes && changes.length > 0 && html`<p class="soft">Revision ${detail.revision}, changed ${changes[0].at.slice(0, 19).replace('T', ' ')} UTC by ${changes[0].author || 'somebody'}.</p>`}</section>`;
+}
+
+function Version({ one, index, issues, policy }) {
+  const { now, backend } = one;
+  const slow = issues.some((issue) => issue.version === one.version && issue.others_ms);
+  const late = policy.latency_s && now.p99_ms > policy.latency_s * 1000;
+  const answers = Object.entries(one.statuses).map(([status, n]) => `${status}: ${count(n)}`).join(', ');
+  return html`<tr>
+    <th class="name" scope="row"><span class="swatch c${index % 6}"></span>${one.version} ${slow && html`<${Pill} mood="bad">slower than the rest<//>`}
+      <small title=${backend && backend.artifact_digest}>${one.listed ? `${backend.url} ${backend.artifact_digest ? backend.artifact_digest.slice(0, 19) : ''}` : 'no longer listed'}</small></th>
+    <td class="num" data-label="Traffic">${one.traffic} %</td>
+    <td class="num" data-label="Req/s">${rate(now.rps)}</td>
+    <td class="num" data-label="Failed"><${Failing} figures=${now} /></td>
+    <td class="num" data-label="p50">${ms(now.p50_ms)}</td>
+    <td class="num ${slow || late ? 'bad' : ''}" data-label="p99">${ms(now.p99_ms)}</td>
+    <td class="num" data-label="Backend p99">${ms(now.backend_p99_ms)}</td>
+    <td class="wide" data-label="Since the start">${answers || 'no answers'}<small class="soft line">${[one.retries && plural(one.retries, 'retry', 'retries'), one.cold_starts && plural(one.cold_starts, 'cold start'), `${bytes(one.bytes_in)} in, ${bytes(one.bytes_out)} out`].filter(Boolean).join(', ')}</small></td>
+  </tr>`;
+}
+
+function Errors({ errors, model }) {
+  const found = Object.entries(errors).sort((a, b) => b[1] - a[1]);
+  if (!found.length) return html`<p class="soft">None.</p>`;
+  return html`<${Facts} rows=${found.map(([label, n]) => {
+    const [side, name] = [label.split(' ')[0], label.slice(label.indexOf(' ') + 1)];
+    return [html`<a href=${href('requests', '', { model, side })}>${WHOSE[side]}</a>`, `${count(n)} × ${code(name)}`];
+  })} />`;
+}
+
+export function callerName({ caller, label, caller_label }) { return label || caller_label || caller; }
+
+function Callers({ callers, model }) {
+  if (!callers.length) return html`<p class="soft">Nobody has called it yet.</p>`;
+  return html`<${Facts} rows=${callers.slice(0, 12).map((usage) => [html`<a href=${href('requests', '', { model, caller: usage.caller })} title=${usage.caller}>${callerName(usage)}</a>`, `${plural(usage.requests, 'request')}, ${usage.backend_s.toFixed(1)} s of the backend’s time`])} />`;
+}
+
+function policyRows({ policy = {} }) {
+  const limit = (value, unit) => value ? `${count(value)} ${unit}` : null;
   return [
-    h('div.head', {}, h('div', {}, h('p.sub', {}, h('a', { href: '#/' }, 'Models'), ' /'), h('h1', {}, name), h('p.sub', {}, detail.model.description || 'No description.')),
-      h('p.sub', {}, `revision ${detail.revision}`, detail.model.owner ? `, owned by ${detail.model.owner}` : '')),
-    detail.model.enabled === false ? h('p.note.bad', {}, 'This model is disabled: callers get 404.') : null,
-    h('dl.tiles', {},
-      tile('Requests per second', rate(live.rps), `${count(live.in_flight || 0)} in flight`),
-      tile('Failed', percent(live.failed_share), policy.availability ? `objective: at most ${percent(1 - policy.availability)}` : 'on our or the backend’s side', live.failed_share > (policy.availability ? 1 - policy.availability : 0.01) ? 'bad' : ''),
-      tile('Latency p99', ms(live.p99_ms), policy.latency_s ? `objective: ${ms(policy.latency_s * 1000)}` : `p50 ${ms(live.p50_ms)}`, policy.latency_s && live.p99_ms > policy.latency_s * 1000 ? 'bad' : ''),
-      tile('Backend p99', ms(live.backend_p99_ms)),
-      tile('Time allowed', `${policy.timeout_s || 60} s`)),
-    h('section.card.flush', {}, h('h2', {}, 'Versions'), h('div.scroll', { tabindex: 0, role: 'region', 'aria-label': 'Table of versions' }, h('table.stack', {}, h('caption', {}, 'Versions of this model, compared'),
-      h('thead', {}, h('tr', {}, ...['Version', 'Traffic', 'Req/s', 'Failed', 'p50', 'p99', 'Backend p99', 'Retries', 'Cold starts', 'Answers', 'In / out'].map((label, i) => h('th', { scope: 'col', class: i ? 'num' : '' }, label)))),
-      h('tbody', {}, names.map((version, index) => versionRow(version, index, detail, live)))))),
-    h('div.columns', {},
-      h('section.card', {}, h('h2', {}, 'Latency, last half hour'), legend(names), distribution(detail.bounds_ms, charted)),
-      h('section.card', {}, h('h2', {}, 'p99 (solid) and median (dashed) by version'), legend(names), latencies(detail.history, names, Date.now() / 1000))),
-    h('div.columns', {},
-      h('section.card.flush', {}, h('h2', {}, 'Slowest kept requests'), table(slow, 'Slowest kept requests of this model', true)),
-      h('section.card.flush', {}, h('h2', {}, 'Failed requests'), table(failed, 'Failed requests of this model', true))),
-    h('div.columns', {},
-      h('section.card', {}, h('h2', {}, 'Errors since the start, by side and code'), Object.keys(errors).length ? h('dl.facts', {}, Object.entries(errors).sort((a, b) => b[1] - a[1]).map(([label, n]) => [h('dt', {}, label), h('dd', {}, count(n))])) : h('p.soft', {}, 'None.')),
-      h('section.card', {}, h('h2', {}, 'Callers since the start'), detail.callers.length ? h('dl.facts', {}, detail.callers.slice(0, 12).map((usage) => [h('dt', {}, usage.caller), h('dd', {}, `${count(usage.requests)} requests, ${usage.backend_s.toFixed(1)} s of the backend’s time`)])) : h('p.soft', {}, 'None yet.'))),
-    tryIt(name, openapi),
+    ['Who may call it', policy.access === 'public' ? 'everybody, without a key' : html`keys that may: <code>${chips('keys', 'list')}</code>`],
+    ['Objectives', [policy.availability && `${Number((policy.availability * 100).toPrecision(6))} % do not fail`, policy.latency_s && `99 % within ${axisMs(policy.latency_s * 1000)}`].filter(Boolean).join('; ') || html`none; <code>chips export</code> writes the policy to a file, where availability and latency_s set them, and <code>chips import</code> reads it`],
+    ['Limits', [limit(policy.requests_per_s, 'requests per second'), limit(policy.requests_per_day, 'a day'), limit(policy.max_in_flight, 'at the backend at once')].filter(Boolean).join('; ') || 'the gateway’s own'],
+    policy.networks && policy.networks.length ? ['Networks', policy.networks.join(', ')] : null,
   ];
-}
-
-function versionRow(version, index, detail, live) {
-  const backend = detail.model.backends.find((one) => one.version === version);
-  const now = live.versions.find((one) => one.version === version) || {};
-  const since = detail.versions[version] || { statuses: {} };
-  const cell = (label, ...content) => h('td.num', { 'data-label': label }, ...content);
-  const others = live.versions.filter((one) => one.version !== version && one.p50_ms).map((one) => one.p50_ms);
-  const slow = others.length > 0 && now.p50_ms > 2 * Math.max(...others);
-  return h('tr', {},
-    h('th.name', { scope: 'row' }, h(`span.swatch.c${index % 6}`), version, slow ? [' ', h('span.pill.bad', {}, 'slower than the rest')] : null, h('small', { title: backend && backend.artifact_digest }, backend ? `${backend.url} ${backend.artifact_digest ? backend.artifact_digest.slice(0, 19) : ''}` : 'no longer listed')),
-    cell('Traffic', `${detail.model.traffic[version] || 0} %`),
-    cell('Req/s', rate(now.rps)),
-    h('td.num', { 'data-label': 'Failed', class: now.failed_share > 0.01 ? 'num bad' : 'num' }, percent(now.failed_share)),
-    cell('p50', ms(now.p50_ms)),
-    h('td.num', { 'data-label': 'p99', class: slow ? 'num bad' : 'num' }, ms(now.p99_ms)),
-    cell('Backend p99', ms(now.backend_p99_ms)),
-    cell('Retries', count(since.retries || 0)),
-    cell('Cold starts', count(since.cold_starts || 0)),
-    cell('Answers', Object.entries(since.statuses).map(([code, n]) => `${code}: ${count(n)}`).join(', ') || '–'),
-    cell('In / out', `${bytes(since.bytes_in || 0)} / ${bytes(since.bytes_out || 0)}`));
 }

@@ -1,71 +1,68 @@
-// The first page: how the gateway does, and each model.
-import { h } from './dom.js';
-import { spark } from './charts.js';
-import { bytes, count, ms, percent, rate } from './format.js';
+// All models, a page at a time.
+import { Command, Pager, Pill, Table, html } from './ui.js';
+import { read } from './api.js';
+import { Spark } from './charts.js';
+import { count, ms, percent, plural, rate } from './format.js';
+import { WINDOWS, having, href, kept, windowOf } from './place.js';
 
-const SHOWN = 50;
-const view = { filter: '', sort: 'rps', shown: SHOWN };
-const ORDERS = {
-  name: (a, b) => a.name.localeCompare(b.name),
-  rps: (a, b) => b.rps - a.rps || b.requests - a.requests || a.name.localeCompare(b.name),
-  failed: (a, b) => b.failed_share - a.failed_share || b.failed - a.failed || b.rps - a.rps,
-  p50: (a, b) => (b.p50_ms || 0) - (a.p50_ms || 0),
-  p99: (a, b) => (b.p99_ms || 0) - (a.p99_ms || 0),
-  flight: (a, b) => b.in_flight - a.in_flight || b.rps - a.rps,
-};
+export const every = 3000;
+const LIMIT = 50;
+const ORDERS = { name: 'Model', rps: 'Req/s', failed: 'Failed', p50: 'p50', p99: 'p99', in_flight: 'In flight' };
 
-export function tile(label, value, more, mood) {
-  return h('div.tile', {}, h('dt', {}, label), h('dd', { class: mood }, value, more ? h('small', {}, more) : null));
+export async function load(place) {
+  const { find = '', sort = 'rps', skip = '0' } = place.query;
+  return read(`/-/models?${new URLSearchParams({ window: windowOf(place), find, sort, skip, limit: LIMIT })}`);
 }
 
-export function models({ board, curves }, redraw) {
-  if (!board) return [h('h1', {}, 'Models'), h('p.soft', {}, 'Waiting for the first figures…')];
-  const { gateway, registry } = board;
-  const wanted = view.filter.toLowerCase();
-  const found = board.models.filter((model) => model.name.includes(wanted) || model.description.toLowerCase().includes(wanted));
-  const shown = [...found].sort(ORDERS[view.sort]).slice(0, view.shown);
-  return [
-    h('div.head', {}, h('div', {}, h('h1', {}, 'Models'), h('p.sub', {}, `Figures of the last ${Math.round(board.window_s)} seconds, over ${gateway.workers} ${gateway.workers === 1 ? 'process' : 'processes'}.`))),
-    h('dl.tiles', {},
-      tile('Requests per second', rate(gateway.rps), `${gateway.in_flight} in flight`),
-      tile('Failed', percent(gateway.failed_share), 'on our or a backend’s side', gateway.failed_share > 0.01 ? 'bad' : ''),
-      tile('Latency p99', ms(gateway.p99_ms), `p50 ${ms(gateway.p50_ms)}`),
-      tile('Gateway’s own share', ms(gateway.overhead_p50_ms), `p99 ${ms(gateway.overhead_p99_ms)}`),
-      tile('Memory', bytes(gateway.memory_bytes)),
-      tile('Registry', registry.generation === null ? 'not read' : `#${registry.generation}`, registry.held || (registry.connected ? `confirmed ${registry.age_s.toFixed(1)} s ago` : `away for ${registry.age_s.toFixed(0)} s; serving the last good state`), registry.connected && !registry.held ? '' : 'bad')),
-    registry.problems.length ? h('div.note.bad', { role: 'alert' }, h('strong', {}, 'Registry documents that cannot be used: '), registry.problems.join('; ')) : null,
-    h('section.card.flush', { 'aria-label': 'Models' },
-      h('div.bar', { class: 'bar card-bar', id: 'filter' },
-        h('label', { class: 'bar' }, h('span.soft', {}, 'Find'), h('input', { type: 'search', id: 'find', value: view.filter, placeholder: 'name or description', autocomplete: 'off', oninput: (event) => { view.filter = event.target.value; view.shown = SHOWN; redraw(); } })),
-        h('span.soft', { role: 'status' }, `${found.length} of ${board.models.length}`)),
-      found.length ? h('div.scroll', { tabindex: 0, role: 'region', 'aria-label': 'Table of models' }, h('table.stack', {}, h('caption', {}, 'Models with their traffic, failures and latency'),
-        h('thead', {}, h('tr', {}, heading('Model', 'name', redraw), h('th', { scope: 'col' }, 'Last half hour'),
-          heading('Req/s', 'rps', redraw, 'num'), heading('Failed', 'failed', redraw, 'num'), heading('p50', 'p50', redraw, 'num'), heading('p99', 'p99', redraw, 'num'), heading('In flight', 'flight', redraw, 'num'), h('th', { scope: 'col' }, 'Versions'))),
-        h('tbody', {}, shown.map((model) => row(model, curves))))) : h('p', { class: 'soft pad' }, board.models.length ? 'No model is called that.' : 'There are no models yet. Register one: chips register NAME URL'),
-      found.length > shown.length ? h('p', { class: 'pad' }, h('button', { type: 'button', onclick: () => { view.shown += 200; redraw(); } }, `Show more (${found.length - shown.length} left)`)) : null),
-  ];
+export function page(place, data, change) {
+  const { models, found, listed, window } = data;
+  const skip = Number(place.query.skip || 0);
+  return html`
+    <div class="head"><div><h1>Models</h1><p class="sub">Figures of the last ${WINDOWS[window]}.</p></div></div>
+    <section class="card flush" aria-label="Models">
+      <form class="filters" role="search" onsubmit=${(event) => event.preventDefault()}>
+        <label class="field grow">Find<input type="search" id="find" value=${place.query.find || ''} placeholder="name or description" autocomplete="off" oninput=${(event) => change({ find: event.target.value, skip: '' })} /></label>
+        <span class="soft" role="status">${count(found)} of ${plural(listed, 'model')}</span>
+      </form>
+      ${models.length ? html`<${Table} caption="Models with their traffic, failures and latency" columns=${columns(place)}>${models.map((model) => html`<${Row} key=${model.name} model=${model} now=${data.window_ends} place=${place} />`)}<//>`
+        : listed ? html`<p class="pad soft">No model has that in its name or description.</p>` : html`<div class="pad"><${Command} label="There are no models yet. Register one" text="chips register NAME URL" /></div>`}
+      <${Pager} skip=${skip} limit=${LIMIT} found=${found} to=${(next) => having(place, { skip: next || '' })} />
+    </section>`;
 }
 
-function heading(label, order, redraw, kind) {
-  return h('th', { scope: 'col', class: kind, 'aria-sort': view.sort === order ? (order === 'name' ? 'ascending' : 'descending') : null },
-    h('button.sort', { type: 'button', 'aria-pressed': String(view.sort === order), onclick: () => { view.sort = order; redraw(); } }, label));
+function columns(place) {
+  const sorted = place.query.sort || 'rps';
+  const heading = (order, kind) => [ORDERS[order], kind, {
+    props: { 'aria-sort': sorted === order ? (order === 'name' ? 'ascending' : 'descending') : null },
+    content: html`<a class="sort" href=${having(place, { sort: order, skip: '' })}>${ORDERS[order]}${sorted === order ? (order === 'name' ? ' ↑' : ' ↓') : ''}</a>` }];
+  return [heading('name'), ['Last hour'], heading('rps', 'num'), heading('failed', 'num'), heading('p50', 'num'), heading('p99', 'num'), heading('in_flight', 'num'), ['Versions']];
 }
 
-function row(model, curves) {
+// How many of the requests failed, by the side that can fix it.
+export function Failing({ figures }) {
+  const requests = figures.requests_in_window ?? figures.requests;
+  const { gateway, backend, caller } = figures.failing;
+  if (!gateway && !backend && !caller) return html`<span class="soft">none</span>`;
+  return html`${gateway > 0 && html`<span class="bad line">ours ${percent(gateway / requests)}</span>`}${backend > 0 && html`<span class="bad line">backend’s ${percent(backend / requests)}</span>`}${caller > 0 && html`<span class="soft line">callers’ ${percent(caller / requests)}</span>`}`;
+}
+
+function Row({ model, now, place }) {
   const late = model.latency_s && model.p99_ms > model.latency_s * 1000;
-  const failing = model.failed_share > (model.availability ? 1 - model.availability : 0.01);
-  return h('tr', { id: `row-${model.name}` },
-    h('th.name', { scope: 'row' }, h('a', { href: `#/model/${encodeURIComponent(model.name)}` }, model.name), model.enabled ? null : h('span.pill.warn', {}, 'disabled'), h('small', {}, model.description)),
-    h('td.wide', {}, spark(curves && curves.models[model.name], model.name)),
-    h('td.num', { 'data-label': 'Req/s' }, rate(model.rps)),
-    h('td.num', { 'data-label': 'Failed', class: failing ? 'num bad' : 'num' }, percent(model.failed_share)),
-    h('td.num', { 'data-label': 'p50' }, ms(model.p50_ms)),
-    h('td.num', { 'data-label': 'p99', class: late ? 'num bad' : 'num' }, ms(model.p99_ms), late ? h('span', {}, ' late') : null),
-    h('td.num', { 'data-label': 'In flight' }, count(model.in_flight)),
-    h('td', { 'data-label': 'Versions' }, model.versions.filter((v) => v.traffic || v.rps).map((v) => `${v.version} (${v.traffic} %)`).join(', ') || '–', split(model.versions)));
+  return html`<tr id="row-${model.name}">
+    <th class="name" scope="row"><a href=${href('model', model.name, kept(place))}>${model.name}</a>${!model.enabled && html` <${Pill} mood="warn">disabled<//>`}<small>${model.description}</small></th>
+    <td class="wide"><${Spark} curve=${model.curve} now=${now} label=${model.name} /></td>
+    <td class="num" data-label="Req/s">${rate(model.rps)}</td>
+    <td class="num" data-label="Failed"><${Failing} figures=${model} /></td>
+    <td class="num" data-label="p50">${ms(model.p50_ms)}</td>
+    <td class="num ${late ? 'bad' : ''}" data-label="p99">${ms(model.p99_ms)}${late && html`<span class="line">late</span>`}</td>
+    <td class="num" data-label="In flight">${count(model.in_flight)}</td>
+    <td data-label="Versions"><${Split} versions=${model.versions} /></td>
+  </tr>`;
 }
 
-export function split(versions) {
-  const shares = versions.filter((version) => version.traffic);
-  return shares.length > 1 ? h('div.split', { 'aria-hidden': 'true' }, versions.map((version, index) => version.traffic ? h(`i.c${index % 6}`, { place: ['', `${version.traffic}%`] }) : null)) : null;
+function Split({ versions }) {
+  const shown = versions.filter((one) => one.traffic || one.rps);
+  if (!shown.length) return '–';
+  return html`${shown.map((one) => `${one.version} (${one.traffic} %)`).join(', ')}
+    ${shown.length > 1 && html`<div class="split" aria-hidden="true">${versions.map((one, index) => one.traffic > 0 && html`<i class="c${index % 6}" style=${{ width: `${one.traffic}%` }}></i>`)}</div>`}`;
 }

@@ -1,60 +1,72 @@
 // Try a model: a form made from its signature, as the gateway's OpenAPI document gives it.
-import { h } from './dom.js';
+import { Component, Pill, html } from './ui.js';
 import { headers } from './api.js';
 
-export function tryIt(name, openapi) {
-  const operation = openapi && openapi.paths[`/${name}`] && openapi.paths[`/${name}`].post;
-  if (!operation) return h('section.card', {}, h('h2', {}, 'Try it'), h('p.soft', {}, 'Your key may not call this model, or it is disabled.'));
-  const schema = openapi.components.schemas[`${name}.instance`] || {};
-  const named = (schema.anyOf || []).find((one) => one.type === 'object');
-  const example = ((operation.requestBody.content['application/json'].example || {}).instances || [{}])[0];
-  const form = h('form', { id: `try-${name}`, 'data-keep': '' });
-  const body = h('textarea', { id: 'try-body', spellcheck: 'false', 'aria-label': 'Request body' });
-  const result = h('div', { role: 'status', 'aria-live': 'polite' });
-  const values = { ...example };
-  const write = () => { body.value = JSON.stringify({ instances: [values] }, null, 2); };
-  const fields = named ? Object.entries(named.properties).slice(0, 60).map(([field, type]) => input(field, type, values, write)) : [];
-  write();
-  form.append(
-    ...(fields.length ? [h('div.fields', {}, fields)] : [h('p.soft', {}, 'This version lists no inputs, so the body is yours to write.')]),
-    h('label.field', {}, 'Body as it is sent', body),
-    h('p', { class: 'bar' }, h('button.main', { type: 'submit' }, 'Send'), h('span.soft', {}, 'The trace of this request is kept.')),
-    result);
-  form.onsubmit = async (event) => { event.preventDefault(); await send(name, body.value, form, result); };
-  return h('section.card', {}, h('h2', {}, 'Try it'), form);
-}
+const SHOWN = 60; // fields with an input of their own; the body has all of them
+const LONGEST = 20000;
 
-function input(field, type, values, write) {
-  const kind = [].concat(type.type || 'any').find((one) => one !== 'null');
-  const simple = ['number', 'integer', 'string', 'boolean'].includes(kind);
-  const change = (event) => {
-    const given = event.target.type === 'checkbox' ? event.target.checked : event.target.value;
-    if (kind === 'number' || kind === 'integer') values[field] = given === '' ? null : Number(given);
-    else if (simple) values[field] = given;
-    else try { values[field] = JSON.parse(given); } catch { return; }
-    write();
-  };
-  const attributes = kind === 'boolean' ? { type: 'checkbox', checked: Boolean(values[field]) } : kind === 'number' || kind === 'integer' ? { type: 'number', step: kind === 'integer' ? '1' : 'any', value: values[field] } : { type: 'text', value: simple ? values[field] : JSON.stringify(values[field]) };
-  return h('label.field', {}, h('span', {}, field, ' ', h('small.soft', {}, kind)), h('input', { ...attributes, oninput: change }));
-}
-
-async function send(name, text, form, result) {
-  const button = form.querySelector('button');
-  button.disabled = true;
-  const began = performance.now();
-  try {
-    const answer = await fetch(`/${encodeURIComponent(name)}`, { method: 'POST', body: text, headers: headers({ 'Content-Type': 'application/json', 'X-Chips-Trace': '1' }), redirect: 'error' });
-    const took = performance.now() - began;
-    const content = await answer.text();
-    const id = answer.headers.get('X-Request-Id');
-    const side = answer.headers.get('chips-error');
-    result.replaceChildren(h('p', {}, h('span', { class: `pill ${answer.ok ? 'ok' : answer.status >= 500 ? 'bad' : 'warn'}` }, String(answer.status)), ` in ${took.toFixed(1)} ms`, side ? `, refused by the gateway: ${side}` : answer.ok ? '' : ', from the backend', id ? [' – ', h('a', { href: `#/request/${encodeURIComponent(id)}` }, 'where the time went')] : null), h('pre', { tabindex: 0 }, pretty(content)));
-  } catch (error) {
-    result.replaceChildren(h('p.bad', {}, `The gateway could not be reached: ${error.message}`));
+export class TryIt extends Component {
+  constructor(props) {
+    super(props);
+    const [example] = props.example.instances.length ? props.example.instances : [{}];
+    this.state = { values: example, body: JSON.stringify(props.example, null, 2), result: null, busy: false };
   }
-  button.disabled = false;
+
+  set(field, value) {
+    const values = { ...this.state.values, [field]: value };
+    this.setState({ values, body: JSON.stringify({ instances: [values] }, null, 2) });
+  }
+
+  async send(event) {
+    event.preventDefault();
+    this.setState({ busy: true });
+    const began = performance.now();
+    try {
+      const answer = await fetch(`/${encodeURIComponent(this.props.name)}`, { method: 'POST', body: this.state.body, headers: headers({ 'Content-Type': 'application/json', 'X-Chips-Trace': '1' }), redirect: 'error' });
+      const content = await answer.text();
+      this.setState({ result: { ok: answer.ok, status: answer.status, took: performance.now() - began, content: pretty(content), id: answer.headers.get('X-Request-Id'), refused: answer.headers.get('chips-error') } });
+    } catch (error) {
+      this.setState({ result: { unreachable: error.message } });
+    }
+    this.setState({ busy: false });
+  }
+
+  render({ name, fields }, { values, body, result, busy }) {
+    return html`<form id="try-${name}" class="try" onsubmit=${(event) => this.send(event)}>
+      ${Object.keys(fields).length > 0 ? html`<div class="fields">${Object.entries(fields).slice(0, SHOWN).map(([field, schema]) => html`<${Field} key=${field} field=${field} schema=${schema} value=${values[field]} set=${(value) => this.set(field, value)} />`)}</div>`
+        : html`<p class="soft">This version lists no inputs, so the body is yours to write.</p>`}
+      <label class="field">Body as it is sent<textarea id="try-body" spellcheck="false" value=${body} oninput=${(event) => this.setState({ body: event.target.value })}></textarea></label>
+      <p class="bar"><button class="main" type="submit" disabled=${busy}>Send</button></p>
+      <div role="status" aria-live="polite">${result && html`<${Result} result=${result} />`}</div>
+    </form>`;
+  }
+}
+
+export function typeOf(schema) { return [].concat(schema.type || 'any').find((one) => one !== 'null'); }
+
+// An input keeps its own text, so that "1." stays what it is while somebody types.
+class Field extends Component {
+  render({ field, schema, value, set }, { text }) {
+    const kind = typeOf(schema);
+    const label = html`<span>${field} <small class="soft">${kind}</small></span>`;
+    if (kind === 'boolean') return html`<label class="field">${label}<input type="checkbox" checked=${Boolean(value)} onchange=${(event) => set(event.target.checked)} /></label>`;
+    const isNumber = kind === 'number' || kind === 'integer';
+    const parse = (given) => {
+      if (isNumber) return given === '' ? null : Number(given);
+      if (kind === 'string') return given;
+      try { return JSON.parse(given); } catch { return value; }
+    };
+    return html`<label class="field">${label}<input type=${isNumber ? 'number' : 'text'} step=${kind === 'integer' ? '1' : 'any'} value=${text ?? (typeof value === 'object' ? JSON.stringify(value) : value)}
+      oninput=${(event) => { this.setState({ text: event.target.value }); set(parse(event.target.value)); }} /></label>`;
+  }
+}
+
+function Result({ result }) {
+  const { unreachable, ok, status, took, content, id, refused } = result;
+  if (unreachable) return html`<p class="bad">The gateway does not answer: ${unreachable}</p>`;
+  return html`<p><${Pill} mood=${ok ? 'ok' : status >= 500 ? 'bad' : 'warn'}>${status}<//> in ${took.toFixed(1)} ms${refused ? `, refused by the gateway: ${refused}` : ok ? '' : ', from the backend'}${id && html` – <a href="/-/console/#/request/${encodeURIComponent(id)}">where the time went</a> <span class="soft">(for operators)</span>`}</p><pre tabindex="0" role="region" aria-label="Answer">${content}</pre>`;
 }
 
 function pretty(text) {
-  try { return JSON.stringify(JSON.parse(text), null, 2).slice(0, 20000); } catch { return text.slice(0, 20000); }
+  try { return JSON.stringify(JSON.parse(text), null, 2).slice(0, LONGEST); } catch { return text.slice(0, LONGEST); }
 }

@@ -46,13 +46,15 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class RegistryReplaced(Exception):
-    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was started anew."""
+    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was restarted."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")
 
 
 class FirestoreRegistry:
+    """A registry in Firestore, shared by all gateways of a fleet."""
+
     def __init__(self, location: FirestoreLocation, *, look_s: float = _LOOK_S) -> None:
         self._place = location
         self._names = Collections(location.prefix)
@@ -90,7 +92,7 @@ class FirestoreRegistry:
                         else:
                             raise RegistryReplaced
             except (DocumentGone, RegistryReplaced) as error:
-                _log.warning("the registry is read anew: %s", error)
+                _log.warning("the registry is read again: %s", error)
                 self._last = None
                 if await self._head(rpc) is None:
                     raise RegistryError(

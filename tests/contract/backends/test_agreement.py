@@ -26,7 +26,7 @@ from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 COMMANDS = {"python": PYTHON, "r": R, "julia": JULIA_PREDICT}
-TAKE_BINARY = ("python", "julia")  # tensors
+TAKE_BINARY = (*COMMANDS, "r_without_compiled_part")
 
 
 class Difference(NamedTuple):

@@ -175,7 +175,7 @@ def over_ones_rights(known: Known) -> Iterator[Attempt]:
     yield forbidden("below another model", own, target="/vault/anything", method="PUT")
     yield forbidden("what a reader may not", reader)
     yield forbidden("what a reader may not, by v2", reader, target="/v2/models/vault/infer")
-    for path in ("metrics", "models", "requests", "callers", "history", "curves", "events"):
+    for path in ("metrics", "models", "requests", "callers", "history", "overview", "events"):
         more: dict[str, Any] = {"method": "GET", "body": None, "target": f"/-/{path}"}
         yield forbidden(f"operators' {path}", own, **more)
         yield forbidden(f"operators' {path}, for a reader", reader, **more)

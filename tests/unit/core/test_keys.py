@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.keys import bearer_key, digest_key, is_well_formed, key_id, make_key
+from gateway.core.keys import (
+    LastDigest,
+    bearer_key,
+    digest_bytes,
+    digest_key,
+    is_well_formed,
+    key_id,
+    make_key,
+)
 
 
 def test_made_keys_are_well_formed_and_differ():
@@ -64,3 +72,10 @@ def test_a_key_of_the_first_release_stays_one():
 )
 def test_a_key_in_authorization(field: bytes, key: bytes | None):
     assert bearer_key(field) == key
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"chips_a", b"chips_b"]), max_size=8))
+def test_a_connection_remembers_the_digest_of_its_last_key(keys: list[bytes]):
+    last = LastDigest()
+    for key in keys:
+        assert last.of(key) == digest_bytes(key) == digest_key(key.decode())

@@ -3,7 +3,7 @@
 
 import ast
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
@@ -17,25 +17,30 @@ import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.caller_token import CallerTokenSigner
 from gateway.auth.certificate import CertificateAuthenticator
-from gateway.core import headers
+from gateway.core import headers, problem
 from gateway.core.access_rules import Certificate
 from gateway.core.compiled_policy import network_set
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head, register_credential_field
 from gateway.core.keys import digest_key, make_key
 from gateway.core.networks import NetworkSet, parse_address, parse_network
-from gateway.core.principal import Principal
+from gateway.core.principal import Principal, Quota
+from gateway.core.problem import render_problem
 from gateway.core.request_target import parse_target
+from gateway.limits.quota import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.registry.token_bucket import TokenBucket
-from gateway.telemetry.access_log import JsonAccessLog
+from gateway.server.response import _lines, _remembered_lines
+from gateway.stages.rate_limit import _refusal
+from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
 from gateway.telemetry.otlp import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
     ResponseHead,
+    ResponseHeadReader,
     _known_lines,
     _known_status_lines,
     parse_response_head,
@@ -54,6 +59,11 @@ SHOWN = {
     "stages/read_request_head.py": "test_addresses (of the address alone: parse_address)",
     "telemetry/otlp.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
+    "core/problem.py": "test_problems",
+    "limits/quota.py": "test_charges",
+    "server/response.py": "test_lines_of_own_answers",
+    "stages/rate_limit.py": "test_texts_of_refusals",
+    "telemetry/access_log.py": "test_details_in_the_log",
     "control/assets.py": "the console's files, which are part of the release",
 }
 _MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "TtlCache"}
@@ -309,6 +319,33 @@ LINES = st.sampled_from(
     ]
 )
 
+ALIKE = [
+    *(
+        b"Content-Length: 3",
+        b"Content-Length: 45",
+        b"content-length: x",
+        b"Connection: keep-alive",
+        b"Connection: close",
+    ),
+    *(
+        b"Connection: x-a",
+        b"X-A: 1",
+        b"x-date: 1",
+        b"date: 1",
+        b"date: 2",
+        b"Date: 2",
+        b"date: \x00",
+        b"Location: /x",
+    ),
+    *(
+        b"Server-Timing: a;dur=1",
+        b"Server-Timing:  b;dur=2 ",
+        b"Server-Timing: \x01",
+        b"Set-Cookie: a=1",
+        b"Vary: a",
+    ),
+]
+
 
 @given(
     st.lists(
@@ -328,9 +365,101 @@ def test_heads_of_answers(heads: list[tuple[bytes, list[bytes]]]):
         assert remembered == _answer_head(raw)
 
 
-def _answer_head(raw: bytes) -> object:
-    found = _outcome(parse_response_head, raw)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.1 404 No"]),
+            st.lists(st.sampled_from(ALIKE), max_size=5),
+        ),
+        max_size=8,
+    )
+)
+def test_heads_of_answers_on_one_connection(heads: list[tuple[bytes, list[bytes]]]):
+    read = ResponseHeadReader()
+    for first, lines in heads:
+        raw = b"\r\n".join([first, *lines])
+        assert _answer_head(raw, lambda raw: read(raw + b"\r\n\r\n", len(raw))) == _answer_head(raw)
+
+
+def _answer_head(raw: bytes, read: Callable[[bytes], ResponseHead] = parse_response_head) -> object:
+    found = _outcome(read, raw)
     return found if isinstance(found, tuple) else [getattr(found, name) for name in ResponseHead.__slots__]
+
+
+# -- refusals
+
+DETAILS = st.text(max_size=8) | st.sampled_from(["a", 'b"', "ä", "\x1b"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Unauthenticated, ModelNotFound]),
+            DETAILS,
+            st.sampled_from(["r1", "r2"]),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_problems(errors: list[tuple[type[GatewayError], str, str, bool]]):
+    for kind, detail, request_id, open_inference in errors:
+        remembered = render_problem(kind(detail), request_id, open_inference=open_inference)
+        problem._remembered_parts.cache_clear()
+        assert remembered == render_problem(kind(detail), request_id, open_inference=open_inference)
+
+
+QUOTAS = st.builds(
+    Quota,
+    requests_per_s=st.sampled_from([None, 1, 1.0, 2.5]),
+    burst=st.sampled_from([None, 1, 7]),
+    requests_per_day=st.sampled_from([None, 1, 9]),
+    requests_per_month=st.sampled_from([None, 1, 99]),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["key", "model"]),
+            st.sampled_from(["a", "b"]),
+            QUOTAS,
+            st.floats(1.7e9, 1.8e9) | st.sampled_from([86400.0 * 20000, 86400.0 * 20000 - 0.001]),
+        ),
+        max_size=8,
+    )
+)
+def test_charges(charged: list[tuple[str, str, Quota, float]]):
+    for whose, account, quota, now in charged:
+        remembered = quota_charges(whose, account, quota, now)
+        _charges_of_day.cache_clear()
+        assert repr(remembered) == repr(quota_charges(whose, account, quota, now))
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from([b"A", b"B"]), st.sampled_from([b"1", b"2"])), max_size=3).map(
+            tuple
+        )
+    )
+)
+def test_lines_of_own_answers(answers: list[tuple[tuple[bytes, bytes], ...]]):
+    for fields in answers:
+        assert _remembered_lines(fields) == _lines(fields)
+
+
+@pytest.mark.parametrize(
+    "policy", ["key-rate", "key-day", "key-month", "model-rate", "model-day", "model-month"]
+)
+@pytest.mark.parametrize("model", ["wine", "beer"])
+def test_texts_of_refusals(policy: str, model: str):
+    assert _refusal(policy, model) == _refusal.__wrapped__(policy, model)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DETAILS)))
+def test_details_in_the_log(errors: list[tuple[str, str]]):
+    for code, detail in errors:
+        assert _remembered_detail(code, detail) == _detail(code, detail)
 
 
 # -- the registry

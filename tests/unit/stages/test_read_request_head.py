@@ -27,6 +27,7 @@ def exchange(
         scheme="http",
         request_id="",
         cached_head=None,
+        last_digest=None,
         variable_values=(),
     )
 

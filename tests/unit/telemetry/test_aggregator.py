@@ -37,12 +37,28 @@ def test_a_few_requests_make_no_percentile():
 
 
 def test_history_is_what_was_new():
-    metrics, history = Metrics(), TickHistory()
+    metrics, history = Metrics(), TickHistory(5)
     metrics.observe(make_exchange(), 200)
     metrics.observe(make_exchange(), 500)
     (tick,) = history.ticks(metrics.all_series(), 15)
     assert (tick.model, tick.requests, tick.failed, sum(tick.buckets)) == ("wine", 2, 1, 2)
-    assert history.ticks(metrics.all_series(), 30) == []
+    assert (tick.seconds, tick.at, tick.errors) == (5, 15, {"backend answered-5xx": 1})
+    assert history.ticks(metrics.all_series(), 20) == []
+    metrics.observe(make_exchange(), 500)
+    (tick,) = history.ticks(metrics.all_series(), 25)
+    assert (tick.requests, tick.failed, tick.errors) == (1, 1, {"backend answered-5xx": 1})
+
+
+def test_ticks_end_by_the_clock(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1007.0)
+    history = TickHistory(5)
+    assert [history.due(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
+        None,
+        None,
+        1010,
+        None,
+        1015,
+    ]
 
 
 def test_workers_tell_each_other(tmp_path):

@@ -2,7 +2,7 @@ predictions_of <- function(value, count, outputs = list()) {
   jsonlite::parse_json(render_predictions(as_answer(value, count, outputs), outputs))
 }
 tensors_of <- function(value, count, outputs = list()) {
-  jsonlite::parse_json(render_outputs(as_answer(value, count, outputs), outputs))
+  jsonlite::parse_json(render_outputs(as_answer(value, count, outputs), outputs)$json)
 }
 several <- list(tensor("price"), tensor("sold", "BOOL"))
 
@@ -67,6 +67,7 @@ test_that("tensors have the declared datatype where the values fit", {
   expect_equal(tensors_of(list(1:2, 3L), 2L)[[1]][c("datatype", "data")],
                list(datatype = "BYTES", data = list("[1,2]", "3")))
   expect_equal(length(tensors_of(data.frame(y = 1:2, z = 3:4), 2L)), 2L)
-  empty <- jsonlite::parse_json(render_outputs(empty_answer(list(tensor("y", "BYTES"))), list(tensor("y", "BYTES"))))
+  texts <- list(tensor("y", "BYTES"))
+  empty <- jsonlite::parse_json(render_outputs(empty_answer(texts), texts)$json)
   expect_equal(empty[[1]], list(name = "y", shape = list(0L), datatype = "BYTES", data = list()))
 })

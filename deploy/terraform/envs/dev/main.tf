@@ -1,22 +1,10 @@
 # Development: scales to nothing, can be torn down, and is the example to copy.
 
 terraform {
-  required_version = ">= 1.9"
-  required_providers {
-    google = {
-      source  = "hashicorp/google"
-      version = ">= 6.50, < 8"
-    }
-  }
   # terraform init -backend-config=bucket=YOUR-STATE-BUCKET
   backend "gcs" {
     prefix = "chips/dev"
   }
-}
-
-provider "google" {
-  project = var.project
-  region  = var.region
 }
 
 module "chips" {
@@ -30,4 +18,7 @@ module "chips" {
   public           = var.public
   models           = var.models
   alert_emails     = var.alert_emails
+  registrars       = var.registrars
+  publishers       = var.publishers
+  domains          = var.domains
 }

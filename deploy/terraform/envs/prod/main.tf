@@ -1,22 +1,10 @@
 # Production: nothing in it can be deleted by accident, and one gateway is always warm.
 
 terraform {
-  required_version = ">= 1.9"
-  required_providers {
-    google = {
-      source  = "hashicorp/google"
-      version = ">= 6.50, < 8"
-    }
-  }
   # terraform init -backend-config=bucket=YOUR-STATE-BUCKET
   backend "gcs" {
     prefix = "chips/prod"
   }
-}
-
-provider "google" {
-  project = var.project
-  region  = var.region
 }
 
 module "chips" {

@@ -1,22 +1,10 @@
 # Quality assurance: like production, but it can be torn down and keeps no instance warm.
 
 terraform {
-  required_version = ">= 1.9"
-  required_providers {
-    google = {
-      source  = "hashicorp/google"
-      version = ">= 6.50, < 8"
-    }
-  }
   # terraform init -backend-config=bucket=YOUR-STATE-BUCKET
   backend "gcs" {
     prefix = "chips/qa"
   }
-}
-
-provider "google" {
-  project = var.project
-  region  = var.region
 }
 
 module "chips" {

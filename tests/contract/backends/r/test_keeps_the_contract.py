@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import BackendContract, BackendUnderTest
-from gateway.verify.checks import binary
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
 
@@ -46,10 +45,7 @@ def under_test(artifact: Path, compiled: str, **not_applicable: str) -> BackendU
             "CHIPS_COMPILED": compiled,
         },
         samples=artifact / "manifest.json",
-        not_applicable={
-            **not_applicable,
-            **dict.fromkeys((check.name for check in binary.CHECKS), "R does not take binary tensors yet"),
-        },
+        not_applicable=not_applicable,
     )
 
 

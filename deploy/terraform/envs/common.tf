@@ -1,3 +1,20 @@
+# What every environment has: `common.tf` in dev, qa and prod is a link to this file.
+
+terraform {
+  required_version = ">= 1.9"
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 6.50, < 8"
+    }
+  }
+}
+
+provider "google" {
+  project = var.project
+  region  = var.region
+}
+
 variable "project" {
   description = "Google Cloud project of this environment."
   type        = string
@@ -67,4 +84,9 @@ variable "domains" {
   description = "Own domains, served by a load balancer with Cloud Armor."
   type        = list(string)
   default     = []
+}
+
+output "chips" {
+  description = "Addresses and settings for the command line."
+  value       = module.chips
 }

@@ -1,16 +1,16 @@
-"""The tables of `benchmarks.backends.beside`, from its results."""
+"""The tables of `benchmarks.backends.alternatives`, from its results."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- benchmarks.backends.beside: begin -->", "<!-- benchmarks.backends.beside: end -->"
+NAME = "benchmarks.backends.alternatives"  # of its place in the page
 OURS = "chips"
 _KINDS = {
     "numbers": "a scaler and a logistic regression on 8 numbers",
     "mixed": "the same on 8 numbers and 2 categories, trained on a DataFrame",
     "onnx": "the first one as ONNX",
+    "wide": "a scaler and a logistic regression on 100 numbers",
 }
 _PROTOCOLS = {"v1": "JSON rows", "inputs": "JSON rows", "dataframe_records": "JSON rows", "v2": "v2 JSON", "v2p": "v2 JSON", "binary": "v2 binary"}  # fmt: skip
 CALLERS = 8  # of the figures of cost; other numbers of callers are measured with the fewest rows alone
@@ -20,7 +20,7 @@ Key = tuple[str, str, str, int, int]  # kind, peer, protocol, rows, callers
 
 def tables(document: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    found = _medians(document["figures"])
+    found = medians(document["figures"])
     parts = [_about(document)]
     for kind, title in _KINDS.items():
         if any(key[0] == kind for key in found):
@@ -38,24 +38,15 @@ def tables(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def rewrite(page: Path, text: str) -> None:
-    """Put `text` between the page's markers."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"error: {page} has no markers {BEGIN} and {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-
-
 def _about(document: Mapping[str, Any]) -> str:
     of = document["machine"]
     return (
         f"{document['date'][:10]}, {of['cpus']} CPUs ({of['cpu']}), {of['system']}, Python {of['python']}, load {of['load'][0]:.1f} "
-        f"when it began; {document['rounds']} rounds of {document['seconds']} s for each figure."
+        f"when it began; each figure is the median of {document['rounds']}, of {document['seconds']} s each."
     )
 
 
-def _medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]]:
+def medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]]:
     by_key: dict[Key, list[Mapping[str, Any]]] = {}
     for figure in figures:
         if figure["served"]:

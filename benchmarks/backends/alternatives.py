@@ -1,7 +1,7 @@
 """The Python backend next to what people use instead: the same models, the same rows, one core each, answers checked.
 
-    python -m benchmarks.backends.beside --venvs .venv-bench-models [--seconds 1] [--rounds 1] [--peers chips,fastapi]
-        [--kinds numbers,mixed,onnx] [--rows 1,100,1000] [--callers 8] [--out benchmarks/results] [--docs docs/performance.md]
+    python -m benchmarks.backends.alternatives --venvs .venv-bench-models [--seconds 1] [--rounds 1] [--peers chips,fastapi]
+        [--kinds numbers,mixed,onnx,wide] [--rows 1,100,1000] [--callers 8] [--out benchmarks/results] [--docs docs/performance.md]
 
 `make bench-backends` makes the environments first. Each server runs alone on one CPU, wrk on another. The figure of record is CPU
 time per request of the server's process tree, user and system, by the scheduler's own accounting.
@@ -11,6 +11,7 @@ import argparse
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import bench, machine
-from benchmarks.backends.beside_report import CALLERS, rewrite, tables
+from benchmarks.backends.alternatives_report import CALLERS, NAME, tables
+from benchmarks.backends.page import rewrite
 from benchmarks.backends.served_models import KINDS, Asked, Served, ask, labels_in, make
 
 HERE = Path(__file__).parent
@@ -55,7 +57,7 @@ PEERS = (
     Peer(
         "mlserver",
         "MLServer",
-        {"numbers": (Way("v2", _INFER),), "mixed": (Way("v2p", _INFER),)},
+        {"numbers": (Way("v2", _INFER),), "mixed": (Way("v2p", _INFER),), "wide": (Way("v2", _INFER),)},
         {"onnx": "has no runtime for ONNX"},
     ),
     Peer("bentoml", "BentoML", dict.fromkeys(KINDS, (_V1,))),
@@ -65,44 +67,58 @@ PEERS = (
         "MLflow",
         {
             "numbers": (Way("inputs", "/invocations"),),
+            "wide": (Way("inputs", "/invocations"),),
             "mixed": (Way("dataframe_records", "/invocations"),),
             "onnx": (Way("inputs", "/invocations"),),
         },
     ),
     Peer(
-        "kserve", "KServe", {"numbers": _KSERVE, "mixed": (_KSERVE[0], Way("v2p", _INFER)), "onnx": _KSERVE}
+        "kserve",
+        "KServe",
+        {"numbers": _KSERVE, "mixed": (_KSERVE[0], Way("v2p", _INFER)), "onnx": _KSERVE, "wide": _KSERVE},
     ),
 )
 
 
 def main() -> None:
     arguments = _arguments()
+    kinds = arguments.kinds.split(",")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            raise SystemExit(
+                f"error: port {PORT} is taken: end what listens there, perhaps a server of an earlier run"
+            )
     wanted = arguments.peers.split(",") if arguments.peers else [peer.name for peer in PEERS]
     document: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {**machine.describe(), "load": os.getloadavg()},
         "seconds": arguments.seconds,
-        "rounds": arguments.rounds,
+        "rounds": 0,
         "peers": {peer.name: peer.title for peer in PEERS},
         "left_out": [],
         "starts": [],
         "figures": [],
     }
-    with tempfile.TemporaryDirectory(prefix="chips-beside-") as folder:
+    with tempfile.TemporaryDirectory(prefix="chips-alternatives-") as folder:
         models = make(Path(folder))
         for number in range(arguments.rounds):
-            for kind in arguments.kinds.split(","):
+            for kind in kinds:
                 for peer in PEERS:
                     if peer.name in wanted:
                         print(f"round {number + 1}: {peer.name}, {kind} …", file=sys.stderr, flush=True)
                         _measure(peer, models[kind], Path(folder), arguments, document)
+                document["rounds"] = max(1, number + (kind == kinds[-1]))
+                _write(arguments.out, document)  # so that a run that is ended early has not been in vain
     text = tables(document)
     print(text)
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "beside.json").write_text(json.dumps(document, indent=1) + "\n")
     if arguments.docs is not None:
-        rewrite(arguments.docs, text)
+        rewrite(arguments.docs, NAME, text)
+
+
+def _write(folder: Path | None, document: dict[str, Any]) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "alternatives.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -116,7 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--rows", default="1,100,1000,10000")
     parser.add_argument("--callers", default="1,8,64")
-    parser.add_argument("--out", type=Path, help="the folder for beside.json")
+    parser.add_argument("--out", type=Path, help="the folder for alternatives.json")
     parser.add_argument("--docs", type=Path, help="the page whose tables are written anew")
     return parser.parse_args()
 
@@ -156,11 +172,13 @@ def _measure_way(
     into: dict[str, Any],
 ) -> None:
     sizes = sorted(map(int, arguments.rows.split(",")))
+    if served.kind == "wide":  # is there to compare forms of large bodies
+        sizes = [size for size in sizes if size == 1000]
     for rows in sizes:
         asked = ask(served, way.protocol, rows)
         _check(way, asked)
         for callers in map(int, arguments.callers.split(",")):
-            if callers != CALLERS and rows != sizes[0]:
+            if callers != CALLERS and rows > 1:
                 continue
             found = _load(way, asked, callers, arguments.seconds, process)
             where = {"peer": peer.name, "kind": served.kind, "protocol": way.protocol, "rows": rows}

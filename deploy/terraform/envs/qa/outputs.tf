@@ -1,4 +1,0 @@
-output "chips" {
-  description = "Addresses and settings for the command line."
-  value       = module.chips
-}

@@ -1,0 +1,80 @@
+"""The parts of one model's document: versions, the last hour, callers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.control.windows import Figures, Window, milliseconds
+from gateway.core.model import Model
+from gateway.telemetry.metrics import Series, State
+from gateway.telemetry.trace_store import Tick
+
+
+def versions_of(model: Model, state: State, window: Window, hour: Window) -> list[dict[str, Any]]:
+    """Each version: its figures in the window, the latency of its last hour, and what was counted since the start."""
+    since_start = state.series.get(model.name, {})
+    listed = {backend.version: backend for backend in model.backends}
+    seen = [*since_start, *window.models.get(model.name, {}), *hour.models.get(model.name, {})]
+    found = []
+    for version in dict.fromkeys([*listed, *sorted(set(seen) - set(listed))]):
+        series = since_start.get(version) or Series(model.name, version)
+        found.append(
+            {
+                "version": version,
+                "listed": version in listed,
+                "backend": listed.get(version),
+                "traffic": model.traffic.get(version, 0),
+                "now": window.of(model.name, version).document(window.seconds),
+                "hour": hour.of(model.name, version).document(hour.seconds),
+                "buckets": hour.of(model.name, version).buckets,
+                "statuses": {str(status): count for status, count in sorted(series.statuses.items())},
+                "errors": series.errors,
+                "backend_s": round(series.backend_s, 3),
+                "retries": series.retries,
+                "cold_starts": series.cold_starts,
+                "queued": series.queued,
+                "bytes_in": series.bytes_in,
+                "bytes_out": series.bytes_out,
+                "slow_ms": None if series.slow_s == float("inf") else milliseconds(series.slow_s),
+            }
+        )
+    return found
+
+
+def history_of(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
+    """A point for each tick and version, the workers' ticks added up, oldest first."""
+    points: dict[tuple[int, int, str], Figures] = {}
+    for tick in ticks:
+        points.setdefault((tick.at, tick.seconds, tick.version), Figures()).add(tick)
+    return [
+        {
+            "at": at,
+            "seconds": seconds,
+            "version": version,
+            "requests": figures.requests,
+            "failed": figures.failed,
+            "p50_ms": figures.quantile_ms(0.5),
+            "p99_ms": figures.quantile_ms(0.99),
+        }
+        for (at, seconds, version), figures in sorted(points.items())
+    ]
+
+
+def callers_of(state: State, model: str | None = None) -> list[dict[str, Any]]:
+    """Callers by the backends' time that they used since the start; those of one model, or all."""
+    found = []
+    for caller, usages in state.callers.items():
+        ours = usages if model is None else {name: u for name, u in usages.items() if name == model}
+        if ours:
+            found.append(
+                {
+                    "caller": caller,
+                    "label": state.labels.get(caller, ""),
+                    "requests": sum(usage.requests for usage in ours.values()),
+                    "backend_s": round(sum(usage.backend_s for usage in ours.values()), 3),
+                    "models": {
+                        name: {"requests": usage.requests, "backend_s": round(usage.backend_s, 3)}
+                        for name, usage in sorted(ours.items(), key=lambda item: -item[1].requests)[:20]
+                    },
+                }
+            )
+    return sorted(found, key=lambda usage: (-usage["backend_s"], -usage["requests"]))

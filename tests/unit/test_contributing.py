@@ -1,0 +1,62 @@
+"""CONTRIBUTING.md says where a change goes: each path there, and in the pages it refers to, is one of this tree."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACEHOLDER = re.compile(r"\b(NAME|GROUP|LANGUAGE)\b|<[a-z]+>")
+TOP = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".venv")}
+
+
+def _table(page: str) -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+def _paths(text: str) -> list[str]:
+    """The paths between backticks, with `{a,b}` written out: what begins with a folder of the tree, or ends as a file does."""
+    found = []
+    for word in re.findall(r"`([^`\s]+)`", text):
+        head, brace, tail = word.partition("{")
+        inside, _, rest = tail.partition("}")
+        for each in inside.split(",") if brace else [""]:
+            path = f"{head}{each}{rest}"
+            if path.partition("/")[0] in TOP or re.search(r"\.(py|md|toml|txt|lock|js)$", path):
+                found.append(path)
+    return found
+
+
+def _is_there(path: str) -> bool:
+    if PLACEHOLDER.search(path):  # a file that the change makes: its folder is there
+        path = PLACEHOLDER.split(path)[0].rpartition("/")[0]
+    return any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/how-to/new-language.md"])
+def test_each_path_of_the_table_is_there(page):
+    paths = _paths(_table(page))
+    assert len(paths) > 10
+    missing = [path for path in paths if not _is_there(path)]
+    assert not missing, f"{page}: {missing}"
+
+
+def test_each_kind_of_change_has_a_row():
+    rows = re.findall(r"^\| ([^|]+) \|", _table("CONTRIBUTING.md"), re.MULTILINE)
+    for change in (
+        "stage",
+        "registry",
+        "credential",
+        "command",
+        "metric",
+        "backend language",
+        "text of an error",
+    ):
+        assert any(change in row for row in rows), change
+
+
+def test_a_path_that_is_not_there_is_found():
+    assert not _is_there("gateway/no_such.py")
+    assert not _is_there("gateway/no_such_folder/NAME.py")
+    assert _paths("`gateway/a/{b,c}.py` and `make docs`") == ["gateway/a/b.py", "gateway/a/c.py"]

@@ -184,11 +184,8 @@ def measure(
                 opened = {"peer": peer.name, "case": name, "open_rate": rate}
                 try:
                     yield {**opened, **open_loop(place, CASES[name], rate, seconds)}
-                    yield {
-                        "peer": peer.name,
-                        "case": name,
-                        **_counts(place, CASES[name], process.pid, result["per_s"], seconds),
-                    }
+                    counts = _counts(place, CASES[name], process.pid, result["per_s"], seconds)
+                    yield {"peer": peer.name, "case": name, **counts}
                 except (RuntimeError, subprocess.SubprocessError) as error:
                     yield {**opened, "served": False, "error": str(error)}
         loaded_mb = machine.rss_mb(machine.tree(process.pid))

@@ -21,12 +21,13 @@ from uuid import uuid4
 
 from benchmarks.backends import scoring, start
 from benchmarks.backends.languages import Language, languages
+from benchmarks.backends.page import rewrite
 from benchmarks.machine import describe
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import ROOT
 
 BALLAST_MIB = 64
-BEGIN, END = "<!-- benchmarks.backends: begin -->", "<!-- benchmarks.backends: end -->"
+NAME = "benchmarks.backends"  # of its place in the page
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(document, indent=1) + "\n")
     if arguments.docs is not None:
-        rewrite(arguments.docs, text)
+        rewrite(arguments.docs, NAME, text)
 
 
 def measure(
@@ -116,15 +117,6 @@ def tables(document: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
-
-
-def rewrite(page: Path, text: str) -> None:
-    """Put `text` between the page's markers."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"error: {page} has no markers {BEGIN} and {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks import bench, machine
-from benchmarks.backends.alternatives_report import CALLERS, rewrite, tables
+from benchmarks.backends.alternatives_report import CALLERS, NAME, tables
+from benchmarks.backends.page import rewrite
 from benchmarks.backends.served_models import KINDS, Asked, Served, ask, labels_in, make
 
 HERE = Path(__file__).parent
@@ -103,7 +104,7 @@ def main() -> None:
     text = tables(document)
     print(text)
     if arguments.docs is not None:
-        rewrite(arguments.docs, text)
+        rewrite(arguments.docs, NAME, text)
 
 
 def _write(folder: Path | None, document: dict[str, Any]) -> None:

@@ -2,13 +2,9 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-BEGIN, END = (
-    "<!-- benchmarks.backends.alternatives: begin -->",
-    "<!-- benchmarks.backends.alternatives: end -->",
-)
+NAME = "benchmarks.backends.alternatives"  # of its place in the page
 OURS = "chips"
 _KINDS = {
     "numbers": "a scaler and a logistic regression on 8 numbers",
@@ -24,7 +20,7 @@ Key = tuple[str, str, str, int, int]  # kind, peer, protocol, rows, callers
 
 def tables(document: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    found = _medians(document["figures"])
+    found = medians(document["figures"])
     parts = [_about(document)]
     for kind, title in _KINDS.items():
         if any(key[0] == kind for key in found):
@@ -42,15 +38,6 @@ def tables(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def rewrite(page: Path, text: str) -> None:
-    """Put `text` between the page's markers."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"error: {page} has no markers {BEGIN} and {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-
-
 def _about(document: Mapping[str, Any]) -> str:
     of = document["machine"]
     return (
@@ -59,7 +46,7 @@ def _about(document: Mapping[str, Any]) -> str:
     )
 
 
-def _medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]]:
+def medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]]:
     by_key: dict[Key, list[Mapping[str, Any]]] = {}
     for figure in figures:
         if figure["served"]:

@@ -46,7 +46,7 @@ class PublicKey(NamedTuple):
 class JwksKeySet:
     """The keys at `url` by their ids. `find` never waits; `refresh` fetches, once for all who ask at the same time.
 
-    Without a `url`, they are where the discovery document of `issuer` says, which is read anew with each fetch. While it
+    Without a `url`, they are where the discovery document of `issuer` says, which is read again with each fetch. While it
     cannot be had, or is not what it should be, the address that was found last is good.
     """
 
@@ -81,7 +81,7 @@ class JwksKeySet:
         return bool(self.keys) and self._now() < self._fresh_until + _STALE_S
 
     def is_due(self) -> bool:
-        """Whether the keys should be fetched anew, and may be: not too soon after the last try."""
+        """Whether the keys should be fetched again, and may be: not too soon after the last try."""
         now = self._now()
         return now >= self._fresh_until and now - self._tried_at >= _RETRY_S
 

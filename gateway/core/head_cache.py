@@ -2,7 +2,7 @@
 
 A client sends nearly the same head each time. What differs between two requests (the length, the trace, an id, and the
 credentials, which nobody should find in a memory) is particular: those lines are taken out, and where what remains was
-read before from the same peer, only they are read anew. Nothing here judges a request: a head that is not plainly the
+read before from the same peer, only they are parsed again. Nothing here judges a request: a head that is not plainly the
 same goes to the parser, as each does the first time.
 """
 
@@ -28,7 +28,7 @@ _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID,
 _LENGTH: Final = -2
 _SECRET: Final = -3
 # Names of fields that may hold a secret and are not known by their position: such heads are not remembered. Broad on
-# purpose: a head that is read anew costs some microseconds, and vendors invent names for keys all the time.
+# purpose: a head that is parsed again costs some microseconds, and vendors invent names for keys all the time.
 _SECRETS: Final = re.compile(
     rb"cookie|auth(?!enticated)|token|jwt|oidc|saml|assertion|secret|passw|passphrase|pwd|credential|key|sign|hmac"
     rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"

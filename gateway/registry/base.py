@@ -25,7 +25,7 @@ MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS})
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     name: str
-    revision: int  # 1 when first created; grows with each write, also over deletion and creation anew
+    revision: int  # 1 when first created; grows with each write, also over deletion and re-creation
     body: dict[str, Any]  # JSON values only
     problem: str = ""  # why it cannot be read, where another program has damaged it; the body is empty then
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.core.networks import Address
 
-_REMEMBERED: Final = 10_000  # addresses; the ones longest unseen are forgotten, and begin anew
+_REMEMBERED: Final = 10_000  # addresses; the ones longest unseen are forgotten, and start fresh
 _BURST: Final = 10  # times what an address may have in a second
 _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 

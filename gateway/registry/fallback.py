@@ -219,7 +219,7 @@ class _KeyLine(msgspec.Struct):
 def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent) -> bool:
     if listing.registry_id != kept.listing.registry_id or listing.generation > kept.listing.generation:
         return True
-    # Where keys have been turned on or off, the copy is written anew for that alone.
+    # Where keys have been turned on or off, the copy is rewritten for that alone.
     return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
 
 

@@ -147,7 +147,7 @@ def _networks(
     """The set of admitted networks. One that cannot be read admits nobody."""
     revisions = tuple((document.name, document.revision) for document in documents)
     if previous is not None and previous.network_revisions == revisions and _all_read(previous):
-        return previous.networks, revisions  # ten thousand of them are not compiled anew for each new model
+        return previous.networks, revisions  # ten thousand of them are not recompiled for each new model
     found = []
     for document in documents:
         yield

@@ -77,7 +77,7 @@ def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
     registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]
     last, known = tuple(entries[:3]), tuple(entries[3:])
     # The history must account for every generation since: all writes of any release are in it. It does not where a
-    # backup was restored, or somebody has edited the file by hand: then all is read anew.
+    # backup was restored, or somebody has edited the file by hand: then all is read again.
     if (
         held is not None
         and (registry_id, known) == (held.registry_id, held.last)

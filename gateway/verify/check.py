@@ -1,4 +1,4 @@
-"""What a check is: a sentence of the contract, and the code that holds a backend against it."""
+"""What a check is: a sentence of the contract, and the code that checks a backend for it."""
 
 import re
 import time
@@ -50,7 +50,7 @@ class CheckContext:
     good: dict[str, Any] | None = None  # a request body that the backend answers with predictions
     body_limit_bytes: int = 31 * 1024 * 1024
     rows_policy: str = ""  # "together": the model looks at all rows of a request on purpose
-    groups: list[Any] | None = None  # rows to hold against each other, once they were found
+    groups: list[Any] | None = None  # rows to compare with each other, once they were found
     exchanges: list[tuple[RawRequest, RawResponse]] = field(default_factory=list)
     last: tuple[RawRequest, RawResponse | NoResponse] | None = None
     early: list[tuple[int, int]] = field(

@@ -21,11 +21,11 @@ _POLL_S = 0.1
 
 @contextlib.contextmanager
 def artifact_copy_to_corrupt(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the artifact, to spoil, and its manifest. Only of one in a local folder."""
+    """A copy of the artifact, to damage, and its manifest. Only of one in a local folder."""
     given = context.require_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
     folder = Path(given)
     if not given or not (folder / MANIFEST).is_file():
-        raise CheckSkipped("CHIPS_ARTIFACT is no local folder, so the kit cannot spoil a copy of it")
+        raise CheckSkipped("CHIPS_ARTIFACT is no local folder, so the kit cannot damage a copy of it")
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "artifact"
         shutil.copytree(folder, copy)

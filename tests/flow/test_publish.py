@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -246,6 +247,15 @@ def chips(*arguments: str) -> "subprocess.CompletedProcess[str]":
         timeout=patience(60),
         check=False,
     )
+
+
+def test_the_command_that_it_prints_can_be_pasted_whatever_the_folder_is_called(source, tmp_path):
+    store = tmp_path / "my models (old)"
+    model = ("--model", "wine", "--version", "3", "--no-try", "--runtime", "R=4.2.2")
+    done = chips("publish", str(source), *model, "--store", str(store))
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("next")]
+    assert f"CHIPS_ARTIFACT={store}/wine/3" in shlex.split(line)
 
 
 def test_the_command(source, tmp_path, gcs):

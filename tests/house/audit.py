@@ -20,7 +20,7 @@ def judge(report: dict[str, Any]) -> tuple[int, list[str]]:
     skipped = [found for found in dependencies if "skip_reason" in found]
     asked = len(dependencies) - len(skipped)
     lines = [
-        f"{found['name']} {found['version']}: {one['id']}, mended in {', '.join(one['fix_versions']) or 'no release yet'}"
+        f"{found['name']} {found['version']}: {one['id']}, fixed in {', '.join(one['fix_versions']) or 'no release yet'}"
         for found in dependencies
         for one in found.get("vulns", ())
     ]

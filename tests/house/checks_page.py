@@ -9,7 +9,7 @@ HEAD = """\
 
 <!-- Made from gateway/verify: `make docs` writes this page. -->
 
-Each check holds a backend against one sentence of [the contract](../../backends/CONTRACT.md). Those marked *short* are
+Each check compares a backend with one sentence of [the contract](../../backends/CONTRACT.md). Those marked *short* are
 also run by `chips register`. Those of `logs` and `life` need the process itself: `--command`.
 [How to check a backend](../how-to/check-a-backend.md) shows the command.
 """

@@ -120,7 +120,7 @@ ALERTS = [
         "0s",
         "page",
         "The registry is suddenly another one, or an older one; the last good state is served for a few minutes",
-        "the-registry-is-another-one",
+        "the-gateway-reads-a-different-registry",
     ),
     Alert(
         "ChipsRegistryFallback",

@@ -27,6 +27,7 @@ OUTSIDE = {
     "backends/r/README.md": "backends/r/README.md",
     "backends/julia/README.md": "backends/julia/README.md",
     "deploy/README.md": "deploy/README.md",
+    "benchmarks/results/latest.md": "benchmarks/results/latest.md",
     "benchmarks/results/latest.svg": "benchmarks/results/latest.svg",
 }
 SECTIONS = {

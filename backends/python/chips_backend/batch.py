@@ -94,6 +94,10 @@ class _Entry:
     def is_left(self) -> bool:
         return self.begun.cancelled()
 
+    def is_like(self, other: "_Entry") -> bool:
+        """Whether both may share a call. One without a deadline would keep a process that hangs from being ended."""
+        return self.parameters == other.parameters and (self.deadline is None) == (other.deadline is None)
+
 
 class Batcher:
     def __init__(self, workers: Workers, target_s: float) -> None:
@@ -188,14 +192,14 @@ class Batcher:
             self._line.popleft()
 
     def _take(self) -> list[_Entry]:
-        """The oldest, and those behind it that ask with the same parameters and still fit."""
+        """The oldest, and those behind it that are like it and still fit."""
         batch: list[_Entry] = []
         kept: deque[_Entry] = deque()
         most, rows = self._cost.rows_within(self._target_s * _SAFETY), 0
         for entry in self._line:
             if entry.is_left:
                 continue
-            fits = not batch or (rows + len(entry.rows) <= most and entry.parameters == batch[0].parameters)
+            fits = not batch or (rows + len(entry.rows) <= most and entry.is_like(batch[0]))
             if fits:
                 batch.append(entry)
                 rows += len(entry.rows)

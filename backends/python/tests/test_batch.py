@@ -135,6 +135,18 @@ async def test_other_parameters_are_another_call(scene):
     assert [[row[0] for row in rows] for rows, _ in scene.slot.calls] == [[1], [0, 2, 4], [1, 3, 5]]
 
 
+async def test_who_has_a_deadline_shares_no_call_with_who_has_none(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    deadline = asyncio.get_running_loop().time() + 1000
+    asked = [scene.ask(number, deadline=deadline if number % 2 else None) for number in range(4)]
+    await settled()
+    scene.slot.gate.set()
+    await asyncio.gather(first, *asked)
+    assert [[row[0] for row in rows] for rows, _ in scene.slot.calls] == [[1], [0, 2], [1, 3]]
+
+
 async def test_who_leaves_is_not_predicted(scene):
     scene.slot.gate.clear()
     first = scene.ask(1)

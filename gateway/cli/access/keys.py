@@ -16,6 +16,7 @@ from gateway.core.model import Key, limit_problems, parse_key
 from gateway.core.model_updates import to_document
 from gateway.core.names import check_model_pattern
 from gateway.core.principal import VERBS, Verb
+from gateway.core.suggestions import suggest
 from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_text
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -253,10 +254,16 @@ def revoke(
 
 async def find_key(registry: Registry, identifier: str) -> Document:
     wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
-    found = [document for document in await registry.list(KEYS) if document.name.startswith(wanted)]
+    documents = await registry.list(KEYS)
+    found = [document for document in documents if document.name.startswith(wanted)]
     if len(wanted) < 4 or not found:
+        known = {key_id(document.name): document.body.get("label") for document in documents}
+        labelled = [name for name, label in known.items() if label == identifier]
+        near = f"; that is the label of {', '.join(labelled)}" if labelled else suggest(wanted, known)
         raise Failure(
-            f"there is no key {identifier[:12]}", hint="`chips keys list` shows their ids", code=EX_DATAERR
+            f"there is no key {identifier[:12]}{near}",
+            hint="`chips keys list` shows their ids",
+            code=EX_DATAERR,
         )
     if len(found) > 1:
         raise Failure(f"{len(found)} keys begin with {identifier}", hint="give more digits", code=EX_DATAERR)

@@ -193,7 +193,7 @@ def _tell(manifest: Manifest, store: ArtifactStore, tried: str, *, is_new: bool,
     console.say("digest", digest)
     console.say(
         "next",
-        f"CHIPS_MODEL={manifest.model} CHIPS_VERSION={manifest.version} CHIPS_ARTIFACT={address} python -m chips_backend",
+        f"CHIPS_MODEL={manifest.model} CHIPS_VERSION={manifest.version} CHIPS_ARTIFACT={shlex.quote(str(address))} python -m chips_backend",
     )
 
 

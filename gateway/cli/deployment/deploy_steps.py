@@ -215,7 +215,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:
-        what = error.hint or "mend it"
+        what = error.hint or "fix it"
         raise DeployError(
             str(error),
             hint=f"{what}, and run the same command again: no version was spent. --no-try goes on all the same",

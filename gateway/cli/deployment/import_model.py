@@ -1,5 +1,6 @@
 """`chips import-model`: a backend folder around a model that MLflow, vetiver or Hugging Face's transformers saved."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def import_model(
         console.say("samples", f"{answers}, with the model's own answers")
     else:
         console.say("note", "it has no example, so nobody knows what it must answer", style="yellow")
-    console.say("next", f"chips deploy {target}")
+    console.say("next", f"chips deploy {shlex.quote(str(target))}")
 
 
 @contextmanager

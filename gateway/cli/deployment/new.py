@@ -1,5 +1,6 @@
 """`chips new`: a backend folder for a model, to start from an example or around a model that is there."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def new(
     steps = (
         "chips verify . && chips deploy ." if described is not None else "make train test && chips deploy ."
     )
-    console.say("next", f"cd {target} && {steps}")
+    console.say("next", f"cd {shlex.quote(str(target))} && {steps}")
 
 
 def new_folder(name: str, folder: Path | None) -> Path:

@@ -269,7 +269,7 @@ async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
             subject,
             "wrong",
             f"what answers there is version {', '.join(metadata.versions)}",
-            "register it anew",
+            "register it again",
         )
     digest = metadata.text("artifact_digest")
     if digest and backend.artifact_digest and digest != backend.artifact_digest:
@@ -323,7 +323,7 @@ def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
                 subject,
                 "wrong",
                 f"its time-out in the registry is {model.policy.timeout_s:g} s, but Cloud Run cuts after {allowed_s:g} s",
-                f"set timeout_s in backend.toml and deploy it anew, or: chips register {model.name} URL --timeout {allowed_s:g}",
+                f"set timeout_s in backend.toml and deploy it again, or: chips register {model.name} URL --timeout {allowed_s:g}",
             )
         )
     given = template.max_instance_request_concurrency
@@ -335,7 +335,7 @@ def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
                 subject,
                 "warning",
                 f"Cloud Run sends {given} requests at once, registered are {shown}",
-                "set concurrency in backend.toml to what one instance truly runs, and deploy it anew",
+                "set concurrency in backend.toml to what one instance truly runs, and deploy it again",
             )
         )
     return found or [Finding(subject, "ok", f"{allowed_s:g} s, {given} at once")]

@@ -46,7 +46,7 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class RegistryReplaced(Exception):
-    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was started anew."""
+    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was restarted."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")
@@ -90,7 +90,7 @@ class FirestoreRegistry:
                         else:
                             raise RegistryReplaced
             except (DocumentGone, RegistryReplaced) as error:
-                _log.warning("the registry is read anew: %s", error)
+                _log.warning("the registry is read again: %s", error)
                 self._last = None
                 if await self._head(rpc) is None:
                     raise RegistryError(

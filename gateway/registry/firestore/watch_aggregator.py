@@ -23,7 +23,7 @@ class StreamBroken(Unavailable):
 
 
 class DocumentGone(Unavailable):
-    """A document was removed, which no client of ours does: what we hold must be read anew."""
+    """A document was removed, which no client of ours does: what we hold must be read again."""
 
 
 class ListenTarget:
@@ -33,7 +33,7 @@ class ListenTarget:
         self._known: set[str] = set()  # ids that the server has told on this stream
         self._fresh: dict[str, FirestoreDocument] = {}  # told since the last consistent state
         self._told_again: set[str] | None = (
-            None  # since a RESET, after which the server tells everything anew
+            None  # since a RESET, after which the server sends everything again
         )
         self._current = False
 

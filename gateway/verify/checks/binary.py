@@ -186,7 +186,7 @@ async def missing_value(context: CheckContext) -> None:
         require_same(outputs_of(context, response), outputs_of(context, in_json))
 
 
-@check("binary/lengths", "every length is held against the body: 422 invalid-instances")
+@check("binary/lengths", "every length is compared with the body: 422 invalid-instances")
 async def lengths(context: CheckContext) -> None:
     good = in_binary(infer_request(context))
     await _taken(context, good)

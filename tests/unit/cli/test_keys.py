@@ -125,6 +125,14 @@ def test_the_list_shows_rights_limits_and_dates_whole_at_80_columns(
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
 
 
+def test_a_mistyped_id_and_a_label_are_answered_with_the_id(shell: Shell):
+    shell.ok("keys", "create", "mobile app")
+    (entry,) = shell.ok("keys", "list", "--json").json()
+    wrong = entry["id"][:-1] + ("0" if entry["id"][-1] != "0" else "1")
+    assert f"did you mean {entry['id']}?" in shell.run("keys", "revoke", wrong).err
+    assert f"the label of {entry['id']}" in shell.run("keys", "revoke", "mobile app").err
+
+
 def put_key(shell: Shell, **body: object) -> None:
     async def work() -> None:
         registry = open_registry(shell.registry)

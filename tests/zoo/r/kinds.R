@@ -288,7 +288,7 @@ kind(trees, "randomForest of a data frame with texts", function() {
   set.seed(1)
   model <- randomForest::randomForest(cars[c("wt", "shift")], cars$mpg, ntree = 51)
   list(model = model, rows = seven(cars, c("wt", "shift")), answer = plain(model), refused = "categories",
-       note = "the forest keeps no texts, and R would number those of each request anew: publish categories")
+       note = "the forest keeps no texts, and R would number those of each request differently: publish categories")
 }, "randomForest")
 kind(trees, "ranger with unordered factors by their order", function() {
   model <- ranger::ranger(mpg ~ wt + gears + shift, cars, num.trees = 51, seed = 1, respect.unordered.factors = "order")

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks import bench, machine
 from benchmarks.backends.alternatives import Way, load
+from benchmarks.backends.page import rewrite
 from benchmarks.backends.served_models import Asked
 from benchmarks.processes import pinned, stop
 from tests.contract.backends.process import ROOT, R
@@ -33,7 +34,7 @@ PORT: Final = 18480
 ROWS: Final = (1, 100, 1000)
 CALLERS: Final = 8
 NAMES: Final = [f"x{at}" for at in range(1, 9)]
-BEGIN, END = "<!-- benchmarks.backends.r: begin -->", "<!-- benchmarks.backends.r: end -->"
+NAME: Final = "benchmarks.backends.r"  # of the tables in the page
 _FORMS: Final = {"v1": "JSON rows", "v2": "v2 JSON", "binary": "v2 binary"}
 _START_S: Final = 120.0
 
@@ -83,7 +84,7 @@ def main() -> None:
     text = tables(document)
     print(text)
     if arguments.docs is not None:
-        rewrite(arguments.docs, text)
+        rewrite(arguments.docs, NAME, text)
 
 
 def rows(count: int) -> list[list[float]]:
@@ -234,15 +235,6 @@ def _table(figures: list[dict[str, Any]], model: str) -> str:
                 cells.append("–" if math.isnan(cost) else own)
             lines.append(f"| {server.title}, {_FORMS[form]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def rewrite(page: Path, text: str) -> None:
-    """Put `text` between the page's markers."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"error: {page} has no markers {BEGIN} and {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
 KEPT = HERE / "counts.json"
 TOLERANCE = 0.01
+PLAIN_TOLERANCE = 0.03  # it has sockets and the timers of a real loop, which come as the machine is busy
 REQUESTS = 300
 WARM_UP = 200
+PARTS = 6
 PLAIN = "accepted, plain path"
 CASES = ("accepted", "bad key", "not on the allow-list", "over its rate", PLAIN)
 LIBRARIES = ("aiohttp", "msgspec", "multidict", "uvloop", "yarl")
@@ -176,11 +179,12 @@ async def _count_plain(counters: Counters) -> None:
                 await caller.ask(request)
             if not caller.answer.startswith(b"HTTP/1.1 200 "):
                 raise RuntimeError(f"answered {caller.answer[:60]!r} instead of 200")
-            gc.collect()
-            counters._begin()
-            for _ in range(REQUESTS):
-                await caller.ask(request)
-            counters._end(PLAIN.encode())
+            for _ in range(PARTS):
+                gc.collect()
+                counters._begin()
+                for _ in range(REQUESTS // PARTS):
+                    await caller.ask(request)
+                counters._end(PLAIN.encode())
             caller.transport.close()
 
 
@@ -310,11 +314,12 @@ def _run(out: Path, library: str, case: str, counted: Counted, *, functions: Seq
     if done.returncode:
         raise RuntimeError(f"valgrind ended with {done.returncode}:\n{done.stderr[-3000:]}")
     # One dump for each measurement and thread; the first thread is the event loop's, and the others have no requests.
-    dumps = [out.with_name(f"{out.name}.{number}-01") for number in range(1, 3 + len(functions))]
+    dumps = [out.with_name(f"{out.name}.{number}-01") for number in range(1, 1 + PARTS + len(functions) + 1)]
     texts = [dump.read_text() for dump in dumps if dump.is_file()]
     for dump in out.parent.glob(f"{out.name}*"):
         dump.unlink()
-    counted.totals[case] = _total(texts[0]) / REQUESTS
+    parts = PARTS if case == PLAIN else 1  # where timers run in between, the median leaves them out
+    counted.totals[case] = median(map(_total, texts[:parts])) / (REQUESTS // parts)
     if functions:
         called = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
         empty = _total(texts[1]) / REQUESTS
@@ -352,13 +357,13 @@ def kept() -> dict[str, dict[str, int]]:
 
 
 def differences(totals: dict[str, float], expected: dict[str, int]) -> list[str]:
-    """A sentence for each total that is not within `TOLERANCE` of what was expected."""
+    """A sentence for each total that is not within the tolerance of what was expected."""
     return [
         f"{name}: {total:.0f} instructions a request, where {expected[name]} were expected "
         f"({total / expected[name] - 1:+.1%}); `make count` shows where they go, and "
         "`make count COUNT=--write` keeps the new figure"
         for name, total in totals.items()
-        if abs(total / expected[name] - 1) > TOLERANCE
+        if abs(total / expected[name] - 1) > (PLAIN_TOLERANCE if name == PLAIN else TOLERANCE)
     ]
 
 

@@ -4,6 +4,7 @@ Where this very Python has it all, it is used. Otherwise a virtual environment i
 requirements.txt, and used by every model that asks for the same.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import platform
@@ -23,6 +24,7 @@ from gateway.deploy.library import build_files, library
 from gateway.deploy.target import DeployError, Tell
 
 REQUIREMENTS_NAME: Final = "requirements.txt"
+_SAME_MODULE: Final = {"xgboost": "xgboost-cpu"}  # the same without what GPUs need
 _COMPLETE: Final = "complete"
 _INSTALL_TIMEOUT_S: Final = 1800
 _LINES: Final = 12
@@ -72,12 +74,13 @@ def _is_met(wanted: Requirement) -> bool:
         return True
     if wanted.url is not None:
         return False
-    try:
-        version = metadata.version(wanted.name)
-    except metadata.PackageNotFoundError:
+    version = _version(wanted.name) or _version(_SAME_MODULE.get(wanted.name, ""))
+    if version is None:
         return False
     if not wanted.specifier.contains(version, prereleases=True):
         return False
+    if not wanted.extras:
+        return True
     needed = [Requirement(text) for text in metadata.requires(wanted.name) or ()]
     return all(
         _is_met(Requirement(str(each).partition(";")[0]))
@@ -87,6 +90,13 @@ def _is_met(wanted: Requirement) -> bool:
         and each.marker.evaluate({"extra": extra})
         and not each.marker.evaluate({"extra": ""})
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package) if package else None
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _key(content: bytes) -> str:
@@ -105,10 +115,14 @@ def _install(place: Path, requirements: Path | None) -> None:
     if requirements is not None:
         wanted += ["-r", str(requirements.absolute())]
     python = str(venv / "bin/python")
+    installed = False
     if uv is not None:
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
-        _run([uv, "pip", "install", "--quiet", "--python", python, *wanted])
-    else:
+        with contextlib.suppress(DeployError):  # it does not read pip's settings: an index, certificates
+            _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
+            _run([uv, "pip", "install", "--quiet", "--python", python, *wanted])
+            installed = True
+    if not installed:
+        shutil.rmtree(venv, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(venv)])
         _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
     packages = next((venv / "lib").glob("python*/site-packages"))

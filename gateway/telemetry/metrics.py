@@ -51,6 +51,8 @@ class Series:
 
 @dataclass(slots=True)
 class Usage:
+    """What one caller used of one model."""
+
     requests: int = 0
     backend_s: float = 0.0
 
@@ -233,6 +235,8 @@ def is_cold_start(exchange: Exchange) -> bool:
 
 
 class Phase(msgspec.Struct, frozen=True):
+    """One phase of a Server-Timing field: name and duration."""
+
     name: str
     duration_s: float
 

@@ -144,8 +144,13 @@ def test_r(shell: Shell, tmp_path: Path):
     require("r", available=shutil.which("Rscript") is not None, why="Rscript is not installed")
     shell.ok("new", "r", "uptake")
     folder = tmp_path / "models/uptake"
-    run(folder, "make", "train", "test")
+    run(folder, "make", "train", "test", f"CHIPS={sys.executable} -m gateway.cli")
+    refused = subprocess.run(["make", "train"], cwd=folder, capture_output=True, text=True, check=False)
+    assert "OVERWRITE=1" in refused.stdout
     deploy_and_score(shell, folder, "uptake")
+    shell.ok("new", "r", "again", "--from", str(folder / "trained"))
+    assert not (tmp_path / "models/again/examples").exists()
+    shell.ok("verify", str(tmp_path / "models/again"))
 
 
 def test_julia(shell: Shell, tmp_path: Path):
@@ -153,7 +158,10 @@ def test_julia(shell: Shell, tmp_path: Path):
     require("julia", available=julia is not None, why="Julia is not installed")
     shell.ok("new", "julia", "wines")
     # That it is deployed and answers is in the tutorial, whose test does so: to compile it takes a minute.
-    run(tmp_path / "models/wines", "make", "train", "test", f"JULIA={julia}")
+    run(tmp_path / "models/wines", "make", "train", f"JULIA={julia}")
+    shell.ok("new", "julia", "again", "--from", str(tmp_path / "models/wines/trained"))
+    found = {path.name for path in (tmp_path / "models/again/trained").iterdir()}
+    assert {"signature.json", "samples.json"} <= found
 
 
 def test_what_is_there_is_left_alone(shell: Shell, tmp_path: Path):

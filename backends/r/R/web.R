@@ -148,7 +148,7 @@ route_table <- function(service, config, pool) {
     table[[paste0(path, "/ready")]] <- list(GET = ready)
     table[[paste0(path, "/infer")]] <- list(POST = scoring("infer"))
   }
-  # Vertex AI's own paths, beside the contract's.
+  # Vertex AI's own paths, next to the contract's.
   if (nzchar(config$predict_route)) table[[config$predict_route]]$POST <- scoring("predict")
   if (nzchar(config$health_route)) table[[config$health_route]]$GET <- ready
   table

@@ -90,8 +90,8 @@ def new(
     `chips new python churn && cd models/churn && make train test`
     """
     target = new_folder(name, folder)
-    if language != "python" and (source is not None or predict):
-        raise Failure("--from and --predict are for Python", code=EX_USAGE)
+    if language != "python" and predict:
+        raise Failure("--predict is for Python: the other folders have the file already", code=EX_USAGE)
     described = None if source is None else _described(source, name)
     with_rollback(target, lambda: _write(language, name, target, described, predict=predict))
     if as_json:
@@ -103,7 +103,7 @@ def new(
     if described is not None and not described.manifest.samples:
         console.say(
             "note",
-            "it has no samples, so nobody knows what it must answer: chips_backend.save writes some",
+            "it has no samples, so nobody knows what it must answer: `save` writes some",
             style="yellow",
         )
     steps = (
@@ -176,7 +176,7 @@ def _write(
         if entry in _OPTIONAL and not source.exists():
             continue
         _copy(source, target / entry)
-    if template.example is not None:
+    if template.example is not None and described is None:
         example, place = template.example
         _copy(root / example, target / place)
     if described is None:

@@ -31,6 +31,7 @@ def silent(_: str) -> None: ...
         'nowhere-to-be-found; python_version < "3"',
         "pandas>=0a1",
         "uvicorn[standard]>=0; python_version < '3'",
+        "xgboost>=3",
     ],
 )
 def test_this_python_has_it_all(requirements: str | None, folder: Path, tmp_path: Path):
@@ -93,6 +94,26 @@ def test_an_environment_is_made_once_for_what_it_holds(
     assert len(said) == 1
     (folder / "requirements.txt").write_text(f"{tmp_path}/chips_tests_extra-1.0-py3-none-any.whl # again\n")
     assert python_for(folder, tmp_path / "environments", said.append) != python
+
+
+def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """uv reads none of pip's settings: it may not know the index, or the certificate, of this network."""
+    library = tmp_path / "library"
+    (library / "chips_backend").mkdir(parents=True)
+    (library / "pyproject.toml").write_text(
+        "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
+    )
+    monkeypatch.setattr(environment, "library", lambda _: library)
+    uv = tmp_path / "bin/uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\necho invalid peer certificate >&2\nexit 2\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(uv.parent), prepend=":")
+    (folder / "requirements.txt").write_text(f"{wheel(tmp_path, 7)}\n")
+    python = python_for(folder, tmp_path / "environments", silent)
+    assert (
+        subprocess.run([python, "-P", "-c", "import chips_tests_extra"], check=False, env={}).returncode == 0
+    )
 
 
 def test_requirements_that_cannot_be_installed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,8 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report, start
-from benchmarks.load import CASES, LOAD_CPU, Case, await_answer, check_answer, closed_loop, open_loop
+from benchmarks import machine, report, resources, start
+from benchmarks.load import (
+    CASES,
+    LOAD_CPU,
+    Case,
+    await_answer,
+    check_answer,
+    closed_loop,
+    open_loop,
+    rates_within,
+)
 from benchmarks.processes import pinned, stop, wait_for_port
 from benchmarks.proxies import (
     BACKEND,
@@ -152,10 +161,12 @@ def measure(
             wait_for_port(PORT, process, peer.patience_s)
             await_answer(place, CASES[cases[0]], process, peer.patience_s)
             answered_s = time.perf_counter() - began
+            idle_mb = machine.rss_mb(machine.tree(process.pid))
         except RuntimeError as error:
             yield {
                 "peer": peer.name,
                 "case": "start",
+                "served": False,
                 "error": f"{error}: {Path(log.name).read_text()[-500:]}",
             }
             return
@@ -165,19 +176,31 @@ def measure(
             try:
                 result |= _closed_result(place, CASES[name], process.pid, peer.least_s, seconds)
             except (RuntimeError, OSError, subprocess.SubprocessError, StopIteration) as error:
-                yield {**result, "error": str(error)}
+                yield {**result, "served": False, "error": str(error)}
                 continue
             yield {**result, "started_s": answered_s}
             if name in open_cases:
-                rate = result["per_s"] / 2
-                opened = {"peer": peer.name, "case": name, "open_rate": rate}
-                try:
-                    yield {**opened, **open_loop(place, CASES[name], rate, seconds)}
-                except (RuntimeError, subprocess.SubprocessError) as error:
-                    yield {**opened, "error": str(error)}
+                yield from _open_results(place, peer.name, name, process.pid, result["per_s"], seconds)
+        loaded_mb = machine.rss_mb(machine.tree(process.pid))
+        resources.settle()
+        recovered_mb = machine.rss_mb(machine.tree(process.pid))
+        memory = {"idle_mb": idle_mb, "loaded_mb": loaded_mb, "recovered_mb": recovered_mb}
+        yield {"peer": peer.name, "case": "memory", **memory}
     finally:
         stop(process)
         log.close()
+
+
+def _open_results(
+    place: RunFiles, peer: str, case: str, pid: int, per_s: float, seconds: int
+) -> Iterator[dict[str, Any]]:
+    """An open loop at half of `per_s`, the rate that the closed loop reached; and what else is counted under load."""
+    opened = {"peer": peer, "case": case, "open_rate": per_s / 2}
+    try:
+        yield {**opened, **open_loop(place, CASES[case], per_s / 2, seconds)}
+        yield {"peer": peer, "case": case, **_counts(place, CASES[case], pid, per_s, seconds)}
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        yield {**opened, "served": False, "error": str(error)}
 
 
 def _closed_result(place: RunFiles, case: Case, pid: int, warm_up_s: int, seconds: int) -> dict[str, Any]:
@@ -185,7 +208,7 @@ def _closed_result(place: RunFiles, case: Case, pid: int, warm_up_s: int, second
     check_answer(place, case)
     closed_loop(place, case, warm_up_s)
     pids = machine.tree(pid)
-    before = machine.cpu_us(pids)
+    before, faults, rss_mb = machine.cpu_us(pids), resources.minor_faults(pids), machine.rss_mb(pids)
     load = closed_loop(place, case, seconds)
     spent = machine.cpu_us(pids) - before
     return {
@@ -197,6 +220,18 @@ def _closed_result(place: RunFiles, case: Case, pid: int, warm_up_s: int, second
         "busy": spent / load["duration_us"],
         "mb_per_cpu_s": load["requests"] * (case.up + case.down) / spent,
         "rss_mb": machine.rss_mb(pids),
+        "faults": (resources.minor_faults(pids) - faults) / load["requests"],
+        "growth_kb": (machine.rss_mb(pids) - rss_mb) * 1024 / (load["requests"] / 1000),
+    }
+
+
+def _counts(place: RunFiles, case: Case, pid: int, per_s: float, seconds: int) -> dict[str, float]:
+    """What a request takes that needs another tool to be seen, and the rates that a bound on latency allows."""
+    pids = machine.tree(pid)
+    return {
+        **resources.calls_per_request(pids, lambda: closed_loop(place, case, 1)),
+        **resources.instructions_per_request(pids, lambda: closed_loop(place, case, 1)),
+        **rates_within(place, case, per_s, seconds),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from benchmarks.proxies import HERE, PORT, RunFiles
 
 LOAD_CPU = 1
+WITHIN_MS = (1, 5, 10, 50)
 
 
 class Case(NamedTuple):
@@ -18,6 +19,9 @@ class Case(NamedTuple):
     down: int
     connections: int = 32
     about: str = ""
+    key: str = ""  # none: the right one
+    caller: str = "203.0.113.7"
+    refused: bool = False  # what is measured is the refusal
 
 
 CASES = {
@@ -31,6 +35,10 @@ CASES = {
     "tls": Case("/tls", 1024, 1024, about="1 KB each way, https to the backend"),
     "c256": Case("/m1k", 1024, 1024, 256, about="1 KB each way, 256 connections"),
     "c512": Case("/m1k", 1024, 1024, 512, about="1 KB each way, 512 connections"),
+    "bad-key": Case("/m1k", 1024, 0, about="1 KB up, refused for its key", key="x" * 44, refused=True),
+    "not-listed": Case(
+        "/m1k", 1024, 0, about="1 KB up, refused for its address", caller="198.51.100.7", refused=True
+    ),
 }
 
 
@@ -39,7 +47,7 @@ def request_bytes(place: RunFiles, case: Case) -> bytes:
     head = (
         f"POST {case.path} HTTP/1.1\r\nHost: gateway-abcdefghij-uc.a.run.app\r\nUser-Agent: python-requests/2.32.3\r\n"
         "Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nContent-Type: application/json\r\n"
-        f"X-Api-Key: {place.key}\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n"
+        f"X-Api-Key: {case.key or place.key}\r\nX-Forwarded-For: {case.caller}\r\nX-Forwarded-Proto: https\r\n"
         f"traceparent: 00-105445aa7843bc8bf206b12000100000-0000000000000001-00\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -56,7 +64,10 @@ def check_answer(place: RunFiles, case: Case) -> None:
     answer.begin()
     size = len(answer.read())
     connection.close()
-    if answer.status != 200 or size != case.down:
+    if case.refused:
+        if not 400 <= answer.status < 500:
+            raise RuntimeError(f"answered {answer.status} instead of refusing the request")
+    elif answer.status != 200 or size != case.down:
         raise RuntimeError(f"answered {answer.status} with {size} bytes instead of 200 with {case.down}")
 
 
@@ -85,12 +96,32 @@ def closed_loop(place: RunFiles, case: Case, seconds: int) -> dict[str, Any]:
         "20s",
     ]
     command += ["-s", str(HERE / "tools" / "post.lua"), f"http://127.0.0.1:{PORT}{case.path}"]
-    environment = {**os.environ, "BODY_BYTES": str(case.up), "API_KEY": place.key}
+    environment = {
+        **os.environ,
+        "CALLER": case.caller,
+        "BODY_BYTES": str(case.up),
+        "API_KEY": case.key or place.key,
+    }
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True, timeout=seconds + 60
     )
     line = next(line for line in done.stdout.splitlines() if line.startswith("JSON "))
-    return dict(json.loads(line[5:]))
+    load = dict(json.loads(line[5:]))
+    load["failed"] += load["requests"] - load["refused"] if case.refused else load["refused"]
+    return load
+
+
+def rates_within(place: RunFiles, case: Case, per_s: float, seconds: int) -> dict[str, float]:
+    """The highest rate of those tried at which 99 % of the answers come within so many milliseconds."""
+    found: dict[str, float] = {}
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
+        p99_us = open_loop(place, case, per_s * share, seconds)["p99_us"]
+        for bound_ms in WITHIN_MS:
+            if p99_us <= bound_ms * 1000:
+                found.setdefault(f"within_{bound_ms}_ms", per_s * share)
+        if len(found) == len(WITHIN_MS):
+            break
+    return found
 
 
 def open_loop(place: RunFiles, case: Case, rate: float, seconds: int) -> dict[str, Any]:

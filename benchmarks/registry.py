@@ -79,7 +79,7 @@ async def measure_visible(url: str, *, watchers: int, writes: int, models: int) 
     """From the start of a write to the new snapshot in every one of `watchers` mirrors."""
     writer = open_registry(url)
     await fill(writer, models)
-    # The emulator tells every stream everything of the watched generations anew with each change; the cloud does not.
+    # The emulator tells every stream everything of the watched generations again with each change; the cloud does not.
     await writer.write(Put(kind=MODELS, name="last", body=body(0, name="last"), expected=0), author="b")
     registries = [open_registry(url) for _ in range(watchers)]
     mirrors = [Mirror(registry, first_load_timeout_s=60) for registry in registries]

@@ -11,7 +11,12 @@ Document = dict[str, Any]
 def line(result: dict[str, Any]) -> str:
     name = f"{result['peer']:16} {result['case']:10}"
     if "error" in result:
-        return f"{name} FAILED: {result['error']}"
+        return f"{name} not served: {result['error']}"
+    if result["case"] == "memory":
+        figures = (f"{when} {result[f'{when}_mb']:.0f} MB" for when in ("idle", "loaded", "recovered"))
+        return f"{name} {', '.join(figures)}"
+    if "cpu_us" not in result and "open_rate" not in result:
+        return f"{name} {', '.join(f'{what} {figure:.2f}' for what, figure in result.items() if isinstance(figure, float))}"
     if "open_rate" in result:
         return f"{name} at {result['open_rate']:.0f}/s: p50 {result['p50_us']} p99 {result['p99_us']} p99.9 {result['p999_us']} us, {result['bad']} bad"
     return f"{name} {result['cpu_us']:8.1f} us  {result['per_s']:8.0f}/s  p50 {result['p50_us'] / 1000:.2f} p99 {result['p99_us'] / 1000:.2f} ms  busy {result['busy']:.2f}  {result['rss_mb']:.0f} MB  failed {result['failed']}"
@@ -70,9 +75,62 @@ def _failures(row: dict[str, float]) -> str:
     return f" ({count:.0f} failed)" if count else ""
 
 
+_MORE = {
+    "faults": "page faults / request",
+    "calls": "system calls / request",
+    "instructions": "instructions / request, in user space",
+    "within_1_ms": "requests/s with p99 ≤ 1 ms",
+    "within_5_ms": "≤ 5 ms",
+    "within_10_ms": "≤ 10 ms",
+    "within_50_ms": "≤ 50 ms",
+}
+_MEMORY = {"idle_mb": "idle", "loaded_mb": "after all cases", "recovered_mb": "3 s later"}
+
+
+def _more(document: Document) -> str:
+    """Markdown: what else a request of 1 KB takes, and the memory. An empty place: not reached, or not measured here."""
+    figures = medians(document)
+    parts = []
+    for title, case, columns in (
+        ("What else a request of 1 KB takes", "1k", _MORE),
+        ("Memory, MB", "memory", _MEMORY),
+    ):
+        rows = [(peer, row) for (name, peer), row in figures.items() if name == case]
+        if not any(column in row for _, row in rows for column in columns):
+            continue
+        parts.append(
+            f"\n### {title}\n\n| proxy | {' | '.join(columns.values())} |\n|---|{'--:|' * len(columns)}"
+        )
+        for peer, row in rows:
+            shown = [_figure(row[column]) if column in row else "" for column in columns]
+            parts.append(f"| {peer} | {' | '.join(shown)} |")
+    growth = [
+        f"{peer} {row['growth_kb']:.1f}"
+        for (name, peer), row in figures.items()
+        if name == "1k" and "growth_kb" in row
+    ]
+    if growth:
+        parts.append(f"\nKB that it grows by in 1 000 requests of 1 KB: {', '.join(growth)}.")
+    return "\n".join(parts) + "\n"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _unserved(document: Document) -> list[str]:
+    """Each case that a peer did not serve, once, with its reason."""
+    reasons = {
+        (result["peer"], result["case"]): result["error"]
+        for result in document["results"]
+        if "error" in result
+    }
+    return [f"- {peer} does not serve {case}: {reason}" for (peer, case), reason in reasons.items()]
+
+
 def closing(document: Document) -> str:
     """Markdown: what does not fit into the tables."""
-    lines = []
+    lines = _unserved(document)
     if begun := document.get("start"):
         lines.append(
             f"Start to first answered request on SQLite: {begun['lazy']:.2f} s; importing everything first: "
@@ -132,6 +190,7 @@ def write(document: Document, folder: Path) -> None:
     (folder / "latest.md").write_text(
         f"# Results of {document['date'][:10]}\n\n{host['cpus']} CPUs ({host['cpu']}), {host['system']}, Python {host['python']}. {versions}.\n"
         + table(document)
+        + _more(document)
         + closing(document)
     )
     (folder / "latest.svg").write_text(picture(document))

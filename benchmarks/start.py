@@ -1,4 +1,4 @@
-"""How long from the start of the process to the first answered request, beside the same gateway importing everything at once.
+"""How long from the start of the process to the first answered request, next to the same gateway importing everything at once.
 
 `python -m benchmarks.start [--rounds 9] [--json]`. A registry in SQLite, one worker, a request with a key to a backend. The
 eager one imports, before it does anything, all modules that serve, and whatever any of them imports where it is used.

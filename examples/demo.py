@@ -4,7 +4,7 @@
     python -m examples.demo [--once] [--folder DIR]
 
 Every step is the command that a person would type, shown as it is run. All it makes lies in one folder, .demo, which is
-made anew each time. `--once` ends after the score, with 0 or 1; otherwise everything runs on until Ctrl-C.
+made again each time. `--once` ends after the score, with 0 or 1; otherwise everything runs on until Ctrl-C.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class Screen:
 
 
 class Child:
-    """A program that runs beside the demo, its output in a file."""
+    """A program that runs next to the demo, its output in a file."""
 
     def __init__(self, name: str, module: str, folder: Path, environ: Mapping[str, str]) -> None:
         self.name = name

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,6 @@ from gateway.registry.mirror import Mirror
 from gateway.server.fast import FastServer
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connections, file_limit
-from gateway.server.plain import PlainRequestHandler
-from gateway.server.plain_protocol import StrictServer
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.supervisor import Supervisor
@@ -31,7 +29,6 @@ from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.fast import FastUpstream
 from gateway.upstream.id_tokens import IdTokenProvider
-from gateway.upstream.plain import PlainUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
@@ -42,10 +39,12 @@ _log = logging.getLogger(__name__)
 
 
 def networks(texts: Iterable[str]) -> list[Network]:
+    """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
     return [parse_network(text) for text in texts]
 
 
 def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor) -> Mirror:
+    """The mirror of `registry`, with its fallback copy and time-outs."""
     server = settings.server
     return Mirror(
         registry,
@@ -92,6 +91,7 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
 
 
 def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
+    """CORS of the gateway's own pages; None where no origin is allowed."""
     if not origins:
         return None
     from gateway.control.cors import ControlCors
@@ -100,6 +100,7 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
+    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
     return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
 
 
@@ -123,11 +124,13 @@ def build_upstream(
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
-    kind = (
-        PlainUpstream
-        if settings.server.path == "plain"
-        else partial(FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor)
+    kind: Callable[..., Upstream] = partial(
+        FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
     )
+    if settings.server.path == "plain":
+        from gateway.upstream.plain import PlainUpstream
+
+        kind = PlainUpstream
     return kind(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
@@ -160,6 +163,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 
 
 def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
+    """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connections()
     if limit >= file_limit():
@@ -196,6 +200,9 @@ def build_server(server: Server, pipeline: Pipeline, connections: OpenConnection
             field_limit_bytes=server.header_bytes,
             connections=connections,
         )
+    from gateway.server.plain import PlainRequestHandler
+    from gateway.server.plain_protocol import StrictServer
+
     return StrictServer(
         PlainRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
         connections=connections,

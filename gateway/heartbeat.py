@@ -1,4 +1,4 @@
-"""Whether each worker's event loop still turns: a file that the loop touches, and a supervisor that looks at it.
+"""Worker heartbeats: each event loop touches a file, and the supervisor detects a loop that has stalled.
 
 A worker that hangs keeps its share of the port. Its callers wait while a health check, which may reach another worker, says
 that all is well; so the supervisor ends it. It counts its own looks, not seconds: a machine that sleeps or is throttled

@@ -1,4 +1,4 @@
-"""The way of one request, top to bottom.
+"""The pipeline: the stages that every request passes, in order.
 
 To learn what happens to a request, read `Pipeline._pass`. To add a step: write a stage in `gateway/stages`, build it in
 `gateway/app.py`, call it here, and name it in docs/architecture.md.
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 class Pipeline:
+    """Calls the stages in order for each request; every error becomes a problem document."""
+
     __slots__ = (
         "_authenticate",
         "_authorize",

@@ -1,4 +1,4 @@
-"""The gateway as a process: flags, signals, exit codes, and the block that it prints on a terminal."""
+"""Run the gateway as a process: flags, signals, exit codes, and the start-up banner."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.app import Gateway
 from gateway.core.printable import printable, printable_json
 from gateway.heartbeat import start_heartbeat
+from gateway.process_memory import freeze_objects, keep_large_buffers
 from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.supervisor import Supervisor, describe_error
@@ -104,6 +105,7 @@ def run(settings: Settings) -> int:
         with contextlib.closing(_Log(settings)):
             _tell_taken(settings, error)
         return EX_OSERR
+    freeze_objects()
     with held:
         port = held.getsockname()[1]
         shared = msgspec.structs.replace(
@@ -172,6 +174,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, lifeline: int | None) -> int:
     signals = asyncio.Queue[signal.Signals]()
     loop = asyncio.get_running_loop()
+    keep_large_buffers()
     _hand_over(signals, loop)
     fatal = _stop_on_fatal(logs.supervisor, signals, loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)  # a worker is born with them blocked

@@ -1,4 +1,4 @@
-"""The owner of every thread and background task of a gateway: none of them can end, or fail for long, unseen.
+"""Supervises every thread and background task: restarts what fails, counts and logs it, and ends the process where needed.
 
 A *helper* runs as long as the gateway does (the log, the mirror of the registry, an exporter). An error that may pass is
 counted and followed by another try, with back-off; it is logged once, and once more when it is over. A fatal one ends the
@@ -32,7 +32,7 @@ _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
 class Helper:
-    """How one helper fares. It calls `succeeded` after each round that went well, and `failed` after one that did not."""
+    """The health of one background helper (thread or task). It calls `succeeded` after each round that went well, and `failed` after one that did not."""
 
     def __init__(self, name: str) -> None:
         self.name = name

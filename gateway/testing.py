@@ -1,4 +1,4 @@
-"""For authors of plug-ins and backends: the suites that every registry and every backend passes.
+"""Public test suites for authors of registry plug-ins and of backends.
 
 Subclass `RegistryContract` in a pytest module and give it a fixture `open_client`, a function that opens another client
 of the same, initially empty store each time it is called:
@@ -47,6 +47,7 @@ _PATIENCE_S = 30.0
 
 
 def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
+    """A Put of a model document, for tests."""
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 

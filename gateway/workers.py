@@ -1,4 +1,4 @@
-"""Several workers on one port: started, replaced where one dies, drained together.
+"""Several worker processes on one port: pre-forked, restarted when one dies, drained together.
 
 Each worker is a process of its own with its own loop, connections and limits; the kernel shares new connections out
 (SO_REUSEPORT). What they have in common is a private folder, in which they tell each other their figures.

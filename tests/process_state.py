@@ -1,4 +1,4 @@
-"""What a process remembers from one test to the next. All of it is listed here and starts anew for each test.
+"""What a process remembers from one test to the next. All of it is listed here and starts afresh for each test.
 
 Code that keeps something for the life of its process adds it to this list.
 """
@@ -24,7 +24,7 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(headers, "_KIND", dict(headers._KIND))
     monkeypatch.setattr(headers, "_blank", list(headers._blank))
     headers._learned.clear()
-    # Ids and shares are drawn anew in each test, and the same in each run with the same seed.
+    # Ids and shares are drawn again in each test, and the same in each run with the same seed.
     options: Any = request.config.option
     randomness._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
     yield

@@ -1,5 +1,5 @@
 #!/usr/bin/env Rscript
-# Entry point: Rscript main.R. Anywhere, since it finds R/ and predict.R beside itself.
+# Entry point: Rscript main.R. Anywhere, since it finds R/ and predict.R next to itself.
 options(warn = 1, keep.source = FALSE)
 home <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[[1]]))
 # Not in the global environment: a model's formula looks there for the functions of the session that trained it, and

@@ -13,7 +13,7 @@ load_model <- function(folder, manifest) {
   model
 }
 
-#' The names of the parameters that callers may send, beside `probabilities` and `classes` for classifiers.
+#' The names of the parameters that callers may send, next to `probabilities` and `classes` for classifiers.
 own_parameters <- function(model) if (length(types_of(model))) "type"
 
 #' Predict each row.

@@ -1,4 +1,4 @@
-"""BentoML as a router: a service whose application checks the key and forwards. BACKEND_PORT and API_KEY say where and for whom."""
+"""BentoML as a router: a service whose application checks the key and forwards. BACKEND_PORT and API_KEY say where, and which key."""
 
 import os
 import uuid

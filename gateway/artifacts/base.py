@@ -1,4 +1,4 @@
-"""What an artifact store is, and its errors.
+"""The interface of an artifact store, and its errors.
 
 A version is a folder `<root>/<model>/<version>/` with the files and, written last, their manifest. Until the manifest
 is there nothing is published; once it is there nothing changes any more.
@@ -14,32 +14,34 @@ Progress = Callable[[int], None]  # called with the number of bytes that have ne
 
 
 class StoreError(Exception):
-    """The store cannot do it; the text says why and what to do."""
+    """An operation of the artifact store failed; the text says why and what to do."""
 
 
 class StoreUnavailable(StoreError):
-    """It may work later."""
+    """The store cannot be reached now; a later attempt may succeed."""
 
 
 class PermissionRefused(StoreError):
-    """The caller has no permission."""
+    """The store refuses the operation: these credentials have no permission."""
 
 
 class AlreadyPublished(StoreError):
-    """This version exists, with other bytes. Versions never change."""
+    """The version exists already with other content; a published version never changes."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"{address} is published already, with other content; a version never changes")
 
 
 class ArtifactStore(Protocol):
+    """Where artifacts are published: immutable versions of models, each with a manifest. Raises StoreError."""
+
     def address(self, model: str, version: str) -> str:
-        """What a backend is given as CHIPS_ARTIFACT."""
+        """The URI or folder of a published artifact, as a backend takes it in CHIPS_ARTIFACT."""
 
     def manifest(self, model: str, version: str) -> Manifest | None: ...
 
     def manifest_content(self, model: str, version: str) -> bytes | None:
-        """The manifest's own bytes, whose SHA-256 is the artifact's digest."""
+        """The manifest's stored bytes; their SHA-256 is the artifact's digest."""
 
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
         """What is published, as (model, version) in order; of one model, or of all."""

@@ -1,4 +1,4 @@
-"""From a model's files and what its author wrote next to them to a manifest; what cannot be served is refused here."""
+"""Make an artifact's manifest from a model's files, its signature and its samples; refuse what no backend could serve."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,8 @@ _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
 class DescribedArtifact(NamedTuple):
+    """A manifest, the files it describes, and warnings for the author."""
+
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
     warnings: Sequence[str]
@@ -45,7 +47,7 @@ def describe_artifact(
     samples: Path | None = None,
     rows: RowsPolicy = "independent",
 ) -> DescribedArtifact:
-    """Look into the files and describe them. Runs nothing of them. ValueError says what is wrong, and what to do.
+    """Inspect a model's files without running them, and return their manifest with warnings. ValueError says what is wrong, and what to do.
 
     `runtime` is what the files themselves need where it is None. A folder's signature.json and samples.json count as such
     where none are given; wherever they lie, they go into the manifest and are no files of the artifact.

@@ -43,6 +43,8 @@ Result = TypeVar("Result")
 
 
 class GcsStore:
+    """An artifact store in a Cloud Storage bucket. Interrupted uploads go on where they stopped."""
+
     def __init__(self, bucket: str, prefix: str, state_folder: Path) -> None:
         self._bucket_name = bucket
         self._prefix = prefix

@@ -1,4 +1,4 @@
-"""The packages that a model needs, by looking into its files, and the versions that these name themselves.
+"""Infer the Python packages (and versions) that a model needs from the contents of its files.
 
 `runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name, come from what is
 installed here, where the model was most likely made.
@@ -25,7 +25,7 @@ _XGBOOST_UBJ: Final = re.compile(rb"version\[#L\x00{7}\x03[iU](.)[iU](.)[iU](.)"
 
 
 class ModelRequirements:
-    """What a model needs: versions by package, and what is in no package."""
+    """A model's requirements: versions by package, and modules that belong to no package."""
 
     def __init__(self) -> None:
         self.packages: dict[str, str] = {}

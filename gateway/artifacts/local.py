@@ -15,6 +15,8 @@ _BLOCK_BYTES = 1 << 20
 
 
 class LocalStore:
+    """An artifact store in a local folder, as ROOT/MODEL/VERSION/."""
+
     def __init__(self, root: Path) -> None:
         self._root = root
 

@@ -1,4 +1,4 @@
-"""The manifest of a published artifact: what it is, which bytes it has, what goes in and out, and a proof that it works."""
+"""The manifest of a published artifact: its files with digests, its inputs and outputs, and samples that prove it works."""
 
 import hashlib
 import re
@@ -57,13 +57,15 @@ RowsPolicy = Literal["independent", "together"]
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of an artifact: path, size in bytes and SHA-256."""
+
     path: str  # relative, with slashes
     bytes: int
     sha256: str
 
     @property
     def path_in_artifact(self) -> str:
-        """Its path in the artifact, without what a store puts before it to name objects by their content."""
+        """The file's path inside the artifact, without the digest prefix that a store may add."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
@@ -76,12 +78,14 @@ class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """The names, datatypes and shapes of a model's inputs and outputs."""
+
     inputs: tuple[Column, ...] = ()
     outputs: tuple[Column, ...] = ()
 
 
 def signature_problems(signature: Signature) -> list[str]:
-    """Everything that a backend would refuse in it, a sentence each."""
+    """List what is wrong with a signature, one sentence for each problem a backend would refuse."""
     problems = []
     for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         names = [column.name for column in columns]
@@ -133,6 +137,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest of one published version, as stored in manifest.json."""
+
     schema: Literal[1]
     model: str
     version: str
@@ -286,7 +292,7 @@ def build_manifest(
     samples: Sequence[Sample] = (),
     rows: RowsPolicy = "independent",
 ) -> Manifest:
-    """Describe `files`. Reads each once, in blocks; ValueError for a wrong name or version."""
+    """Build the manifest of `files`, reading each once for its digest; ValueError for a wrong name or version."""
     return Manifest(
         schema=1,
         model=check_model_name(model),

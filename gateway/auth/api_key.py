@@ -1,4 +1,4 @@
-"""API keys, looked up by digest: remembered for a while, read from the registry on a miss, dead at once when revoked."""
+"""Authentication by API key: looked up by digest in a cache, else in the registry; a revoked key stops at once."""
 
 import asyncio
 import logging

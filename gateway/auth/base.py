@@ -1,4 +1,4 @@
-"""What an authenticator is: it looks at the credentials in a request's head and says whose they are."""
+"""The interface of an authenticator: it identifies the caller from the credentials in a request's head."""
 
 from abc import ABC, abstractmethod
 from enum import Enum
@@ -9,6 +9,8 @@ from gateway.core.principal import Principal
 
 
 class Authentication(NamedTuple):
+    """A successful authentication: the principal, and whether its credential came in Authorization (which then ends here)."""
+
     principal: Principal
     consumed_authorization: bool  # it came in Authorization, which must not go on to the backend
     outside_networks: bool = False  # it may not be used from the caller's address, which a trial lets pass

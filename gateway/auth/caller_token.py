@@ -1,4 +1,4 @@
-"""The caller's name, signed: a short-lived token by which a backend can tell that the gateway let this caller in."""
+"""Short-lived JWTs that tell a backend which caller the gateway authenticated."""
 
 import hashlib
 import time

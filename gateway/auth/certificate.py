@@ -1,4 +1,4 @@
-"""Client certificates that a load balancer has checked, and describes in headers.
+"""Authentication by a client certificate (mTLS) that a load balancer verified and describes in headers.
 
 Nothing in a header proves that the balancer wrote it. So these are read only where the request came through a trusted
 proxy, and that proxy must replace them: docs/threat-model.md says how.

@@ -1,4 +1,4 @@
-"""Try the authenticators in their order; the first that knows the credential decides."""
+"""A chain of authenticators: tried in order, the first that recognizes the credential decides."""
 
 import logging
 from collections.abc import Sequence

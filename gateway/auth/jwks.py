@@ -1,4 +1,4 @@
-"""An issuer's public keys: fetched when first needed, kept while they are good, and believed only so far.
+"""An issuer's JSON Web Key Set: fetched on first use, cached for its lifetime, refreshed in the background.
 
 Where they are is a setting, or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such
 a document names is a stranger's word: it must be https, and lead to public addresses or to the issuer's own host.
@@ -39,12 +39,14 @@ _MAX_AGE: Final = re.compile(r"max-age=(\d{1,9})")
 
 
 class PublicKey(NamedTuple):
+    """A public key, and the one signature algorithm it verifies."""
+
     algorithm: str
     key: Any
 
 
 class JwksKeySet:
-    """The keys at `url` by their ids. `find` never waits; `refresh` fetches, once for all who ask at the same time.
+    """The public keys at `url`, by key id (`kid`). `find` never waits; `refresh` fetches, once for all who ask at the same time.
 
     Without a `url`, they are where the discovery document of `issuer` says, which is read again with each fetch. While it
     cannot be had, or is not what it should be, the address that was found last is good.
@@ -74,7 +76,7 @@ class JwksKeySet:
         return urlsplit(self._issuer or self.url).hostname or ""
 
     def find(self, key_id: str) -> PublicKey | None:
-        """The key, unless the keys are too old to be believed."""
+        """The key with this id; None where there is none or the cached keys are too old to trust."""
         return self.keys.get(key_id) if self._now() < self._fresh_until + _STALE_S else None
 
     def is_usable(self) -> bool:

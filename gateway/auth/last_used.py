@@ -1,4 +1,4 @@
-"""When each key was last used, kept in the registry: late, coarse, and never on the way of a request.
+"""Records in the registry when each API key was last used: in the background, at most once an hour for each key.
 
 Every write to a registry reaches all gateways and stays in its history, so a key's use is written once an hour at
 most, for many keys in one write.

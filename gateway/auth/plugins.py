@@ -1,11 +1,13 @@
 """The kinds of credentials by name: built-in ones, and plug-ins."""
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.auth.base import Authenticator
 from gateway.core.suggestions import suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 API_KEY: Final = "api-key"
 TOKEN: Final = "token"  # noqa: S105  (a kind's name)
@@ -17,7 +19,9 @@ ENTRY_POINT_GROUP: Final = "chips.auth"
 
 def validate_chain(names: Sequence[str]) -> None:
     """Raise ValueError where a name is not known, or stands twice."""
-    known = [*BUILT_IN, *_plug_ins()]
+    known = list(BUILT_IN)
+    if not set(names) <= set(known):  # else nothing looks through what is installed
+        known += _plug_ins()
     for name in names:
         if name not in known:
             hint = suggest(name, known, else_all=True)
@@ -27,9 +31,12 @@ def validate_chain(names: Sequence[str]) -> None:
 
 
 def load_plugin(name: str) -> Authenticator:
+    """Load the authenticator that the plug-in `name` (entry point `chips.auth`) returns."""
     opened: Authenticator = _plug_ins()[name].load()()
     return opened
 
 
-def _plug_ins() -> dict[str, EntryPoint]:
+def _plug_ins() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
     return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}

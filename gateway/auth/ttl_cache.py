@@ -1,4 +1,4 @@
-"""What was found out about credentials, kept for a while: bounded, and one plain look-up on the way of a request."""
+"""A bounded cache with a time to live for each entry, for verified credentials."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class TtlCache(Generic[Value]):
-    """A mapping whose entries end. It holds `size` at most: when it is full, the older half is forgotten."""
+    """A mapping whose entries expire. It holds `size` at most: when it is full, the older half is forgotten."""
 
     __slots__ = ("_entries", "_size")
 

@@ -1,4 +1,4 @@
-"""The console's files: read once, sent with headers that let them reach nothing but this gateway."""
+"""The web console's static files, served from memory with a strict Content-Security-Policy."""
 
 import hashlib
 from functools import cache

@@ -1,4 +1,4 @@
-"""What web pages of other origins may read of the gateway itself: aiohttp-cors decides and writes the fields.
+"""CORS for the gateway's own pages (`/-/…`), decided by aiohttp-cors.
 
 That library is made for aiohttp's router. Our fast path has none, and the plain one needs none, so it is given a router
 adapter, its own way of being used with another router. What it does not do is done here: `Vary: Origin` on every answer.

@@ -1,4 +1,4 @@
-"""What every model does at present: issues, windows by the clock, and what was counted since the start."""
+"""The dashboard's data: issues, each model's requests, errors and latency by the clock, and the counts since the start."""
 
 import asyncio
 import time
@@ -32,6 +32,8 @@ ORDERS = ("name", "rps", "failed", "p50", "p99", "in_flight")
 
 
 class Dashboard:
+    """Computes the dashboard's JSON from the metrics of all workers and the trace store."""
+
     def __init__(
         self,
         mirror: Mirror,

@@ -1,4 +1,4 @@
-"""Server-sent events for watchers: the board every two seconds, and each request as it is kept."""
+"""Server-sent events of the console: the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 
@@ -24,6 +24,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
+    """Streams server-sent events to any number of watchers."""
+
     def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
         self._board = board
         self._reader = reader
@@ -71,6 +73,7 @@ class EventStream:
 
 
 def event(name: str, content: object) -> bytes:
+    """Encode one server-sent event (WHATWG HTML, section 9.2)."""
     return (
         b"event: "
         + name.encode()

@@ -1,6 +1,6 @@
 """What is failing or slow now, worst first: what it is, whose it is, and since when."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, Literal
 
 import msgspec
@@ -18,6 +18,7 @@ _FAILING: Final = 0.01  # of the requests, where the model has no objective of i
 _REFUSED: Final = 0.2  # of the requests, before callers' own mistakes are worth a look
 _FEW: Final = 10  # requests, before a share or a median of them says anything about latency or callers
 _SLOWER: Final = 2.0  # times the median of the other versions
+_BETTER: Final = 2.0  # times fewer bad requests: then a version can take the traffic of another
 _LATE: Final = 0.01  # the objective is that 99 % are in time
 _MOST: Final = 0.5  # of a request's time: then it is the backend's
 _CALM_S: Final = 90  # without a bad tick: what came before is another matter
@@ -41,7 +42,7 @@ class Issue(msgspec.Struct, kw_only=True):
     url: str = ""  # of the backend
     owner: str = ""
     traffic: int = 0  # percent that goes to the version
-    shift: dict[str, int] | None = None  # the traffic without the version; None: no other version can take it
+    shift: dict[str, int] | None = None  # the traffic without it; None: no much better version can take it
     since: int | None = None  # seconds since the epoch
     since_at_least: bool = False  # it began before the oldest tick that is kept
 
@@ -54,9 +55,10 @@ class Issue(msgspec.Struct, kw_only=True):
 
 def find_issues(models: Mapping[str, Model], window: Window, now: Window) -> list[Issue]:
     """All that is wrong in `window`. `now` is the window of the last ten seconds."""
-    found: list[Issue] = []
+    every: list[Issue] = []
     for name, versions in window.models.items():
         model = models.get(name)
+        found: list[Issue] = []
         for version, figures in versions.items():
             for issue in _of_version(model, name, version, figures, versions):
                 issue.share_now = _share_now(issue, now.of(name, version))
@@ -64,9 +66,18 @@ def find_issues(models: Mapping[str, Model], window: Window, now: Window) -> lis
                 backend = None if model is None else model.backend(version)
                 issue.url = "" if backend is None else backend.url
                 issue.owner = "" if model is None else model.owner
-                issue.shift = None if model is None else _without(model, version)
                 found.append(issue)
-    return sorted(found, key=lambda issue: (issue.weight, issue.model, issue.version))
+        if model is not None:
+            _set_shifts(model, [issue for issue in found if issue.side != "caller"])
+        every += found
+    return sorted(every, key=lambda issue: (issue.weight, issue.model, issue.version))
+
+
+def _set_shifts(model: Model, found: list[Issue]) -> None:
+    """Say how the traffic of each bad version could go to versions that do much better."""
+    for issue in found:
+        no_better = {other.version for other in found if other.share * _BETTER > issue.share}
+        issue.shift = _without(model, {issue.version, *no_better})
 
 
 def _of_version(
@@ -164,9 +175,11 @@ def _bad(issue: Issue, figures: Figures) -> int:
     return figures.failing()[issue.side]
 
 
-def _without(model: Model, version: str) -> dict[str, int] | None:
+def _without(model: Model, versions: Set[str]) -> dict[str, int] | None:
+    split = model.traffic
     try:
-        split = shift_traffic(model.traffic, version, 0)
+        for version in sorted(versions):
+            split = shift_traffic(split, version, 0)
     except ValueError:
         return None
     return {name: share for name, share in split.items() if share}

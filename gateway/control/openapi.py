@@ -1,4 +1,4 @@
-"""One OpenAPI 3.1 document of everything that one caller may call, each model's fields taken from its signature."""
+"""The OpenAPI 3.1 document of the models that one caller may call."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +22,7 @@ _FAILURES = (
 
 
 def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
+    """The OpenAPI 3.1 document of `models`, with a path for each."""
     models = list(models)
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"problem": _problem_schema()}
@@ -164,6 +165,7 @@ def instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
 
 
 def prediction_schema(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The JSON schema of one prediction; without a signature: anything."""
     if not outputs:
         return {}
     fields = {tensor.name: _value_schema(tensor) for tensor in outputs}
@@ -187,6 +189,7 @@ _EXAMPLES: dict[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "stri
 
 
 def example_instance(inputs: tuple[Tensor, ...]) -> dict[str, Any] | None:
+    """An example instance of the right types; None without a signature."""
     if not inputs:
         return None
     return {tensor.name: _example(tensor.datatype, tensor.shape[1:]) for tensor in inputs}

@@ -25,6 +25,8 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
 class RecordedRequests:
+    """Answers the console's queries for recorded requests from the trace store."""
+
     def __init__(self, reader: TraceStoreReader | None) -> None:
         self._reader = reader
 
@@ -77,6 +79,7 @@ def _fields(summary: RequestSummary) -> dict[str, Any]:
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
+    """A recorded request as one row of a list, as JSON values."""
     number, summary = kept
     return {
         "number": number,

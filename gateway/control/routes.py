@@ -1,4 +1,4 @@
-"""What the gateway answers itself: what it is, whether it is well, what a model is; and, to operators, how it goes."""
+"""The routes that the gateway answers itself: health, readiness, model descriptions, and operators' pages (`/-/…`)."""
 
 import asyncio
 import hmac

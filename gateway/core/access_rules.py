@@ -1,4 +1,4 @@
-"""Whose tokens and certificates are believed, and what their holders may do: the settings of `auth`, checked."""
+"""Access rules for tokens and certificates: which issuers and subjects are accepted, and what they may do."""
 
 import re
 from typing import Final, Literal
@@ -20,7 +20,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule: who these are, and what each of them may do. The first entry that fits a caller counts."""
+    """A rule: which callers it is for, and what each of them may do. The first entry that fits a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -128,6 +128,7 @@ def is_trusted_jwks_url(url: str) -> bool:
 
 
 def certificate_problems(certificate: Certificate) -> list[str]:
+    """Everything that is wrong with an entry of `auth.certificates`, a sentence each."""
     return _check_rule(certificate)
 
 

@@ -145,4 +145,5 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def encode_last_chunk(trailers: bytes) -> bytes:
+    """The last chunk with its trailers, which ends a chunked body."""
     return b"0\r\n" + trailers + b"\r\n" if trailers else LAST_CHUNK

@@ -1,4 +1,4 @@
-"""Where a request truly comes from: how far the headers that proxies write are believed.
+"""The client's IP address behind trusted proxies, from Forwarded or X-Forwarded-For.
 
 Every proxy appends the address it was called from to the right of X-Forwarded-For (or Forwarded). What stands further
 left was written by the caller, or by a proxy nobody here vouches for, and proves nothing. So the caller is the

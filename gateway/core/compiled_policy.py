@@ -1,4 +1,4 @@
-"""A model's policy, made ready for the data plane once per revision instead of once per request."""
+"""A model's policy, compiled once per revision so that a request pays little for it."""
 
 from functools import lru_cache
 
@@ -10,6 +10,8 @@ from gateway.core.principal import UNLIMITED, Principal, Quota
 
 
 class CompiledPolicy:
+    """A policy with its networks, quota and CORS rules parsed."""
+
     __slots__ = ("cors", "networks", "quota")
 
     def __init__(self, networks: NetworkSet | None, cors: CorsPolicy | None, quota: Quota) -> None:
@@ -19,6 +21,7 @@ class CompiledPolicy:
 
 
 def compile_policy(policy: Policy) -> CompiledPolicy:
+    """Compile a model's policy for the data plane."""
     return CompiledPolicy(
         network_set(policy.networks),
         CorsPolicy({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,

@@ -1,4 +1,4 @@
-"""Which web pages may call a model from a browser: the rules as they are kept, and as header fields made ready.
+"""CORS policy of a model: which origins may call it from a browser, and the header fields that say so.
 
 A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields, made into one when it is read.
 On the fixed routes under /-/ that library itself answers (gateway/control/cors.py). On the data plane the same options are

@@ -1,4 +1,4 @@
-"""The errors that become answers.
+"""The tree of errors that become HTTP responses, each with its status, code and title.
 
 A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
 `internal-error`. Codes never change.
@@ -54,14 +54,19 @@ def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"Retry-After", str(seconds).encode("ascii")),)
 
 
-class CallerError(GatewayError): ...
+class CallerError(GatewayError):
+    """4xx: the caller can fix it."""
 
 
 class BadRequest(CallerError):
+    """400: the request is malformed."""
+
     code, status, title = "bad-request", 400, "Bad request"
 
 
 class Unauthenticated(CallerError):
+    """401: no credentials, or bad ones."""
+
     code, status, title = "unauthenticated", 401, "Not authenticated"
 
     def __init__(self, detail: str) -> None:
@@ -70,22 +75,32 @@ class Unauthenticated(CallerError):
 
 
 class AddressNotAllowed(CallerError):
+    """403: the client's address is not in an allowed network."""
+
     code, status, title = "address-not-allowed", 403, "Address not allowed"
 
 
 class Forbidden(CallerError):
+    """403: the principal has no permission for this model or verb."""
+
     code, status, title = "forbidden", 403, "Forbidden"
 
 
 class ModelNotFound(CallerError):
+    """404: there is no such model or version."""
+
     code, status, title = "model-not-found", 404, "Model not found"
 
 
 class NotFound(CallerError):
+    """404: the gateway has no such page."""
+
     code, status, title = "not-found", 404, "Not found"
 
 
 class MethodNotAllowed(CallerError):
+    """405: the model is not called by this method."""
+
     code, status, title = "method-not-allowed", 405, "Method not allowed"
 
     def __init__(self, detail: str, *, allow: str) -> None:
@@ -94,10 +109,14 @@ class MethodNotAllowed(CallerError):
 
 
 class RequestTimeout(CallerError):
+    """408: the caller sent the request too slowly."""
+
     code, status, title = "request-timeout", 408, "Request timeout"
 
 
 class PayloadTooLarge(CallerError):
+    """413: the request body is larger than the model's limit."""
+
     code, status, title = "payload-too-large", 413, "Payload too large"
 
     def __init__(self, limit_bytes: int) -> None:
@@ -105,40 +124,57 @@ class PayloadTooLarge(CallerError):
 
 
 class TargetTooLong(CallerError):
+    """414: the request target is too long."""
+
     code, status, title = "target-too-long", 414, "Request target too long"
 
 
 class HeadersTooLarge(CallerError):
+    """431: the request's header fields are too large."""
+
     code, status, title = "headers-too-large", 431, "Request header fields too large"
 
 
 class MethodNotImplemented(CallerError):
+    """501: the gateway does not implement this method."""
+
     code, status, title = "method-not-implemented", 501, "Method not implemented"
 
 
 class VersionNotSupported(CallerError):
+    """505: not HTTP/1.0 or HTTP/1.1."""
+
     code, status, title = "version-not-supported", 505, "HTTP version not supported"
 
 
 class TooManyRequests(CallerError):
+    """429: a rate limit or quota is used up; `Retry-After` says when to try again."""
+
     code, status, title = "too-many-requests", 429, "Too many requests"
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
 
 
-class UpstreamError(GatewayError): ...
+class UpstreamError(GatewayError):
+    """502 to 504: the backend failed."""
 
 
 class UpstreamUnreachable(UpstreamError):
+    """502: no connection to the backend could be opened."""
+
     code, status, title = "upstream-unreachable", 502, "Backend unreachable"
 
 
 class UpstreamBroken(UpstreamError):
+    """502: the backend broke the connection or sent invalid HTTP."""
+
     code, status, title = "upstream-broken", 502, "Backend broke off"
 
 
 class UpstreamUnavailable(UpstreamError):
+    """503: the backend's circuit is open, or the gateway cannot authenticate to it."""
+
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
@@ -146,17 +182,24 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
+    """504: the backend took longer than the model's time-out."""
+
     code, status, title = "upstream-timeout", 504, "Backend too slow"
 
 
 class DeadlineExceeded(UpstreamError):
+    """504: the caller's own deadline (X-Request-Timeout) passed."""
+
     code, status, title = "deadline-exceeded", 504, "Deadline exceeded"
 
 
-class GatewayFault(GatewayError): ...
+class GatewayFault(GatewayError):
+    """5xx: the gateway or its operator can fix it."""
 
 
 class Overloaded(GatewayFault):
+    """503: a concurrency limit and its queue are full."""
+
     code, status, title = "overloaded", 503, "Overloaded"
 
     def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
@@ -164,6 +207,8 @@ class Overloaded(GatewayFault):
 
 
 class RegistryUnavailable(GatewayFault):
+    """503: the registry cannot be read, and the answer depends on it."""
+
     code, status, title = "registry-unavailable", 503, "Registry unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
@@ -171,6 +216,8 @@ class RegistryUnavailable(GatewayFault):
 
 
 class IssuerUnavailable(GatewayFault):
+    """503: the token issuer's public keys cannot be fetched."""
+
     code, status, title = "issuer-unavailable", 503, "Issuer unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 10) -> None:
@@ -178,10 +225,14 @@ class IssuerUnavailable(GatewayFault):
 
 
 class LoopDetected(GatewayFault):
+    """508: the request has passed this gateway before (Via)."""
+
     code, status, title = "loop-detected", 508, "Loop detected"
 
 
 class InternalError(GatewayFault):
+    """500: a bug in the gateway."""
+
     code, status, title = "internal-error", 500, "Internal error"
 
     def __init__(self) -> None:

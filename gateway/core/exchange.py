@@ -49,7 +49,7 @@ class RequestBody(Protocol):
 
 
 class ResponseWriter(Protocol):
-    """The way back to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
+    """Writes the response to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
 
     @property
     def started(self) -> bool:
@@ -71,14 +71,14 @@ class ResponseWriter(Protocol):
 
 
 class BackendRefusal(Protocol):
-    """A backend's answer that says it has not begun, kept from the caller so far."""
+    """A backend's refusal (429 or 503), held back while the request may be sent again."""
 
     async def deliver(self) -> None:
         """Send it to the caller."""
 
 
 class Attempt:
-    """One try at one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
+    """One attempt to send the request to one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
 
     __slots__ = (
         "answered",
@@ -107,6 +107,8 @@ class Attempt:
 
 
 class Exchange:
+    """One request and its response, as it passes the pipeline. Times are monotonic seconds."""
+
     __slots__ = (
         "added_fields",
         "address",

@@ -1,4 +1,4 @@
-"""Heads that were read before: what was found out about one holds for each that is the same, byte for byte.
+"""A cache of parsed request heads, keyed by their bytes without the fields that vary by request.
 
 A client sends nearly the same head each time. What differs between two requests (the length, the trace, an id, and the
 credentials, which nobody should find in a memory) is particular: those lines are taken out, and where what remains was
@@ -42,7 +42,7 @@ _MAX_HEADS: Final = 512
 
 
 class ParsedHead(NamedTuple):
-    """What a request's head says about the message itself."""
+    """A parsed head: method, target, version, header fields and framing."""
 
     method: str
     target: str
@@ -54,7 +54,7 @@ class ParsedHead(NamedTuple):
 
 
 class CachedHead:
-    """A head that was read, but for its particular lines."""
+    """A parsed head without the values of its variable fields."""
 
     __slots__ = ("_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
@@ -92,7 +92,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The heads that one server knows. Bounded: it forgets all where they become too many."""
+    """The cached heads of one server. Bounded: it forgets all where they become too many."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is

@@ -1,4 +1,4 @@
-"""Which header fields are read here, which go on, and which stop: one pass over a head, in each direction.
+"""Sort header fields into those the gateway reads, forwards and drops, in one pass for each direction.
 
 Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by which the gateway itself speaks: a
 caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
@@ -135,7 +135,7 @@ _LEARNED_LIMIT: Final = 1024
 
 
 class RequestHead:
-    """What is found out about a caller's request from its head alone, and from who sent it.
+    """A caller's request head: the fields the gateway reads, those it forwards, and the client's address.
 
     `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
@@ -164,14 +164,14 @@ class RequestHead:
         self.way = b""  # the field lines that tell a backend how the request came here
 
     def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":
-        """A copy to make others of, without the fields at the positions `indexes`."""
+        """A template copy of the head without the values of the fields at `indexes`."""
         head = self._copy()
         for index in indexes:
             head.read[index] = None
         return head
 
     def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
-        """A head that differs from this template by those fields alone."""
+        """A copy of this template with `values` at `indexes`."""
         head = self._copy()
         read = head.read
         for place, index in enumerate(indexes):

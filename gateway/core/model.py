@@ -1,4 +1,4 @@
-"""What the registry lists: models, the backends that serve their versions, and the policy for calling them."""
+"""The registry's data model: models, their backends, policies and API keys, with parsing and validation."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a model may be called."""
+    """How a model may be called: access, networks, limits, time-out, CORS."""
 
     access: Literal["key", "public"] = "key"
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -197,6 +197,7 @@ def _check_traffic(traffic: Mapping[str, int], versions: list[str]) -> list[str]
 
 
 def backend_problems(backend: Backend) -> list[str]:
+    """Everything that is wrong with a backend's document, a sentence each."""
     problems = []
     try:
         check_version(backend.version)

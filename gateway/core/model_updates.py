@@ -1,4 +1,4 @@
-"""How a model's document changes: pure functions from the old document to the new one."""
+"""Pure functions that change a model's registry document: add a backend, remove a version, shift traffic, diff."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who a caller proved to be, and what they may do."""
+"""The authenticated caller (principal): its id, and what it may do to which models."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache

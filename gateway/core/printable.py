@@ -1,4 +1,4 @@
-"""Text from people as it may leave: on one line, in reading order, and all of it visible.
+"""Escape control, bidirectional and line-breaking characters in text before it is shown.
 
 What somebody wrote into a registry, a header or a log could otherwise begin a line of its own, turn the order of what
 stands around it (Unicode TR #36, "bidirectional text spoofing"), move a terminal's cursor, or not be seen at all.

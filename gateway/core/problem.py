@@ -1,4 +1,4 @@
-"""The one place where an error becomes bytes: RFC 9457 problem details."""
+"""Render an error as RFC 9457 problem details."""
 
 from functools import lru_cache
 from typing import Final

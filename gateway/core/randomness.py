@@ -1,4 +1,4 @@
-"""Chance, for what must differ and need not be secret: ids, shares of traffic, the jitter of retries.
+"""Pseudo-random numbers for ids, traffic shares and retry jitter; not for secrets.
 
 Not the `random` module's own generator, which anybody may seed. Workers are forked, and each must draw its own.
 """

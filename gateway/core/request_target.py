@@ -1,4 +1,4 @@
-"""Request targets: split and checked once, before anything looks at them.
+"""Parse a request target into model, version and the path that the backend gets.
 
 What two programs might read differently (`//`, dot segments, encoded slashes, NUL, backslashes) is refused rather than
 normalized, so that the path we authorize is the path the backend sees.

@@ -1,4 +1,4 @@
-"""An answer that the gateway makes itself, whole and small: a problem, a health probe, a model's description."""
+"""A complete small response that the gateway makes itself: a problem, a health probe, a model's description."""
 
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 
 
 class Response(NamedTuple):
+    """Status, header fields and body of a response."""
+
     status: int
     headers: HeaderList  # without Content-Length, which the server writes
     body: bytes
@@ -26,4 +28,5 @@ def _encode(content: Any) -> bytes:
 
 
 def json_response(content: Any, *, status: int = 200, headers: HeaderList = ()) -> Response:
+    """A Response with `content` as JSON."""
     return Response(status, _JSON + headers, _encode(content) + b"\n")

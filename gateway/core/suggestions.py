@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that there is not."""
+"""Suggestions ("did you mean …?") for an unknown name."""
 
 import difflib
 from collections.abc import Iterable

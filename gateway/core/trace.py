@@ -30,10 +30,12 @@ class TraceContext:
 
 
 def new_span_id() -> str:
+    """A random span id: 16 hexadecimal digits."""
     return "%016x" % (random_bits(64) or 1)
 
 
 def new_trace_id() -> str:
+    """A random trace id: 32 hexadecimal digits."""
     return "%032x" % (random_bits(128) or 1)
 
 
@@ -51,6 +53,7 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
+    """Parse a `traceparent` field (W3C Trace Context); None where it is not valid."""
     if _TRACEPARENT.fullmatch(value) is None and _LATER_TRACEPARENT.fullmatch(value) is None:
         return None
     text = value.decode("latin-1")

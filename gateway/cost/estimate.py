@@ -1,4 +1,4 @@
-"""What a model costs in a month: a closed form, with its parts, from how it is called and how it is deployed.
+"""Estimate a model's monthly cost on Cloud Run from its traffic and its instances.
 
 Requests come at random and are served for a fixed time, so by Little's law `rps x latency` of them are under way. An
 instance takes `concurrency` at once; Cloud Run aims at 60 % of that (cloud.google.com/run/docs/about-instance-autoscaling),
@@ -47,12 +47,16 @@ def memory_needed_gib(artifact_gib: float) -> float:
 
 
 class CostItem(NamedTuple):
+    """One item of a bill: name, amount a month, and how it comes about."""
+
     name: str
     amount: float  # of the currency, a month
     why: str
 
 
 class CostEstimate(NamedTuple):
+    """A monthly estimate: the number of instances and the cost items."""
+
     instances: float  # running while calls come
     parts: list[CostItem]
 

@@ -1,4 +1,4 @@
-"""What Google asks: read from prices.toml, which gives the source and the date of each figure."""
+"""Google Cloud's list prices, read from prices.toml with their source and date."""
 
 import tomllib
 from importlib.resources import files
@@ -23,6 +23,8 @@ class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Firestore."""
+
     source: str
     per_100k_reads: float
     per_100k_writes: float
@@ -30,22 +32,30 @@ class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Cloud Storage."""
+
     source: str
     gib_month: float
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of network egress."""
+
     source: str
     egress_gib: float
 
 
 class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Cloud Logging."""
+
     source: str
     gib: float
     free_gib: float
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The price list, with its date, region and currency."""
+
     date: str
     currency: str
     region: str
@@ -57,5 +67,6 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read_prices() -> Prices:
+    """Read prices.toml."""
     content = (files("gateway.cost") / "prices.toml").read_text(encoding="utf-8")
     return msgspec.convert(tomllib.loads(content), Prices)

@@ -29,6 +29,7 @@ EX_HELD: Final = 75
 
 
 def state_path(note: Path) -> Path:
+    """Where the supervisor of the backend with this note writes its status."""
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
 
@@ -52,6 +53,8 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
 
 
 class BackendSupervisor:
+    """Starts one backend, restarts it with growing pauses when it ends, and bounds its log."""
+
     def __init__(self, note: Path) -> None:
         self._note = note
         self._spec: dict[str, Any] = json.loads(note.read_text())
@@ -149,6 +152,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
+    """Run the supervisor of the note named on the command line; return the exit code."""
     note = Path(sys.argv[1])
     with note.with_name(note.name.removesuffix(".json") + ".held").open("w") as held:
         try:

@@ -350,6 +350,7 @@ def _serves(service: Any, tag: str, revision: str) -> DeployedBackend | None:
 
 
 def service_of(model: str) -> str:
+    """The name of a model's Cloud Run service."""
     return "model-" + model.replace("_", "-")
 
 

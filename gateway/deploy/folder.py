@@ -1,4 +1,4 @@
-"""A backend folder: the code of a backend, its artifact, and `backend.toml`, which says what to make of them."""
+"""A backend folder: the backend's code, its model artifact and the settings in `backend.toml`."""
 
 import gzip
 import hashlib
@@ -176,6 +176,7 @@ class BackendFolder:
 
 
 def digest(content: bytes) -> str:
+    """The SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Who is logged in here, as Cloud Run wants to know it: an ID token."""
+"""An ID token of the user or service account that is logged in here, for calls to Cloud Run."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Deploying to this machine: a supervised process that outlives the command, found again by a small file.
+"""Deploy to this machine: each backend is a supervised process, recorded in a small JSON file.
 
 A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
 only when the new one is registered: what fails on the way costs nothing.
@@ -37,6 +37,8 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
+    """A process by id and start time, so that a reused id is not mistaken for it."""
+
     pid: int
     started: int | None
 
@@ -46,7 +48,7 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to run: written by commands, read by the supervisor."""
+    """The desired state of a local backend: written by commands, read by its supervisor."""
 
     model: str
     version: str
@@ -66,7 +68,7 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs: written by the supervisor."""
+    """The actual state of a local backend: written by its supervisor."""
 
     supervisor: ProcessIdentity
     backend: ProcessIdentity | None = None

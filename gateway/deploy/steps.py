@@ -1,4 +1,4 @@
-"""The way from a backend folder to a version in the registry, one step after the other.
+"""The steps of a deployment, in order: check, try, publish, build, start, verify, register.
 
 Each step finds out by itself what is done already, so the same command, given again after Ctrl-C or a failure, goes on
 where it stopped. What a later step fails on leaves nothing behind that takes traffic.
@@ -22,6 +22,8 @@ STEPS: Sequence[tuple[str, str]] = (
 
 
 class StepProgress(Protocol):
+    """Is told of each step of a deployment: its begin, its messages, its end."""
+
     def begin(self, step: str) -> None: ...
 
     def tell(self, text: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What a request is charged to: rates and quotas of the caller and of the model, and the header fields that report them to callers."""
+"""The rate limits and quotas that a request counts against, and the RateLimit header fields that report them."""
 
 import math
 from collections.abc import Sequence
@@ -23,6 +23,8 @@ class Charge(NamedTuple):
 
 
 class Verdict(NamedTuple):
+    """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+
     remaining: int
     reset_s: float  # until the whole quota is there again
     wait_s: float  # 0.0 where the request may go on

@@ -63,6 +63,8 @@ class RedisUnavailable(Exception):
 
 
 class RedisLimiter:
+    """Counts limits in Redis, for all gateways that share it."""
+
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._url = url
         self._timeout_s = timeout_s

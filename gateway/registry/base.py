@@ -1,4 +1,4 @@
-"""What a registry is: a small store of documents with revisions, a generation and a history.
+"""The interface of a registry: a small store of documents with revisions, a generation and a history.
 
 A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
 one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
@@ -23,6 +23,8 @@ MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """One document of the registry: kind, name, revision and body (JSON)."""
+
     kind: str
     name: str
     revision: int  # 1 when first created; grows with each write, also over deletion and re-creation
@@ -39,6 +41,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """A write of one document, if its revision is still `expected` (0: it must not exist)."""
+
     kind: str
     name: str
     body: dict[str, Any]
@@ -46,6 +50,8 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """A deletion of one document, if its revision is still `expected`."""
+
     kind: str
     name: str
     expected: int

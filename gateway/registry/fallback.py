@@ -1,4 +1,4 @@
-"""A copy of the registry's listing, for a cold start while the registry is away: a file, or an object in Cloud Storage.
+"""The fallback copy of the registry, in a file or Cloud Storage, for a start while the registry is unreachable.
 
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it
@@ -31,12 +31,16 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class FallbackContent(NamedTuple):
+    """A fallback copy: the registry's listing, and API keys where they are included."""
+
     listing: Listing
     age_s: float  # since it was written
     keys: FallbackKeys | None = None  # None where it was written without any
 
 
 class Fallback(Protocol):
+    """The interface of a place that holds the fallback copy."""
+
     saved_by_gateways: bool
 
     async def load(self) -> FallbackContent | None:
@@ -78,6 +82,8 @@ async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys:
 
 
 class FileFallback:
+    """The fallback copy in a local file."""
+
     saved_by_gateways = True
 
     def __init__(self, path: Path) -> None:
@@ -127,6 +133,8 @@ class FileFallback:
 
 
 class GcsFallback:
+    """The fallback copy in a Cloud Storage object."""
+
     saved_by_gateways = False  # a hundred writers of one object would be in each other's way
 
     def __init__(self, bucket: str, name: str) -> None:
@@ -246,6 +254,7 @@ def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
 
 
 def decode(content: bytes, place: str) -> FallbackContent:
+    """Decode a fallback copy; `place` names it in errors. Raises RegistryError."""
     try:
         first, *lines = gzip.decompress(content).splitlines()
         head = msgspec.json.decode(first, type=dict[str, Any])

@@ -1,4 +1,4 @@
-"""The API keys in a copy of the registry: digests and what they may do; no secret, and nobody's name. See docs/adr/0011."""
+"""The API keys in the fallback copy of the registry: digests and permissions, no secrets or names (docs/adr/0011)."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""What has changed since a generation, read from the history, reading only as much as is needed."""
+"""Read from the registry's history what changed since a generation."""
 
 from gateway.registry.base import Change, Registry
 

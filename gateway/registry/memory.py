@@ -56,6 +56,8 @@ async def _is_set(event: asyncio.Event, within_s: float) -> bool:
 
 
 class MemoryRegistry:
+    """A registry in this process's memory."""
+
     def __init__(self, store: SharedStore | None = None) -> None:
         self._store = store or SharedStore()
         self._watches: set[asyncio.Event] = set()

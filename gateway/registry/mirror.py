@@ -1,4 +1,4 @@
-"""Keeps the snapshot fresh: watches the registry, serves on from the last good state when it is gone, says how old that is."""
+"""Mirrors the registry into snapshots: watches it, keeps the last good one during an outage, and knows its age."""
 
 import asyncio
 import contextlib
@@ -103,7 +103,7 @@ class Mirror:
 
     @property
     def is_authoritative(self) -> bool:
-        """Whether what the registry says now can be taken for the truth, "there is no such thing" above all."""
+        """Whether the registry's answers are current, so that "there is no such model or key" is true."""
         return self.connected and not self.held
 
     def find_fallback_key(self, digest: str) -> Key | None:

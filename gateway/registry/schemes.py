@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.core.suggestions import suggest
@@ -31,6 +30,8 @@ def _opener(scheme: str) -> Opener:
         module, _, name = path.partition(":")
         opener: Opener = getattr(importlib.import_module(module), name)
         return opener
+    from importlib.metadata import entry_points
+
     plug_ins = {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}
     if scheme in plug_ins:
         loaded: Opener = plug_ins[scheme].load()

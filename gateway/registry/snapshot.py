@@ -1,4 +1,4 @@
-"""The registry as the data plane sees it: immutable, indexed by name, swapped whole."""
+"""An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
 
 import copy
 from bisect import bisect_right

@@ -97,6 +97,7 @@ def _use_wal(db: sqlite3.Connection) -> None:
 
 
 def file_gone(path: Path, *, begin_anew: str = "start again") -> Unavailable:
+    """The error of a registry file that was there before and is gone."""
     return Unavailable(
         f"the registry {path} is gone: it was deleted or emptied, or its disk is not mounted. Put it back "
         f"(docs/how-to/restore.md); to begin with an empty one, {begin_anew}"

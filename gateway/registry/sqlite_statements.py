@@ -64,6 +64,7 @@ class HeldState(NamedTuple):
 
 
 def load(db: sqlite3.Connection) -> Listing:
+    """Every document of the mirrored kinds, at the present generation."""
     with transaction(db, "DEFERRED"):
         return read_state(db, None).listing()
 
@@ -97,11 +98,13 @@ def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
 
 
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
+    """The documents that the SQL condition `where` selects, without tombstones."""
     rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
     return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
 
 
 def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
+    """Write all changes in one transaction; return the new generation. Raises Conflict."""
     at = now_text()
     with transaction(db):
         generation: int = db.execute(
@@ -139,6 +142,7 @@ def _write_one(
 def read_history(
     db: sqlite3.Connection, kind: str | None, name: str | None, limit: int
 ) -> tuple[Change, ...]:
+    """The newest `limit` entries of the history, of one kind and name where given."""
     rows = db.execute(
         "SELECT generation, at, author, reason, action, kind, name, revision, before, after FROM history "
         "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY sequence DESC LIMIT ?3",

@@ -1,10 +1,12 @@
-"""A ration: so many at once, so many a second. What callers can provoke must not become a load on the registry."""
+"""A token bucket that limits how often callers can cause a read of the registry."""
 
 import time
 from collections.abc import Callable
 
 
 class TokenBucket:
+    """A token bucket: `burst` tokens at once, refilled at a fixed rate per second."""
+
     def __init__(self, *, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
         self._burst = burst

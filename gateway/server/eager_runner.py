@@ -1,4 +1,4 @@
-"""Runs a request's coroutine inside the callback that brought the request: no task is made unless it has to wait.
+"""Runs a request's coroutine eagerly in the socket callback, without an asyncio task unless it has to wait.
 
 A `InlineFuture` that the coroutine awaits leaves it where it stands, until the event itself carries it on. When it first awaits
 anything else (the registry, a place in a queue), it becomes a task and stays one.

@@ -1,4 +1,4 @@
-"""The fast server side: aiohttp's server, runner and head parser, with connections of our own."""
+"""The fast server: aiohttp's runner and head parser with our own connection class."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How a caller's request is framed. What is not framed beyond doubt is refused, on both paths (RFC 9112 section 6).
+"""Determine a request's message framing (RFC 9112 section 6), and refuse what is ambiguous (request smuggling).
 
 aiohttp's parser reads every head first. It forgives some of what it reads, takes some transfer codings for no body at all,
 and serves versions that frame differently. So what it says is compared here with what the fields themselves say.
@@ -34,6 +34,8 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class Framing(NamedTuple):
+    """The framing of a request: body length (None: chunked), whether it ends the connection, and Expect."""
+
     length: int | None  # of the body in bytes; None where it comes in chunks
     closes: bool  # the connection ends with this request
     expects: bool  # 100-continue

@@ -1,4 +1,4 @@
-"""How a connection ends so that its last answer arrives.
+"""Lingering close: read and drop what still arrives, so that the last response reaches the caller.
 
 To close a connection on which bytes lie unread resets it, and a reset makes the caller's system throw away what it has
 not read yet (RFC 9112 section 9.6). So after the last answer our side alone is closed, and what still comes is read and
@@ -18,6 +18,8 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class Linger:
+    """The state of one lingering close: bytes dropped, and whether the caller still reads."""
+
     __slots__ = ("_dropped", "_since", "_unsent")
 
     def __init__(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The callers' connections of one process: how many there may be, when each is due, and how they end at a stop."""
+"""The callers' open connections: limits in all and per address, time-outs, and draining at a stop."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""How many files this process may open: each connection of a caller or to a backend is one."""
+"""The limit on open files (RLIMIT_NOFILE), and how many connections it allows."""
 
 import resource
 from typing import Final
@@ -17,6 +17,7 @@ def raise_file_limit() -> None:
 
 
 def file_limit() -> int:
+    """The soft limit on open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else soft
 

@@ -22,6 +22,8 @@ class _NoProtocol:
 
 
 class HeadParser:
+    """Parses request heads with aiohttp's C parser."""
+
     __slots__ = ("_limit_bytes", "_loop", "_parser")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_bytes: int) -> None:

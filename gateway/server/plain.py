@@ -1,4 +1,4 @@
-"""The plain server side: an aiohttp request as an Exchange, and an aiohttp response as its Reply."""
+"""The plain server: adapts aiohttp's requests and responses to an Exchange."""
 
 import asyncio
 import time
@@ -76,6 +76,8 @@ def _upgrades(request: web.BaseRequest) -> bool:
 
 
 class PlainBody:
+    """A request body read through aiohttp's public API."""
+
     def __init__(self, request: web.BaseRequest, timeout_s: float, *, expected: bool) -> None:
         self._request = request
         self._timeout_s = timeout_s

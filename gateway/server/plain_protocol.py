@@ -1,4 +1,4 @@
-"""aiohttp's server, kept to what the fast path keeps to: strict request lines, a time for each head, our problem documents.
+"""aiohttp's server with the fast path's rules: strict request lines, a head time-out, problem documents.
 
 This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
 """

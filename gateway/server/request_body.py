@@ -1,4 +1,4 @@
-"""A caller's request body: framed here, held as long as nobody wants it, and then handed on by plain calls."""
+"""A caller's request body: decodes its framing, buffers its beginning, and pipes it to a backend with back-pressure."""
 
 import asyncio
 import time
@@ -219,6 +219,7 @@ class CallerBody:
 
 
 def timeout_error() -> RequestTimeout:
+    """The error of a caller who sends the body too slowly."""
     return RequestTimeout("The request's body did not arrive in time.")
 
 

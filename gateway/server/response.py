@@ -1,4 +1,4 @@
-"""The way back to a caller: one write for a whole answer, and a backend's answer handed on as it arrives."""
+"""Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
 
 import time
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ _CLOSE: Final = 3  # it ends with the connection
 
 
 class CallerResponse:
-    """The reply to one request. After its end, `finished` is true, and the connection knows whether it lives on."""
+    """The response to one request. After its end, `finished` is true, and the connection knows whether it lives on."""
 
     __slots__ = (
         "_connection",

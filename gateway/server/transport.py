@@ -1,4 +1,4 @@
-"""What the parts of the fast server side know of each other: Protocols, so that no two files import in a circle."""
+"""Protocols between the parts of the fast server, so that imports stay acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

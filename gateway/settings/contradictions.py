@@ -1,4 +1,4 @@
-"""Settings that are each well-formed and can never be right together: refused before anything listens, with the reason.
+"""Find settings that are each valid but contradict each other; the gateway refuses to start with them.
 
 What merely has no effect is left alone, unless somebody would rely on it.
 """

@@ -13,6 +13,8 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Server(_Group, frozen=True):
+    """Settings of the server: address, connections, time-outs, workers."""
+
     host: Annotated[
         str,
         Meta(
@@ -109,6 +111,8 @@ class Server(_Group, frozen=True):
 
 
 class Edge(_Group, frozen=True):
+    """Settings of the edge: allowed networks, trusted proxies, CORS of the gateway's own pages."""
+
     networks: Annotated[
         tuple[str, ...],
         Meta(
@@ -146,6 +150,8 @@ class Edge(_Group, frozen=True):
 
 
 class Auth(_Group, frozen=True):
+    """Settings of authentication: credentials, issuers, certificates."""
+
     chain: Annotated[
         tuple[str, ...],
         Meta(
@@ -178,6 +184,8 @@ class Auth(_Group, frozen=True):
 
 
 class Limits(_Group, frozen=True):
+    """Settings of limits: body size, requests in flight, queues, rate limits."""
+
     body_bytes: Annotated[
         int,
         Meta(
@@ -214,6 +222,8 @@ class Limits(_Group, frozen=True):
 
 
 class Upstream(_Group, frozen=True):
+    """Settings of calls to backends: connections, time-outs, egress policy, identity."""
+
     connections: Annotated[int, Meta(ge=1, description="Connections to one backend.")] = 1024
     connect_timeout_s: Annotated[float, Meta(gt=0, description="How long opening one may take.")] = 5.0
     ca_file: Annotated[
@@ -264,6 +274,8 @@ class Upstream(_Group, frozen=True):
 
 
 class Log(_Group, frozen=True):
+    """Settings of the log."""
+
     format: Annotated[
         Literal["auto", "json", "text"],
         Meta(description="`auto`: readable on a terminal, JSON lines elsewhere."),
@@ -280,6 +292,8 @@ class Log(_Group, frozen=True):
 
 
 class Trace(_Group, frozen=True):
+    """Settings of tracing and the trace store."""
+
     ratio: Annotated[
         float,
         Meta(
@@ -325,6 +339,8 @@ class Trace(_Group, frozen=True):
 
 
 class Metrics(_Group, frozen=True):
+    """Settings of the metrics exporter."""
+
     exporter: Annotated[
         Literal["none", "cloud-monitoring", "otlp"],
         Meta(description="Where metrics are sent, in addition to `/-/metrics`, which is always there."),
@@ -338,6 +354,8 @@ class Metrics(_Group, frozen=True):
 
 
 class Settings(_Group, frozen=True):
+    """All settings, by group."""
+
     registry: Annotated[
         str,
         Meta(

@@ -105,6 +105,7 @@ def setting_types() -> dict[str, Any]:
 
 
 def environment_name(setting: str) -> str:
+    """The environment variable of a setting: `server.port` is CHIPS_SERVER__PORT."""
     return "CHIPS_" + setting.upper().replace(".", "__")
 
 

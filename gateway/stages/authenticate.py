@@ -1,4 +1,4 @@
-"""Find out who the caller is, by the credentials that the model takes."""
+"""Authenticate the caller by the credentials that the model accepts."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""May this principal do this to this model?"""
+"""Authorize the principal: may it do this to this model?"""
 
 from gateway.core.errors import AddressNotAllowed, Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange
@@ -14,6 +14,8 @@ _TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
+    """Refuse a request that the principal, the model's networks or the method do not allow."""
+
     def __init__(self, *, body_limit_bytes: int, report_only: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes
         self._report_only = report_only

@@ -1,4 +1,4 @@
-"""How many requests may be under way at once, per model and in the whole gateway; the rest wait a little, or go."""
+"""Limit the requests in flight, per model and in the gateway; more wait in a bounded queue or are refused (503)."""
 
 import asyncio
 import contextlib

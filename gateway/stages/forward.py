@@ -1,4 +1,4 @@
-"""Send the request on to its backend, and the answer back to the caller."""
+"""Forward the request to its backend, and stream the response back to the caller."""
 
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class Forward:
+    """Send the request through the upstream, with the caller's signed identity where backends want it."""
+
     def __init__(self, upstream: Upstream, signer: "CallerTokenSigner | None" = None) -> None:
         self._upstream = upstream
         self._signer = signer

@@ -1,4 +1,4 @@
-"""Rates and quotas: how often a caller may call, and how often a model may be called."""
+"""Enforce the rate limits and quotas of the caller and the model (429)."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 
 
 class RateLimit:
-    """Charge a request to all that it counts against, or refuse it and charge it to nothing.
+    """Count a request against every limit it has, or refuse it and count it against none.
 
     Counts are this process's own, or, with a `shared` one, those of all gateways that count in the same Redis. If Redis is unavailable,
     `lost` says what happens: count here, refuse, or admit. With `report_only`, nothing is refused.

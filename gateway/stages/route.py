@@ -1,4 +1,4 @@
-"""From the path to a model and the backend that serves it."""
+"""Route the request: find its model and choose the backend by version or traffic share."""
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange

@@ -1,4 +1,4 @@
-"""A finished exchange as one log line: JSON in Cloud Logging's words, or readable text.
+"""The access log: one line for each finished request, as JSON for Cloud Logging or as text.
 
 The JSON is put together by hand, because every request pays for it; what may hold anything is encoded by msgspec.
 """
@@ -26,6 +26,7 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
+    """The Cloud Logging severity of an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"

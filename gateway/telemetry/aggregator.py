@@ -1,4 +1,4 @@
-"""What happens by the clock, in a thread: slow becomes relative to lately, figures become history, workers tell each other."""
+"""A periodic thread that updates slow-request thresholds, writes usage history, and merges the workers' metrics."""
 
 import contextlib
 import fcntl
@@ -225,6 +225,8 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
+    """Runs the periodic work of one process in a thread."""
+
     def __init__(
         self,
         metrics: Metrics,

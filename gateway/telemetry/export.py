@@ -1,4 +1,4 @@
-"""Kept traces to Cloud Trace or to any OTLP collector, as OpenTelemetry spans. Imported only in an export queue's thread."""
+"""Export sampled traces to Cloud Trace or an OTLP collector. Imported only in an export queue's thread."""
 
 import logging
 import time
@@ -23,6 +23,7 @@ _NS = 1_000_000_000
 
 
 def otel_spans(summary: RequestSummary, resource: Resource) -> list[ReadableSpan]:
+    """A request summary as OpenTelemetry spans."""
     return [_otel_span(span, summary, resource) for span in spans_of(summary)]
 
 
@@ -50,6 +51,7 @@ def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> Reada
 
 
 def resource_of(service: str, instance: str, project: str = "") -> Resource:
+    """The OpenTelemetry resource (service, instance, project) of this process."""
     attributes = {"service.name": service, "service.version": __version__, "service.instance.id": instance}
     if project:
         attributes["gcp.project_id"] = project  # Google's OTLP endpoint wants it
@@ -143,5 +145,6 @@ class OtlpClient:
 
 
 def open_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
+    """Open the trace exporter `kind`: `cloud-trace` or `otlp`."""
     resource = resource_of(service, instance, project)
     return CloudTrace(project, resource) if kind == "cloud-trace" else Otlp(endpoint, resource)

@@ -1,4 +1,4 @@
-"""Figures as OpenTelemetry metrics, to Cloud Monitoring or to an OTLP collector. Imported only in the sender's thread."""
+"""Export metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. Imported only in the sender's thread."""
 
 import time
 import warnings
@@ -34,6 +34,7 @@ _UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "": "1"}
 
 
 def metrics_data(state: State, resource: Resource, began_ns: int) -> MetricsData:
+    """A metrics state as OpenTelemetry MetricsData."""
     now_ns = time.time_ns()
     metrics = list(_metrics(state, began_ns, now_ns))
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, "")], "")])
@@ -79,6 +80,8 @@ def _metric(described: Described, data: Any) -> Metric:
 
 
 class OtlpMetrics:
+    """Sends metrics to an OTLP collector over HTTP."""
+
     def __init__(self, endpoint: str, resource: Resource) -> None:
         from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
@@ -122,6 +125,7 @@ class CloudMonitoring:
 
 
 def open_metrics_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> MetricsSink:
+    """Open the metrics exporter `kind`: `cloud-monitoring` or `otlp`."""
     resource = resource_of(service, instance, project)
     return (
         CloudMonitoring(project, resource) if kind == "cloud-monitoring" else OtlpMetrics(endpoint, resource)

@@ -1,4 +1,4 @@
-"""A way out for kept traces: a bounded queue and a thread, so that nothing that is slow outside slows a request."""
+"""A bounded queue with a thread that exports recorded requests, so that a slow exporter never delays a request."""
 
 import logging
 import threading

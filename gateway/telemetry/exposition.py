@@ -1,4 +1,4 @@
-"""A state as labelled samples, and these as Prometheus text (format 0.0.4)."""
+"""Render metrics in the Prometheus text format (0.0.4)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +13,7 @@ Distribution = tuple[Labels, Sequence[int], Sequence[float], float]  # labels, b
 
 
 def render_exposition(state: State) -> bytes:
+    """All metrics as Prometheus text."""
     flat = scalar_samples(state)
     distributions = histograms(state)
     lines = []
@@ -94,6 +95,7 @@ def _by_caller(state: State) -> dict[str, list[Sample]]:
 
 
 def histograms(state: State) -> dict[str, list[Distribution]]:
+    """The histograms by metric name."""
     every = [series for versions in state.series.values() for series in versions.values()]
     return {
         "chips_request_seconds": [

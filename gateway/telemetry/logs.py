@@ -1,4 +1,4 @@
-"""Logs: JSON lines in Cloud Logging's words, or readable lines on a terminal, written off the event loop."""
+"""Logging: JSON lines for Cloud Logging or text for a terminal, written by a thread off the event loop."""
 
 import contextlib
 import errno
@@ -244,12 +244,15 @@ def wants_json(choice: str, stream: TextIO = sys.stdout) -> bool:
 
 
 def timestamp(seconds: float) -> str:
+    """Seconds since the epoch as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def clock(seconds: float) -> str:
+    """Seconds since the epoch as local time of day, for a terminal."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def colorize(severity: str, text: str) -> str:
+    """`text` in the terminal color of a log severity."""
     return f"\033[{_COLORS.get(severity, '0')}m{text}\033[0m"

@@ -1,4 +1,4 @@
-"""Figures of several processes added up, and quantiles read from histograms."""
+"""Merge the metrics of several worker processes, and read quantiles from histograms."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +21,7 @@ _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
 def merge_states(states: Iterable[State]) -> State:
+    """The sum of the states of several processes."""
     total = State()
     for state in states:
         total.at = max(total.at, state.at)
@@ -48,6 +49,7 @@ def merge_states(states: Iterable[State]) -> State:
 
 
 def add_series(total: Series, series: Series) -> None:
+    """Add the counts of `series` to `total`."""
     _add_counts(total.statuses, series.statuses)
     _add_counts(total.errors, series.errors)
     _add_list(total.request, series.request)

@@ -4,6 +4,8 @@ from typing import Final, Literal, NamedTuple
 
 
 class Metric(NamedTuple):
+    """The definition of one metric: name, kind, unit, labels, help."""
+
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     unit: str  # of the value; empty for a count

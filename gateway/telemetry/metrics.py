@@ -51,6 +51,8 @@ class Series:
 
 @dataclass(slots=True)
 class Usage:
+    """What one caller used of one model."""
+
     requests: int = 0
     backend_s: float = 0.0
 
@@ -138,12 +140,11 @@ class Metrics:
         if limit_s is not None and duration_s > limit_s and status < 500:
             series.late += 1
         if exchange.authenticated:
-            principal = exchange.principal
-            caller = principal.id
+            caller = exchange.principal.id
             try:
                 usage = self._callers[caller][name]
             except KeyError:
-                usage = self._new_usage(principal, name)
+                usage = self._new_usage(exchange.principal, name)
             usage.requests += 1
             usage.backend_s += backend_s
         if exchange.queued_s:
@@ -233,6 +234,8 @@ def is_cold_start(exchange: Exchange) -> bool:
 
 
 class Phase(msgspec.Struct, frozen=True):
+    """One phase of a Server-Timing field: name and duration."""
+
     name: str
     duration_s: float
 

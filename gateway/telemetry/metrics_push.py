@@ -1,4 +1,4 @@
-"""Sends this process's figures somewhere every so often, from a thread."""
+"""Pushes this process's metrics to an exporter periodically, from a thread."""
 
 import threading
 import time
@@ -10,6 +10,8 @@ from gateway.telemetry.metrics import Metrics, State
 
 
 class MetricsSink(Protocol):
+    """The interface of a metrics exporter."""
+
     def write(self, state: State, timeout_s: float) -> None:
         """Send the figures; raise whatever it likes where that fails."""
 

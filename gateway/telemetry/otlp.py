@@ -1,4 +1,4 @@
-"""Kept requests as an OTLP message, straight from our spans.
+"""Encode recorded requests as an OTLP trace message (protobuf).
 
 OpenTelemetry's own way there, SDK spans and then its encoder, makes the same message at many times the cost, and with messages of
 the protobuf library it is still most of it: a gateway that sends every trace would work more for its traces than for its callers.

@@ -1,4 +1,4 @@
-"""From a finished exchange to its figures, its log line and, where it is kept, its trace.
+"""Records a finished exchange: metrics, access log, and its trace where it is sampled.
 
 Runs for every request, however it ended, and never raises. What it costs stands in docs/explanation/tracing.md.
 """

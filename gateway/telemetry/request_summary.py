@@ -1,4 +1,4 @@
-"""What is kept of one finished request whose trace is kept: `chips why`, the console, the store and all spans come from it."""
+"""The summary of one recorded request: `chips why`, the console, the store and all spans come from it."""
 
 import time
 
@@ -73,6 +73,7 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 def summarize(
     exchange: Exchange, *, status: int, kept: str, side: str, code: str, gateway: str
 ) -> RequestSummary:
+    """Make the summary of a finished exchange."""
     arrived = exchange.arrived
     duration_s = exchange.ended - arrived
     trace = exchange.trace

@@ -1,4 +1,4 @@
-"""All of telemetry, wired: what the composition root starts and stops in one go."""
+"""Assembles telemetry (metrics, access log, trace store, exporters), to be started and stopped as one."""
 
 import asyncio
 import logging
@@ -48,6 +48,7 @@ class Telemetry:
         folder: Path | None = None,
     ) -> None:
         self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        name = {"project": project, "service": service, "instance": self.instance}
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
         self.shared = WorkerMetrics(self.metrics, folder, self.instance)
@@ -60,9 +61,7 @@ class Telemetry:
         def open_exporter() -> TraceSink:
             from gateway.telemetry.export import open_sink
 
-            return open_sink(
-                exporter, project=project, endpoint=endpoint, service=service, instance=self.instance
-            )
+            return open_sink(exporter, endpoint=endpoint, **name)
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
@@ -74,13 +73,7 @@ class Telemetry:
         def open_metrics() -> MetricsSink:
             from gateway.telemetry.export_metrics import open_metrics_sink
 
-            return open_metrics_sink(
-                metrics_exporter,
-                project=project,
-                endpoint=metrics_endpoint,
-                service=service,
-                instance=self.instance,
-            )
+            return open_metrics_sink(metrics_exporter, endpoint=metrics_endpoint, **name)
 
         self._sender = (
             MetricsPusher(self.metrics, open_metrics, every_s=metrics_every_s, supervisor=self._supervisor)

@@ -1,4 +1,4 @@
-"""A summary as spans: the waterfall that the console and `chips why` draw and that exporters send."""
+"""The spans of a recorded request: the waterfall that the console and `chips why` draw and that exporters send."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -20,6 +20,8 @@ _STRIDE = 0x9E3779B97F4A7C15  # odd, so that the ids derived from one span are a
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One timed part of a request, with its parent and attributes."""
+
     name: str
     span_id: str
     parent_id: str | None = None

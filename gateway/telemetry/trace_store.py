@@ -123,11 +123,14 @@ ALL_REQUESTS = RequestFilter()
 
 
 class StoredRequest(NamedTuple):
+    """A recorded request with its number in the store."""
+
     number: int  # grows with each request kept
     summary: RequestSummary
 
 
 def is_bad(summary: RequestSummary) -> bool:
+    """Whether a recorded request failed, was slow, was asked for, or was left by its caller."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 

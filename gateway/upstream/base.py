@@ -1,4 +1,4 @@
-"""What an upstream is: it carries one request to a backend and pipes the answer into the exchange's reply."""
+"""The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,8 @@ class UpstreamRequest(NamedTuple):
 
 
 class Upstream(Protocol):
+    """Sends requests to backends and relays their responses."""
+
     async def start(self) -> None: ...
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:

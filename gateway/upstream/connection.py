@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a backend: its state is what may come next, and each byte has one place to go."""
+"""One HTTP/1.1 client connection to a backend: a state machine that relays the response as it arrives."""
 
 import time
 from typing import TYPE_CHECKING, Final

@@ -1,4 +1,4 @@
-"""Where backends may be: which names may be registered, and which addresses are connected to.
+"""The egress policy: which host names may be registered as backends, and which addresses may be connected to.
 
 A name is judged when it is registered; what it resolves to is judged each time before a connection is opened, on the very
 addresses that are then connected to. So a name that points elsewhere later (DNS rebinding) opens nothing.

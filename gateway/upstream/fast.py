@@ -1,4 +1,4 @@
-"""The fast upstream: own connections, one write for a small request, answers handed on as they arrive."""
+"""The fast upstream: pooled connections of our own, one write for a small request, responses relayed as they arrive."""
 
 import asyncio
 import time

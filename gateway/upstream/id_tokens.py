@@ -1,4 +1,4 @@
-"""Proof to backends of who the gateway is: ID tokens that Google's metadata server makes for the gateway's account.
+"""ID tokens from Google's metadata server, with which the gateway authenticates to backends on Cloud Run.
 
 They go into X-Serverless-Authorization, which Cloud Run checks and takes away, so that Authorization can pass through.
 """

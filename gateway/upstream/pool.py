@@ -1,4 +1,4 @@
-"""The connections to one backend: bounded, shared out in the order of asking, counted."""
+"""The connection pool of one backend: bounded, first come first served, with a circuit breaker."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What pools tell about themselves, read when somebody asks for metrics."""
+"""Gauges and counters of the connection pools."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,6 +12,7 @@ Reading = dict[str, dict[str, float]]
 
 
 def pool_gauges(pools: Mapping[str, Pool]) -> Reading:
+    """Gauges of the pools, by backend: connections, idle ones, waiting requests, open circuits."""
     return {
         "chips_pool_connections": _by_backend(pools, lambda pool: len(pool.idle) + len(pool.busy)),
         "chips_pool_idle_connections": _by_backend(pools, lambda pool: len(pool.idle)),
@@ -21,6 +22,7 @@ def pool_gauges(pools: Mapping[str, Pool]) -> Reading:
 
 
 def pool_counters(pools: Mapping[str, Pool]) -> Reading:
+    """Counters of the pools, by backend: connections opened and reused, waits, failures, refusals of an open circuit."""
     return {
         "chips_pool_opens_total": _by_backend(pools, lambda pool: pool.opens),
         "chips_pool_reuses_total": _by_backend(pools, lambda pool: pool.reuses),

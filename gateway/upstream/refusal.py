@@ -1,4 +1,4 @@
-"""An answer by which a backend says that it has not begun with a request, held until it is known who gets it."""
+"""A backend's refusal (429, or 503 with Retry-After), held until the request is retried or the caller gets it."""
 
 import re
 from typing import TYPE_CHECKING, Final

@@ -1,4 +1,4 @@
-"""The head of a backend's answer: read strictly, in one pass, and made ready to go on to the caller.
+"""Parse the head of a backend's response strictly, and prepare its fields for the caller.
 
 aiohttp's own response parser forgives on purpose what broken web servers send (bare line feeds, folded fields, spaces
 in the wrong place). A gateway must not: what it forgives, the next program on the way may read differently.
@@ -53,6 +53,8 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class ResponseHead:
+    """A parsed response head: status, framing, and the field lines for the caller."""
+
     __slots__ = (
         "addresses",
         "chunked",

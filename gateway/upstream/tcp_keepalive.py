@@ -1,4 +1,4 @@
-"""Find out that the other end of a silent connection is gone: a tunnel has no deadline that would."""
+"""TCP keep-alive, to detect that the peer of a silent connection (a tunnel) is gone."""
 
 import socket
 from asyncio import BaseTransport

@@ -1,4 +1,4 @@
-"""A backend that the kit starts itself, so that its start, its log and its end can be seen."""
+"""A backend process that the conformance kit starts, to check its start, log and stop."""
 
 import asyncio
 import contextlib

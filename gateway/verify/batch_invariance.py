@@ -80,11 +80,13 @@ async def predict(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -
 
 
 def require_one_prediction_per_row(predictions: Sequence[Any], count: int) -> None:
+    """Raise ContractViolation unless there is one prediction for each row."""
     if len(predictions) != count:
         raise ContractViolation(f"{len(predictions)} predictions for {count} rows")
 
 
 def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
+    """The `POST /predict` request for `rows`."""
     return RawRequest("POST", "/predict", JSON, msgspec.json.encode(group.request(rows)))
 
 

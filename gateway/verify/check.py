@@ -116,6 +116,8 @@ class CheckContext:
 
 @dataclass(frozen=True)
 class Check:
+    """One conformance check: name, what the contract says, and the function that checks it."""
+
     name: str  # group/what
     contract: str
     run: Callable[[CheckContext], Awaitable[None]]
@@ -139,6 +141,8 @@ def check(
 
 @dataclass(frozen=True)
 class Result:
+    """The result of one check: passed, failed or skipped, why, and what was sent and received."""
+
     check: Check
     outcome: Literal["passed", "failed", "skipped"]
     why: str = ""
@@ -175,6 +179,7 @@ async def run_check(check: Check, context: CheckContext) -> Result:
 
 
 def require_status(response: RawResponse, *statuses: int) -> None:
+    """Raise ContractViolation unless the response has one of `statuses`."""
     if response.status not in statuses:
         raise ContractViolation(f"status {response.status} instead of {' or '.join(map(str, statuses))}")
 
@@ -239,6 +244,7 @@ def server_timing(response: RawResponse) -> dict[str, float]:
 
 
 def predictions_of(response: RawResponse) -> list[Any]:
+    """The `predictions` of a response. Raises ContractViolation."""
     require_status(response, 200)
     content = require_json(response)
     if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):

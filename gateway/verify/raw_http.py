@@ -1,4 +1,4 @@
-"""Requests and answers byte by byte: no client library stands between the kit and the backend that it judges."""
+"""A raw HTTP/1.1 client for the conformance checks: sends exact bytes and reads the response without a library."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ _REQUEST_LIMIT_SHOWN = 400
 
 
 class NoResponse(Exception):
-    """No whole answer came; the text says what came instead."""
+    """No complete response came; the text says what came instead."""
 
 
 class EmptyResponse(NoResponse):
-    """Not a single byte came."""
+    """The backend closed the connection without sending a byte."""
 
 
 class RawRequest(NamedTuple):

@@ -1,4 +1,4 @@
-"""A report for machines: JSON, and JUnit's XML for whatever shows test results."""
+"""The report of a verification as JSON and as JUnit XML."""
 
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -7,6 +7,7 @@ from gateway.verify.run import Report
 
 
 def as_json(report: Report) -> dict[str, Any]:
+    """The report as JSON values."""
     return {
         "url": report.url,
         "model": report.model,
@@ -30,6 +31,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def as_junit(report: Report) -> bytes:
+    """The report as JUnit XML."""
     suite = ET.Element(
         "testsuite",
         name=f"chips verify {report.model}@{report.version}",

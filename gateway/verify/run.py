@@ -1,4 +1,4 @@
-"""Put a backend on the bench, run the checks, and report."""
+"""Run the conformance checks against a backend, and report the results."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ _SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 
 
 
 class BackendNotReady(Exception):
-    """There is nothing to check yet; the text says why, `hint` what to do."""
+    """The backend did not become ready to be checked; the text says why, `hint` what to do."""
 
     def __init__(
         self, message: str, hint: str = "wait longer with --wait, and look at the backend's log"
@@ -64,6 +64,8 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class Report:
+    """The results of one verification, with the backend's model and version."""
+
     url: str
     model: str
     version: str
@@ -79,7 +81,7 @@ class Report:
 
 
 class ArtifactManifestSubset(msgspec.Struct):
-    """What the kit needs of a manifest."""
+    """The part of an artifact manifest that the conformance kit needs: samples and rows policy."""
 
     model: str = ""
     version: str = ""

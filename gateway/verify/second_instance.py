@@ -1,4 +1,4 @@
-"""The same backend once more, next to the one that is checked: from a copy of its artifact, in another environment."""
+"""Start a second instance of the checked backend, with a changed artifact copy or environment."""
 
 import asyncio
 import contextlib

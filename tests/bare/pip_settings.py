@@ -25,7 +25,7 @@ def main(target: Path) -> None:
     needed = set()
     for value in settings.values():
         for scheme, path in re.findall(r"(?:(file)://)?(/[^\s'/][^\s']*)", value):
-            # The pages of an index link to files beside their folder.
+            # The pages of an index link to files next to their folder.
             place = Path(path).parent if scheme else Path(path)
             if place.exists():
                 needed.add(f"{'file' if place.is_file() else 'folder'} {place}")

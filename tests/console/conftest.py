@@ -85,10 +85,11 @@ class Watched:
         await self.page.wait_for_selector(wait_for)
 
     async def refreshes(self, times: int = 3) -> None:
-        """Wait until the page has read its figures again so often, and has drawn them."""
+        """Make the page read its figures again so often, as it does when somebody comes back to it, and draw them."""
         for _ in range(times):
-            async with self.page.expect_response(lambda answer: "/-/" in answer.url and answer.ok):
-                pass
+            async with self.page.expect_response(lambda answer: "/-/" in answer.url and answer.ok) as answer:
+                await self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            await (await answer.value).finished()
         await self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
     async def violations(self) -> list[str]:

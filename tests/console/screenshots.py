@@ -1,4 +1,4 @@
-"""Take the tutorial's pictures anew: `python -m tests.console.screenshots`. Three minutes and a Chromium."""
+"""Take the tutorial's pictures again: `python -m tests.console.screenshots`. Three minutes and a Chromium."""
 
 import asyncio
 import sys

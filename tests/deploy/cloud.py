@@ -1,6 +1,6 @@
 """Stand-ins for Cloud Run, Cloud Build and Artifact Registry on this machine, enough of them for a whole deploy.
 
-What a client sends is held against Google's discovery documents: a field that the API does not have, or a word that it
+What a client sends is compared with Google's discovery documents: a field that the API does not have, or a word that it
 does not know, is a 400, as it is in the cloud. A revision really runs: as a process with the container's environment.
 """
 

@@ -1,4 +1,4 @@
-"""Values that only certain words may have, held against Google's own discovery documents.
+"""Values that only certain words may have, compared with Google's own discovery documents.
 
 The provider's schema does not know them, so `terraform validate` passes `ingress = "FOO"`.
 """

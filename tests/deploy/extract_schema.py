@@ -6,7 +6,7 @@
 That package is generated from the provider's own schema, release 6.50.0, and holds it in another form: each argument's
 documentation links to the provider's page, whose anchor is the argument's name. A block is
 `{"a": {name: [type, flag]}, "b": {name: [nesting, block, least]}}`; the flags are r required, o optional, c computed,
-oc both; types are written as Terraform's type expressions in JSON. Run it anew when a resource type is added.
+oc both; types are written as Terraform's type expressions in JSON. Run it again when a resource type is added.
 """
 
 import gzip

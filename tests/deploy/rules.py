@@ -1,4 +1,4 @@
-"""What every plan must keep, whoever changes deploy/terraform: each rule gives the addresses that break it."""
+"""What every plan must keep, in every change of deploy/terraform: each rule gives the addresses that break it."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -28,7 +28,7 @@ class Resource(NamedTuple):
 
 
 class Checkout:
-    """A copy of deploy/ that a test may spoil."""
+    """A copy of deploy/ that a test may change."""
 
     def __init__(self, folder: Path, provider: Provider) -> None:
         self.root = folder / "deploy"

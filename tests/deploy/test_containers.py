@@ -73,7 +73,7 @@ def test_a_pipeline_is_yaml_and_calls_our_verbs(path: Path):
 
 
 def test_a_workflow_never_pastes_an_input_into_a_script():
-    """`${{ inputs.x }}` in `run:` is text of the script: whoever fills in the form could run anything."""
+    """`${{ inputs.x }}` in `run:` is text of the script: anybody who fills in the form could run anything."""
     for path in Path(".github/workflows").glob("*.yaml"):
         jobs = yaml.safe_load(path.read_text())["jobs"]
         for job in jobs.values():

@@ -1,10 +1,9 @@
-"""Every page, run as it is written: what a reader types works, and prints what the page says."""
+"""The pages that begin with the demo, run as they are written: what a reader types works, and prints what the page says."""
 
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,23 +11,10 @@ import pytest
 
 from tests.conftest import require
 from tests.docs.page import ROOT, Command, File, Reader, commands, steps
+from tests.docs.pages import PAGES, checkout, names
 
 pytestmark = pytest.mark.timeout(300)
 
-PAGES = [
-    page
-    for page in (
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "deploy").rglob("*.md"),
-        *(ROOT / "backends").rglob("*.md"),
-    )
-    if page.parent.name != "adr" and page.name != "CHANGELOG.md"
-]
-ELSEWHERE = {  # with a toolchain of their own
-    "docs/tutorial/julia.md": "tests/contract/backends/julia/test_tutorial.py",
-    "docs/tutorial/r.md": "tests/contract/backends/r/test_tutorial.py",
-}
 # The page of clients has them in several languages; each is run where its program is installed.
 CLIENTS = {
     "Rscript": ("httr2", "R's httr2 is not installed (apt install r-cran-httr2)", ["-e", "library(httr2)"]),
@@ -36,16 +22,7 @@ CLIENTS = {
     "julia": ("julia", "Julia is not installed, or JULIA does not name it", ["-e", "using Downloads"]),
 }
 CALLING = "docs/how-to/call-a-model.md"
-QUICK = {"README.md", "docs/tutorial/python.md"}  # what nearly everybody reads
 _PREPARED = re.compile(r"<!--[^>]*?```console", re.DOTALL)
-
-
-def names() -> list[object]:
-    found = [
-        name for page in PAGES if (name := str(page.relative_to(ROOT))) not in ELSEWHERE and commands(page)
-    ]
-    assert "docs/tutorial/python.md" in found
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(found)]
 
 
 class Demo:
@@ -74,22 +51,13 @@ def curl() -> None:
     )
 
 
-@pytest.mark.parametrize("name", names())
-def test_a_page_does_what_it_says(name: str, tmp_path: Path, request: pytest.FixtureRequest):
-    taken = list(steps(ROOT / name))
-    with_demo = any(isinstance(step, Command) and step.text in {"make demo", ". .demo/env"} for step in taken)
-    demo: Demo | None = request.getfixturevalue("demo") if with_demo else None
-    if demo is not None:
-        reader = Reader(tmp_path, within=demo.checkout, port=demo.reader.port)
-        taken = [step for step in taken if isinstance(step, File) or step.text != "make demo"]
-    else:
-        in_checkout = any(
-            isinstance(step, Command) and ("examples" in step.text or ".venv" in step.text) for step in taken
-        )
-        reader = Reader(tmp_path, within=checkout(tmp_path / "checkout") if in_checkout else None)
+@pytest.mark.parametrize("name", names(with_demo=True))
+def test_a_page_does_what_it_says(name: str, tmp_path: Path, demo: Demo):
+    reader = Reader(tmp_path, within=demo.checkout, port=demo.reader.port)
     try:
-        for step in taken:
-            if name != CALLING or isinstance(step, File) or step.text.split()[0] not in CLIENTS:
+        for step in steps(ROOT / name):
+            program = "" if isinstance(step, File) else step.text.split()[0]
+            if program != "make" and (name != CALLING or program not in CLIENTS):  # `make demo` runs already
                 reader.do(step)
     finally:
         reader.close()
@@ -121,23 +89,6 @@ def _runs(command: list[str]) -> bool:
         shutil.which(command[0]) is not None
         and subprocess.run(command, capture_output=True, check=False).returncode == 0
     )
-
-
-def checkout(folder: Path) -> Path:
-    """A checkout of its own, since the examples write next to themselves; what is only read is linked."""
-    folder.mkdir(parents=True)
-    for path in ROOT.iterdir():
-        if path.name in {"examples", "Makefile"}:
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
-        elif not path.name.startswith("."):
-            (folder / path.name).symlink_to(path)
-    venv = folder / ".venv"
-    venv.mkdir()
-    for path in Path(sys.prefix).iterdir():
-        if path.name != ".ready":
-            (venv / path.name).symlink_to(path)
-    (venv / ".ready").touch()  # so `make` does not set anything up
-    return folder
 
 
 def test_commands_are_in_console_blocks_which_are_run():

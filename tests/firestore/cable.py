@@ -1,4 +1,4 @@
-"""The network between a client and the emulator: it can be cut, frozen, and mended."""
+"""The network between a client and the emulator: it can be cut, frozen, and restored."""
 
 import asyncio
 import contextlib

@@ -42,7 +42,7 @@ def why_missing() -> str:
 
 
 class Emulator:
-    """One emulator on one port of this machine, which it keeps when it is killed and started anew."""
+    """One emulator on one port of this machine, which it keeps when it is killed and restarted."""
 
     def __init__(self) -> None:
         self.port = free_port()

@@ -1,6 +1,6 @@
 """A Firestore server that does what the test says: what the emulator never does, it can.
 
-The emulator tells every change by RESET and everything anew; it sends no deltas, no existence filters, rejects no stream
+The emulator tells every change by RESET and everything again; it sends no deltas, no existence filters, rejects no stream
 and lets no token expire. Here each Listen stream is a script; the other calls answer from memory.
 """
 

@@ -1,4 +1,4 @@
-"""What runs beside a command: backends and a gateway, on a loop in a thread of their own."""
+"""What runs next to a command: backends and a gateway, on a loop in a thread of their own."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""A backend that answers only whom it knows, as Cloud Run does: `chips register` and `chips verify` show who is logged in here."""
+"""A backend that answers only known callers, as Cloud Run does: `chips register` and `chips verify` show who is logged in here."""
 
 import json
 import time

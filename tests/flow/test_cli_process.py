@@ -134,7 +134,7 @@ def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(shell: Shell
 
 
 def test_many_who_register_at_once_lose_nothing(shell: Shell, beside: Beside):
-    """Whoever was told 0 is in the registry; whoever was told 75 left no trace."""
+    """A command that ended with 0 is in the registry; one that ended with 75 left no trace."""
     together = asyncio.Event()
     versions = ["1", "2", "3", "4"]
     arrived = []

@@ -122,7 +122,7 @@ async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuse
 
 
 def held(arrived: "asyncio.Queue[None]", go_on: asyncio.Event) -> Script:
-    """A backend that tells of each request, and answers when it may go on."""
+    """A backend that reports each request, and answers when it may go on."""
 
     async def script(request, peer):
         arrived.put_nowait(None)

@@ -1,3 +1,4 @@
+# Long: one command with its interruptions and contests.
 """Publishing: to a folder and to Cloud Storage, interrupted, repeated, contested."""
 
 import hashlib
@@ -141,7 +142,7 @@ def test_another_run_goes_on_where_this_one_was_stopped(bucket, source, gcs, tmp
     assert publish(opened, source)[0]
     opened.close()
     parts = [path for method, path in gcs.requests() if method == "PUT" and "upload_id" in path]
-    # One question, what was missing of 20 MiB in parts of 8, and the small file: not everything anew.
+    # One question, what was missing of 20 MiB in parts of 8, and the small file: not everything again.
     assert len(parts) <= 5
     assert not any("uploadType=resumable&name" in path for _, path in gcs.requests() if "joblib" in path)
 

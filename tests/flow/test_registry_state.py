@@ -1,4 +1,4 @@
-"""What /-/ready says of the registry, and to whom: its generation, how old the served state is, what it was made from."""
+"""What /-/ready says of the registry, and to which caller: its generation, how old the served state is, what it was made from."""
 
 import asyncio
 from collections.abc import AsyncIterator

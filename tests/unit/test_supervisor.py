@@ -259,7 +259,7 @@ async def test_who_is_known():
     assert not supervisor.owns(threading.current_thread())
 
 
-# What starts tasks or threads beside the supervisor, and who is waiting for them there.
+# What starts tasks or threads next to the supervisor, and who is waiting for them there.
 BESIDE_IT = {
     "app.py": "the drain, in a TaskGroup",
     "serve.py": "start and stop, which the process waits for",

@@ -227,7 +227,7 @@ function read_arrays(reader::Reader, column::ArrayColumn, dimension)
     return map(identity, parts)
 end
 
-# One function that knows all types: with so many of them Julia would look for the method anew at each value.
+# One function that knows all types: with so many of them Julia would look for the method again at each value.
 function read_any!(reader::Reader, @nospecialize(column))
     column isa Column{Float64} && return read_cell!(reader, column)
     column isa Column{Int64} && return read_cell!(reader, column)

@@ -32,7 +32,7 @@ Base.@kwdef struct Config
     cache_dir::String = joinpath(tempdir(), "chips")
     concurrency::Int = 1
     max_body_bytes::Int = 31 * 1024 * 1024
-    predict_route::String = ""  # Vertex AI's own paths, beside the contract's
+    predict_route::String = ""  # Vertex AI's own paths, next to the contract's
     health_route::String = ""
     project::String = ""
     service::String = ""

@@ -1,7 +1,7 @@
 # Logs: one JSON object a line in Cloud Logging's words; readable lines on a terminal. Never anything of a payload.
 
 """
-A logger for `@info` and its like: their keywords become fields of the line, beside `facts` and what the task's own storage
+A logger for `@info` and its like: their keywords become fields of the line, next to `facts` and what the task's own storage
 holds under `:log_fields` (the trace and the id of the request that it works for).
 """
 struct CloudLogger <: AbstractLogger

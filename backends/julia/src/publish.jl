@@ -91,7 +91,7 @@ end
 function format_of(names)
     suffixes = [lowercase(last(splitext(name))) for name in names]
     formats = unique([FORMATS[suffix] for suffix in suffixes if haskey(FORMATS, suffix)])
-    length(formats) > 1 && filter!(!isequal("json"), formats)  # settings beside a model, most likely
+    length(formats) > 1 && filter!(!isequal("json"), formats)  # settings next to a model, most likely
     length(formats) == 1 || throw(PublishError("the format cannot be guessed from the files' names: name it by format"))
     return only(formats)
 end
@@ -115,7 +115,7 @@ sorted(value::Dict) = Pair{String,Any}[name => sorted(value[name]) for name in s
 sorted(values::Vector) = Any[sorted(value) for value in values]
 sorted(value) = value
 
-"Whether both describe the same artifact, whoever published it and when."
+"Whether both describe the same artifact, no matter who published it, and when."
 function says_the_same(one, other)
     content(manifest) = filter(entry -> !(first(entry) in ("created", "created_by")), manifest)
     return encode(sorted(content(one))) == encode(sorted(content(other)))
@@ -133,7 +133,7 @@ function put_version(store::Folder, content, files)
     manifest = joinpath(folder, "manifest.json")
     there() = is_published(isfile(manifest) ? read(manifest) : nothing, content, folder)
     there() && return folder
-    # Everything is put together beside its place and appears there in one rename, manifest and all.
+    # Everything is put together next to its place and appears there in one rename, manifest and all.
     draft = joinpath(dirname(folder), ".$(basename(folder)).$(uuid4())")
     try
         mkpath(draft)

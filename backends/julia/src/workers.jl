@@ -2,7 +2,7 @@
 
 const WAITING_PER_SLOT = 16
 
-"How many predictions can truly run at once: the threads beside the one that answers (`-t N,1`)."
+"How many predictions can truly run at once: the threads next to the one that answers (`-t N,1`)."
 capacity() = Threads.nthreads(:interactive) > 0 ? Threads.nthreads(:default) : max(Threads.nthreads(:default) - 1, 1)
 
 "Run `action` in one of the threads that predict."
@@ -11,7 +11,7 @@ start_in_thread(action) = Threads.@spawn :default action()
 @enum JobState WAITING RUNNING OVERDUE DONE
 
 mutable struct Job
-    action::Any  # nothing once it is over: whoever waits for the slot must not keep the rows of those who left
+    action::Any  # nothing once it is over: the waiter for the slot must not keep the rows of those who left
     state::JobState
     asked::Float64
     deadline::Float64

@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def share_processors(environ: MutableMapping[str, str], concurrency: int) -> None:
-    """Predictions that run at once shall not each start a thread for every processor. Numeric libraries read this as they are imported."""
+    """Predictions that run at once must not each start a thread for every processor. Numeric libraries read this as they are imported."""
     environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // concurrency)))
 
 

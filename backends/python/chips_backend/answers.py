@@ -115,7 +115,7 @@ def _column(result: Any) -> list[Any]:
         )
     if hasattr(
         result, "to_numpy"
-    ):  # of pandas or Polars: item by item, so that integers beside a missing one stay such
+    ):  # of pandas or Polars: item by item, so that integers next to a missing one stay such
         column: Any = result
         is_plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
         return _array(result.to_numpy()) if is_plain else [_value(item) for item in result]

@@ -56,7 +56,7 @@ class Config:
     batch_target_ms: int | None = (
         None  # None: those that wait anyway are predicted together; 0: each by itself
     )
-    predict_route: str | None = None  # Vertex AI's own paths, beside the contract's
+    predict_route: str | None = None  # Vertex AI's own paths, next to the contract's
     health_route: str | None = None
     project: str = ""
     service: str = ""

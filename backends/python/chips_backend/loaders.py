@@ -1,6 +1,6 @@
 """One loader for each format of artifact. All files have been checked against their SHA-256 before one is called.
 
-Checked means: they are what was published. joblib and plain Python run code from the artifact all the same, so whoever
+Checked means: they are what was published. joblib and plain Python run code from the artifact all the same, so anybody who
 may publish to the store may run code here; skops, ONNX, XGBoost and LightGBM files hold data only.
 """
 
@@ -35,7 +35,7 @@ def _joblib(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
 
     path = folder / manifest.main_file(".joblib", ".pkl", ".pickle")
     check_file(path)
-    sys.path.insert(0, str(folder))  # a pickle names the modules of its classes, which may lie beside it
+    sys.path.insert(0, str(folder))  # a pickle names the modules of its classes, which may lie next to it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -115,7 +115,7 @@ def _python(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
         raise WrongArtifact(
             "an artifact in plain Python has a file model.py, with load(folder) and predict(model, rows, parameters)"
         )
-    sys.path.insert(0, str(folder))  # for modules beside it
+    sys.path.insert(0, str(folder))  # for modules next to it
     spec = importlib.util.spec_from_file_location("model", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")

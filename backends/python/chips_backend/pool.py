@@ -61,7 +61,7 @@ class Slot(Protocol):
         """End what runs here, whatever it does; False where that cannot be done."""
 
     def mend(self) -> None:
-        """Begin anew, after `submit` ended with one of `BROKEN`."""
+        """Begin again, after `submit` ended with one of `BROKEN`."""
 
     def stop(self) -> None: ...
 

@@ -91,7 +91,7 @@ def read_parameters(
     *,
     where: str = "parameters",
 ) -> dict[str, Any]:
-    """What the caller asks beside the rows; `ignored` are known and change nothing. Raises Problem."""
+    """What the caller asks besides the rows; `ignored` are known and change nothing. Raises Problem."""
     parameters = body.get("parameters")
     if parameters is None:
         return {}

@@ -29,7 +29,7 @@ else:
         pytest.skip("Cloud Storage: the server for tests lies in the repository of CHIPS")
 
 
-# A model whose requests say what it shall do: the sum of each row, or trouble.
+# A model whose requests say what it must do: the sum of each row, or trouble.
 MODEL = """
 import asyncio, os, time
 from pathlib import Path

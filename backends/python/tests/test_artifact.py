@@ -282,7 +282,7 @@ def test_a_cache_folder_that_cannot_be_made_is_told(gcs, tmp_path, log):
 
 @pytest.fixture
 def prepared(gcs, tmp_path, model):
-    """Publish a model with a large file beside it; the environment to serve it."""
+    """Publish a model with a large file next to it; the environment to serve it."""
 
     def prepare(size: int) -> dict[str, str]:
         manifest = json.loads((model / "manifest.json").read_text())

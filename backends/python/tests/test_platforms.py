@@ -97,7 +97,7 @@ def test_kserve_talks_the_open_inference_protocol(tmp_path, model):
 
 
 def test_the_image_names_what_exists():
-    """No Docker engine runs here; but what it would copy, install and start can be held against what there is."""
+    """No Docker engine runs here; but what it would copy, install and start can be compared with what there is."""
     import tomllib
 
     text = (FOLDER / "Dockerfile").read_text()

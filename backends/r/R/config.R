@@ -10,7 +10,7 @@ route_pattern <- "^/[A-Za-z0-9._~:@/-]*$" # Vertex AI's own hold a colon
 
 #' Read the environment; `environment` maps names to values.
 #'
-#' Stops with everything that is wrong, at once, so that a wrong deployment is mended in one go.
+#' Stops with everything that is wrong, at once, so that a wrong deployment is fixed in one go.
 read_config <- function(environment = as.list(Sys.getenv())) {
   problems <- unknown_names(names(environment))
   text <- function(names, pattern = NULL, required = FALSE) {

@@ -46,7 +46,7 @@ predicts <- function(service, rows, parameters) {
   }, error = function(e) FALSE)
 }
 
-#' Some of the rows, numbered anew: some predict() methods go by the row names.
+#' Some of the rows, numbered again: some predict() methods go by the row names.
 take_rows <- function(rows, at) {
   if (!is.data.frame(rows)) {
     return(rows[at])

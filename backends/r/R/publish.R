@@ -80,7 +80,7 @@ publish_to_folder <- function(manifest, files, target) {
   if (same_is_there()) {
     return(invisible(target))
   }
-  # Everything is put together beside its place, and appears there in one rename, manifest and all.
+  # Everything is put together next to its place, and appears there in one rename, manifest and all.
   dir.create(dirname(target), recursive = TRUE, showWarnings = FALSE)
   draft <- tempfile(paste0(".", basename(target), "."), tmpdir = dirname(target))
   on.exit(unlink(draft, recursive = TRUE))

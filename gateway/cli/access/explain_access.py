@@ -25,6 +25,8 @@ EX_NO = 1
 
 
 class Reason(NamedTuple):
+    """One reason for or against access: what it is about, the text, and which way it counts."""
+
     allowed: bool
     about: str
     text: str

@@ -253,6 +253,7 @@ def revoke(
 
 
 async def find_key(registry: Registry, identifier: str) -> Document:
+    """The registry document of the key with this id, its beginning, or the key itself. Raises Failure."""
     wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
     documents = await registry.list(KEYS)
     found = [document for document in documents if document.name.startswith(wanted)]

@@ -297,6 +297,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
+    """The registration that the deployment asks for, of the backend at `url`."""
     settings = run.source.settings
     return RegistrationRequest(
         name=run.source.model,

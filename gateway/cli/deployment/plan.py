@@ -1,4 +1,4 @@
-"""`chips plan`: what a model will cost in a month, and which part of it costs."""
+"""`chips plan`: estimate the monthly cost of a model on Cloud Run, part by part."""
 
 import math
 import re

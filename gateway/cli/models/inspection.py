@@ -117,6 +117,7 @@ async def probe_backend(
     report: ProgressReporter,
     headers: Mapping[str, str] | None = None,
 ) -> ModelMetadata:
+    """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNeeded."""
     told = set()
 
     def progress(message: str) -> None:

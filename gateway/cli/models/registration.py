@@ -22,6 +22,8 @@ _OUR_PATH = "/predict"
 
 
 class Outcome(NamedTuple):
+    """The model as written (or as it would be), and the version that the registration is about."""
+
     model: Model
     version: str
 
@@ -47,6 +49,7 @@ async def write_registration(
     *,
     dry_run: bool,
 ) -> Outcome:
+    """Merge the request into the registry's document, report the changes, and write it unless `dry_run`."""
     document = await registry.read(MODELS, wish.name)
     model, version = _wanted(wish, metadata, document)
     body = merge_document(document.body if document is not None else None, model)

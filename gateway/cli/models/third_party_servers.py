@@ -71,4 +71,5 @@ def metadata_from_server(name: str, service: ModelServer) -> ModelMetadata:
 
 
 def describe_server(service: ModelServer) -> dict[str, Any]:
+    """What was detected of a server, as fields for JSON output."""
     return {"service": service.kind, "path": service.path, "example": service.example}

@@ -1,4 +1,4 @@
-"""`chips traffic`: which version takes how much."""
+"""`chips traffic`: show or set how a model's traffic is split between its versions."""
 
 from typing import Annotated, Any
 

@@ -18,6 +18,7 @@ Line = dict[str, Any]  # a LogEntry as Cloud Logging's JSON has it
 
 
 def open_logging() -> Any:
+    """A client for Cloud Logging, with the default credentials."""
     from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
     return LoggingServiceV2Client()
@@ -100,6 +101,7 @@ def _quoted(text: str) -> str:
 
 
 def trace_id_of_line(line: Line) -> str:
+    """The trace id (32 hexadecimal digits) of a log line; empty where it has none."""
     return str(line.get("trace", "")).rpartition("/")[2]
 
 

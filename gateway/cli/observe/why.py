@@ -1,4 +1,4 @@
-"""`chips why`: one request on one screen, from the embedded store, a running gateway, or Google Cloud."""
+"""`chips why`: show one request with its trace waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import time
 from pathlib import Path
@@ -234,6 +234,7 @@ def draw_waterfall(spans: list[Span]) -> None:
 
 
 def show_spans(spans: list[Span], *, as_json: bool) -> None:
+    """Print a trace as a waterfall, or as JSON."""
     if as_json:
         console.print_json(msgspec.to_builtins(spans))
         return

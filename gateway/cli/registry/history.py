@@ -58,6 +58,7 @@ def print_change(change: Change) -> None:
 
 
 def difference_lines(before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
+    """One line for each path that differs between two documents."""
     return [
         f"{path}: {console.short_value(new)}"
         if old is None

@@ -1,4 +1,4 @@
-"""`chips import`: make the registry what a file declares, all of it or nothing."""
+"""`chips import`: change the registry to what a YAML file declares, in one atomic write."""
 
 import sys
 from pathlib import Path

@@ -37,6 +37,8 @@ Outcome = Literal["ok", "warning", "wrong", "skipped"]
 
 
 class Finding(NamedTuple):
+    """One result of `chips doctor`: subject, outcome, text, and the command that fixes it."""
+
     subject: str
     outcome: Outcome
     text: str
@@ -44,6 +46,7 @@ class Finding(NamedTuple):
 
 
 def toolchains() -> Sequence[Finding]:
+    """Check the programs and Python packages that commands need."""
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
     for program, purpose, fix in (
@@ -87,6 +90,7 @@ def emulators(settings: Settings) -> Sequence[Finding]:
 
 
 def credentials(settings: Settings) -> Sequence[Finding]:
+    """Check the Google credentials and their project, where the settings need Google Cloud."""
     environ = process_environment()
     needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (
         settings.artifacts.startswith("gs://") and not environ.get("STORAGE_EMULATOR_HOST")
@@ -123,6 +127,7 @@ def credentials(settings: Settings) -> Sequence[Finding]:
 
 
 def artifacts(settings: Settings) -> Finding:
+    """Check that the artifact store can be opened and read."""
     if not settings.artifacts:
         return Finding(
             "artifacts",
@@ -152,6 +157,7 @@ def artifacts(settings: Settings) -> Finding:
 
 
 def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
+    """Read the models of a registry listing; each that is damaged is a finding."""
     models, problems = [], []
     for document in listing.documents:
         if document.kind == MODELS:
@@ -170,6 +176,7 @@ def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
 
 
 async def gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
+    """Check that the environment's gateway answers and serves this registry state."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=_GATEWAY_S)
@@ -247,6 +254,7 @@ def policy(model: Model) -> Sequence[Finding]:
 
 
 async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+    """Probe one backend of a model: is it ready, and is it the registered version?"""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
     tell: Callable[[str], None] = lambda _: None  # noqa: E731

@@ -1,4 +1,4 @@
-"""What we show to a backend that does not answer everybody."""
+"""The credentials with which a command calls a backend: given headers, or an ID token for Cloud Run."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ HeaderOption = Annotated[
 
 
 def parse_header(text: str) -> tuple[str, str]:
+    """Parse `Name: value`. Raises Failure."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or not text.isprintable():
         raise Failure("--header is written NAME:VALUE", code=EX_USAGE)

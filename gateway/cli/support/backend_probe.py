@@ -1,4 +1,4 @@
-"""Ask a backend who it is: is it live and ready, which model and version does it serve, how much does it take?"""
+"""Probe a backend: wait until it is ready, and read its metadata (model, version, signature, concurrency)."""
 
 import asyncio
 import time

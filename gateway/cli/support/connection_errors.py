@@ -1,4 +1,4 @@
-"""Why a connection failed, in the words of people, not of a client library."""
+"""Say in plain words why a connection failed (refused, timed out, DNS, TLS)."""
 
 import errno
 import os

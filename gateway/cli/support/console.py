@@ -1,4 +1,4 @@
-"""What every verb does alike: talk to people and to machines, fail clearly, open the registry."""
+"""What all commands share: output for people or as JSON, failures with exit codes, opening the registry."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the histor
 
 
 class Failure(Exception):
-    """What went wrong, what to do about it, and the exit code."""
+    """A command's failure: what went wrong, a hint what to do, and the exit code."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = 1) -> None:
         super().__init__(message)
@@ -111,15 +111,18 @@ def short_value(value: Any) -> str:
 
 
 def print_json(content: Any) -> None:
+    """Print one indented JSON document on standard output."""
     sys.stdout.write(printable_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_json_line(content: Any) -> None:
+    """Print one JSON document on one line (JSON Lines)."""
     sys.stdout.write(printable_json(json.dumps(content, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
+    """Print a failure with its hint, or as JSON, and exit with its code."""
     if as_json:
         print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})
     else:
@@ -135,7 +138,7 @@ def _indented(text: str) -> str:
 
 
 class GlobalOptions:
-    """What the options before the verb said: `chips --env prod --yes …`."""
+    """The options before the command, as in `chips --env prod --yes …`."""
 
     def __init__(self) -> None:
         self.env: str | None = None
@@ -147,6 +150,7 @@ choice = GlobalOptions()
 
 
 def current_environment_file() -> CurrentEnvironmentFile:
+    """The file that remembers which environment is in use."""
     return CurrentEnvironmentFile(state_folder() / "environment")
 
 
@@ -231,6 +235,7 @@ class _Guarded:
 
 @asynccontextmanager
 async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the registry of `settings`; it asks before a write to a protected environment."""
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -254,6 +259,7 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
 
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in an event loop of its own, and return its result."""
     return asyncio.run(work)
 
 
@@ -281,6 +287,7 @@ async def find_document(registry: Registry, name: str) -> Document:
 
 
 async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
+    """The document and the model called `name`. Raises Failure where there is none."""
     document = await find_document(registry, name)
     return document, read_model(document)
 
@@ -298,6 +305,7 @@ def read_model(document: Document) -> Model:
 
 
 def author_name(given: str | None) -> str:
+    """The author of a change: as given by `--by`, else the user who is logged in."""
     if given:
         return given
     import getpass

@@ -101,7 +101,7 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
 
 
 class CurrentEnvironmentFile:
-    """Which environment is in use, from one command to the next."""
+    """The file that remembers which environment is in use (`chips env use`)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

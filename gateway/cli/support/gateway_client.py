@@ -1,4 +1,4 @@
-"""A running gateway as its operators ask it: one JSON document, or its events as they happen."""
+"""HTTP client for a running gateway's operator pages (`/-/…`): JSON documents and server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +31,8 @@ KeyOption = Annotated[
 
 
 class GatewayClient:
+    """Reads JSON documents and server-sent events of one running gateway."""
+
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
@@ -100,6 +102,7 @@ class GatewayClient:
 
 @asynccontextmanager
 async def gateway_client(address: str, key: str) -> AsyncIterator[GatewayClient]:
+    """A client for the gateway at `address`, authenticated with an API key. Raises Failure."""
     import aiohttp
 
     headers = {"X-Api-Key": key} if key else {}

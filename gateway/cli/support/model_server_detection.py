@@ -301,4 +301,5 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
 
 
 def shown_example(service: ModelServer) -> str:
+    """A model server's example request, short enough for a terminal."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

@@ -1,4 +1,4 @@
-"""Does a running gateway serve what was just written?"""
+"""Wait until a running gateway serves the registry state that was just written."""
 
 import asyncio
 import time

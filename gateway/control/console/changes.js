@@ -5,7 +5,7 @@ import { undo } from './commands.js';
 import { plural } from './format.js';
 import { having, href } from './place.js';
 
-export const every = 10000;
+export const every = 5000;
 const STEP = 50;
 const KINDS = { '': 'Everything', models: 'Models', networks: 'Networks', keys: 'Keys', revocations: 'Revoked keys' };
 const ACTIONS = { create: 'Created', update: 'Changed', delete: 'Removed' };

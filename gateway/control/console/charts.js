@@ -94,7 +94,7 @@ function timeAxis(from, to, x, width, height) {
   const marks = times(from, to, Math.max(Math.floor(width / 110), 2));
   const digits = marks.length > 1 && marks[1] - marks[0] < 60 ? 8 : 5;
   return marks.map((at) => html`<line class="grid" x1=${x(at)} x2=${x(at)} y1=${height - BOTTOM} y2=${height - BOTTOM + 4} />
-    <text x=${Math.min(Math.max(x(at), LEFT), width - 18)} y=${height - 5} text-anchor="middle">${clock(at).slice(0, digits)}</text>`);
+    <text x=${Math.min(Math.max(x(at), LEFT), width - digits * 3.5)} y=${height - 5} text-anchor="middle">${clock(at).slice(0, digits)}</text>`);
 }
 
 // p99 (solid) and median (dashed) of each version over time.
@@ -163,7 +163,7 @@ export class Distribution extends Chart {
         })}</g>`;
     });
     const every = Math.ceil(columns / Math.max(Math.floor((width - LEFT) / 62), 2));
-    const labels = bounds.slice(first, first + columns).map((bound, i) => i % every === 0 ? html`<text x=${LEFT + (i + 1) * step} y=${height - 5} text-anchor="middle">${axisMs(bound)}</text>` : null);
+    const labels = bounds.slice(first, first + columns).map((bound, i) => i % every === 0 ? html`<text x=${Math.min(LEFT + (i + 1) * step, width - 24)} y=${height - 5} text-anchor="middle">${axisMs(bound)}</text>` : null);
     const range = (i) => i === 0 ? `up to ${axisMs(bounds[0])}` : i >= bounds.length ? `over ${axisMs(bounds.at(-1))}` : `${axisMs(bounds[i - 1])} to ${axisMs(bounds[i])}`;
     const sums = versions.map(({ buckets }) => buckets.reduce((a, b) => a + b, 0) || 1);
     const rows = this.places(width).map((_, i) => [range(first + i), ...versions.map(({ buckets }, v) => `${count(buckets[first + i] || 0)} (${percent((buckets[first + i] || 0) / sums[v])})`)]);

@@ -7,11 +7,11 @@ import { WINDOWS, href } from './place.js';
 const BEFORE_S = 15 * 60; // a change that is older had its time to show what it does
 const ABOUT_S = 15;
 
-function title({ kind, model, version, side }) {
+function title({ kind, model, version, side, share }) {
   const name = model ? `${model}@${version}` : '';
   if (kind === 'unreachable') return `${name} cannot be reached`;
   if (kind === 'failing') return side === 'gateway' ? `The gateway fails requests${name ? ` to ${name}` : ''}` : `${name} answers with errors`;
-  if (kind === 'late') return `${name} is too slow`;
+  if (kind === 'late') return share < 0.5 ? `${name} is sometimes too slow` : `${name} is too slow`;
   if (kind === 'slower') return `${name} is slower than the other versions`;
   return `${name}: requests of callers are refused`;
 }
@@ -29,12 +29,17 @@ function nowWords({ share_now, kind }) {
   return share_now ? ` In the last 10 seconds: ${percent(share_now)}.` : ' In the last 10 seconds it was fine.';
 }
 
+// Whether a difference can have done something to a version: less traffic harms none.
+function concerns({ path, before, after }, version) {
+  return path.startsWith(`version ${version}: `) || path.startsWith('policy') || (path === `traffic.${version}` && (after ?? 0) > (before ?? 0));
+}
+
 // The change of this model that was made shortly before it began.
 function cause(issue, changes) {
   if (!issue.since || !issue.model) return null;
-  return (changes || []).find(({ kind, name, at, action }) => {
+  return (changes || []).find(({ kind, name, at, action, differences }) => {
     const ago = issue.since - Date.parse(at) / 1000;
-    return kind === 'models' && action === 'update' && name === issue.model && ago < BEFORE_S && ago > -ABOUT_S;
+    return kind === 'models' && action === 'update' && name === issue.model && ago < BEFORE_S && ago > -ABOUT_S && differences.some((one) => concerns(one, issue.version));
   }) || null;
 }
 
@@ -55,7 +60,7 @@ export function Issue({ issue, window, at, changes }) {
     ${side !== 'caller' && html`<div class="commands">
       ${takeBack && html`<${Command} label="Take that change back" text=${takeBack} />`}
       ${side === 'backend' && model && (issue.shift ? html`<${Command} label="Send its traffic to the other versions" text=${traffic(model, issue.shift)} />`
-        : html`<${Command} label=${`Take ${model} out of service (no other version can take its traffic)`} text=${chips('disable', model)} />`)}
+        : !slow && issue.share > 0.5 && html`<${Command} label=${`Take ${model} out of service (no other version can take its traffic)`} text=${chips('disable', model)} />`)}
       ${side === 'backend' && issue.url && !slow && html`<${Command} label="Ask the backend itself" text=${chips('verify', issue.url, '--short')} />`}
       ${side === 'gateway' && html`<${Command} label="Check the gateway and what it depends on" text=${chips('doctor')} />`}
     </div>`}

@@ -39,7 +39,7 @@ export function page(place, { detail, slow, failed, note, changes }) {
     </dl>
     <section class="card flush"><h2>Versions</h2>
       <${Table} caption="Versions of this model, compared" columns=${['Version', 'Traffic', 'Req/s', 'Failed', 'p50', 'p99', 'Backend p99', 'Since the start'].map((label, i) => [label, i && i < 7 ? 'num' : ''])}>
-        ${versions.map((one, index) => html`<${Version} one=${one} index=${index} all=${versions} policy=${policy} />`)}<//>
+        ${versions.map((one, index) => html`<${Version} one=${one} index=${index} issues=${issues} policy=${policy} />`)}<//>
       <div class="pad commands"><${Command} label="Split the traffic anew (edit the figures)" text=${traffic(model.name, model.traffic)} />${model.enabled !== false && html`<${Command} label="Take the model out of service" text=${chips('disable', model.name)} />`}</div>
     </section>
     <div class="columns">
@@ -55,10 +55,9 @@ export function page(place, { detail, slow, failed, note, changes }) {
     <section class="card"><h2>Policy</h2><${Facts} rows=${policyRows(model)} />${changes && changes.length > 0 && html`<p class="soft">Revision ${detail.revision}, changed ${changes[0].at.slice(0, 19).replace('T', ' ')} UTC by ${changes[0].author || 'somebody'}.</p>`}</section>`;
 }
 
-function Version({ one, index, all, policy }) {
+function Version({ one, index, issues, policy }) {
   const { now, backend } = one;
-  const others = all.filter((other) => other !== one && other.now.requests >= 10 && other.now.p50_ms).map((other) => other.now.p50_ms);
-  const slow = others.length > 0 && now.requests >= 10 && now.p50_ms > 2 * Math.max(...others);
+  const slow = issues.some((issue) => issue.version === one.version && issue.others_ms);
   const late = policy.latency_s && now.p99_ms > policy.latency_s * 1000;
   const answers = Object.entries(one.statuses).map(([status, n]) => `${status}: ${count(n)}`).join(', ');
   return html`<tr>

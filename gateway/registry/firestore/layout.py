@@ -44,6 +44,8 @@ class FirestoreDocument(NamedTuple):
 
 
 class RegistryHead(NamedTuple):
+    """The head document: the registry's id and its generation."""
+
     registry_id: str
     generation: int
 
@@ -105,6 +107,7 @@ def read_fields(document: Any) -> FirestoreDocument:
 
 
 def read_head(fields: Fields | None) -> RegistryHead | None:
+    """Decode the head document; None where there is none."""
     if fields is None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
@@ -117,6 +120,7 @@ def read_head(fields: Fields | None) -> RegistryHead | None:
 
 
 def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
+    """Encode the head document."""
     return {
         "registry_id": head.registry_id,
         "generation": head.generation,
@@ -126,6 +130,7 @@ def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
 
 
 def read_stored(fields: Fields | None) -> RegistryDocument | None:
+    """Decode a stored document; None where there is none."""
     if fields is None:
         return None
     revision, body = fields.get("revision"), fields.get("body")
@@ -150,6 +155,7 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
 
 
 def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+    """Encode a document for storage; `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
@@ -159,6 +165,7 @@ def change_id(generation: int, index: int) -> str:
 
 
 def write_change(change: Change, before: str | None, after: str | None, write_id: str) -> Fields:
+    """Encode an entry of the history."""
     return {
         "generation": change.generation,
         "at": change.at,

@@ -13,6 +13,8 @@ _FORM = "a Firestore registry is written firestore://PROJECT/DATABASE?prefix=NAM
 
 
 class FirestoreLocation(NamedTuple):
+    """Project, database, collection prefix and emulator host of a registry."""
+
     project: str
     database: str
     prefix: str

@@ -53,6 +53,8 @@ class RegistryReplaced(Exception):
 
 
 class FirestoreRegistry:
+    """A registry in Firestore, shared by all gateways of a fleet."""
+
     def __init__(self, location: FirestoreLocation, *, look_s: float = _LOOK_S) -> None:
         self._place = location
         self._names = Collections(location.prefix)

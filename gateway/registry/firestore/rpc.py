@@ -61,6 +61,8 @@ class CommitOutcomeUnknown(Exception):
 
 
 class Write(NamedTuple):
+    """One document write of a commit, with its precondition."""
+
     collection: str
     identity: str
     fields: Fields

@@ -39,10 +39,12 @@ def _inner_shape(value: object) -> list[int]:
 
 
 def flat(values: list[Any]) -> list[Any]:
+    """The values of a nested list in row-major order."""
     return [leaf for value in values for leaf in (flat(value) if isinstance(value, list) else [value])]
 
 
 def outputs_of(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
+    """The `outputs` of a v2 inference response. Raises ContractViolation."""
     require_status(response, 200)
     content = require_json(response)
     outputs = content.get("outputs") if isinstance(content, dict) else None

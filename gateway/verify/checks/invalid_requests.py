@@ -26,6 +26,8 @@ NUMERIC = ("FP", "INT", "UINT")
 
 
 def refused(name: str, contract: str, make: Make, status: int, code: str, *, short: bool = False) -> Check:
+    """A check that a bad request gets this status and code."""
+
     async def run(context: CheckContext) -> None:
         request = make(context)
         require_problem(request, await context.request(request), status, code)
@@ -35,6 +37,7 @@ def refused(name: str, contract: str, make: Make, status: int, code: str, *, sho
 
 
 def predict(body: bytes) -> Make:
+    """Makes a `POST /predict` request with `body`."""
     return lambda _: RawRequest("POST", "/predict", JSON, body)
 
 
@@ -256,6 +259,8 @@ def _wrong_places() -> Iterator[Check]:
 
 
 def wrong_method(name: str, method: str, path: Callable[[CheckContext], str], allowed: str) -> Check:
+    """A check that `method` on `path` gets 405 with Allow."""
+
     async def run(context: CheckContext) -> None:
         request = RawRequest(
             method, path(context), JSON if method != "GET" else (), b"{}" if method != "GET" else None

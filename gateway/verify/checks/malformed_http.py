@@ -26,6 +26,8 @@ _RAW = {
 
 
 def survives(name: str, raw: bytes) -> Check:
+    """A check that the backend survives the bytes `raw`."""
+
     async def run(context: CheckContext) -> None:
         # Closing without a word is allowed here, and waiting for more as well: only the process must live.
         request = RawRequest("", "", raw=raw)

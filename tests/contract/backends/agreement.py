@@ -287,7 +287,7 @@ def _got(case: Case, answer: Message) -> Got:
     document = answer.json() if answer.body else {}
     # RFC 9110, section 9.3.2, lets a server leave the length out of an answer to HEAD, and HTTP.jl 2 does.
     may_differ = {"connection", "keep-alive"} | ({"content-length"} if case.method == "HEAD" else set())
-    is_description = "openapi" in document  # held against each other by a test of its own
+    is_description = "openapi" in document  # compared with each other by a test of its own
     return Got(
         answer.status,
         str(document.get("code", "")),

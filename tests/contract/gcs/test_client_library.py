@@ -1,4 +1,4 @@
-"""The Cloud Storage server of the tests, held against Google's own client library: what that accepts, we may test with."""
+"""The Cloud Storage server of the tests, compared with Google's own client library: what that accepts, we may test with."""
 
 import base64
 import gc

@@ -1,4 +1,4 @@
-"""The command line on a Firestore registry, and the fallback that whoever writes keeps for all gateways."""
+"""The command line on a Firestore registry, and the fallback that each writer keeps for all gateways."""
 
 import asyncio
 import json

@@ -261,7 +261,7 @@ async def test_a_spoilt_document_hides_no_other(firestore: str, opened, mirrored
         return
     assert len(mirror.snapshot.problems) == 1
     assert mirror.snapshot.problems[0].startswith("models/wine ")
-    # It can be mended by the ordinary means.
+    # It can be repaired by the ordinary means.
     broken = await registry.read(MODELS, "wine")
     assert broken is not None
     generation = await registry.write(wine(expected=broken.revision), author="ana")

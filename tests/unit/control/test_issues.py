@@ -90,6 +90,18 @@ def test_a_version_that_is_slower_than_the_others_stands_out():
     ticks = [tick(), tick(version="2", ms=14), tick(version="3", ms=90)]
     (issue,) = issues(models, *ticks)
     assert (issue.kind, issue.version, issue.traffic, issue.shift) == ("slower", "3", 10, {"1": 67, "2": 33})
+    sometimes_late = tick(version="2", late=2)
+    found = issues(
+        model("1", "2", "3", traffic={"1": 60, "2": 30, "3": 10}, latency_s=0.05),
+        tick(late=2),
+        sometimes_late,
+        tick(version="3", ms=90, late=100),
+    )
+    assert [(i.version, i.kind, i.shift) for i in found] == [
+        ("3", "late", {"1": 67, "2": 33}),
+        ("1", "late", None),
+        ("2", "late", None),
+    ], "no traffic goes to a version that does worse"
     quick_because_broken = tick(version="2", ms=0.9, backend_answered_5xx=100)
     (issue,) = issues(model("1", "2"), tick(), quick_because_broken)
     assert (issue.kind, issue.version) == ("failing", "2")

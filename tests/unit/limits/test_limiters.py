@@ -137,7 +137,7 @@ local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 
 
 def test_redis_and_this_process_judge_alike(redis_url: str):
-    """The same requests at the same times get the same verdicts, to the last bit, whoever counts.
+    """The same requests at the same times get the same verdicts, to the last bit, no matter which limiter counts.
 
     The script is the one that serves, but for its clock, which is the test's, and for how long it remembers, since that is
     told by the real clock.

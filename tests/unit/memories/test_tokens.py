@@ -193,7 +193,7 @@ def test_an_entry_is_taken_whole():
     ],
 )
 def test_a_time_that_is_none_is_refused_like_a_bad_token(name: str, value: str):
-    """Never an error of ours: whoever holds a signing key may write whatever they like."""
+    """Never an error of ours: the holder of a signing key may write anything."""
     world = World([entry("a")])
     now = int(world.now)
     times = {"exp": str(now + 100), "iat": str(now), "nbf": str(now), name: value}

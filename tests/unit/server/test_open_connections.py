@@ -1,4 +1,4 @@
-"""Who makes room for whom."""
+"""Which connection makes room for which."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A caller's body between a caller who sends and whoever takes it: what is not taken is not read on."""
+"""A caller's body between the caller who sends it and the code that takes it: what is not taken is not read on."""
 
 import asyncio
 from typing import Any

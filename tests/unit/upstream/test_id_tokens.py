@@ -164,7 +164,7 @@ async def test_a_backend_behind_a_domain_of_its_own_names_its_audience(
 
 
 async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(metadata: Metadata):
-    """Whoever may write to the registry must not have a token that is good elsewhere sent to a service of their own."""
+    """A writer of the registry must not have a token that is good elsewhere sent to a service of their own."""
     egress_policy = EgressPolicy("cloud", hosts=("*.example.com",))
     tokens = IdTokenProvider(metadata_host=metadata.host, may_name_audience=egress_policy.may_name_audience)
     await tokens.start()

@@ -37,7 +37,7 @@ variable "registry_url" {
 }
 
 variable "allowed_networks" {
-  description = "Networks whose callers are admitted. Empty: nobody but the machine itself."
+  description = "Networks whose callers are admitted. Empty: only the machine itself."
   type        = list(string)
   default     = []
   validation {

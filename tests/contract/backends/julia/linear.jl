@@ -1,4 +1,4 @@
-"2x + 3n + k, and what the tests ask for beside it."
+"2x + 3n + k, and what the tests ask for next to it."
 module Predict
 
 const PARAMETERS = ["compute_s", "exit", "fail", "gate"]

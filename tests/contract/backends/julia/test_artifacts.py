@@ -87,7 +87,7 @@ def test_what_was_corrupted_never_loads(store: str, gcs: Gcs, start_julia: Start
 
 
 def replace(gcs: Gcs, store: str, name: str, content: bytes) -> None:
-    """Put another object in the place of a published one, as whoever may write to the bucket could."""
+    """Put another object in the place of a published one, as anybody who may write to the bucket could."""
     bucket, _, prefix = store.removeprefix("gs://").partition("/")
     url = f"{gcs.url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(prefix + name, safe='')}"
     with urlopen(Request(url, data=content, method="POST"), timeout=patience(10)) as response:

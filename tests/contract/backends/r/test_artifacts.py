@@ -26,7 +26,7 @@ MEDIA = "weights.bin.*alt=media"
 
 @pytest.fixture
 def source(linear_rds: Path, tmp_path: Path) -> Path:
-    """The model with a larger file beside it."""
+    """The model with a larger file next to it."""
     folder = tmp_path / "source"
     folder.mkdir()
     shutil.copy(linear_rds, folder / "model.rds")

@@ -62,6 +62,9 @@ bench-backends: $(VENV)/.ready  ## measure the Python backend next to FastAPI, M
 	@for peer in fastapi mlserver bentoml litserve mlflow kserve; do venv=$(VENV)-bench-models-$$peer; test -x $$venv/bin/python || { $(PYTHON) -m venv $$venv && timeout 600 $$venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/backends/peers/requirements-$$peer.txt; } || { echo "left out: $$peer, which cannot be installed here"; rm -rf $$venv; }; done
 	$(BIN)/python -m benchmarks.backends.alternatives --venvs $(VENV)-bench-models --out benchmarks/results --docs docs/performance.md $(BENCH)
 
+bench-r: $(VENV)/.ready  ## measure the R backend next to plumber with jsonlite; BENCH='--seconds 1'
+	$(BIN)/python -m benchmarks.backends.r_alternatives --out benchmarks/results --docs docs/performance.md $(BENCH)
+
 soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
 	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)
 

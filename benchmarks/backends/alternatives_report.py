@@ -42,7 +42,7 @@ def _about(document: Mapping[str, Any]) -> str:
     of = document["machine"]
     return (
         f"{document['date'][:10]}, {of['cpus']} CPUs ({of['cpu']}), {of['system']}, Python {of['python']}, load {of['load'][0]:.1f} "
-        f"when it began; {document['rounds']} rounds of {document['seconds']} s for each figure."
+        f"when it began; each figure is the median of {document['rounds']}, of {document['seconds']} s each."
     )
 
 

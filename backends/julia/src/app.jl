@@ -4,6 +4,7 @@ const REQUEST_ID = r"^[A-Za-z0-9._:+/=@-]{1,128}\z"
 const JSON_TYPE = "application/json"
 const PROBLEM_TYPE = "application/problem+json"
 const SMALL_BODY_BYTES = 64 * 1024
+const LARGE_BODY_BYTES = 8 * 1024 * 1024
 
 """
 A request as a web server hands it over; `body` is empty where the server did not read one. `problem` is what the server found
@@ -242,6 +243,8 @@ function scored(render, call::Call, loaded::Loaded, read_scoring, place)
     read_now() = timed(read_scoring, call, "parse")
     early = sizeof(call.request.body) <= SMALL_BODY_BYTES ? read_now() : nothing
     outcome = perform(loaded.workers, deadline = deadline(call)) do
+        # What earlier ones left is some times their size each, and Julia would let several lie.
+        sizeof(call.request.body) > LARGE_BODY_BYTES && GC.gc(false)
         scoring = early === nothing ? read_now() : early
         answers = timed(() -> answer(loaded, scoring, place), call, "predict")
         timed(() -> render(scoring, answers), call, "render")

@@ -282,15 +282,16 @@ def _output(name: str, column: list[Any], declared: Tensor | None) -> dict[str, 
     ):
         shape.append(len(data[0]))
         data = [value for item in data for value in item]
-    if not {list, dict}.isdisjoint(map(type, data)):
+    kinds = set(map(type, data))
+    if list in kinds or dict in kinds:
         shape, data = [len(column)], [msgspec.json.encode(item).decode() for item in column]
-    datatype, data = _typed(data, declared)
+        kinds = {str} if data else set()
+    datatype, data = _typed(data, kinds, declared)
     return {"name": name, "shape": shape, "datatype": datatype, "data": data}
 
 
-def _typed(data: list[Any], declared: Tensor | None) -> tuple[str, list[Any]]:
-    """The declared datatype where all values fit it, else their own; and the values as it has them."""
-    kinds = set(map(type, data))
+def _typed(data: list[Any], kinds: set[type], declared: Tensor | None) -> tuple[str, list[Any]]:
+    """The declared datatype where all values fit it, else their own; and the values, of these types, as it has them."""
     if declared is not None and _fit_as_they_are(data, kinds, declared.datatype):
         return declared.datatype, data
     present = [value for value in data if value is not None and value == value]  # noqa: PLR0124  (without NaN)

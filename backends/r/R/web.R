@@ -362,11 +362,13 @@ serve <- function(server, pool, state, log) {
   })
 }
 
-# One turn: what has come in, then what the workers say. Nobody waits longer than a millisecond for the other.
+# One turn: what has come in, then what the workers say, which is heard at once. What comes in waits a millisecond at
+# most, and five where no worker is free for it anyway.
 go_on <- function(pool, idle_s = 0.2) {
-  busy <- outstanding_jobs(pool) > 0L
-  moved <- later::run_now(if (busy) 0 else idle_s)
-  hear_workers(pool, if (busy && !isTRUE(moved)) 0.001 else 0)
+  busy <- sum(vapply(pool$workers, is_busy, NA))
+  any_busy <- busy > 0L || length(pool$queue) > 0L
+  moved <- later::run_now(if (any_busy) 0 else idle_s)
+  hear_workers(pool, if (!any_busy || isTRUE(moved)) 0 else if (busy < length(pool$workers)) 0.001 else 0.005)
 }
 
 # Twice, since a second interrupt may come while the first unwinds: Ctrl-C reaches R from the terminal and from

@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs diagrams clean bench count soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs diagrams clean bench bench-r count soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -61,6 +61,9 @@ count: $(VENV)/.ready  ## instructions per request, by function; COUNT=--check h
 bench-backends: $(VENV)/.ready  ## measure the Python backend next to FastAPI, MLServer, BentoML, LitServe, MLflow and KServe; BENCH='--seconds 1 --rows 1,1000'
 	@for peer in fastapi mlserver bentoml litserve mlflow kserve; do venv=$(VENV)-bench-models-$$peer; test -x $$venv/bin/python || { $(PYTHON) -m venv $$venv && timeout 600 $$venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/backends/peers/requirements-$$peer.txt; } || { echo "left out: $$peer, which cannot be installed here"; rm -rf $$venv; }; done
 	$(BIN)/python -m benchmarks.backends.alternatives --venvs $(VENV)-bench-models --out benchmarks/results --docs docs/performance.md $(BENCH)
+
+bench-r: $(VENV)/.ready  ## measure the R backend next to plumber with jsonlite; BENCH='--seconds 1'
+	$(BIN)/python -m benchmarks.backends.r_alternatives --out benchmarks/results --docs docs/performance.md $(BENCH)
 
 soak: $(VENV)/.ready  ## mixed load on a real gateway for MINUTES=10, SERVER_PATH=fast: every answer its caller's own, memory flat
 	$(BIN)/python -u -m tests.e2e.soak --minutes $(or $(MINUTES),10) --path $(or $(SERVER_PATH),fast)

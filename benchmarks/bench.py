@@ -180,14 +180,7 @@ def measure(
                 continue
             yield {**result, "started_s": answered_s}
             if name in open_cases:
-                rate = result["per_s"] / 2
-                opened = {"peer": peer.name, "case": name, "open_rate": rate}
-                try:
-                    yield {**opened, **open_loop(place, CASES[name], rate, seconds)}
-                    counts = _counts(place, CASES[name], process.pid, result["per_s"], seconds)
-                    yield {"peer": peer.name, "case": name, **counts}
-                except (RuntimeError, subprocess.SubprocessError) as error:
-                    yield {**opened, "served": False, "error": str(error)}
+                yield from _open_results(place, peer.name, name, process.pid, result["per_s"], seconds)
         loaded_mb = machine.rss_mb(machine.tree(process.pid))
         resources.settle()
         recovered_mb = machine.rss_mb(machine.tree(process.pid))
@@ -196,6 +189,18 @@ def measure(
     finally:
         stop(process)
         log.close()
+
+
+def _open_results(
+    place: RunFiles, peer: str, case: str, pid: int, per_s: float, seconds: int
+) -> Iterator[dict[str, Any]]:
+    """An open loop at half of `per_s`, the rate that the closed loop reached; and what else is counted under load."""
+    opened = {"peer": peer, "case": case, "open_rate": per_s / 2}
+    try:
+        yield {**opened, **open_loop(place, CASES[case], per_s / 2, seconds)}
+        yield {"peer": peer, "case": case, **_counts(place, CASES[case], pid, per_s, seconds)}
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        yield {**opened, "served": False, "error": str(error)}
 
 
 def _closed_result(place: RunFiles, case: Case, pid: int, warm_up_s: int, seconds: int) -> dict[str, Any]:

@@ -25,8 +25,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -167,75 +167,18 @@ async def _child(library: str, *, functions: Sequence[str], case: str) -> None:
 
 async def _count_plain(counters: Counters) -> None:
     """The plain path has a server and a client of aiohttp's: real sockets, and caller and backend in the same process."""
-    from benchmarks.one_request import gateway_in
+    from benchmarks.plain_request import plain_request
 
-    async with _backend() as address, _folder() as folder:
-        flags = {"server.path": "plain", "trace.recent_per_s": "0"}
-        async with gateway_in(folder, backend=address, **flags) as (gateway, request):
-            loop = asyncio.get_running_loop()
-            _, caller = await loop.create_connection(_Caller, "127.0.0.1", gateway.port)
-            _seed()
-            for _ in range(WARM_UP):
-                await caller.ask(request)
-            if not caller.answer.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(f"answered {caller.answer[:60]!r} instead of 200")
-            for _ in range(PARTS):
-                gc.collect()
-                counters._begin()
-                for _ in range(REQUESTS // PARTS):
-                    await caller.ask(request)
-                counters._end(PLAIN.encode())
-            caller.transport.close()
-
-
-@asynccontextmanager
-async def _folder() -> AsyncIterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@asynccontextmanager
-async def _backend() -> AsyncIterator[str]:
-    server = await asyncio.get_running_loop().create_server(_Backend, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
-
-
-class _Backend(asyncio.Protocol):
-    """Answers each request of 1 KB, which may come in two pieces."""
-
-    def __init__(self) -> None:
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def data_received(self, data: bytes) -> None:
-        from benchmarks.one_request import ANSWER
-
-        self._received += data
-        if self._received.endswith(b'"}'):
-            self._received = b""
-            self._transport.write(ANSWER)
-
-
-class _Caller(asyncio.Protocol):
-    answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
-
-    async def ask(self, request: bytes) -> None:
-        self._answered = asyncio.get_running_loop().create_future()
-        self.answer = b""
-        self.transport.write(request)
-        await self._answered
-
-    def data_received(self, data: bytes) -> None:
-        self.answer += data
-        head, end, body = self.answer.partition(b"\r\n\r\n")
-        if end and (len(body) == 1024 or not head.startswith(b"HTTP/1.1 200 ")):
-            self._answered.set_result(None)
+    async with plain_request(**{"trace.recent_per_s": "0"}) as ask:
+        _seed()
+        for _ in range(WARM_UP):
+            await ask()
+        for _ in range(PARTS):
+            gc.collect()
+            counters._begin()
+            for _ in range(REQUESTS // PARTS):
+                await ask()
+            counters._end(PLAIN.encode())
 
 
 # -- around it

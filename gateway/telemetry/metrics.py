@@ -140,12 +140,11 @@ class Metrics:
         if limit_s is not None and duration_s > limit_s and status < 500:
             series.late += 1
         if exchange.authenticated:
-            principal = exchange.principal
-            caller = principal.id
+            caller = exchange.principal.id
             try:
                 usage = self._callers[caller][name]
             except KeyError:
-                usage = self._new_usage(principal, name)
+                usage = self._new_usage(exchange.principal, name)
             usage.requests += 1
             usage.backend_s += backend_s
         if exchange.queued_s:

@@ -4,6 +4,7 @@
 #' @return A list of `info`, `warning`, `error` and `request`.
 new_log <- function(project = "", facts = list(), con = stdout(), readable = isatty(con)) {
   prefix <- if (nzchar(project)) sprintf("projects/%s/traces/", project) else ""
+  facts_json <- if (length(facts)) paste0(",", gsub("^[{]|[}]$", "", json_line(facts))) else ""
   second <- -1
   day_and_time <- ""
   write <- function(severity, message, fields) {
@@ -17,7 +18,9 @@ new_log <- function(project = "", facts = list(), con = stdout(), readable = isa
         day_and_time <<- format(.POSIXct(second, "UTC"), "%Y-%m-%dT%H:%M:%S")
       }
       time <- sprintf("%s.%06dZ", day_and_time, as.integer((now - second) * 1e6))
-      json_line(c(list(severity = severity, message = message, time = time), facts, fields))
+      more <- if (length(fields)) sub("{", ",", json_line(fields), fixed = TRUE) else "}"
+      paste0('{"severity":"', severity, '","message":', json_string(message, ascii = TRUE), ',"time":"', time, '"',
+             facts_json, more)
     }
     cat(line, "\n", sep = "", file = con)
   }

@@ -21,8 +21,9 @@ export function page(place, { overview, changes }) {
   const { gateway, registry, issues, issues_found, listed, window, window_s } = overview;
   const troubles = issues_found + (registryIsWell(registry) ? 0 : 1);
   const serious = troubles - issues.filter((issue) => issue.kind === 'refused').length;
+  const onlySlow = registryIsWell(registry) && issues.every((issue) => ['late', 'slower', 'refused'].includes(issue.kind));
   return html`
-    <div class="verdict ${serious ? 'is-bad' : 'is-ok'}" role="status">
+    <div class="verdict ${!serious ? 'is-ok' : onlySlow ? 'is-warn' : 'is-bad'}" role="status">
       <h1>${serious ? plural(serious, 'thing needs', 'things need') + ' attention' : 'Everything is all right'}</h1>
       <p>${sentence(overview)}</p>
     </div>
@@ -30,7 +31,7 @@ export function page(place, { overview, changes }) {
     ${issues.map((issue) => html`<${Issue} key=${`${issue.kind} ${issue.side} ${issue.model} ${issue.version}`} issue=${issue} window=${window} at=${overview.at} changes=${changes} />`)}
     ${issues_found > issues.length && html`<p class="soft">And ${count(issues_found - issues.length)} more: see <a href=${href('models', '', { sort: 'failed', ...kept(place) })}>the models by failures</a>.</p>`}
     ${listed === 0 && html`<section class="card"><h2>No models yet</h2><${Command} label="Register the first one" text="chips register NAME URL" /></section>`}
-    <dl class="tiles">
+    <dl class="tiles four">
       <${Tile} label="Requests per second" value=${rate(gateway.rps)} more=${`${count(gateway.requests)} in the last ${WINDOWS[window]}, ${count(gateway.in_flight)} in flight`} />
       ${failingTiles(gateway)}
       <${Tile} label="Latency p99" value=${ms(gateway.p99_ms)} more=${`median ${ms(gateway.p50_ms)}, backends’ p99 ${ms(gateway.backend_p99_ms)}`} />

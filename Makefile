@@ -1,6 +1,6 @@
 # The first target prints the list. `check` never changes a file; `format` does.
 .DEFAULT_GOAL := help
-.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs diagrams clean bench count soak fuzz
+.PHONY: help zoo audit demo test test-all test-bare check deploy-check format lock images release changelog docs diagrams clean bench bench-r count soak fuzz
 
 VENV ?= .venv
 BIN := $(VENV)/bin

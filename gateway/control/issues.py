@@ -21,6 +21,7 @@ _SLOWER: Final = 2.0  # times the median of the other versions
 _BETTER: Final = 2.0  # times fewer bad requests: then a version can take the traffic of another
 _LATE: Final = 0.01  # the objective is that 99 % are in time
 _MOST: Final = 0.5  # of a request's time: then it is the backend's
+_CHANCE: Final = 5  # requests: fewer may be late by chance, unless they are most of all
 _CALM_S: Final = 90  # without a bad tick: what came before is another matter
 _UNREACHABLE: Final = frozenset({"upstream-unreachable", "upstream-unavailable"})
 
@@ -132,7 +133,10 @@ def _slow(
     others = max(_medians_of_others(version, versions), default=None)
     median = figures.quantile_ms(0.5)
     slower = others is not None and median is not None and median > _SLOWER * others
-    if model.policy.latency_s is not None and figures.late > _LATE * figures.requests:
+    misses = figures.late > _LATE * figures.requests and (
+        figures.late >= _CHANCE or figures.late * 2 > figures.requests
+    )
+    if model.policy.latency_s is not None and misses:
         late = issue("late", side, figures.late)
         late.limit_ms = model.policy.latency_s * 1000
         late.others_ms = others if slower else None

@@ -1,4 +1,4 @@
-# The web side, and the only file that knows httpuv: routes, headers, limits, the log line of each request.
+# The web side, and the only file that knows plumber and httpuv: routes, headers, limits, the log line of each request.
 
 request_id_pattern <- "^[A-Za-z0-9._:+/=@-]{1,128}$"
 stop_grace_s <- 8 # Cloud Run kills after 10
@@ -11,6 +11,7 @@ quiet_s <- 0.3 # by then what callers had on its way has arrived, and what was a
 #'   `stopping`, and when something last `moved`.
 new_app <- function(service, config, pool, log, state) {
   routes <- route_table(service, config, pool)
+  router <- plumber_router(routes)
   reply <- new_reply(config, log, state)
   list(
     # Before the body has come.
@@ -25,9 +26,11 @@ new_app <- function(service, config, pool, log, state) {
         if (call$method == "POST") {
           req$chips_body <- accept_body(req, call, config, state)
           call$bytes_in <- length(req$chips_body)
+          # Not by the router, which takes 0.7 ms of processor time for each request.
+          answer_later(routes[[call$path]]$POST(req), req, call, pool, reply, state)
+        } else {
+          reply$json(call, router$call(req)$body)
         }
-        given <- routes[[call$path]][[if (call$method == "HEAD") "GET" else call$method]](req)
-        if (is.character(given)) reply$json(call, given) else answer_later(given, req, call, pool, reply, state)
       },
       chips_problem = function(problem) reply$refuse(call, problem),
       error = function(error) reply$refuse(call, prediction_failed(), conditionMessage(error)))
@@ -173,8 +176,30 @@ metadata <- function(service, config) {
 
 as_json_array <- function(values) if (is.numeric(values)) I(as.list(as.integer(values))) else I(values)
 
+#' The plumber router of all that is not a prediction: health, metadata, description.
+#'
+#' None of plumber's filters: its query parser answers `?x=%00` with a 500. None of its parsers: theirs answer a
+#' malformed body with a 500, and choose by content type. None of its serializers: they box, and round to 4 digits.
+plumber_router <- function(routes) {
+  router <- plumber::pr_set_parsers(plumber::Plumber$new(filters = list()), character())
+  for (path in names(routes)) {
+    route <- routes[[path]]$GET
+    if (!is.null(route)) router <- plumber::pr_handle(router, methods_of("GET"), path, plumber_handler(route))
+  }
+  plumber::pr_set_error(router, function(req, res, err) stop(err))
+}
+
+plumber_handler <- function(route) {
+  force(route)
+  function(req, res) {
+    res$body <- route(req)
+    res
+  }
+}
+
 methods_of <- function(method) if (method == "GET") c("GET", "HEAD") else method
 
+# plumber's own 405 has an empty Allow, and its paths are patterns, in which a dot is any character.
 check_route <- function(routes, call) {
   methods <- names(routes[[call$path]])
   if (is.null(methods)) {

@@ -50,7 +50,7 @@ def toolchains() -> Sequence[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
     for program, purpose, fix in (
-        ("Rscript", "to run R backends here", "apt install r-base-core r-cran-httpuv r-cran-later"),
+        ("Rscript", "to run R backends here", "apt install r-base-core r-cran-plumber"),
         ("julia", "to run Julia backends here", "see backends/julia/README.md"),
         ("gcloud", "to log in to Google Cloud", "see cloud.google.com/sdk"),
         ("terraform", "to set up Google Cloud", "see deploy/README.md"),

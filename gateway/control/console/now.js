@@ -21,8 +21,9 @@ export function page(place, { overview, changes }) {
   const { gateway, registry, issues, issues_found, listed, window, window_s } = overview;
   const troubles = issues_found + (registryIsWell(registry) ? 0 : 1);
   const serious = troubles - issues.filter((issue) => issue.kind === 'refused').length;
+  const onlySlow = registryIsWell(registry) && issues.every((issue) => ['late', 'slower', 'refused'].includes(issue.kind));
   return html`
-    <div class="verdict ${serious ? 'is-bad' : 'is-ok'}" role="status">
+    <div class="verdict ${!serious ? 'is-ok' : onlySlow ? 'is-warn' : 'is-bad'}" role="status">
       <h1>${serious ? plural(serious, 'thing needs', 'things need') + ' attention' : 'Everything is all right'}</h1>
       <p>${sentence(overview)}</p>
     </div>

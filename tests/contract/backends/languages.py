@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.contract.backends.process import ROOT
 
-R_PACKAGES = "httpuv later jsonlite curl openssl filelock"
+R_PACKAGES = "plumber jsonlite curl openssl filelock"
 JULIA_LINEAR = str(Path(__file__).with_name("julia") / "linear.jl")
 JULIA_BACKEND = ROOT / "backends/julia"
 

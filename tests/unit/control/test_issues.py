@@ -81,6 +81,9 @@ def test_a_few_mistakes_of_callers_are_no_issue():
 def test_late_is_later_than_the_objective():
     (issue,) = issues(model(latency_s=0.05), tick(ms=90, late=100))
     assert (issue.kind, issue.side, issue.limit_ms, issue.bad) == ("late", "backend", 50, 100)
+    assert issues(model(latency_s=0.05), tick(late=4)) == [], "by chance"
+    assert len(issues(model(latency_s=0.05), tick(late=5))) == 1
+    assert len(issues(model(latency_s=0.05), tick(requests=3, ms=90, late=3))) == 1
     (issue,) = issues(model(latency_s=0.05), tick(ms=90, late=100, backend_ms=9))
     assert issue.side == "gateway"
 
@@ -90,10 +93,10 @@ def test_a_version_that_is_slower_than_the_others_stands_out():
     ticks = [tick(), tick(version="2", ms=14), tick(version="3", ms=90)]
     (issue,) = issues(models, *ticks)
     assert (issue.kind, issue.version, issue.traffic, issue.shift) == ("slower", "3", 10, {"1": 67, "2": 33})
-    sometimes_late = tick(version="2", late=2)
+    sometimes_late = tick(version="2", late=10)
     found = issues(
         model("1", "2", "3", traffic={"1": 60, "2": 30, "3": 10}, latency_s=0.05),
-        tick(late=2),
+        tick(late=10),
         sometimes_late,
         tick(version="3", ms=90, late=100),
     )

@@ -26,4 +26,4 @@ def test_one_percent_is_as_expected_and_more_is_not():
 def test_every_platform_has_a_figure_for_every_case():
     assert count.kept()
     for totals in count.kept().values():
-        assert set(totals) == set(count.CASES)
+        assert set(totals) == set(count.HELD)

@@ -25,9 +25,9 @@ from gateway.build import (
     build_upstream,
     networks,
 )
+from gateway.component_metrics import GatewayMetrics
 from gateway.control.routes import ControlRoutes
 from gateway.core.client_address import TrustedProxies
-from gateway.gateway_metrics import GatewayMetrics
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry

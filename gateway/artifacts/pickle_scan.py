@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 _ITEM_BYTES: Final[Mapping[str, int]] = {"b": 1, "?": 1, "B": 1}
 
 
-class PickleReferences:
+class PickleScan:
     """What a scan found: (module, name) of each class or function, and versions by package."""
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class PickleReferences:
         self.versions: dict[str, str] = {}
 
 
-def find_pickle_references(path: Path) -> PickleReferences:
+def find_pickle_references(path: Path) -> PickleScan:
     """Scan a pickle or joblib file, compressed or not. ValueError where it is none or is cut off."""
-    contents = PickleReferences()
+    contents = PickleScan()
     try:
         with _opened(path) as stream:
             _Reader(stream, contents).load()
@@ -74,7 +74,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
     dispatch = dict(_Unpickler.dispatch)  # noqa: RUF012
 
-    def __init__(self, stream: IO[bytes], contents: PickleReferences) -> None:
+    def __init__(self, stream: IO[bytes], contents: PickleScan) -> None:
         super().__init__(stream)
         self.stack: list[Any]
         self._stream = stream

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.fallback_keys import FallbackKeys, update_fallback_keys
+from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 
 _FORMAT: Final = 1
 _TIMEOUT_S: Final = 5.0

@@ -16,7 +16,7 @@ from gateway.core.names import check_model_name
 from gateway.core.randomness import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback import Fallback
-from gateway.registry.fallback_keys import NO_KEYS, FallbackKeys, update_fallback_keys
+from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
 from gateway.supervisor import Helper, Supervisor

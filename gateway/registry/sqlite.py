@@ -23,7 +23,7 @@ from gateway.registry.base import (
     RegistryError,
 )
 from gateway.registry.schemes import refuse_query
-from gateway.registry.sqlite_file import connect, explain, file_gone, transaction
+from gateway.registry.sqlite_connection import connect, explain, file_gone, transaction
 from gateway.registry.sqlite_statements import (
     HeldState,
     load,

@@ -17,7 +17,7 @@ from gateway.registry.base import (
     decode_history_body,
     now_text,
 )
-from gateway.registry.sqlite_file import transaction
+from gateway.registry.sqlite_connection import transaction
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
 

@@ -14,16 +14,16 @@ from gateway.core.trace import new_trace_id
 from gateway.server.caller_stream import NEVER, CallerStream
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.server.framing import cannot_be_request_head
+from gateway.server.interfaces import BODY, PIPELINE
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
 from gateway.server.parser import HeadParser, parsed_head_of
 from gateway.server.refusal_response import render_refusal
 from gateway.server.request_body import CallerBody, timeout_error
 from gateway.server.response import CallerResponse
-from gateway.server.transport import BODY, PIPELINE
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.server.transport import ServerState
+    from gateway.server.interfaces import ServerState
     from gateway.upstream.base import ResponseSource
 
 _log = logging.getLogger(__name__)

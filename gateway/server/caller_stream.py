@@ -5,11 +5,11 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.inline_future import InlineFuture
+from gateway.server.interfaces import BODY, PIPELINE
 from gateway.server.linger import LINGER_S, Linger
-from gateway.server.transport import BODY, PIPELINE
 
 if TYPE_CHECKING:
-    from gateway.server.transport import ServerState
+    from gateway.server.interfaces import ServerState
     from gateway.upstream.base import ResponseSource
 
 NEVER: Final = float("inf")

@@ -11,7 +11,7 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES
 from gateway.core.inline_future import InlineFuture
 
 if TYPE_CHECKING:
-    from gateway.server.transport import CallerTransport
+    from gateway.server.interfaces import CallerTransport
     from gateway.upstream.base import BodySink
 
 INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."

@@ -13,7 +13,7 @@ from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 
 if TYPE_CHECKING:
-    from gateway.server.transport import CallerTransport
+    from gateway.server.interfaces import CallerTransport
     from gateway.upstream.base import ResponseSource
     from gateway.upstream.response_head import ResponseHead
 

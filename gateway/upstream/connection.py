@@ -7,7 +7,7 @@ from gateway.core.chunked import ChunkedDecoder
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_future import InlineFuture
-from gateway.core.url_rewriting import rewrite_urls
+from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,

@@ -24,7 +24,7 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
-from gateway.core.url_rewriting import rewrite_urls
+from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
 from gateway.upstream.refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head

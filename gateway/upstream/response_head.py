@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
 from gateway.core.line_template import LineTemplate
-from gateway.core.url_rewriting import ADDRESS_FIELDS
+from gateway.core.response_url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 

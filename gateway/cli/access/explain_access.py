@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
-from gateway.cli.access.key_lines import limit_texts
+from gateway.cli.access.key_display import limit_texts
 from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure

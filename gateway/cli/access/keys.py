@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.access.key_lines import key_lines, state_of
+from gateway.cli.access.key_display import key_lines, state_of
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.keys import digest_key, key_id, make_key

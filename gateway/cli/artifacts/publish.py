@@ -24,7 +24,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import progress
 from gateway.core.printable import printable_json
-from gateway.deploy.candidate import CandidateRejected, try_candidate
+from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.settings import inherited_environment, state_folder
 
 EX_CANTCREAT = 73

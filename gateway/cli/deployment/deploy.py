@@ -12,7 +12,7 @@ from gateway.cli.deployment.deploy_steps import (
     plan_deployment,
     run_deployment,
 )
-from gateway.cli.deployment.watch import watch_folder
+from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure

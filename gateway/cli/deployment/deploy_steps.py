@@ -18,11 +18,11 @@ from gateway.cli.models.registration import register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
-from gateway.deploy.candidate import CandidateRejected, try_candidate
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
+from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, inherited_environment, state_folder
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, read_samples, select_checks, verify

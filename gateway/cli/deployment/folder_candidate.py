@@ -10,10 +10,10 @@ from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.candidate import staged
 from gateway.deploy.environment import python_for
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, Tell
+from gateway.deploy.try_candidate import staged
 from gateway.settings import inherited_environment, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 

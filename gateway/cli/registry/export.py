@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support import console
-from gateway.cli.support.declaration import write_declaration
+from gateway.cli.support.registry_declaration import write_declaration
 from gateway.registry.base import MODELS, NETWORKS, Document, Registry
 
 

@@ -9,7 +9,7 @@ import typer
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.declaration import Declared, read_declaration
+from gateway.cli.support.registry_declaration import Declared, read_declaration
 from gateway.deploy.foreign_models import READERS
 from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_text
 

@@ -105,7 +105,7 @@ async def test_a_statement_that_waits_does_not_hold_up_the_loop(tmp_path: Path):
 
 
 async def test_a_lock_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gateway.registry.sqlite_file._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("gateway.registry.sqlite_connection._BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "registry.db"
     registry = SqliteRegistry(path)
     await registry.load()

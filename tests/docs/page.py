@@ -91,7 +91,7 @@ def commands(page: Path) -> list[Command]:
     return [step for step in steps(page) if isinstance(step, Command)]
 
 
-# What a gateway tells of requests is there a moment after their answers; no reader types as fast as a test.
+# A gateway shows requests a moment after their answers; no reader types as fast as a test.
 _LOOKS_BACK = ("chips tail", "chips why", "chips top")
 
 

@@ -19,7 +19,7 @@ def test_what_was_found_is_told():
     code, lines = judge({"dependencies": [GOOD, BAD], "fixes": []})
     assert code == EX_FOUND
     assert lines == [
-        "b 2: PYSEC-1, mended in 3",
+        "b 2: PYSEC-1, fixed in 3",
         "2 packages looked up: 1 known vulnerabilities",
     ]
 

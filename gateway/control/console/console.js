@@ -48,8 +48,9 @@ async function refresh() {
 }
 
 // Change parameters of the address while somebody types; the question follows when they pause.
+// They are changed in the address itself: that of a link followed a moment ago is not in `seen` yet.
 function change(parameters) {
-  history.replaceState(null, '', having(seen.place, parameters));
+  history.replaceState(null, '', having(parse(location.hash), parameters));
   seen.place = parse(location.hash);
   draw();
   clearTimeout(timer);

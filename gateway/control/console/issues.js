@@ -55,10 +55,10 @@ export function Issue({ issue, window, at, changes }) {
       ${owner && side === 'backend' && html`<span class="soft">owner ${owner}</span>`}
       ${since && html`<span>${issue.since_at_least ? 'for at least' : 'for'} <strong>${duration(at - since)}</strong> <span class="soft">since ${moment(since)} UTC</span></span>`}</p>
     <p>${facts(issue, window)}${nowWords(issue)}</p>
-    ${change && html`<p>Shortly before it began, ${change.author || 'somebody'} changed the model${change.reason ? html`: “${change.reason}”` : ''} <span class="soft">(${change.at.slice(0, 19).replace('T', ' ')} UTC)</span>. <a href=${href('changes', '', { model })}>What changed</a></p>`}
+    ${change && html`<p>About the time it began, ${change.author || 'somebody'} changed the model${change.reason ? html`: “${change.reason}”` : ''} <span class="soft">(${change.at.slice(0, 19).replace('T', ' ')} UTC)</span>. <a href=${href('changes', '', { model })}>What changed</a></p>`}
     <p><a href=${href('requests', '', evidence)}>${slow ? 'The slowest of these requests' : 'These requests'}</a></p>
     ${side !== 'caller' && html`<div class="commands">
-      ${takeBack && html`<${Command} label="Take that change back" text=${takeBack} />`}
+      ${takeBack && html`<${Command} label="Go back to the state before that change" text=${takeBack} />`}
       ${side === 'backend' && model && (issue.shift ? html`<${Command} label="Send its traffic to the other versions" text=${traffic(model, issue.shift)} />`
         : !slow && issue.share > 0.5 && html`<${Command} label=${`Take ${model} out of service (no other version can take its traffic)`} text=${chips('disable', model)} />`)}
       ${side === 'backend' && issue.url && !slow && html`<${Command} label="Ask the backend itself" text=${chips('verify', issue.url, '--short')} />`}

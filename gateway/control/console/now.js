@@ -20,12 +20,13 @@ export async function load(place, before) {
 export function page(place, { overview, changes }) {
   const { gateway, registry, issues, issues_found, listed, window, window_s } = overview;
   const troubles = issues_found + (registryIsWell(registry) ? 0 : 1);
-  const serious = troubles - issues.filter((issue) => issue.kind === 'refused').length;
+  const refused = issues.filter((issue) => issue.kind === 'refused').length;
+  const serious = troubles - refused;
   const onlySlow = registryIsWell(registry) && issues.every((issue) => ['late', 'slower', 'refused'].includes(issue.kind));
   return html`
     <div class="verdict ${!serious ? 'is-ok' : onlySlow ? 'is-warn' : 'is-bad'}" role="status">
       <h1>${serious ? plural(serious, 'thing needs', 'things need') + ' attention' : 'Everything is all right'}</h1>
-      <p>${sentence(overview)}</p>
+      <p>${sentence(overview)}${refused > 0 && ` ${plural(refused, 'model refuses', 'models refuse')} requests of callers, for the callers to look at.`}</p>
     </div>
     <${RegistryIssue} registry=${registry} />
     ${issues.map((issue) => html`<${Issue} key=${`${issue.kind} ${issue.side} ${issue.model} ${issue.version}`} issue=${issue} window=${window} at=${overview.at} changes=${changes} />`)}

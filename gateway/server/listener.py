@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.core.errors import Overloaded
-from gateway.core.problem import render_problem
 from gateway.core.trace import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
+from gateway.server.refusal_response import render_refusal
 from gateway.supervisor import Supervisor
 
 BACKLOG: Final = 2048  # callers that wait to be accepted; those beyond try again a second later
@@ -158,20 +158,7 @@ def _send_away(connection: socket.socket) -> None:
 
 def _too_many() -> bytes:
     error = Overloaded("The gateway has as many connections as it takes. Try again in a moment.")
-    request_id = new_trace_id()
-    answer = render_problem(error, request_id)
-    fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
-    return (
-        b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\nServer: chips\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-        % (
-            answer.status,
-            error.title.encode("ascii"),
-            fields,
-            request_id.encode("ascii"),
-            len(answer.body),
-            answer.body,
-        )
-    )
+    return render_refusal(error, new_trace_id(), b"")
 
 
 # Classic BPF (linux/filter.h): drop a segment whose flags (byte 13 of the TCP header, RFC 9293 section 3.1) are SYN

@@ -1,11 +1,11 @@
-"""The response to bytes that are no request: problem details, after which the connection closes."""
+"""The response to what no pipeline sees: problem details, after which the connection closes."""
 
 from gateway.core.errors import GatewayError
 from gateway.core.problem import render_problem
 
 
 def render_refusal(error: GatewayError, request_id: str, date_line: bytes) -> bytes:
-    """Head and body of the response for `error`. `date_line` is a whole field line, with its end."""
+    """Head and body of the response for `error`. `date_line` is a whole field line with its end, or empty."""
     answer = render_problem(error, request_id)
     fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
     return (

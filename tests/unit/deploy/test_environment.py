@@ -19,6 +19,18 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def bare_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend library without requirements of its own, so that nothing is fetched."""
+    library = tmp_path / "library"
+    (library / "chips_backend").mkdir(parents=True)
+    (library / "chips_backend/__init__.py").write_text("")
+    (library / "pyproject.toml").write_text(
+        "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
+    )
+    monkeypatch.setattr(environment, "library", lambda _: library)
+
+
 def silent(_: str) -> None: ...
 
 
@@ -71,17 +83,8 @@ def wheel(folder: Path, value: int) -> Path:
     return path
 
 
-def test_an_environment_is_made_once_for_what_it_holds(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """With the library's own requirements left out, so that nothing is fetched."""
-    library = tmp_path / "library"
-    (library / "chips_backend").mkdir(parents=True)
-    (library / "chips_backend/__init__.py").write_text("")
-    (library / "pyproject.toml").write_text(
-        "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
-    )
-    monkeypatch.setattr(environment, "library", lambda _: library)
+@pytest.mark.usefixtures("bare_library")
+def test_an_environment_is_made_once_for_what_it_holds(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text(f"{wheel(tmp_path, 7)}\n")
     said: list[str] = []
     python = python_for(folder, tmp_path / "environments", said.append)
@@ -96,14 +99,9 @@ def test_an_environment_is_made_once_for_what_it_holds(
     assert python_for(folder, tmp_path / "environments", said.append) != python
 
 
+@pytest.mark.usefixtures("bare_library")
 def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """uv reads none of pip's settings: it may not know the index, or the certificate, of this network."""
-    library = tmp_path / "library"
-    (library / "chips_backend").mkdir(parents=True)
-    (library / "pyproject.toml").write_text(
-        "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
-    )
-    monkeypatch.setattr(environment, "library", lambda _: library)
     uv = tmp_path / "bin/uv"
     uv.parent.mkdir()
     uv.write_text("#!/bin/sh\necho invalid peer certificate >&2\nexit 2\n")
@@ -116,13 +114,8 @@ def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: 
     )
 
 
-def test_requirements_that_cannot_be_installed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    library = tmp_path / "library"
-    (library / "chips_backend").mkdir(parents=True)
-    (library / "pyproject.toml").write_text(
-        "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
-    )
-    monkeypatch.setattr(environment, "library", lambda _: library)
+@pytest.mark.usefixtures("bare_library")
+def test_requirements_that_cannot_be_installed(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text("./not-there-1.0-py3-none-any.whl\n")
     for _ in range(2):  # a failed one is not taken for complete
         with pytest.raises(DeployError, match="not-there") as caught:

@@ -29,7 +29,7 @@ test-bare:  ## demo and test on minimal Debian 12 and 13 systems made here, as r
 check: $(VENV)/.ready  ## lint, types, imports, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy gateway tests examples
+	$(BIN)/mypy gateway tests examples benchmarks
 	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house.secrets

@@ -344,7 +344,7 @@ def main() -> int:
         return 0
     if reason := missing():
         parser.error(reason)
-    cases = HELD if given.check or given.write else CASES
+    cases: tuple[str, ...] = HELD if given.check or given.write else CASES
     if given.case:
         cases = (given.case,)
     expected = kept().get(here())

@@ -95,7 +95,7 @@ async def measure() -> dict[str, float]:
     keys = AuthenticatorChain([api_keys])
     exchange = _exchange(b"X-Api-Key", key.encode())
     exchange.address = exchange.head.address = address
-    exchange.model, exchange.compiled_policy = model, mirror.snapshot.entries["wine"].rules
+    exchange.model, exchange.compiled_policy = model, mirror.snapshot.entries["wine"].compiled_policy
     await Authenticate(keys)(exchange)
     authenticate = Authenticate(keys)
     rows["API key, known"] = cost(lambda: authenticate.try_nowait(exchange))

@@ -26,6 +26,9 @@ from benchmarks import bench, machine
 from benchmarks.backends.alternatives_report import CALLERS, NAME, tables
 from benchmarks.backends.page import rewrite
 from benchmarks.backends.served_models import KINDS, Asked, Served, ask, labels_in, make
+from benchmarks.load import LOAD_CPU
+from benchmarks.processes import pinned, stop
+from benchmarks.proxies import HERE as BENCHMARKS
 
 HERE = Path(__file__).parent
 PEERS_DIR = HERE / "peers"
@@ -187,20 +190,25 @@ def _measure_way(
 
 def _check(way: Way, asked: Asked) -> float:
     """One request by hand; how long it took. Raises RuntimeError where its labels are others than the model's own."""
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
     began = time.perf_counter()
+    status, content, length = ask_once(way, asked, PORT)
+    took = time.perf_counter() - began
+    if status != 200:
+        raise RuntimeError(f"{way.protocol}: {status} {content[:200]!r}")
+    if labels_in(content, length) != asked.labels:
+        raise RuntimeError(f"{way.protocol}: another answer than the model's own: {content[:200]!r}")
+    return took
+
+
+def ask_once(way: Way, asked: Asked, port: int) -> tuple[int, bytes, str | None]:
+    """Status, body and the header that says where the JSON in it ends. Raises OSError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", way.path, asked.body, asked.headers)
         answer = connection.getresponse()
-        content = answer.read()
+        return answer.status, answer.read(), answer.headers.get("Inference-Header-Content-Length")
     finally:
         connection.close()
-    took = time.perf_counter() - began
-    if answer.status != 200:
-        raise RuntimeError(f"{way.protocol}: {answer.status} {content[:200]!r}")
-    if labels_in(content, answer.headers.get("Inference-Header-Content-Length")) != asked.labels:
-        raise RuntimeError(f"{way.protocol}: another answer than the model's own: {content[:200]!r}")
-    return took
 
 
 def load(
@@ -215,12 +223,12 @@ def load(
             "BODY_FILE": body.name,
             "HEADERS": "\n".join(f"{name}: {value}" for name, value in asked.headers.items()),
         }
-        command = ["taskset", "-c", str(bench.LOAD_CPU), "wrk", "-t1", f"-c{callers}", f"-d{seconds}s"]
+        command = ["taskset", "-c", str(LOAD_CPU), "wrk", "-t1", f"-c{callers}", f"-d{seconds}s"]
         command += [
             "--timeout",
             "30s",
             "-s",
-            str(bench.HERE / "tools/body.lua"),
+            str(BENCHMARKS / "tools/body.lua"),
             f"http://127.0.0.1:{port}{way.path}",
         ]
         _run_wrk([*command[:5], f"-c{callers}", "-d1s", *command[7:]], environment)  # warms it up
@@ -266,7 +274,7 @@ def _running(
     one = ask(served, way.protocol, 1)
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()
-        process = bench.pinned(
+        process = pinned(
             bench.PROXY_CPU, command, env={**environment, **more}, stdout=said, stderr=said, cwd=folder
         )
         try:
@@ -279,7 +287,7 @@ def _running(
             tail = said.read()[-400:].decode(errors="replace")
             raise RuntimeError(f"{error}; {tail}" if process.poll() is not None else str(error)) from None
         finally:
-            bench.stop(process)
+            stop(process)
 
 
 def _await(process: subprocess.Popen[bytes], way: Way, one: Asked) -> float:

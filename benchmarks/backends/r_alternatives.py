@@ -7,7 +7,6 @@ per request of the server's process tree.
 """
 
 import argparse
-import http.client
 import json
 import math
 import os
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import bench, machine
-from benchmarks.backends.alternatives import Way, load
+from benchmarks.backends.alternatives import Way, ask_once, load
 from benchmarks.backends.page import rewrite
-from benchmarks.backends.served_models import Asked
+from benchmarks.backends.served_models import Asked, ask_in_binary
 from benchmarks.processes import pinned, stop
 from tests.contract.backends.process import ROOT, R
 
@@ -116,9 +115,7 @@ def ask(form: str, count: int) -> Asked:
         return Asked(json.dumps({"inputs": [{**tensor, "data": flat}]}).encode(), fields, [])
     behind = struct.pack(f"<{len(flat)}d", *flat)
     tensor["parameters"] = {"binary_data_size": len(behind)}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    fields = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return Asked(head + behind, fields, [])
+    return ask_in_binary([tensor], behind, [])
 
 
 def measure(
@@ -160,7 +157,7 @@ def _await(process: subprocess.Popen[bytes], way: Way, asked: Asked, wanted: lis
     end = time.monotonic() + _START_S
     while True:
         try:
-            status, content, length = _ask_once(way, asked)
+            status, content, length = ask_once(way, asked, PORT)
         except OSError:
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{way.path} does not answer") from None
@@ -175,16 +172,6 @@ def _await(process: subprocess.Popen[bytes], way: Way, asked: Asked, wanted: lis
     )
     if not close:
         raise RuntimeError(f"{way}: another answer than the model's own: {content[:200]!r}")
-
-
-def _ask_once(way: Way, asked: Asked) -> tuple[int, bytes, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
-    try:
-        connection.request("POST", way.path, asked.body, asked.headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), answer.headers.get("Inference-Header-Content-Length")
-    finally:
-        connection.close()
 
 
 def _predictions(content: bytes, length: str | None) -> list[float]:

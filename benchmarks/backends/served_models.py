@@ -131,8 +131,12 @@ def ask(served: Served, protocol: str, count: int) -> Asked:
         content["parameters"] = {"content_type": "pd"}
     if protocol != "binary":
         return Asked(json.dumps(content).encode(), in_json, wanted)
-    content["parameters"] = {"binary_data_output": True}
-    head = json.dumps(content).encode()
+    return ask_in_binary(tensors, behind, wanted)
+
+
+def ask_in_binary(tensors: list[dict[str, Any]], behind: bytes, wanted: list[int]) -> Asked:
+    """A request whose tensors' bytes stand behind the JSON, and that asks for the same of the answer."""
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
     fields = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
     return Asked(head + behind, fields, wanted)
 

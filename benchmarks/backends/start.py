@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.backends.languages import Language
 from benchmarks.machine import rss_mb, tree
-from tests.contract.backends.process import ROOT, free_port
+from gateway.ports import free_port
+from tests.contract.backends.process import ROOT
 
 _PATIENCE_S = 120.0
 _LOOK_S = 0.01

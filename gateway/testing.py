@@ -1,3 +1,4 @@
+# Long: the whole contract of a registry, and that of a backend, as authors of plug-ins import it.
 """Public test suites for authors of registry plug-ins and of backends.
 
 Subclass `RegistryContract` in a pytest module and give it a fixture `open_client`, a function that opens another client
@@ -289,6 +290,51 @@ class RegistryContract:
             assert await other.list(kind) == (document,)
             assert [change.name for change in await other.history(kind=kind, name=name)] == [name]
         assert [document.name for document in (await registry.load()).documents] == [name]
+
+    async def test_an_ephemeral_document_is_outside_of_generation_and_history(
+        self, registry: Registry, other: Registry
+    ) -> None:
+        generation = await registry.write(put("wine", a=1), author="ana")
+        assert await registry.list_ephemeral("figures") == ()
+        await registry.delete_ephemeral("figures", "nothing")
+        body = {"text": "Ünïcödé", "list": [1, [None, 0.5]]}
+        assert await registry.write_ephemeral("figures", "a/b", body, expected=0) == 1
+        assert await other.write_ephemeral("figures", "b", {}, expected=0) == 1
+        assert await other.write_ephemeral("figures", "a/b", {"n": 2}, expected=1) == 2
+        assert await registry.write_ephemeral(MODELS, "wine", {}, expected=0) == 1
+        found = await registry.list_ephemeral("figures")
+        assert [(one.kind, one.name, one.revision, one.body) for one in found] == [
+            ("figures", "a/b", 2, {"n": 2}),
+            ("figures", "b", 1, {}),
+        ]
+        assert await registry.list("figures") == ()
+        assert (await other.load()).generation == generation
+        assert len(await registry.history()) == 1
+        await registry.delete_ephemeral("figures", "a/b")
+        assert [one.name for one in await other.list_ephemeral("figures")] == ["b"]
+        assert await other.write_ephemeral("figures", "a/b", {}, expected=0) == 1
+
+    async def test_of_twenty_writers_one_wins_each_revision_of_an_ephemeral_document(
+        self, open_client: OpenClient
+    ) -> None:
+        clients = [open_client() for _ in range(5)]
+
+        async def attempt(client: Registry, expected: int) -> bool:
+            try:
+                await client.write_ephemeral("leases", "one", {}, expected=expected)
+            except Conflict:
+                return False
+            return True
+
+        try:
+            for expected in range(3):
+                won = await asyncio.gather(
+                    *(attempt(client, expected) for client in clients for _ in range(4))
+                )
+                assert won.count(True) == 1
+        finally:
+            for client in clients:
+                await client.close()
 
     async def test_closing_twice_does_no_harm(self, open_client: OpenClient) -> None:
         registry = open_client()

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import SplitResult
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ class SharedStore:
         self.documents: dict[tuple[str, str], Document] = {}
         self.revisions: dict[tuple[str, str], int] = {}  # outlives deletion
         self.history: list[Change] = []
+        self.ephemeral: dict[tuple[str, str], Document] = {}
         self.changed: set[asyncio.Event] = set()
 
 
@@ -138,6 +140,22 @@ class MemoryRegistry:
             if (kind is None or change.kind == kind) and (name is None or change.name == name)
         ]
         return tuple(copy.deepcopy(wanted[:limit]))
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        found = sorted(self._store.ephemeral.items())
+        return tuple(copy.deepcopy(document) for (k, _), document in found if k == kind)
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        known = self._store.ephemeral.get((kind, name))
+        actual = known.revision if known is not None else 0
+        if actual != expected:
+            raise Conflict(kind, name, expected=expected, actual=actual)
+        kept = msgspec.json.decode(msgspec.json.encode(body))
+        self._store.ephemeral[kind, name] = Document(kind=kind, name=name, revision=expected + 1, body=kept)
+        return expected + 1
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        self._store.ephemeral.pop((kind, name), None)
 
     async def close(self) -> None:
         self._store.changed -= self._watches

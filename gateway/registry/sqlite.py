@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote
 
+from gateway.registry import sqlite_ephemeral
 from gateway.registry.base import (
     Change,
     Delete,
@@ -93,6 +94,15 @@ class SqliteRegistry:
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         return await self._run(lambda db: read_history(db, kind, name, limit))
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        return await self._run(lambda db: sqlite_ephemeral.read(db, kind))
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        return await self._run(lambda db: sqlite_ephemeral.write(db, kind, name, body, expected))
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        await self._run(lambda db: sqlite_ephemeral.delete(db, kind, name))
 
     async def close(self) -> None:
         if self._closed:

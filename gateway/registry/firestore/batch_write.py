@@ -1,7 +1,6 @@
 """One write of several documents: composed, committed with preconditions, and tried again until its outcome is known."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc, Write
 
 
-_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _MAX_REMARK: Final = 10_000
 _WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
 
@@ -190,6 +188,5 @@ class BatchWrite:
 
 def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
     """The collection and the id of a document."""
-    if not _KIND.fullmatch(kind):
-        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
+    layout.check_kind(kind)
     return names.of(kind), layout.document_id(kind, name)

@@ -4,6 +4,7 @@
     <prefix>-mirror/<kind>:<name>         a document of a mirrored kind
     <prefix>-<kind>/<kind>:<name>         a document of another kind (keys)
     <prefix>-history/<newest first>       one entry for each changed document of each generation
+    <prefix>-ephemeral-<kind>/<kind>:<name>   an ephemeral document (leases, figures), outside of all that
 
 Head and mirrored documents share a collection, so that one query, and one snapshot of its stream, holds a generation
 whole. A document carries the generation that wrote it and is never removed, only marked as deleted; so "everything since
@@ -11,6 +12,7 @@ generation G" is one query, and a gateway that comes back reads what it missed a
 Firestore has no lists of lists, and would index every field of a map.
 """
 
+import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -31,6 +33,7 @@ MAX_BODY_BYTES: Final = 450_000  # the history keeps two of them in one document
 MAX_COMMIT_BYTES: Final = 9_500_000  # of 10 MiB
 _LAST_GENERATION: Final = 10**15
 _LAST_INDEX: Final = 10**6
+_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 Fields = dict[str, Any]
 
@@ -73,6 +76,12 @@ class Collections(NamedTuple):
     @property
     def history(self) -> str:
         return f"{self.prefix}-history"
+
+
+def check_kind(kind: str) -> None:
+    """Raises RegistryError where `kind` cannot be a part of a collection's name."""
+    if not _KIND.fullmatch(kind):
+        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
 
 def document_id(kind: str, name: str) -> str:

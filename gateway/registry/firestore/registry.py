@@ -24,7 +24,7 @@ from gateway.registry.base import (
     Unavailable,
     now_text,
 )
-from gateway.registry.firestore import layout
+from gateway.registry.firestore import ephemeral, layout
 from gateway.registry.firestore.batch_write import BatchWrite, document_location
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
@@ -134,6 +134,15 @@ class FirestoreRegistry:
             else:
                 changes.append(change)
         return tuple(changes)
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        return await ephemeral.read(await self._rpc(), self._names, kind)
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        return await ephemeral.write(await self._rpc(), self._names, kind, name, body, expected)
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        await ephemeral.delete(await self._rpc(), self._names, kind, name)
 
     async def close(self) -> None:
         self._closed = True

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.environment import python_for
@@ -36,6 +37,7 @@ def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
 @contextmanager
 def folder_candidate(path: Path) -> Iterator[FolderCandidate]:
     """What starts the folder's backend on a copy of its artifact. Raises Failure."""
+    note_stale_model(path)
     try:
         source = BackendFolder(path)
         settings = source.settings

@@ -135,7 +135,10 @@ async def _not_taken(context: CheckContext, request: RawRequest, status: int) ->
     require_status(response, status, 400)
 
 
-@check("http/head", "an answer to HEAD has no body, so that the next answer on the connection is the next request's")
+@check(
+    "http/head",
+    "an answer to HEAD has no body, so that the next answer on the connection is the next request's",
+)
 async def head_has_no_body(context: CheckContext) -> None:
     for path in ("/v2/health/live", "/openapi.json", "/no-such-path", "/predict"):
         async with context.client.connection() as connection:

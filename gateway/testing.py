@@ -40,7 +40,7 @@ from gateway.registry.base import (
 )
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, running_backend, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, started_backend, verify
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 30.0
@@ -377,5 +377,5 @@ async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
 
     if not backend.command:
         return await run(backend.url, None)
-    async with running_backend(backend.command, backend.environment) as (url, process):
+    async with started_backend(backend.command, backend.environment) as (url, process):
         return await run(url, process)

@@ -13,7 +13,7 @@ from gateway.artifacts.describe_artifact import DescribedArtifact, describe_arti
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.folder_candidate import folder_command
+from gateway.cli.deployment.staged_backend import folder_command
 from gateway.cli.models.inspection import RegistrationRequest
 from gateway.cli.models.registration import register_backend
 from gateway.cli.support import console

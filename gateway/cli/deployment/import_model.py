@@ -16,9 +16,9 @@ import typer
 from gateway.cli.deployment.new import SCAFFOLD, new_folder, with_rollback, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.environment import python_for
 from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
 from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
+from gateway.deploy.python_environment import python_for
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 

@@ -48,7 +48,7 @@ from gateway.stages.read_request_head import ReadRequestHead
 from gateway.stages.route import Route
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
-from gateway.upstream.fast import FastUpstream
+from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
     pass
@@ -92,7 +92,7 @@ class Gateway:
         self._address_quota = ClientIpQuota(per_second=auth.unknown_per_s)
         self._chain = AuthenticatorChain(
             build_authenticators(auth, keys, self.supervisor),
-            report_only=self._settings.edge.report_only,
+            networks_report_only=self._settings.edge.report_only,
             address_quota=self._address_quota,
         )
         self._last_used = LastUsed(self.registry, keys.used, supervisor=self.supervisor)
@@ -144,7 +144,7 @@ class Gateway:
             connections=lambda: self.connections,
         )
         self.telemetry.metrics.watch(gauges=own.gauges, counters=own.counters)
-        if isinstance(self.upstream, FastUpstream):  # the plain one keeps its connections to itself
+        if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
     def _make_pipeline(self) -> None:
@@ -223,8 +223,8 @@ class Gateway:
         server = self._settings.server
         self._control.stopping = True
         async with asyncio.TaskGroup() as both:
-            both.create_task(listener.stop(linger_s=server.stop_linger_s), name="close the port")
-            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
+            both.create_task(listener.stop_accepting(linger_s=server.stop_linger_s), name="close the port")
+            both.create_task(self.connections.wait_until_drained(server.stop_grace_s), name="drain")
 
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""

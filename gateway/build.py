@@ -17,7 +17,7 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
-from gateway.server.fast import FastServer
+from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connections, file_limit
 from gateway.settings import Auth, Server, Settings
@@ -27,8 +27,8 @@ from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
-from gateway.upstream.fast import FastUpstream
 from gateway.upstream.id_tokens import IdTokenProvider
+from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
@@ -125,12 +125,12 @@ def build_upstream(
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
     kind: Callable[..., Upstream] = partial(
-        FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
+        PooledUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
     )
     if settings.server.path == "plain":
-        from gateway.upstream.plain import PlainUpstream
+        from gateway.upstream.aiohttp_client import AiohttpUpstream
 
-        kind = PlainUpstream
+        kind = AiohttpUpstream
     return kind(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
@@ -192,7 +192,7 @@ def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnect
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
     """Connections of our own, or, where `server.path` is `plain`, aiohttp's public API alone."""
     if server.path == "fast":
-        return FastServer(
+        return CallerConnectionFactory(
             pipeline,
             keepalive_timeout_s=server.keep_alive_s,
             head_timeout_s=server.header_timeout_s,
@@ -200,11 +200,11 @@ def build_server(server: Server, pipeline: Pipeline, connections: OpenConnection
             field_limit_bytes=server.header_bytes,
             connections=connections,
         )
-    from gateway.server.plain import PlainRequestHandler
-    from gateway.server.plain_protocol import StrictServer
+    from gateway.server.aiohttp_adapter import AiohttpRequestHandler
+    from gateway.server.strict_aiohttp_protocol import StrictAiohttpServer
 
-    return StrictServer(
-        PlainRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
+    return StrictAiohttpServer(
+        AiohttpRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
         connections=connections,
         head_timeout_s=server.header_timeout_s,
         handler_cancellation=True,  # a caller who leaves takes the backend's work along

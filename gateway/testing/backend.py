@@ -9,7 +9,7 @@ import pytest
 
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, running_backend, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, started_backend, verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,5 +58,5 @@ async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
 
     if not backend.command:
         return await run(backend.url, None)
-    async with running_backend(backend.command, backend.environment) as (url, process):
+    async with started_backend(backend.command, backend.environment) as (url, process):
         return await run(url, process)

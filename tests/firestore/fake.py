@@ -13,7 +13,7 @@ from google.cloud.firestore_v1.types import document, firestore
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from gateway.registry.firestore.layout import Fields, read_fields, write_head, write_stored
+from gateway.registry.firestore.layout import Fields, document_from_protobuf, write_head, write_stored
 from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 Response = firestore.ListenResponse.pb()
@@ -228,7 +228,7 @@ class FakeFirestore:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, identity)
         updated = 1 + max((when for _, when in self.documents.values()), default=0)
         for write in request.writes:
-            fields = read_fields(write.update).fields
+            fields = document_from_protobuf(write.update).fields
             self.documents[write.update.name.partition("/documents/")[2]] = (fields, updated)
             if "registry_id" in fields:
                 self.generation = fields["generation"]

@@ -111,8 +111,8 @@ def parse_document_id(identity: str) -> tuple[str, str]:
     return kind, unquote(name)
 
 
-def read_fields(document: Any) -> FirestoreDocument:
-    """From a protobuf Document. A value of a kind that no registry writes stays what it is: nobody takes it for ours."""
+def document_from_protobuf(document: Any) -> FirestoreDocument:
+    """A protobuf Document as ours. A value of a type that no registry writes stays a protobuf value, so that nobody takes it for ours."""
     fields: Fields = {}
     for name, value in document.fields.items():
         kind = value.WhichOneof("value_type")

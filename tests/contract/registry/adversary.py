@@ -1,6 +1,6 @@
 """Somebody who may write the database itself: one change of all that lies there, drawn at random.
 
-A change may be clumsy (one field) or careful: all digests after it computed anew, head and documents made to fit.
+A change may be clumsy (one field) or careful: all later digests computed again, head and documents made to fit.
 """
 
 import random
@@ -159,7 +159,7 @@ def _edit_the_head(who: Adversary, state: State) -> None:
     state.head = msgspec.structs.replace(head, **changes)
 
 
-def _chain_anew(state: State, first: int) -> None:
+def _chain_again(state: State, first: int) -> None:
     """Compute all digests from entry number `first` (from 0) on, and make the head fit."""
     before = state.entries[first - 1] if first else None
     head = Head(
@@ -193,7 +193,7 @@ def _careful_edit(who: Adversary, state: State) -> None:
             state.entries[later[0]] = msgspec.structs.replace(state.entries[later[0]], before=after)
         else:
             state.documents[_key(entry)] = msgspec.structs.replace(state.documents[_key(entry)], body=after)
-    _chain_anew(state, max(i, first))
+    _chain_again(state, max(i, first))
 
 
 def _truncate(who: Adversary, state: State) -> None:

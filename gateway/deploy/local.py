@@ -187,7 +187,7 @@ class LocalProcessTarget:
                     and local.state is not None
                     and local.is_ready()
                 ):
-                    return _deployed(local, tell, "runs already")
+                    return _deployed(local, tell, "runs already")._replace(is_new=False)
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.forget()

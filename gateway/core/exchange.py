@@ -8,20 +8,20 @@ a type but no value here does not exist before its stage has run: to read it ear
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.core.trace import new_span_id
+from gateway.core.trace_context import new_span_id
 
 if TYPE_CHECKING:
+    from gateway.core.api_keys import LastKeyDigest
     from gateway.core.compiled_policy import CompiledPolicy
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
-    from gateway.core.keys import LastDigest
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
-    from gateway.core.trace import TraceContext
+    from gateway.core.trace_context import TraceContext
 
 
 BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
@@ -171,7 +171,7 @@ class Exchange:
         arrived: float,
         cached_head: "CachedHead | None" = None,
         variable_values: "Sequence[bytes]" = (),
-        last_digest: "LastDigest | None" = None,
+        last_digest: "LastKeyDigest | None" = None,
     ) -> None:
         # the server
         self.method = method

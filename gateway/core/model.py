@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors import CorsRule, cors_problems
-from gateway.core.names import check_model_name, check_version
+from gateway.core.cors_policy import CorsRule, cors_problems
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
 

@@ -17,7 +17,7 @@ from gateway.registry.base import (
     Listing,
     Put,
     Registry,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.schemes import refuse_query
 
@@ -100,7 +100,7 @@ class MemoryRegistry:
             if actual != change.expected:
                 raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
         store.generation += 1
-        at = now_text()
+        at = now_rfc3339()
         for change in changes:
             where = (change.kind, change.name)
             before = store.documents.pop(where, None)

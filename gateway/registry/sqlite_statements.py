@@ -15,7 +15,7 @@ from gateway.registry.base import (
     Put,
     decode_document,
     decode_history_body,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.sqlite_connection import transaction
 
@@ -46,7 +46,7 @@ _CHANGED: Final = (
 )
 
 
-class HeldState(NamedTuple):
+class WatchState(NamedTuple):
     """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
 
     registry_id: str
@@ -69,7 +69,7 @@ def load(db: sqlite3.Connection) -> Listing:
         return read_state(db, None).listing()
 
 
-def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
+def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
     """What the registry holds at this moment; of that, only what has changed since `held` is read.
 
     Few statements, for each gives up the interpreter's lock and may wait long for it.
@@ -94,7 +94,7 @@ def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
             documents.pop((kind, name), None)
         else:
             documents[kind, name] = decode_document(kind, name, revision, body)
-    return HeldState(registry_id, generation, last, documents)
+    return WatchState(registry_id, generation, last, documents)
 
 
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
@@ -105,7 +105,7 @@ def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) 
 
 def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
     """Write all changes in one transaction; return the new generation. Raises Conflict."""
-    at = now_text()
+    at = now_rfc3339()
     with transaction(db):
         generation: int = db.execute(
             "UPDATE registry SET generation = generation + 1 RETURNING generation"

@@ -60,7 +60,7 @@ class Route:
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
         try:
-            entry = await self._mirror.find(name)
+            entry = await self._mirror.read_through(name)
         except RegistryError as error:
             # "There is none" would be a lie, and one that callers remember.
             raise RegistryUnavailable(

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable, printable_json
-from gateway.telemetry.logs import clock, colorize
+from gateway.telemetry.logs import colorize, local_time_of_day
 
 _clock = time.time
 _whole = float.__trunc__  # as int(), at half its cost
@@ -201,4 +201,6 @@ class TextAccessLog:
         path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
         shown = colorize(severity_of(status), str(status)) if self._colored else str(status)
         text = f"{exchange.method} {path}{served} {took_ms:.1f} ms{problem}  {exchange.request_id}"
-        return f"{clock(time.time())} {shown} {printable(text)}".encode("utf-8", "backslashreplace")
+        return f"{local_time_of_day(time.time())} {shown} {printable(text)}".encode(
+            "utf-8", "backslashreplace"
+        )

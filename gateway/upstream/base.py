@@ -57,10 +57,10 @@ class BackendCredentials(Protocol):
     `audience` is what the backend takes such a proof for, where that is not its own origin.
     """
 
-    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
+    def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
         """The fields as far as they are at hand; None where `fetch` must be awaited first."""
 
-    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]: ...
+    async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class ResponseSource(Protocol):
@@ -72,7 +72,7 @@ class ResponseSource(Protocol):
 
     def upload(self, piece: bytes) -> None: ...
 
-    def end(self) -> None:
+    def end_tunnel(self) -> None:
         """The caller has closed the tunnel."""
 
 

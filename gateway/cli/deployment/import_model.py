@@ -13,11 +13,11 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli.deployment.new import SCAFFOLD, TRAINED, new_folder, with_rollback, write_scaffold
+from gateway.cli.deployment.new import SCAFFOLD, TRAINED, new_folder, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
-from gateway.deploy.python_environment import python_for
+from gateway.deploy.python_environment import python_with_requirements
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 
@@ -67,7 +67,7 @@ def import_model(
     try:
         with _found(kind, place) as model:
             target = new_folder(name or _as_name(model.name), folder)
-            answers = with_rollback(
+            answers = remove_on_failure(
                 target,
                 lambda: _write(
                     model,
@@ -134,7 +134,7 @@ def _write(model: ForeignModel, name: str, target: Path, *, samples: bool) -> in
         examples.unlink(missing_ok=True)
         return 0
     try:
-        python = python_for(target, state_folder() / "environments", console.note)
+        python = python_with_requirements(target, state_folder() / "environments", console.note)
     except DeployError as error:
         raise Failure(str(error), hint=f"{error.hint}; --no-samples does without", code=error.code) from None
     _run(

@@ -11,9 +11,9 @@ import typer
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.names import check_model_name
+from gateway.core.name_validation import check_model_name
+from gateway.deploy.backend_libraries import LibraryMissing, library_root
 from gateway.deploy.folder import PREDICT_NAME
-from gateway.deploy.library import LibraryMissing, library_root
 
 _T = TypeVar("_T")
 
@@ -93,7 +93,7 @@ def new(
     if language != "python" and predict:
         raise Failure("--predict is for Python: the other folders have the file already", code=EX_USAGE)
     described = None if source is None else _described(source, name)
-    with_rollback(target, lambda: _write(language, name, target, described, predict=predict))
+    remove_on_failure(target, lambda: _write(language, name, target, described, predict=predict))
     if as_json:
         console.print_json({"model": name, "language": language, "folder": str(target)})
         return
@@ -126,7 +126,7 @@ def new_folder(name: str, folder: Path | None) -> Path:
     return target
 
 
-def with_rollback(target: Path, work: Callable[[], _T]) -> _T:
+def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
     """Fill `target`, which is new or empty; take away what was written where that fails."""
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _write(
         runtime = described.manifest.runtime
         needs = [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
         write_scaffold(language, name, target, needs, left_out=("train.py",))
-        copy_model(described, target / TRAINED)
+        copy_described_artifact(described, target / TRAINED)
     if predict:
         write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
 
@@ -197,7 +197,7 @@ def _installed(packages: Sequence[str]) -> list[str]:
     return [package for package in packages if package != "skops" or find_spec("skops") is not None]
 
 
-def copy_model(described: DescribedArtifact, trained: Path) -> None:
+def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None:
     """The artifact's files and what describes them, as `chips publish` takes a folder."""
     import msgspec
 

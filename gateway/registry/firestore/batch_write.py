@@ -16,7 +16,7 @@ from gateway.registry.base import (
     Put,
     RegistryError,
     Unavailable,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
@@ -62,7 +62,7 @@ class BatchWrite:
         self._reason = reason.encode(errors="replace").decode()
         self._place = location
         self._id = uuid4().hex
-        self._at = now_text()
+        self._at = now_rfc3339()
         self._bodies = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
@@ -136,13 +136,13 @@ class BatchWrite:
         from gateway.registry.firestore.rpc import Write
 
         was = found.get(self._head_at)
-        head = layout.read_head(was.fields if was is not None else None) or RegistryHead(uuid4().hex, 0)
+        head = layout.decode_head(was.fields if was is not None else None) or RegistryHead(uuid4().hex, 0)
         generation = head.generation + 1
-        fields = layout.write_head(RegistryHead(head.registry_id, generation), self._id, self._at)
+        fields = layout.encode_head(RegistryHead(head.registry_id, generation), self._id, self._at)
         writes = [Write(*self._head_at, fields, was.updated if was is not None else None)]
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
             writes += self._compose_one(found, change, body, generation, index)
-        size = sum(layout.size_of(write.identity, write.fields) for write in writes)
+        size = sum(layout.estimated_size_bytes(write.identity, write.fields) for write in writes)
         if size > layout.MAX_COMMIT_BYTES:
             raise RegistryError(
                 f"these {len(self._changes)} changes take {size} bytes, and Firestore writes at most "
@@ -162,7 +162,7 @@ class BatchWrite:
 
         at = document_location(self._names, change.kind, change.name)
         was = found.get(at)
-        stored = layout.read_stored(was.fields if was is not None else None)
+        stored = layout.decode_stored(was.fields if was is not None else None)
         before = stored.body if stored is not None else None
         actual = stored.revision if stored is not None and before is not None else 0
         if actual != change.expected:
@@ -180,8 +180,8 @@ class BatchWrite:
             before=None,
             after=None,
         )
-        document = layout.write_stored(change.kind, change.name, revision, generation, body)
-        logged = layout.write_change(entry, before, body, self._id)
+        document = layout.encode_stored(change.kind, change.name, revision, generation, body)
+        logged = layout.encode_change(entry, before, body, self._id)
         return (
             Write(*at, document, was.updated if was is not None else None),
             Write(self._names.history, layout.change_id(generation, index), logged, None),
@@ -192,4 +192,4 @@ def document_location(names: Collections, kind: str, name: str) -> tuple[str, st
     """The collection and the id of a document."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
-    return names.of(kind), layout.document_id(kind, name)
+    return names.for_kind(kind), layout.document_id(kind, name)

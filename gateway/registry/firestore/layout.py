@@ -63,7 +63,7 @@ class Collections(NamedTuple):
 
     prefix: str
 
-    def of(self, kind: str) -> str:
+    def for_kind(self, kind: str) -> str:
         return self.mirror if kind in MIRRORED else f"{self.prefix}-{kind}"
 
     @property
@@ -106,7 +106,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
     return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
-def read_head(fields: Fields | None) -> RegistryHead | None:
+def decode_head(fields: Fields | None) -> RegistryHead | None:
     """Decode the head document; None where there is none."""
     if fields is None:
         return None
@@ -119,7 +119,7 @@ def read_head(fields: Fields | None) -> RegistryHead | None:
     return RegistryHead(registry_id, generation)
 
 
-def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
+def encode_head(head: RegistryHead, write_id: str, at: str) -> Fields:
     """Encode the head document."""
     return {
         "registry_id": head.registry_id,
@@ -129,7 +129,7 @@ def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
     }
 
 
-def read_stored(fields: Fields | None) -> RegistryDocument | None:
+def decode_stored(fields: Fields | None) -> RegistryDocument | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
@@ -142,9 +142,9 @@ def read_stored(fields: Fields | None) -> RegistryDocument | None:
     return RegistryDocument(revision, body, problem)
 
 
-def read_document(identity: str, fields: Fields | None) -> Document | None:
+def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
     """The document, or None where there is none or it was deleted."""
-    stored = read_stored(fields)
+    stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
     kind, name = parse_document_id(identity)
@@ -154,7 +154,7 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
     return document
 
 
-def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+def encode_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
     """Encode a document for storage; `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
@@ -164,7 +164,7 @@ def change_id(generation: int, index: int) -> str:
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
-def write_change(change: Change, before: str | None, after: str | None, write_id: str) -> Fields:
+def encode_change(change: Change, before: str | None, after: str | None, write_id: str) -> Fields:
     """Encode an entry of the history."""
     return {
         "generation": change.generation,
@@ -181,7 +181,7 @@ def write_change(change: Change, before: str | None, after: str | None, write_id
     }
 
 
-def read_change(fields: Fields) -> Change | None:
+def decode_change(fields: Fields) -> Change | None:
     """An entry of the history; None where it is none."""
     try:
         entry = {name: fields[name] for name in Change.__struct_fields__}
@@ -191,7 +191,7 @@ def read_change(fields: Fields) -> Change | None:
         return None
 
 
-def size_of(identity: str, fields: Fields) -> int:
+def estimated_size_bytes(identity: str, fields: Fields) -> int:
     """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
     total = len(identity) + 64
     for name, value in fields.items():

@@ -189,7 +189,7 @@ class LocalProcessTarget:
                     and local.status is not None
                     and local.is_ready()
                 ):
-                    return _deployed(local, tell, "runs already")
+                    return _deployed(local, tell, "runs already")._replace(is_new=False)
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.delete_note()

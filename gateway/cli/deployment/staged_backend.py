@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.folder import BackendFolder, FolderError
@@ -38,6 +39,7 @@ def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
 @contextmanager
 def stage_backend(path: Path) -> Iterator[StagedBackend]:
     """Copy the folder's artifact to a temporary place; yield what starts the backend on it. Raises Failure."""
+    note_stale_model(path)
     try:
         source = BackendFolder(path)
         settings = source.settings

@@ -110,7 +110,9 @@ class Instances:
         except _ERRORS:
             return None
         names = len(self._inputs) * len(rows) if kind == b"{" else 0
-        if 1 + names + self._count_texts(block) + (strings_in(given) if given else 0) != strings_in_text(content):
+        if 1 + names + self._count_texts(block) + (strings_in(given) if given else 0) != strings_in_text(
+            content
+        ):
             return None  # a name stands twice
         return Scoring(block, parameters, self._place(is_object=kind == b"{"))
 

@@ -16,7 +16,9 @@ from gateway.build import (
     build_authenticators,
     build_connections,
     build_control_cors,
+    build_controller,
     build_egress_policy,
+    build_figures,
     build_id_tokens,
     build_mirror,
     build_server,
@@ -33,6 +35,8 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
+from gateway.rollout.figures import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.stages.authenticate import Authenticate
@@ -84,6 +88,7 @@ class Gateway:
         self._make_limits()
         self._make_telemetry(logs, folder)
         self._make_pipeline()
+        self._make_rollouts()
         self.port = 0
 
     def _make_authentication(self) -> None:
@@ -183,6 +188,18 @@ class Gateway:
             record=self.telemetry.record,
         )
 
+    def _make_rollouts(self) -> None:
+        settings = self._settings
+        self._figures = build_figures(settings, self.registry)
+        self._reporter = Reporter(self._figures, self.pipeline.count_also, supervisor=self.supervisor)
+        self.mirror.on_swap = self._reporter.follow
+        self._controller: Controller | None = None
+        if settings.rollouts.controller:
+            self._controller = build_controller(
+                settings, self.registry, self._figures, self.mirror, self.supervisor
+            )
+            self.telemetry.metrics.add_readers(counters=self._controller.counters)
+
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
         server = self._settings.server
@@ -192,10 +209,14 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if self._own_registry:
                 stack.push_async_callback(self.registry.close)
+            if self._figures is not self.registry:
+                stack.push_async_callback(self._figures.close)
             self.telemetry.start()
             stack.push_async_callback(self.telemetry.stop)
             parts = (
                 self.mirror,
+                self._reporter,
+                self._controller,
                 self._last_used,
                 self._chain,
                 self._id_tokens,

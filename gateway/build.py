@@ -17,6 +17,8 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
+from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -54,6 +56,23 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
         fallback_keys_age_s=server.fallback_keys_age_s,
         supervisor=supervisor,
     )
+
+
+def build_figures(settings: Settings, registry: Registry) -> Registry:
+    """Where gateways report while a rollout runs; the registry itself unless another store is named."""
+    return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def build_controller(
+    settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
+) -> Controller:
+    """The controller of rollouts. Raises ValueError where its secret cannot be read."""
+    file = settings.rollouts.webhook_secret_file
+    try:
+        secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+    return Controller(registry, figures, mirror, secret=secret, supervisor=supervisor)
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:

@@ -101,10 +101,11 @@ class FakeFirestore:
         self._set_head()
 
     def _set_head(self) -> None:
-        from gateway.registry.base import now_rfc3339
-        from gateway.registry.firestore.layout import RegistryHead
+        from gateway.registry.base import Head, now_rfc3339
 
-        fields = encode_head(RegistryHead(self.registry_id, self.generation), "w", now_rfc3339())
+        fields = encode_head(
+            Head(registry_id=self.registry_id, generation=self.generation), "w", now_rfc3339()
+        )
         self.documents["chips-mirror/head"] = (fields, self.generation)
 
     def told(self, *identities: str) -> list[Any]:

@@ -213,6 +213,15 @@ class FirestoreRpc:
         except (exceptions.GoogleAPIError, grpc.RpcError) as error:
             raise CommitOutcomeUnknown(str(error)) from error
 
+    async def delete(self, collection: str, identity: str) -> None:
+        """Delete a document, if it is there. Raises RegistryError."""
+        name = f"{self._documents}/{collection}/{identity}"
+        request = firestore.CommitRequest(database=self._database, writes=[write.Write(delete=name)])
+        try:
+            await self._client.commit(request=request, retry=None, timeout=_COMMIT_S, metadata=self._metadata)
+        except Exception as error:
+            raise self._explain(error) from error
+
     def _write(self, one: Write) -> write.Write:
         condition = (
             common.Precondition(exists=False)

@@ -35,6 +35,7 @@ from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
+from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
@@ -177,6 +178,7 @@ class Gateway:
             trace_sampling=TraceSampling(ratio=trace.ratio, trusted=networks(trace.trusted_networks)),
             rate_limit=self.rate_limit,
             buffer_request_body=self.buffer_request_body,
+            assign_version=AssignVersion(),
             concurrency_limit=self.concurrency_limit,
             backend_concurrency=self.backend_concurrency,
             forward=Forward(self.upstream, self._signer),

@@ -168,7 +168,7 @@ async def test_the_log_says_why_and_for_whom_but_never_the_value(scene: Scene):
     assert [line["version"] for line in lines[2:4]] == ["2", "1"]
     units = [line.get("unit") for line in lines]
     assert units[0] == units[1]
-    assert len(units[0]) == 16
+    assert len(units[0] or "") == 16
     assert units[2:] == [None, None, None]
     assert "secret" not in json.dumps(lines)
 

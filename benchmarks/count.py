@@ -58,7 +58,7 @@ FUNCTIONS = (
     "gateway.stages.concurrency_limit:ConcurrencyLimit.try_nowait",
     "gateway.stages.backend_concurrency:BackendConcurrency.try_nowait",
     "gateway.stages.forward:Forward._fields",
-    "gateway.upstream.fast:_begin",
+    "gateway.upstream.pooled_client:_begin",
     "gateway.upstream.response_head:ResponseHeadReader.__call__",
     "gateway.upstream.connection:Connection._finish",
     "gateway.server.response:CallerResponse.relay",

@@ -13,12 +13,12 @@ from benchmarks.load import CASES, request_bytes
 from benchmarks.proxies import RunFiles
 from gateway.app import Gateway
 from gateway.server.caller_connection import CallerConnection
-from gateway.server.fast import FastServer
+from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.connection import Connection
-from gateway.upstream.fast import FastUpstream
+from gateway.upstream.pooled_client import PooledUpstream
 
 BACKEND = "http://127.0.0.1:18090"
 ANSWER = (
@@ -82,13 +82,13 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
     """Requests by name: one that is accepted, and those that strangers cause."""
     with TemporaryDirectory() as folder:
         async with gateway_in(Path(folder), **flags) as (gateway, accepted):
-            upstream = cast("FastUpstream", gateway.upstream)
+            upstream = cast("PooledUpstream", gateway.upstream)
             origin = upstream._open_origin(BACKEND)
             backend = Connection(origin.pool)
             backend.connection_made(Wire())
             origin.pool.busy.add(backend)
             origin.pool.release(backend)
-            server = FastServer(
+            server = CallerConnectionFactory(
                 gateway.pipeline,
                 keepalive_timeout_s=3600,
                 head_timeout_s=3600,

@@ -16,7 +16,9 @@ from gateway.build import (
     build_authenticators,
     build_connections,
     build_control_cors,
+    build_controller,
     build_egress_policy,
+    build_figures,
     build_id_tokens,
     build_mirror,
     build_server,
@@ -33,6 +35,8 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
+from gateway.rollout.figures import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.stages.assign_version import AssignVersion
@@ -49,7 +53,7 @@ from gateway.stages.read_request_head import ReadRequestHead
 from gateway.stages.route import Route
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
-from gateway.upstream.fast import FastUpstream
+from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
     pass
@@ -85,6 +89,7 @@ class Gateway:
         self._make_limits()
         self._make_telemetry(logs, folder)
         self._make_pipeline()
+        self._make_rollouts()
         self.port = 0
 
     def _make_authentication(self) -> None:
@@ -93,7 +98,7 @@ class Gateway:
         self._address_quota = ClientIpQuota(per_second=auth.unknown_per_s)
         self._chain = AuthenticatorChain(
             build_authenticators(auth, keys, self.supervisor),
-            report_only=self._settings.edge.report_only,
+            networks_report_only=self._settings.edge.report_only,
             address_quota=self._address_quota,
         )
         self._last_used = LastUsed(self.registry, keys.used, supervisor=self.supervisor)
@@ -145,7 +150,7 @@ class Gateway:
             connections=lambda: self.connections,
         )
         self.telemetry.metrics.watch(gauges=own.gauges, counters=own.counters)
-        if isinstance(self.upstream, FastUpstream):  # the plain one keeps its connections to itself
+        if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
     def _make_pipeline(self) -> None:
@@ -185,6 +190,18 @@ class Gateway:
             record=self.telemetry.record,
         )
 
+    def _make_rollouts(self) -> None:
+        settings = self._settings
+        self._figures = build_figures(settings, self.registry)
+        self._reporter = Reporter(self._figures, self.pipeline.count_also, supervisor=self.supervisor)
+        self.mirror.on_swap = self._reporter.follow
+        self._controller: Controller | None = None
+        if settings.rollouts.controller:
+            self._controller = build_controller(
+                settings, self.registry, self._figures, self.mirror, self.supervisor
+            )
+            self.telemetry.metrics.watch(counters=self._controller.counters)
+
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
         server = self._settings.server
@@ -194,10 +211,14 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if self._own_registry:
                 stack.push_async_callback(self.registry.close)
+            if self._figures is not self.registry:
+                stack.push_async_callback(self._figures.close)
             self.telemetry.start()
             stack.push_async_callback(self.telemetry.stop)
             parts = (
                 self.mirror,
+                self._reporter,
+                self._controller,
                 self._last_used,
                 self._chain,
                 self._id_tokens,
@@ -225,8 +246,8 @@ class Gateway:
         server = self._settings.server
         self._control.stopping = True
         async with asyncio.TaskGroup() as both:
-            both.create_task(listener.stop(linger_s=server.stop_linger_s), name="close the port")
-            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
+            both.create_task(listener.stop_accepting(linger_s=server.stop_linger_s), name="close the port")
+            both.create_task(self.connections.wait_until_drained(server.stop_grace_s), name="drain")
 
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""

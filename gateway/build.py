@@ -17,7 +17,9 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
-from gateway.server.fast import FastServer
+from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
+from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connections, file_limit
 from gateway.settings import Auth, Server, Settings
@@ -27,8 +29,8 @@ from gateway.telemetry.logs import LogWriter, wants_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
-from gateway.upstream.fast import FastUpstream
 from gateway.upstream.id_tokens import IdTokenProvider
+from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
@@ -54,6 +56,23 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
         fallback_keys_age_s=server.fallback_keys_age_s,
         supervisor=supervisor,
     )
+
+
+def build_figures(settings: Settings, registry: Registry) -> Registry:
+    """Where gateways report while a rollout runs; the registry itself unless another store is named."""
+    return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def build_controller(
+    settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
+) -> Controller:
+    """The controller of rollouts. Raises ValueError where its secret cannot be read."""
+    file = settings.rollouts.webhook_secret_file
+    try:
+        secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+    return Controller(registry, figures, mirror, secret=secret, supervisor=supervisor)
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
@@ -125,12 +144,12 @@ def build_upstream(
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
     kind: Callable[..., Upstream] = partial(
-        FastUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
+        PooledUpstream, tunnel_idle_s=upstream.tunnel_idle_s, supervisor=supervisor
     )
     if settings.server.path == "plain":
-        from gateway.upstream.plain import PlainUpstream
+        from gateway.upstream.aiohttp_client import AiohttpUpstream
 
-        kind = PlainUpstream
+        kind = AiohttpUpstream
     return kind(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
@@ -192,7 +211,7 @@ def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnect
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
     """Connections of our own, or, where `server.path` is `plain`, aiohttp's public API alone."""
     if server.path == "fast":
-        return FastServer(
+        return CallerConnectionFactory(
             pipeline,
             keepalive_timeout_s=server.keep_alive_s,
             head_timeout_s=server.header_timeout_s,
@@ -200,11 +219,11 @@ def build_server(server: Server, pipeline: Pipeline, connections: OpenConnection
             field_limit_bytes=server.header_bytes,
             connections=connections,
         )
-    from gateway.server.plain import PlainRequestHandler
-    from gateway.server.plain_protocol import StrictServer
+    from gateway.server.aiohttp_adapter import AiohttpRequestHandler
+    from gateway.server.strict_aiohttp_protocol import StrictAiohttpServer
 
-    return StrictServer(
-        PlainRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
+    return StrictAiohttpServer(
+        AiohttpRequestHandler(pipeline, body_timeout_s=server.body_timeout_s),
         connections=connections,
         head_timeout_s=server.header_timeout_s,
         handler_cancellation=True,  # a caller who leaves takes the backend's work along

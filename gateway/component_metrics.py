@@ -78,6 +78,14 @@ class GatewayMetrics:
             name: count - waiting.get(name, 0.0)
             for name, count in self._concurrency_limit.in_flight_by_model().items()
         }
+        rollouts = {} if snapshot is None else snapshot.rollouts
+        readings["chips_rollout_percent"] = {
+            name: float(rollout.percent) for name, rollout in rollouts.items() if rollout.active
+        }
+        for state in ("held", "returned"):
+            readings[f"chips_rollout_{state}"] = {
+                name: float(rollout.state == state) for name, rollout in rollouts.items()
+            }
         policies = {} if snapshot is None else {n: e.model.policy for n, e in snapshot.entries.items()}
         queued = Counter(self._concurrency_limit.queued_by_model())
         queued.update({name: count for name, count in waiting.items() if count})

@@ -7,6 +7,7 @@ To learn what happens to a request, read `Pipeline._pass`. To add a step: write 
 import logging
 import time
 from asyncio import CancelledError
+from collections.abc import Callable
 
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
@@ -49,6 +50,7 @@ class Pipeline:
         "_rate_limit",
         "_read_request_head",
         "_record",
+        "_recorder",
         "_route",
         "_trace_sampling",
     )
@@ -86,6 +88,20 @@ class Pipeline:
         self._concurrency_limit = concurrency_limit
         self._backend_concurrency = backend_concurrency
         self._forward = forward
+        self._recorder = record
+        self._record: Callable[[Exchange], None] = record
+
+    def count_also(self, count: Callable[[Exchange], None] | None) -> None:
+        """Have finished exchanges counted by `count`, too; None: no longer. Where nothing counts, it costs nothing."""
+        recorder = self._recorder
+        if count is None:
+            self._record = recorder
+            return
+
+        def record(exchange: Exchange) -> None:
+            recorder(exchange)
+            count(exchange)
+
         self._record = record
 
     async def __call__(self, exchange: Exchange) -> None:

@@ -13,18 +13,18 @@ _throttled_log = LogThrottle(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
-    """With `report_only`, credentials may be used from everywhere; who would be refused is counted, and marked in the proof."""
+    """With `networks_report_only`, credentials may be used from everywhere; who would be refused is counted, and marked in the proof."""
 
     def __init__(
         self,
         authenticators: Sequence[Authenticator],
         *,
-        report_only: bool = False,
+        networks_report_only: bool = False,
         address_quota: ClientIpQuota | None = None,
     ) -> None:
         self._authenticators = tuple(authenticators)
         self._address_quota = address_quota  # of look-ups in vain, by address
-        self._report_only = report_only
+        self._networks_report_only = networks_report_only
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
@@ -88,6 +88,6 @@ class AuthenticatorChain:
         if networks is None or (head.address is not None and head.address in networks):
             return authentication
         self.refused += 1
-        if self._report_only:
+        if self._networks_report_only:
             return authentication._replace(outside_networks=True)
         raise AddressNotAllowed(f"Your credentials may not be used from your address, {head.address}.")

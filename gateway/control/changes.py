@@ -7,10 +7,19 @@ from typing import Any, Final
 from gateway.core.errors import RegistryUnavailable
 from gateway.core.keys import key_id
 from gateway.core.model_updates import differences
-from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Change, Registry, RegistryError
+from gateway.registry.base import (
+    KEYS,
+    MODELS,
+    NETWORKS,
+    REVOCATIONS,
+    ROLLOUTS,
+    Change,
+    Registry,
+    RegistryError,
+)
 
 # When keys were last used is written, too, so often that it would hide all else.
-KINDS: Final = (MODELS, NETWORKS, KEYS, REVOCATIONS)
+KINDS: Final = (MODELS, ROLLOUTS, NETWORKS, KEYS, REVOCATIONS)
 
 
 async def changes(

@@ -31,8 +31,8 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        schemas[f"{name}.instance"] = instance_schema(backend.inputs)
-        schemas[f"{name}.prediction"] = prediction_schema(backend.outputs)
+        schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
+        schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
     return {
         "openapi": "3.1.0",
@@ -146,8 +146,11 @@ def _about(model: Model) -> dict[str, Any]:
     return operation
 
 
-def instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """An object by field name, or an array in the signature's order. Without a signature: anything."""
+def one_instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The JSON schema of one item of `instances`: an object by field name, or an array in the signature's order.
+
+    Without a signature: anything.
+    """
     if not inputs:
         return {}
     fields = {tensor.name: _value_schema(tensor) for tensor in inputs}
@@ -164,8 +167,8 @@ def instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     }
 
 
-def prediction_schema(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """The JSON schema of one prediction; without a signature: anything."""
+def one_prediction_schema(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The JSON schema of one prediction, an item of `predictions`; without a signature: anything."""
     if not outputs:
         return {}
     fields = {tensor.name: _value_schema(tensor) for tensor in outputs}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 from urllib.parse import parse_qsl
 
-from gateway.core.errors import BadRequest, NotFound
+from gateway.core.errors import BadRequest, PageNotFound
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
 from gateway.telemetry.trace_store import RequestFilter, StoredRequest, TraceStoreReader
@@ -60,10 +60,10 @@ class RecordedRequests:
 
     async def one(self, request_or_trace_id: str) -> dict[str, Any]:
         if self._reader is None:
-            raise NotFound(_NO_STORE)
+            raise PageNotFound(_NO_STORE)
         found = await asyncio.to_thread(self._reader.find, request_or_trace_id)
         if not found:
-            raise NotFound(
+            raise PageNotFound(
                 "No request with this id is kept here: it may be too old, or its trace was not kept."
             )
         return document(found)

@@ -22,7 +22,7 @@ from gateway.core.errors import (
     Forbidden,
     GatewayError,
     MethodNotAllowed,
-    NotFound,
+    PageNotFound,
     Unauthenticated,
 )
 from gateway.core.exchange import Exchange
@@ -139,7 +139,7 @@ class ControlRoutes:
                 rest = path.removeprefix(folder)
                 found = asset(rest or page, exchange.headers)
                 if found is None:
-                    raise NotFound(_NOTHING_HERE)
+                    raise PageNotFound(_NOTHING_HERE)
                 return found
         operate = self._operate.get(path)
         if operate is not None:
@@ -154,9 +154,9 @@ class ControlRoutes:
             window = _window(parse_query(exchange.target.query, {"window"}))
             model = await self._board.model(path.removeprefix("/-/models/"), window)
             if model is None:
-                raise NotFound("There is no such model in this registry.")
+                raise PageNotFound("There is no such model in this registry.")
             return json_response(model, headers=_NO_STORE)
-        raise NotFound(_NOTHING_HERE)
+        raise PageNotFound(_NOTHING_HERE)
 
     async def describe(self, exchange: Exchange) -> None:
         await exchange.response.send(json_response(_description(exchange.model)))

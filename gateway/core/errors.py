@@ -10,7 +10,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     │   ├── AddressNotAllowed     403 address-not-allowed
     │   ├── Forbidden             403 forbidden
     │   ├── ModelNotFound         404 model-not-found
-    │   ├── NotFound              404 not-found
+    │   ├── PageNotFound          404 not-found
     │   ├── MethodNotAllowed      405 method-not-allowed
     │   ├── RequestTimeout        408 request-timeout
     │   ├── PayloadTooLarge       413 payload-too-large
@@ -92,8 +92,8 @@ class ModelNotFound(CallerError):
     code, status, title = "model-not-found", 404, "Model not found"
 
 
-class NotFound(CallerError):
-    """404: the gateway has no such page."""
+class PageNotFound(CallerError):
+    """404: there is no such page of the gateway, or no such request or model on it."""
 
     code, status, title = "not-found", 404, "Not found"
 

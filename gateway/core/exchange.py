@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
-    from gateway.core.sticky import StickyVersions
+    from gateway.core.sticky_versions import StickyVersions
     from gateway.core.trace import TraceContext
 
 

@@ -9,15 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-if TYPE_CHECKING:
-    from gateway.core.model import Backend, Model
-
 SLOTS: Final = 100  # as traffic is given in whole percent
-_HASH_BYTES: Final = 8
+HASH_BYTES: Final = 8
 _BITMAP_DIGITS: Final = SLOTS // 4
 _SEED: Final = re.compile(r"[0-9a-f]{32}")
 _BITMAP: Final = re.compile(rf"[0-9a-f]{{{_BITMAP_DIGITS}}}")
@@ -75,7 +72,7 @@ def sticky_problems(sticky: StickyShares) -> list[str]:
     taken: Counter[int] = Counter()
     if not problems:
         for bitmap in sticky.slots.values():
-            taken.update(_slots_in(bitmap))
+            taken.update(slots_in(bitmap))
     if any(count > 1 for count in taken.values()):
         problems.append("a slot of sticky shares belongs to two versions")
     return problems
@@ -92,7 +89,7 @@ def lay_out(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
     owners: dict[int, str | None] = dict.fromkeys(range(SLOTS), first)
     for version, bitmap in sticky.slots.items():
         if version in traffic:
-            owners.update(dict.fromkeys(_slots_in(bitmap), version))
+            owners.update(dict.fromkeys(slots_in(bitmap), version))
     excess = Counter(owners.values())
     excess.subtract(traffic)
     moves = sorted(
@@ -116,39 +113,8 @@ def lay_out(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
     return msgspec.structs.replace(sticky, slots=slots)
 
 
-class StickyVersions:
-    """The versions of one model by slot, ready to be chosen from."""
-
-    __slots__ = ("_backends", "_hash", "by")
-
-    def __init__(self, sticky: StickyShares, model: "Model") -> None:
-        self.by = parse_sticky_by(sticky.by)
-        # The model's name is part of what is hashed: who is first at one model must not be first at all its copies.
-        self._hash = blake2b(digest_size=_HASH_BYTES, key=bytes.fromhex(sticky.seed))
-        self._hash.update(f"value\0{model.name}\0".encode())
-        laid_out = lay_out(sticky, model.traffic).slots
-        by_version = {backend.version: backend for backend in model.backends}
-        owners = {slot: by_version[v] for v, bitmap in laid_out.items() for slot in _slots_in(bitmap)}
-        self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))
-
-    def choose(self, value: bytes) -> "tuple[Backend, str]":
-        """The backend for `value`, and the value's own hash in 16 hexadecimal digits: the unit, for logs."""
-        hashed = self._hash.copy()
-        hashed.update(value)
-        digest = hashed.digest()
-        # The number lies in [0, 2**64): the product's upper part is uniform on the slots.
-        slot = int.from_bytes(digest) * SLOTS >> (8 * _HASH_BYTES)
-        return self._backends[slot], digest.hex()
-
-
-def compile_sticky(model: "Model") -> StickyVersions | None:
-    """None where the model's shares are not sticky, or it has no version to choose."""
-    if model.sticky is None or not any(model.traffic.values()):
-        return None
-    return StickyVersions(model.sticky, model)
-
-
-def _slots_in(bitmap: str) -> list[int]:
+def slots_in(bitmap: str) -> list[int]:
+    """The slots whose bits are set in `bitmap`, in ascending order."""
     number = int(bitmap, 16)
     return [slot for slot in range(SLOTS) if number >> slot & 1]
 
@@ -158,7 +124,5 @@ def _preference(seed: str, version: str | None, slot: int) -> int:
     if version is None:
         return 0
     return int.from_bytes(
-        blake2b(
-            f"slot\0{version}\0{slot}".encode(), digest_size=_HASH_BYTES, key=bytes.fromhex(seed)
-        ).digest()
+        blake2b(f"slot\0{version}\0{slot}".encode(), digest_size=HASH_BYTES, key=bytes.fromhex(seed)).digest()
     )

@@ -113,7 +113,7 @@ class CloudRunTarget:
             deployed = None if service is None else _serves(service, tag, template.revision)
             if deployed is not None:
                 tell(f"revision {template.revision} runs already")
-                return deployed
+                return deployed._replace(is_new=False)
             try:
                 service = self._put(folder, service, template, tag, tell)
             except exceptions.Conflict:  # Aborted is one: somebody deploys another version at this moment

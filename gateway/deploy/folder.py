@@ -18,6 +18,7 @@ from gateway.core.names import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.core.text_encoding import decode_utf8
 from gateway.deploy.library import build_files
+from gateway.deploy.model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
 PREDICT_NAME: Final = "predict.py"
@@ -56,11 +57,13 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class BackendFolder:
-    """A folder that was read and checked. Raises FolderError."""
+    """A folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""
 
-    def __init__(self, path: Path, *, version: str | None = None) -> None:
+    def __init__(self, path: Path, *, version: str | None = None, artifact: Path | None = None) -> None:
         self.path = path
         self.settings = _read(path / SETTINGS_NAME)
+        if artifact is not None:
+            self.settings = msgspec.structs.replace(self.settings, artifact=str(artifact.absolute()))
         self.model = self.settings.model
         self.version = version or self.settings.version
         problems = []
@@ -161,7 +164,7 @@ class BackendFolder:
 
     def _files(self, *, links: bool = False) -> list[Path]:
         made = (self.artifact, self.sibling("signature"), self.sibling("samples"))
-        left_out = {path.resolve() for path in made if path is not None}
+        left_out = {path.resolve() for path in (*made, self.path / SOURCE_NAME) if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):
             parts = set(file.relative_to(self.path).parts)

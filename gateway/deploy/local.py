@@ -23,8 +23,8 @@ import msgspec
 
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, state_path, write_atomically
-from gateway.deploy.environment import python_for
 from gateway.deploy.folder import BackendFolder
+from gateway.deploy.python_environment import python_for
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.deploy.try_candidate import failure_reason
 from gateway.ports import free_port
@@ -187,7 +187,7 @@ class LocalProcessTarget:
                     and local.state is not None
                     and local.is_ready()
                 ):
-                    return _deployed(local, tell, "runs already")
+                    return _deployed(local, tell, "runs already")._replace(is_new=False)
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.forget()

@@ -22,6 +22,7 @@ class DeployedBackend(NamedTuple):
 
     url: str
     detail: str  # a revision's name, or a process's number
+    is_new: bool = True  # False: it ran already, with the same code and artifact
 
 
 class DeploymentTarget(Protocol):

@@ -19,8 +19,8 @@ from gateway.verify.run import (
     BackendNotReady,
     parse_manifest_or_samples,
     prepare_context,
-    running_backend,
     select_checks,
+    started_backend,
 )
 
 _READY_WITHIN_S: Final = 120.0
@@ -44,9 +44,9 @@ def try_candidate(
 ) -> str:
     """Start `command` in `folder` on a copy of the artifact, and score its samples; returns what was seen.
 
-    `environ` is the environment without settings of CHIPS. Raises Found where it does not get ready, or answers wrongly.
+    `environ` is the environment without settings of CHIPS. Raises CandidateRejected where it does not get ready, or answers wrongly.
     """
-    with staged(manifest, files) as artifact:
+    with staged_artifact(manifest, files) as artifact:
         own = {
             "CHIPS_MODEL": manifest.model,
             "CHIPS_VERSION": manifest.version,
@@ -86,7 +86,7 @@ async def _scored(
     command: str, environ: Mapping[str, str], folder: Path, manifest: ArtifactManifestSubset
 ) -> list[Result]:
     try:
-        async with running_backend(command, environ, folder) as (url, process):
+        async with started_backend(command, environ, folder) as (url, process):
             try:
                 bench = await prepare_context(url, manifest=manifest, process=process, wait_s=_READY_WITHIN_S)
             except BackendNotReady:
@@ -123,8 +123,8 @@ def failure_reason(lines: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def staged(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
-    """The artifact as it will be published, in a folder of its own."""
+def staged_artifact(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
+    """The artifact as it will be published, in a temporary folder that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="chips-try-") as place:
         staged = Path(place) / "artifact"
         for name, source in files:

@@ -2,7 +2,8 @@
 
 A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
 one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
-overwrite each other. Every write bumps the registry's `generation` by one and appends to its history.
+overwrite each other. Every write bumps the registry's `generation` by one and appends to its history, which is a hash
+chain: `gateway.registry.chain`.
 """
 
 from collections.abc import AsyncIterator
@@ -16,10 +17,14 @@ KEYS: Final = "keys"
 REVOCATIONS: Final = "revocations"
 KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
+ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, and how far it is
+AUDIT: Final = "audit"  # what CHIPS itself writes about the history
+# Every kind: `chips audit --verify` compares all of their documents with the history.
+KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, AUDIT})
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +105,59 @@ def decode_history_body(text: str | None) -> dict[str, Any] | None:
     return decode_document("", "", 0, text).body
 
 
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of the chain. A write replaces it together with what it writes, or writes nothing."""
+
+    registry_id: str
+    generation: int
+    sequence: int = 0  # of the last entry; 0: there is none
+    digest: str | None = None  # of the last entry; None: the history is not chained yet
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the history exactly as it is stored."""
+
+    sequence: int  # 1, 2, 3 … without a gap; 0 in a store that has not numbered its old entries
+    generation: int
+    at: str
+    author: str
+    reason: str
+    action: Literal["create", "update", "delete"]
+    kind: str
+    name: str
+    revision: int
+    before: str | None  # the stored text (JSON) of the document's body; None: there was none
+    after: str | None
+    previous: str | None = None  # the digest of the entry before; None in an entry from before the chain
+    digest: str | None = None
+    write_id: str | None = None  # of the write that made it, where the store keeps one
+
+    def change(self) -> Change:
+        """The entry as the history shows it to people."""
+        return Change(
+            generation=self.generation,
+            at=self.at,
+            author=self.author,
+            reason=self.reason,
+            action=self.action,
+            kind=self.kind,
+            name=self.name,
+            revision=self.revision,
+            before=decode_history_body(self.before),
+            after=decode_history_body(self.after),
+        )
+
+
+class StoredDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document exactly as it is stored; `body` is None where it was deleted."""
+
+    kind: str
+    name: str
+    revision: int
+    body: str | None
+    generation: int | None = None  # that wrote it, where the store keeps it
+
+
 class RegistryError(Exception):
     """A registry could not do what it was asked; the text is for an operator."""
 
@@ -157,5 +215,30 @@ class Registry(Protocol):
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """The newest `limit` changes, newest first."""
+
+    # -- ephemeral documents: what changes every few seconds (leases, figures), outside of the generation and the history
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        """All ephemeral documents of a kind, by name. They are not those of `list`, though kind and name be the same."""
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        """Write one ephemeral document and return its new revision, one more than `expected` (0: there must be none).
+
+        Raises Conflict. After Unavailable it may have been written.
+        """
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        """Delete one ephemeral document, if it is there. One that comes back begins at revision 1 again."""
+
+    # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.chain` makes the digests.
+
+    async def head(self) -> Head:
+        """The end of the hash chain. Every write replaces it atomically with what it writes."""
+
+    def entries(self) -> AsyncIterator[Entry]:
+        """Every entry of the history exactly as it is stored, from the newest to the oldest."""
+
+    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+        """Every document of a kind exactly as it is stored, in any order, those that were deleted included."""
 
     async def close(self) -> None: ...

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import SplitResult
 from uuid import uuid4
 
@@ -14,11 +15,16 @@ from gateway.registry.base import (
     Conflict,
     Delete,
     Document,
+    Entry,
+    Head,
     Listing,
     Put,
     Registry,
+    StoredDocument,
+    decode_document,
     now_text,
 )
+from gateway.registry.chain import GENESIS, seal
 from gateway.registry.schemes import refuse_query
 
 _LOOK_S = 5.0
@@ -28,12 +34,19 @@ class SharedStore:
     """What the clients of one `memory://NAME` share."""
 
     def __init__(self) -> None:
-        self.registry_id = uuid4().hex
-        self.generation = 0
-        self.documents: dict[tuple[str, str], Document] = {}
-        self.revisions: dict[tuple[str, str], int] = {}  # outlives deletion
-        self.history: list[Change] = []
+        self.head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
+        self.documents: dict[tuple[str, str], StoredDocument] = {}  # those that were deleted included
+        self.entries: list[Entry] = []
+        self.ephemeral: dict[tuple[str, str], Document] = {}
         self.changed: set[asyncio.Event] = set()
+
+    def current(self) -> list[Document]:
+        """The documents that there are, by kind and name."""
+        return [
+            decode_document(kind, name, stored.revision, stored.body)
+            for (kind, name), stored in sorted(self.documents.items())
+            if stored.body is not None
+        ]
 
 
 _named: dict[str, SharedStore] = {}
@@ -63,13 +76,9 @@ class MemoryRegistry:
         self._watches: set[asyncio.Event] = set()
 
     async def load(self) -> Listing:
-        store = self._store
-        documents = tuple(
-            copy.deepcopy(document)
-            for (kind, _), document in sorted(store.documents.items())
-            if kind in MIRRORED
-        )
-        return Listing(registry_id=store.registry_id, generation=store.generation, documents=documents)
+        head = self._store.head
+        documents = tuple(one for one in self._store.current() if one.kind in MIRRORED)
+        return Listing(registry_id=head.registry_id, generation=head.generation, documents=documents)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
         changed = asyncio.Event()
@@ -86,34 +95,41 @@ class MemoryRegistry:
             self._watches.discard(changed)
 
     async def read(self, kind: str, name: str) -> Document | None:
-        return copy.deepcopy(self._store.documents.get((kind, name)))
+        stored = self._store.documents.get((kind, name))
+        if stored is None or stored.body is None:
+            return None
+        return decode_document(kind, name, stored.revision, stored.body)
 
     async def list(self, kind: str) -> tuple[Document, ...]:
-        found = sorted(self._store.documents.items())
-        return tuple(copy.deepcopy(document) for (k, _), document in found if k == kind)
+        return tuple(one for one in self._store.current() if one.kind == kind)
 
     async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+        if not changes:
+            raise ValueError("a write changes at least one document")
         store = self._store
         for change in changes:
             current = store.documents.get((change.kind, change.name))
-            actual = current.revision if current is not None else 0
+            actual = current.revision if current is not None and current.body is not None else 0
             if actual != change.expected:
                 raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
-        store.generation += 1
-        at = now_text()
-        for change in changes:
+        # Through JSON, as every other registry does it: what is not JSON must fail here too, before anything is written.
+        texts = [
+            msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
+            for change in changes
+        ]
+        generation, at = store.head.generation + 1, now_text()
+        for change, after in zip(changes, texts, strict=True):
             where = (change.kind, change.name)
-            before = store.documents.pop(where, None)
-            revision = store.revisions[where] = store.revisions.get(where, 0) + 1
-            # Through JSON, as every other registry does it: what is not JSON must fail here too.
-            after = msgspec.json.decode(msgspec.json.encode(change.body)) if isinstance(change, Put) else None
-            if after is not None:
-                store.documents[where] = Document(
-                    kind=change.kind, name=change.name, revision=revision, body=after
-                )
-            store.history.append(
-                Change(
-                    generation=store.generation,
+            was = store.documents.get(where)
+            before = was.body if was is not None else None
+            revision = (was.revision if was is not None else 0) + 1
+            store.documents[where] = StoredDocument(
+                kind=change.kind, name=change.name, revision=revision, body=after
+            )
+            entry, store.head = seal(
+                Entry(
+                    sequence=0,
+                    generation=generation,
                     at=at,
                     author=author,
                     reason=reason,
@@ -121,23 +137,52 @@ class MemoryRegistry:
                     kind=change.kind,
                     name=change.name,
                     revision=revision,
-                    before=before.body if before is not None else None,
+                    before=before,
                     after=after,
-                )
+                ),
+                store.head,
             )
+            store.entries.append(entry)
+        store.head = msgspec.structs.replace(store.head, generation=generation)
         for changed in store.changed:
             changed.set()
-        return store.generation
+        return generation
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         wanted = [
-            change
-            for change in reversed(self._store.history)
-            if (kind is None or change.kind == kind) and (name is None or change.name == name)
+            entry.change()
+            for entry in reversed(self._store.entries)
+            if (kind is None or entry.kind == kind) and (name is None or entry.name == name)
         ]
-        return tuple(copy.deepcopy(wanted[:limit]))
+        return tuple(wanted[:limit])
+
+    async def head(self) -> Head:
+        return self._store.head
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        for entry in reversed(tuple(self._store.entries)):
+            yield entry
+
+    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+        return tuple(one for (k, _), one in self._store.documents.items() if k == kind)
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        found = sorted(self._store.ephemeral.items())
+        return tuple(copy.deepcopy(document) for (k, _), document in found if k == kind)
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        known = self._store.ephemeral.get((kind, name))
+        actual = known.revision if known is not None else 0
+        if actual != expected:
+            raise Conflict(kind, name, expected=expected, actual=actual)
+        kept = msgspec.json.decode(msgspec.json.encode(body))
+        self._store.ephemeral[kind, name] = Document(kind=kind, name=name, revision=expected + 1, body=kept)
+        return expected + 1
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        self._store.ephemeral.pop((kind, name), None)
 
     async def close(self) -> None:
         self._store.changed -= self._watches

@@ -90,6 +90,7 @@ class Mirror:
         self._asking: dict[str, asyncio.Task[ModelEntry | None]] = {}
         self._bucket = TokenBucket(per_second=4, burst=20, clock=clock)
         self.snapshot: Snapshot | None = None
+        self.on_swap: Callable[[Snapshot], object] = id  # called with each new one; quick, and does not raise
         self.source = REGISTRY  # or FALLBACK: what the snapshot was made from
         self.connected = False
         self.held = ""  # why the registry's present state is not believed; empty where it is
@@ -242,6 +243,7 @@ class Mirror:
         snapshot = await self._compile(listing, None if forked else current)
         self._asked.clear()
         self.snapshot = snapshot
+        self.on_swap(snapshot)
         for problem in snapshot.problems:
             _log.error("a registry document cannot be used: %s", problem)
         if self._fallback is not None and self._fallback.saved_by_gateways:

@@ -10,17 +10,21 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote
 
+from gateway.registry import sqlite_ephemeral
 from gateway.registry.base import (
     Change,
     Delete,
     Document,
+    Entry,
+    Head,
     Listing,
     Put,
     Registry,
     RegistryError,
+    StoredDocument,
 )
 from gateway.registry.schemes import refuse_query
 from gateway.registry.sqlite_connection import connect, explain, file_gone, transaction
@@ -30,11 +34,12 @@ from gateway.registry.sqlite_statements import (
     read_documents,
     read_history,
     read_state,
-    write,
 )
+from gateway.registry.sqlite_write import read_entries, read_head, read_stored, write
 
 _log = logging.getLogger(__name__)
 
+_BEYOND_LAST: Final = 2**62  # no sequence of the history is as large
 _POLL_S: Final = 0.1  # `PRAGMA data_version` costs some ten microseconds
 
 
@@ -93,6 +98,28 @@ class SqliteRegistry:
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         return await self._run(lambda db: read_history(db, kind, name, limit))
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        return await self._run(lambda db: sqlite_ephemeral.read(db, kind))
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        return await self._run(lambda db: sqlite_ephemeral.write(db, kind, name, body, expected))
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        await self._run(lambda db: sqlite_ephemeral.delete(db, kind, name))
+
+    async def head(self) -> Head:
+        return await self._run(read_head)
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        before = _BEYOND_LAST
+        while page := await self._run(partial(read_entries, before=before)):
+            for entry in page:
+                yield entry
+            before = page[-1].sequence
+
+    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+        return await self._run(lambda db: read_stored(db, kind))
 
     async def close(self) -> None:
         if self._closed:

@@ -15,14 +15,18 @@ from gateway.registry.base import (
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+UNCHAINED_VERSION: Final = 1  # its history is not a hash chain yet; the first write makes it one
 
 
 _BUSY_TIMEOUT_S: Final = 5.0
 
 
 _SCHEMA: Final = """
-CREATE TABLE registry (id TEXT NOT NULL, generation INTEGER NOT NULL) STRICT;
+CREATE TABLE registry (
+  id TEXT NOT NULL, generation INTEGER NOT NULL,
+  sequence INTEGER NOT NULL, digest TEXT NOT NULL  -- the head of the hash chain: its last entry
+) STRICT;
 CREATE TABLE documents (
   kind TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL,
   body TEXT,  -- JSON; NULL is a tombstone, which keeps the revision growing when the name comes back
@@ -31,13 +35,24 @@ CREATE TABLE documents (
 CREATE TABLE history (
   sequence INTEGER PRIMARY KEY, generation INTEGER NOT NULL, at TEXT NOT NULL, author TEXT NOT NULL,
   reason TEXT NOT NULL, action TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL,
-  before TEXT, after TEXT
+  before TEXT, after TEXT, previous TEXT, digest TEXT  -- NULL in an entry from before the hash chain
 ) STRICT;
 CREATE INDEX history_by_name ON history (kind, name, sequence);
 CREATE TRIGGER history_is_not_rewritten BEFORE UPDATE ON history
   BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
 CREATE TRIGGER history_is_not_erased BEFORE DELETE ON history
   BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
+"""
+_CHAIN_COLUMNS: Final = """
+ALTER TABLE registry ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE registry ADD COLUMN digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE history ADD COLUMN previous TEXT;
+ALTER TABLE history ADD COLUMN digest TEXT;
+"""
+# A process of an older release that is still running must not write past the chain.
+_CHAIN_TRIGGER: Final = """
+CREATE TRIGGER history_is_chained BEFORE INSERT ON history WHEN NEW.digest IS NULL
+  BEGIN SELECT RAISE(ABORT, 'the history is a hash chain: upgrade the release of CHIPS that writes here'); END;
 """
 
 
@@ -70,7 +85,7 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
                     "docs/how-to/restore.md",
                     path,
                 )
-        elif version != SCHEMA_VERSION:
+        elif version not in {SCHEMA_VERSION, UNCHAINED_VERSION}:
             raise RegistryError(
                 f"the registry {path} was written by another release of CHIPS (schema {version}, this one "
                 f"reads {SCHEMA_VERSION}). Upgrade CHIPS, or use another file."
@@ -112,11 +127,23 @@ def _create(db: sqlite3.Connection, path: Path) -> bool:
             return False
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise RegistryError(f"{path} is the database of another program; name another file")
-        for statement in _statements(_SCHEMA):
+        for statement in _statements(_SCHEMA + _CHAIN_TRIGGER):
             db.execute(statement)
-        db.execute("INSERT INTO registry VALUES (?, 0)", (uuid4().hex,))
+        db.execute("INSERT INTO registry VALUES (?, 0, 0, '')", (uuid4().hex,))
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return True
+
+
+def add_chain(db: sqlite3.Connection) -> None:
+    """Give a registry of schema 1 the columns of the hash chain, within the transaction that takes it over."""
+    for statement in _statements(_CHAIN_COLUMNS + _CHAIN_TRIGGER):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def is_chained(db: sqlite3.Connection) -> bool:
+    """Whether the history is a hash chain already."""
+    return bool(db.execute("PRAGMA user_version").fetchone()[0] != UNCHAINED_VERSION)
 
 
 def _statements(script: str) -> list[str]:

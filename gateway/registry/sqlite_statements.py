@@ -1,21 +1,15 @@
-"""The registry's reads and writes as SQL statements, each on an open connection."""
+"""The registry's reads as SQL statements, each on an open connection; its writes: `sqlite_write`."""
 
 import sqlite3
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from gateway.registry.base import (
     MIRRORED,
     Change,
-    Conflict,
-    Delete,
     Document,
     Listing,
-    Put,
     decode_document,
     decode_history_body,
-    now_text,
 )
 from gateway.registry.sqlite_connection import transaction
 
@@ -101,42 +95,6 @@ def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) 
     """The documents that the SQL condition `where` selects, without tombstones."""
     rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
     return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
-
-
-def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
-    """Write all changes in one transaction; return the new generation. Raises Conflict."""
-    at = now_text()
-    with transaction(db):
-        generation: int = db.execute(
-            "UPDATE registry SET generation = generation + 1 RETURNING generation"
-        ).fetchall()[0][0]
-        for change in changes:
-            _write_one(db, change, generation, at, author, reason)
-    return generation
-
-
-def _write_one(
-    db: sqlite3.Connection, change: Put | Delete, generation: int, at: str, author: str, reason: str
-) -> None:
-    row = db.execute(
-        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
-    ).fetchone()
-    last_revision, before = row if row is not None else (0, None)
-    actual = last_revision if before is not None else 0
-    if actual != change.expected:
-        raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
-    after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
-    db.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
-        (change.kind, change.name, last_revision + 1, after),
-    )
-    action = "delete" if after is None else "create" if before is None else "update"
-    db.execute(
-        "INSERT INTO history (generation, at, author, reason, action, kind, name, revision, before, after) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (generation, at, author, reason, action, change.kind, change.name, last_revision + 1, before, after),
-    )
 
 
 def read_history(

@@ -81,8 +81,8 @@ class Listener:
         for listener in self._sockets:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    async def stop(self, *, linger_s: float) -> None:
-        """Take nobody new, but lose no connection that the kernel has already accepted.
+    async def stop_accepting(self, *, linger_s: float) -> None:
+        """Accept no new connection, but lose none that the kernel has already accepted.
 
         A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
         all that wait are taken, and only then are the sockets closed.

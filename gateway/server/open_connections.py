@@ -180,8 +180,8 @@ class OpenConnections:
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 
-    async def drain(self, grace_s: float) -> None:
-        """Until no connection is left, `grace_s` seconds at most.
+    async def wait_until_drained(self, grace_s: float) -> None:
+        """Wait until no connection is left, `grace_s` seconds at most.
 
         Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its connection.
         """

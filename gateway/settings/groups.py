@@ -1,3 +1,4 @@
+# Long: one table, read from top to bottom.
 """Every setting by group: its type, its default, one line of why."""
 
 from collections.abc import Mapping
@@ -353,6 +354,26 @@ class Metrics(_Group, frozen=True):
     ] = 60.0
 
 
+class Rollouts(_Group, frozen=True):
+    """Settings of automatic rollouts (`chips canary`)."""
+
+    controller: Annotated[
+        bool,
+        Meta(
+            description="Whether this gateway also takes the steps of rollouts; where `chips rollouts run` does, it need not."
+        ),
+    ] = True
+    figures: Annotated[
+        str,
+        Meta(
+            description="URL of the store that gateways report to while a rollout runs, where they may not write to the registry; empty: the registry."
+        ),
+    ] = ""
+    webhook_secret_file: Annotated[
+        str, Meta(description="File with the secret that signs what a rollout's webhook gets.")
+    ] = ""
+
+
 class Settings(_Group, frozen=True):
     """All settings, by group."""
 
@@ -379,6 +400,7 @@ class Settings(_Group, frozen=True):
     log: Log = Log()
     trace: Trace = Trace()
     metrics: Metrics = Metrics()
+    rollouts: Rollouts = Rollouts()
 
 
 GROUPS: Mapping[str, type[_Group]] = {
@@ -390,6 +412,7 @@ GROUPS: Mapping[str, type[_Group]] = {
     "log": Log,
     "trace": Trace,
     "metrics": Metrics,
+    "rollouts": Rollouts,
 }
 
 # Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.

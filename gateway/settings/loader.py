@@ -261,6 +261,10 @@ class _Loader:
         except ValueError as error:
             self._problems.append(f"registry: {error} (from {self._sources.get('registry', 'default')})")
         try:
+            open_registry(self._values.get("rollouts.figures") or "memory://")
+        except ValueError as error:
+            self._problems.append(f"rollouts.figures: {error} (from {self._sources['rollouts.figures']})")
+        try:
             open_fallback(self._values.get("registry_fallback") or "file:/none")
         except ValueError as error:
             self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")

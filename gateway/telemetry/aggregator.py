@@ -137,11 +137,11 @@ class WorkerMetrics:
 
     def write(self) -> None:
         if self._folder is not None:
-            _replace(self._folder / self._own, _encode(self._metrics.state()))
+            _replace(self._folder / self._own, _encode(self._metrics.live_state()))
 
     def total(self) -> State:
         if self._folder is None:
-            return merge_states([self._metrics.state()])
+            return merge_states([self._metrics.live_state()])
         ended = self._ended(self._folder)
         while True:
             others = [
@@ -152,7 +152,7 @@ class WorkerMetrics:
             ]
             before, ended = ended, self._ended(self._folder)
             if ended.number == before.number:  # else some were folded meanwhile
-                return merge_states([self._metrics.state(), ended.state, *others])
+                return merge_states([self._metrics.live_state(), ended.state, *others])
 
     def fold(self) -> None:
         """Whichever worker comes first does it; the others have nothing to do then."""

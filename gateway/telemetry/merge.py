@@ -15,6 +15,9 @@ _LARGEST = frozenset(
         "chips_registry_held",
         "chips_registry_models",
         "chips_registry_problems",
+        "chips_rollout_held",
+        "chips_rollout_percent",
+        "chips_rollout_returned",
     }
 )
 _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})

@@ -173,7 +173,7 @@ class Metrics:
         kept = self._state.kept
         kept[why] = kept.get(why, 0) + 1
 
-    def state(self) -> State:
+    def live_state(self) -> State:
         """The state itself, not a copy: encode it or merge it, do not change it."""
         state = self._state
         state.at = time.time()

@@ -41,8 +41,8 @@ class MetricsPusher:
         self._thread = supervisor.thread("metrics export", self._run, interrupt=self._stopping)
 
     @property
-    def failures(self) -> int:
-        """In a row, up to now."""
+    def failures_in_a_row(self) -> int:
+        """How many pushes in a row have failed, up to now."""
         return self._helper.failing
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class MetricsPusher:
             try:
                 if sink is None:
                     sink = self._open_sink()
-                sink.write(self._metrics.state(), timeout_s)
+                sink.write(self._metrics.live_state(), timeout_s)
             except Exception as error:  # noqa: BLE001  (whatever a sink raises, requests go on)
                 helper.failed(error)
             else:

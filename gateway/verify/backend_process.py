@@ -22,8 +22,8 @@ class BackendProcess:
         self.lines: list[str] = []
         self.errors: list[str] = []
 
-    async def start(self) -> None:
-        """Raises OSError where the program cannot be started."""
+    async def spawn(self) -> None:
+        """Start the process, without waiting until it is ready. Raises OSError where the program cannot be started."""
         self._process = await asyncio.create_subprocess_exec(
             *self._arguments,
             env=self._environment,

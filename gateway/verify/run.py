@@ -18,12 +18,12 @@ from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     artifact_download,
+    backend_logs,
     batch_invariance,
     binary,
     concurrency,
     infer,
     invalid_requests,
-    logs,
     malformed_http,
     metadata_and_health,
     predict,
@@ -42,7 +42,7 @@ CHECKS: tuple[Check, ...] = (
     *response_headers.CHECKS,
     *malformed_http.CHECKS,
     *concurrency.CHECKS,
-    *logs.CHECKS,
+    *backend_logs.CHECKS,
     *response_headers.LAST,
     *artifact_download.CHECKS,
     *process_lifecycle.CHECKS,
@@ -274,15 +274,18 @@ def _guess(datatype: str, shape: Sequence[int]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def running_backend(
+async def started_backend(
     command: str, environ: Mapping[str, str], folder: Path | None = None
 ) -> AsyncIterator[tuple[str, BackendProcess]]:
-    """Start a backend on a free port, in `folder` where that is given, and end it. Gives its address; raises BackendNotReady where there is no such program."""
+    """Start a backend on a free port, in `folder` where that is given; yield its address, and end it at the exit.
+
+    Raises BackendNotReady where it cannot be started.
+    """
     port = free_port()
     environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}
     try:
         process = BackendProcess(command, environment, folder)
-        await process.start()
+        await process.spawn()
     except (OSError, ValueError) as error:
         raise BackendNotReady(f"{command!r} cannot be started: {error}") from None
     try:

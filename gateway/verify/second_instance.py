@@ -43,7 +43,7 @@ async def start_second_instance(
     """The same command once more, or another, ready at `port`. Raises Wrong where it does not get ready."""
     process = BackendProcess(command or context.require_process().command, environment)
     client = RawClient(f"http://127.0.0.1:{port}")
-    await process.start()
+    await process.spawn()
     try:
         give_up_at = time.monotonic() + START_S
         while not await _is_ready(client, health):

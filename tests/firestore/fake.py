@@ -13,7 +13,7 @@ from google.cloud.firestore_v1.types import document, firestore
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from gateway.registry.firestore.layout import Fields, read_fields, write_head, write_stored
+from gateway.registry.firestore.layout import Fields, document_from_protobuf, write_head, write_stored
 from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 Response = firestore.ListenResponse.pb()
@@ -101,10 +101,9 @@ class FakeFirestore:
         self._set_head()
 
     def _set_head(self) -> None:
-        from gateway.registry.base import now_text
-        from gateway.registry.firestore.layout import RegistryHead
+        from gateway.registry.base import Head, now_text
 
-        fields = write_head(RegistryHead(self.registry_id, self.generation), "w", now_text())
+        fields = write_head(Head(registry_id=self.registry_id, generation=self.generation), "w", now_text())
         self.documents["chips-mirror/head"] = (fields, self.generation)
 
     def told(self, *identities: str) -> list[Any]:
@@ -229,7 +228,7 @@ class FakeFirestore:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, identity)
         updated = 1 + max((when for _, when in self.documents.values()), default=0)
         for write in request.writes:
-            fields = read_fields(write.update).fields
+            fields = document_from_protobuf(write.update).fields
             self.documents[write.update.name.partition("/documents/")[2]] = (fields, updated)
             if "registry_id" in fields:
                 self.generation = fields["generation"]

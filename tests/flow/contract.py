@@ -49,7 +49,7 @@ class Contract:
             await peer.answer(*self.routes[request.target])
             return
         answer = self.answer(request)
-        await peer.answer(answer.status, body_of(answer), answer.fields)
+        await peer.answer(answer.status, body_of(answer), answer.fields, head_only=request.method == "HEAD")
 
     def answer(self, request: Message) -> Response:
         """The whole answer, with the fields that every one has."""

@@ -92,14 +92,19 @@ class Peer:
         self.writer = writer
 
     async def answer(
-        self, status: int = 200, body: bytes = b"{}", fields: Sequence[tuple[str, str]] = ()
+        self,
+        status: int = 200,
+        body: bytes = b"{}",
+        fields: Sequence[tuple[str, str]] = (),
+        *,
+        head_only: bool = False,
     ) -> None:
         lines = [
             f"HTTP/1.1 {status} Answer",
             f"Content-Length: {len(body)}",
             *(f"{n}: {v}" for n, v in fields),
         ]
-        await self.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        await self.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body))
 
     async def write(self, raw: bytes) -> None:
         self.writer.write(raw)

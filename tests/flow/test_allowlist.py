@@ -113,7 +113,8 @@ async def test_a_trial_covers_the_networks_of_keys_also_at_the_gateways_own_rout
             for path in ("/", "/-/models"):
                 assert (await scene.call("GET", path, key=key, fields=told(address))).status == 200
         assert (
-            scene.gateway.telemetry.metrics.state().counters["chips_edge_refusals_total"]["key-networks"] == 3
+            scene.gateway.telemetry.metrics.live_state().counters["chips_edge_refusals_total"]["key-networks"]
+            == 3
         )
         lines = [line for line in scene.log_lines() if "httpRequest" in line]
         assert [line.get("would_refuse") for line in lines] == [*[None] * 3, *[["address-not-allowed"]] * 3]

@@ -268,7 +268,7 @@ async def test_what_is_learnt_is_told():
     async with Scene() as scene:
         await declared(scene, Instances(1).script, concurrency=1)
         assert await call_all(scene, 20) == {200: 20}
-        state = scene.gateway.telemetry.metrics.state()
+        state = scene.gateway.telemetry.metrics.live_state()
         assert state.gauges["chips_model_window_requests"]["wine"] >= 1
         assert state.gauges["chips_model_queued_requests"] == {}
         assert set(state.counters["chips_backend_refusals_total"]) <= {"wine"}

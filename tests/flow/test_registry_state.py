@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.registry.base import MODELS, Delete, Unavailable
+from gateway.registry.base import MODELS, Delete, Head, Unavailable
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from tests.flow.scene import Scene
 from tests.patience import patience
@@ -40,7 +40,7 @@ async def test_a_model_that_was_deregistered_is_gone_and_one_that_was_just_regis
 async def test_a_wiped_registry_is_told_and_serves_on(scene: Scene):
     await scene.model("wine")
     store = scene.registry._store
-    store.registry_id, store.generation = "wiped", 0
+    store.head = Head(registry_id="wiped", generation=0)
     store.documents.clear()
     for changed in store.changed:
         changed.set()

@@ -150,7 +150,7 @@ async def test_an_address_that_makes_up_keys_uses_up_its_own_ration_alone():
             await scene.call(key=fresh, fields=guesser)
         ).status == 200  # what is remembered needs no look-up
         assert (
-            scene.gateway.telemetry.metrics.state().counters["chips_edge_refusals_total"][
+            scene.gateway.telemetry.metrics.live_state().counters["chips_edge_refusals_total"][
                 "unknown-credentials"
             ]
             == 1

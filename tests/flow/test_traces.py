@@ -238,7 +238,7 @@ async def test_an_exporter_that_does_not_take_them_changes_no_request(tmp_path, 
             began = time.monotonic()
             await stage.gateway.stop()
             assert time.monotonic() - began < 10  # Cloud Run allows no more
-            dropped = stage.gateway.telemetry.metrics.state().counters["chips_traces_dropped_total"]
+            dropped = stage.gateway.telemetry.metrics.live_state().counters["chips_traces_dropped_total"]
             assert dropped["store"] == 0
             assert dropped["otlp"] == 21
 

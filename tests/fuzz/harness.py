@@ -10,7 +10,7 @@ from gateway.core.inline_future import InlineFuture
 from gateway.core.response import Response
 from gateway.core.trace import continue_trace
 from gateway.server.caller_connection import CallerConnection
-from gateway.server.fast import FastServer
+from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
@@ -78,7 +78,7 @@ class Callers:
         self.methods: list[str] = []  # of all requests, in their order
         self.wire = Wire()
         asyncio.set_event_loop(loop)
-        self.server = FastServer.__new__(FastServer)
+        self.server = CallerConnectionFactory.__new__(CallerConnectionFactory)
         self.server._loop = loop
         self.server.open = OpenConnections(loop)
         self.server.open._alarm = loop.call_later(3600, lambda: None)

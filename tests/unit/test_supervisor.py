@@ -11,7 +11,7 @@ import pytest
 import gateway
 from gateway.supervisor import Helper, Supervisor, UnrecoverableError
 from gateway.telemetry.export_queue import ExportQueue
-from gateway.upstream.fast import FastUpstream
+from gateway.upstream.pooled_client import PooledUpstream
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ def test_a_timer_outlives_a_lack_of_memory():
 
 async def test_a_timer_goes_on_after_an_error():
     """It sets itself again only if its round comes to an end."""
-    upstream = FastUpstream(connections=1, connect_timeout_s=1, idle_s=1, tunnel_idle_s=1)
+    upstream = PooledUpstream(connections=1, connect_timeout_s=1, idle_s=1, tunnel_idle_s=1)
 
     class Broken:
         has_deadlines = False

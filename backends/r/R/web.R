@@ -47,10 +47,16 @@ new_reply <- function(config, log, state) {
       "X-Chips-Model" = served,
       "Server-Timing" = paste(sprintf("%s;dur=%.1f", names(call$timing), call$timing), collapse = ", ")
     )))
+    size <- if (is.raw(body)) length(body) else nchar(body, "bytes")
+    if (call$method == "HEAD") {
+      # httpuv would send the body, which the caller would read as the head of the next answer (RFC 9110, 9.3.2).
+      response$headers[["Content-Length"]] <- as.character(size)
+      response$body <- ""
+    }
     # httpuv writes head and body apart. With Nagle's algorithm on, the body would wait 40 ms on a kept connection, for
     # the caller's delayed acknowledgement; only the compiled part can switch it off.
     if (!state$keep_alive || state$stopping || call$refused_early) response$headers$Connection <- "close"
-    log_call(log, call, status, if (is.raw(body)) length(body) else nchar(body, "bytes"), code, stack)
+    log_call(log, call, status, size, code, stack)
     response
   }
   list(

@@ -13,6 +13,7 @@ from gateway.cli.deployment.deploy_steps import (
     run_deployment,
 )
 from gateway.cli.deployment.redeploy_on_change import watch_folder
+from gateway.cli.deployment.refresh_model import current_model
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
@@ -54,6 +55,13 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all that can be checked, the model too; change nothing.")
     ] = False,
+    refresh: Annotated[
+        bool | None,
+        typer.Option(
+            "--refresh/--no-refresh",
+            help="Whether to take a copied model again from its source (source.json). [default: where the source has changed]",
+        ),
+    ] = None,
     watch: Annotated[
         bool,
         typer.Option(
@@ -77,29 +85,31 @@ def deploy(
     `chips deploy models/wine --target local`
     """
     settings = console.settings_for(registry_url)
-    source = _folder(folder, version)
+    path = _find_folder(folder)
     if watch:
-        if as_json or image or target == "cloud-run":
+        if as_json or image or target == "cloud-run" or refresh is not None:
             raise Failure("--watch deploys to this machine, for people", code=EX_USAGE)
-        watch_folder(source, settings, console.author_name(by), owner or source.settings.owner or None)
+        watch_folder(_read_folder(path, version), settings, console.author_name(by), owner)
         return
-    run = DeploymentRun(
-        source=source,
-        target=_target(target, settings, image=image),
-        settings=settings,
-        author=console.author_name(by),
-        owner=owner or source.settings.owner or None,
-        traffic=traffic,
-        reason=reason,
-        trying=trying,
-    )
-    if dry_run:
-        plan_deployment(run, as_json=as_json)
-        return
-    report = StepReport(as_json=as_json)
-    console.run_async(check_owner(run))
-    console.confirm_write(settings)
-    report.summarize(run, run_deployment(run, report))
+    with current_model(path, refresh=refresh, dry_run=dry_run) as artifact:
+        source = _read_folder(path, version, artifact)
+        run = DeploymentRun(
+            source=source,
+            target=_target(target, settings, image=image),
+            settings=settings,
+            author=console.author_name(by),
+            owner=owner or source.settings.owner or None,
+            traffic=traffic,
+            reason=reason,
+            trying=trying,
+        )
+        if dry_run:
+            plan_deployment(run, as_json=as_json)
+            return
+        report = StepReport(as_json=as_json)
+        console.run_async(check_owner(run))
+        console.confirm_write(settings)
+        report.summarize(run, run_deployment(run, report))
 
 
 def undeploy(
@@ -142,7 +152,7 @@ def undeploy(
     console.say("", "its backend ended" if stopped else "no backend of it ran")
 
 
-def _folder(given: str, version: str | None) -> BackendFolder:
+def _find_folder(given: str) -> Path:
     path = next((place / given for place in _PLACES if (place / given).is_dir()), None)
     if path is None:
         raise Failure(
@@ -150,8 +160,12 @@ def _folder(given: str, version: str | None) -> BackendFolder:
             hint="chips new writes one",
             code=EX_DATAERR,
         )
+    return path
+
+
+def _read_folder(path: Path, version: str | None, artifact: Path | None = None) -> BackendFolder:
     try:
-        return BackendFolder(path, version=version)
+        return BackendFolder(path, version=version, artifact=artifact)
     except FolderError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
 

@@ -12,7 +12,8 @@ from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
-from gateway.cli.deployment.folder_candidate import folder_command
+from gateway.cli.deployment.example_call import example_call
+from gateway.cli.deployment.staged_backend import folder_command
 from gateway.cli.models.inspection import RegistrationRequest
 from gateway.cli.models.registration import register_backend
 from gateway.cli.support import console
@@ -112,15 +113,39 @@ class StepReport:
                     "target": run.target.name,
                     "url": deployed.url,
                     "took_s": round(took_s, 3),
+                    "unchanged": self._is_unchanged(deployed),
                     **self.facts,
                 }
             )
             return
-        console.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
-        if not self.facts.get("traffic", {}).get(source.version):
-            others = [v for v, share in self.facts["traffic"].items() if share]
+        share = self.facts["traffic"].get(source.version, 0)
+        if self._is_unchanged(deployed):
+            console.say(
+                "unchanged",
+                f"{source.model}@{source.version} runs already with this model and this code at {deployed.url}, and takes "
+                f"{share} % of the traffic",
+                style="bold green",
+            )
+        else:
+            console.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
+        if not share:
+            others = [v for v, percent in self.facts["traffic"].items() if percent]
             rest = f" {others[0]}=90" if len(others) == 1 else " …"
             console.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+        self._show_call(run, deployed, share)
+
+    def _show_call(self, run: DeploymentRun, deployed: DeployedBackend, share: int) -> None:
+        """How to call it: at the gateway, or a version without traffic at its own address, where that is this machine."""
+        if not share and run.target.name != "local":
+            return
+        gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
+        address = gateway if share else f"{deployed.url}/predict"
+        needs_key = bool(share) and self.facts.get("access") != "public"
+        for label, line in example_call(address, run.described.manifest, needs_key=needs_key):
+            console.say(label, line)
+
+    def _is_unchanged(self, deployed: DeployedBackend) -> bool:
+        return not deployed.is_new and not self.facts.get("changes")
 
 
 def _indented(text: str, style: str = "") -> None:

@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from gateway.cli.deployment.new import SCAFFOLD, TRAINED, new_folder, with_rollback, write_scaffold
+from gateway.cli.deployment.new import SCAFFOLD, new_folder, with_rollback, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.environment import python_for
 from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
+from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
+from gateway.deploy.python_environment import python_for
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 
@@ -64,17 +65,15 @@ def import_model(
             hint=f"write one of {', '.join(f'{each}:PATH' for each in READERS)}",
             code=EX_USAGE,
         )
+    origin = _Origin(kind, place)  # type: ignore[arg-type]  # one of READERS
+    seen = "" if isinstance(origin.place_or_path, str) else digest_of(origin.place_or_path)
     try:
-        with _found(kind, place) as model:
-            target = new_folder(name or _as_name(model.name), folder)
+        with foreign_model(kind, place) as model:
+            called = name or _as_name(model.name)
+            target = new_folder(called, folder)
+
             answers = with_rollback(
-                target,
-                lambda: _write(
-                    model,
-                    target.name if folder is None else name or _as_name(model.name),
-                    target,
-                    samples=samples,
-                ),
+                target, lambda: _write(model, called, target, origin, source_digest=seen, samples=samples)
             )
     except CannotImport as error:
         raise Failure(str(error), code=EX_DATAERR) from None
@@ -92,9 +91,15 @@ def import_model(
     console.say("next", f"chips deploy {shlex.quote(str(target))}")
 
 
+def _is_address(kind: str, place: str) -> bool:
+    """Whether only MLflow itself can find it."""
+    return kind == "mlflow" and ("://" in place or place.startswith(("models:/", "runs:/")))
+
+
 @contextmanager
-def _found(kind: str, place: str) -> Iterator[ForeignModel]:
-    if kind != "mlflow" or ("://" not in place and not place.startswith(("models:/", "runs:/"))):
+def foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
+    """The model at `place`, read as files. Raises CannotImport and Failure."""
+    if not _is_address(kind, place):
         path = Path(place).expanduser()
         if not path.is_dir():
             raise CannotImport(f"there is no folder {path}")
@@ -121,20 +126,40 @@ def _python_with_mlflow() -> str:
     return str(python)
 
 
-def _write(model: ForeignModel, name: str, target: Path, *, samples: bool) -> int:
+class _Origin(NamedTuple):
+    """Where a model is imported from."""
+
+    kind: SourceKind
+    place: str
+
+    @property
+    def place_or_path(self) -> Path | str:
+        return self.place if _is_address(self.kind, self.place) else Path(self.place).expanduser()
+
+
+def _write(
+    model: ForeignModel, name: str, target: Path, origin: _Origin, *, source_digest: str, samples: bool
+) -> int:
     write_scaffold("python", name, target, model.requirements, left_out=("train.py",))
     settings = target / "backend.toml"
     settings.write_text(
         settings.read_text(encoding="utf-8") + f'format = "{model.format}"\n', encoding="utf-8"
     )
-    trained = target / TRAINED
+    answers = write_trained(model, target, samples=samples)
+    write_source(target, origin.kind, origin.place_or_path, source_digest=source_digest, samples=samples)
+    return answers
+
+
+def write_trained(model: ForeignModel, folder: Path, *, samples: bool) -> int:
+    """trained/ in `folder`, whose requirements.txt is there; returns how many samples it has. Raises Failure."""
+    trained = folder / COPY_NAME
     write_artifact(model, trained, SCAFFOLD / "imported")
     examples = trained / "examples.json"
     if not samples or not model.examples:
         examples.unlink(missing_ok=True)
         return 0
     try:
-        python = python_for(target, state_folder() / "environments", console.note)
+        python = python_for(folder, state_folder() / "environments", console.note)
     except DeployError as error:
         raise Failure(str(error), hint=f"{error.hint}; --no-samples does without", code=error.code) from None
     _run(

@@ -14,6 +14,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.names import check_model_name
 from gateway.deploy.folder import PREDICT_NAME
 from gateway.deploy.library import LibraryMissing, library_root
+from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
 
@@ -58,7 +59,6 @@ _TEMPLATES: Final = {
 _OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".lintr", ".JuliaFormatter.toml"})
 _JUNK: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
-TRAINED: Final = "trained"
 _EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
 
 
@@ -92,8 +92,15 @@ def new(
     target = new_folder(name, folder)
     if language != "python" and predict:
         raise Failure("--predict is for Python: the other folders have the file already", code=EX_USAGE)
-    described = None if source is None else _described(source, name)
-    with_rollback(target, lambda: _write(language, name, target, described, predict=predict))
+    seen = "" if source is None else digest_of(source)
+    described = None if source is None else describe_model(source, name)
+
+    def write() -> None:
+        _write(language, name, target, described, predict=predict)
+        if source is not None:
+            write_source(target, "saved", source, source_digest=seen)
+
+    with_rollback(target, write)
     if as_json:
         console.print_json({"model": name, "language": language, "folder": str(target)})
         return
@@ -158,7 +165,8 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
     path.write_text(text.replace("@REQUIREMENTS@", "\n".join(requirements)), encoding="utf-8")
 
 
-def _described(source: Path, name: str) -> DescribedArtifact:
+def describe_model(source: Path, name: str) -> DescribedArtifact:
+    """A model's files as they would be published. Raises Failure."""
     try:
         return describe_artifact(source, model=name, version="1", created_by="")
     except ValueError as error:
@@ -182,12 +190,20 @@ def _write(
     if described is None:
         write_scaffold(language, name, target, _installed(_EXAMPLE_NEEDS))
     else:
-        runtime = described.manifest.runtime
-        needs = [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
-        write_scaffold(language, name, target, needs, left_out=("train.py",))
-        copy_model(described, target / TRAINED)
+        write_scaffold(language, name, target, needs_of(described), left_out=("train.py",))
+        copy_model(described, target / COPY_NAME)
     if predict:
         write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
+
+
+def needs_of(described: DescribedArtifact) -> list[str]:
+    """The packages of a model as lines of requirements.txt."""
+    runtime = described.manifest.runtime
+    return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
+
+
+def write_requirements(folder: Path, needs: Sequence[str]) -> None:
+    write_template(SCAFFOLD / "python" / REQUIREMENTS_NAME, folder / REQUIREMENTS_NAME, "", needs)
 
 
 def _installed(packages: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from gateway.cli.deployment.deploy_steps import DeploymentRun, StepReport, check_owner, run_deployment
+from gateway.cli.deployment.refresh_model import current_model, source_path
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -29,10 +30,14 @@ def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: 
     console.confirm_write(settings)
     try:
         while True:
+            copied_from = source_path(path)
+            seen_source = _fingerprint(copied_from)
+            is_current = _refresh(path)
             seen = _fingerprint(path)
-            _deploy_once(path, version, settings, target, author, owner)
+            if is_current:
+                _deploy_once(path, version, settings, target, author, owner)
             console.say("watching", f"{path}; Ctrl-C ends it and takes {model}@{version} away")
-            while _fingerprint(path) == seen:
+            while _fingerprint(path) == seen and _fingerprint(copied_from) == seen_source:
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         _take_away(settings, target, model, version, author)
@@ -44,6 +49,7 @@ def _deploy_once(
     try:
         source = BackendFolder(path, version=version)
         shutil.rmtree(Path(settings.artifacts) / source.model / version, ignore_errors=True)
+        owner = owner or source.settings.owner or None
         run = DeploymentRun(
             source, target, settings, author, owner, reason="chips deploy --watch", trying=False
         )
@@ -53,15 +59,29 @@ def _deploy_once(
     except FolderError as error:
         console.err.print(f"error: {error}", style="red")
     except Failure as failure:
-        console.err.print(f"error: {failure.message}", style="red")
-        console.err.print("what ran before runs on; save a change to try again", style="dim")
+        _report(failure)
 
 
-def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of each file; what Python caches, and hidden files, do not count."""
+def _refresh(path: Path) -> bool:
+    """Take the model from its source where that has changed; False where it cannot be taken."""
+    try:
+        with current_model(path, refresh=None, dry_run=False):
+            return True
+    except Failure as failure:
+        _report(failure)
+        return False
+
+
+def _report(failure: Failure) -> None:
+    console.err.print(f"error: {failure.message}", style="red")
+    console.err.print("what ran before runs on; save a change to try again", style="dim")
+
+
+def _fingerprint(path: Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of a file, or of each file below a folder; what Python caches, and hidden files, do not count."""
     found = []
-    for file in path.rglob("*"):
-        parts = file.relative_to(path).parts
+    for file in () if path is None else (path, *path.rglob("*")):
+        parts = file.relative_to(path).parts if path is not None else ()
         if "__pycache__" in parts or any(part.startswith(".") for part in parts):
             continue
         try:

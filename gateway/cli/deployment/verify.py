@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.deployment.folder_candidate import FolderCandidate, folder_candidate
+from gateway.cli.deployment.staged_backend import StagedBackend, stage_backend
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
@@ -26,8 +26,8 @@ from gateway.verify.run import (
     BackendNotReady,
     Report,
     read_samples,
-    running_backend,
     select_checks,
+    started_backend,
 )
 from gateway.verify.run import verify as run_checks
 
@@ -85,7 +85,7 @@ def verify(
         _list(checks, as_json=as_json)
         return
     if is_folder and command is None:
-        with folder_candidate(Path(url or "")) as candidate:
+        with stage_backend(Path(url or "")) as candidate:
             _run_checks(
                 None, candidate, candidate.manifest, checks=checks, wait_s=wait, junit=junit, as_json=as_json
             )
@@ -99,7 +99,7 @@ def verify(
         raise Failure(str(error), code=EX_DATAERR) from None
     manifest = manifest if rows is None else msgspec.structs.replace(manifest, rows=rows)
     given = [parse_header(text) for text in header or []]
-    starts = None if command is None else FolderCandidate(command, process_environment(), Path(), manifest)
+    starts = None if command is None else StagedBackend(command, process_environment(), Path(), manifest)
     _run_checks(
         url,
         starts,
@@ -116,7 +116,7 @@ def verify(
 
 def _run_checks(
     url: str | None,
-    starts: FolderCandidate | None,
+    starts: StagedBackend | None,
     manifest: ArtifactManifestSubset,
     *,
     model: str = "",
@@ -164,14 +164,14 @@ def _finish(report: Report, junit: Path | None, *, as_json: bool) -> None:
 
 @asynccontextmanager
 async def _backend(
-    url: str | None, starts: FolderCandidate | None
+    url: str | None, starts: StagedBackend | None
 ) -> AsyncIterator[tuple[str, BackendProcess | None]]:
     """The backend's address; where a command starts it, its process too."""
     try:
         if starts is None:
             yield url or "", None
         else:
-            async with running_backend(starts.command, starts.environ, starts.folder) as running:
+            async with started_backend(starts.command, starts.environ, starts.folder) as running:
                 yield running
     except BackendNotReady as error:
         raise Failure(str(error), hint=error.hint, code=EX_UNAVAILABLE) from None

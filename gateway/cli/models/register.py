@@ -198,7 +198,7 @@ async def _checked(
             published.rows = rows
         broken = await run_conformance_checks(wish, metadata, published, report, shown, force=force)
         seen = seen._replace(broken=broken)
-    if not shown and is_remote(wish.url):
+    if not shown and is_remote_https(wish.url):
         report.tell(
             "warning",
             "it answers without credentials, so anybody who knows its address can bypass the gateway; "
@@ -229,8 +229,8 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         )
 
 
-def is_remote(url: str) -> bool:
-    """Whether the backend is reached over a network: then its own door matters."""
+def is_remote_https(url: str) -> bool:
+    """Whether the backend is at an https address that is not this machine's, such as Cloud Run's: others may reach it too."""
     host = urlsplit(url).hostname or ""
     try:
         return url.startswith("https://") and not ip_address(host).is_loopback

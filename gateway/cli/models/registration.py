@@ -31,12 +31,13 @@ class Outcome(NamedTuple):
 async def register_backend(
     settings: Settings, wish: RegistrationRequest, *, author: str, reason: str, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `changes`. Raises Failure."""
+    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure."""
     report = ProgressReporter(as_json=True)
     metadata = await probe_backend(wish, 10.0, report, headers)
     async with console.open_registry_of(settings) as registry:
         outcome = await write_registration(registry, wish, metadata, report, author, reason, dry_run=False)
-    return {**report.facts, "traffic": dict(outcome.model.traffic)}
+    model = outcome.model
+    return {**report.facts, "traffic": dict(model.traffic), "access": model.policy.access}
 
 
 async def write_registration(

@@ -1,7 +1,6 @@
 """One write of several documents: composed, committed with preconditions, and tried again until its outcome is known."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -10,23 +9,25 @@ import msgspec
 
 from gateway.core.randomness import random_between
 from gateway.registry.base import (
-    Change,
     Conflict,
     Delete,
+    Entry,
+    Head,
     Put,
     RegistryError,
     Unavailable,
     now_text,
 )
+from gateway.registry.chain import GENESIS, seal
 from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument
 from gateway.registry.firestore.location import FirestoreLocation
+from gateway.registry.firestore.takeover import take_over
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc, Write
 
 
-_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _MAX_REMARK: Final = 10_000
 _WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
 
@@ -55,6 +56,8 @@ class BatchWrite:
         reason: str,
         location: FirestoreLocation,
     ) -> None:
+        if not changes:
+            raise ValueError("a write changes at least one document")
         self._rpc = rpc
         self._names = names
         self._changes = changes
@@ -92,9 +95,13 @@ class BatchWrite:
                 found = await self._read()
                 if self._asked and self._is_ours(found):
                     return self._asked
+                if await take_over(self._rpc, self._names, found.get(self._head_at)):
+                    found = await self._read()
             except Unavailable as error:
                 if not self._asked:
                     raise Unavailable(f"{error} Nothing was written.") from error
+                why = error
+            except PreconditionFailed as error:
                 why = error
             else:
                 generation, writes = self._compose(found)
@@ -136,12 +143,20 @@ class BatchWrite:
         from gateway.registry.firestore.rpc import Write
 
         was = found.get(self._head_at)
-        head = layout.read_head(was.fields if was is not None else None) or RegistryHead(uuid4().hex, 0)
+        known = layout.read_head(was.fields if was is not None else None)
+        if known is None or was is None:
+            head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
+        else:
+            head = layout.read_chain(known, was.fields)
         generation = head.generation + 1
-        fields = layout.write_head(RegistryHead(head.registry_id, generation), self._id, self._at)
-        writes = [Write(*self._head_at, fields, was.updated if was is not None else None)]
+        writes: list[Write] = []
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
-            writes += self._compose_one(found, change, body, generation, index)
+            entry = self._entry(found, change, body, generation)
+            entry, head = seal(entry, head)
+            writes += self._writes_of(found, entry, index)
+        head = msgspec.structs.replace(head, generation=generation)
+        fields = layout.write_head(head, self._id, self._at)
+        writes.insert(0, Write(*self._head_at, fields, was.updated if was is not None else None))
         size = sum(layout.size_of(write.identity, write.fields) for write in writes)
         if size > layout.MAX_COMMIT_BYTES:
             raise RegistryError(
@@ -150,25 +165,21 @@ class BatchWrite:
             )
         return generation, writes
 
-    def _compose_one(
+    def _entry(
         self,
         found: dict[tuple[str, str], FirestoreDocument],
         change: Put | Delete,
         body: str | None,
         generation: int,
-        index: int,
-    ) -> "tuple[Write, Write]":
-        from gateway.registry.firestore.rpc import Write
-
-        at = document_location(self._names, change.kind, change.name)
-        was = found.get(at)
+    ) -> Entry:
+        was = found.get(document_location(self._names, change.kind, change.name))
         stored = layout.read_stored(was.fields if was is not None else None)
         before = stored.body if stored is not None else None
         actual = stored.revision if stored is not None and before is not None else 0
         if actual != change.expected:
             raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
-        revision = (stored.revision if stored is not None else 0) + 1
-        entry = Change(
+        return Entry(
+            sequence=0,
             generation=generation,
             at=self._at,
             author=self._author,
@@ -176,20 +187,28 @@ class BatchWrite:
             action="delete" if body is None else "create" if before is None else "update",
             kind=change.kind,
             name=change.name,
-            revision=revision,
-            before=None,
-            after=None,
+            revision=(stored.revision if stored is not None else 0) + 1,
+            before=before,
+            after=body,
+            write_id=self._id,
         )
-        document = layout.write_stored(change.kind, change.name, revision, generation, body)
-        logged = layout.write_change(entry, before, body, self._id)
+
+    def _writes_of(
+        self, found: dict[tuple[str, str], FirestoreDocument], entry: Entry, index: int
+    ) -> "tuple[Write, Write]":
+        from gateway.registry.firestore.rpc import Write
+
+        at = document_location(self._names, entry.kind, entry.name)
+        was = found.get(at)
+        document = layout.write_stored(entry.kind, entry.name, entry.revision, entry.generation, entry.after)
+        logged = layout.write_entry(entry)
         return (
             Write(*at, document, was.updated if was is not None else None),
-            Write(self._names.history, layout.change_id(generation, index), logged, None),
+            Write(self._names.history, layout.change_id(entry.generation, index), logged, None),
         )
 
 
 def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
     """The collection and the id of a document."""
-    if not _KIND.fullmatch(kind):
-        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
+    layout.check_kind(kind)
     return names.of(kind), layout.document_id(kind, name)

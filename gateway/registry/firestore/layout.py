@@ -1,9 +1,10 @@
 """How a registry lies in Firestore. Pure: no client, no network.
 
-    <prefix>-mirror/head                  registry_id, generation: the one document that every write changes
+    <prefix>-mirror/head                  registry_id, generation, sequence, digest: the one document that every write changes
     <prefix>-mirror/<kind>:<name>         a document of a mirrored kind
     <prefix>-<kind>/<kind>:<name>         a document of another kind (keys)
     <prefix>-history/<newest first>       one entry for each changed document of each generation
+    <prefix>-ephemeral-<kind>/<kind>:<name>   an ephemeral document (leases, figures), outside of all that
 
 Head and mirrored documents share a collection, so that one query, and one snapshot of its stream, holds a generation
 whole. A document carries the generation that wrote it and is never removed, only marked as deleted; so "everything since
@@ -11,6 +12,7 @@ generation G" is one query, and a gateway that comes back reads what it missed a
 Firestore has no lists of lists, and would index every field of a map.
 """
 
+import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -18,11 +20,12 @@ import msgspec
 
 from gateway.registry.base import (
     MIRRORED,
-    Change,
     Document,
+    Entry,
+    Head,
     RegistryError,
+    StoredDocument,
     decode_document,
-    decode_history_body,
 )
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
@@ -31,6 +34,25 @@ MAX_BODY_BYTES: Final = 450_000  # the history keeps two of them in one document
 MAX_COMMIT_BYTES: Final = 9_500_000  # of 10 MiB
 _LAST_GENERATION: Final = 10**15
 _LAST_INDEX: Final = 10**6
+_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+_DAMAGED: Final = "not as a registry writes it"
+_OF_THE_CHAIN: Final = frozenset({"sequence", "previous", "digest"})
+_ENTRY_FIELDS: Final = frozenset(Entry.__struct_fields__)
+# Stands for what lies in the history and is no entry.
+DAMAGED_ENTRY: Final = Entry(
+    sequence=0,
+    generation=0,
+    at="",
+    author="",
+    reason=_DAMAGED,
+    action="update",
+    kind="",
+    name="",
+    revision=0,
+    before=None,
+    after=None,
+)
 
 Fields = dict[str, Any]
 
@@ -75,6 +97,12 @@ class Collections(NamedTuple):
         return f"{self.prefix}-history"
 
 
+def check_kind(kind: str) -> None:
+    """Raises RegistryError where `kind` cannot be a part of a collection's name."""
+    if not _KIND.fullmatch(kind):
+        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
+
+
 def document_id(kind: str, name: str) -> str:
     """Any name becomes a valid id: no slash, no dot alone, no `__name__`."""
     try:
@@ -92,8 +120,8 @@ def parse_document_id(identity: str) -> tuple[str, str]:
     return kind, unquote(name)
 
 
-def read_fields(document: Any) -> FirestoreDocument:
-    """From a protobuf Document. A value of a kind that no registry writes stays what it is: nobody takes it for ours."""
+def document_from_protobuf(document: Any) -> FirestoreDocument:
+    """A protobuf Document as ours. A value of a type that no registry writes stays a protobuf value, so that nobody takes it for ours."""
     fields: Fields = {}
     for name, value in document.fields.items():
         kind = value.WhichOneof("value_type")
@@ -119,14 +147,25 @@ def read_head(fields: Fields | None) -> RegistryHead | None:
     return RegistryHead(registry_id, generation)
 
 
-def write_head(head: RegistryHead, write_id: str, at: str) -> Fields:
+def read_chain(head: RegistryHead, fields: Fields) -> Head:
+    """The end of the hash chain that the head document holds; without a digest where an older release has written it."""
+    sequence, digest = fields.get("sequence"), fields.get("digest")
+    if sequence is None and digest is None:
+        return Head(registry_id=head.registry_id, generation=head.generation)
+    if not isinstance(sequence, int) or not isinstance(digest, str):
+        raise RegistryError(
+            "the registry's head document in Firestore is damaged: sequence must be a whole number and digest a text. "
+            "`chips audit --verify` needs it; restore it from a backup."
+        )
+    return Head(registry_id=head.registry_id, generation=head.generation, sequence=sequence, digest=digest)
+
+
+def write_head(head: Head, write_id: str, at: str) -> Fields:
     """Encode the head document."""
-    return {
-        "registry_id": head.registry_id,
-        "generation": head.generation,
-        "write_id": write_id,
-        "at": at,
-    }
+    fields: Fields = {"registry_id": head.registry_id, "generation": head.generation}
+    if head.digest is not None:
+        fields |= {"sequence": head.sequence, "digest": head.digest}
+    return {**fields, "write_id": write_id, "at": at}
 
 
 def read_stored(fields: Fields | None) -> RegistryDocument | None:
@@ -140,6 +179,27 @@ def read_stored(fields: Fields | None) -> RegistryDocument | None:
     if "body" not in fields or not (body is None or isinstance(body, str)):
         body, problem = "{}", "its body is not JSON text"
     return RegistryDocument(revision, body, problem)
+
+
+def read_as_stored(found: FirestoreDocument) -> StoredDocument:
+    """A document exactly as it lies there; one that is damaged gets a body that no registry writes."""
+    kind, name = parse_document_id(found.identity)
+    stored = read_stored(found.fields)
+    if (
+        stored is None
+        or stored.problem
+        or found.fields.get("kind") != kind
+        or found.fields.get("name") != name
+    ):
+        return StoredDocument(kind=kind, name=name, revision=0, body=_DAMAGED)
+    generation = found.fields.get("generation")
+    return StoredDocument(
+        kind=kind,
+        name=name,
+        revision=stored.revision,
+        body=stored.body,
+        generation=generation if isinstance(generation, int) else 0,
+    )
 
 
 def read_document(identity: str, fields: Fields | None) -> Document | None:
@@ -164,31 +224,20 @@ def change_id(generation: int, index: int) -> str:
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
-def write_change(change: Change, before: str | None, after: str | None, write_id: str) -> Fields:
+def write_entry(entry: Entry) -> Fields:
     """Encode an entry of the history."""
-    return {
-        "generation": change.generation,
-        "at": change.at,
-        "author": change.author,
-        "reason": change.reason,
-        "action": change.action,
-        "kind": change.kind,
-        "name": change.name,
-        "revision": change.revision,
-        "before": before,
-        "after": after,
-        "write_id": write_id,
-    }
+    return {name: getattr(entry, name) for name in Entry.__struct_fields__}
 
 
-def read_change(fields: Fields) -> Change | None:
-    """An entry of the history; None where it is none."""
+def read_entry(found: FirestoreDocument) -> Entry | None:
+    """An entry of the history exactly as it lies there; None where it is none."""
+    unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
     try:
-        entry = {name: fields[name] for name in Change.__struct_fields__}
-        bodies = {name: decode_history_body(entry.pop(name)) for name in ("before", "after")}
-        return msgspec.convert({**entry, **bodies}, Change)
-    except (KeyError, TypeError, ValueError):
+        entry = msgspec.convert({**unchained, **found.fields}, Entry)
+    except msgspec.ValidationError:
         return None
+    in_place = found.identity.startswith(f"{_LAST_GENERATION - entry.generation:016d}-")
+    return entry if in_place and not found.fields.keys() - _ENTRY_FIELDS else None
 
 
 def size_of(identity: str, fields: Fields) -> int:

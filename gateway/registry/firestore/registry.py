@@ -17,17 +17,22 @@ from gateway.registry.base import (
     Change,
     Delete,
     Document,
+    Entry,
+    Head,
     Listing,
     Put,
     Registry,
     RegistryError,
+    StoredDocument,
     Unavailable,
     now_text,
 )
-from gateway.registry.firestore import layout
+from gateway.registry.chain import GENESIS
+from gateway.registry.firestore import ephemeral, layout
 from gateway.registry.firestore.batch_write import BatchWrite, document_location
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
+from gateway.registry.firestore.takeover import read_entries, read_stored
 from gateway.registry.firestore.view import View, mirrored_document
 from gateway.registry.firestore.watch_aggregator import DocumentGone, ListenTarget
 
@@ -128,12 +133,38 @@ class FirestoreRegistry:
         wanted = {key: value for key, value in (("kind", kind), ("name", name)) if value is not None}
         changes = []
         async for found in rpc.query(self._names.history, limit=limit, **wanted):
-            change = layout.read_change(found.fields)
-            if change is None:
+            entry = layout.read_entry(found)
+            if entry is None:
                 _log.error("%s/%s is no entry of a history", self._names.history, found.identity)
             else:
-                changes.append(change)
+                changes.append(entry.change())
         return tuple(changes)
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        return await ephemeral.read(await self._rpc(), self._names, kind)
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        return await ephemeral.write(await self._rpc(), self._names, kind, name, body, expected)
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        await ephemeral.delete(await self._rpc(), self._names, kind, name)
+
+    async def head(self) -> Head:
+        rpc = await self._rpc()
+        location = (self._names.mirror, HEAD)
+        found = (await rpc.get(location)).get(location)
+        head = layout.read_head(found.fields if found is not None else None)
+        if found is None or head is None:
+            await self._begin(rpc)
+            return await self.head()
+        return layout.read_chain(head, found.fields)
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        async for entry in read_entries(await self._rpc(), self._names):
+            yield entry
+
+    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+        return tuple([one async for one in read_stored(await self._rpc(), self._names, kind)])
 
     async def close(self) -> None:
         self._closed = True
@@ -179,7 +210,8 @@ class FirestoreRegistry:
         from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed, Write
 
         head = RegistryHead(uuid4().hex, 0)
-        fields = layout.write_head(head, "", now_text())
+        chain = Head(registry_id=head.registry_id, generation=0, digest=GENESIS)
+        fields = layout.write_head(chain, "", now_text())
         try:
             await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
         except PreconditionFailed:

@@ -18,7 +18,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.types import common, document, firestore, query, write
 
 from gateway.registry.base import RegistryError, Unavailable
-from gateway.registry.firestore.layout import Fields, FirestoreDocument, read_fields
+from gateway.registry.firestore.layout import Fields, FirestoreDocument, document_from_protobuf
 from gateway.registry.firestore.location import FirestoreLocation
 from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
@@ -120,7 +120,7 @@ class FirestoreRpc:
             async for answer in answers:
                 message = firestore.BatchGetDocumentsResponse.pb(answer)
                 if message.HasField("found"):
-                    found[names[message.found.name]] = read_fields(message.found)
+                    found[names[message.found.name]] = document_from_protobuf(message.found)
         except Exception as error:
             raise self._explain(error) from error
         return found
@@ -156,7 +156,7 @@ class FirestoreRpc:
             async for answer in answers:
                 message = firestore.RunQueryResponse.pb(answer)
                 if message.HasField("document"):
-                    yield read_fields(message.document)
+                    yield document_from_protobuf(message.document)
         except Exception as error:
             raise self._explain(error) from error
 
@@ -212,6 +212,15 @@ class FirestoreRpc:
             raise self._explain(error) from error
         except (exceptions.GoogleAPIError, grpc.RpcError) as error:
             raise CommitOutcomeUnknown(str(error)) from error
+
+    async def delete(self, collection: str, identity: str) -> None:
+        """Delete a document, if it is there. Raises RegistryError."""
+        name = f"{self._documents}/{collection}/{identity}"
+        request = firestore.CommitRequest(database=self._database, writes=[write.Write(delete=name)])
+        try:
+            await self._client.commit(request=request, retry=None, timeout=_COMMIT_S, metadata=self._metadata)
+        except Exception as error:
+            raise self._explain(error) from error
 
     def _write(self, one: Write) -> write.Write:
         condition = (

@@ -7,7 +7,7 @@ Nothing is handed on before that, so a batch is never seen in part.
 from typing import Any, Final
 
 from gateway.registry.base import Unavailable
-from gateway.registry.firestore.layout import FirestoreDocument, read_fields
+from gateway.registry.firestore.layout import FirestoreDocument, document_from_protobuf
 
 TARGET_ID: Final = 1
 # google.firestore.v1.TargetChange.TargetChangeType
@@ -57,7 +57,7 @@ class ListenTarget:
         return None
 
     def _document_change(self, change: Any) -> None:
-        found = read_fields(change.document)
+        found = document_from_protobuf(change.document)
         if TARGET_ID in change.target_ids:
             self._fresh[found.identity] = found
             self._known.add(found.identity)

@@ -113,7 +113,7 @@ async def _kill_while_it_fetches(
     context: CheckContext, store: "FakeGcs", environment: dict[str, str]
 ) -> None:
     process = BackendProcess(context.require_process().command, {**environment, "PORT": str(free_port())})
-    await process.start()
+    await process.spawn()
     stalled = asyncio.create_task(store.stalled.wait())
     ended = asyncio.create_task(process.ended(timeout_s=_STALL_S))
     try:

@@ -6,7 +6,7 @@ import contextlib
 import msgspec
 
 from gateway.verify.check import JSON, Check, CheckContext, ContractViolation, check, require_status
-from gateway.verify.raw_http import Fields, NoResponse, RawRequest
+from gateway.verify.raw_http import EmptyResponse, Fields, NoResponse, RawRequest
 
 _REFUSED = (
     "what is not HTTP is refused with 4xx or by closing the connection; the next good request is answered"
@@ -135,6 +135,25 @@ async def _not_taken(context: CheckContext, request: RawRequest, status: int) ->
     require_status(response, status, 400)
 
 
+@check(
+    "http/head",
+    "an answer to HEAD has no body, so that the next answer on the connection is the next request's",
+)
+async def head_has_no_body(context: CheckContext) -> None:
+    for path in ("/v2/health/live", "/openapi.json", "/no-such-path", "/predict"):
+        async with context.client.connection() as connection:
+            for request in (RawRequest("HEAD", path), RawRequest("GET", "/v2/health/live")):
+                try:
+                    response = await connection.request(request)
+                except EmptyResponse:
+                    if request.method == "GET":
+                        break  # the backend closed the connection after the head, and sent nothing behind it
+                    raise
+                context.last = (request, response)
+                if request.method == "GET":
+                    require_status(response, 200)
+
+
 CHECKS = (
     *(survives(name, raw) for name, raw in _RAW.items()),
     path_tricks,
@@ -142,4 +161,5 @@ CHECKS = (
     caller_leaves,
     expect,
     upgrade,
+    head_has_no_body,
 )

@@ -54,7 +54,7 @@ async def _must_not_start(context: CheckContext, code: int | None, **environment
         if value is not None:
             changed[name] = value
     process = BackendProcess(running.command, changed)
-    await process.start()
+    await process.spawn()
     try:
         ended_with = await process.ended(timeout_s=START_S)
     finally:
@@ -201,7 +201,7 @@ async def _namespace(environment: Mapping[str, str]) -> str:
     for way in (f"unshare {common}", f"unshare --user --map-root-user {common}"):
         trial = BackendProcess(f"{way} true", environment)
         try:
-            await trial.start()
+            await trial.spawn()
         except OSError:
             break
         try:

@@ -82,13 +82,14 @@ class Backend(ScriptedBackend):
 Twist = Callable[[Message, Response], Response]
 
 
-def twisted(change: Twist, contract: Contract | None = None) -> Backend:
+def twisted(change: Twist, contract: Contract | None = None, *, bodies_on_head: bool = False) -> Backend:
     """A backend whose every answer goes through `change`."""
     contract = contract or Whole()
 
     async def script(request: Message, peer: Peer) -> None:
         answer = change(request, contract.answer(request))
-        await peer.answer(answer.status, body_of(answer), answer.fields)
+        head_only = request.method == "HEAD" and not bodies_on_head
+        await peer.answer(answer.status, body_of(answer), answer.fields, head_only=head_only)
 
     return Backend(script)
 
@@ -511,6 +512,7 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
         _broken(on_request(lambda r: r.get("Upgrade") == "h2c" and bool(r.body), 500)),
         _broken(on_request(lambda r: (r.get("Upgrade") or "").startswith("TLS"), 426)),
     ],
+    "http/head": [lambda: twisted(lambda _, answer: answer, bodies_on_head=True)],
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
     "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
     "load/parallel": [_broken(field(_TIMING, "queue;dur=90, predict;dur=30"))],

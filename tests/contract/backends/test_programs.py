@@ -12,7 +12,7 @@ import pytest
 from gateway.verify import second_instance
 from gateway.verify.check import Result
 from gateway.verify.checks import process_lifecycle
-from gateway.verify.run import CHECKS, BackendNotReady, read_samples, running_backend, select_checks, verify
+from gateway.verify.run import CHECKS, BackendNotReady, read_samples, select_checks, started_backend, verify
 from tests.conftest import require
 from tests.contract.backends.broken import SAMPLES
 from tests.patience import patience
@@ -58,7 +58,7 @@ def wait_at_most(monkeypatch: pytest.MonkeyPatch, start_s: float, stop_s: float,
     monkeypatch.setattr(process_lifecycle, "START_S", start_s)
     monkeypatch.setattr(second_instance, "START_S", start_s)
     monkeypatch.setattr(process_lifecycle, "_STOP_S", stop_s)
-    monkeypatch.setattr("gateway.verify.checks.logs._PATIENCE_S", log_s)
+    monkeypatch.setattr("gateway.verify.checks.backend_logs._PATIENCE_S", log_s)
 
 
 async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result]:
@@ -72,7 +72,7 @@ async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result
         "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
     }
     manifest = read_samples(artifact / "manifest.json")
-    async with running_backend(COMMAND, environment) as (url, process):
+    async with started_backend(COMMAND, environment) as (url, process):
         report = await verify(
             url, manifest=manifest, process=process, checks=select_checks(names), wait_s=patience(30)
         )
@@ -126,5 +126,5 @@ async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact:
 
 async def test_a_program_that_is_none_is_told():
     with pytest.raises(BackendNotReady, match="cannot be started"):
-        async with running_backend("/no/such/program", {}):
+        async with started_backend("/no/such/program", {}):
             pass

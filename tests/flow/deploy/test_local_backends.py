@@ -56,8 +56,13 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
 
+    assert not first["unchanged"]
     again = deployed(shell, backend_folder)
     assert again["url"] == first["url"], "what runs already is not started twice"
+    assert again["unchanged"]
+    said = shell.ok("deploy", str(backend_folder), "--target", "local").out
+    assert f"unchanged wine@1 runs already with this model and this code at {first['url']}" in said
+    assert "\ndeployed" not in said
 
     second = deployed(shell, backend_folder, "--version", "2")
     assert second["url"] != first["url"]
@@ -80,6 +85,19 @@ def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     assert "7/7 register" in out
     assert "wine@1 takes 100 % of the traffic" in out
     assert "\x1b" not in out
+    assert "KEY=$(chips keys create me --models wine)" in out
+    assert 'curl http://127.0.0.1:9/wine -H "X-Api-Key: $KEY" --json \'{"instances":' in out
+
+
+def test_a_version_without_traffic_is_called_at_its_own_address(shell: Shell, backend_folder: Path):
+    deployed(shell, backend_folder)
+    out = shell.ok("deploy", "wine", "--version", "2", "--target", "local").out
+    (line,) = [line for line in out.splitlines() if line.startswith("try")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", line.removeprefix("try").strip()], capture_output=True, text=True, check=True
+    )
+    sample = json.loads((backend_folder / "samples.json").read_text())[0]
+    assert json.loads(done.stdout)["predictions"] == sample["response"]["predictions"]
 
 
 def test_a_dry_run_checks_all_that_can_be_checked_and_changes_nothing(

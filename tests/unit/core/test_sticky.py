@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Backend, Model, model_problems
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.sticky import SLOTS, StickyBy, StickyShares, compile_sticky, lay_out, parse_sticky_by
+from gateway.core.sticky import SLOTS, StickyBy, StickyShares, lay_out, parse_sticky_by
+from gateway.core.sticky_versions import compile_sticky
 
 SEED = "000102030405060708090a0b0c0d0e0f"
 Traffic = dict[str, int]

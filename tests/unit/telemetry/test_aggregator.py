@@ -77,7 +77,7 @@ def test_workers_tell_each_other(tmp_path):
 def test_a_worker_that_has_gone_still_counts_but_is_no_worker(tmp_path):
     gone = Metrics()
     gone.observe(make_exchange(), 200)
-    state = gone.state()
+    state = gone.live_state()
     state.at -= 60
     (tmp_path / "gone.state").write_bytes(msgspec.msgpack.encode(state))
     (tmp_path / "torn.state").write_bytes(b"\x93")

@@ -43,7 +43,7 @@ def send(metrics: Metrics, sink) -> MetricsPusher:
 
 
 def test_otlp(metrics: Metrics, collector: Collector):
-    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures == 0
+    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures_in_a_row == 0
     ((path, body),) = collector.posts
     assert path == "/v1/metrics"
     sent = {
@@ -64,7 +64,7 @@ def test_otlp(metrics: Metrics, collector: Collector):
 
 def test_a_collector_that_is_away_costs_nothing_but_a_count(metrics: Metrics, collector: Collector):
     collector.statuses = [500]
-    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures == 1
+    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures_in_a_row == 1
 
 
 def test_cloud_monitoring(metrics: Metrics):
@@ -103,7 +103,7 @@ def test_cloud_monitoring(metrics: Metrics):
         client = MetricServiceClient(transport=MetricServiceGrpcTransport(channel=channel))
         return CloudMonitoring("proj", RESOURCE, client=client)
 
-    assert send(metrics, sink).failures == 0
+    assert send(metrics, sink).failures_in_a_row == 0
     server.stop(0).wait()
     sent = {s.metric.type: s for request in series for s in request.time_series}
     assert "workload.googleapis.com/chips_requests_total" in sent

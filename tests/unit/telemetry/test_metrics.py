@@ -18,7 +18,7 @@ LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (
 def scrape(metrics: Metrics) -> dict[str, float]:
     """What Prometheus would read; every line must be one it can read."""
     values = {}
-    for line in render_exposition(metrics.state()).decode().splitlines():
+    for line in render_exposition(metrics.live_state()).decode().splitlines():
         if line.startswith("#"):
             continue
         match = LINE.fullmatch(line)
@@ -87,7 +87,7 @@ def test_labels_are_bounded():
     metrics = Metrics(limit=10)
     for number in range(50):
         metrics.observe(make_exchange(model=f"m{number}", caller=f"c{number}"), 200)
-    state = metrics.state()
+    state = metrics.live_state()
     assert sum(len(versions) for versions in state.series.values()) <= 11
     assert state.series[OTHER][OTHER].statuses == {200: 40}
     assert sum(usage.requests for models in state.callers.values() for usage in models.values()) == 50
@@ -114,7 +114,7 @@ def test_states_of_workers_add_up():
         metrics.watch(
             gauges=lambda: {"chips_registry_generation": {"": 7.0}, "chips_in_flight_requests": {"": 2.0}}
         )
-    total = merge_states([first.state(), second.state()])
+    total = merge_states([first.live_state(), second.live_state()])
     assert total.series["wine"]["1"].statuses == {200: 2}
     assert total.series["fraud"]["1"].statuses == {200: 1}
     assert total.gauges["chips_registry_generation"] == {"": 7.0}
@@ -169,4 +169,4 @@ def test_waiting_for_redis_is_not_the_gateways_own_time():
     metrics.observe(make_exchange(took_s=0.102, rate_limit_s=0.05), 200)
     plain = Metrics()
     plain.observe(make_exchange(took_s=0.102), 200)
-    assert plain.state().overhead_s - metrics.state().overhead_s == pytest.approx(0.05)
+    assert plain.live_state().overhead_s - metrics.live_state().overhead_s == pytest.approx(0.05)

@@ -1,4 +1,4 @@
-"""The plain server: adapts aiohttp's requests and responses to an Exchange."""
+"""The plain path from callers: adapts aiohttp's requests and responses to an Exchange."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, determine_framing
-from gateway.server.plain_protocol import StrictRequestHandler, problem_response
 from gateway.server.request_body import INVALID_CHUNKS, timeout_error
+from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, problem_response
 
 
-class PlainRequestHandler:
+class AiohttpRequestHandler:
     """The function that aiohttp's low-level server calls for each request."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
@@ -38,12 +38,12 @@ class PlainRequestHandler:
             headers=request.raw_headers,
             peer=peer[0] if peer else "",
             scheme=request.scheme,
-            body=PlainBody(request, self._body_timeout_s, expected=framing.expects),
+            body=AiohttpRequestBody(request, self._body_timeout_s, expected=framing.expects),
             response=response,
             arrived=time.monotonic(),
         )
         response.exchange = exchange
-        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictServer makes no other
+        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictAiohttpServer makes no other
         handler.begin_request()
         try:
             await self._pipeline(exchange)
@@ -75,7 +75,7 @@ def _upgrades(request: web.BaseRequest) -> bool:
     return bool(offered) and offered not in {"websocket", "tcp"} and b"upgrade" in named
 
 
-class PlainBody:
+class AiohttpRequestBody:
     """A request body read through aiohttp's public API."""
 
     def __init__(self, request: web.BaseRequest, timeout_s: float, *, expected: bool) -> None:

@@ -1,4 +1,4 @@
-"""A backend folder's own model, ready to be started on this machine without publishing it."""
+"""Stage a backend folder: copy its artifact, so that its backend can be started here without publishing."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,17 +8,20 @@ from typing import NamedTuple
 
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.environment import python_for
 from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.python_environment import python_for
 from gateway.deploy.target import DeployError, Tell
-from gateway.deploy.try_candidate import staged
+from gateway.deploy.try_candidate import staged_artifact
 from gateway.settings import inherited_environment, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 
-class FolderCandidate(NamedTuple):
+class StagedBackend(NamedTuple):
+    """The command, environment and folder that start a backend on its staged artifact, and that artifact's manifest."""
+
     command: str
     environ: dict[str, str]
     folder: Path
@@ -34,8 +37,9 @@ def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
 
 
 @contextmanager
-def folder_candidate(path: Path) -> Iterator[FolderCandidate]:
-    """What starts the folder's backend on a copy of its artifact. Raises Failure."""
+def stage_backend(path: Path) -> Iterator[StagedBackend]:
+    """Copy the folder's artifact to a temporary place; yield what starts the backend on it. Raises Failure."""
+    note_stale_model(path)
     try:
         source = BackendFolder(path)
         settings = source.settings
@@ -56,7 +60,7 @@ def folder_candidate(path: Path) -> Iterator[FolderCandidate]:
         raise Failure(str(error), hint=error.hint, code=error.code) from None
     for warning in described.warnings:
         console.note(f"warning: {warning}")
-    with staged(described.manifest, described.files) as artifact:
+    with staged_artifact(described.manifest, described.files) as artifact:
         environ = {
             **inherited_environment(),
             **source.environment(),
@@ -67,4 +71,4 @@ def folder_candidate(path: Path) -> Iterator[FolderCandidate]:
             "CHIPS_CONCURRENCY": str(settings.concurrency),
         }
         manifest = parse_manifest_or_samples(described.manifest.encode(), MANIFEST_NAME)
-        yield FolderCandidate(shlex.join(words), environ, path.absolute(), manifest)
+        yield StagedBackend(shlex.join(words), environ, path.absolute(), manifest)

@@ -1,32 +1,13 @@
-"""Public test suites for authors of registry plug-ins and of backends.
-
-Subclass `RegistryContract` in a pytest module and give it a fixture `open_client`, a function that opens another client
-of the same, initially empty store each time it is called:
-
-    class TestMyRegistry(RegistryContract):
-        @pytest.fixture
-        def open_client(self):
-            store = make_an_empty_store()
-            return lambda: MyRegistry(store)
-
-and `BackendContract` with a fixture `backend` that says how to start or reach yours:
-
-    class TestMyBackend(BackendContract):
-        @pytest.fixture(scope="class")
-        @classmethod
-        def backend(cls):
-            return BackendUnderTest(command="Rscript serve.R", samples=Path("artifact/manifest.json"))
-"""
+"""The contract of a registry, as a pytest suite."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from gateway.audit.verify import verify_history
 from gateway.registry.base import (
     KEYS,
     MODELS,
@@ -38,9 +19,7 @@ from gateway.registry.base import (
     Registry,
     Unavailable,
 )
-from gateway.verify.backend_process import BackendProcess
-from gateway.verify.check import Check
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, running_backend, verify
+from gateway.registry.chain import entry_digest
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 30.0
@@ -194,6 +173,8 @@ class RegistryContract:
         assert (document.revision, document.body) == (20, {"n": 20})
         history = await clients[1].history(name="counter")
         assert sorted(change.revision for change in history) == list(range(1, 21))
+        report = await verify_history(clients[2])
+        assert (report.chained, report.findings) == (20, ()), "the writers forked the chain"
         for client in clients:
             await client.close()
 
@@ -241,6 +222,7 @@ class RegistryContract:
         assert sorted(generations) == list(range(1, 21))
         assert len((await clients[0].load()).documents) == 20
         assert len(await clients[1].history()) == 20
+        assert (await verify_history(clients[1])).findings == ()
         for client in clients:
             await client.close()
 
@@ -290,6 +272,28 @@ class RegistryContract:
             assert [change.name for change in await other.history(kind=kind, name=name)] == [name]
         assert [document.name for document in (await registry.load()).documents] == [name]
 
+    async def test_the_history_is_a_hash_chain(self, registry: Registry, other: Registry) -> None:
+        assert (await registry.head()).sequence == 0
+        await registry.write(put("wine", text="Ü\u0000", number=2**53 + 1), put("beer"), author="ana")
+        await other.write(put("wine", 1, n=2), author="bea", reason="“better”\n\u2028")
+        generation = await registry.write(Delete(kind=MODELS, name="beer", expected=1), author="cy")
+        head = await other.head()
+        assert (head.generation, head.sequence) == (generation, 4)
+        assert head.registry_id == (await registry.load()).registry_id
+        entries = [entry async for entry in registry.entries()]
+        assert [entry.sequence for entry in entries] == [4, 3, 2, 1]
+        assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
+        assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]
+        assert [entry.change() for entry in entries] == list(await other.history())
+        stored = {(one.name, one.revision, one.body is None) for one in await other.stored(MODELS)}
+        assert stored == {("wine", 2, False), ("beer", 2, True)}
+        assert (await verify_history(other)).findings == ()
+
+    async def test_a_write_without_a_change_is_refused(self, registry: Registry) -> None:
+        with pytest.raises(ValueError, match="at least one"):
+            await registry.write(author="ana")
+        assert (await registry.head()).generation == 0
+
     async def test_closing_twice_does_no_harm(self, open_client: OpenClient) -> None:
         registry = open_client()
         await registry.load()
@@ -329,53 +333,3 @@ class _Watch:
 
     async def close(self) -> None:
         await self._watch.aclose()  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackendUnderTest:
-    """A backend that runs at `url`, or that `command` starts with `environment` (and PORT) in its environment."""
-
-    url: str = ""
-    command: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    samples: Path | None = None  # its manifest.json
-    ready_within_s: float = 120.0
-    # Names of checks that cannot apply, each with its reason; any other skip is a failure, unless this machine refuses
-    # what the check needs.
-    not_applicable: Mapping[str, str] = field(default_factory=dict)
-
-
-class BackendContract:
-    """The checks of `chips verify`, one test each. They run once, in their order, before the first test reports."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def report(cls, backend: BackendUnderTest) -> Report:
-        return asyncio.run(_verify(backend, CHECKS))
-
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-    def test_contract(self, backend: BackendUnderTest, report: Report, check: Check) -> None:
-        (result,) = (result for result in report.results if result.check is check)
-        if result.outcome == "skipped":
-            reason = backend.not_applicable.get(check.name) or (
-                result.why if result.machine_refused else None
-            )
-            assert reason is not None, f"{check.name} was skipped: {result.why}"
-            pytest.skip(reason)
-        assert result.outcome == "passed", (
-            f"the contract says: {check.contract}\nbut: {result.why}\n\nsent:\n{result.sent}\n\ncame:\n{result.response}"
-        )
-
-
-async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
-    manifest = read_samples(backend.samples) if backend.samples is not None else ArtifactManifestSubset()
-
-    async def run(url: str, process: BackendProcess | None) -> Report:
-        return await verify(
-            url, manifest=manifest, process=process, checks=checks, wait_s=backend.ready_within_s
-        )
-
-    if not backend.command:
-        return await run(backend.url, None)
-    async with running_backend(backend.command, backend.environment) as (url, process):
-        return await run(url, process)

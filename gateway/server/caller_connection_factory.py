@@ -1,4 +1,4 @@
-"""The fast server: aiohttp's runner and head parser with our own connection class."""
+"""The fast path's protocol factory: a `CallerConnection` for each caller, and what all of them share."""
 
 import asyncio
 import time
@@ -14,8 +14,8 @@ from gateway.server.caller_connection import CallerConnection
 from gateway.server.open_connections import OpenConnections
 
 
-class FastServer(web.Server):
-    """Makes the connections, and has what they share."""
+class CallerConnectionFactory(web.Server):
+    """Called by the listener for each new connection. It is an aiohttp server so that aiohttp's runner can stop it."""
 
     def __init__(
         self,

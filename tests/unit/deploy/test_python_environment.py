@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.deploy import environment
-from gateway.deploy.environment import python_for
+from gateway.deploy import python_environment
+from gateway.deploy.python_environment import python_for
 from gateway.deploy.target import DeployError
 
 
@@ -28,7 +28,7 @@ def bare_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (library / "pyproject.toml").write_text(
         "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
     )
-    monkeypatch.setattr(environment, "library", lambda _: library)
+    monkeypatch.setattr(python_environment, "library", lambda _: library)
 
 
 def silent(_: str) -> None: ...
@@ -65,7 +65,7 @@ def test_this_python_has_it_all(requirements: str | None, folder: Path, tmp_path
     ],
 )
 def test_what_this_python_lacks(line: str):
-    assert environment._missing(f"scikit-learn\n{line}\n") == [line]
+    assert python_environment._missing(f"scikit-learn\n{line}\n") == [line]
 
 
 def wheel(folder: Path, value: int) -> Path:

@@ -1,4 +1,4 @@
-"""The fast upstream: pooled connections of our own, one write for a small request, responses relayed as they arrive."""
+"""The fast path to backends: pooled connections of our own, one write for a small request, responses relayed as they arrive."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ class _Origin:
         return prefix
 
 
-class FastUpstream:
+class PooledUpstream:
     """Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The plain upstream: aiohttp's own client, through its public API but for one method of its pool (`_Connector`).
+"""The plain path to backends: aiohttp's own client, through its public API but for one method of its pool (`_Connector`).
 
-It is the yardstick for the fast one and the way out should a release of aiohttp change what that one relies on.
+The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
-class PlainUpstream:
+class AiohttpUpstream:
     """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(

@@ -30,7 +30,7 @@ class StrictRequestHandler(RequestHandler):
     """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one.
 
     It looks at a connection's first request line before aiohttp does. Where later requests begin, only aiohttp knows: what
-    it forgives in them, `PlainRequestHandler` judges.
+    it forgives in them, `AiohttpRequestHandler` judges.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class StrictRequestHandler(RequestHandler):
 
     def __init__(
         self,
-        server: "StrictServer",
+        server: "StrictAiohttpServer",
         *,
         connections: OpenConnections,
         head_timeout_s: float,
@@ -183,7 +183,7 @@ class StrictRequestHandler(RequestHandler):
         return problem_response(InternalError(), exc)
 
 
-class StrictServer(web.Server):
+class StrictAiohttpServer(web.Server):
     """Makes the handlers; `connections` has what they share."""
 
     def __init__(

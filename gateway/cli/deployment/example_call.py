@@ -1,0 +1,43 @@
+"""A call of a model that was just deployed, as commands to paste into a shell."""
+
+import shlex
+from typing import Any, Final
+
+import msgspec
+
+from gateway.artifacts.manifest import Manifest
+
+_LONGEST_BODY: Final = 2_000  # characters: a longer line is no help on a terminal
+_KEY: Final = ' -H "X-Api-Key: $KEY"'
+
+
+def example_call(address: str, manifest: Manifest, *, needs_key: bool) -> list[tuple[str, str]]:
+    """Label and command of each line: a key if the model needs one, and a `curl` of `address` with a row of the model's own.
+
+    Empty where the model shows no row, or where that is too long for a terminal.
+    """
+    request = _request(manifest)
+    body = msgspec.json.encode(request).decode()
+    if request is None or len(body) > _LONGEST_BODY:
+        return []
+    key = [("key", f"KEY=$(chips keys create me --models {manifest.model})")] if needs_key else []
+    return [
+        *key,
+        ("try", f"curl {shlex.quote(address)}{_KEY if needs_key else ''} --json {shlex.quote(body)}"),
+    ]
+
+
+def _request(manifest: Manifest) -> Any:
+    """A sample's request, or else a row by name, to be filled in."""
+    if manifest.samples:
+        return manifest.samples[0].request
+    inputs = manifest.signature.inputs
+    if not inputs or any(len(tensor.shape) > 1 for tensor in inputs):
+        return None
+    return {"instances": [{tensor.name: _value(tensor) for tensor in inputs}]}
+
+
+def _value(tensor: Any) -> Any:
+    if tensor.categories:
+        return tensor.categories[0]
+    return {"BYTES": "text", "BOOL": True}.get(tensor.datatype, 0)

@@ -73,6 +73,13 @@ def _not_json() -> Iterator[Check]:
             f"malformed/{name}", MALFORMED, predict(body), 400, "malformed-json", short=name == "open-array"
         )
     yield refused(
+        "malformed/name-twice",
+        "a name that stands twice in one object: 400 malformed-json, since nobody knows which value counts",
+        predict(b'{"instances": [{}], "instances": []}'),
+        400,
+        "malformed-json",
+    )
+    yield refused(
         "malformed/infer",
         MALFORMED + ", on /v2/ too",
         lambda context: RawRequest("POST", f"{context.open_inference}/infer", JSON, b'{"inputs": ['),

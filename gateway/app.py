@@ -39,6 +39,7 @@ from gateway.rollout.controller import Controller
 from gateway.rollout.figures import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
+from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
@@ -182,6 +183,7 @@ class Gateway:
             trace_sampling=TraceSampling(ratio=trace.ratio, trusted=parse_networks(trace.trusted_networks)),
             rate_limit=self.rate_limit,
             buffer_request_body=self.buffer_request_body,
+            assign_version=AssignVersion(),
             concurrency_limit=self.concurrency_limit,
             backend_concurrency=self.backend_concurrency,
             forward=Forward(self.upstream, self._signer),

@@ -34,7 +34,8 @@ ORIGIN: Final = 13
 REPORT_REGISTRY: Final = 14
 UPGRADE: Final = 15
 VIA: Final = 16
-CREDENTIALS: Final = 17  # from here on: what authenticators have reserved
+PINNED_VERSION: Final = 17
+CREDENTIALS: Final = 18  # from here on: what authenticators have reserved
 _DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
@@ -53,6 +54,7 @@ _KIND: Final[dict[bytes, int]] = {
     b"forwarded": FORWARDED,
     b"origin": ORIGIN,
     b"x-chips-registry": REPORT_REGISTRY,
+    b"x-chips-version": PINNED_VERSION,
     b"upgrade": UPGRADE,
     b"via": VIA,
     # hop-by-hop

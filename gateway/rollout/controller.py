@@ -248,7 +248,7 @@ class Controller:
         }
         identity = f"{rollout.id}-{len(rollout.steps)}"
         telling = post(rollout.plan.webhook, self._secret, identity, message)
-        self._telling.add(one_off_task := self._supervisor.one_off_task("rollout webhook", telling))
+        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
         job.add_done_callback(self._telling.discard)
 
     async def _clean_up(self, name: str) -> None:

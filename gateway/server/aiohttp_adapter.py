@@ -90,6 +90,10 @@ class AiohttpRequestBody:
     def complete(self) -> bool:
         return self._whole is not None
 
+    def complete_body(self) -> bytes:
+        assert self._whole is not None  # noqa: S101  (only once it is complete)
+        return self._whole
+
     async def buffer(self, deadline: float) -> None:
         await self._send_continue()
         try:

@@ -51,6 +51,8 @@ class Route:
         exchange.model = model
         exchange.compiled_policy = entry.compiled_policy
         exchange.backend = backend
+        exchange.assigned = entry.assigned if target.version is None else "pin"
+        exchange.sticky = entry.sticky
         exchange.deadline = exchange.arrived + _time_allowed_s(
             exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s
         )

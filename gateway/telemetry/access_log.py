@@ -82,8 +82,8 @@ class JsonAccessLog:
                     f',"backend":{_whole((answered - last.began) * 1e6)}'
                     f',"receive":{_whole((ended - answered) * 1e6)}}}'
                 )
-        if exchange.report_only_refusals:
-            more = f',"would_refuse":{_encode(exchange.report_only_refusals).decode()}{more}'
+        if exchange.assigned or exchange.report_only_refusals:
+            more = _rare(exchange) + more
         if exchange.error is not None:
             more += _error(exchange)
         took_s, took_us = "0", _whole((exchange.ended - exchange.arrived) * 1e6)
@@ -141,6 +141,16 @@ def _room(remembered: dict[_Key, _Value]) -> dict[_Key, _Value]:
     if len(remembered) >= _REMEMBERED_LIMIT:
         remembered.clear()
     return remembered
+
+
+def _rare(exchange: Exchange) -> str:
+    """Why it got its version, where there was a choice, and the refusals that report-only mode did not apply."""
+    line = f',"assigned":"{exchange.assigned}"' if exchange.assigned else ""
+    if exchange.assigned == "sticky":
+        line += f',"unit":"{exchange.unit}"'
+    if exchange.report_only_refusals:
+        line += f',"would_refuse":{_encode(exchange.report_only_refusals).decode()}'
+    return line
 
 
 def _timing(exchange: Exchange) -> str:

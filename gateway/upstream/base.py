@@ -122,9 +122,6 @@ class PipedBody(RequestBody, Protocol):
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
-    def complete_body(self) -> bytes:
-        """All of it, once `complete`."""
-
     def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
         """Give `sink` what has arrived, and what is still to come as it arrives."""
 

@@ -97,7 +97,8 @@ class Scene:
 
     async def make_key(self, *models: str, **fields: Any) -> str:
         key = make_key()
-        body = Key(label="test", models=models, created="2026-01-01T00:00:00Z", **fields)
+        label = fields.pop("label", "test")
+        body = Key(label=label, models=models, created="2026-01-01T00:00:00Z", **fields)
         await self.registry.write(
             Put(kind=KEYS, name=digest_key(key), body=to_document(body), expected=0), author="test"
         )

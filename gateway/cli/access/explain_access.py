@@ -52,7 +52,7 @@ def explain_access(
         str, typer.Argument(metavar="MODEL", help="The model; `*` for the gateway as a whole.")
     ],
     verb: Annotated[
-        Literal["score", "metadata", "operate"], typer.Option(help="What it is to be used for.")
+        Literal["score", "metadata", "pin", "operate"], typer.Option(help="What it is to be used for.")
     ] = "score",
     address: Annotated[
         str | None, typer.Option("--from", help="The caller's address; otherwise addresses are not judged.")

@@ -34,7 +34,9 @@ def create(
     verbs: Annotated[
         list[str],
         typer.Option(
-            "--verbs", help="What it may do: score, metadata, operate (console and metrics); may be repeated."
+            "--verbs",
+            help="What it may do: score, metadata, pin (choose the version by X-Chips-Version), operate (console and "
+            "metrics); may be repeated.",
         ),
     ] = ["score", "metadata"],  # noqa: B006
     network: Annotated[

@@ -281,7 +281,7 @@ async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.Monke
     await other.write(Put(kind=MODELS, name="a", body={"n": 1}, expected=0), author="x")
     mirror = Mirror(registry)
     await mirror.start()
-    monkeypatch.setattr("gateway.registry.sqlite_write.now_text", lambda: "1970-01-01T00:00:00.000Z")
+    monkeypatch.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: "1970-01-01T00:00:00.000Z")
     for n in (1, 2):
         await other.write(Put(kind=MODELS, name="a", body={"n": n + 1}, expected=n), author="x")
     assert await mirror.wait_for_generation(3, timeout_s=patience(30))

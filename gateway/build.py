@@ -21,11 +21,11 @@ from gateway.registry.schemes import open_registry
 from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.server.open_file_limit import default_connections, file_limit
+from gateway.server.open_file_limit import default_connection_limit, file_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.supervisor import Supervisor
-from gateway.telemetry.logs import LogWriter, wants_json
+from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def networks(texts: Iterable[str]) -> list[Network]:
+def parse_networks(texts: Iterable[str]) -> list[Network]:
     """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
     return [parse_network(text) for text in texts]
 
@@ -126,8 +126,8 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
-    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
-    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
+    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.parse_networks`."""
+    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
 def build_id_tokens(
@@ -172,7 +172,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
     log, trace, metrics = settings.log, settings.trace, settings.metrics
     return Telemetry(
         logs,
-        json=wants_json(log.format),
+        json=should_log_json(log.format),
         log_ratio=log.ratio,
         project=log.project,
         service=trace.service or "chips",
@@ -191,14 +191,14 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
     """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
-    limit = server.connections or default_connections()
+    limit = server.connections or default_connection_limit()
     if limit >= file_limit():
         _log.warning(
             "server.connections is %d, but this process may open %d files; raise ulimit -n",
             limit,
             file_limit(),
         )
-    proxies = NetworkSet(networks(edge.trusted_proxies))
+    proxies = NetworkSet(parse_networks(edge.trusted_proxies))
 
     def is_proxy(peer: str) -> bool:
         address = parse_address(peer)  # None for a socket of another family

@@ -77,12 +77,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
-def document_name(network: str) -> str:
+def network_document_name(network: str) -> str:
     """A network's name in the registry, where some stores give `/` a meaning of their own."""
     return network.replace("/", "_")
 
 
-def now_text() -> str:
+def now_rfc3339() -> str:
     """The time now as the history writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -22,7 +22,7 @@ from gateway.registry.base import (
     Registry,
     StoredDocument,
     decode_document,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import GENESIS, seal
 from gateway.registry.schemes import refuse_query
@@ -117,7 +117,7 @@ class MemoryRegistry:
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
         ]
-        generation, at = store.head.generation + 1, now_text()
+        generation, at = store.head.generation + 1, now_rfc3339()
         for change, after in zip(changes, texts, strict=True):
             where = (change.kind, change.name)
             was = store.documents.get(where)

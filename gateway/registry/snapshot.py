@@ -10,6 +10,7 @@ from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.sticky_versions import compile_sticky
 from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Document, Listing
 
 _NOBODY = NetworkSet()
@@ -19,7 +20,17 @@ _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 class ModelEntry:
     """A model, ready to be routed to."""
 
-    __slots__ = ("_backends", "_by_version", "_only", "_shares", "compiled_policy", "model", "revision")
+    __slots__ = (
+        "_backends",
+        "_by_version",
+        "_only",
+        "_shares",
+        "assigned",
+        "compiled_policy",
+        "model",
+        "revision",
+        "sticky",
+    )
 
     def __init__(self, model: Model, revision: int) -> None:
         self.model = model
@@ -32,6 +43,10 @@ class ModelEntry:
         self._backends = [backend for backend, _ in shared]
         self._shares = list(accumulate(percent for _, percent in shared))
         self._only = self._backends[0] if len(self._backends) == 1 else None
+        self.assigned = (
+            "" if self._only is not None else "weight"
+        )  # why a version is chosen that nobody names
+        self.sticky = compile_sticky(model)
 
     def choose_backend(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
         """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""

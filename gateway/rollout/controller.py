@@ -24,7 +24,7 @@ from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
 from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Controller:
     def counters(self) -> Reading:
         return {"chips_rollout_steps_total": {model: float(count) for model, count in self.steps.items()}}
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             try:
                 await self.turn()
@@ -248,7 +248,7 @@ class Controller:
         from gateway.rollout.webhook import post
 
         telling = post(rollout.plan.webhook, self._secret, identity, message)
-        self._telling.add(job := self._supervisor.job("rollout webhook", telling))
+        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
         job.add_done_callback(self._telling.discard)
 
     async def _clean_up(self, name: str) -> None:

@@ -80,10 +80,10 @@ async def _run(settings: Settings, host: str, port: int | None) -> int:
     from gateway.build import build_controller, build_figures, build_mirror
     from gateway.registry.schemes import open_registry
     from gateway.supervisor import Supervisor
-    from gateway.telemetry.logs import LogWriter, configure_logging, wants_json
+    from gateway.telemetry.logs import LogWriter, configure_logging, should_log_json
 
     writer = LogWriter(sys.stdout)
-    configure_logging(writer, json=wants_json(settings.log.format), level=settings.log.level)
+    configure_logging(writer, json=should_log_json(settings.log.format), level=settings.log.level)
     writer.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -85,7 +85,7 @@ class Collections(NamedTuple):
 
     prefix: str
 
-    def of(self, kind: str) -> str:
+    def for_kind(self, kind: str) -> str:
         return self.mirror if kind in MIRRORED else f"{self.prefix}-{kind}"
 
     @property
@@ -134,7 +134,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
     return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
-def read_head(fields: Fields | None) -> RegistryHead | None:
+def decode_head(fields: Fields | None) -> RegistryHead | None:
     """Decode the head document; None where there is none."""
     if fields is None:
         return None
@@ -160,7 +160,7 @@ def read_chain(head: RegistryHead, fields: Fields) -> Head:
     return Head(registry_id=head.registry_id, generation=head.generation, sequence=sequence, digest=digest)
 
 
-def write_head(head: Head, write_id: str, at: str) -> Fields:
+def encode_head(head: Head, write_id: str, at: str) -> Fields:
     """Encode the head document."""
     fields: Fields = {"registry_id": head.registry_id, "generation": head.generation}
     if head.digest is not None:
@@ -168,7 +168,7 @@ def write_head(head: Head, write_id: str, at: str) -> Fields:
     return {**fields, "write_id": write_id, "at": at}
 
 
-def read_stored(fields: Fields | None) -> RegistryDocument | None:
+def decode_stored(fields: Fields | None) -> RegistryDocument | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
@@ -184,7 +184,7 @@ def read_stored(fields: Fields | None) -> RegistryDocument | None:
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     """A document exactly as it lies there; one that is damaged gets a body that no registry writes."""
     kind, name = parse_document_id(found.identity)
-    stored = read_stored(found.fields)
+    stored = decode_stored(found.fields)
     if (
         stored is None
         or stored.problem
@@ -202,9 +202,9 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     )
 
 
-def read_document(identity: str, fields: Fields | None) -> Document | None:
+def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
     """The document, or None where there is none or it was deleted."""
-    stored = read_stored(fields)
+    stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
     kind, name = parse_document_id(identity)
@@ -214,7 +214,7 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
     return document
 
 
-def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+def encode_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
     """Encode a document for storage; `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
@@ -240,7 +240,7 @@ def read_entry(found: FirestoreDocument) -> Entry | None:
     return entry if in_place and not found.fields.keys() - _ENTRY_FIELDS else None
 
 
-def size_of(identity: str, fields: Fields) -> int:
+def estimated_size_bytes(identity: str, fields: Fields) -> int:
     """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
     total = len(identity) + 64
     for name, value in fields.items():

@@ -19,8 +19,8 @@ from google.cloud.firestore_v1.types import common, document, firestore, query, 
 
 from gateway.registry.base import RegistryError, Unavailable
 from gateway.registry.firestore.layout import Fields, FirestoreDocument, document_from_protobuf
+from gateway.registry.firestore.listen_stream import TARGET_ID
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 _READ_S: Final = 5.0
 _QUERY_S: Final = 60.0  # a whole registry

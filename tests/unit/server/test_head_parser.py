@@ -14,7 +14,7 @@ from gateway.core.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from gateway.server.parser import HeadParser, parsed_head_of
+from gateway.server.head_parser import HeadParser, parsed_head_of
 
 HEAD = b"POST /wine?x=1 HTTP/1.1\r\nHost: chips\r\n"
 
@@ -37,7 +37,9 @@ def test_it_is_the_parser_in_c():
     assert http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy, (
         "aiohttp runs without its C parser"
     )
-    assert aiohttp.__version__.startswith("3.14."), "read gateway/server/parser.py before this bound is moved"
+    assert aiohttp.__version__.startswith("3.14."), (
+        "read gateway/server/head_parser.py before this bound is moved"
+    )
 
 
 def test_one_head_after_another_and_nothing_of_their_bodies(parser: HeadParser):

@@ -50,7 +50,7 @@ def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> Reada
     )
 
 
-def resource_of(service: str, instance: str, project: str = "") -> Resource:
+def otel_resource(service: str, instance: str, project: str = "") -> Resource:
     """The OpenTelemetry resource (service, instance, project) of this process."""
     attributes = {"service.name": service, "service.version": __version__, "service.instance.id": instance}
     if project:
@@ -58,7 +58,7 @@ def resource_of(service: str, instance: str, project: str = "") -> Resource:
     return Resource(attributes)
 
 
-class CloudTrace:
+class CloudTraceSink:
     """opentelemetry-exporter-gcp-trace with its call bounded in time.
 
     By itself it retries without end, ignores the time allowed for a flush, and holds a shutdown up for thirty seconds.
@@ -93,13 +93,13 @@ class CloudTrace:
         self._exporter.client.transport.close()
 
 
-class Otlp:
+class OtlpTraceSink:
     """OTLP over HTTP, to a collector or to Google's own endpoint (which takes our service account's token)."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
-        from gateway.telemetry.otlp import otlp_message
+        from gateway.telemetry.otlp_encoding import encode_otlp_traces
 
-        self._message = otlp_message
+        self._message = encode_otlp_traces
         self._post = OtlpClient(endpoint.rstrip("/") + "/v1/traces")
         self._resource = resource
 
@@ -144,7 +144,7 @@ class OtlpClient:
         self._session.close()
 
 
-def open_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
+def open_trace_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
     """Open the trace exporter `kind`: `cloud-trace` or `otlp`."""
-    resource = resource_of(service, instance, project)
-    return CloudTrace(project, resource) if kind == "cloud-trace" else Otlp(endpoint, resource)
+    resource = otel_resource(service, instance, project)
+    return CloudTraceSink(project, resource) if kind == "cloud-trace" else OtlpTraceSink(endpoint, resource)

@@ -17,7 +17,7 @@ SEND_TIMEOUT_S: Final = 60.0  # a caller who has taken nothing for so long is no
 _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
-class Linger:
+class LingeringClose:
     """The state of one lingering close: bytes dropped, and whether the caller still reads."""
 
     __slots__ = ("_dropped", "_since", "_unsent")
@@ -27,7 +27,7 @@ class Linger:
         self._unsent = -1
         self._since = now  # when a part of the answer was last seen to leave
 
-    def drop(self, size: int) -> bool:
+    def count_dropped(self, size: int) -> bool:
         """Take note of bytes that nobody reads; False where they are too many."""
         self._dropped += size
         return self._dropped <= _MOST_BYTES

@@ -6,7 +6,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.chunked import LAST_CHUNK, chunk, encode_last_chunk
+from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
 from gateway.core.exchange import Exchange
 from gateway.core.inline_future import InlineFuture
 from gateway.core.response import Response
@@ -126,7 +126,7 @@ class CallerResponse:
         if body:
             self.exchange.bytes_out = len(body)
             if self._framing == _CHUNKS:
-                body = chunk(body)
+                body = encode_chunk(body)
         if complete:
             if self._framing == _CHUNKS:
                 body += encode_last_chunk(trailers)
@@ -142,7 +142,7 @@ class CallerResponse:
         if not piece or self._framing == _NONE:
             return
         self.exchange.bytes_out += len(piece)
-        self._connection.write(chunk(piece) if self._framing == _CHUNKS else piece)
+        self._connection.write(encode_chunk(piece) if self._framing == _CHUNKS else piece)
 
     def relay_end(self, trailers: bytes) -> None:
         self._connection.source = None

@@ -57,8 +57,8 @@ class DeploymentRun:
                     version=self.source.version,
                     created_by=self.author,
                     format=settings.format,
-                    signature=self.source.sibling("signature"),
-                    samples=self.source.sibling("samples"),
+                    signature=self.source.description_file("signature"),
+                    samples=self.source.description_file("samples"),
                     rows=settings.rows,
                 )
             except ValueError as error:
@@ -286,7 +286,7 @@ def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
 def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
-    samples = source.sibling("samples")
+    samples = source.description_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows

@@ -19,7 +19,7 @@ _WRITTEN_S: Final = 1.5  # by then, all workers have written a tick that is over
 _BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
-class Figures(msgspec.Struct):
+class RequestTotals(msgspec.Struct):
     """A sum of ticks."""
 
     requests: int = 0
@@ -29,7 +29,7 @@ class Figures(msgspec.Struct):
     backend: list[int] = msgspec.field(default_factory=lambda: [0] * _BUCKETS)
     errors: dict[str, int] = {}
 
-    def add(self, more: "Figures | Tick") -> None:
+    def add(self, more: "RequestTotals | Tick") -> None:
         self.requests += more.requests
         self.failed += more.failed
         self.late += more.late
@@ -38,7 +38,7 @@ class Figures(msgspec.Struct):
         for label, count in more.errors.items():
             self.errors[label] = self.errors.get(label, 0) + count
 
-    def failing(self) -> dict[str, int]:
+    def failures_by_side(self) -> dict[str, int]:
         """How many requests failed, by the side that can fix it."""
         sides = {"gateway": 0, "backend": 0, "caller": 0}
         for label, count in self.errors.items():
@@ -46,7 +46,7 @@ class Figures(msgspec.Struct):
         return sides
 
     def quantile_ms(self, share: float) -> float | None:
-        return milliseconds(quantile(share, self.buckets, LATENCY_BOUNDS))
+        return to_milliseconds(quantile(share, self.buckets, LATENCY_BOUNDS))
 
     def document(self, seconds: float) -> dict[str, Any]:
         return {
@@ -54,11 +54,11 @@ class Figures(msgspec.Struct):
             "rps": round(self.requests / seconds, 2),
             "failed": self.failed,
             "failed_share": round(self.failed / self.requests, 4) if self.requests else 0.0,
-            "failing": self.failing(),
+            "failing": self.failures_by_side(),
             "errors": self.errors,
             "p50_ms": self.quantile_ms(0.5),
             "p99_ms": self.quantile_ms(0.99),
-            "backend_p99_ms": milliseconds(quantile(0.99, self.backend, LATENCY_BOUNDS)),
+            "backend_p99_ms": to_milliseconds(quantile(0.99, self.backend, LATENCY_BOUNDS)),
         }
 
 
@@ -68,20 +68,20 @@ class Window(msgspec.Struct, frozen=True):
     name: str
     seconds: float
     ends: int
-    models: Mapping[str, Mapping[str, Figures]]
+    models: Mapping[str, Mapping[str, RequestTotals]]
 
-    def of(self, model: str, version: str) -> Figures:
-        return self.models.get(model, {}).get(version) or Figures()
+    def for_version(self, model: str, version: str) -> RequestTotals:
+        return self.models.get(model, {}).get(version) or RequestTotals()
 
-    def model(self, model: str) -> Figures:
-        return total(self.models.get(model, {}).values())
+    def for_model(self, model: str) -> RequestTotals:
+        return sum_totals(self.models.get(model, {}).values())
 
-    def everything(self) -> Figures:
+    def for_gateway(self) -> RequestTotals:
         """All requests to models, and those that failed before they reached one; not the reads of this console."""
-        found = total(f for name in self.models if name for f in self.models[name].values())
-        elsewhere = self.of("", "")
+        found = sum_totals(f for name in self.models if name for f in self.models[name].values())
+        elsewhere = self.for_version("", "")
         failed = sum(elsewhere.errors.values())
-        found.add(Figures(requests=failed, failed=elsewhere.failed, errors=elsewhere.errors))
+        found.add(RequestTotals(requests=failed, failed=elsewhere.failed, errors=elsewhere.errors))
         return found
 
 
@@ -103,18 +103,18 @@ class WindowReader:
 
     def _read(self, name: str, ends: int) -> Window:
         seconds = WINDOWS[name]
-        oldest = self._reader.oldest_tick(FINE_S)
+        oldest = self._reader.oldest_tick_time(FINE_S)
         coarse_ends = ends - ends % COARSE_S
         if seconds > COARSE_S:
-            oldest = min(filter(None, (self._reader.oldest_tick(COARSE_S), oldest)), default=None)
+            oldest = min(filter(None, (self._reader.oldest_tick_time(COARSE_S), oldest)), default=None)
             ticks = self._reader.ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
             ticks += self._reader.ticks(FINE_S, after=coarse_ends, until=ends)
             seconds += ends - coarse_ends
         else:
             ticks = self._reader.ticks(FINE_S, after=ends - seconds, until=ends)
-        models: dict[str, dict[str, Figures]] = {}
+        models: dict[str, dict[str, RequestTotals]] = {}
         for tick in ticks:
-            models.setdefault(tick.model, {}).setdefault(tick.version, Figures()).add(tick)
+            models.setdefault(tick.model, {}).setdefault(tick.version, RequestTotals()).add(tick)
         covered = seconds if oldest is None else min(seconds, ends - oldest + FINE_S)
         return Window(name, max(covered, FINE_S), ends, models)
 
@@ -124,8 +124,8 @@ def last_tick() -> int:
     return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
 
 
-def total(figures: "Iterable[Figures | Tick]") -> Figures:
-    found = Figures()
+def sum_totals(figures: "Iterable[RequestTotals | Tick]") -> RequestTotals:
+    found = RequestTotals()
     for one in figures:
         found.add(one)
     return found
@@ -137,5 +137,5 @@ def parse_window(name: str) -> str:
     return name
 
 
-def milliseconds(seconds: float | None) -> float | None:
+def to_milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-class View:
+class MirroredState:
     """The mirrored documents as of one generation, kept from one stream to the next."""
 
     def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
@@ -22,7 +22,7 @@ class View:
         self.documents = documents  # by id
 
     @classmethod
-    def of(cls, listing: Listing) -> "View":
+    def from_listing(cls, listing: Listing) -> "MirroredState":
         head = RegistryHead(listing.registry_id, listing.generation)
         return cls(head, {layout.document_id(d.kind, d.name): d for d in listing.documents})
 
@@ -33,7 +33,7 @@ class View:
             documents=tuple(self.documents.values()),
         )
 
-    def updated(self, head: RegistryHead, fresh: dict[str, FirestoreDocument]) -> "View":
+    def with_updates(self, head: RegistryHead, fresh: dict[str, FirestoreDocument]) -> "MirroredState":
         documents = dict(self.documents)
         for identity, found in fresh.items():
             document = mirrored_document(found)
@@ -41,11 +41,11 @@ class View:
                 documents.pop(identity, None)
             else:
                 documents[identity] = document
-        return View(head, documents)
+        return MirroredState(head, documents)
 
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:
     """A document for the listing; None where it is the head, was deleted, or is of a kind that this release does not mirror."""
     if ":" not in found.identity or layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
-    return layout.read_document(found.identity, found.fields)
+    return layout.decode_registry_document(found.identity, found.fields)

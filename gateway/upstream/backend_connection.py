@@ -8,7 +8,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_future import InlineFuture
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.refusal import REFUSALS, hold_refusal
+from gateway.upstream.backend_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,
@@ -29,7 +29,7 @@ _INTERIM_LIMIT: Final = 32
 _LAST_WORDS_S: Final = 10.0
 
 
-class Connection(RequestUpload):
+class BackendConnection(RequestUpload):
     """Carries one request at a time. `start` one; its `InlineFuture` comes when the caller has the answer, or with the error."""
 
     __slots__ = (
@@ -285,7 +285,7 @@ class Connection(RequestUpload):
         if completion is not None:
             completion.complete(error)
 
-    def end(self) -> None:
+    def end_tunnel(self) -> None:
         """The caller has closed the tunnel: what was sent still goes out, to a backend that takes it in time."""
         completion = self._completion
         self._state = NOTHING
@@ -300,7 +300,7 @@ class Connection(RequestUpload):
         """The time allowed is over."""
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
-            self.end()
+            self.end_tunnel()
         else:
             self._fail(error)
 

@@ -92,12 +92,12 @@ class CorsPolicy:
         self._any = self._by_origin.pop(b"*", None)
         self._refused: HeaderFields = (VARY,)
 
-    def fields(self, origin: bytes | None) -> HeaderFields:
+    def response_fields(self, origin: bytes | None) -> HeaderFields:
         """What is added to an answer. `Vary` always is, for a cache must not give one origin's answer to another."""
         ready = self._ready(origin)
         return self._refused if ready is None else ready.fields
 
-    def preflight(
+    def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
     ) -> HeaderFields | None:
         """What permits `method` with `headers` (as the browser lists them); None where that is not allowed.

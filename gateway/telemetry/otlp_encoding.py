@@ -39,7 +39,7 @@ _FLAGS = {flags: Struct("<BBI").pack(0x85, 0x01, flags) for flags in (_OF_HERE, 
 _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
 
-def otlp_message(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
+def encode_otlp_traces(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
     """An ExportTraceServiceRequest."""
     parts = [ScopeSpans(scope=_SCOPE).SerializeToString()]
     for summary in batch:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.trace import continue_trace, new_span_id, new_trace_id, parse_cloud_trace, parse_traceparent
+from gateway.core.trace_context import (
+    continue_trace,
+    new_span_id,
+    new_trace_id,
+    parse_cloud_trace,
+    parse_traceparent,
+)
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

@@ -15,8 +15,8 @@ from gateway.verify.check import (
     CheckSkipped,
     ContractViolation,
     Sample,
-    is_close,
-    predictions_of,
+    is_close_json,
+    require_predictions,
 )
 from gateway.verify.raw_http import NoResponse, RawRequest, RawResponse
 
@@ -74,7 +74,7 @@ async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
 
 async def predict(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
     """The predictions for `rows` in one request; Wrong where they are not one for each row."""
-    predictions = predictions_of(await context.post("/predict", group.request(rows)))
+    predictions = require_predictions(await context.post("/predict", group.request(rows)))
     require_one_prediction_per_row(predictions, len(rows))
     return predictions
 
@@ -109,7 +109,7 @@ def is_same_prediction(
 
     `tolerance`, where it is more than nothing, is allowed too (absolute, or relative to the larger).
     """
-    if tolerance and is_close(got, wanted, tolerance):
+    if tolerance and is_close_json(got, wanted, tolerance):
         return True
     ours, theirs = dict(_leaves(got)), dict(_leaves(wanted))
     return ours.keys() == theirs.keys() and all(

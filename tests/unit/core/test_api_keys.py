@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.keys import (
-    LastDigest,
+from gateway.core.api_keys import (
+    LastKeyDigest,
     bearer_key,
-    digest_bytes,
     digest_key,
+    digest_key_bytes,
     is_well_formed,
     key_id,
     make_key,
@@ -76,6 +76,6 @@ def test_a_key_in_authorization(field: bytes, key: bytes | None):
 
 @given(st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"chips_a", b"chips_b"]), max_size=8))
 def test_a_connection_remembers_the_digest_of_its_last_key(keys: list[bytes]):
-    last = LastDigest()
+    last = LastKeyDigest()
     for key in keys:
-        assert last.of(key) == digest_bytes(key) == digest_key(key.decode())
+        assert last.digest(key) == digest_key_bytes(key) == digest_key(key.decode())

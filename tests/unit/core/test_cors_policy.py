@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.cors import CorsPolicy, CorsRule, cors_problems
+from gateway.core.cors_policy import CorsPolicy, CorsRule, cors_problems
 
 APP = "https://app.example.com"
 TAKES = frozenset({"GET", "HEAD", "POST"})
@@ -61,7 +61,7 @@ def test_a_preflight_is_allowed_where_aiohttp_cors_allows_it(rule: CorsRule, ori
     if origin == "*" and rule.allow_credentials:
         return  # we refuse that combination
     theirs = asyncio.run(_aiohttp_cors(rule, origin, asked))
-    ours = CorsPolicy({origin: rule.options()}).preflight(
+    ours = CorsPolicy({origin: rule.options()}).preflight_fields(
         asked.origin.encode(), asked.method, asked.headers, TAKES
     )
     assert (ours is not None) is (theirs is not None)
@@ -99,7 +99,7 @@ async def _aiohttp_cors(rule: CorsRule, origin: str, asked: Asked) -> dict[str, 
 
 @pytest.mark.parametrize("origin", [None, APP.encode(), b"https://evil.example", b"null", b"\xff"])
 def test_every_answer_varies_by_origin(origin):
-    fields = dict(CorsPolicy({APP: CorsRule().options()}).fields(origin))
+    fields = dict(CorsPolicy({APP: CorsRule().options()}).response_fields(origin))
     assert fields[b"Vary"] == b"Origin"
     assert (b"Access-Control-Allow-Origin" in fields) is (origin == APP.encode())
 
@@ -127,5 +127,5 @@ def test_what_no_rule_may_say(origin, rule):
 
 def test_what_is_asked_for_cannot_write_the_answer():
     cors = CorsPolicy({APP: CorsRule(allow_headers="*").options()})
-    assert cors.preflight(APP.encode(), "GET", "a\r\nX: b", TAKES) is None
-    assert cors.preflight(APP.encode(), "G\r\n", "", TAKES) is None
+    assert cors.preflight_fields(APP.encode(), "GET", "a\r\nX: b", TAKES) is None
+    assert cors.preflight_fields(APP.encode(), "G\r\n", "", TAKES) is None

@@ -39,7 +39,7 @@ def digest_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
-class LastDigest:
+class LastKeyDigest:
     """The digest of the key that one connection sent last, so that a client's key is hashed once, not with each request.
 
     The comparison takes as long for any key of the same length: several callers may share a proxy's connection. The key is
@@ -50,16 +50,16 @@ class LastDigest:
 
     def __init__(self) -> None:
         self._key = b""
-        self._digest = digest_bytes(b"")
+        self._digest = digest_key_bytes(b"")
 
-    def of(self, key: bytes) -> str:
+    def digest(self, key: bytes) -> str:
         if not compare_digest(key, self._key):
-            self._digest = digest_bytes(key)
+            self._digest = digest_key_bytes(key)
             self._key = key
         return self._digest
 
 
-def digest_bytes(key: bytes) -> str:
+def digest_key_bytes(key: bytes) -> str:
     """As `digest_key`, of a key as it came."""
     return hashlib.sha256(key).hexdigest()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.names import check_model_name, check_model_pattern, check_version
+from gateway.core.name_validation import check_model_name, check_model_pattern, check_version
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", fullmatch=True).filter(
     lambda name: name != "v2"

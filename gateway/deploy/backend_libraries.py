@@ -28,7 +28,7 @@ def library_root() -> Path:
     )
 
 
-def library(language: str) -> Path:
+def library_folder(language: str) -> Path:
     return library_root() / "backends" / language
 
 
@@ -36,10 +36,10 @@ def build_files(language: str) -> list[tuple[str, Path]]:
     """What a build needs of the library, as (path in the build, path here). Empty where folders contain it."""
     found = []
     for name in _BUILD_FILES.get(language, ()):
-        place = library(language) / name
+        place = library_folder(language) / name
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         found += [
-            (file.relative_to(library(language)).as_posix(), file)
+            (file.relative_to(library_folder(language)).as_posix(), file)
             for file in files
             if file.is_file() and not _LEFT_OUT & set(file.parts)
         ]

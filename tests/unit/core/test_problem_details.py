@@ -13,7 +13,7 @@ from gateway.core.errors import (
     PayloadTooLarge,
     Unauthenticated,
 )
-from gateway.core.problem import render_problem
+from gateway.core.problem_details import render_problem
 
 
 def leaves(kind: type[GatewayError]) -> list[type[GatewayError]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.server.linger import SEND_TIMEOUT_S, Linger
+from gateway.server.lingering_close import SEND_TIMEOUT_S, LingeringClose
 
 
 class Transport:
@@ -35,7 +35,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_who_has_all_of_it_is_not_waited_for_any_longer(pair: tuple[socket.socket, socket.socket]):
     transport: Any = Transport(pair[0])
-    assert not Linger(0.0).should_continue(transport, 5.0)
+    assert not LingeringClose(0.0).should_continue(transport, 5.0)
 
 
 def test_what_the_system_still_holds_counts(pair: tuple[socket.socket, socket.socket]):
@@ -48,7 +48,7 @@ def test_what_the_system_still_holds_counts(pair: tuple[socket.socket, socket.so
     except BlockingIOError:
         pass
     transport: Any = Transport(ours)
-    linger = Linger(0.0)
+    linger = LingeringClose(0.0)
     assert linger.should_continue(transport, 5.0)
     while sent > 0:
         sent -= len(theirs.recv(65536))
@@ -60,7 +60,7 @@ def test_what_the_system_still_holds_counts(pair: tuple[socket.socket, socket.so
 def test_who_takes_nothing_has_a_limit():
     transport: Any = Transport(None)
     transport.waiting = 10
-    linger = Linger(0.0)
+    linger = LingeringClose(0.0)
     assert linger.should_continue(transport, 5.0)
     assert linger.should_continue(transport, 5.0 + SEND_TIMEOUT_S - 1)
     transport.waiting = 9  # a byte is enough
@@ -69,6 +69,6 @@ def test_who_takes_nothing_has_a_limit():
 
 
 def test_what_comes_meanwhile_is_dropped_up_to_a_limit():
-    linger = Linger(0.0)
-    assert linger.drop(1024)
-    assert not linger.drop(1024 * 1024 * 1024)
+    linger = LingeringClose(0.0)
+    assert linger.count_dropped(1024)
+    assert not linger.count_dropped(1024 * 1024 * 1024)

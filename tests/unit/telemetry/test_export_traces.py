@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from gateway.core.errors import UpstreamBroken
-from gateway.core.trace import continue_trace
+from gateway.core.trace_context import continue_trace
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.spans import spans_of
 from tests.conftest import require
@@ -32,11 +32,11 @@ with warnings.catch_warnings():
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from gateway.telemetry.export import CloudTrace, Otlp, otel_spans, resource_of
-    from gateway.telemetry.otlp import otlp_message
+    from gateway.telemetry.export_traces import CloudTraceSink, OtlpTraceSink, otel_resource, otel_spans
+    from gateway.telemetry.otlp_encoding import encode_otlp_traces
 
 CALLER = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-RESOURCE = resource_of("chips", "test-1", "proj")
+RESOURCE = otel_resource("chips", "test-1", "proj")
 
 
 class CloudTraceServer:
@@ -70,10 +70,10 @@ class CloudTraceServer:
         self.requests.append(request)
         return Empty()
 
-    def sink(self) -> CloudTrace:
+    def sink(self) -> CloudTraceSink:
         channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         client = TraceServiceClient(transport=TraceServiceGrpcTransport(channel=channel))
-        return CloudTrace("proj", RESOURCE, client=client)
+        return CloudTraceSink("proj", RESOURCE, client=client)
 
     def stop(self) -> None:
         if self.hang is not None:
@@ -124,7 +124,7 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
 )
 def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
     again = summary()  # of another trace, in the same batch
-    ours = ExportTraceServiceRequest.FromString(otlp_message([kept, again], RESOURCE))
+    ours = ExportTraceServiceRequest.FromString(encode_otlp_traces([kept, again], RESOURCE))
     theirs = encode_spans([*otel_spans(kept, RESOURCE), *otel_spans(again, RESOURCE)])
     assert ours == theirs
 
@@ -132,7 +132,7 @@ def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
 def test_a_path_that_is_no_text_reaches_the_collector():
     """What it stands for there is a question mark; the SDK would lose the whole batch."""
     sent = ExportTraceServiceRequest.FromString(
-        otlp_message([summary(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
+        encode_otlp_traces([summary(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
     )
     (span,) = sent.resource_spans[0].scope_spans[0].spans
     assert span.name == "POST /?"
@@ -219,7 +219,7 @@ def send(export_queue_to, *kept):
 
 def test_otlp_gets_the_waterfall(collector: Collector):
     kept = summary(attempts=2, server_timing=b"predict;dur=20")
-    assert send(lambda: Otlp(collector.url, RESOURCE), kept) == 0
+    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), kept) == 0
     ((path, body),) = collector.posts
     assert path == "/v1/traces"
     (resource_spans,) = ExportTraceServiceRequest.FromString(body).resource_spans
@@ -236,17 +236,17 @@ def test_otlp_gets_the_waterfall(collector: Collector):
 
 def test_otlp_is_asked_once_more_after_a_hiccup(collector: Collector):
     collector.statuses = [503]
-    assert send(lambda: Otlp(collector.url, RESOURCE), summary()) == 0
+    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 0
     assert len(collector.posts) == 1
 
 
 def test_otlp_refuses(collector: Collector):
     collector.statuses = [400]
-    assert send(lambda: Otlp(collector.url, RESOURCE), summary()) == 1
+    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 1
 
 
 def test_otlp_is_away(collector: Collector):
     url = collector.url
     collector.shutdown()
     collector.server_close()
-    assert send(lambda: Otlp(url, RESOURCE), summary()) == 1
+    assert send(lambda: OtlpTraceSink(url, RESOURCE), summary()) == 1

@@ -37,7 +37,7 @@ class ListenTarget:
         )
         self._current = False
 
-    def take(self, message: Any) -> dict[str, FirestoreDocument] | None:
+    def apply(self, message: Any) -> dict[str, FirestoreDocument] | None:
         """What has changed, by id, where `message` completes a consistent state; else None."""
         kind = message.WhichOneof("response_type")
         if kind == "target_change":

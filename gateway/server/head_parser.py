@@ -2,7 +2,7 @@
 
 It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message); bodies are
 framed by `gateway.server.request_body`. What the parser forgives, or leaves to its body reader, `gateway.server.framing` judges.
-tests/unit/server/test_parser.py fails loudly where a release of aiohttp changes what this relies on.
+tests/unit/server/test_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
 
 import asyncio

@@ -72,7 +72,14 @@ def build_controller(
         secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
-    return Controller(registry, figures, mirror, secret=secret, supervisor=supervisor)
+    return Controller(
+        registry,
+        figures,
+        mirror,
+        secret=secret,
+        supervisor=supervisor,
+        lease_s=settings.rollouts.lease_s,
+    )
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:

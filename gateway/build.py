@@ -83,7 +83,7 @@ def build_controller(
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
-    """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
+    """The authenticators that `auth.chain` names, in its order; built-in ones only where they are configured."""
     chain: list[Authenticator] = []
     for name in auth.chain:
         if name == API_KEY:
@@ -108,7 +108,7 @@ def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Superv
 
 
 def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
-    """None where backends are not told who the caller is."""
+    """The signer of caller tokens; None where backends are not told who the caller is."""
     if not upstream.sign_callers:
         return None
     from gateway.auth.caller_token import CallerTokenSigner
@@ -126,14 +126,14 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
-    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.parse_networks`."""
+    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
     return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
 def build_id_tokens(
     upstream: UpstreamSettings, egress_policy: EgressPolicy, supervisor: Supervisor
 ) -> IdTokenProvider | None:
-    """None where backends do not ask who the gateway is."""
+    """The provider of ID tokens; None where the gateway does not authenticate to backends."""
     if upstream.identity != "google":
         return None
     return IdTokenProvider(
@@ -146,7 +146,7 @@ def build_id_tokens(
 def build_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """ValueError says what is wrong with `upstream.ca_file`."""
+    """The upstream that `server.path` names. ValueError says what is wrong with `upstream.ca_file`."""
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
@@ -168,7 +168,7 @@ def build_upstream(
 
 
 def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) -> Telemetry:
-    """`folder` is what the workers on one port share; None for a single process."""
+    """Telemetry as configured. `folder` is what the workers on one port share; None for a single process."""
     log, trace, metrics = settings.log, settings.trace, settings.metrics
     return Telemetry(
         logs,
@@ -216,7 +216,7 @@ def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnect
 
 
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
-    """Connections of our own, or, where `server.path` is `plain`, aiohttp's public API alone."""
+    """The aiohttp server that `server.path` names: `fast`, with connections of our own, or `plain`, on aiohttp's public API."""
     if server.path == "fast":
         return CallerConnectionFactory(
             pipeline,

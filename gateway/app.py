@@ -13,6 +13,7 @@ from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsed
 from gateway.build import (
+    build_anchoring,
     build_authenticators,
     build_connections,
     build_control_cors,
@@ -96,6 +97,7 @@ class Gateway:
             address_quota=self._address_quota,
         )
         self._last_used = LastUsed(self.registry, keys.used, supervisor=self.supervisor)
+        self._anchoring = build_anchoring(self._settings, self.registry, self.supervisor)
 
     def _make_upstream(self) -> None:
         settings = self._settings
@@ -144,6 +146,8 @@ class Gateway:
             connections=lambda: self.connections,
         )
         self.telemetry.metrics.watch(gauges=own.gauges, counters=own.counters)
+        if self._anchoring is not None:
+            self.telemetry.metrics.watch(gauges=self._anchoring.gauges)
         if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
@@ -197,6 +201,7 @@ class Gateway:
             parts = (
                 self.mirror,
                 self._last_used,
+                self._anchoring,
                 self._chain,
                 self._id_tokens,
                 self._redis_limiter,

@@ -17,13 +17,15 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
+from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.server.open_file_limit import default_connections, file_limit
+from gateway.server.open_file_limit import default_connection_limit, file_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.supervisor import Supervisor
-from gateway.telemetry.logs import LogWriter, wants_json
+from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def networks(texts: Iterable[str]) -> list[Network]:
+def parse_networks(texts: Iterable[str]) -> list[Network]:
     """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
     return [parse_network(text) for text in texts]
 
@@ -76,6 +78,23 @@ def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervis
         )
     except SigningError as error:
         raise ValueError(f"audit.signing_key: {error}") from None
+
+
+def build_figures(settings: Settings, registry: Registry) -> Registry:
+    """Where gateways report while a rollout runs; the registry itself unless another store is named."""
+    return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def build_controller(
+    settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
+) -> Controller:
+    """The controller of rollouts. Raises ValueError where its secret cannot be read."""
+    file = settings.rollouts.webhook_secret_file
+    try:
+        secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+    return Controller(registry, figures, mirror, secret=secret, supervisor=supervisor)
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
@@ -122,8 +141,8 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
-    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
-    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
+    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.parse_networks`."""
+    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
 def build_id_tokens(
@@ -168,7 +187,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
     log, trace, metrics = settings.log, settings.trace, settings.metrics
     return Telemetry(
         logs,
-        json=wants_json(log.format),
+        json=should_log_json(log.format),
         log_ratio=log.ratio,
         project=log.project,
         service=trace.service or "chips",
@@ -187,14 +206,14 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
     """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
-    limit = server.connections or default_connections()
+    limit = server.connections or default_connection_limit()
     if limit >= file_limit():
         _log.warning(
             "server.connections is %d, but this process may open %d files; raise ulimit -n",
             limit,
             file_limit(),
         )
-    proxies = NetworkSet(networks(edge.trusted_proxies))
+    proxies = NetworkSet(parse_networks(edge.trusted_proxies))
 
     def is_proxy(peer: str) -> bool:
         address = parse_address(peer)  # None for a socket of another family

@@ -34,7 +34,7 @@ class HeartbeatMonitor:
             int, tuple[int, int]
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
-    def stalled(self, worker: int) -> bool:
+    def is_stalled(self, worker: int) -> bool:
         """Look: whether the worker has not moved for `LOOKS` looks. One that has not begun to beat is left alone."""
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns

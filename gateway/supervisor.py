@@ -31,7 +31,7 @@ class UnrecoverableError(Exception):
 _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
-class Helper:
+class HelperHealth:
     """The health of one background helper (thread or task). It calls `succeeded` after each round that went well, and `failed` after one that did not."""
 
     def __init__(self, name: str) -> None:
@@ -78,14 +78,14 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.on_fatal: OnFatal = _tell_fatal
-        self._helpers: dict[str, Helper] = {}
+        self._helpers: dict[str, HelperHealth] = {}
         self._threads: WeakSet[threading.Thread] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._pools: list[str] = []
 
-    def helper(self, name: str) -> Helper:
+    def helper(self, name: str) -> HelperHealth:
         """The helper of this name; the same one for the same name."""
-        return self._helpers.setdefault(name, Helper(name))
+        return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
         """For the metrics: how often each helper had to be tried again."""
@@ -93,7 +93,7 @@ class Supervisor:
         return {"chips_helper_restarts_total": counts}
 
     def thread(
-        self, name: str, run: Callable[[Helper], None], *, interrupt: threading.Event
+        self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
         """A thread, not started yet, in which `run` is called until it returns. `interrupt` ends a wait between two tries."""
         helper = self.helper(name)
@@ -102,13 +102,13 @@ class Supervisor:
         self._threads.add(thread)
         return thread
 
-    def task(self, name: str, run: Callable[[Helper], Awaitable[None]]) -> "asyncio.Task[None]":
+    def task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
         """A task in which `run` is called until it returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
 
-    def job(
+    def one_off_task(
         self,
         name: str,
         work: Coroutine[Any, Any, Result],
@@ -133,7 +133,7 @@ class Supervisor:
         job.add_done_callback(take_note)
         return job
 
-    def pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
+    def thread_pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
         """Threads for calls that block. They outlive what a call raises; its caller gets that."""
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
@@ -149,7 +149,7 @@ class Supervisor:
         return task
 
     def _keep_running(
-        self, helper: Helper, run: Callable[[Helper], None], interrupt: threading.Event
+        self, helper: HelperHealth, run: Callable[[HelperHealth], None], interrupt: threading.Event
     ) -> None:
         while True:
             began = time.monotonic()
@@ -165,7 +165,7 @@ class Supervisor:
                 self.on_fatal(helper.name, error)
             return
 
-    async def _keep_on(self, helper: Helper, run: Callable[[Helper], Awaitable[None]]) -> None:
+    async def _keep_on(self, helper: HelperHealth, run: Callable[[HelperHealth], Awaitable[None]]) -> None:
         while True:
             began = time.monotonic()
             try:
@@ -186,7 +186,7 @@ class Supervisor:
                 continue
             return
 
-    def _give_credit(self, helper: Helper, began: float) -> None:
+    def _give_credit(self, helper: HelperHealth, began: float) -> None:
         """One that ran for long before it failed did not fail in a row."""
         if time.monotonic() - began > _LONGEST_DELAY_S:
             helper.succeeded()

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.audit.second_place import SecondPlace
 from gateway.registry.base import Registry, RegistryError
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 
@@ -68,7 +68,7 @@ class Anchoring:
         self._kept = anchored.digest if anchored is not None else ""
         return anchored is not None
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         await asyncio.sleep(min(_FIRST_S, self._every_s))
         while True:
             wait_s = self._every_s

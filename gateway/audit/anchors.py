@@ -17,7 +17,7 @@ from securesystemslib.signer import Key, Signer
 from gateway.audit.second_place import SecondPlace
 from gateway.audit.signing import SigningError, read_envelope, sign, verified_by
 from gateway.audit.verify import AnchoredHead, Finding
-from gateway.registry.base import Head, Registry, RegistryError, now_text
+from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 
 HEAD_TYPE: Final = "application/vnd.chips.registry-head.v1+json"
 RESTORED_TYPE: Final = "application/vnd.chips.registry-restored.v1+json"
@@ -117,7 +117,7 @@ async def write_restored(
         sequence=head.sequence,
         digest=anchored.digest,
         lost=lost,
-        at=now_text(),
+        at=now_rfc3339(),
         by=by,
         reason=reason,
     )
@@ -133,7 +133,7 @@ def _anchored(head: Head) -> AnchoredHead:
         generation=head.generation,
         sequence=head.sequence,
         digest=head.digest or "",
-        at=now_text(),
+        at=now_rfc3339(),
     )
 
 

@@ -79,17 +79,17 @@ class JwksKeySet:
         """The key with this id; None where there is none or the cached keys are too old to trust."""
         return self.keys.get(key_id) if self._now() < self._fresh_until + _STALE_S else None
 
-    def is_usable(self) -> bool:
+    def has_usable_keys(self) -> bool:
         return bool(self.keys) and self._now() < self._fresh_until + _STALE_S
 
-    def is_due(self) -> bool:
+    def is_refresh_due(self) -> bool:
         """Whether the keys should be fetched again, and may be: not too soon after the last try."""
         now = self._now()
         return now >= self._fresh_until and now - self._tried_at >= _RETRY_S
 
-    def refresh_soon(self, session: aiohttp.ClientSession) -> None:
+    def refresh_in_background(self, session: aiohttp.ClientSession) -> None:
         """Fetch in the background where it is due, while the present keys serve on."""
-        if self.is_due() and self._refreshing is None:
+        if self.is_refresh_due() and self._refreshing is None:
             self._start(session)
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
@@ -109,7 +109,7 @@ class JwksKeySet:
 
     def _start(self, session: aiohttp.ClientSession) -> None:
         self._tried_at = self._now()
-        self._refreshing = self._supervisor.job("issuers' keys", self._fetch(session))
+        self._refreshing = self._supervisor.one_off_task("issuers' keys", self._fetch(session))
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:
@@ -118,7 +118,9 @@ class JwksKeySet:
             body, max_age_s = await _get(session, self.url)
             self._accept(parse_keys(body), max_age_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            serving = "serving on with those known" if self.is_usable() else "its tokens cannot be checked"
+            serving = (
+                "serving on with those known" if self.has_usable_keys() else "its tokens cannot be checked"
+            )
             _log.error(
                 "the keys at %s cannot be fetched (%s): %s", self.url or self._issuer, serving, _reason(error)
             )

@@ -17,7 +17,7 @@ BUILT_IN: Final = (API_KEY, TOKEN, CERTIFICATE)
 ENTRY_POINT_GROUP: Final = "chips.auth"
 
 
-def validate_chain(names: Sequence[str]) -> None:
+def validate_authenticator_names(names: Sequence[str]) -> None:
     """Raise ValueError where a name is not known, or stands twice."""
     known = list(BUILT_IN)
     if not set(names) <= set(known):  # else nothing looks through what is installed

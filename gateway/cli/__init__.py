@@ -56,7 +56,7 @@ _COMMANDS: Final = {
     "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
     "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
-    "env": LazyCommand("gateway.cli.setup.environments", "env", _SETUP),
+    "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
 }
 
 app = typer.Typer(

@@ -22,7 +22,7 @@ POLICY = (
 _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
-def asset(path: str, headers: RawHeaders) -> Response | None:
+def find_asset(path: str, headers: RawHeaders) -> Response | None:
     """The file at `path` below /-/console/ (or `docs`); None where there is none."""
     name = _PAGES.get(path, path)
     if name not in _names():

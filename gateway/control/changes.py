@@ -4,16 +4,25 @@ import asyncio
 from itertools import chain
 from typing import Any, Final
 
+from gateway.core.api_keys import key_id
 from gateway.core.errors import RegistryUnavailable
-from gateway.core.keys import key_id
 from gateway.core.model_updates import differences
-from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Change, Registry, RegistryError
+from gateway.registry.base import (
+    KEYS,
+    MODELS,
+    NETWORKS,
+    REVOCATIONS,
+    ROLLOUTS,
+    Change,
+    Registry,
+    RegistryError,
+)
 
 # When keys were last used is written, too, so often that it would hide all else.
-KINDS: Final = (MODELS, NETWORKS, KEYS, REVOCATIONS)
+KINDS: Final = (MODELS, ROLLOUTS, NETWORKS, KEYS, REVOCATIONS)
 
 
-async def changes(
+async def recent_changes(
     registry: Registry, *, kind: str = "", name: str | None = None, limit: int = 100
 ) -> dict[str, Any]:
     """The newest `limit` changes of the kinds in `KINDS`, or of one of them."""

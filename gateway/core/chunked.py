@@ -136,7 +136,7 @@ class ChunkedDecoder:
             position = end + 2
 
 
-def chunk(piece: bytes) -> bytes:
+def encode_chunk(piece: bytes) -> bytes:
     """`piece`, which must not be empty (that would be the end), as one chunk."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from gateway.core.access_rules import AccessRule
-from gateway.core.cors import CorsPolicy
+from gateway.core.cors_policy import CorsPolicy
 from gateway.core.model import Limits, Policy
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import UNLIMITED, Principal, Quota

@@ -76,9 +76,9 @@ class CachedHead:
             at = indexes.index(AUTHORIZATION)
             self._lead = at, places[at][1].partition(b": ")[2]
 
-    def values(self, raw: bytes) -> list[bytes] | None:
+    def match(self, raw: bytes) -> list[bytes] | None:
         """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
-        values = self._template.values(raw)
+        values = self._template.match(raw)
         if values is None or not _VISIBLE(b"".join(values)):
             return None
         if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
@@ -106,7 +106,7 @@ class HeadCache:
         if len(raw) > self._limit_bytes:
             return None
         if last is not None and last.head is not None:
-            values = last.values(raw)
+            values = last.match(raw)
             if values is not None:
                 return last, values
         lines = raw.split(CRLF)
@@ -115,7 +115,7 @@ class HeadCache:
         known = self._find(peer, scheme, lines)
         if known is None or known.head is None:
             return None
-        values = known.values(raw)
+        values = known.match(raw)
         return None if values is None else (known, values)
 
     def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:

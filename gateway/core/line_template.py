@@ -31,7 +31,7 @@ class LineTemplate:
         # By the size of the whole: takes out what stands between, and then the values, where they stood the last time.
         self._layouts: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {}
 
-    def values(self, raw: bytes) -> list[bytes] | None:
+    def match(self, raw: bytes) -> list[bytes] | None:
         """The values in `raw`, in the order of `places`; None where it differs in anything else."""
         layout = self._layouts.get(len(raw))
         if layout is not None:

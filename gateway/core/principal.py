@@ -8,13 +8,14 @@ import msgspec
 
 from gateway.core.networks import NetworkSet
 
-Verb = Literal["score", "metadata", "operate"]
+Verb = Literal["score", "metadata", "pin", "operate"]
 
 SCORE: Final = "score"  # send a model something to predict
 METADATA: Final = "metadata"  # read what a model is
+PIN: Final = "pin"  # choose the version by X-Chips-Version, whatever its share
 OPERATE: Final = "operate"  # look into the gateway itself: console, metrics, traces of requests
 
-VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, OPERATE)
+VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, PIN, OPERATE)
 CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
 
 
@@ -46,6 +47,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         if verb not in self.verbs:
             return False
         return "*" in self.models if model is None else _matches(self.models, model)
+
+
+ANONYMOUS: Final = Principal(id="anonymous", models=("*",))
 
 
 @lru_cache(maxsize=65536)

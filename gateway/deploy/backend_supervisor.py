@@ -28,7 +28,7 @@ _CHECK_LOG_S: Final = 60.0
 EX_HELD: Final = 75
 
 
-def state_path(note: Path) -> Path:
+def status_path(note: Path) -> Path:
     """Where the supervisor of the backend with this note writes its status."""
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
@@ -85,7 +85,7 @@ class BackendSupervisor:
             attempt = 0 if time.monotonic() - began >= STEADY_S else attempt + 1
             self._tell(backend=None, since=None, ends=self._state["ends"] + 1, last_exit=code)
             self._sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 10))))  # noqa: S311
-        state_path(self._note).unlink(missing_ok=True)
+        status_path(self._note).unlink(missing_ok=True)
 
     def _run_once(self) -> int:
         """Start the backend and wait for its end; its exit code, negative for a signal, as in subprocess."""
@@ -133,7 +133,7 @@ class BackendSupervisor:
     def _tell(self, **changes: Any) -> None:
         self._state |= changes
         with contextlib.suppress(OSError):  # a full disk, or a folder that was removed, ends no backend
-            write_atomically(state_path(self._note), self._state)
+            write_atomically(status_path(self._note), self._state)
 
     def _cut_log(self) -> None:
         """The backend writes to the end of the file wherever that is, so it can be emptied under its hands."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.deploy.id_token import identity_token
+from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
 
 
@@ -62,9 +62,9 @@ class GoogleClients:
                 f"the sources cannot be stored in gs://{bucket}: {error.message}", code=77
             ) from error
 
-    def identity_token(self, audience: str) -> str:
+    def id_token(self, audience: str) -> str:
         """As the function of that name; nothing where Cloud Run is a stand-in."""
-        return "" if self._endpoint("run").startswith("http://") else identity_token(audience)
+        return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:
         address = self._endpoint(service)

@@ -28,7 +28,7 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
     )
 
 
-def ask_google(call: Callable[[], Result], project: str) -> Result:
+def call_google(call: Callable[[], Result], project: str) -> Result:
     """Do one call; Google's errors in our words, but for those that the caller looks for."""
     try:
         return call()

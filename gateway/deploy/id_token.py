@@ -9,7 +9,7 @@ _GCLOUD_TIMEOUT_S = 60
 _EX_NOPERM = 77
 
 
-def identity_token(audience: str) -> str:
+def fetch_id_token(audience: str) -> str:
     """An ID token for the user who is logged in here: a service account by Google's library, a person by gcloud. Raises DeployError."""
     from google.auth import exceptions
     from google.auth.transport.requests import Request

@@ -17,13 +17,14 @@ KEYS: Final = "keys"
 REVOCATIONS: Final = "revocations"
 KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
+ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, and how far it is
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
-KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, AUDIT})
+KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, AUDIT})
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +77,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
-def document_name(network: str) -> str:
+def network_document_name(network: str) -> str:
     """A network's name in the registry, where some stores give `/` a meaning of their own."""
     return network.replace("/", "_")
 
 
-def now_text() -> str:
+def now_rfc3339() -> str:
     """The time now as the history writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -214,6 +215,20 @@ class Registry(Protocol):
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         """The newest `limit` changes, newest first."""
+
+    # -- ephemeral documents: what changes every few seconds (leases, figures), outside of the generation and the history
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        """All ephemeral documents of a kind, by name. They are not those of `list`, though kind and name be the same."""
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        """Write one ephemeral document and return its new revision, one more than `expected` (0: there must be none).
+
+        Raises Conflict. After Unavailable it may have been written.
+        """
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        """Delete one ephemeral document, if it is there. One that comes back begins at revision 1 again."""
 
     # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.chain` makes the digests.
 

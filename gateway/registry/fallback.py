@@ -105,7 +105,7 @@ class FileFallback:
             return None
         except OSError as error:
             raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
-        return decode(content, str(self))
+        return decode_fallback(content, str(self))
 
     def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         try:
@@ -120,7 +120,7 @@ class FileFallback:
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(encode(listing, keys))
+                    file.write(encode_fallback(listing, keys))
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).replace(self._path)
@@ -189,12 +189,12 @@ class GcsFallback:
             content = blob.download_as_bytes(timeout=_TIMEOUT_S, retry=None)
         except exceptions.NotFound:
             return None, 0
-        return decode(content, str(self)), int(blob.generation)
+        return decode_fallback(content, str(self)), int(blob.generation)
 
     def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         from google.api_core import exceptions
 
-        content = encode(listing, keys)
+        content = encode_fallback(listing, keys)
         for _ in range(_ATTEMPTS):
             try:
                 kept, generation = self._load()
@@ -231,7 +231,7 @@ def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent
     return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
 
 
-def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
+def encode_fallback(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
     """Line by line, so that another thread gets its turn between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
@@ -253,7 +253,7 @@ def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
     return b"".join([*parts, compressor.flush()])
 
 
-def decode(content: bytes, place: str) -> FallbackContent:
+def decode_fallback(content: bytes, place: str) -> FallbackContent:
     """Decode a fallback copy; `place` names it in errors. Raises RegistryError."""
     try:
         first, *lines = gzip.decompress(content).splitlines()

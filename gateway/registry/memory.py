@@ -1,7 +1,9 @@
 """A registry in this process's memory: for tests, and the plainest reading of the contract."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import SplitResult
 from uuid import uuid4
 
@@ -20,7 +22,7 @@ from gateway.registry.base import (
     Registry,
     StoredDocument,
     decode_document,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import GENESIS, seal
 from gateway.registry.schemes import refuse_query
@@ -35,6 +37,7 @@ class SharedStore:
         self.head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
         self.documents: dict[tuple[str, str], StoredDocument] = {}  # those that were deleted included
         self.entries: list[Entry] = []
+        self.ephemeral: dict[tuple[str, str], Document] = {}
         self.changed: set[asyncio.Event] = set()
 
     def current(self) -> list[Document]:
@@ -114,7 +117,7 @@ class MemoryRegistry:
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
         ]
-        generation, at = store.head.generation + 1, now_text()
+        generation, at = store.head.generation + 1, now_rfc3339()
         for change, after in zip(changes, texts, strict=True):
             where = (change.kind, change.name)
             was = store.documents.get(where)
@@ -164,6 +167,22 @@ class MemoryRegistry:
 
     async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
         return tuple(one for (k, _), one in self._store.documents.items() if k == kind)
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        found = sorted(self._store.ephemeral.items())
+        return tuple(copy.deepcopy(document) for (k, _), document in found if k == kind)
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        known = self._store.ephemeral.get((kind, name))
+        actual = known.revision if known is not None else 0
+        if actual != expected:
+            raise Conflict(kind, name, expected=expected, actual=actual)
+        kept = msgspec.json.decode(msgspec.json.encode(body))
+        self._store.ephemeral[kind, name] = Document(kind=kind, name=name, revision=expected + 1, body=kept)
+        return expected + 1
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        self._store.ephemeral.pop((kind, name), None)
 
     async def close(self) -> None:
         self._store.changed -= self._watches

@@ -12,14 +12,14 @@ from typing import Final
 from cachetools import TTLCache
 
 from gateway.core.model import Key
-from gateway.core.names import check_model_name
+from gateway.core.name_validation import check_model_name
 from gateway.core.randomness import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback import Fallback
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Mirror:
         self._asking: dict[str, asyncio.Task[ModelEntry | None]] = {}
         self._bucket = TokenBucket(per_second=4, burst=20, clock=clock)
         self.snapshot: Snapshot | None = None
+        self.on_swap: Callable[[Snapshot], object] = id  # called with each new one; quick, and does not raise
         self.source = REGISTRY  # or FALLBACK: what the snapshot was made from
         self.connected = False
         self.held = ""  # why the registry's present state is not believed; empty where it is
@@ -139,7 +140,7 @@ class Mirror:
                 self._fallback, self._to_keep
             )  # with the keys as they were known: there is no time to ask
 
-    async def wait_for(self, generation: int, *, timeout_s: float) -> bool:
+    async def wait_for_generation(self, generation: int, *, timeout_s: float) -> bool:
         """Wait until the snapshot is at `generation` or later; False where it is not in time."""
         return await self._wait(
             lambda: self.snapshot is not None and self.snapshot.generation >= generation, timeout_s=timeout_s
@@ -157,7 +158,7 @@ class Mirror:
 
     # -- reading through
 
-    async def find(self, name: str) -> ModelEntry | None:
+    async def read_through(self, name: str) -> ModelEntry | None:
         """Ask the registry for a model that the snapshot lacks. Raises Unavailable where that cannot be told now.
 
         All who ask for one name share one read, its answer counts for two seconds, and there is a ration of reads:
@@ -175,7 +176,9 @@ class Mirror:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
-            asking = self._supervisor.job("registry read-through", self._ask(name), expected=RegistryError)
+            asking = self._supervisor.one_off_task(
+                "registry read-through", self._ask(name), expected=RegistryError
+            )
             self._asking[name] = asking
             asking.add_done_callback(lambda done: self._asked_for(name, done))
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
@@ -201,7 +204,7 @@ class Mirror:
 
     # -- watching
 
-    async def _watch(self, helper: Helper) -> None:
+    async def _watch(self, helper: HelperHealth) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
             began = self._clock()
@@ -242,6 +245,7 @@ class Mirror:
         snapshot = await self._compile(listing, None if forked else current)
         self._asked.clear()
         self.snapshot = snapshot
+        self.on_swap(snapshot)
         for problem in snapshot.problems:
             _log.error("a registry document cannot be used: %s", problem)
         if self._fallback is not None and self._fallback.saved_by_gateways:
@@ -356,7 +360,7 @@ class Mirror:
             self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
-    async def _keep(self, fallback: Fallback, helper: Helper) -> None:
+    async def _keep(self, fallback: Fallback, helper: HelperHealth) -> None:
         saved: Listing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)

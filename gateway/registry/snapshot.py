@@ -9,7 +9,9 @@ from types import MappingProxyType
 from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
-from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, Document, Listing
+from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.sticky_versions import compile_sticky
+from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Document, Listing
 
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
@@ -18,7 +20,17 @@ _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 class ModelEntry:
     """A model, ready to be routed to."""
 
-    __slots__ = ("_backends", "_by_version", "_only", "_shares", "compiled_policy", "model", "revision")
+    __slots__ = (
+        "_backends",
+        "_by_version",
+        "_only",
+        "_shares",
+        "assigned",
+        "compiled_policy",
+        "model",
+        "revision",
+        "sticky",
+    )
 
     def __init__(self, model: Model, revision: int) -> None:
         self.model = model
@@ -31,6 +43,10 @@ class ModelEntry:
         self._backends = [backend for backend, _ in shared]
         self._shares = list(accumulate(percent for _, percent in shared))
         self._only = self._backends[0] if len(self._backends) == 1 else None
+        self.assigned = (
+            "" if self._only is not None else "weight"
+        )  # why a version is chosen that nobody names
+        self.sticky = compile_sticky(model)
 
     def choose_backend(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
         """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""
@@ -54,6 +70,8 @@ class Snapshot:
         "problems",
         "registry_id",
         "revoked",
+        "rollout_revisions",
+        "rollouts",
         "via_name",
     )
 
@@ -66,6 +84,8 @@ class Snapshot:
         problems: tuple[str, ...],
         networks: NetworkSet = _NOBODY,
         network_revisions: tuple[tuple[str, int], ...] = (),
+        rollouts: Mapping[str, Rollout] = MappingProxyType({}),
+        rollout_revisions: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.registry_id = registry_id
         self.via_name = (
@@ -77,6 +97,8 @@ class Snapshot:
         self.problems = problems  # documents that could not be read, and why
         self.networks = networks  # whose callers are admitted, besides those of the settings
         self.network_revisions = network_revisions  # of the documents that `networks` was made from
+        self.rollouts = rollouts  # by model, also those that have ended
+        self.rollout_revisions = rollout_revisions
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
         """This, and what `listing` revokes."""
@@ -111,6 +133,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     revoked = set()
     problems: list[str] = []
     networks: list[Document] = []
+    rollouts: list[Document] = []
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -129,6 +152,8 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
             revoked.add(name)
         elif kind == NETWORKS:
             networks.append(document)
+        elif kind == ROLLOUTS:
+            rollouts.append(document)
     network_set, revisions = yield from _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
@@ -138,7 +163,28 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         tuple(problems),
         network_set,
         revisions,
+        *_rollouts(rollouts, previous, problems),
     )
+
+
+def _rollouts(
+    documents: list[Document], previous: Snapshot | None, problems: list[str]
+) -> tuple[Mapping[str, Rollout], tuple[tuple[str, int], ...]]:
+    """The rollouts by model. One that cannot be read is none: it must not be acted on."""
+    revisions = tuple((document.name, document.revision) for document in documents)
+    if (
+        previous is not None
+        and previous.rollout_revisions == revisions
+        and len(previous.rollouts) == len(revisions)
+    ):
+        return previous.rollouts, revisions
+    found = {}
+    for document in documents:
+        try:
+            found[document.name] = read_rollout(document)
+        except ValueError as error:
+            problems.append(f"rollouts/{document.name} revision {document.revision}: {error}")
+    return MappingProxyType(found), revisions
 
 
 def _networks(
@@ -160,6 +206,16 @@ def _networks(
 
 def _all_read(snapshot: Snapshot) -> bool:
     return len(snapshot.networks) == len(snapshot.network_revisions)
+
+
+def read_rollout(document: Document) -> Rollout:
+    """A rollout's document. ValueError says everything that is wrong with it."""
+    if document.problem:
+        raise ValueError(document.problem)
+    rollout = parse_rollout(document.body)
+    if rollout.model != document.name:
+        raise ValueError(f'it says that it is of "{rollout.model}"')
+    return rollout
 
 
 def compile_entry(document: Document) -> ModelEntry:

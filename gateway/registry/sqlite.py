@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote
 
+from gateway.registry import sqlite_ephemeral
 from gateway.registry.base import (
     Change,
     Delete,
@@ -26,9 +27,9 @@ from gateway.registry.base import (
     StoredDocument,
 )
 from gateway.registry.schemes import refuse_query
-from gateway.registry.sqlite_connection import connect, explain, file_gone, transaction
+from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_statements import (
-    HeldState,
+    WatchState,
     load,
     read_documents,
     read_history,
@@ -76,7 +77,7 @@ class SqliteRegistry:
         return await self._run(load)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
-        held: HeldState | None = None
+        held: WatchState | None = None
         while True:
             found = await self._run(partial(self._read_on, held=held))
             yield found.listing() if found is not None else None
@@ -97,6 +98,15 @@ class SqliteRegistry:
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
         return await self._run(lambda db: read_history(db, kind, name, limit))
+
+    async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
+        return await self._run(lambda db: sqlite_ephemeral.read(db, kind))
+
+    async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
+        return await self._run(lambda db: sqlite_ephemeral.write(db, kind, name, body, expected))
+
+    async def delete_ephemeral(self, kind: str, name: str) -> None:
+        await self._run(lambda db: sqlite_ephemeral.delete(db, kind, name))
 
     async def head(self) -> Head:
         return await self._run(read_head)
@@ -140,8 +150,8 @@ class SqliteRegistry:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()
             if self._existed and isinstance(error, FileNotFoundError):
-                raise file_gone(self.path) from error
-            raise explain(error, self.path) from error
+                raise file_gone_error(self.path) from error
+            raise explain_sqlite_error(error, self.path) from error
 
     def _file(self) -> int:
         try:
@@ -149,7 +159,7 @@ class SqliteRegistry:
         except FileNotFoundError:
             return 0
 
-    def _read_on(self, db: sqlite3.Connection, *, held: "HeldState | None") -> "HeldState | None":
+    def _read_on(self, db: sqlite3.Connection, *, held: "WatchState | None") -> "WatchState | None":
         """What the registry holds now; None where nothing was committed since `held`."""
         if held is not None and held.seen == self._seen(db):
             return None

@@ -60,10 +60,10 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
     """Raises RegistryError; Unavailable where the file is gone and may not be made."""
     if not path.exists():
         if not may_make:
-            raise file_gone(path)
+            raise file_gone_error(path)
         log = path.with_name(f"{path.name}-wal")
         if log.exists():  # a process that is running has the file that was deleted still open
-            raise file_gone(path, begin_anew=f"stop what uses it and remove {log}")
+            raise file_gone_error(path, begin_anew=f"stop what uses it and remove {log}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Key digests and addresses of backends are for the owner of the file only.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -78,7 +78,7 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             if not may_make:
-                raise file_gone(path)
+                raise file_gone_error(path)
             if _create(db, path):
                 _log.warning(
                     "a new, empty registry was made: %s. If there was one before, stop here and put it back: "
@@ -111,7 +111,7 @@ def _use_wal(db: sqlite3.Connection) -> None:
             return
 
 
-def file_gone(path: Path, *, begin_anew: str = "start again") -> Unavailable:
+def file_gone_error(path: Path, *, begin_anew: str = "start again") -> Unavailable:
     """The error of a registry file that was there before and is gone."""
     return Unavailable(
         f"the registry {path} is gone: it was deleted or emptied, or its disk is not mounted. Put it back "
@@ -174,7 +174,7 @@ class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
             self._db.execute("ROLLBACK")
 
 
-def explain(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
+def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
     """Say what to do. What may pass by itself is Unavailable."""
     text = str(error)
     if "locked" in text or "busy" in text:

@@ -40,7 +40,7 @@ _CHANGED: Final = (
 )
 
 
-class HeldState(NamedTuple):
+class WatchState(NamedTuple):
     """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
 
     registry_id: str
@@ -63,7 +63,7 @@ def load(db: sqlite3.Connection) -> Listing:
         return read_state(db, None).listing()
 
 
-def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
+def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
     """What the registry holds at this moment; of that, only what has changed since `held` is read.
 
     Few statements, for each gives up the interpreter's lock and may wait long for it.
@@ -88,7 +88,7 @@ def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
             documents.pop((kind, name), None)
         else:
             documents[kind, name] = decode_document(kind, name, revision, body)
-    return HeldState(registry_id, generation, last, documents)
+    return WatchState(registry_id, generation, last, documents)
 
 
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:

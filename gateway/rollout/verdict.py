@@ -79,11 +79,13 @@ def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: f
 class Evidence(msgspec.Struct, kw_only=True):
     """Evidence on one question: is the candidate's rate higher than the stable version's plus `margin`?
 
-    `worse` is the log evidence against "at most that", `fine` the log evidence against "at least that". Feed blocks in order
-    with `observe`; a block's bet uses the earlier blocks alone.
+    `worse` is the log evidence against "at most that", `fine` that against "higher by `fine_margin` or more". Feed blocks in order
+    with `observe`; a block's bet uses the earlier blocks alone. `fine_margin` is what `fine` is about: versions that are
+    equal can be told from ones that differ by a margin, not by none.
     """
 
     margin: float
+    fine_margin: float
     guess: float  # of both rates, before anything was seen
     worse: float = 0.0
     fine: float = 0.0
@@ -100,8 +102,8 @@ class Evidence(msgspec.Struct, kw_only=True):
             q = self._rate(self.stable)
             self.worse += self._log_worse(candidate, stable, p, q)
             self.worst = max(self.worst, self.worse)
-            if p < q + self.margin:
-                self.fine += log_e_value(candidate, stable, p, q, self.margin)
+            if p < q + self.fine_margin:
+                self.fine += log_e_value(candidate, stable, p, q, self.fine_margin)
         self.candidate, self.stable = _remember(self.candidate, candidate), _remember(self.stable, stable)
         self.candidate_total = _add(self.candidate_total, candidate)
         self.stable_total = _add(self.stable_total, stable)

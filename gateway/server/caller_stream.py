@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.inline_future import InlineFuture
 from gateway.server.interfaces import BODY, PIPELINE
-from gateway.server.linger import LINGER_S, Linger
+from gateway.server.lingering_close import LINGER_S, LingeringClose
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import ServerState
@@ -47,7 +47,9 @@ class CallerStream(asyncio.Protocol):
         self._busy = False  # a request is under way
         self._received = b""  # what belongs to no request yet
         self._pauses = 0  # why nothing is read just now
-        self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
+        self._linger: LingeringClose | None = (
+            None  # the last answer has been given, and the caller has yet to close
+        )
         self.source: ResponseSource | None = None  # of the answer that is being relayed
         self.writing_paused = False
         self.drained: InlineFuture | None = None
@@ -117,13 +119,13 @@ class CallerStream(asyncio.Protocol):
 
     # -- the end
 
-    def begin_to_linger(self) -> None:
+    def begin_lingering_close(self) -> None:
         """Close so that the answer arrives."""
         transport = self.transport
         if transport is None:
             return
         now = time.monotonic()
-        self._linger = Linger(now)
+        self._linger = LingeringClose(now)
         self._received = b""
         self.due = now + self.linger_s()
         self.resume_reading(BODY | PIPELINE)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.core.errors import Overloaded
-from gateway.core.trace import new_trace_id
+from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
 from gateway.server.refusal_response import render_refusal
 from gateway.supervisor import Supervisor
@@ -113,14 +113,14 @@ class Listener:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     continue  # that one has left again
-                self._connections.reject(
+                self._connections.count_turned_away(
                     FILES, "no caller can be accepted: %s; raise ulimit -n", error.strerror
                 )
                 if not self._connections.make_room():
                     self._pause()
                 return False
             if self._connections.admits(address[0]):
-                task = self._supervisor.job("accept", self._take(connection))
+                task = self._supervisor.one_off_task("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from gateway.core.log_throttle import LogThrottle
-from gateway.server.linger import SEND_TIMEOUT_S
+from gateway.server.lingering_close import SEND_TIMEOUT_S
 from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -102,10 +102,12 @@ class OpenConnections:
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
-                self.reject(PEER, "an address has %d connections, as many as one may have", len(its_own))
+                self.count_turned_away(
+                    PEER, "an address has %d connections, as many as one may have", len(its_own)
+                )
                 return False
         if self._limit and len(self) >= self._limit and not self.make_room():
-            self.reject(REFUSED, "all %d connections that callers may hold are busy", len(self))
+            self.count_turned_away(REFUSED, "all %d connections that callers may hold are busy", len(self))
             return False
         return True
 
@@ -123,12 +125,12 @@ class OpenConnections:
             if whole:
                 connections.all_busy_until = now + _ALL_BUSY_S
             return False
-        self.reject(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
-        self.closed(victim)
+        self.count_turned_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
+        self.remove(victim)
         victim.abort()
         return True
 
-    def reject(self, reason: str, text: str, *arguments: object) -> None:
+    def count_turned_away(self, reason: str, text: str, *arguments: object) -> None:
         """Count it, and say so now and then."""
         self.turned_away[reason] += 1
         self._throttled_log.warning(
@@ -139,7 +141,7 @@ class OpenConnections:
 
     # -- from the connections
 
-    def opened(self, connection: OpenConnection) -> None:
+    def add(self, connection: OpenConnection) -> None:
         self._strangers[connection] = None
         self._by_peer.setdefault(_holder(connection.peer), _InOrder())[connection] = None
         if self.draining:
@@ -153,7 +155,7 @@ class OpenConnections:
         if self._strangers.pop(connection, self) is None:
             self._known[connection] = None
 
-    def closed(self, connection: OpenConnection) -> None:
+    def remove(self, connection: OpenConnection) -> None:
         self._strangers.pop(connection, None)
         self._known.pop(connection, None)
         holder = _holder(connection.peer)
@@ -202,7 +204,7 @@ class OpenConnections:
             async with asyncio.timeout(grace_s):
                 await self._empty
 
-    def stop(self) -> None:
+    def stop_timers(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -235,7 +237,7 @@ def _holder(peer: str) -> str:
     return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
-def has_unread(transport: asyncio.BaseTransport | None) -> bool:
+def has_unread_bytes(transport: asyncio.BaseTransport | None) -> bool:
     """Whether the system holds something that the caller has sent and nobody has read."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:

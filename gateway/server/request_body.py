@@ -154,7 +154,7 @@ class CallerBody:
         self._ask()
         completion = self._completion = InlineFuture()
         end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
-        alarm = asyncio.get_running_loop().call_at(end, completion.complete, timeout_error())
+        alarm = asyncio.get_running_loop().call_at(end, completion.complete, body_timeout_error())
         try:
             await completion
         finally:
@@ -218,7 +218,7 @@ class CallerBody:
             self._connection.send_continue()
 
 
-def timeout_error() -> RequestTimeout:
+def body_timeout_error() -> RequestTimeout:
     """The error of a caller who sends the body too slowly."""
     return RequestTimeout("The request's body did not arrive in time.")
 

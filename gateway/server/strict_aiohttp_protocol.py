@@ -15,10 +15,10 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.core.errors import GatewayError, InternalError
-from gateway.core.problem import render_problem
-from gateway.core.trace import new_trace_id
+from gateway.core.problem_details import render_problem
+from gateway.core.trace_context import new_trace_id
 from gateway.server.framing import cannot_be_request_head, check_request_line, error_for_refused_head
-from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread
+from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -75,10 +75,10 @@ class StrictRequestHandler(RequestHandler):
         self.peer = peer[0] if peer else ""
         self.due = time.monotonic() + self._head_timeout_s
         super().connection_made(transport)
-        self.open.opened(self)
+        self.open.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.open.closed(self)
+        self.open.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -154,14 +154,14 @@ class StrictRequestHandler(RequestHandler):
         self.due = _NEVER
         if self.busy or self._messages:
             return
-        if has_unread(self.transport):
+        if has_unread_bytes(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
             return
         if not self.open.draining:
             if self._heads:
-                self.open.reject(HALF_HEAD, "a caller took too long for a request's head")
+                self.open.count_turned_away(HALF_HEAD, "a caller took too long for a request's head")
             else:
-                self.open.reject(SILENT, "a caller opened a connection and sent no request")
+                self.open.count_turned_away(SILENT, "a caller opened a connection and sent no request")
         self.force_close()
 
     def abort(self) -> None:
@@ -205,7 +205,7 @@ class StrictAiohttpServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await super().shutdown(timeout)
-        self.open.stop()
+        self.open.stop_timers()
 
 
 def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:

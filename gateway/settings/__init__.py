@@ -4,16 +4,6 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. What may ch
 in the registry.
 """
 
-from gateway.settings.environment import (
-    default_registry,
-    endpoint_override,
-    environments_file,
-    inherited_environment,
-    named_environment,
-    process_environment,
-    state_folder,
-    wants_debug,
-)
 from gateway.settings.groups import (
     GROUPS,
     Auth,
@@ -29,12 +19,23 @@ from gateway.settings.groups import (
 from gateway.settings.loader import (
     EffectiveSetting,
     SettingsError,
-    environment_name,
-    load_effective,
+    environment_variable_name,
+    load_effective_settings,
     load_settings,
     setting_types,
 )
 from gateway.settings.masking import mask_url
+from gateway.settings.process_environment import (
+    default_registry,
+    endpoint_override,
+    environments_file,
+    inherited_environment,
+    named_environment,
+    process_environment,
+    state_folder,
+    wants_debug,
+)
+from gateway.settings.rollouts import Rollouts
 
 __all__ = [
     "GROUPS",
@@ -44,6 +45,7 @@ __all__ = [
     "Limits",
     "Log",
     "Metrics",
+    "Rollouts",
     "Server",
     "Settings",
     "SettingsError",
@@ -51,10 +53,10 @@ __all__ = [
     "Upstream",
     "default_registry",
     "endpoint_override",
-    "environment_name",
+    "environment_variable_name",
     "environments_file",
     "inherited_environment",
-    "load_effective",
+    "load_effective_settings",
     "load_settings",
     "mask_url",
     "named_environment",

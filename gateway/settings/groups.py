@@ -1,3 +1,4 @@
+# Long: one table, read from top to bottom.
 """Every setting by group: its type, its default, one line of why."""
 
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from msgspec import Meta
 from gateway.core.access_rules import Certificate, Issuer
 from gateway.settings.audit import Audit
 from gateway.settings.group import Group
+from gateway.settings.rollouts import Rollouts
 
 
 class Server(Group, frozen=True):
@@ -378,6 +380,7 @@ class Settings(Group, frozen=True):
     trace: Trace = Trace()
     metrics: Metrics = Metrics()
     audit: Audit = Audit()
+    rollouts: Rollouts = Rollouts()
 
 
 GROUPS: Mapping[str, type[Group]] = {
@@ -390,6 +393,7 @@ GROUPS: Mapping[str, type[Group]] = {
     "trace": Trace,
     "metrics": Metrics,
     "audit": Audit,
+    "rollouts": Rollouts,
 }
 
 # Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.

@@ -23,12 +23,12 @@ class Cors:
             if asked:
                 takes = _TAKES_BELOW if exchange.target.rest else _TAKES
                 headers = _field(exchange, b"access-control-request-headers")
-                fields = cors.preflight(origin, asked, headers, takes)
+                fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
-                    exchange.added_fields += cors.fields(None)
+                    exchange.added_fields += cors.response_fields(None)
                     raise Forbidden("This model's policy does not let that page send such a request.")
                 return Response(204, fields, b"")
-        exchange.added_fields += cors.fields(origin)
+        exchange.added_fields += cors.response_fields(origin)
         return None
 
 

@@ -18,7 +18,7 @@ from gateway.core.headers import (
 )
 from gateway.core.networks import parse_address
 from gateway.core.request_target import parse_target
-from gateway.core.trace import continue_trace, new_trace_id
+from gateway.core.trace_context import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 

@@ -51,6 +51,8 @@ class Route:
         exchange.model = model
         exchange.compiled_policy = entry.compiled_policy
         exchange.backend = backend
+        exchange.assigned = entry.assigned if target.version is None else "pin"
+        exchange.sticky = entry.sticky
         exchange.deadline = exchange.arrived + _time_allowed_s(
             exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s
         )
@@ -60,7 +62,7 @@ class Route:
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
         try:
-            entry = await self._mirror.find(name)
+            entry = await self._mirror.read_through(name)
         except RegistryError as error:
             # "There is none" would be a lie, and one that callers remember.
             raise RegistryUnavailable(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.request_summary import RequestSummary
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class ExportQueue:
         if self.dropped:
             _log.warning("%s: %d traces were lost", self.name, self.dropped)
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         sink: TraceSink | None = None
         while True:
             self._wake.wait(self._interval_s)

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.printable import printable, printable_json, printable_lines
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -86,7 +86,7 @@ class LogWriter:
         self.dropped += len(self._lines)
         self._lines = []
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         _append_only(self._stream)
         while True:
             stopping = self._stopping.wait(self._interval_s)
@@ -191,7 +191,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "severity": _SEVERITIES.get(record.levelno, "DEFAULT"),
-            "time": timestamp(record.created),
+            "time": rfc3339(record.created),
             "message": record.getMessage(),
             "logger": record.name,
         }
@@ -210,7 +210,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
         shown = colorize(severity, severity.lower()) if self._colored else severity.lower()
-        line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
+        line = f"{local_time_of_day(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
         stack = printable_lines(self.formatException(record.exc_info))
@@ -238,17 +238,17 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def wants_json(choice: str, stream: TextIO = sys.stdout) -> bool:
+def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
     """Whether to write JSON: as chosen, or, for `auto`, wherever it is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 
-def timestamp(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def clock(seconds: float) -> str:
+def local_time_of_day(seconds: float) -> str:
     """Seconds since the epoch as local time of day, for a terminal."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 

@@ -50,7 +50,7 @@ class Series:
 
 
 @dataclass(slots=True)
-class Usage:
+class CallerUsage:
     """What one caller used of one model."""
 
     requests: int = 0
@@ -58,12 +58,12 @@ class Usage:
 
 
 @dataclass(slots=True)
-class State:
+class MetricsState:
     """Everything one process has counted. States of several processes add up (`telemetry.merge`)."""
 
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
-    callers: dict[str, dict[str, Usage]] = field(default_factory=dict)  # by caller and model
+    callers: dict[str, dict[str, CallerUsage]] = field(default_factory=dict)  # by caller and model
     labels: dict[str, str] = field(default_factory=dict)  # of callers, by caller; for people, not for metrics
     overhead: list[int] = field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
     overhead_s: float = 0.0
@@ -86,13 +86,13 @@ class Metrics:
         self._limit = limit
         self._pairs = 0
         self._usages = 0
-        self._state = State()
+        self._state = MetricsState()
         self._series = self._state.series
         self._callers = self._state.callers
         self._gauges: list[Callable[[], Reading]] = []
         self._counters: list[Callable[[], Reading]] = []
 
-    def watch(
+    def add_readers(
         self, *, gauges: Callable[[], Reading] | None = None, counters: Callable[[], Reading] | None = None
     ) -> None:
         """Take over what other parts count themselves, each time a state is asked for."""
@@ -169,11 +169,11 @@ class Metrics:
             series.cold_starts += 1
         return backend_s
 
-    def count_kept(self, why: str) -> None:
+    def count_kept_trace(self, why: str) -> None:
         kept = self._state.kept
         kept[why] = kept.get(why, 0) + 1
 
-    def live_state(self) -> State:
+    def live_state(self) -> MetricsState:
         """The state itself, not a copy: encode it or merge it, do not change it."""
         state = self._state
         state.at = time.time()
@@ -199,7 +199,7 @@ class Metrics:
             self._pairs += 1
         return versions[version]
 
-    def _new_usage(self, principal: Principal, model: str) -> Usage:
+    def _new_usage(self, principal: Principal, model: str) -> CallerUsage:
         caller = principal.id
         if self._usages >= self._limit:
             caller = model = OTHER
@@ -207,7 +207,7 @@ class Metrics:
             self._state.labels[caller] = principal.label
         models = self._callers.setdefault(caller, {})
         if model not in models:
-            models[model] = Usage()
+            models[model] = CallerUsage()
             self._usages += 1
         return models[model]
 

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.supervisor import Helper, Supervisor
-from gateway.telemetry.metrics import Metrics, State
+from gateway.supervisor import HelperHealth, Supervisor
+from gateway.telemetry.metrics import Metrics, MetricsState
 
 
 class MetricsSink(Protocol):
     """The interface of a metrics exporter."""
 
-    def write(self, state: State, timeout_s: float) -> None:
+    def write(self, state: MetricsState, timeout_s: float) -> None:
         """Send the figures; raise whatever it likes where that fails."""
 
     def close(self) -> None: ...
@@ -54,7 +54,7 @@ class MetricsPusher:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         sink: MetricsSink | None = None
         while True:
             self._stopping.wait(self._every_s)

@@ -89,7 +89,7 @@ class Recorder:
     def _keep(self, exchange: Exchange, status: int, why: str) -> None:
         if self._store is None and not (self._exporters and why != "recent"):
             return  # nowhere to keep it
-        self._metrics.count_kept(why)
+        self._metrics.count_kept_trace(why)
         side, code = responsible_side(exchange, status) if status >= 400 else ("", "")
         summary = summarize(exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway)
         if self._store is not None:

@@ -59,9 +59,9 @@ class Telemetry:
         store_queue = self._add_export_queue("store", self._open_store) if store is not None else None
 
         def open_exporter() -> TraceSink:
-            from gateway.telemetry.export import open_sink
+            from gateway.telemetry.export_traces import open_trace_sink
 
-            return open_sink(exporter, endpoint=endpoint, **name)
+            return open_trace_sink(exporter, endpoint=endpoint, **name)
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
@@ -92,7 +92,7 @@ class Telemetry:
             gateway=self.instance,
         )
         self._logs = logs
-        self.metrics.watch(counters=self._counters)
+        self.metrics.add_readers(counters=self._counters)
 
     def _counters(self) -> Reading:
         return {

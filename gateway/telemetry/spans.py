@@ -49,7 +49,7 @@ def _request(summary: RequestSummary) -> Span:
         "chips.kept": summary.kept,
         "chips.generation": summary.generation,
     }
-    for name in ("model", "version", "caller", "artifact_digest", "side"):
+    for name in ("model", "version", "assigned", "unit", "caller", "artifact_digest", "side"):
         if value := getattr(summary, name):
             attributes[f"chips.{name}"] = value
     if summary.error:

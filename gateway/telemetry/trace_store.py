@@ -129,7 +129,7 @@ class StoredRequest(NamedTuple):
     summary: RequestSummary
 
 
-def is_bad(summary: RequestSummary) -> bool:
+def is_worth_a_look(summary: RequestSummary) -> bool:
     """Whether a recorded request failed, was slow, was asked for, or was left by its caller."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
@@ -208,7 +208,7 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
             s.caller_label,
         )
     )
-    numbers = (s.at, s.request_id, s.trace_id, s.model, is_bad(s), s.failed, s.duration_s)
+    numbers = (s.at, s.request_id, s.trace_id, s.model, is_worth_a_look(s), s.failed, s.duration_s)
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
@@ -258,7 +258,7 @@ class TraceStoreReader:
         rows = self._rows(f"SELECT count(*) FROM requests WHERE {where}", values)  # noqa: S608
         return int(rows[0][0]) if rows else 0
 
-    def after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
+    def stored_after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
         """What was kept after `number`, oldest first: for following."""
         return list(
             self._select("SELECT id, summary FROM requests WHERE id > ? ORDER BY id LIMIT ?", (number, limit))
@@ -282,7 +282,7 @@ class TraceStoreReader:
             )
         ]
 
-    def counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
+    def tick_counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
         """Model, time, requests and failures by tick, without the histograms: enough for many small curves."""
         return self._rows(
             "SELECT model, at, sum(requests), sum(failed) FROM ticks WHERE seconds = ? AND at > ?"
@@ -290,7 +290,7 @@ class TraceStoreReader:
             (seconds, after, until),
         )
 
-    def oldest_tick(self, seconds: int) -> int | None:
+    def oldest_tick_time(self, seconds: int) -> int | None:
         """When the oldest tick of this length ended."""
         rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
         return rows[0][0] if rows else None

@@ -57,10 +57,10 @@ class BackendCredentials(Protocol):
     `audience` is what the backend takes such a proof for, where that is not its own origin.
     """
 
-    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
+    def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
         """The fields as far as they are at hand; None where `fetch` must be awaited first."""
 
-    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]: ...
+    async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class ResponseSource(Protocol):
@@ -72,7 +72,7 @@ class ResponseSource(Protocol):
 
     def upload(self, piece: bytes) -> None: ...
 
-    def end(self) -> None:
+    def end_tunnel(self) -> None:
         """The caller has closed the tunnel."""
 
 
@@ -121,9 +121,6 @@ class PipedBody(RequestBody, Protocol):
 
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
-
-    def complete_body(self) -> bytes:
-        """All of it, once `complete`."""
 
     def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
         """Give `sink` what has arrived, and what is still to come as it arrives."""

@@ -72,7 +72,7 @@ class IdTokenProvider:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await self._session.close()
 
-    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
+    def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
         """The field for the backend at `url`; None where `fetch` must be awaited first."""
         origin = self._origins.get(url)
         if origin is None:
@@ -93,9 +93,9 @@ class IdTokenProvider:
             _ = self._start(audience)
         return token.fields
 
-    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]:
+    async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
         """As `fields`, waiting for the metadata server; raises UpstreamUnavailable."""
-        found = self.fields(url, audience)
+        found = self.cached_fields(url, audience)
         if found is not None:
             return found
         audience = audience or self._origins[url]
@@ -109,7 +109,7 @@ class IdTokenProvider:
     def _start(self, audience: str) -> asyncio.Task[_Token]:
         task = self._fetching.get(audience)
         if task is None:
-            task = self._supervisor.job(
+            task = self._supervisor.one_off_task(
                 "ID tokens", self._fetch(audience), expected=(aiohttp.ClientError, OSError, ValueError)
             )
             self._fetching[audience] = task

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from gateway.core.chunked import chunk, encode_last_chunk
+from gateway.core.chunked import encode_chunk, encode_last_chunk
 from gateway.core.exchange import Attempt, Exchange
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class RequestUpload(asyncio.Protocol):
             self.deadline = time.monotonic() + self.pool.tunnel_idle_s
         self._exchange.bytes_in += len(piece)
         if transport is not None:
-            transport.write(chunk(piece) if self._chunked_upload else piece)
+            transport.write(encode_chunk(piece) if self._chunked_upload else piece)
 
     def upload_end(self, trailers: bytes) -> None:
         self._body = None

@@ -124,7 +124,7 @@ class _KnownHead:
 
     def read(self, raw: bytes) -> ResponseHead | None:
         """The head that `raw` is; None where it is another one, or not valid."""
-        values = self._template.values(raw)
+        values = self._template.match(raw)
         if values is None or not _VALUES(b"".join(values)):
             return None
         like = self._like

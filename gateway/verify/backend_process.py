@@ -81,7 +81,7 @@ class BackendProcess:
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGTERM)
 
-    async def ended(self, *, timeout_s: float) -> int | None:
+    async def wait_for_exit(self, *, timeout_s: float) -> int | None:
         """Its exit code; None where it has not ended in time."""
         if self._process is None:
             return None

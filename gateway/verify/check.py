@@ -223,7 +223,7 @@ def require_problem(request: RawRequest, response: RawResponse, status: int, cod
     return body
 
 
-def server_timing(response: RawResponse) -> dict[str, float]:
+def require_server_timing(response: RawResponse) -> dict[str, float]:
     """Durations in milliseconds by name. Raises Wrong where there are none, or where they cannot be read."""
     value = response.get("Server-Timing")
     if not value:
@@ -243,7 +243,7 @@ def server_timing(response: RawResponse) -> dict[str, float]:
     return durations
 
 
-def predictions_of(response: RawResponse) -> list[Any]:
+def require_predictions(response: RawResponse) -> list[Any]:
     """The `predictions` of a response. Raises ContractViolation."""
     require_status(response, 200)
     content = require_json(response)
@@ -253,7 +253,7 @@ def predictions_of(response: RawResponse) -> list[Any]:
     return found
 
 
-def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
+def is_close_json(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger)."""
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted
@@ -261,8 +261,10 @@ def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
         return abs(got - wanted) <= max(tolerance, tolerance * max(abs(got), abs(wanted)))
     if isinstance(got, list) and isinstance(wanted, list):
         return len(got) == len(wanted) and all(
-            is_close(g, w, tolerance) for g, w in zip(got, wanted, strict=True)
+            is_close_json(g, w, tolerance) for g, w in zip(got, wanted, strict=True)
         )
     if isinstance(got, dict) and isinstance(wanted, dict):
-        return got.keys() == wanted.keys() and all(is_close(got[key], wanted[key], tolerance) for key in got)
+        return got.keys() == wanted.keys() and all(
+            is_close_json(got[key], wanted[key], tolerance) for key in got
+        )
     return bool(got == wanted)

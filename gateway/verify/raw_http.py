@@ -54,12 +54,12 @@ class RawResponse(NamedTuple):
         head = "\n".join([f"{self.status}", *(f"{name}: {value}" for name, value in self.fields)])
         return f"{head}\n\n{_cut(self.body, _SHOWN)}" if self.body else head
 
-    def all(self, name: str) -> list[str]:
+    def get_all(self, name: str) -> list[str]:
         return [value for n, value in self.fields if n.lower() == name.lower()]
 
     def get(self, name: str) -> str:
         """The field's value, several joined as a list; empty where it is not there."""
-        return ", ".join(self.all(name))
+        return ", ".join(self.get_all(name))
 
     def json(self) -> object:
         """The body as JSON, strictly: NaN and Infinity are none. Raises ValueError."""
@@ -129,7 +129,7 @@ class RawConnection:
             return await self._reader.readexactly(int(fields["content-length"]))
         return await self._reader.read()
 
-    def leave(self) -> None:
+    def abort(self) -> None:
         """Break the connection, as a caller does who will not wait."""
         self._writer.transport.abort()
 

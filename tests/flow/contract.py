@@ -22,6 +22,13 @@ class Response(NamedTuple):
     fields: Sequence[tuple[str, str]] = ()
 
 
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def body_of(response: Response) -> bytes:
     return response.content if isinstance(response.content, bytes) else json.dumps(response.content).encode()
 
@@ -208,7 +215,9 @@ class Contract:
         if request.get("X-Request-Timeout") == "0":
             return self._problem(request, 504, "deadline-exceeded")
         try:
-            return msgspec.json.decode(request.body[:length])
+            content = msgspec.json.decode(request.body[:length])
+            json.loads(request.body[:length], object_pairs_hook=_names_once)
+            return content
         except (ValueError, RecursionError):
             return self._problem(request, 400, "malformed-json")
 

@@ -32,7 +32,7 @@ async def test_a_model_that_was_deregistered_is_gone_and_one_that_was_just_regis
     generation = await scene.registry.write(
         Delete(kind=MODELS, name="wine", expected=document.revision), author="ana"
     )
-    assert await scene.gateway.mirror.wait_for(generation, timeout_s=patience(20))
+    assert await scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(20))
     assert (await scene.call(target="/wine")).status == 404
     await scene.model("wine")
     assert (await scene.call(target="/wine")).status == 200, "a 404 of a moment ago is not remembered"

@@ -131,6 +131,22 @@ ALERTS = [
         "started-from-the-copy",
     ),
     Alert(
+        "ChipsRolloutReturned",
+        f"max {by('chips_rollout_returned', 'model')} ({m('chips_rollout_returned')}) > 0",
+        "0s",
+        "ticket",
+        "{{ $labels.model }}: the new version was found to be worse, and its traffic was taken away",
+        "a-rollout-has-returned",
+    ),
+    Alert(
+        "ChipsRolloutHeld",
+        f"max {by('chips_rollout_held', 'model')} ({m('chips_rollout_held')}) > 0",
+        "1h",
+        "ticket",
+        "{{ $labels.model }}: its rollout waits for a person",
+        "a-rollout-is-held",
+    ),
+    Alert(
         "ChipsRegistryProblems",
         f"max ({m('chips_registry_problems')}) > 0",
         "5m",

@@ -1,8 +1,8 @@
 # Long: one strict parser of JSON, read from top to bottom.
 """
 A small reader and writer of JSON (RFC 8259) that takes nothing else: no NaN, no comments, no lone surrogates, UTF-8 only,
-and a bound on depth. Whole numbers stay whole, however long; `1.0` stays a `Float64`. Where an object has a name twice, its
-last value counts, as in the other languages' backends.
+and a bound on depth. Whole numbers stay whole, however long; `1.0` stays a `Float64`. A name that stands twice in one object is
+refused; with `is_unique = false` its last value counts, as in a manifest.
 
 `parse_json` makes objects and arrays of a whole document. Code that knows what to expect walks through a document by a `Reader`
 instead, and makes nothing but the values that it wants.
@@ -26,27 +26,29 @@ Base.showerror(io::IO, error::JSONError) = print(io, error.message)
 mutable struct Reader
     const text::String
     const size::Int
+    const is_unique::Bool  # whether a name that stands twice in one object is refused
     at::Int  # the next byte, from 1
     depth::Int
-    function Reader(text::String, size = sizeof(text))
+    function Reader(text::String, size = sizeof(text); is_unique = true)
         check_utf8(text, size)
-        return new(text, size, 1, 0)
+        return new(text, size, is_unique, 1, 0)
     end
-    Reader(other::Reader) = new(other.text, other.size, other.at, other.depth)
+    Reader(other::Reader) = new(other.text, other.size, other.is_unique, other.at, other.depth)
 end
 
 "Another reader at the same place."
 Base.copy(reader::Reader) = Reader(reader)
 
 "Parse a whole document; JSONError says what is wrong with it, and where."
-function parse_json(text::String)
-    reader = Reader(text)
+function parse_json(text::String; options...)
+    reader = Reader(text; options...)
     value = read_value(reader)
     read_end(reader)
     return value
 end
-parse_json(text::AbstractString) = parse_json(String(text))
-parse_json(bytes::AbstractVector{UInt8}) = parse_json(String(copyto!(Vector{UInt8}(undef, length(bytes)), bytes)))
+parse_json(text::AbstractString; options...) = parse_json(String(text); options...)
+parse_json(bytes::AbstractVector{UInt8}; options...) =
+    parse_json(String(copyto!(Vector{UInt8}(undef, length(bytes)), bytes)); options...)
 
 function read_end(reader::Reader)
     skip_space(reader)
@@ -176,9 +178,13 @@ end
 
 "Call `action(name)` at each value of the object that comes next; it must go behind the value."
 function each_field(action, reader::Reader)
+    names = Set{String}()
     is_more = go_in(reader, '}')
     while is_more
-        action(with_name(String, reader))
+        name = with_name(String, reader)
+        reader.is_unique && name in names && fail(reader, "a name stands twice in one object")
+        push!(names, name)
+        action(name)
         is_more = go_on(reader, '}')
     end
 end

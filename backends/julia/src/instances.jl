@@ -56,7 +56,7 @@ function read_row!(reader::Reader, columns, inputs, places, row, problems)
         byte == UInt8('[') ? read_row_in_order!(reader, columns) :
         byte == UInt8('{') && read_row_by_name!(reader, columns, inputs, places, row)
     fits && return
-    # The slow way: it takes what the fast one does not, such as a name that stands twice, and says what is wrong.
+    # The slow way: it takes what the fast one does not, such as 1.0 for an integer, and says what is wrong.
     reader.at, reader.depth = at, depth
     foreach(column -> cut!(column, row - 1), columns)
     instance, known = read_value(reader), length(problems)

@@ -60,7 +60,7 @@ Base.showerror(io::IO, error::ManifestError) = print(io, error.message)
 "Read a manifest. A path that leaves the artifact's folder is wrong."
 function parse_manifest(content::Vector{UInt8})
     manifest = try
-        read_manifest(parse_json(content))
+        read_manifest(parse_json(content, is_unique = false))
     catch error
         error isa Union{JSONError,ManifestError} || rethrow()
         throw(ManifestError("its manifest.json cannot be read: $(sprint(showerror, error))"))

@@ -14,7 +14,7 @@ failure(text) =
     @test parse_json(" [1, -2.5e3, \"a\\u00e9\\ud83d\\ude00\\n\\/\", true, false, null, {}] ") ==
           [1, -2500.0, "aé😀\n/", true, false, nothing, Dict()]
     @test parse_json("{\"a\":{\"b\":[{}]},\"c\":\"\"}") == Dict("a" => Dict("b" => [Dict()]), "c" => "")
-    @test parse_json("{\"a\":1,\"a\":2}") == Dict("a" => 2)
+    @test_throws JSONError parse_json("{\"a\":1,\"b\":{},\"a\":2}")
     @test parse_json("[" ^ 900 * "]" ^ 900) isa Vector
 end
 

@@ -153,11 +153,23 @@ end
     end
 end
 
-@testset "the last of several names counts in tensors too" begin
+@testset "a name that stands twice in one object is refused, wherever it is" begin
     one = Signature([Tensor("v", "FP64", [-1])], [])
-    twice = "{\"inputs\":[{\"name\":\"v\",\"shape\":[9],\"data\":[\"x\"],\"shape\":[1],\"datatype\":\"BYTES\",\"data\":[2.5],\"datatype\":\"FP64\"}]}"
-    @test read_fast(read_tensors, twice, one) == [[2.5]]
-    @test read_fast(read_tensors, "{\"inputs\":[1],$(twice[2:end])", one) == [[2.5]]
+    tensor = "\"name\":\"v\",\"shape\":[1],\"datatype\":\"FP64\",\"data\":[2.5]"
+    @test read_fast(read_tensors, "{\"inputs\":[{$tensor}]}", one) == [[2.5]]
+    for more in ("\"name\":\"v\"", "\"data\":[2.5]", "\"x\":[{\"a\":1,\"a\":1}]", "\"parameters\":{\"a\":1,\"\\u0061\":2}")
+        @test read_fast(read_tensors, "{\"inputs\":[{$tensor,$more}]}", one) == "not JSON"
+    end
+    @test read_fast(read_tensors, "{\"inputs\":[{$tensor}],\"inputs\":[{$tensor}]}", one) == "not JSON"
+    for text in (
+        "{\"instances\":[{\"v\":1,\"v\":1}]}",
+        "{\"instances\":[[1]],\"instances\":[[1]]}",
+        "{\"instances\":[[1],$(join(fill("[true]", 20), ",")),{\"v\":1,\"v\":1}]}",
+        "{\"instances\":[[1]],\"parameters\":{\"p\":[{\"\":1,\"\":1}]}}",
+    )
+        @test read_fast(read_instances, text, one) == "not JSON"
+    end
+    @test parse_json("{\"a\":1,\"a\":2}", is_unique = false) == Dict("a" => 2)
 end
 
 @testset "problems of tensors come in the order of the rows" begin

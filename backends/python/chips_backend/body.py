@@ -8,6 +8,8 @@ from uuid import uuid4
 import msgspec
 
 from chips_backend.problem import Problem, malformed_json
+from chips_backend.schema import shown
+from chips_backend.unique_names import repeated_name, strings_in, strings_in_text
 
 LARGE_BYTES: Final = 256 * 1024  # from here on not on the event loop
 MOST_AT_ONCE: Final = 4 * 1024 * 1024  # of JSON are parsed in one go, in about 6 ms
@@ -21,8 +23,13 @@ _ENDED = re.compile(r"trailing characters \(byte (\d+)\)")
 
 
 def parse(content: bytes) -> Any:
-    """Parse a body of any size."""
-    return parse_json(content) if len(content) <= LARGE_BYTES else parse_large(content)
+    """Parse a body of any size. A Problem says where it is not JSON, or which name stands twice in one object."""
+    value = parse_json(content) if len(content) <= LARGE_BYTES else parse_large(content)
+    if strings_in(value) != strings_in_text(content):
+        name = repeated_name(content)
+        which = f"the name {shown(name)}" if name is not None else "a name"
+        raise malformed_json(f"{which} stands twice in one object, and nobody knows which value counts")
+    return value
 
 
 def parse_json(content: bytes) -> Any:

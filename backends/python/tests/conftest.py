@@ -12,6 +12,11 @@ import pytest
 from chips_backend import testing
 from chips_backend.logs import Log
 from chips_backend.testing import Backend, running, write_artifact
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow: no test may fail by the time that one example takes.
+settings.register_profile("chips-backend", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chips-backend")
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 

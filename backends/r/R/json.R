@@ -9,8 +9,9 @@ deepest_nesting <- 950L
 #' jsonlite would turn `[1, "a"]` into texts without a word. It also takes comments, lone surrogates and `1e400`, and
 #' its depth is the depth of R's own stack, so these are looked for first.
 #'
+#' @param unique Whether a name that stands twice in one object is refused.
 #' @return A list of the `value`.
-parse_body <- function(bytes) {
+parse_body <- function(bytes, unique = TRUE) {
   zero <- grepRaw(as.raw(0L), bytes, fixed = TRUE)
   if (length(zero)) {
     stop_malformed(paste("the body is not JSON: a zero byte at", place_of(bytes, zero - 1L)))
@@ -39,7 +40,28 @@ parse_body <- function(bytes) {
   check_nesting(text)
   check_escapes(text)
   check_overflow(text)
-  list(value = jsonlite::parse_json(text, simplifyVector = FALSE))
+  value <- jsonlite::parse_json(text, simplifyVector = FALSE)
+  if (unique && !is.null(name <- repeated_name(value))) {
+    stop_malformed(sprintf("the name %s stands twice in one object, and nobody knows which value counts",
+                           json_string(name)))
+  }
+  list(value = value)
+}
+
+# A name that stands twice in one object; NULL where there is none. Level by level, since R's stack is short.
+repeated_name <- function(value) {
+  level <- if (is.list(value)) list(value)
+  while (length(level)) {
+    for (item in level) {
+      twice <- anyDuplicated(names(item))
+      if (twice) {
+        return(names(item)[[twice]])
+      }
+    }
+    inner <- unlist(level, recursive = FALSE, use.names = FALSE)
+    level <- if (is.list(inner)) inner[vapply(inner, is.list, NA)]
+  }
+  NULL
 }
 
 # RFC 3629, section 4.

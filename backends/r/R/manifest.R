@@ -3,7 +3,7 @@
 #' The rules are those of every reader of a manifest: backends/manifest-cases.json.
 parse_manifest <- function(bytes) {
   wrong <- function(...) stop("its manifest.json cannot be read: ", sprintf(...), call. = FALSE)
-  manifest <- tryCatch(parse_body(bytes)$value, error = function(e) wrong("%s", conditionMessage(e)))
+  manifest <- tryCatch(parse_body(bytes, unique = FALSE)$value, error = function(e) wrong("%s", conditionMessage(e)))
   manifest <- last_of_each_name(manifest)
   if (!is_object(manifest)) wrong("it is not an object")
   if (!identical(manifest[["schema"]], 1L) || grepl('"schema"[[:space:]]*:[[:space:]]*1[.eE]', rawToChar(bytes))) {
@@ -23,7 +23,7 @@ parse_manifest <- function(bytes) {
   manifest
 }
 
-# Of several members with one name the last one counts, as in the other languages.
+# In a manifest, of several members with one name the last one counts, as in the other languages.
 last_of_each_name <- function(x) {
   if (!is.list(x)) {
     return(x)

@@ -43,8 +43,7 @@ read_parameters <- function(value) {
   if (!is_object(parameters)) {
     stop_invalid(paste("parameters must be an object, got", kind_of(parameters)))
   }
-  # Of a name given twice the last counts; null is as if it were absent.
-  Filter(Negate(is.null), parameters[!duplicated(names(parameters), fromLast = TRUE)])
+  Filter(Negate(is.null), parameters) # null is as if it were absent
 }
 
 # A parameter in the wrong place would be ignored without a word.
@@ -128,8 +127,7 @@ study_names <- function(given, wanted) {
       vapply(unknown, function(name) paste(": there is no input", shown(name)), "", USE.NAMES = FALSE),
       sprintf(".%s is missing", missing)
     ),
-    # Of a name given twice the last counts, as most parsers have it.
-    order = if (length(missing) == 0) length(given) + 1L - match(wanted, rev(given))
+    order = if (length(missing) == 0) match(wanted, given)
   )
 }
 

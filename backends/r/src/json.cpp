@@ -165,13 +165,24 @@ bool Cursor::unescape(const char *from, Text *text) {
   return false;
 }
 
+// Of names only a few, and none with an escape, whose text would not outlive the next one's.
+bool Cursor::is_fresh_name(Text *names, int *count) {
+  Text name;
+  if (!string(&name) || name.bytes == scratch || *count == most_names || !take(':')) return false;
+  for (int each = 0; each < *count; ++each) {
+    if (names[each].size == name.size && std::memcmp(names[each].bytes, name.bytes, name.size) == 0) return false;
+  }
+  names[(*count)++] = name;
+  return true;
+}
+
 bool Cursor::skip_members(char close, bool named, int depth) {
+  Text names[most_names];
+  int count = 0;
   ++at;
   if (take(close)) return true;
   do {
-    Text name;
-    if (named && !(string(&name) && take(':'))) return false;
-    if (!skip(depth + 1)) return false;
+    if ((named && !is_fresh_name(names, &count)) || !skip(depth + 1)) return false;
   } while (take(','));
   return take(close);
 }

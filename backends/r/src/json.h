@@ -13,6 +13,7 @@
 
 namespace chips {
 
+constexpr int most_names = 16;  // in an object that is only skipped; longer ones are the R code's to judge
 constexpr int deepest = 64;  // of values that are only skipped; deeper ones are the R code's to judge
 
 struct Text {
@@ -52,6 +53,7 @@ struct Cursor {
 
  private:
   bool unescape(const char *from, Text *text);
+  bool is_fresh_name(Text *names, int *count);
   bool skip_members(char close, bool named, int depth);
 };
 

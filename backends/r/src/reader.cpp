@@ -88,7 +88,7 @@ class Rows {
     return cursor_->take(']');
   }
 
-  // Rows mostly have their fields in one order, so the last row's is tried first. Of a name given twice the last counts.
+  // Rows mostly have their fields in one order, so the last row's is tried first. A name must not stand twice.
   bool object() {
     ++cursor_->at;
     int known = 0, place = 0;
@@ -97,12 +97,11 @@ class Rows {
       Text name;
       if (!cursor_->string(&name)) return false;
       const int column = columns_->find(name, place < width ? order_[place] : 0);
-      if (column < 0 || !cursor_->take(':') || !columns_->read(cursor_, column, count_)) return false;
-      if (place < width) order_[place++] = column;
-      if (filled_[column] <= count_) {
-        filled_[column] = count_ + 1;
-        ++known;
-      }
+      if (column < 0 || filled_[column] > count_) return false;
+      if (!cursor_->take(':') || !columns_->read(cursor_, column, count_)) return false;
+      order_[place++] = column;
+      filled_[column] = count_ + 1;
+      ++known;
     } while (cursor_->take(','));
     return known == width && cursor_->take('}');
   }
@@ -211,7 +210,7 @@ static bool read_head(Cursor *cursor, Tensor *tensor) {
                        : is_shape ? read_shape(cursor, tensor)
                        : is_data  ? find_end(cursor, &tensor->data)
                        : is_more  ? keep(cursor, &tensor->parameters) && says_nothing(tensor->parameters)
-                                  : cursor->skip();
+                                  : false;
     if (!right) return false;
   } while (cursor->take(','));
   return cursor->take('}') && tensor->name.from != nullptr && tensor->datatype.from != nullptr &&

@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from gateway.cli.support import console
-from gateway.core.keys import key_id
+from gateway.core.api_keys import key_id
 from gateway.core.model_updates import differences
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Change, Registry
 

@@ -7,7 +7,7 @@ from gateway.cli.support import console
 
 
 @contextmanager
-def progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def transfer_progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line each tenth elsewhere, nothing for machines."""
     if not shown:
         yield lambda _: None

@@ -4,6 +4,7 @@
     <prefix>-mirror/<kind>:<name>         a document of a mirrored kind
     <prefix>-<kind>/<kind>:<name>         a document of another kind (keys)
     <prefix>-history/<newest first>       one entry for each changed document of each generation
+    <prefix>-ephemeral-<kind>/<kind>:<name>   an ephemeral document (leases, figures), outside of all that
 
 Head and mirrored documents share a collection, so that one query, and one snapshot of its stream, holds a generation
 whole. A document carries the generation that wrote it and is never removed, only marked as deleted; so "everything since
@@ -11,6 +12,7 @@ generation G" is one query, and a gateway that comes back reads what it missed a
 Firestore has no lists of lists, and would index every field of a map.
 """
 
+import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -32,6 +34,7 @@ MAX_BODY_BYTES: Final = 450_000  # the history keeps two of them in one document
 MAX_COMMIT_BYTES: Final = 9_500_000  # of 10 MiB
 _LAST_GENERATION: Final = 10**15
 _LAST_INDEX: Final = 10**6
+_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 _DAMAGED: Final = "not as a registry writes it"
 _OF_THE_CHAIN: Final = frozenset({"sequence", "previous", "digest"})
@@ -82,7 +85,7 @@ class Collections(NamedTuple):
 
     prefix: str
 
-    def of(self, kind: str) -> str:
+    def for_kind(self, kind: str) -> str:
         return self.mirror if kind in MIRRORED else f"{self.prefix}-{kind}"
 
     @property
@@ -92,6 +95,12 @@ class Collections(NamedTuple):
     @property
     def history(self) -> str:
         return f"{self.prefix}-history"
+
+
+def check_kind(kind: str) -> None:
+    """Raises RegistryError where `kind` cannot be a part of a collection's name."""
+    if not _KIND.fullmatch(kind):
+        raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
 
 def document_id(kind: str, name: str) -> str:
@@ -125,7 +134,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
     return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
-def read_head(fields: Fields | None) -> RegistryHead | None:
+def decode_head(fields: Fields | None) -> RegistryHead | None:
     """Decode the head document; None where there is none."""
     if fields is None:
         return None
@@ -151,7 +160,7 @@ def read_chain(head: RegistryHead, fields: Fields) -> Head:
     return Head(registry_id=head.registry_id, generation=head.generation, sequence=sequence, digest=digest)
 
 
-def write_head(head: Head, write_id: str, at: str) -> Fields:
+def encode_head(head: Head, write_id: str, at: str) -> Fields:
     """Encode the head document."""
     fields: Fields = {"registry_id": head.registry_id, "generation": head.generation}
     if head.digest is not None:
@@ -159,7 +168,7 @@ def write_head(head: Head, write_id: str, at: str) -> Fields:
     return {**fields, "write_id": write_id, "at": at}
 
 
-def read_stored(fields: Fields | None) -> RegistryDocument | None:
+def decode_stored(fields: Fields | None) -> RegistryDocument | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
@@ -175,7 +184,7 @@ def read_stored(fields: Fields | None) -> RegistryDocument | None:
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     """A document exactly as it lies there; one that is damaged gets a body that no registry writes."""
     kind, name = parse_document_id(found.identity)
-    stored = read_stored(found.fields)
+    stored = decode_stored(found.fields)
     if (
         stored is None
         or stored.problem
@@ -193,9 +202,9 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     )
 
 
-def read_document(identity: str, fields: Fields | None) -> Document | None:
+def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
     """The document, or None where there is none or it was deleted."""
-    stored = read_stored(fields)
+    stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
     kind, name = parse_document_id(identity)
@@ -205,7 +214,7 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
     return document
 
 
-def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+def encode_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
     """Encode a document for storage; `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
@@ -231,7 +240,7 @@ def read_entry(found: FirestoreDocument) -> Entry | None:
     return entry if in_place and not found.fields.keys() - _ENTRY_FIELDS else None
 
 
-def size_of(identity: str, fields: Fields) -> int:
+def estimated_size_bytes(identity: str, fields: Fields) -> int:
     """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
     total = len(identity) + 64
     for name, value in fields.items():

@@ -19,8 +19,8 @@ from google.cloud.firestore_v1.types import common, document, firestore, query, 
 
 from gateway.registry.base import RegistryError, Unavailable
 from gateway.registry.firestore.layout import Fields, FirestoreDocument, document_from_protobuf
+from gateway.registry.firestore.listen_stream import TARGET_ID
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 _READ_S: Final = 5.0
 _QUERY_S: Final = 60.0  # a whole registry
@@ -212,6 +212,15 @@ class FirestoreRpc:
             raise self._explain(error) from error
         except (exceptions.GoogleAPIError, grpc.RpcError) as error:
             raise CommitOutcomeUnknown(str(error)) from error
+
+    async def delete(self, collection: str, identity: str) -> None:
+        """Delete a document, if it is there. Raises RegistryError."""
+        name = f"{self._documents}/{collection}/{identity}"
+        request = firestore.CommitRequest(database=self._database, writes=[write.Write(delete=name)])
+        try:
+            await self._client.commit(request=request, retry=None, timeout=_COMMIT_S, metadata=self._metadata)
+        except Exception as error:
+            raise self._explain(error) from error
 
     def _write(self, one: Write) -> write.Write:
         condition = (

@@ -76,8 +76,6 @@ GOOD = [
     _good(b'{"instances": [[0, 0, 9007199254740991]]}', 9007199254740991.0),
     _good(b'{"instances": [[9007199254740993, 0, 0]]}', 18014398509481984.0),
     _good(b'{"instances": [[123456789012345678901234567890, 0, 0]]}', 2.4691357802469136e29),
-    _good(b'{"instances": [{"x": 9, "x": 1, "n": 2, "k": 3}]}', 11.0),
-    _good(b'{"instances": [9], "instances": [[1, 2, 3]]}', 11.0),
     _good(b'{"instances": [{"\\u0078": 1, "n": 2, "k": 3}]}', 11.0),
     _good(
         _xnk([1], [2], [3], id="@").replace(b"@", "üñï \U0001f600 \\ud83d\\ude00".encode()),
@@ -163,7 +161,47 @@ def _invalid(body: bytes, path: str = "/predict") -> Case:
     return Case(body, 422, "invalid-instances", path)
 
 
+def _twice(body: bytes, name: str, value: Any) -> bytes:
+    """`body` with a member at the end of its outermost object."""
+    return body[:-1] + f", {json.dumps(name)}: {json.dumps(value)}}}".encode()
+
+
+# A name that stands twice in one object, wherever; also where something else is wrong.
+TWICE = [
+    *(
+        _malformed(body)
+        for body in (
+            b'{"instances": [{"x": 9, "x": 1, "n": 2, "k": 3}]}',
+            b'{"instances": [{"x": 1, "n": 2, "k": 3, "\\u0078": 1}]}',
+            b'{"instances": [{"x": 1, "n": 2, "k": 3}, {"x": 1, "n": 2, "k": 3, "k": 3}]}',
+            b'{"instances": [{"x": 1.0, "n": 2.0, "k": 3, "n": 2.0}]}',
+            b'{"instances": [{"x": "a", "n": 2, "k": 3, "x": "a"}]}',
+            b'{"instances": [9], "instances": [[1, 2, 3]]}',
+            b'{"instances": [[1, 2, 3]], "instances": [[1, 2, 3]], "other": 1}',
+            b'{"parameters": {}, "instances": [[1, 2, 3]], "parameters": {}}',
+            b'{"instances": [[1, 2, 3]], "parameters": {"a": 1, "a": 1}}',
+            b'{"instances": [[1, 2, 3]], "parameters": {"a": [{"": 1, "b": {}, "": 1}]}}',
+            b'{"instances": [' + b"[true]," * 20 + b'{"x": 1, "x": 1}]}',
+            _twice(_rows(*[[1, 2, 3]] * 2000), "instances", []),
+        )
+    ),
+    *(
+        _malformed(body, INFER)
+        for body in (
+            _twice(_xnk([1], [2], [3]), "inputs", []),
+            _twice(_xnk([1], [2], [3], id="a"), "id", "a"),
+            _twice(_xnk([1], [2], [3], model_name="a"), "model_name", "a"),
+            _xnk([1], [2], [3]).replace(b'"data": [1]', b'"data": [1], "data": [1]'),
+            _xnk([1], [2], [3]).replace(b'"shape": [1]', b'"shape": [1], "shape": [1]', 1),
+            _xnk([1], [2], [3]).replace(b'"name": "x"', b'"name": "x", "name": "x"'),
+            _xnk([1], [2], [3]).replace(b'"name": "x"', b'"name": "x", "parameters": {"a": 1, "a": 1}'),
+            _xnk([1], [2], [3]).replace(b'"name": "x"', b'"name": "x", "more": 1, "more": 1'),
+            _xnk([1], [2], [3], outputs=[{"name": "y"}]).replace(b'"name": "y"', b'"name": "y", "name": "y"'),
+        )
+    ),
+]
 BAD = [
+    *TWICE,
     *map(
         _malformed,
         [

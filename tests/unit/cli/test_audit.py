@@ -105,7 +105,7 @@ def test_keys_that_are_not_trusted_do_not_count(
 
 def test_what_served_at_a_time(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def now(text: str) -> None:
-        monkeypatch.setattr("gateway.registry.sqlite_write.now_text", lambda: text)
+        monkeypatch.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: text)
 
     now("2026-11-20T10:00:00.000Z")
     shell.register("wine", "1", "--by", "ana", "--reason", "first", "--artifact", "gs://a/wine/1")

@@ -73,7 +73,7 @@ def _first(
     blocks: int,
 ) -> int | None:
     """Requests of the candidate until the finding, looked at after each block."""
-    evidence = Evidence(margin=margin, guess=stable)
+    evidence = Evidence(margin=margin, fine_margin=max(margin, 0.001), guess=stable)
     n, m = requests
     draws = zip(rng.binomial(n, candidate, blocks), rng.binomial(m, stable, blocks), strict=True)
     for number, (k, j) in enumerate(draws, 1):
@@ -92,7 +92,7 @@ def test_no_difference_is_seldom_called_worse_over_a_whole_rollout() -> None:
     drift = 1 + 0.8 * np.sin(np.linspace(0, 9, len(shares)))
     rates = {"errors": 0.01, "refusals": 0.004, "p95": 0.05, "p99": 0.01}
     for _ in range(rollouts):
-        questions = [Evidence(margin=0.0, guess=0.01) for _ in rates]
+        questions = [Evidence(margin=0.0, fine_margin=0.001, guess=0.01) for _ in rates]
         for share, factor in zip(shares, drift, strict=True):
             n = max(1, int(400 * share))
             for evidence, rate in zip(questions, rates.values(), strict=True):
@@ -125,7 +125,7 @@ def test_a_worse_version_is_found_within_a_number_of_requests(
 
 def test_a_version_that_dies_late_is_found_in_its_first_block() -> None:
     rng = np.random.default_rng(5)
-    evidence = Evidence(margin=0.005, guess=0.001)
+    evidence = Evidence(margin=0.005, fine_margin=0.005, guess=0.001)
     for k in rng.binomial(20, 0.004, 400):
         evidence.observe(Counts(20, int(k)), Counts(380, 1))
         assert judge(evidence, questions=_QUESTIONS) != "worse"
@@ -146,7 +146,7 @@ def test_a_version_on_the_border_is_seldom_called_fine() -> None:
 
 
 def test_little_traffic_is_undecided() -> None:
-    evidence = Evidence(margin=0.005, guess=0.01)
+    evidence = Evidence(margin=0.005, fine_margin=0.005, guess=0.01)
     assert judge(evidence, questions=_QUESTIONS) == "undecided"
     for _ in range(100):
         evidence.observe(Counts(1, 0), Counts(3, 0))
@@ -154,14 +154,14 @@ def test_little_traffic_is_undecided() -> None:
 
 
 def test_without_the_stable_version_nothing_is_compared() -> None:
-    evidence = Evidence(margin=0.0, guess=0.01)
+    evidence = Evidence(margin=0.0, fine_margin=0.001, guess=0.01)
     evidence.observe(Counts(1000, 1000), Counts(0, 0))
     assert judge(evidence, questions=_QUESTIONS) == "undecided"
     assert evidence.candidate_total == (1000, 1000)
 
 
 def test_what_was_proved_stays_proved() -> None:
-    evidence = Evidence(margin=0.0, guess=0.01)
+    evidence = Evidence(margin=0.0, fine_margin=0.001, guess=0.01)
     evidence.observe(Counts(50, 50), Counts(50, 0))
     for _ in range(50):
         evidence.observe(Counts(50, 0), Counts(50, 50))

@@ -29,7 +29,19 @@ test_that("requests that are right are read by the compiled part", {
     }
     expect_equal(read("predict", '{"instances":[{"a":1,"g":2},{"g":null,"a":-1e3},[5,6]]}')$rows,
                  data.frame(a = c(1, -1000, 5), g = c(2, NA, 6)))
-    expect_equal(read("predict", '{"parameters":{"type":"x","type":"y"},"instances":[]}')$parameters, list(type = "y"))
+    expect_equal(read("predict", '{"parameters":{"type":"y"},"instances":[]}')$parameters, list(type = "y"))
+    # A name that stands twice, wherever, is left to the R code.
+    tensor <- '"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]'
+    twice <- c('{"instances":[[1,2]],"instances":[[1,2]]}', '{"instances":[{"a":1,"g":2,"a":3}]}',
+               '{"instances":[{"a":1,"\\u0061":3,"g":2}]}', '{"parameters":{"p":{"q":1,"q":2}},"instances":[]}')
+    for (text in twice) expect_null(read("predict", text))
+    expect_false(is.null(read("infer", sprintf('{"inputs":[{%s}]}', tensor))))
+    for (more in c('"name":"x"', '"shape":[1,2]', '"datatype":"FP32"', '"data":[1,2]', '"parameters":{"c":1,"c":1}')) {
+      expect_null(read("infer", sprintf('{"inputs":[{%s,%s}]}', tensor, more)))
+    }
+    for (more in c('"inputs":[]', '"id":"1","id":"1"', '"outputs":[{"name":"p","name":"p"}]')) {
+      expect_null(read("infer", sprintf('{"inputs":[{%s}],%s}', tensor, more)))
+    }
     infer <- read("infer", paste0('{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2,3,4]}],',
                                   '"outputs":[{"name":"p"}]}'))
     expect_equal(infer$rows, data.frame(a = c(1, 3), g = c(2, 4)))

@@ -63,7 +63,7 @@ test_that("what would be ignored is refused: fields and parameters that nobody k
     expect_problem(check_parameters(list(probabilities = value), "probabilities"), "invalid-instances", "true or false")
   }
   expect_silent(check_parameters(list(probabilities = FALSE), "probabilities"))
-  read <- read_instances(body('{"instances": [], "parameters": {"a": 1, "b": null, "a": 2}}'), list())
+  read <- read_instances(body('{"instances": [], "parameters": {"a": 2, "b": null}}'), list())
   expect_equal(read$parameters, list(a = 2L))
 })
 
@@ -98,8 +98,11 @@ test_that("the body must be an object with instances", {
   }
 })
 
-test_that("of a field given twice the last counts, and an empty name is a name", {
-  expect_equal(rows_of('{"instances": [{"a": 1, "a": 2}]}', "FP64"), data.frame(a = 2))
+test_that("a name that stands twice in one object is refused, and an empty name is a name", {
+  for (text in c('{"instances": [{"a": 1, "a": 2}]}', '{"instances": [], "instances": []}',
+                 '{"instances": [], "parameters": {"p": [{"": 1, "b": 2, "": 3}]}}')) {
+    expect_problem(rows_of(text, "FP64"), "malformed-json", "the name \"(a|instances|)\" stands twice in one object")
+  }
   expect_problem(rows_of('{"instances": [{"a": 1, "": 2}]}', "FP64"), "invalid-instances", "there is no input \"\"")
 })
 

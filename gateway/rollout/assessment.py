@@ -1,0 +1,150 @@
+"""What the controller has learned of a rollout: the evidence on each question, and how far its step is."""
+
+from math import ceil, log2
+from typing import Any, Final
+
+import msgspec
+
+from gateway.core.rollout import Plan, Rollout
+from gateway.rollout.counter import PER_DOUBLING, Tally
+from gateway.rollout.figures import Report, Window
+from gateway.rollout.verdict import Counts, Evidence, Finding, judge
+
+ERRORS: Final = "errors"
+REFUSALS: Final = "refusals"
+SLOW: Final = {"p95": 0.05, "p99": 0.01}  # the share of the stable version's own requests above the threshold
+_WORDS: Final = {
+    ERRORS: "fails more often than the stable version",
+    REFUSALS: "refuses more requests than the stable version",
+    "p95": "is slower at the 95th percentile",
+    "p99": "is slower at the 99th percentile",
+}
+_LEAST_PROOF: Final = 0.001
+_ENOUGH: Final = 200  # requests of the stable version before its quantiles count
+_MOST: Final = 20_000  # after which older ones count half
+
+
+def _questions(plan: Plan) -> dict[str, Evidence]:
+    proof = max(plan.max_errors, _LEAST_PROOF)
+    asked = {
+        name: Evidence(margin=plan.max_errors, fine_margin=proof, guess=0.01) for name in (ERRORS, REFUSALS)
+    }
+    # The tolerance is in the threshold. For the proof, half of the share is granted in addition.
+    return asked | {
+        name: Evidence(margin=0.0, fine_margin=share / 2, guess=share) for name, share in SLOW.items()
+    }
+
+
+class Assessment(msgspec.Struct, kw_only=True):
+    """The document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+
+    rollout: str  # its id
+    position: int
+    questions: dict[str, Evidence]
+    requests: int = 0  # of the candidate, at this step
+    waited_s: float = 0.0  # at this step
+    cold: int = 0
+    seen: dict[str, int] = {}  # by gateway: the last window that was taken in
+    stable_latency: dict[int, int] = {}  # by bucket
+
+    @classmethod
+    def begin(cls, rollout: Rollout) -> "Assessment":
+        return cls(rollout=rollout.id, position=rollout.position, questions=_questions(rollout.plan))
+
+    def enter(self, position: int) -> None:
+        """A step has been taken: its requests and its time count from now."""
+        if position != self.position:
+            self.position, self.requests, self.waited_s = position, 0, 0.0
+
+    def take(self, rollout: Rollout, report: Report) -> bool:
+        """Take in the windows of `report` that are new; whether there were any."""
+        new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
+        for window in new:
+            self._observe(rollout, window)
+        if new:
+            self.seen[report.gateway] = new[-1].number
+        return bool(new)
+
+    def _observe(self, rollout: Rollout, window: Window) -> None:
+        candidate = window.versions.get(rollout.candidate) or Tally()
+        stable = window.versions.get(rollout.stable) or Tally()
+        if window.position == self.position:
+            self.requests += candidate.requests
+        self.cold += candidate.cold
+        for name, hits in (
+            (ERRORS, (candidate.errors, stable.errors)),
+            (REFUSALS, (candidate.refusals, stable.refusals)),
+        ):
+            self.questions[name].observe(
+                Counts(candidate.requests, hits[0]), Counts(stable.requests, hits[1])
+            )
+        if window.after_s >= rollout.plan.settle_s:
+            self._observe_latency(rollout.plan, candidate, stable)
+        self._learn(stable)
+
+    def _observe_latency(self, plan: Plan, candidate: Tally, stable: Tally) -> None:
+        slower = ceil(log2(1 + plan.slower) * PER_DOUBLING)
+        for name, share in SLOW.items():
+            threshold = self.threshold(share)
+            if threshold is not None:
+                self.questions[name].observe(_above(candidate, threshold + slower), _above(stable, threshold))
+
+    def threshold(self, share: float) -> int | None:
+        """The bucket above which at most `share` of the stable version's requests lie; None: too few are known."""
+        total = sum(self.stable_latency.values())
+        if total < _ENOUGH:
+            return None
+        above = 0
+        for number in sorted(self.stable_latency, reverse=True):
+            above += self.stable_latency[number]
+            if above > share * total:
+                return number
+        return None
+
+    def _learn(self, stable: Tally) -> None:
+        for number, count in stable.latency.items():
+            self.stable_latency[number] = self.stable_latency.get(number, 0) + count
+        if sum(self.stable_latency.values()) > _MOST:
+            halves = {number: count // 2 for number, count in self.stable_latency.items()}
+            self.stable_latency = {number: count for number, count in halves.items() if count}
+
+    # -- what it says
+
+    def findings(self) -> dict[str, Finding]:
+        return {
+            name: judge(evidence, questions=len(self.questions)) for name, evidence in self.questions.items()
+        }
+
+    def worse(self) -> str:
+        """What the candidate is found to be worse at, in words; empty: nothing."""
+        found = [name for name, finding in self.findings().items() if finding == "worse"]
+        return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
+
+    def unproven(self) -> list[str]:
+        """The questions that are not yet answered with "fine"."""
+        return [name for name, finding in self.findings().items() if finding != "fine"]
+
+    def evidence(self) -> dict[str, Any]:
+        """For people and for the history: JSON values."""
+        findings = self.findings()
+        return {
+            name: {
+                "finding": findings[name],
+                "candidate": list(evidence.candidate_total),
+                "stable": list(evidence.stable_total),
+            }
+            for name, evidence in self.questions.items()
+        } | {"cold_starts": self.cold}
+
+    def _compared(self, name: str) -> str:
+        evidence = self.questions[name]
+        (n, k), (m, j) = evidence.candidate_total, evidence.stable_total
+        return f"{k} of {n}, {j} of {m}"
+
+
+def _above(tally: Tally, threshold: int) -> Counts:
+    """How many of the requests whose time is known took longer than the bucket `threshold`."""
+    return Counts(
+        sum(tally.latency.values()),
+        sum(count for number, count in tally.latency.items() if number > threshold),
+    )

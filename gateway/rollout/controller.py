@@ -1,0 +1,274 @@
+"""Takes the steps of the rollouts: one process at a time, by a lease, on the evidence of the whole fleet.
+
+Each step is one registry write that names the revisions it was decided on, so even two controllers that both believe to hold the
+lease cannot take it twice, and a model that somebody changed meanwhile is never overwritten.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from gateway.core.model import Model, parse_model
+from gateway.core.model_updates import merge_document, to_document
+from gateway.core.rollout import Rollout, changed_by_hand
+from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
+from gateway.registry.mirror import Mirror
+from gateway.registry.snapshot import read_rollout
+from gateway.rollout.assessment import Assessment
+from gateway.rollout.decision import Decision, apply, decide
+from gateway.rollout.figures import FIGURES, Report
+from gateway.rollout.lease import Lease
+from gateway.rollout.webhook import post
+from gateway.supervisor import HelperHealth, Supervisor
+from gateway.telemetry.metrics import Reading
+
+_log = logging.getLogger(__name__)
+
+ASSESSMENTS: Final = "rollout-assessments"
+AUTHOR: Final = "rollout controller"
+_TICK_S: Final = 2.0
+_LEAST_TICK_S: Final = 0.2
+_STOP_S: Final = 1.0
+_LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
+_GONE_S: Final = 600.0  # without a report, it is gone
+
+
+class _Gateway:
+    """What is known of a gateway's reports: by our own clock, when the last one was new."""
+
+    def __init__(self, revision: int, now: float) -> None:
+        self.revision = revision
+        self.reported_at = now
+
+
+class _Watched:
+    """A rollout as this controller follows it."""
+
+    def __init__(self, assessment: Assessment, revision: int, now: float) -> None:
+        self.assessment = assessment
+        self.revision = revision  # of the document `assessment` is kept in
+        self.gateways: dict[str, _Gateway] = {}
+        self.looked_at = now
+
+
+class Controller:
+    """`figures` is where gateways report, `registry` where everything else is. `secret` signs what webhooks get."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        figures: Registry,
+        mirror: Mirror,
+        *,
+        secret: str = "",
+        supervisor: Supervisor,
+        lease_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._figures = figures
+        self._mirror = mirror
+        self._secret = secret
+        self._supervisor = supervisor
+        self._clock = clock
+        self._lease = Lease(registry, "rollouts", uuid4().hex[:12], ttl_s=lease_s, clock=clock)
+        self._watched: dict[str, _Watched] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[bool]] = set()
+        self._told: dict[str, str] = {}  # by model: why it waits, as was last logged
+        self.steps: dict[str, int] = {}  # taken by this process, by model
+
+    async def start(self) -> None:
+        self._task = self._supervisor.task("rollout controller", self._run)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=_STOP_S)
+        for job in self._telling:
+            job.cancel()
+        with contextlib.suppress(RegistryError, TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self._lease.release()
+
+    def counters(self) -> Reading:
+        return {"chips_rollout_steps_total": {model: float(count) for model, count in self.steps.items()}}
+
+    async def _run(self, helper: HelperHealth) -> None:
+        while True:
+            try:
+                await self.turn()
+            except RegistryError as error:
+                helper.failed(error)
+                self._watched.clear()  # what is kept in the registry is the truth
+            else:
+                helper.succeeded()
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        shortest = min((rollout.plan.window_s for rollout in self._active().values()), default=_TICK_S)
+        return max(_LEAST_TICK_S, min(_TICK_S, shortest / 4))
+
+    def _active(self) -> dict[str, Rollout]:
+        snapshot = self._mirror.snapshot
+        if snapshot is None or not self._mirror.is_authoritative:
+            return {}
+        return {name: rollout for name, rollout in snapshot.rollouts.items() if rollout.active}
+
+    async def turn(self) -> None:
+        """Look at each rollout once, and do what is to be done. Raises RegistryError."""
+        active = self._active()
+        if not active:
+            self._watched.clear()
+            return
+        if not await self._lease.renew():
+            self._watched.clear()
+            return
+        for name in set(self._watched) - set(active):
+            del self._watched[name]
+        documents = await self._figures.list_ephemeral(FIGURES)
+        for name, rollout in active.items():
+            reports = [one for one in documents if one.name.startswith(f"{name}.")]
+            try:
+                await self._look_at(name, rollout, reports)
+            except Conflict as error:  # somebody was quicker: look again, with what is there now
+                self._watched.pop(name, None)
+                _log.info("rollout of %s: %s", name, error)
+
+    async def _look_at(self, name: str, rollout: Rollout, documents: list[Document]) -> None:
+        watched = self._watched.get(name)
+        if watched is None or watched.assessment.rollout != rollout.id:
+            watched = self._watched[name] = await self._resume(name, rollout)
+        now = self._clock()
+        seen = watched.assessment
+        seen.enter(rollout.position)
+        seen.waited_s += now - watched.looked_at
+        watched.looked_at = now
+        changed = False
+        for document in documents:
+            changed |= self._take(watched, rollout, document, now)
+        silent = self._silent(watched, rollout, documents, now)
+        entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
+        decision = decide(rollout, entry.model if entry is not None else None, seen, silent=silent)
+        if changed or decision.action != "wait":
+            watched.revision = await self._registry.write_ephemeral(
+                ASSESSMENTS, name, to_document(seen), expected=watched.revision
+            )
+        if decision.action == "wait":
+            if self._told.get(name) != decision.reason.split(":")[0]:
+                self._told[name] = decision.reason.split(":")[0]
+                _log.info("rollout of %s waits: %s", name, decision.reason)
+        elif self._lease.held:
+            await self._act(name, rollout, decision, seen.evidence())
+
+    async def _resume(self, name: str, rollout: Rollout) -> _Watched:
+        """Go on where another controller was, if one was."""
+        now = self._clock()
+        for document in await self._registry.list_ephemeral(ASSESSMENTS):
+            if document.name == name:
+                try:
+                    kept = msgspec.convert(document.body, Assessment, str_keys=True)
+                except msgspec.ValidationError:
+                    kept = Assessment.begin(rollout)  # of another release: it begins again from nothing
+                if kept.rollout != rollout.id:
+                    kept = Assessment.begin(rollout)
+                return _Watched(kept, document.revision, now)
+        return _Watched(Assessment.begin(rollout), 0, now)
+
+    def _take(self, watched: _Watched, rollout: Rollout, document: Document, now: float) -> bool:
+        try:
+            report = msgspec.convert(document.body, Report, str_keys=True)
+        except msgspec.ValidationError as error:
+            _log.error("%s/%s cannot be read: %s", document.kind, document.name, error)
+            return False
+        if report.rollout != rollout.id:
+            return False
+        gateway = watched.gateways.get(document.name)
+        if gateway is None or gateway.revision != document.revision:
+            watched.gateways[document.name] = _Gateway(document.revision, now)
+        if report.final:
+            watched.gateways.pop(document.name, None)
+        return watched.assessment.take(rollout, report)
+
+    def _silent(self, watched: _Watched, rollout: Rollout, documents: list[Document], now: float) -> int:
+        """How many gateways have not reported for a while."""
+        present = {document.name for document in documents}
+        watched.gateways = {name: one for name, one in watched.gateways.items() if name in present}
+        late_s = _LATE_WINDOWS * rollout.plan.window_s
+        ages = [now - gateway.reported_at for gateway in watched.gateways.values()]
+        return sum(late_s < age < max(_GONE_S, 4 * late_s) for age in ages)
+
+    async def _act(self, name: str, rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> None:
+        """Take one step: the rollout and the model's traffic in one write. Raises Conflict."""
+        document = await self._registry.read(ROLLOUTS, name)
+        if document is None or not _is(document, rollout):
+            return  # the mirror is behind: decide again when it is not
+        new = apply(rollout, decision, evidence)
+        changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
+        if new.traffic != rollout.traffic:
+            found = await self._registry.read(MODELS, name)
+            model = _model(found)
+            if found is None or model is None or changed_by_hand(rollout, model):
+                return  # decided again, as a hold, when the mirror shows it
+            body = merge_document(found.body, msgspec.structs.replace(model, traffic=new.traffic))
+            changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
+        generation = await self._registry.write(*changes, author=AUTHOR, reason=decision.reason)
+        self.steps[name] = self.steps.get(name, 0) + 1
+        level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
+        _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
+        if new.plan.webhook:
+            self._tell(new, generation, evidence)
+        if not new.active:
+            await self._clean_up(name)
+
+    def _tell(self, rollout: Rollout, generation: int, evidence: dict[str, Any]) -> None:
+        if not self._secret:
+            _log.error("the rollout's webhook was not told: set rollouts.webhook_secret_file")
+            return
+        message = {
+            "type": "rollout.step",
+            "model": rollout.model,
+            "version": rollout.candidate,
+            "stable": rollout.stable,
+            "state": rollout.state,
+            "percent": rollout.percent,
+            "reason": rollout.reason,
+            "rollout": rollout.id,
+            "generation": generation,
+            "evidence": evidence,
+        }
+        identity = f"{rollout.id}-{len(rollout.steps)}"
+        telling = post(rollout.plan.webhook, self._secret, identity, message)
+        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
+        job.add_done_callback(self._telling.discard)
+
+    async def _clean_up(self, name: str) -> None:
+        """Delete what gateways that are gone have left; those that run delete their own."""
+        for document in await self._figures.list_ephemeral(FIGURES):
+            if document.name.startswith(f"{name}."):
+                await self._figures.delete_ephemeral(FIGURES, document.name)
+
+
+def _is(document: Document, rollout: Rollout) -> bool:
+    try:
+        return read_rollout(document) == rollout
+    except ValueError:
+        return False
+
+
+def _model(document: Document | None) -> Model | None:
+    if document is None or document.problem:
+        return None
+    try:
+        return parse_model(document.body)
+    except ValueError:
+        return None

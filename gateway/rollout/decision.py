@@ -1,0 +1,105 @@
+"""What to do with a rollout now: pure, from its document, the model and the evidence."""
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from gateway.core.model import Model
+from gateway.core.rollout import Rollout, State, Step, changed_by_hand, with_share
+from gateway.rollout.assessment import Assessment
+
+AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
+
+
+class Decision(NamedTuple):
+    """`wait` writes nothing. `position` is the step to take."""
+
+    action: Literal["wait", "advance", "return", "hold", "finish"]
+    reason: str
+    position: int = -1
+
+
+def decide(rollout: Rollout, model: Model | None, seen: Assessment, *, silent: int) -> Decision:
+    """`silent` gateways have not reported in time: the verdict that all is fine waits for them."""
+    by_hand = changed_by_hand(rollout, model)
+    if by_hand:
+        return Decision(
+            "wait" if rollout.state == "held" else "hold",
+            f"{by_hand}; nothing is done until a person decides",
+        )
+    worse = seen.worse() if rollout.percent else ""
+    if worse:
+        return Decision("return", f"version {rollout.candidate} returns to 0 %: {worse}")
+    if rollout.state == "held":
+        return Decision("wait", rollout.reason)
+    if rollout.position < 0:
+        return Decision("advance", "the rollout begins", 0)
+    undecided = _undecided(rollout, seen, silent)
+    if undecided:
+        return Decision("wait", undecided)
+    return _go_on(rollout, seen)
+
+
+def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
+    """Why the step cannot end yet; empty where it can."""
+    plan = rollout.plan
+    if seen.waited_s < plan.every_s:
+        return f"the step lasts {plan.every_s:g} s, of which {seen.waited_s:.0f} s are over"
+    if silent:
+        return (
+            f"{silent} gateways have not reported for a while"
+            if silent > 1
+            else "a gateway has not reported for a while"
+        )
+    if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
+        return ""
+    if seen.requests < plan.min_requests:
+        return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
+    last = rollout.position + 1 >= len(plan.steps)
+    if last or plan.steps[rollout.position + 1] == 100:
+        unproven = seen.unproven()
+        if unproven:
+            return f"undecided: not yet proved to be fine: {', '.join(unproven)}"
+    return ""
+
+
+def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
+    plan, position = rollout.plan, rollout.position + 1
+    proof = "nothing is worse than tolerated" if not seen.unproven() else "nothing speaks against it"
+    if seen.requests < plan.min_requests:
+        proof = f"undecided, and {plan.undecided_after_s:g} s are over"
+    if position >= len(plan.steps):
+        return Decision("finish", f"the plan is done: {proof}")
+    if position == len(plan.steps) - 1 and plan.confirm and not rollout.confirmed:
+        return Decision("hold", AWAITS_CONFIRMATION.format(model=rollout.model))
+    return Decision(
+        "advance", f"version {rollout.candidate} goes to {plan.steps[position]} %: {proof}", position
+    )
+
+
+def apply(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
+    """The rollout's next document. Its traffic is what the model is to have."""
+    traffic, position = rollout.traffic, rollout.position
+    state: State = rollout.state
+    if decision.action == "advance":
+        position = decision.position
+        percent = rollout.plan.steps[position]
+        traffic = with_share(rollout, percent)
+        state = "succeeded" if percent == 100 else "running"
+    elif decision.action == "return":
+        traffic, state = with_share(rollout, 0), "returned"
+    elif decision.action == "finish":
+        state = "succeeded"
+    elif decision.action == "hold":
+        state = "held"
+    step = Step(
+        percent=traffic.get(rollout.candidate, 0), state=state, reason=decision.reason, evidence=evidence
+    )
+    return msgspec.structs.replace(
+        rollout,
+        position=position,
+        traffic=traffic,
+        state=state,
+        reason=decision.reason,
+        steps=(*rollout.steps, step),
+    )

@@ -1,0 +1,73 @@
+"""A lease in the registry: of several processes one acts, and another takes over when it is gone.
+
+No clock of one machine is compared with another's. The holder changes the document every few seconds; who sees it unchanged for
+`ttl_s`, by its own monotonic clock, takes it over, by compare-and-set. A holder that could not renew in time stops acting
+before that, by its own clock.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.registry.base import Conflict, Registry
+
+LEASES: Final = "leases"
+
+
+class Lease:
+    """Call `renew` every second or so; `held` says whether this process may act now."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        holder: str,
+        *,
+        ttl_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._name = name
+        self._holder = holder
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._revision: int | None = None  # as last seen; None: not looked yet
+        self._changed_at = 0.0  # when that was first seen
+        self._renewed_at = float("-inf")
+
+    @property
+    def held(self) -> bool:
+        """Whether no other process can have taken it over by now. Half of the time is for what is under way."""
+        return self._clock() - self._renewed_at < self._ttl_s / 2
+
+    async def renew(self) -> bool:
+        """Take the lease, or keep it, where that is possible. Raises RegistryError."""
+        now = self._clock()
+        if now - self._renewed_at < self._ttl_s / 5:
+            return True
+        found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
+        holder = "" if found is None else str(found.body.get("holder", ""))
+        revision = 0 if found is None else found.revision
+        if revision != self._revision:
+            self._revision, self._changed_at = revision, self._clock()
+        if holder not in {"", self._holder} and self._clock() - self._changed_at < self._ttl_s:
+            self._renewed_at = float("-inf")
+            return False
+        return await self._write(self._holder, revision, now)
+
+    async def release(self) -> None:
+        """Give it back, so that another process need not wait. Raises RegistryError."""
+        if self.held and self._revision is not None:
+            await self._write("", self._revision, float("-inf"))
+
+    async def _write(self, holder: str, revision: int, now: float) -> bool:
+        try:
+            self._revision = await self._registry.write_ephemeral(
+                LEASES, self._name, {"holder": holder}, expected=revision
+            )
+        except Conflict:
+            self._renewed_at = float("-inf")
+            return False
+        self._changed_at = self._clock()
+        self._renewed_at = now
+        return True

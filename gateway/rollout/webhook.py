@@ -1,0 +1,57 @@
+"""Tells a webhook of each step of a rollout, as the Standard Webhooks specification has it (standardwebhooks.com).
+
+webhook-id          differs for each message, the same when it is sent again
+webhook-timestamp   seconds since the epoch
+webhook-signature   v1,BASE64(HMAC-SHA256(secret, "ID.TIMESTAMP.BODY"))
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import time
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+_log = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+_TIMEOUT_S: Final = 10.0
+_DELAY_S: Final = 2.0
+
+
+def signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature`."""
+    signed = f"{identity}.{timestamp}.".encode() + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+async def post(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
+    """Send `message`, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
+    body = msgspec.json.encode(message)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+        why = ""
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_DELAY_S)
+            now = int(time.time())
+            headers = {
+                "Content-Type": "application/json",
+                "webhook-id": identity,
+                "webhook-timestamp": str(now),
+                "webhook-signature": signature(secret, identity, now, body),
+            }
+            try:
+                async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                    if 200 <= answer.status < 300:
+                        return True
+                    why = f"status {answer.status}"
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                why = type(error).__name__
+        _log.error("the rollout's webhook was not told: %s after %d attempts", why, _TRIES)
+        return False

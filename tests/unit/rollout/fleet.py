@@ -1,0 +1,93 @@
+"""A model with two versions, gateways that report what the test says, and a clock that the test moves."""
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.model import Backend, Model
+from gateway.core.model_updates import to_document
+from gateway.core.rollout import Plan, Rollout, begin_rollout
+from gateway.registry.base import Listing, Registry
+from gateway.registry.memory import MemoryRegistry, SharedStore
+from gateway.registry.snapshot import Snapshot, compile_snapshot
+from gateway.rollout.counter import Tally, bucket
+from gateway.rollout.figures import FIGURES, Report, Window
+
+PLAN = Plan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FixedMirror:
+    """What the controller sees of the registry: as it is now, unless the test holds it back."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.snapshot: Snapshot | None = None
+        self.is_authoritative = True
+
+    async def catch_up(self) -> None:
+        listing: Listing = await self._registry.load()
+        self.snapshot = compile_snapshot(listing, self.snapshot)
+
+
+def wine(**changes: Any) -> Model:
+    model = Model(
+        name="wine",
+        backends=(Backend(version="3", url="http://a"), Backend(version="4", url="http://b")),
+        traffic={"3": 100, "4": 0},
+    )
+    return msgspec.structs.replace(model, **changes)
+
+
+def rollout_of(model: Model | None = None, plan: Plan = PLAN, **changes: Any) -> Rollout:
+    begun = begin_rollout(model or wine(), "4", plan, identity="r1", by="ana", reason="a better scaler")
+    return msgspec.structs.replace(begun, **changes)
+
+
+def tally(requests: int, errors: int = 0, *, refusals: int = 0, seconds: float = 0.02) -> Tally:
+    return Tally(
+        requests=requests,
+        errors=errors,
+        refusals=refusals,
+        latency={bucket(seconds): requests} if requests else {},
+    )
+
+
+class ReportingGateway:
+    """One gateway: `report` writes what it counted in a window."""
+
+    def __init__(self, registry: Registry, name: str = "g1", rollout: str = "r1") -> None:
+        self.registry = registry
+        self.name = name
+        self.rollout = rollout
+        self.windows: list[Window] = []
+        self.revision = 0
+
+    async def report(
+        self, position: int, *, candidate: Tally, stable: Tally, after_s: float = 60.0, final: bool = False
+    ) -> None:
+        self.windows.append(
+            Window(
+                number=len(self.windows) + 1,
+                position=position,
+                after_s=after_s,
+                versions={"4": candidate, "3": stable},
+            )
+        )
+        report = Report(
+            rollout=self.rollout, gateway=self.name, windows=tuple(self.windows[-8:]), final=final
+        )
+        self.revision = await self.registry.write_ephemeral(
+            FIGURES, f"wine.{self.name}", to_document(report), expected=self.revision
+        )
+
+
+def shared_registry() -> Registry:
+    return MemoryRegistry(SharedStore())

@@ -1,0 +1,290 @@
+"""The controller against a registry in memory: steps, returns, hand changes, two of them at once, one that takes over."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.model import Model, parse_model
+from gateway.core.model_updates import to_document
+from gateway.core.rollout import Plan, Rollout, parse_rollout
+from gateway.registry.base import MODELS, ROLLOUTS, Put, Registry
+from gateway.rollout.controller import ASSESSMENTS, AUTHOR, Controller
+from gateway.rollout.figures import FIGURES
+from gateway.supervisor import Supervisor
+from tests.unit.rollout.fleet import (
+    PLAN,
+    Clock,
+    FixedMirror,
+    ReportingGateway,
+    rollout_of,
+    shared_registry,
+    tally,
+    wine,
+)
+
+
+class Scene:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.registry = shared_registry()
+        self.mirror = FixedMirror(self.registry)
+        self.gateway = ReportingGateway(self.registry)
+
+    def controller(self, registry: Registry | None = None) -> Controller:
+        return Controller(
+            registry or self.registry,
+            self.registry,
+            self.mirror,  # type: ignore[arg-type]
+            supervisor=Supervisor(),
+            clock=self.clock,
+        )
+
+    async def begin(self, plan: Plan = PLAN, **changes: Any) -> None:
+        await self.registry.write(
+            Put(kind=MODELS, name="wine", body={**to_document(wine()), "future": 1}, expected=0),
+            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout_of(plan=plan, **changes)), expected=0),
+            author="ana",
+        )
+
+    async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
+        self.clock.now += seconds
+        await self.mirror.catch_up()
+        for controller in controllers:
+            await controller.turn()
+
+    async def rollout(self) -> Rollout:
+        document = await self.registry.read(ROLLOUTS, "wine")
+        assert document is not None
+        return parse_rollout(document.body)
+
+    async def model(self) -> Model:
+        document = await self.registry.read(MODELS, "wine")
+        assert document is not None
+        assert document.body["future"] == 1  # what another release has written is not lost
+        return parse_model(document.body)
+
+    async def traffic(self) -> dict[str, int]:
+        return dict((await self.model()).traffic)
+
+    async def serve(self, controller: Controller, *, windows: int, errors: int = 0) -> None:
+        """Windows of 15 s at the step that is in force."""
+        for _ in range(windows):
+            rollout = await self.rollout()
+            if not rollout.active:
+                return
+            position = rollout.position
+            await self.gateway.report(position, candidate=tally(100, errors), stable=tally(900))
+            await self.turn(controller, seconds=15.0)
+
+
+@pytest.fixture
+def scene(clock: Clock) -> Scene:
+    return Scene(clock)
+
+
+async def test_a_good_version_goes_to_100_percent_by_itself(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    assert await scene.traffic() == {"3": 95, "4": 5}
+    await scene.serve(controller, windows=40)
+    assert await scene.traffic() == {"3": 0, "4": 100}
+    rollout = await scene.rollout()
+    assert (rollout.state, [step.percent for step in rollout.steps]) == ("succeeded", [5, 25, 100])
+    assert controller.counters() == {"chips_rollout_steps_total": {"wine": 3.0}}
+
+
+async def test_each_step_is_one_write_with_its_evidence(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.serve(controller, windows=40)
+    changes = [one for one in await scene.registry.history() if one.author == AUTHOR]
+    by_generation: dict[int, set[str]] = {}
+    for change in changes:
+        by_generation.setdefault(change.generation, set()).add(change.kind)
+    assert len(by_generation) == 3
+    assert all(kinds == {MODELS, ROLLOUTS} for kinds in by_generation.values())
+    last = changes[0].after if changes[0].kind == ROLLOUTS else changes[1].after
+    assert last is not None
+    assert last["steps"][1]["evidence"]["errors"]["candidate"][1] == 0
+    assert "25 %" in changes[2].reason
+
+
+async def test_a_version_that_fails_returns_in_the_turn_that_sees_it(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.serve(controller, windows=2, errors=30)
+    assert await scene.traffic() == {"3": 100, "4": 0}
+    rollout = await scene.rollout()
+    assert rollout.state == "returned"
+    assert "fails more often" in rollout.reason
+    history = await scene.registry.history(kind=MODELS)
+    assert "returns to 0 %" in history[0].reason
+    await scene.turn(controller)
+    assert (await scene.rollout()) == rollout
+
+
+async def test_a_gateway_that_does_not_report_makes_the_step_wait(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    other = ReportingGateway(scene.registry, "g2")
+    await scene.turn(controller)
+    await other.report(0, candidate=tally(1), stable=tally(9))
+    await scene.serve(controller, windows=20)
+    assert await scene.traffic() == {"3": 95, "4": 5}
+    await other.report(
+        0, candidate=tally(1), stable=tally(9), final=True
+    )  # it has stopped: nobody waits for it
+    await scene.turn(controller)
+    assert await scene.traffic() == {"3": 75, "4": 25}
+
+
+async def test_a_gateway_that_is_silent_for_ten_minutes_is_gone(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await ReportingGateway(scene.registry, "g2").report(0, candidate=tally(1), stable=tally(9))
+    await scene.serve(controller, windows=39)
+    assert (await scene.traffic())["4"] == 5
+    await scene.serve(controller, windows=3)
+    assert (await scene.traffic())["4"] == 25
+
+
+async def test_a_model_that_was_changed_by_hand_is_held_and_not_touched(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    document = await scene.registry.read(MODELS, "wine")
+    assert document is not None
+    by_hand = {**document.body, "traffic": {"3": 60, "4": 40}}
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=by_hand, expected=document.revision), author="bea"
+    )
+    await controller.turn()  # the mirror does not show it yet
+    await scene.serve(controller, windows=3, errors=100)
+    assert await scene.traffic() == {"3": 60, "4": 40}
+    rollout = await scene.rollout()
+    assert rollout.state == "held"
+    assert "changed by hand" in rollout.reason
+
+
+async def test_a_hand_change_that_the_mirror_does_not_show_yet_is_not_overwritten(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.mirror.catch_up()
+    document = await scene.registry.read(MODELS, "wine")
+    assert document is not None
+    by_hand = {**document.body, "traffic": {"3": 60, "4": 40}}
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=by_hand, expected=document.revision), author="bea"
+    )
+    await scene.gateway.report(0, candidate=tally(100, 100), stable=tally(900))
+    await controller.turn()
+    assert await scene.traffic() == {"3": 60, "4": 40}
+    assert (await scene.rollout()).state == "running"
+
+
+async def test_of_two_controllers_one_acts(scene: Scene):
+    await scene.begin()
+    first, second = scene.controller(), scene.controller()
+    for _ in range(3):
+        await scene.turn(first, second)
+        await scene.gateway.report(0, candidate=tally(100), stable=tally(900))
+    assert first.steps == {"wine": 1}
+    assert second.steps == {}
+
+
+async def test_two_that_both_believe_to_hold_the_lease_take_a_step_once(scene: Scene):
+    await scene.begin()
+    await scene.mirror.catch_up()
+    first, second = scene.controller(), scene.controller()
+
+    async def always(*_: object) -> bool:
+        return True
+
+    for controller in (first, second):
+        controller._lease.renew = always  # type: ignore[method-assign]
+        controller._lease._renewed_at = float("inf")
+    await asyncio.gather(first.turn(), second.turn())
+    assert first.steps.get("wine", 0) + second.steps.get("wine", 0) == 1
+    assert len((await scene.rollout()).steps) == 1
+
+
+async def test_a_controller_that_dies_is_replaced_and_nothing_is_gathered_anew(scene: Scene):
+    """At each turn of a whole rollout another controller goes on."""
+    await scene.begin()
+    controllers = 0
+    rollout = await scene.rollout()
+    for _ in range(60):
+        controller = scene.controller()
+        controllers += 1
+        await scene.turn(controller, seconds=0.5)  # sees the lease of the one that died
+        await scene.turn(controller, seconds=11.0)
+        rollout = await scene.rollout()
+        if not rollout.active:
+            break
+        await scene.gateway.report(rollout.position, candidate=tally(100), stable=tally(900))
+        await scene.turn(controller, seconds=4.0)
+    assert rollout.state == "succeeded"
+    assert [step.percent for step in rollout.steps] == [5, 25, 100]
+    assert controllers > 10
+
+
+async def test_a_held_rollout_goes_on_when_it_is_resumed(scene: Scene):
+    await scene.begin(state="held", reason="lunch")
+    controller = scene.controller()
+    await scene.turn(controller)
+    assert (await scene.rollout()).steps == ()
+    document = await scene.registry.read(ROLLOUTS, "wine")
+    assert document is not None
+    resumed = msgspec.structs.replace(await scene.rollout(), state="running")
+    await scene.registry.write(
+        Put(kind=ROLLOUTS, name="wine", body=to_document(resumed), expected=document.revision), author="ana"
+    )
+    await scene.turn(controller)
+    assert (await scene.traffic())["4"] == 5
+
+
+async def test_figures_of_another_rollout_and_what_cannot_be_read_are_left_out(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    old = ReportingGateway(scene.registry, "old", rollout="r0")
+    await old.report(0, candidate=tally(100, 100), stable=tally(900))
+    await scene.registry.write_ephemeral(FIGURES, "wine.broken", {"windows": "none"}, expected=0)
+    await scene.registry.write_ephemeral(FIGURES, "winery.g1", {"windows": "none"}, expected=0)
+    await scene.turn(controller)
+    assert (await scene.rollout()).state == "running"
+
+
+async def test_what_gateways_that_are_gone_have_left_is_deleted_at_the_end(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.serve(controller, windows=1, errors=100)
+    assert (await scene.rollout()).state == "returned"
+    assert await scene.registry.list_ephemeral(FIGURES) == ()
+
+
+async def test_evidence_of_another_release_is_gathered_anew(scene: Scene):
+    await scene.begin()
+    await scene.registry.write_ephemeral(ASSESSMENTS, "wine", {"rollout": "r1", "future": True}, expected=0)
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.turn(controller)
+    assert (await scene.traffic())["4"] == 5
+
+
+async def test_without_a_rollout_nothing_is_written(scene: Scene):
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=to_document(wine()), expected=0), author="ana"
+    )
+    controller = scene.controller()
+    await scene.turn(controller)
+    for kind in ("leases", ASSESSMENTS, FIGURES):
+        assert await scene.registry.list_ephemeral(kind) == ()

@@ -1,0 +1,171 @@
+"""What is done with a rollout, for each state it can be in."""
+
+import msgspec
+import pytest
+
+from gateway.core.rollout import Plan, Rollout, rollout_problems, with_share
+from gateway.rollout.assessment import Assessment
+from gateway.rollout.decision import apply, decide
+from gateway.rollout.figures import Report, Window
+from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
+
+
+def _at(position: int, *, plan: Plan = PLAN, **changes: object) -> Rollout:
+    rollout = rollout_of(plan=plan, position=position)
+    traffic = with_share(rollout, plan.steps[position])
+    return msgspec.structs.replace(rollout, traffic=traffic, **changes)
+
+
+def _seen(
+    rollout: Rollout, *, windows: int = 0, errors: int = 0, requests: int = 50, waited_s: float = 60.0
+) -> Assessment:
+    seen = Assessment.begin(rollout)
+    for number in range(1, windows + 1):
+        window = Window(
+            number=number,
+            position=rollout.position,
+            after_s=60.0,
+            versions={"4": tally(requests, errors), "3": tally(950)},
+        )
+        seen.take(rollout, Report(rollout="r1", gateway="g1", windows=(window,)))
+    seen.waited_s = waited_s
+    return seen
+
+
+def _model(rollout: Rollout):
+    return wine(traffic=rollout.traffic)
+
+
+def test_a_rollout_begins_with_its_first_step():
+    rollout = rollout_of()
+    decision = decide(rollout, wine(), Assessment.begin(rollout), silent=0)
+    assert (decision.action, decision.position) == ("advance", 0)
+    new = apply(rollout, decision, {})
+    assert (new.percent, new.traffic, new.state) == (5, {"3": 95, "4": 5}, "running")
+    assert rollout_problems(new) == []
+
+
+@pytest.mark.parametrize(
+    ("windows", "waited_s", "silent", "why"),
+    [
+        (20, 59.0, 0, "lasts"),
+        (20, 60.0, 2, "2 gateways have not reported"),
+        (9, 60.0, 0, "450 of 500 requests"),
+    ],
+)
+def test_a_step_waits_and_says_why(windows: int, waited_s: float, silent: int, why: str):
+    rollout = _at(0)
+    decision = decide(
+        rollout, _model(rollout), _seen(rollout, windows=windows, waited_s=waited_s), silent=silent
+    )
+    assert decision.action == "wait"
+    assert why in decision.reason
+
+
+def test_a_step_that_nothing_speaks_against_is_followed_by_the_next():
+    rollout = _at(0)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=10), silent=0)
+    assert (decision.action, decision.position) == ("advance", 1)
+
+
+def test_the_last_step_needs_a_proof():
+    rollout = _at(1)
+    few = _seen(rollout, windows=11)
+    assert few.requests >= PLAN.min_requests
+    decision = decide(rollout, _model(rollout), few, silent=0)
+    assert decision.action == "wait"
+    assert "not yet proved" in decision.reason
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    assert decision.action == "advance"
+    assert apply(rollout, decision, {}).state == "succeeded"
+
+
+def test_little_traffic_goes_on_only_where_the_plan_says_so():
+    plan = msgspec.structs.replace(PLAN, undecided_after_s=3600.0)
+    rollout = _at(1, plan=plan)
+    assert (
+        decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3599), silent=0).action == "wait"
+    )
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3600), silent=0)
+    assert decision.action == "advance"
+    assert "undecided" in decision.reason
+    assert decide(rollout, _model(rollout), _seen(rollout, waited_s=3600), silent=1).action == "wait"
+
+
+@pytest.mark.parametrize("state", ["running", "held"])
+def test_a_worse_version_returns_at_once_also_where_it_is_held_or_gateways_are_silent(state: str):
+    rollout = _at(1, state=state)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50, waited_s=1.0), silent=3)
+    assert decision.action == "return"
+    assert "fails more often" in decision.reason
+    new = apply(rollout, decision, {"errors": 1})
+    assert (new.percent, new.state, new.traffic) == (0, "returned", {"3": 100, "4": 0})
+    assert new.steps[-1].evidence == {"errors": 1}
+
+
+def test_a_held_rollout_does_not_advance():
+    rollout = _at(0, state="held", reason="lunch")
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=20), silent=0)
+    assert (decision.action, decision.reason) == ("wait", "lunch")
+
+
+def test_the_last_step_can_wait_for_a_person():
+    plan = msgspec.structs.replace(PLAN, confirm=True)
+    rollout = _at(1, plan=plan)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    assert decision.action == "hold"
+    assert "chips canary wine --resume" in decision.reason
+    held = apply(rollout, decision, {})
+    assert (held.state, held.percent) == ("held", 25)
+    confirmed = msgspec.structs.replace(held, state="running", confirmed=True)
+    assert decide(confirmed, _model(confirmed), _seen(confirmed, windows=60), silent=0).action == "advance"
+
+
+def test_a_plan_that_ends_below_100_ends_with_a_proof():
+    plan = msgspec.structs.replace(PLAN, steps=(5, 25))
+    rollout = _at(1, plan=plan)
+    assert decide(rollout, _model(rollout), _seen(rollout, windows=11), silent=0).action == "wait"
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    assert decision.action == "finish"
+    new = apply(rollout, decision, {})
+    assert (new.state, new.percent) == ("succeeded", 25)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (None, "deregistered"),
+        (
+            wine(traffic={"3": 50, "4": 50}),
+            "version 3 50 %, version 4 50 % instead of version 3 95 %, version 4 5 %",
+        ),
+        (wine(traffic={"3": 95, "4": 5}, enabled=False), "disabled"),
+        (wine(traffic={"3": 95, "4": 5}, backends=wine().backends[:1]), "version 4 was removed"),
+    ],
+)
+def test_a_model_that_was_changed_by_hand_is_left_alone(model, why: str):
+    rollout = _at(0)
+    seen = _seen(rollout, windows=2, errors=50)
+    decision = decide(rollout, model, seen, silent=0)
+    assert decision.action == "hold"
+    assert why in decision.reason
+    held = apply(rollout, decision, {})
+    assert held.traffic == rollout.traffic
+    assert decide(held, model, seen, silent=0).action == "wait"
+
+
+def test_another_artifact_of_the_candidate_is_another_version():
+    rollout = _at(0)
+    old, new = wine().backends
+    replaced = msgspec.structs.replace(new, artifact_digest="sha256:1")
+    decision = decide(
+        rollout, wine(traffic=rollout.traffic, backends=(old, replaced)), _seen(rollout), silent=0
+    )
+    assert "version 4 was replaced" in decision.reason
+
+
+def test_a_new_time_out_does_not_disturb_a_rollout():
+    rollout = _at(0)
+    policy = msgspec.structs.replace(wine().policy, timeout_s=5.0)
+    model = wine(traffic=rollout.traffic, policy=policy)
+    assert decide(rollout, model, _seen(rollout, windows=10), silent=0).action == "advance"

@@ -1,0 +1,158 @@
+"""What a gateway counts and reports: only while a rollout runs, a window at a time, each with one share."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.exchange import Exchange
+from gateway.core.model_updates import to_document
+from gateway.registry.base import ROLLOUTS, Delete, Put, Unavailable
+from gateway.registry.memory import MemoryRegistry, SharedStore
+from gateway.registry.snapshot import compile_snapshot
+from gateway.rollout.counter import Counter, Tally
+from gateway.rollout.figures import FIGURES, Report, Reporter
+from gateway.supervisor import Supervisor
+from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
+
+
+class Scene:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.registry = MemoryRegistry(SharedStore())
+        self.counting: list[Callable[[Exchange], None] | None] = []
+        self.reporter = Reporter(self.registry, self.counting.append, supervisor=Supervisor(), clock=clock)
+        self.revision = 0
+
+    async def show(self, **changes: Any) -> None:
+        rollout = rollout_of(plan=msgspec.structs.replace(PLAN, window_s=15.0), **changes)
+        await self.registry.write(
+            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=self.revision), author="ana"
+        )
+        self.revision += 1
+        self.reporter.follow(compile_snapshot(await self.registry.load()))
+
+    def tally(self, version: str = "4") -> Tally:
+        counter = self.counting[-1]
+        assert isinstance(counter, Counter)
+        return counter.tallies["wine"][version]
+
+    async def reports(self) -> list[Report]:
+        found = await self.registry.list_ephemeral(FIGURES)
+        return [msgspec.convert(one.body, Report, str_keys=True) for one in found]
+
+    async def reported(self, windows: int) -> Report:
+        """The report, once it has so many windows; the clock has been moved before."""
+        while True:
+            for report in await self.reports():
+                if report.last >= windows:
+                    return report
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def scene(clock: Clock) -> Scene:
+    return Scene(clock)
+
+
+async def test_without_a_rollout_nothing_is_counted(scene: Scene):
+    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    assert scene.counting == []
+
+
+async def test_a_window_is_reported_when_it_is_over(scene: Scene):
+    await scene.show(position=0)
+    scene.tally().requests += 7
+    await scene.reporter.start()
+    try:
+        scene.clock.now += 15
+        scene.reporter._changed.set()
+        report = await scene.reported(1)
+        assert report.windows[0].versions["4"].requests == 7
+        assert (report.windows[0].position, report.windows[0].number) == (0, 1)
+        assert scene.tally().requests == 0
+    finally:
+        await scene.reporter.stop()
+    (last,) = await scene.reports()
+    assert last.final
+    assert last.last == 2
+
+
+async def test_no_window_has_two_shares(scene: Scene):
+    await scene.show(position=0)
+    scene.tally().requests += 3
+    scene.clock.now += 4
+    await scene.show(position=1)
+    scene.tally().requests += 5
+    scene.clock.now += 2
+    await scene.reporter.stop()
+    (report,) = await scene.reports()
+    first, second = report.windows
+    assert (first.position, first.versions["4"].requests) == (0, 3)
+    assert (second.position, second.versions["4"].requests, second.after_s) == (1, 5, 0.0)
+
+
+async def test_a_report_is_bounded(scene: Scene):
+    for position in (0, 1, 2) * 10:
+        await scene.show(position=position)
+    await scene.reporter.stop()
+    (report,) = await scene.reports()
+    assert len(report.windows) == 8
+    assert report.last == 30
+
+
+async def test_counting_ends_with_the_rollout_and_the_report_is_deleted(scene: Scene):
+    await scene.show(position=0)
+    await scene.reporter.start()
+    scene.clock.now += 15
+    scene.reporter._changed.set()
+    await scene.reported(1)
+    await scene.show(position=0, state="returned")
+    assert scene.counting[-1] is None
+    while await scene.reports():
+        await asyncio.sleep(0)
+    await scene.reporter.stop()
+    assert await scene.reports() == []
+
+
+async def test_a_rollout_that_was_deleted_has_ended(scene: Scene):
+    await scene.show(position=0)
+    await scene.registry.write(Delete(kind=ROLLOUTS, name="wine", expected=scene.revision), author="ana")
+    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    assert scene.counting[-1] is None
+
+
+async def test_windows_that_could_not_be_written_come_with_the_next(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    await scene.show(position=0)
+    write = scene.registry.write_ephemeral
+    failures = 0
+
+    async def away(*_: object, **__: object) -> int:
+        nonlocal failures
+        failures += 1
+        raise Unavailable("away")
+
+    monkeypatch.setattr(scene.registry, "write_ephemeral", away)
+    await scene.reporter.start()
+    scene.clock.now += 15
+    scene.reporter._changed.set()
+    while not failures:
+        await asyncio.sleep(0)
+    monkeypatch.setattr(scene.registry, "write_ephemeral", write)
+    scene.clock.now += 15
+    scene.reporter._changed.set()
+    report = await scene.reported(2)
+    assert [window.number for window in report.windows] == [1, 2]
+    await scene.reporter.stop()
+
+
+async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_reports(scene: Scene):
+    await scene.show(position=0)
+    await scene.registry.write_ephemeral(FIGURES, scene.reporter._name("wine"), {}, expected=0)
+    await scene.reporter.stop()
+    (report,) = await scene.reports()
+    assert report.last == 1

@@ -25,6 +25,8 @@ _COMMANDS: Final = {
     "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
     "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
+    "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
+    "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),

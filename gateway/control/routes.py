@@ -48,7 +48,10 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
+    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+
+    The console's own files hold nothing secret, so anybody may load them.
+    """
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class ControlRoutes:
         return exchange.target.path in _PROBES
 
     def is_model_description(self, exchange: Exchange) -> bool:
-        """Whether this asks what a model is rather than for a score: `GET /<model>`."""
+        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 

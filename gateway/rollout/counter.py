@@ -55,7 +55,7 @@ class Counter:
         try:
             tally = versions.get(exchange.backend.version)
             # A caller who names a version was not assigned to it by chance.
-            if tally is not None and exchange.target.version is None:
+            if tally is not None and exchange.assigned != "pin":
                 _count(exchange, tally)
         except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its count must not undo that)
             _log.exception("request %s could not be counted", exchange.request_id)

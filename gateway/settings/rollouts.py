@@ -22,6 +22,14 @@ class Rollouts(Group, frozen=True):
             description="URL of the store that gateways report to while a rollout runs, where they may not write to the registry; empty: the registry."
         ),
     ] = ""
+    lease_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=300,
+            description="How long a controller that is gone keeps the others waiting; the same for all of them.",
+        ),
+    ] = 10.0
     webhook_secret_file: Annotated[
         str, Meta(description="File with the secret that signs what a rollout's webhook gets.")
     ] = ""

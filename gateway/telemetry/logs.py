@@ -71,14 +71,14 @@ class LogWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Hand over one line without its end. Never blocks."""
+        """Add one line, without its line end. Never blocks."""
         if len(self._lines) < self._limit:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write what is left and end the thread; give up after `timeout_s` where nobody reads, and count what is lost."""
+        """Write the remaining lines and end the thread; after `timeout_s`, count them as lost."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s + 0.1)
@@ -186,7 +186,7 @@ def _complain(error: Exception) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """A record of the standard library as one JSON object in Cloud Logging's words."""
+    """Formats a log record as a JSON object with Cloud Logging's field names."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -201,7 +201,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same, for people."""
+    """Formats a log record as a line of text for people."""
 
     def __init__(self, *, colored: bool) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class _ToWriter(logging.Handler):
 
 
 def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
-    """Send the standard library's log records to `writer`. For the composition root alone."""
+    """Send the standard library's log records to `writer`. Only the composition root calls it."""
     to_writer = _ToWriter(writer)
     to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))
     root = logging.getLogger()
@@ -239,7 +239,7 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
 
 
 def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
-    """Whether to write JSON: as chosen, or, for `auto`, wherever it is not a terminal."""
+    """Whether to write JSON: as `choice` says; for `auto`, wherever `stream` is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 

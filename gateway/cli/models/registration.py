@@ -22,7 +22,7 @@ _OUR_PATH = "/predict"
 
 
 class RegisteredVersion(NamedTuple):
-    """The model as written (or as it would be), and the version that the registration is about."""
+    """The model as written (or as it would be written), and the version that was registered."""
 
     model: Model
     version: str

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.model import Backend, Model
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 
 State = Literal["running", "held", "succeeded", "returned", "aborted"]
 ACTIVE: frozenset[State] = frozenset({"running", "held"})

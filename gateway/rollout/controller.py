@@ -20,17 +20,15 @@ from gateway.core.rollout import Rollout, changed_by_hand
 from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.assessment import Assessment
+from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
 from gateway.rollout.figures import FIGURES, Report
-from gateway.rollout.lease import Lease
-from gateway.rollout.webhook import post
-from gateway.supervisor import Helper, Supervisor
+from gateway.rollout.lease import LEASE, Lease
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 _log = logging.getLogger(__name__)
 
-ASSESSMENTS: Final = "rollout-assessments"
 AUTHOR: Final = "rollout controller"
 _TICK_S: Final = 2.0
 _LEAST_TICK_S: Final = 0.2
@@ -77,7 +75,7 @@ class Controller:
         self._secret = secret
         self._supervisor = supervisor
         self._clock = clock
-        self._lease = Lease(registry, "rollouts", uuid4().hex[:12], ttl_s=lease_s, clock=clock)
+        self._lease = Lease(registry, LEASE, uuid4().hex[:12], ttl_s=lease_s, clock=clock)
         self._watched: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[bool]] = set()
@@ -103,7 +101,7 @@ class Controller:
     def counters(self) -> Reading:
         return {"chips_rollout_steps_total": {model: float(count) for model, count in self.steps.items()}}
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             try:
                 await self.turn()
@@ -247,8 +245,10 @@ class Controller:
             "evidence": evidence,
         }
         identity = f"{rollout.id}-{len(rollout.steps)}"
+        from gateway.rollout.webhook import post
+
         telling = post(rollout.plan.webhook, self._secret, identity, message)
-        self._telling.add(job := self._supervisor.job("rollout webhook", telling))
+        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
         job.add_done_callback(self._telling.discard)
 
     async def _clean_up(self, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.printable import printable, printable_json, printable_lines
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -71,14 +71,14 @@ class LogWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Hand over one line without its end. Never blocks."""
+        """Add one line, without its line end. Never blocks."""
         if len(self._lines) < self._limit:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write what is left and end the thread; give up after `timeout_s` where nobody reads, and count what is lost."""
+        """Write the remaining lines and end the thread; after `timeout_s`, count them as lost."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s + 0.1)
@@ -86,7 +86,7 @@ class LogWriter:
         self.dropped += len(self._lines)
         self._lines = []
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         _append_only(self._stream)
         while True:
             stopping = self._stopping.wait(self._interval_s)
@@ -186,12 +186,12 @@ def _complain(error: Exception) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """A record of the standard library as one JSON object in Cloud Logging's words."""
+    """Formats a log record as a JSON object with Cloud Logging's field names."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "severity": _SEVERITIES.get(record.levelno, "DEFAULT"),
-            "time": timestamp(record.created),
+            "time": rfc3339(record.created),
             "message": record.getMessage(),
             "logger": record.name,
         }
@@ -201,7 +201,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same, for people."""
+    """Formats a log record as a line of text for people."""
 
     def __init__(self, *, colored: bool) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
         shown = colorize(severity, severity.lower()) if self._colored else severity.lower()
-        line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
+        line = f"{local_time_of_day(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
         stack = printable_lines(self.formatException(record.exc_info))
@@ -229,7 +229,7 @@ class _ToWriter(logging.Handler):
 
 
 def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
-    """Send the standard library's log records to `writer`. For the composition root alone."""
+    """Send the standard library's log records to `writer`. Only the composition root calls it."""
     to_writer = _ToWriter(writer)
     to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))
     root = logging.getLogger()
@@ -238,17 +238,17 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def wants_json(choice: str, stream: TextIO = sys.stdout) -> bool:
-    """Whether to write JSON: as chosen, or, for `auto`, wherever it is not a terminal."""
+def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
+    """Whether to write JSON: as `choice` says; for `auto`, wherever `stream` is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 
-def timestamp(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def clock(seconds: float) -> str:
+def local_time_of_day(seconds: float) -> str:
     """Seconds since the epoch as local time of day, for a terminal."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 
-from gateway.core.keys import is_well_formed
+from gateway.core.api_keys import is_well_formed
 from gateway.registry.schemes import open_registry
 from tests.flow.beside import Beside
 from tests.flow.contract import Contract

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from chips_backend import binary
-from chips_backend.block import listed
+from chips_backend.block import array_of_floats, listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.problem import invalid_instances
 from chips_backend.schema import (
@@ -317,10 +317,9 @@ def _typed(data: list[Any], kinds: set[type], declared: Tensor | None) -> tuple[
 def _fit_as_they_are(data: list[Any], kinds: set[type], datatype: str) -> bool:
     """Whether all values are of the one type that the datatype is sent as, and in its range. Most answers are like that."""
     if kinds == {int} and datatype in INTEGERS:
-        low, high = INTEGERS[datatype]
-        return bool(low <= min(data) and max(data) <= high)
+        return binary.pack_integers(data, datatype) is not None
     if kinds == {float} and datatype in FLOATS:
-        numbers = np.abs(data)
+        numbers = np.abs(array_of_floats(data))
         return bool((~np.isfinite(numbers) | (numbers <= FLOATS[datatype])).all())
     return kinds == _KINDS.get(datatype, set())
 

@@ -2,11 +2,13 @@
 
 import json
 import math
+import random
 import struct
 from typing import Any
 
 import numpy as np
 import pytest
+from chips_backend import binary
 from chips_backend.binary import LENGTH_HEADER, pack, split_body, unpack
 from chips_backend.block import listed
 from chips_backend.manifest import Signature, Tensor
@@ -243,3 +245,37 @@ def test_split_body_leaves_json_as_it_is():
     assert split_body(b"{}", []) == (b"{}", None)
     head, behind = split_body(b"{}ab", ["2"])
     assert (head, bytes(behind or b"")) == (b"{}", b"ab")
+
+
+def test_texts_are_read_the_same_whether_all_are_ascii_or_not(monkeypatch):
+    """ASCII is read in a shorter way, which must refuse and accept what the careful one does."""
+    seeded = random.Random(20)  # noqa: S311
+    pieces = ["", "a", "red", "x" * 300, "é", "\0", "日本"]
+    contents = []
+    for _ in range(300):
+        texts = [seeded.choice(pieces if seeded.random() < 0.5 else pieces[:4]) for _ in range(4)]
+        content = bytearray(pack(texts, "BYTES") or b"")
+        if content and seeded.random() < 0.6:
+            content[seeded.randrange(len(content))] = seeded.choice(b"\0\1\4\x7f\x80\xff")
+        if seeded.random() < 0.2:
+            del content[seeded.randrange(len(content) + 1) :]
+        contents.append(bytes(content))
+    both = []
+    for shorter in (binary._ascii_texts, lambda _: None):
+        monkeypatch.setattr(binary, "_ascii_texts", shorter)
+        both.append([_texts_or_refusal(content) for content in contents])
+    assert both[0] == both[1]
+    assert {type(read) for read in both[0]} == {list, str}
+
+
+def _texts_or_refusal(content: bytes) -> list[str] | str:
+    try:
+        return unpack(memoryview(content), "BYTES", [4], "x")
+    except Problem as problem:
+        return problem.detail
+
+
+def test_integers_are_packed_only_where_all_fit():
+    assert binary.pack_integers([127, -128], "INT8") == b"\x7f\x80"
+    for value in (128, -129, 1.0, None, "1"):
+        assert binary.pack_integers([value], "INT8") is None

@@ -22,7 +22,7 @@ from gateway.artifacts.manifest import Manifest, RowsPolicy
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.cli.support.transfer_progress import progress
+from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.printable import printable_json
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.settings import inherited_environment, state_folder
@@ -118,7 +118,7 @@ def publish(
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
             console.confirm_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
-            with progress("published", manifest.total_bytes, shown=not as_json) as told:
+            with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
                 is_new = opened.publish(manifest, dict(described.files), told)
             _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
     except StoreError as error:

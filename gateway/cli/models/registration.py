@@ -21,8 +21,8 @@ from gateway.settings import Settings
 _OUR_PATH = "/predict"
 
 
-class Outcome(NamedTuple):
-    """The model as written (or as it would be), and the version that the registration is about."""
+class RegisteredVersion(NamedTuple):
+    """The model as written (or as it would be written), and the version that was registered."""
 
     model: Model
     version: str
@@ -49,7 +49,7 @@ async def write_registration(
     reason: str,
     *,
     dry_run: bool,
-) -> Outcome:
+) -> RegisteredVersion:
     """Merge the request into the registry's document, report the changes, and write it unless `dry_run`."""
     document = await registry.read(MODELS, wish.name)
     model, version = _wanted(wish, metadata, document)
@@ -74,7 +74,7 @@ async def write_registration(
             if before is not None
             else f"{path}: {console.short_value(after)}",
         )
-    outcome = Outcome(model, version)
+    outcome = RegisteredVersion(model, version)
     if dry_run:
         report.tell("dry run", "nothing was written", style="bold yellow")
     if dry_run or not changes:
@@ -122,9 +122,9 @@ def _wanted(
 def _said(metadata: ModelMetadata) -> dict[str, Any]:
     """What the backend says of itself; what it does not say stays as it is."""
     said = {
-        "concurrency": metadata.number("concurrency"),
-        "artifact": metadata.text("artifact"),
-        "artifact_digest": metadata.text("artifact_digest"),
+        "concurrency": metadata.integer_parameter("concurrency"),
+        "artifact": metadata.text_parameter("artifact"),
+        "artifact_digest": metadata.text_parameter("artifact_digest"),
         "platform": metadata.platform,
         "inputs": metadata.inputs,
         "outputs": metadata.outputs,

@@ -116,6 +116,9 @@ def why(
         _show(story)
 
 
+_ASSIGNED = {"sticky": "the caller's sticky share", "pin": "the caller"}
+
+
 async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str) -> str:
     """The id of the newest kept request, or of the slowest one of a model. Raises Failure where there is none."""
     if gateway:
@@ -183,8 +186,10 @@ def _show(story: FoundRequest) -> None:
         f"{s.caller or 'nobody known'}{f' ({s.caller_label})' if s.caller_label else ''}, from {s.address}",
     )
     if s.model:
+        chosen = f", chosen by {_ASSIGNED[s.assigned]}" if s.assigned in _ASSIGNED else ""
         console.say(
-            "answered", f"{s.model}@{s.version} at {s.url}, routed by registry generation {s.generation}"
+            "answered",
+            f"{s.model}@{s.version} at {s.url}{chosen}, routed by registry generation {s.generation}",
         )
         if s.artifact_digest:
             console.say("artifact", s.artifact_digest)

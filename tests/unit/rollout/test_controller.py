@@ -10,7 +10,8 @@ from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import Plan, Rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Put, Registry
-from gateway.rollout.controller import ASSESSMENTS, AUTHOR, Controller
+from gateway.rollout.assessment import ASSESSMENTS
+from gateway.rollout.controller import AUTHOR, Controller
 from gateway.rollout.figures import FIGURES
 from gateway.supervisor import Supervisor
 from tests.unit.rollout.fleet import (

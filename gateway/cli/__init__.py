@@ -51,6 +51,7 @@ _COMMANDS: Final = {
     "keys": LazyCommand("gateway.cli.access.keys", "keys", _ACCESS),
     "networks": LazyCommand("gateway.cli.access.networks", "networks", _ACCESS),
     "history": LazyCommand("gateway.cli.registry.history", "history", _REGISTRY),
+    "audit": LazyCommand("gateway.cli.registry.audit", "audit", _REGISTRY),
     "rollback": LazyCommand("gateway.cli.models.rollback", "rollback", _REGISTRY),
     "diff": LazyCommand("gateway.cli.registry.diff", "diff", _REGISTRY),
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),

@@ -28,6 +28,7 @@ TRIED: dict[str, list[list[str]] | str] = {
         ["history", "--kind", "keys"],
         ["history", "--kind", "networks"],
     ],
+    "audit": [["audit", "--at", "2999-01-01T00:00Z"], ["audit", "--verify"]],
     "keys": [["keys", "list"], ["keys", "show", DIGEST[:12]]],
     "networks": [["networks", "list"]],
     "diff": [["diff", "one", "other"]],

@@ -34,6 +34,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
+    from gateway.audit.anchoring import Anchoring
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
 
@@ -56,6 +57,27 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
         fallback_keys_age_s=server.fallback_keys_age_s,
         supervisor=supervisor,
     )
+
+
+def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervisor) -> "Anchoring | None":
+    """None where this gateway keeps no heads of the history. ValueError says what is wrong with the key."""
+    audit = settings.audit
+    if not audit.second_place or not audit.signing_key:
+        return None
+    from gateway.audit.anchoring import Anchoring
+    from gateway.audit.second_place import open_second_place
+    from gateway.audit.signing import SigningError
+
+    try:
+        return Anchoring(
+            registry,
+            open_second_place(audit.second_place),
+            Path(audit.signing_key),
+            every_s=audit.every_s,
+            supervisor=supervisor,
+        )
+    except SigningError as error:
+        raise ValueError(f"audit.signing_key: {error}") from None
 
 
 def build_figures(settings: Settings, registry: Registry) -> Registry:

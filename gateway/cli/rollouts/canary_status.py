@@ -2,17 +2,12 @@
 
 from typing import Any
 
-import msgspec
-
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model, parse_model
-from gateway.core.rollout import Rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.assessment import ASSESSMENTS, Assessment
-from gateway.rollout.decision import decide
-from gateway.rollout.lease import LEASE, LEASES
+from gateway.rollout.status import read_facts
 
 _STYLES = {"running": "bold", "succeeded": "bold green", "returned": "bold red", "held": "bold yellow"}
 _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95", "p99": "above its p99"}
@@ -28,24 +23,7 @@ async def read_status(registry: Registry, name: str) -> dict[str, Any]:
         rollout = read_rollout(document)
     except ValueError as error:
         raise Failure(f"the rollout of {name} cannot be read: {error}", code=EX_DATAERR) from None
-    seen = await _assessment(registry, rollout)
-    leases = {one.name: one.body.get("holder") for one in await registry.list_ephemeral(LEASES)}
-    return {
-        "model": name,
-        "candidate": rollout.candidate,
-        "stable": rollout.stable,
-        "state": rollout.state,
-        "percent": rollout.percent,
-        "step": rollout.position + 1,
-        "reason": rollout.reason,
-        "waits_for": _waits_for(rollout, await _model(registry, name), seen),
-        "controller": bool(leases.get(LEASE)),
-        "by": rollout.by,
-        "plan": msgspec.to_builtins(rollout.plan) | {"steps": list(rollout.plan.steps)},
-        "evidence": seen.evidence(),
-        "requests_at_this_step": seen.requests,
-        "steps": msgspec.to_builtins(rollout.steps),
-    }
+    return await read_facts(registry, rollout, await _model(registry, name))
 
 
 async def _model(registry: Registry, name: str) -> Model | None:
@@ -54,26 +32,6 @@ async def _model(registry: Registry, name: str) -> Model | None:
         return None if document is None else parse_model(document.body)
     except ValueError:
         return None
-
-
-async def _assessment(registry: Registry, rollout: Rollout) -> Assessment:
-    for document in await registry.list_ephemeral(ASSESSMENTS):
-        if document.name == rollout.model:
-            try:
-                seen = msgspec.convert(document.body, Assessment, str_keys=True)
-            except msgspec.ValidationError:
-                break
-            if seen.rollout == rollout.id:
-                seen.enter(rollout.position)
-                return seen
-    return Assessment.begin(rollout)
-
-
-def _waits_for(rollout: Rollout, model: Model | None, seen: Assessment) -> str:
-    if not rollout.active:
-        return ""
-    decision = decide(rollout, model, seen, silent=0)
-    return decision.reason if decision.action == "wait" else f"the controller: {decision.reason}"
 
 
 def print_status(facts: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
+from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError, is_published
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.store import open_store
-from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.staged_backend import folder_command
 from gateway.cli.models.inspection import RegistrationRequest

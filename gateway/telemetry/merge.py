@@ -19,6 +19,7 @@ _LARGEST = frozenset(
         "chips_rollout_held",
         "chips_rollout_percent",
         "chips_rollout_returned",
+        "chips_rollout_unattended",
     }
 )
 _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})

@@ -205,6 +205,13 @@ METRICS: Final = (
         "1 where the model's last rollout has returned to 0 %: its candidate was found to be worse.",
     ),
     Metric(
+        "chips_rollout_unattended",
+        "gauge",
+        "",
+        (),
+        "1 while a rollout is under way and no controller has shown a sign of life for a minute.",
+    ),
+    Metric(
         "chips_rollout_steps_total",
         "counter",
         "",

@@ -139,6 +139,14 @@ ALERTS = [
         "a-rollout-has-returned",
     ),
     Alert(
+        "ChipsRolloutUnattended",
+        f"max ({m('chips_rollout_unattended')}) > 0",
+        "2m",
+        "page",
+        "A rollout is under way and nobody watches it: a bad version would not be taken back",
+        "a-rollout-is-unattended",
+    ),
+    Alert(
         "ChipsRolloutHeld",
         f"max {by('chips_rollout_held', 'model')} ({m('chips_rollout_held')}) > 0",
         "1h",

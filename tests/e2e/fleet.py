@@ -82,9 +82,9 @@ class Version:
 class Fleet:
     """`start` gateways and controllers; `begin` a rollout; `load` runs until it is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry_url: str = "") -> None:
         self.folder = folder
-        self.registry_url = f"sqlite://{folder}/registry.db"
+        self.registry_url = registry_url or f"sqlite://{folder}/registry.db"
         self.registry = open_registry(self.registry_url)
         self.stable, self.candidate = Version("3"), Version("4")
         self.processes: list[subprocess.Popen[bytes]] = []

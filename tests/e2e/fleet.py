@@ -138,7 +138,7 @@ class Fleet:
         return process
 
     def start_controller(self) -> subprocess.Popen[bytes]:
-        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="2")[0]
+        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="3")[0]
 
     async def begin(self, plan: Plan = PLAN) -> None:
         document = await self.registry.read(MODELS, "wine")

@@ -18,6 +18,7 @@ _LOCAL = "Backends on this machine"
 _ACCESS = "Who may call"
 _OBSERVE = "Look at what happens"
 _REGISTRY = "The registry and its history"
+_SIGN_OFF = "Approvals and promotion"
 _SETUP = "The gateway and this machine"
 # By name: the module, and the function or group in it. A module is imported when its command runs.
 _COMMANDS: Final = {
@@ -56,6 +57,11 @@ _COMMANDS: Final = {
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
     "export": LazyCommand("gateway.cli.registry.export", "export", _REGISTRY),
     "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
+    "sign-off": LazyCommand("gateway.cli.signoff.sign_off", "sign_off", _SIGN_OFF),
+    "request-approval": LazyCommand("gateway.cli.signoff.request_approval", "request_approval", _SIGN_OFF),
+    "approve": LazyCommand("gateway.cli.signoff.approve", "approve", _SIGN_OFF),
+    "reject": LazyCommand("gateway.cli.signoff.approve", "reject", _SIGN_OFF),
+    "approvals": LazyCommand("gateway.cli.signoff.approve", "approvals", _SIGN_OFF),
     "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
     "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),

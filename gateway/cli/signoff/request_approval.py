@@ -1,0 +1,168 @@
+"""`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.cli.signoff.sign_off import read_policy_from
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.signing import (
+    AsOption,
+    Identity,
+    SshKeyOption,
+    TokenCommandOption,
+    identify,
+    policy_of,
+    registry_of,
+    signed,
+    split_version,
+)
+from gateway.core.model import Backend, Model
+from gateway.registry.base import APPROVALS, EVIDENCE, Document, Put, Registry
+from gateway.signoff.gate import issuers_keys, subject_in
+from gateway.signoff.policy import policy_digest
+from gateway.signoff.requests import Request, StoredPolicy, read_evidence, request_id
+from gateway.signoff.statement import Keys
+from gateway.signoff.subject import Subject
+
+
+def request_approval(
+    version: Annotated[
+        str | None, typer.Argument(metavar="MODEL@VERSION", help="The version, such as wine@4.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="ENV", help="The environment it is for: a name, or a registry's URL."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", metavar="FILE", help="Instead of a version: a new sign-off policy, in TOML."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="ENV", help="Where the version is now; otherwise the registry in use."
+        ),
+    ] = None,
+    ssh_key: SshKeyOption = None,
+    token_command: TokenCommandOption = None,
+    name: AsOption = None,
+    reason: console.ReasonOption = "",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Ask for the approvals that an environment's sign-off policy wants. The request is signed, and binds digests, not names.
+
+    The evidence that the policy asks for is copied into the environment's registry, where approvers and auditors find it.
+
+    Example: `chips request-approval wine@4 --from qa --to prod --ssh-key ~/.ssh/id_ed25519`
+    """
+    if (version is None) == (policy is None) or to is None:
+        raise Failure(
+            "say what is to be approved, and where",
+            hint="MODEL@VERSION --to ENV, or --policy FILE --to ENV",
+            code=EX_USAGE,
+        )
+    target = console.settings_for(registry_of(to))
+    origin = console.settings_for(registry_of(source) if source is not None else registry_url)
+
+    async def work() -> dict[str, Any]:
+        async with console.open_registry_of(target) as registry:
+            stored = await policy_of(registry)
+            identity = identify(stored.policy, ssh_key, token_command, name)
+            keys = await issuers_keys(stored.policy)
+            if policy is not None:
+                new = policy_digest(msgspec.to_builtins(read_policy_from(policy)))
+                environment = (await registry.head()).registry_id
+                subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
+                return await _write(registry, stored, keys, identity, subject, reason)
+            assert version is not None  # noqa: S101  (one of the two is given)
+            model, backend, evidence = await _source(origin, stored, *split_version(version))
+            copies = await _evidence_copies(registry, evidence)
+            if copies:
+                await registry.write(*copies, author=identity.name, reason=f"evidence for {version}")
+            subject = await _subject(registry, stored, model, backend)
+            return await _write(registry, stored, keys, identity, subject, reason)
+
+    facts = console.run_async(work())
+    if as_json:
+        console.print_json(facts)
+        return
+    console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
+    for what, digest in facts["binds"].items():
+        console.say("", f"{what} {digest}")
+    console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
+
+
+async def _source(
+    origin: Any, stored: StoredPolicy, name: str, version: str
+) -> tuple[Model, Backend, dict[str, Document]]:
+    async with console.open_registry_of(origin) as registry:
+        _, model = await console.find_model(registry, name)
+        backend = model.backend(version)
+        if backend is None:
+            known = ", ".join(one.version for one in model.backends)
+            raise Failure(f"{name} has no version {version}", hint=f"it has {known}", code=EX_DATAERR)
+        evidence = await read_evidence(registry, name, version)
+    return model, backend, {kind: one for kind, one in evidence.items() if kind in stored.policy.evidence}
+
+
+async def _evidence_copies(registry: Registry, evidence: dict[str, Document]) -> list[Put]:
+    copies = []
+    for document in evidence.values():
+        known = await registry.read(EVIDENCE, document.name)
+        if known is None or known.body != document.body:
+            expected = known.revision if known is not None else 0
+            copies.append(Put(kind=EVIDENCE, name=document.name, body=document.body, expected=expected))
+    return copies
+
+
+async def _subject(registry: Registry, stored: StoredPolicy, model: Model, backend: Backend) -> Subject:
+    title = f"{model.name}@{backend.version}"
+    try:
+        subject, problems = await subject_in(registry, stored, model, backend)
+    except ValueError as error:
+        raise Failure(f"{title} cannot be approved: {error}", code=EX_DATAERR) from None
+    if problems:
+        raise Failure(
+            f"{title} cannot be approved: {'; '.join(problems)}",
+            hint=f"chips evidence {title} shows what there is",
+            code=EX_DATAERR,
+        )
+    return subject
+
+
+async def _write(
+    registry: Registry,
+    stored: StoredPolicy,
+    keys: Keys,
+    identity: Identity,
+    subject: Subject,
+    reason: str,
+) -> dict[str, Any]:
+    statement = signed(identity, stored.policy, keys, "request", "", subject, reason)
+    request = Request(title=subject.title, request=statement)
+    name = request_id(statement)
+    body: dict[str, Any] = msgspec.to_builtins(request)
+    change = Put(kind=APPROVALS, name=name, body=body, expected=0)
+    await registry.write(change, author=identity.name, reason=reason)
+    binds = {
+        "image": subject.image,
+        "artifact": subject.artifact,
+        "contract": f"sha256:{subject.contract}" if subject.contract else "",
+        "policy": f"sha256:{subject.policy}" if subject.policy else "",
+        **{f"evidence {kind}": f"sha256:{digest}" for kind, digest in subject.evidence.items()},
+        "sign-off": f"sha256:{subject.sign_off}",
+        "new sign-off": f"sha256:{subject.new_sign_off}" if subject.new_sign_off else "",
+    }
+    return {
+        "id": name,
+        "title": subject.title,
+        "by": identity.name,
+        "binds": {what: digest for what, digest in binds.items() if digest},
+    }

@@ -14,10 +14,12 @@ from uuid import uuid4
 
 import msgspec
 
+from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand
 from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
+from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -219,6 +221,8 @@ class Controller:
                 return  # decided again, as a hold, when the mirror shows it
             body = merge_document(found.body, msgspec.structs.replace(model, traffic=new.traffic))
             changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
+        if not new.active:
+            changes.append(await self._verdict(name, new, evidence))
         generation = await self._registry.write(*changes, author=AUTHOR, reason=decision.reason)
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
@@ -227,6 +231,24 @@ class Controller:
             self._tell(new, generation, evidence)
         if not new.active:
             await self._clean_up(name)
+
+    async def _verdict(self, name: str, rollout: Rollout, evidence: dict[str, Any]) -> Put:
+        """The end of a rollout as evidence about the candidate."""
+        entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
+        backend = entry.model.backend(rollout.candidate) if entry is not None else None
+        verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+        record = EvidenceRecord(
+            model=name,
+            version=rollout.candidate,
+            sort=CANARY,
+            passed=rollout.state == "succeeded",
+            summary=rollout.reason,
+            backend=backend_address(backend) if backend is not None else "",
+            artifact_digest=backend.artifact_digest if backend is not None else "",
+            image=verified.image if verified is not None else "",
+            facts={"rollout": rollout.id, "stable": rollout.stable, **evidence},
+        )
+        return await evidence_change(self._registry, record)
 
     def _tell(self, rollout: Rollout, generation: int, evidence: dict[str, Any]) -> None:
         if not self._secret:

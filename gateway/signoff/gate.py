@@ -18,9 +18,6 @@ from gateway.signoff.requests import (
     StoredPolicy,
     Verdict,
     evaluate,
-    evidence_digests,
-    evidence_problems,
-    read_evidence,
     read_policy,
     read_request,
 )
@@ -76,26 +73,14 @@ async def issuers_keys(policy: SignOffPolicy) -> Keys:
     return await fetch_keys(issuers) if issuers else {}
 
 
-async def subject_in(
-    registry: Registry, stored: StoredPolicy, model: Model, backend: Backend
-) -> tuple[Subject, list[str]]:
-    """The subject of a version with the evidence that the policy asks for, and what is wrong with that. Raises ValueError."""
-    evidence = await read_evidence(registry, model.name, backend.version)
-    asked: dict[str, Document] = {
-        kind: document for kind, document in evidence.items() if kind in stored.policy.evidence
-    }
-    environment = (await registry.head()).registry_id
-    subject = subject_of(
-        model,
-        backend,
-        environment=environment,
-        sign_off=stored.digest,
-        evidence=evidence_digests(asked),
-    )
-    return subject, evidence_problems(stored.policy, asked, subject)
-
-
-def approved(subject: Subject, approvals: Sequence[Document], stored: StoredPolicy, keys: Keys) -> Approved:
+def approved(
+    subject: Subject,
+    approvals: Sequence[Document],
+    stored: StoredPolicy,
+    keys: Keys,
+    *,
+    with_evidence: bool = False,
+) -> Approved:
     """The request that approves `subject`. Raises NotApproved."""
     nearest: Verdict | None = None
     for document in approvals:
@@ -105,7 +90,7 @@ def approved(subject: Subject, approvals: Sequence[Document], stored: StoredPoli
             continue
         if request.title != subject.title:
             continue
-        verdict = evaluate(document.name, request, stored, keys, subject=subject)
+        verdict = evaluate(document.name, request, stored, keys, subject=subject, with_evidence=with_evidence)
         if verdict.approved:
             return Approved(subject, document.name, verdict)
         if nearest is None or len(verdict.problems) < len(nearest.problems):
@@ -139,13 +124,10 @@ async def _subjects(
     subjects = []
     for backend in _affected(before, after):
         try:
-            subject, problems = await subject_in(registry, stored, after, backend)
+            subject = subject_of(after, backend, environment=environment, sign_off=stored.digest, evidence={})
         except ValueError as error:
-            problems = [str(error)]
-        else:
-            subjects.append(subject)
-        if problems:
-            raise NotApproved(f"{after.name}@{backend.version}", problems)
+            raise NotApproved(f"{after.name}@{backend.version}", [str(error)]) from None
+        subjects.append(subject)
     return subjects
 
 

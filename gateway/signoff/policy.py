@@ -7,14 +7,13 @@ binds: when the policy changes, all approvals end.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from gateway.registry.chain import text_digest
 
 POLICY: Final = "policy"  # the name of its document
-EvidenceKind = Literal["verify", "samples", "shadow", "canary", "scan", "licences", "card"]
 
 _PERSON: Final = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,199}"
@@ -55,7 +54,7 @@ class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     people: tuple[Person, ...]
     approvals: dict[str, int]  # how many people of each role
-    evidence: tuple[EvidenceKind, ...] = ()
+    evidence: tuple[str, ...] = ()  # sorts of records, as `chips evidence` lists them
     valid_days: float = 14.0  # how long an approval holds
     emergency: Emergency = Emergency()
 
@@ -113,6 +112,9 @@ def policy_problems(policy: SignOffPolicy) -> list[str]:
             problems.append(
                 f"approvals: {count} people of the role {role} are asked for, and {holders} have it"
             )
+    problems += [
+        f"evidence: {sort[:80]!r} is no sort of it" for sort in policy.evidence if not _ROLE.fullmatch(sort)
+    ]
     if not 0 < policy.valid_days <= 366:
         problems.append("valid_days must lie between 0 and 366")
     if not 0 < policy.emergency.review_days <= 366:

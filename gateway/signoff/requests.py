@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.signing import SigningError
-from gateway.registry.base import APPROVALS, EVIDENCE, SIGN_OFF, Document, Put, Registry
+from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Put, Registry
 from gateway.registry.chain import text_digest
 from gateway.signoff.policy import POLICY, SignOffPolicy, missing_roles, parse_policy, policy_digest
 from gateway.signoff.statement import Keys, Signed, read_statement
@@ -25,6 +25,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     request: dict[str, Any]  # the signed statement of the person who asks
+    evidence: dict[str, dict[str, Any]] = {}  # by sort: what the statement binds by digest
     decisions: tuple[dict[str, Any], ...] = ()
 
 
@@ -60,34 +61,29 @@ async def read_policy(registry: Registry) -> StoredPolicy | None:
     )
 
 
-async def read_evidence(registry: Registry, model: str, version: str) -> dict[str, Document]:
-    """The evidence documents of a version, by kind."""
-    prefix = f"{model}@{version}:"
-    documents = await registry.list(EVIDENCE)
-    return {one.name.removeprefix(prefix): one for one in documents if one.name.startswith(prefix)}
-
-
-def evidence_digests(evidence: Mapping[str, Document]) -> dict[str, str]:
-    """The SHA-256 of each evidence document."""
+def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The SHA-256 of each record of evidence."""
     return {
-        kind: text_digest(msgspec.json.encode(document.body, order="sorted").decode()) or ""
-        for kind, document in sorted(evidence.items())
+        sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
+        for sort, record in sorted(evidence.items())
     }
 
 
-def evidence_problems(policy: SignOffPolicy, evidence: Mapping[str, Document], subject: Subject) -> list[str]:
+def evidence_problems(
+    policy: SignOffPolicy, evidence: Mapping[str, Mapping[str, Any]], subject: Subject
+) -> list[str]:
     """Which of the evidence that the policy asks for is missing, bad, or about something else."""
+    if not subject.model:
+        return []
     problems = []
-    for kind in policy.evidence:
-        document = evidence.get(kind)
-        if document is None:
-            problems.append(f"there is no evidence of the kind {kind} for {subject.title}")
-            continue
-        body = document.body
-        if body.get("passed") is not True:
-            problems.append(f"the evidence of the kind {kind} says that it failed")
-        if body.get("artifact_digest", "") != subject.artifact:
-            problems.append(f"the evidence of the kind {kind} is about another artifact")
+    for sort in policy.evidence:
+        record = evidence.get(sort)
+        if record is None:
+            problems.append(f"the evidence {sort} is missing for {subject.title}")
+        elif record.get("passed") is not True:
+            problems.append(f"the evidence {sort} says that it failed")
+        elif record.get("artifact_digest", "") != subject.artifact:
+            problems.append(f"the evidence {sort} is about another artifact")
     return problems
 
 
@@ -129,8 +125,12 @@ def evaluate(
     *,
     now: datetime | None = None,
     subject: Subject | None = None,
+    with_evidence: bool = False,
 ) -> Verdict:
-    """Whether `request` approves `subject` (None: what it asks for) now."""
+    """Whether `request` approves `subject` (None: what it asks for) now.
+
+    The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
+    """
     now = now or datetime.now(UTC)
     policy = stored.policy
     try:
@@ -140,9 +140,15 @@ def evaluate(
     problems = []
     if asked.predicate.decision != "request" or identity != request_id(request.request):
         problems.append("the request is a statement of another kind")
-    wanted = subject if subject is not None else asked.predicate.subject
-    problems += _changes(asked.predicate.subject, wanted)
-    if not asked.predicate.subject.sign_off == wanted.sign_off == stored.digest:
+    bound = asked.predicate.subject
+    wanted = subject if subject is not None else bound
+    if not with_evidence:
+        wanted = msgspec.structs.replace(wanted, evidence=bound.evidence)
+    if evidence_digests(request.evidence) != bound.evidence:
+        problems.append("the evidence of the request is not what was signed")
+    problems += evidence_problems(policy, request.evidence, bound)
+    problems += _changes(bound, wanted)
+    if not bound.sign_off == wanted.sign_off == stored.digest:
         problems.append("the sign-off policy has changed since it was asked for")
     decisions, ignored = _decisions(identity, request, asked, stored, keys, now)
     emergency = next((one for one in decisions if one.predicate.decision == "emergency"), None)
@@ -166,6 +172,39 @@ def evaluate(
         review_due=_review_due(emergency, decisions, policy),
         expires=min((one.at + valid for one in counted), default=now).isoformat() if counted else "",
     )
+
+
+def signed_for(
+    documents: Sequence[Document],
+    stored: StoredPolicy,
+    keys: Keys,
+    *,
+    title: str,
+    artifact: str,
+    image: str,
+    until: datetime,
+) -> list[tuple[str, Signed]]:
+    """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
+
+    People that the present policy does not know are left out: their signatures cannot be verified.
+    """
+    found = []
+    for document in documents:
+        try:
+            request = read_request(document)
+            asked = read_statement(request.request, stored.policy, keys).predicate.subject
+        except (ValueError, SigningError):
+            continue
+        if (asked.title, asked.artifact, asked.image) != (title, artifact, image.rpartition("@")[2]):
+            continue
+        for content in request.decisions:
+            try:
+                signed = read_statement(content, stored.policy, keys)
+            except SigningError:
+                continue
+            if signed.predicate.decision in {"approve", "emergency"} and signed.at <= until:
+                found.append((document.name, signed))
+    return found
 
 
 def _changes(asked: Subject, wanted: Subject) -> list[str]:

@@ -61,7 +61,8 @@ class LogWriter:
         self._lines: list[bytes] = []
         self._pending = b""  # what is at hand, up to the end of a line
         self._written = 0  # bytes of it
-        self._reported = 0
+        self._reported = 0  # of `dropped`
+        self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
         self._thread = self.supervisor.thread("log", self._run, interrupt=self._stopping)
@@ -114,11 +115,10 @@ class LogWriter:
 
     def _take_lines(self) -> None:
         lines, self._lines = self._lines, []
-        dropped = self.dropped
-        if dropped > self._reported:
-            message = f"{dropped - self._reported} log lines were dropped"
+        self._reporting = self.dropped - self._reported
+        if self._reporting:
+            message = f"{self._reporting} log lines were dropped"
             lines.append(_encode({"severity": "WARNING", "message": message}))
-            self._reported = dropped
         if lines:
             lines.append(b"")
             self._pending = b"\n".join(lines)
@@ -145,12 +145,15 @@ class LogWriter:
                     begin = data.rfind(b"\n", 0, self._written) + 1
                     self._pending, self._written = b"\n" + data[begin:], 0
         self._pending, self._written = b"", 0
+        self._reported += self._reporting
+        self._reporting = 0
         return True
 
     def _drop(self) -> None:
         lost, self._pending = self._pending[self._written :], b""
         self._written = 0
-        self.dropped += lost.count(b"\n")
+        self.dropped += lost.count(b"\n") - (1 if self._reporting else 0)  # the report itself is no lost line
+        self._reporting = 0
 
     def _wait_for_room(self) -> None:
         with contextlib.suppress(OSError, ValueError):

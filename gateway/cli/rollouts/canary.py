@@ -4,11 +4,13 @@ import re
 from typing import Annotated, Any
 from uuid import uuid4
 
+import msgspec
 import typer
 
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.verified import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Plan, Rollout, begin_rollout
@@ -84,6 +86,7 @@ def canary(
             "--abort", help="Give all traffic back to the stable version.", rich_help_panel=_RUNNING
         ),
     ] = False,
+    force: ForceOption = False,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,
@@ -131,7 +134,8 @@ def canary(
         )
         author = console.author_name(by)
         facts = console.with_registry(
-            registry_url, lambda registry: _begin(registry, name, version or "", plan, author, reason)
+            registry_url,
+            lambda registry: _begin(registry, name, version or "", plan, author, reason, force=force),
         )
     if as_json:
         console.print_json(facts)
@@ -144,7 +148,7 @@ def _flags(**given: bool) -> list[tuple[str, bool]]:
 
 
 async def _begin(
-    registry: Registry, name: str, version: str, plan: Plan, author: str, reason: str
+    registry: Registry, name: str, version: str, plan: Plan, author: str, reason: str, *, force: bool
 ) -> dict[str, Any]:
     _, model = await console.find_model(registry, name)
     document = await registry.read(ROLLOUTS, name)
@@ -166,9 +170,12 @@ async def _begin(
             hint=f"`chips canary --help` explains the plan; chips traffic {name} shows the split",
             code=EX_DATAERR,
         ) from None
+    forced = await check_verified(registry, model, [version], force=force)
+    if forced:
+        rollout = msgspec.structs.replace(rollout, reason=f"{rollout.reason}; {forced}")
     expected = document.revision if document is not None else 0
     change = Put(kind=ROLLOUTS, name=name, body=to_document(rollout), expected=expected)
-    await registry.write(change, author=author, reason=reason or f"rollout of version {version}")
+    await registry.write(change, author=author, reason=rollout.reason)
     return await read_status(registry, name)
 
 
@@ -199,8 +206,6 @@ async def _move(registry: Registry, name: str, option: str, author: str, reason:
 
 
 def _split(model: Model, traffic: dict[str, int]) -> Model:
-    import msgspec
-
     versions = {backend.version: 0 for backend in model.backends}
     return msgspec.structs.replace(model, traffic={**versions, **traffic})
 

@@ -16,7 +16,7 @@ from gateway.cli.support.signing import (
     signed,
 )
 from gateway.core.suggestions import suggest
-from gateway.registry.base import APPROVALS, Document, Registry
+from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
 from gateway.signoff.gate import issuers_keys
 from gateway.signoff.requests import (
     Request,
@@ -24,7 +24,6 @@ from gateway.signoff.requests import (
     Verdict,
     evaluate,
     find_request,
-    read_evidence,
     read_request,
     with_decision,
 )
@@ -102,7 +101,7 @@ def approvals(
         documents = [one for one in await registry.list(APPROVALS) if identity in {None, one.name}]
         if identity is not None and not documents:
             await _find(registry, identity)  # says what there is
-        return [await _facts(registry, document, stored, keys) for document in documents]
+        return [_facts(document, stored, keys) for document in documents]
 
     found = console.with_registry(registry_url, work)
     if as_json:
@@ -137,8 +136,9 @@ def _decide(
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:
             raise Failure(mine[-1], code=EX_DATAERR)
+        more = await _emergency_changes(registry, identity, request.title, decision, verdict)
         await registry.write(
-            change, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
+            change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
         )
         return {
             "id": identity,
@@ -155,6 +155,27 @@ def _decide(
     style = "bold red" if decision in {"reject", "emergency"} else "bold green"
     console.say(_DONE[decision], f"{facts['title']} by {facts['by']}", style=style)
     _show_verdict(facts)
+
+
+async def _emergency_changes(
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict
+) -> list[Put | Delete]:
+    """What makes gateways loud about an emergency, until it is reviewed."""
+    known = await registry.read(EMERGENCIES, identity)
+    expected = known.revision if known is not None else 0
+    if decision == "emergency" and verdict.emergency is not None and verdict.review_due:
+        said = verdict.emergency.predicate
+        body = {
+            "title": title,
+            "by": said.by,
+            "at": said.at,
+            "reason": said.reason,
+            "review_due": verdict.review_due,
+        }
+        return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
+    if known is not None and not verdict.review_due:
+        return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
+    return []
 
 
 def _with(document: Document, body: dict[str, Any]) -> Document:
@@ -185,7 +206,7 @@ def _subject(request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
         ) from None
 
 
-async def _facts(registry: Registry, document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, Any]:
+def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, Any]:
     try:
         request = read_request(document)
     except ValueError as error:
@@ -201,7 +222,6 @@ async def _facts(registry: Registry, document: Document, stored: StoredPolicy, k
     except SigningError:  # the verdict says it
         return facts
     subject = predicate.subject
-    evidence = await read_evidence(registry, subject.model, subject.version)
     return {
         **facts,
         "requested_by": predicate.by,
@@ -209,7 +229,7 @@ async def _facts(registry: Registry, document: Document, stored: StoredPolicy, k
         "reason": predicate.reason,
         "image": subject.image,
         "artifact": subject.artifact,
-        "evidence": {kind: one.body for kind, one in evidence.items() if kind in subject.evidence},
+        "evidence": request.evidence,
     }
 
 
@@ -238,8 +258,8 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
         for what in ("reason", "image", "artifact"):
             if facts.get(what):
                 console.say("", f"{what} {facts[what]}")
-        for kind, body in facts.get("evidence", {}).items():
-            console.say("", f"evidence {kind}: {console.short_value(body)}")
+        for sort, record in facts.get("evidence", {}).items():
+            console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
     _show_verdict(facts)
 
 

@@ -1,7 +1,7 @@
 """`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -20,13 +20,23 @@ from gateway.cli.support.signing import (
     signed,
     split_version,
 )
+from gateway.core.evidence import not_about
 from gateway.core.model import Backend, Model
-from gateway.registry.base import APPROVALS, EVIDENCE, Document, Put, Registry
-from gateway.signoff.gate import issuers_keys, subject_in
-from gateway.signoff.policy import policy_digest
-from gateway.signoff.requests import Request, StoredPolicy, read_evidence, request_id
+from gateway.core.model_updates import to_document
+from gateway.registry.base import APPROVALS, Put, Registry
+from gateway.registry.evidence import list_evidence
+from gateway.settings import Settings
+from gateway.signoff.gate import issuers_keys
+from gateway.signoff.policy import SignOffPolicy, policy_digest
+from gateway.signoff.requests import (
+    Request,
+    StoredPolicy,
+    evidence_digests,
+    evidence_problems,
+    request_id,
+)
 from gateway.signoff.statement import Keys
-from gateway.signoff.subject import Subject
+from gateway.signoff.subject import Subject, subject_of
 
 
 def request_approval(
@@ -58,7 +68,7 @@ def request_approval(
 ) -> None:
     """Ask for the approvals that an environment's sign-off policy wants. The request is signed, and binds digests, not names.
 
-    The evidence that the policy asks for is copied into the environment's registry, where approvers and auditors find it.
+    The evidence that the policy asks for goes into the request, where approvers and auditors find it.
 
     Example: `chips request-approval wine@4 --from qa --to prod --ssh-key ~/.ssh/id_ed25519`
     """
@@ -82,12 +92,10 @@ def request_approval(
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
                 return await _write(registry, stored, keys, identity, subject, reason)
             assert version is not None  # noqa: S101  (one of the two is given)
-            model, backend, evidence = await _source(origin, stored, *split_version(version))
-            copies = await _evidence_copies(registry, evidence)
-            if copies:
-                await registry.write(*copies, author=identity.name, reason=f"evidence for {version}")
-            subject = await _subject(registry, stored, model, backend)
-            return await _write(registry, stored, keys, identity, subject, reason)
+            found = await read_source(origin, stored.policy, *split_version(version))
+            environment = (await registry.head()).registry_id
+            subject = approvable_subject(found, stored, environment)
+            return await _write(registry, stored, keys, identity, subject, reason, found.evidence)
 
     facts = console.run_async(work())
     if as_json:
@@ -99,39 +107,52 @@ def request_approval(
     console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
 
 
-async def _source(
-    origin: Any, stored: StoredPolicy, name: str, version: str
-) -> tuple[Model, Backend, dict[str, Document]]:
+class Source(NamedTuple):
+    """A version where it is now, with the evidence that the policy asks for, by sort."""
+
+    model: Model
+    backend: Backend
+    evidence: dict[str, dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name}@{self.backend.version}"
+
+
+async def read_source(origin: Settings, policy: SignOffPolicy, name: str, version: str) -> Source:
+    """The version in the registry of `origin`. Evidence about something else is left out. Raises Failure."""
     async with console.open_registry_of(origin) as registry:
         _, model = await console.find_model(registry, name)
         backend = model.backend(version)
         if backend is None:
             known = ", ".join(one.version for one in model.backends)
             raise Failure(f"{name} has no version {version}", hint=f"it has {known}", code=EX_DATAERR)
-        evidence = await read_evidence(registry, name, version)
-    return model, backend, {kind: one for kind, one in evidence.items() if kind in stored.policy.evidence}
+        records = await list_evidence(registry, name, version)
+    evidence = {
+        record.sort: to_document(record)
+        for record in records
+        if record.sort in policy.evidence and not not_about(record, backend)
+    }
+    return Source(model, backend, evidence)
 
 
-async def _evidence_copies(registry: Registry, evidence: dict[str, Document]) -> list[Put]:
-    copies = []
-    for document in evidence.values():
-        known = await registry.read(EVIDENCE, document.name)
-        if known is None or known.body != document.body:
-            expected = known.revision if known is not None else 0
-            copies.append(Put(kind=EVIDENCE, name=document.name, body=document.body, expected=expected))
-    return copies
-
-
-async def _subject(registry: Registry, stored: StoredPolicy, model: Model, backend: Backend) -> Subject:
-    title = f"{model.name}@{backend.version}"
+def approvable_subject(source: Source, stored: StoredPolicy, environment: str) -> Subject:
+    """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
     try:
-        subject, problems = await subject_in(registry, stored, model, backend)
+        subject = subject_of(
+            source.model,
+            source.backend,
+            environment=environment,
+            sign_off=stored.digest,
+            evidence=evidence_digests(source.evidence),
+        )
+        problems = evidence_problems(stored.policy, source.evidence, subject)
     except ValueError as error:
-        raise Failure(f"{title} cannot be approved: {error}", code=EX_DATAERR) from None
+        raise Failure(f"{source.title} cannot be approved: {error}", code=EX_DATAERR) from None
     if problems:
         raise Failure(
-            f"{title} cannot be approved: {'; '.join(problems)}",
-            hint=f"chips evidence {title} shows what there is",
+            f"{source.title} cannot be approved: {'; '.join(problems)}",
+            hint=f"chips evidence {source.title} shows what there is",
             code=EX_DATAERR,
         )
     return subject
@@ -144,9 +165,10 @@ async def _write(
     identity: Identity,
     subject: Subject,
     reason: str,
+    evidence: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     statement = signed(identity, stored.policy, keys, "request", "", subject, reason)
-    request = Request(title=subject.title, request=statement)
+    request = Request(title=subject.title, request=statement, evidence=evidence or {})
     name = request_id(statement)
     body: dict[str, Any] = msgspec.to_builtins(request)
     change = Put(kind=APPROVALS, name=name, body=body, expected=0)

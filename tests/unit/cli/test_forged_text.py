@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli import app
 from gateway.core.printable import printable_lines
-from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
+from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell
 
@@ -44,9 +44,14 @@ TRIED: dict[str, list[list[str]] | str] = {
     ],
     "canary": [["canary", "wine", "--hold", "--reason", EVIL], ["canary", "wine"], ["canary", "spoilt", "9"]],
     "rollouts": [["rollouts", "list"]],
+    "evidence": [["evidence", "wine@1"]],
     "enable": [["enable", "wine", "--reason", EVIL]],
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
+    **dict.fromkeys(
+        ("sign-off", "request-approval", "approve", "reject", "approvals"),
+        "people and digests; titles and reasons by the same `say` and sieve",
+    ),
     "watch": "the lines of history (print_change)",
     "top": "models' names, which the registry holds to a-z, 0-9, - and _: test_the_picture_of_top",
     "tail": "requests: tests/unit/telemetry",
@@ -113,6 +118,8 @@ async def _fill(path: Path, text: str) -> None:
         (NETWORKS, "none", {"network": text, "note": text}),
         (ROLLOUTS, "wine", _rollout(text)),
         (ROLLOUTS, "spoilt", {text: text}),
+        (EVIDENCE, "wine@1:verify", _evidence(text)),
+        (EVIDENCE, "wine@1:other", {text: text}),
     ]
     for revision in (0, 1):
         for kind, name, body in documents:
@@ -121,6 +128,11 @@ async def _fill(path: Path, text: str) -> None:
                 Put(kind=kind, name=name, body=changed, expected=revision), author=text, reason=text
             )
     await registry.close()
+
+
+def _evidence(text: str) -> dict[str, Any]:
+    about = {"model": "wine", "version": "1", "sort": "verify", "passed": True, "facts": {text: text}}
+    return {**about, "summary": text, "backend": text, "artifact_digest": text, "image": text}
 
 
 def _rollout(text: str) -> dict[str, Any]:

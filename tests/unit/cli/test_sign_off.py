@@ -1,112 +1,16 @@
 """`chips sign-off`, `request-approval`, `approve`, `reject`: by people with SSH keys, in registries of their own."""
 
-import asyncio
 import base64
 import json
-import sys
-import threading
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.cli.support import console
-from gateway.registry.base import APPROVALS, EVIDENCE, MODELS, SIGN_OFF, Delete, Document, Put
-from gateway.registry.sqlite import SqliteRegistry
-from tests.flow.issuer import KeyServer, signer
-from tests.unit.cli.shell import Ended, Shell
-from tests.unit.signoff.people import People
-
-ARTIFACT = "sha256:" + "a" * 64
-IMAGE = "eu.pkg.dev/p/wine@sha256:" + "b" * 64
-
-
-class Stage:
-    """Two environments: qa, where wine@4 is, and prod, which wants two approvals."""
-
-    def __init__(self, shell: Shell, folder: Path, people: People) -> None:
-        self.shell, self.folder, self.people = shell, folder, people
-        self.put("qa", MODELS, "wine", self.model())
-        (folder / "sign-off.toml").write_text(people.policy())
-        self.prod("sign-off", "set", "sign-off.toml")
-
-    def model(self, **changes: Any) -> dict[str, Any]:
-        backend = {"version": "4", "url": "http://qa", "artifact_digest": ARTIFACT, "image": IMAGE, **changes}
-        return {"name": "wine", "backends": [backend], "traffic": {"4": 100}}
-
-    def prod(self, *words: str) -> Ended:
-        return self.shell.ok("--env", "prod", "--yes", *words)
-
-    def refused(self, *words: str) -> Ended:
-        ended = self.shell("--env", "prod", "--yes", *words)
-        assert ended.code not in {0, 1}, ended
-        return ended
-
-    def request(self, *more: str, who: str = "ana") -> str:
-        words = ("--from", "qa", "--to", "prod", "--ssh-key", self.people.key(who), "--json")
-        identity: str = self.shell.ok("request-approval", *(more or ("wine@4",)), *words).json()["id"]
-        return identity
-
-    def approve(self, identity: str, *who: str) -> Ended:
-        *_, ended = [self.prod("approve", identity, "--ssh-key", self.people.key(name)) for name in who]
-        return ended
-
-    def state(self, identity: str) -> dict[str, Any]:
-        (found,) = self.prod("approvals", identity, "--json").json()
-        return found  # type: ignore[no-any-return]
-
-    def register(self, *more: str, ok: bool = True) -> Ended:
-        """In prod, what was approved; `more` wins."""
-        declared = self.folder / "declared.yaml"
-        declared.write_text(json.dumps({"chips": 1, "models": {"wine": self.model(url="http://prod")}}))
-        words = ("import", str(declared), "--yes", *more)
-        return self.prod(*words) if ok else self.refused(*words)
-
-    def put(self, env: str, kind: str, name: str, body: dict[str, Any] | None) -> None:
-        """Write past the command line, as somebody with the database's rights does."""
-
-        async def work() -> None:
-            registry = SqliteRegistry(self.folder / f"{env}.db")
-            known = await registry.read(kind, name)
-            expected = known.revision if known is not None else 0
-            change = (
-                Delete(kind=kind, name=name, expected=expected)
-                if body is None
-                else Put(kind=kind, name=name, body=body, expected=expected)
-            )
-            await registry.write(change, author="mallory")
-            await registry.close()
-
-        asyncio.run(work())
-
-    def read(self, env: str, kind: str, name: str) -> Document:
-        async def work() -> Document | None:
-            registry = SqliteRegistry(self.folder / f"{env}.db")
-            found = await registry.read(kind, name)
-            await registry.close()
-            return found
-
-        found = asyncio.run(work())
-        assert found is not None
-        return found
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> People:
-    return People(tmp_path_factory.mktemp("people"))
-
-
-@pytest.fixture
-def stage(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: People) -> Stage:
-    environments = tmp_path / "environments.toml"
-    environments.write_text(
-        "".join(f'[{name}]\nregistry = "sqlite://{tmp_path}/{name}.db"\n' for name in ("qa", "prod"))
-    )
-    monkeypatch.setenv("CHIPS_ENVIRONMENTS", str(environments))
-    monkeypatch.delenv("CHIPS_REGISTRY")
-    return Stage(shell, tmp_path, people)
+from gateway.core.evidence import EvidenceRecord
+from gateway.core.model_updates import to_document
+from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, SIGN_OFF
+from tests.unit.cli.sign_off_stage import ARTIFACT, IMAGE, Stage
 
 
 def test_a_version_serves_when_two_people_have_approved_it(stage: Stage):
@@ -120,9 +24,9 @@ def test_a_version_serves_when_two_people_have_approved_it(stage: Stage):
     ended = stage.approve(identity, "dan")
     assert "approved by bea@example.com, dan@example.com; holds until 20" in ended.out
     stage.register()
-    assert (
-        f"{identity}  wine@4: approved, asked for by ana@example.com" in stage.prod("approvals", identity).out
-    )
+    ended = stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z")
+    assert f"approved by bea@example.com, dan@example.com (request {identity})" in ended.out
+    assert f"approved  {identity}  wine@4, asked for by ana" in stage.prod("approvals", identity).out
     assert IMAGE.partition("@")[2] in stage.prod("approvals", identity).out
     # Traffic and going out of service need nobody's signature.
     stage.prod("disable", "wine")
@@ -223,32 +127,33 @@ def test_evidence_is_asked_for_copied_and_bound(stage: Stage):
         stage.people.policy(evidence='"verify"', approvals="approver = 1")
     )
     stage.prod("sign-off", "set", "sign-off.toml")
-    words = (
-        "request-approval",
-        "wine@4",
-        "--from",
-        "qa",
-        "--to",
-        "prod",
-        "--ssh-key",
-        stage.people.key("ana"),
+    words = ["request-approval", "wine@4", "--from", "qa", "--to", "prod"]
+    words += ["--ssh-key", stage.people.key("ana")]
+    assert "the evidence verify is missing for wine@4" in stage.shell(*words).err
+    record = EvidenceRecord(
+        model="wine",
+        version="4",
+        sort="verify",
+        passed=False,
+        summary="2 of 28 checks failed",
+        backend="http://qa/predict",
+        artifact_digest=ARTIFACT,
     )
-    assert "there is no evidence of the kind verify for wine@4" in stage.shell(*words).err
-    body = {"model": "wine", "version": "4", "kind": "verify", "passed": False, "artifact_digest": ARTIFACT}
-    stage.put("qa", EVIDENCE, "wine@4:verify", body)
-    assert "says that it failed" in stage.shell(*words).err
-    stage.put(
-        "qa", EVIDENCE, "wine@4:verify", {**body, "passed": True, "artifact_digest": "sha256:" + "c" * 64}
-    )
-    assert "is about another artifact" in stage.shell(*words).err
-    stage.put("qa", EVIDENCE, "wine@4:verify", {**body, "passed": True})
+    body = to_document(record)
+    stage.put("qa", EVIDENCE, record.name, body)
+    assert "the evidence verify says that it failed" in stage.shell(*words).err
+    body = {**body, "passed": True, "summary": "28 checks passed"}
+    for other in ({"artifact_digest": "sha256:" + "c" * 64}, {"backend": "http://elsewhere/predict"}):
+        stage.put("qa", EVIDENCE, record.name, {**body, **other})
+        assert "the evidence verify is missing" in stage.shell(*words).err, "it is about something else"
+    stage.put("qa", EVIDENCE, record.name, body)
     identity = stage.request()
-    assert stage.read("prod", EVIDENCE, "wine@4:verify").body["passed"] is True
     stage.approve(identity, "bea")
-    assert "evidence verify" in stage.prod("approvals", identity).out
-    stage.put("prod", EVIDENCE, "wine@4:verify", {**body, "passed": True, "more": 1})
-    assert "the evidence has changed" in stage.register(ok=False).err
-    stage.put("prod", EVIDENCE, "wine@4:verify", {**body, "passed": True})
+    assert "evidence verify: 28 checks passed" in stage.prod("approvals", identity).out
+    good = stage.read("prod", APPROVALS, identity).body
+    stage.put("prod", APPROVALS, identity, {**good, "evidence": {"verify": {**body, "summary": "all"}}})
+    assert "the evidence of the request is not what was signed" in stage.register(ok=False).err
+    stage.put("prod", APPROVALS, identity, good)
     stage.register()
 
 
@@ -260,6 +165,8 @@ def test_an_emergency_is_loud_and_is_reviewed(stage: Stage):
     assert "does not let this person alone" in stage.refused(*words, stage.people.key("bea"), *reason).err
     ended = stage.prod(*words, stage.people.key("cy"), *reason)
     assert "EMERGENCY by cy@example.com: a review is due by 20" in ended.out
+    said = stage.read("prod", EMERGENCIES, identity).body
+    assert (said["title"], said["by"], said["reason"]) == ("wine@4", "cy@example.com", "production is down")
     ended = stage.register()
     assert "EMERGENCY: wine@4 goes into service on the word of cy@example.com alone" in ended.err
     assert stage.state(identity)["review_due"]
@@ -268,6 +175,8 @@ def test_an_emergency_is_loud_and_is_reviewed(stage: Stage):
     ended = stage.prod("approve", identity, "--review", "--ssh-key", stage.people.key("bea"))
     assert "reviewed" in ended.out
     assert not stage.state(identity)["review_due"]
+    with pytest.raises(AssertionError):
+        stage.read("prod", EMERGENCIES, identity)
 
 
 def test_another_policy_needs_approvals_and_ends_those_of_versions(stage: Stage):
@@ -340,55 +249,3 @@ def test_what_is_wrong_with_a_request_is_told(stage: Stage):
     (stage.folder / "bad.toml").write_text("approvals = {}")
     assert "sign-off.md" in stage.refused("sign-off", "set", "bad.toml").err
     assert stage.refused("sign-off", "set", "none.toml").code == console.EX_DATAERR
-
-
-def test_an_identity_token_of_an_issuer(stage: Stage, tmp_path: Path):
-    """The command gets the audience, asks the issuer, and prints a token, as gcloud does."""
-    with asyncio.Runner() as runner:
-        server = KeyServer(signer())
-        runner.run(server.__aenter__())
-        loop = runner.get_loop()
-        thread = threading.Thread(
-            target=loop.run_forever
-        )  # while commands, each with a loop of its own, ask it
-        thread.start()
-        try:
-            _approve_by_token(stage, tmp_path, server.issuer)
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            runner.run(server.__aexit__())
-
-
-def _approve_by_token(stage: Stage, folder: Path, issuer: str) -> None:
-    token = f'{{ issuer = "{issuer}", email = "gil@example.com" }}'
-    more = f'[[people]]\nname = "gil@example.com"\nroles = ["approver"]\ntokens = [{token}]\n'
-    stage.put("prod", SIGN_OFF, "policy", None)
-    (folder / "sign-off.toml").write_text(stage.people.policy(more=more))
-    stage.prod("sign-off", "set", "sign-off.toml")
-    identity = stage.request()
-
-    def command(email: str, audience: str = "{audience}") -> str:
-        return f"{sys.executable} {folder / 'mint.py'} {issuer} {email} {audience}"
-
-    key = signer().key
-    (folder / "issuer.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (folder / "mint.py").write_text(
-        "import sys, time, jwt\nfrom pathlib import Path\n"
-        "issuer, email, audience = sys.argv[1:]\nnow = int(time.time())\n"
-        "claims = {'iss': issuer, 'aud': audience, 'sub': '1', 'email': email, 'email_verified': True, 'iat': now, 'exp': now + 600}\n"
-        f"key = Path({str(folder / 'issuer.pem')!r}).read_bytes()\n"
-        "print(jwt.encode(claims, key, algorithm='RS256', headers={'kid': 'k1'}))\n"
-    )
-    words = ("approve", identity, "--as", "gil@example.com", "--token-command")
-    assert "could not be signed" in stage.refused(*words, command("eve@example.com")).err
-    assert "could not be signed" in stage.refused(*words, command("gil@example.com", "https://gateway")).err
-    assert stage.refused(*words, "/no/such/program").code == console.EX_DATAERR
-    assert (
-        "say whose token"
-        in stage.refused("approve", identity, "--token-command", command("gil@example.com")).err
-    )
-    stage.prod(*words, command("gil@example.com"))
-    stage.approve(identity, "bea")
-    assert stage.state(identity)["approved_by"] == ["gil@example.com", "bea@example.com"]
-    stage.register()

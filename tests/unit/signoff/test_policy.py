@@ -34,7 +34,7 @@ def test_a_policy_is_read():
         ((KEY, f"{KEY} ana"), "without its comment"),
         ((KEY, 'x\\" ssh-ed25519 AAAA'), "is not an SSH public key"),
         ((f'ssh_keys = ["{KEY}"]', ""), "nobody could prove to be this person"),
-        (("approvals", "evidence = ['x']\napprovals"), "Invalid enum value 'x'"),
+        (("approvals", "evidence = ['X y']\napprovals"), "'X y' is no sort of it"),
         (("approvals", "valid_days = 0\napprovals"), "valid_days must lie between"),
         (("roles", "role"), "unknown field `role`"),
         (("approvals = {", "approvals = "), "not valid TOML"),

@@ -103,27 +103,28 @@ class App:
             status, body, code, cause = 500, self._render(failed, call), failed.code, error
             headers = {"Content-Type": "application/problem+json"}
         response = web.Response(status=status, body=body, headers=headers)
-        self._sign(response, call)
+        self._sign(response, call, code)
         if not request.content.is_eof():
             response.force_close()  # a body that nobody read would be taken for the next request
         call.log(self._log, status, len(body), code, cause, stack)
         return response
 
-    def _sign(self, response: web.Response, call: Call) -> None:
+    def _sign(self, response: web.Response, call: Call, code: str) -> None:
         response.headers["Server"] = "chips"
         response.headers["X-Request-Id"] = call.request_id
         if self._served:
             response.headers["X-Chips-Model"] = self._served
-        response.headers["Server-Timing"] = ", ".join(
-            f"{name};dur={ms:.1f}" for name, ms in call.timing.items()
-        )
+        timing = [f"{name};dur={ms:.1f}" for name, ms in call.timing.items()]
+        if code:
+            timing.append(f'error;desc="{code}"')
+        response.headers["Server-Timing"] = ", ".join(timing)
 
     def refuse(self, request: web.BaseRequest, problem: Problem, cause: BaseException | None) -> web.Response:
         """Answer what is no HTTP request that could be routed."""
         call = Call(request)
         body = self._render(problem, call)
         response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
-        self._sign(response, call)
+        self._sign(response, call, problem.code)
         response.force_close()
         call.log(self._log, problem.status, len(body), problem.code, cause)
         return response

@@ -75,7 +75,7 @@ class Call:
         cause: BaseException | None,
         stack: str = "",
     ) -> None:
-        """Write the log line, and the cause of a failure as a second one."""
+        """Write the log line, and a second one with the cause of a failure or the reason of a refusal."""
         request = self.request
         fields: dict[str, Any] = {
             "httpRequest": {
@@ -102,7 +102,15 @@ class Call:
             trace=self.trace,
             **fields,
         )
-        if cause is not None or stack:
+        if status < 500 and stack:  # the caller is to blame: what the model said, without the way to it
+            log.request(
+                severity=severity,
+                message=f"request {self.request_id} was refused by the model",
+                trace=self.trace,
+                request_id=self.request_id,
+                reason=stack.strip().rpartition("\n")[2],
+            )
+        elif status >= 500 and (cause is not None or stack):
             log.request(
                 severity=severity,
                 message=f"request {self.request_id} failed",

@@ -13,6 +13,7 @@ from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsedRecorder
 from gateway.build import (
+    build_anchoring,
     build_authenticators,
     build_connections,
     build_control_cors,
@@ -102,6 +103,7 @@ class Gateway:
             address_quota=self._address_quota,
         )
         self._last_used = LastUsedRecorder(self.registry, keys.used, supervisor=self.supervisor)
+        self._anchoring = build_anchoring(self._settings, self.registry, self.supervisor)
 
     def _make_upstream(self) -> None:
         settings = self._settings
@@ -150,6 +152,8 @@ class Gateway:
             connections=lambda: self.connections,
         )
         self.telemetry.metrics.add_readers(gauges=own.gauges, counters=own.counters)
+        if self._anchoring is not None:
+            self.telemetry.metrics.add_readers(gauges=self._anchoring.gauges)
         if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.add_readers(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
@@ -220,6 +224,7 @@ class Gateway:
                 self._reporter,
                 self._controller,
                 self._last_used,
+                self._anchoring,
                 self._chain,
                 self._id_tokens,
                 self._redis_limiter,

@@ -1,4 +1,4 @@
-"""What the gateway's parts have counted themselves, as metrics: read each time somebody asks for the metrics."""
+"""The gauges and counters that the gateway's parts keep themselves, read each time the metrics are asked for."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from gateway.telemetry.metrics import Reading
 
 
 class ComponentMetrics:
-    """Gauges and counters of one process, for `Metrics.watch`: by metric name, then by the value of its one label."""
+    """Gauges and counters of one process, for `Metrics.add_readers`: by metric name, then by the value of its one label."""
 
     def __init__(
         self,

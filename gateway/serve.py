@@ -147,7 +147,7 @@ def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -
 
 
 def log_as_supervisor(settings: Settings, severity: str, message: str) -> None:
-    """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
+    """Log a line of the supervisor, which has no threads and so no log writer: in one write, whole or not at all."""
     now = time.time()
     if should_log_json(settings.log.format):
         entry = msgspec.json.encode({"severity": severity, "time": rfc3339(now), "message": message})
@@ -284,7 +284,7 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 
 def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
-    """One friendly block on a terminal, one log line elsewhere."""
+    """Say where the gateway listens: a block of text on a terminal, one log line elsewhere."""
     if settings.server.path == "plain":
         _log.warning(
             "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "

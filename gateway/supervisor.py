@@ -32,7 +32,10 @@ _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
 class HelperHealth:
-    """The health of one background helper (thread or task). It calls `succeeded` after each round that went well, and `failed` after one that did not."""
+    """The health of one background helper (thread or task).
+
+    The helper calls `succeeded` after each round that went well, and `failed` after one that did not.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,7 +61,7 @@ class HelperHealth:
             _log.warning("%s: it works again after %d failures", self.name, failures)
 
     def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> None:
-        """Do `work` with each of `items`: an error with one keeps no other one from its turn. For timers."""
+        """Do `work` with each of `items`; an error with one does not stop the others. For timers."""
         failure: Exception | None = None
         for item in items:
             try:
@@ -74,7 +77,10 @@ class HelperHealth:
 
 
 class Supervisor:
-    """`on_fatal` is called, from whichever thread, with the name of the helper that has ended for good and the reason."""
+    """Starts and supervises threads and tasks.
+
+    `on_fatal` is called, from any thread, with the name of a helper that has ended for good, and the reason.
+    """
 
     def __init__(self) -> None:
         self.on_fatal: OnFatal = _tell_fatal
@@ -84,18 +90,18 @@ class Supervisor:
         self._pools: list[str] = []
 
     def helper(self, name: str) -> HelperHealth:
-        """The helper of this name; the same one for the same name."""
+        """The health record of the helper `name`; the same one for the same name."""
         return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
-        """For the metrics: how often each helper had to be tried again."""
+        """How often each helper had to be tried again, as a counter for the metrics."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
     def thread(
         self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
-        """A thread, not started yet, in which `run` is called until it returns. `interrupt` ends a wait between two tries."""
+        """A thread, not started yet, that calls `run` until it returns. `interrupt` ends the wait between two tries."""
         helper = self.helper(name)
         thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
         thread.daemon = True  # one that is stuck outside must not hold up the end of the process
@@ -103,7 +109,7 @@ class Supervisor:
         return thread
 
     def task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
-        """A task in which `run` is called until it returns or is cancelled."""
+        """A task that calls `run` until it returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
@@ -115,7 +121,7 @@ class Supervisor:
         *,
         expected: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> "asyncio.Task[Result]":
-        """A task that does `work` once. Its error is for those who wait; what is not `expected` is counted and logged, too."""
+        """A task that does `work` once. Its error goes to those who await it; one that is not `expected` is also counted and logged."""
         helper = self.helper(name)
 
         def take_note(done: "asyncio.Task[Result]") -> None:
@@ -134,12 +140,12 @@ class Supervisor:
         return job
 
     def thread_pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
-        """Threads for calls that block. They outlive what a call raises; its caller gets that."""
+        """Threads for calls that block. An error in a call goes to its caller and does not end the thread."""
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
     def owns(self, one: "threading.Thread | asyncio.Task[Any]") -> bool:
-        """Whether it is one of those that were started here."""
+        """Whether the thread or task was started by this supervisor."""
         if isinstance(one, threading.Thread):
             return one in self._threads or any(one.name.startswith(pool) for pool in self._pools)
         return one in self._tasks

@@ -44,10 +44,10 @@ class _CachedKey:
 class ApiKeyAuthenticator(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
-    A key that was read is looked up again after about `ttl_s`, behind the caller's back: it never changes but by being
-    revoked, which is mirrored, so that is for whatever somebody does by hand. While the registry is away it goes on
-    being valid, for `stale_s` at most. One that is not there is not asked for again for `missing_ttl_s`. The revocations
-    in the mirrored snapshot override both. Reads are rationed, because anybody can make up keys that look right.
+    A key that was found is read again about every `ttl_s` seconds, in the background, in case somebody has changed it by
+    hand: its revocation is mirrored and counts at once. While the registry is away a known key stays valid for `stale_s` at
+    most. A key that does not exist is not looked up again for `missing_ttl_s`. Reads are rate limited, because anybody can
+    make up keys that look right.
     """
 
     def __init__(

@@ -70,9 +70,9 @@ class _Verified(NamedTuple):
 class TokenAuthenticator(Authenticator):
     """Authenticate tokens of `issuers`.
 
-    A token is ours where one of them is named in it; then it must be good. The first entry that takes a token decides, by
-    its own header, audience, algorithms, keys, clock skew, subjects and groups. A verified token is remembered for the
-    header that it came in, until it ends or one of the keys changes by which that was decided.
+    A token that names one of the issuers must be valid. The first entry that accepts it decides, by its own header,
+    audience, algorithms, keys, clock skew, subjects and groups. The verdict is cached for the header that the token came in,
+    until the token expires or one of the keys changes.
     """
 
     def __init__(

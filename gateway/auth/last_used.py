@@ -23,7 +23,7 @@ _STOP_S = 1.0
 
 
 class LastUsedRecorder:
-    """Takes over what `used` says, by a key's digest: a plain dict that the authenticator writes into."""
+    """Writes the times in `used` (by key digest) to the registry; the authenticator fills that dictionary."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class LastUsedRecorder:
         self._task = self._supervisor.task("last use of keys", self._run)
 
     async def stop(self) -> None:
-        """Write what is known, as far as that is quick."""
+        """Stop, after one last write that may take a moment at most."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -54,7 +54,7 @@ class LastUsedRecorder:
                 await self.write_due()
 
     async def write_due(self) -> int:
-        """Write what is due; return how many. A registry that is away is no matter."""
+        """Write the times that are due; return how many. A registry that is away is no error: it is tried again later."""
         now = self._now()
         self._written = {digest: at for digest, at in self._written.items() if now - at < _AGAIN_S}
         due = [digest for digest in self._used if digest not in self._written][:_AT_ONCE]

@@ -43,7 +43,7 @@ _Config = Mapping[str, ResourceOptions]
 
 
 class ControlCors:
-    """Shares `PATHS` with pages of `origins`; `*` is everybody's."""
+    """Lets pages of `origins` read `PATHS`; `*` is every origin."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._routes = _Routes()

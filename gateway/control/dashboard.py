@@ -53,7 +53,7 @@ class Dashboard:
         self._started = time.time()
 
     async def totals_since_start(self) -> MetricsState:
-        """What all workers have counted since the start, at most a second old."""
+        """The metrics of all workers since the start, at most a second old."""
         if self._state is None or time.time() - self._state.at > _FRESH_S:
             if self._reading is None:
                 self._reading = self._supervisor.one_off_task("dashboard", self._read())
@@ -69,7 +69,7 @@ class Dashboard:
             self._reading = None
 
     async def document(self, window: str = DEFAULT_WINDOW) -> dict[str, Any]:
-        """Every model with its figures, and the gateway's own."""
+        """The figures of every model in `window`, and those of the gateway."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._document, state, window)
 
@@ -79,7 +79,7 @@ class Dashboard:
         return {**self._head(state, window), "models": sorted(models, key=lambda model: model["name"])}
 
     async def models_page(self, name: str, *, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
-        """The models whose name or description has `find` in it, `limit` of them from `skip` on, in this order."""
+        """The models whose name or description contains `find`, sorted by `order`: `limit` of them after the first `skip`."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._page, state, name, find.lower(), order, skip, limit)
 
@@ -181,7 +181,7 @@ class Dashboard:
         }
 
     async def model_document(self, name: str, window: str = DEFAULT_WINDOW) -> dict[str, Any] | None:
-        """One model in depth: its distribution, errors, callers and the last hour by version."""
+        """One model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
@@ -211,7 +211,7 @@ class Dashboard:
         }
 
     async def callers(self) -> dict[str, Any]:
-        """The callers since the start, by the backends' time that they used."""
+        """The callers since the start, sorted by how much of the backends' time they used."""
         state = await self.totals_since_start()
         return {"started": round(self._started, 3), "callers": caller_rows(state)[:500]}
 

@@ -1,4 +1,4 @@
-"""What is failing or slow now, worst first: what it is, whose it is, and since when."""
+"""What is failing or slow now, worst first: what it is, which side can fix it, and since when."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, Literal
@@ -27,6 +27,8 @@ _UNREACHABLE: Final = frozenset({"upstream-unreachable", "upstream-unavailable"}
 
 
 class Issue(msgspec.Struct, kw_only=True):
+    """Something that is wrong with one version of a model: kind, responsible side, figures, and since when."""
+
     kind: Literal["unreachable", "failing", "late", "slower", "refused"]
     side: Side
     model: str
@@ -49,13 +51,13 @@ class Issue(msgspec.Struct, kw_only=True):
 
     @property
     def sort_key(self) -> tuple[int, float]:
-        """For sorting: failures before slowness before callers' mistakes; what harms more requests first."""
+        """Failures come before slowness, slowness before callers' mistakes; then by how many requests are harmed."""
         order = {"unreachable": 0, "failing": 0, "late": 1, "slower": 1, "refused": 2}
         return order[self.kind], -(self.share if self.share_now is None else self.share_now) * self.requests
 
 
 def find_issues(models: Mapping[str, Model], window: Window, now: Window) -> list[Issue]:
-    """All that is wrong in `window`. `now` is the window of the last ten seconds."""
+    """Everything that is wrong in `window`. `now` is the window of the last ten seconds."""
     every: list[Issue] = []
     for name, versions in window.models.items():
         model = models.get(name)
@@ -194,7 +196,7 @@ def _without(model: Model, versions: Set[str]) -> dict[str, int] | None:
 
 
 def set_issue_start(issue: Issue, coarse: Iterable[Tick], fine: Iterable[Tick], oldest: int | None) -> None:
-    """Set when the issue began: the first bad tick of those that follow each other without a calm between."""
+    """Set `since`: the first bad tick of the unbroken row of bad ticks up to now."""
     began: int | None = None
     ticks = [*_merged(issue, coarse), *_merged(issue, fine)]
     for at, seconds, figures in sorted(ticks, key=lambda tick: tick[0] - tick[1], reverse=True):

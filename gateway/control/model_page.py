@@ -10,7 +10,7 @@ from gateway.telemetry.trace_store import Tick
 
 
 def version_rows(model: Model, state: MetricsState, window: Window, hour: Window) -> list[dict[str, Any]]:
-    """Each version: its figures in the window, the latency of its last hour, and what was counted since the start."""
+    """A row for each version: its figures in the window, latency in the last hour, and counts since the start."""
     since_start = state.series.get(model.name, {})
     listed = {backend.version: backend for backend in model.backends}
     seen = [*since_start, *window.models.get(model.name, {}), *hour.models.get(model.name, {})]
@@ -41,7 +41,7 @@ def version_rows(model: Model, state: MetricsState, window: Window, hour: Window
 
 
 def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
-    """A point for each tick and version, the workers' ticks added up, oldest first."""
+    """A point for each tick and version, added up over the workers, oldest first."""
     points: dict[tuple[int, int, str], RequestTotals] = {}
     for tick in ticks:
         points.setdefault((tick.at, tick.seconds, tick.version), RequestTotals()).add(tick)
@@ -60,7 +60,7 @@ def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
 
 
 def caller_rows(state: MetricsState, model: str | None = None) -> list[dict[str, Any]]:
-    """Callers by the backends' time that they used since the start; those of one model, or all."""
+    """The callers of one model, or of all, sorted by how much of the backends' time they used since the start."""
     found = []
     for caller, usages in state.callers.items():
         ours = usages if model is None else {name: u for name, u in usages.items() if name == model}

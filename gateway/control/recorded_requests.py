@@ -31,7 +31,7 @@ class RecordedRequests:
         self._reader = reader
 
     async def page(self, query: str) -> dict[str, Any]:
-        """A page of kept requests. `next` holds the parameters of the page after it; None: there is none."""
+        """A page of recorded requests. `next` holds the parameters of the next page; None: this is the last."""
         asked = parse_query(query, _PARAMETERS)
         wanted = _filter(asked)
         if self._reader is None:
@@ -70,7 +70,7 @@ class RecordedRequests:
 
 
 def waterfall_document(found: list[RequestSummary]) -> dict[str, Any]:
-    """Requests that share an id, each with its waterfall, the newest first."""
+    """Requests that share an id, each with its waterfall, newest first."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
@@ -104,7 +104,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """The query's parameters; an unknown one is an error: ignoring it would return unfiltered results."""
+    """The query's parameters. Raises BadRequest for an unknown one: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

@@ -15,6 +15,7 @@ from gateway.control.dashboard import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
 from gateway.control.recorded_requests import RecordedRequests, number_parameter, parse_query
+from gateway.control.rollout import rollout_document
 from gateway.control.time_windows import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,
@@ -48,7 +49,10 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
+    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+
+    The console's own files hold nothing secret, so anybody may load them.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class ControlRoutes:
         return exchange.target.path in _PROBES
 
     def is_model_description(self, exchange: Exchange) -> bool:
-        """Whether this asks what a model is rather than for a score: `GET /<model>`."""
+        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 
@@ -152,10 +156,12 @@ class ControlRoutes:
         if path.startswith("/-/models/"):
             await self._check_operator(exchange)
             window = _window(parse_query(exchange.target.query, {"window"}))
-            model = await self._board.model_document(path.removeprefix("/-/models/"), window)
+            name = path.removeprefix("/-/models/")
+            model = await self._board.model_document(name, window)
             if model is None:
                 raise PageNotFound("There is no such model in this registry.")
-            return json_response(model, headers=_NO_STORE)
+            rollout = await rollout_document(self._registry, self._mirror.snapshot, name)
+            return json_response({**model, "rollout": rollout}, headers=_NO_STORE)
         raise PageNotFound(_NOTHING_HERE)
 
     async def describe_model(self, exchange: Exchange) -> None:

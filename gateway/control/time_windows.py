@@ -1,4 +1,4 @@
-"""What every version did in a window that ends by the clock: the sum of the ticks of all workers."""
+"""What every version did in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ _BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
 class RequestTotals(msgspec.Struct):
-    """A sum of ticks."""
+    """Counts and latency histograms, summed over ticks."""
 
     requests: int = 0
     failed: int = 0
@@ -39,7 +39,7 @@ class RequestTotals(msgspec.Struct):
             self.errors[label] = self.errors.get(label, 0) + count
 
     def failures_by_side(self) -> dict[str, int]:
-        """How many requests failed, by the side that can fix it."""
+        """How many requests failed, by the side that can fix it (`gateway`, `backend`, `caller`)."""
         sides = {"gateway": 0, "backend": 0, "caller": 0}
         for label, count in self.errors.items():
             sides[label.partition(" ")[0]] += count
@@ -63,7 +63,7 @@ class RequestTotals(msgspec.Struct):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """All versions' figures of the `seconds` that end at `ends`."""
+    """The totals of all versions in the `seconds` that end at `ends` (seconds since the epoch)."""
 
     name: str
     seconds: float
@@ -77,7 +77,7 @@ class Window(msgspec.Struct, frozen=True):
         return sum_totals(self.models.get(model, {}).values())
 
     def for_gateway(self) -> RequestTotals:
-        """All requests to models, and those that failed before they reached one; not the reads of this console."""
+        """All requests to models, and those that failed before they reached one; requests to the gateway's own pages do not count."""
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")
         failed = sum(elsewhere.errors.values())
@@ -86,7 +86,7 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class WindowReader:
-    """Reads windows from the ticks. Called in threads; a window is read once for each tick."""
+    """Reads windows from the ticks. Thread-safe; each window is read once for each tick."""
 
     def __init__(self, reader: TraceStoreReader) -> None:
         self._reader = reader
@@ -120,7 +120,7 @@ class WindowReader:
 
 
 def last_tick() -> int:
-    """When the last tick ended that all workers have written."""
+    """The end of the last tick that all workers have written, in seconds since the epoch."""
     return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
 
 

@@ -27,7 +27,7 @@ def make_key() -> str:
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether `key` has the form and the checksum of a key of ours. Says nothing about whether it is known."""
+    """Whether `key` has the form and the checksum of an API key. It may still be unknown."""
     if not _KEY.fullmatch(key):
         return False
     body = key[len(PREFIX) : -_CHECKSUM_LENGTH]
@@ -40,10 +40,10 @@ def digest_key(key: str) -> str:
 
 
 class LastKeyDigest:
-    """The digest of the key that one connection sent last, so that a client's key is hashed once, not with each request.
+    """A cache of one entry: the digest of the key that a connection sent last, so that a client's key is hashed only once.
 
-    The comparison takes as long for any key of the same length: several callers may share a proxy's connection. The key is
-    held as long as the connection. Nothing else is remembered: whether the key is revoked is asked each time.
+    The comparison takes equally long for any key of the same length, because several callers may share a proxy's connection.
+    The key is kept as long as the connection. Whether the key is revoked is still checked for each request.
     """
 
     __slots__ = ("_digest", "_key")
@@ -53,6 +53,7 @@ class LastKeyDigest:
         self._digest = digest_key_bytes(b"")
 
     def digest(self, key: bytes) -> str:
+        """`digest_key_bytes(key)`, from the cache where the connection sent the same key before."""
         if not compare_digest(key, self._key):
             self._digest = digest_key_bytes(key)
             self._key = key
@@ -60,12 +61,12 @@ class LastKeyDigest:
 
 
 def digest_key_bytes(key: bytes) -> str:
-    """As `digest_key`, of a key as it came."""
+    """As `digest_key`, for the bytes of a header field."""
     return hashlib.sha256(key).hexdigest()
 
 
 def key_id(digest: str) -> str:
-    """What a key is called in logs and on the command line: the first twelve digits of its digest."""
+    """The id that logs and the command line use for a key: the first twelve digits of its digest."""
     return digest[:12]
 
 

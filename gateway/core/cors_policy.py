@@ -83,7 +83,7 @@ def origin_problem(origin: str) -> list[str]:
 
 
 class CorsPolicy:
-    """Options by origin, ready for use: a request costs one look-up."""
+    """CORS options by origin, precomputed: a request costs one look-up."""
 
     __slots__ = ("_any", "_by_origin", "_refused")
 
@@ -93,16 +93,16 @@ class CorsPolicy:
         self._refused: HeaderFields = (VARY,)
 
     def response_fields(self, origin: bytes | None) -> HeaderFields:
-        """What is added to an answer. `Vary` always is, for a cache must not give one origin's answer to another."""
+        """The fields to add to a response for `origin`. `Vary` is always one: a cache must not give one origin's response to another."""
         ready = self._ready(origin)
         return self._refused if ready is None else ready.fields
 
     def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
     ) -> HeaderFields | None:
-        """What permits `method` with `headers` (as the browser lists them); None where that is not allowed.
+        """The fields that permit `method` with `headers` (as the browser lists them); None where that is not allowed.
 
-        `takes` are the methods that the model takes at all.
+        `takes` are the methods that the model accepts.
         """
         ready = self._ready(origin)
         if ready is None:

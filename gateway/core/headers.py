@@ -239,9 +239,9 @@ def read_index(name: bytes) -> int:
 
 
 def register_credential_field(name: str) -> int:
-    """Reserve a field for a credential; return its position in `RequestHead.read`.
+    """Reserve a header field for a credential; return its position in `RequestHead.read`.
 
-    It may stand once, and it never goes on to a backend. For authenticators, when they are made.
+    A request may have the field once, and it is never forwarded to a backend. Authenticators call this when they are made.
     """
     lower = name.lower().encode("ascii")
     kind = _KIND.get(lower, _DROPPED)
@@ -339,5 +339,5 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
 
 
 def is_allowed_trailer(name: bytes) -> bool:
-    """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
+    """Whether a field may be sent as a trailer. Some programs treat a trailer as if it were in the head."""
     return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes

@@ -152,7 +152,7 @@ def model_problems(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """Networks and quotas: of a policy, of a key, of the callers that an issuer vouches for."""
+    """The fields for networks and quotas that policies, keys and access rules have in common."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -169,7 +169,7 @@ class Limits(Protocol):
 
 
 def limit_problems(limits: Limits) -> list[str]:
-    """Everything that is wrong with them, a sentence each."""
+    """Everything that is wrong with `limits`, a sentence each."""
     problems = []
     for network in limits.networks:
         try:

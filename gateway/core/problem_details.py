@@ -1,4 +1,4 @@
-"""Render an error as RFC 9457 problem details."""
+"""Render an error as problem details (RFC 9457)."""
 
 from functools import lru_cache
 from typing import Final

@@ -14,7 +14,7 @@ _SAMPLED = 0x01
 
 
 class TraceContext:
-    """Where this request stands in a distributed trace."""
+    """A request's trace id, its own span id, its parent's, and whether the trace is sampled."""
 
     __slots__ = ("parent_id", "sampled", "span_id", "trace_id")
 
@@ -25,7 +25,7 @@ class TraceContext:
         self.sampled = sampled  # the caller's wish; whether it is granted stands in the exchange
 
     def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
-        """The header for a backend, whose parent is the attempt with `span_id`."""
+        """The traceparent field's value for a backend; the attempt's `span_id` is the parent of what the backend does."""
         return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
 
 
@@ -42,7 +42,7 @@ def new_trace_id() -> str:
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:
     """Continue the caller's trace, or begin one where the caller sent none that is valid.
 
-    An invalid `traceparent` is ignored and the trace restarted, as W3C Trace Context section 4.3 asks.
+    An invalid `traceparent` is ignored and a new trace begins, as W3C Trace Context section 4.3 asks.
     """
     parent = None
     if traceparent is not None:

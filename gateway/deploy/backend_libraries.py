@@ -18,7 +18,7 @@ _LEFT_OUT: Final = frozenset({"__pycache__"})
 
 
 def library_root() -> Path:
-    """Where the reference backends and examples are: in the checkout, or in the wheel, which carries them."""
+    """The folder of the reference backends and examples: in the checkout, or in the wheel, which contains them."""
     package = Path(gateway.__file__).parent
     for root in (package / "templates", package.parent):
         if (root / "backends").is_dir():
@@ -33,7 +33,7 @@ def library_folder(language: str) -> Path:
 
 
 def build_files(language: str) -> list[tuple[str, Path]]:
-    """What a build needs of the library, as (path in the build, path here). Empty where folders contain it."""
+    """The library's files that a build needs, as (path in the build, path here). Empty where folders contain the library."""
     found = []
     for name in _BUILD_FILES.get(language, ()):
         place = library_folder(language) / name

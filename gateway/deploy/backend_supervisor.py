@@ -34,9 +34,9 @@ def status_path(note: Path) -> Path:
 
 
 def process_start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)); None where there is no such process, or only its remains.
+    """When the process started (field 22 of /proc/PID/stat, proc(5)); None where it does not exist or is a zombie.
 
-    A number can be given to another process, its start time cannot.
+    A process id can be reused; together with its start time it identifies one process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -46,7 +46,7 @@ def process_start_time(pid: int) -> int | None:
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Readers see the old content or the new, never a part."""
+    """Replace the file's content so that readers see the old or the new, never a part."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=1))
     draft.replace(path)
@@ -71,7 +71,7 @@ class BackendSupervisor:
         os.set_blocking(self._waker, False)
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Keep the backend running until SIGTERM or SIGINT."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)

@@ -30,7 +30,7 @@ _ENDED_BUILD: Final = frozenset({"FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCEL
 
 
 class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
-    """What an environment says of where to deploy."""
+    """Where an environment deploys to: project, region, image repository, service account."""
 
     project: str
     region: str
@@ -39,7 +39,7 @@ class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudRunTarget:
-    """`image` given: use it, build nothing. `bucket` takes the sources that Cloud Build reads."""
+    """Deploys to Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads."""
 
     name = "cloud-run"
 
@@ -126,7 +126,7 @@ class CloudRunTarget:
         raise DeployError("others change this service all the time; try again later", code=75)
 
     def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """A revision without requests costs nothing, and a rollback finds it."""
+        """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:
         token = self._google.id_token(url)

@@ -90,12 +90,12 @@ class BackendFolder:
         return self.path / self.settings.artifact
 
     def description_file(self, name: str) -> Path | None:
-        """The path of a file that the settings name, or that lies in the artifact's folder; None where there is none."""
+        """The file with the artifact's `signature` or `samples`: as the settings name it, or next to the artifact; None: there is none."""
         value: str = getattr(self.settings, name)
         return self.path / value if value else file_next_to_model(self.artifact, name)
 
     def command(self, python: str) -> list[str]:
-        """How it runs on this machine; `python` is the interpreter for a command that begins with that word."""
+        """The command that runs the backend on this machine; `python` replaces that word at its beginning."""
         if self.settings.command:
             first, *others = self.settings.command
             return [python if first == "python" else first, *others]
@@ -112,7 +112,7 @@ class BackendFolder:
         return command[0] == "python" if command else self.settings.language == "python"
 
     def environment(self) -> dict[str, str]:
-        """Settings of the backend that follow from the folder's files."""
+        """Environment variables for the backend that follow from the folder's files."""
         own = self.path / PREDICT_NAME
         return {"CHIPS_PREDICT": str(own.absolute())} if self._depends_on_library and own.exists() else {}
 

@@ -11,9 +11,10 @@ from gateway.deploy.target import DeployError
 
 
 class GoogleClients:
-    """`endpoint` gives another address of a service (`run`, `cloudbuild`, `artifactregistry`), or nothing.
+    """Google's clients, made when first needed. `endpoint` may give another address for a service, or an empty text.
 
-    An address that begins with http:// is a stand-in on this machine: it gets no credentials.
+    The services are `run`, `cloudbuild` and `artifactregistry`. An address that begins with http:// is a stand-in on this
+    machine, and gets no credentials.
     """
 
     def __init__(self, endpoint: Callable[[str], str] = lambda _: "") -> None:
@@ -49,7 +50,7 @@ class GoogleClients:
         )
 
     def upload(self, bucket: str, path: str, content: bytes) -> None:
-        """Store `content`, unless it is there; its name is its digest, so what is there is the same."""
+        """Store `content` unless an object of that name exists; the name is its digest, so the content is the same."""
         from google.cloud import storage
 
         blob = storage.Client().bucket(bucket).blob(path)
@@ -63,7 +64,7 @@ class GoogleClients:
             ) from error
 
     def id_token(self, audience: str) -> str:
-        """As the function of that name; nothing where Cloud Run is a stand-in."""
+        """An ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
         return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:

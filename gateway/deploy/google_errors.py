@@ -29,7 +29,7 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
 
 
 def call_google(call: Callable[[], Result], project: str) -> Result:
-    """Do one call; Google's errors in our words, but for those that the caller looks for."""
+    """Return `call()`; Google's errors become DeployError, except those that our caller handles itself."""
     try:
         return call()
     except (exceptions.NotFound, exceptions.Conflict):

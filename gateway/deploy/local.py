@@ -78,7 +78,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalBackend:
-    """One backend of this machine, by its note."""
+    """One backend of this machine, as its note (a JSON file) describes it."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
@@ -90,7 +90,7 @@ class LocalBackend:
 
     @property
     def status(self) -> BackendStatus | None:
-        """What its supervisor says; None where there is none that lives."""
+        """The status that its supervisor wrote; None where no supervisor runs."""
         state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         return state if state is not None and state.supervisor.is_alive else None
 
@@ -99,7 +99,7 @@ class LocalBackend:
         write_atomically(self.note, msgspec.to_builtins(spec))
 
     def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        """Start its supervisor. One that was left without a supervisor is ended first."""
+        """Start its supervisor. A backend that was left without one is ended first."""
         left: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if left is not None and left.backend is not None and not left.supervisor.is_alive:
             _signal(left.backend, signal.SIGTERM)
@@ -153,7 +153,7 @@ class LocalBackend:
 
 
 class LocalProcessTarget:
-    """Backends are noted below `root`, as MODEL/VERSION/PORT.json."""
+    """Runs backends as processes of this machine, noted below `root` as MODEL/VERSION/PORT.json."""
 
     name = "local"
 
@@ -168,7 +168,7 @@ class LocalProcessTarget:
         return f"a process on this machine: {' '.join(command)}"
 
     def python(self, folder: BackendFolder, tell: Tell) -> str:
-        """The interpreter for the folder, with its requirements installed."""
+        """The Python interpreter for the folder, with its requirements installed."""
         return (
             python_with_requirements(folder.path, self._root.parent / "environments", tell)
             if folder.runs_in_python
@@ -228,7 +228,7 @@ class LocalProcessTarget:
         return ended
 
     def all(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """Every backend that is noted on this machine, or those of a model or a version."""
+        """Every backend noted on this machine, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 

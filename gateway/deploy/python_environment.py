@@ -1,7 +1,7 @@
-"""The Python that runs a backend on this machine: with everything that the folder's requirements.txt asks for.
+"""A Python interpreter that has the packages of a backend folder's requirements.txt.
 
-Where this very Python has it all, it is used. Otherwise a virtual environment is made, once for each content of
-requirements.txt, and used by every model that asks for the same.
+If the running Python has them, it is used. Otherwise a virtual environment is made, once for each content of
+requirements.txt, and shared by all models with the same content.
 """
 
 import contextlib

@@ -31,7 +31,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class FallbackContent(NamedTuple):
-    """A fallback copy: the registry's listing, and API keys where they are included."""
+    """What a fallback copy holds: the registry's listing, and API keys where they are included."""
 
     listing: Listing
     age_s: float  # since it was written
@@ -39,19 +39,19 @@ class FallbackContent(NamedTuple):
 
 
 class Fallback(Protocol):
-    """The interface of a place that holds the fallback copy."""
+    """The interface of a store for the fallback copy."""
 
     saved_by_gateways: bool
 
     async def load(self) -> FallbackContent | None:
-        """None where there is none yet. Raises RegistryError where it cannot be read."""
+        """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
 
     async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
-        """Replace an older listing; False where what is there is as new. Raises RegistryError."""
+        """Replace an older copy; False where the stored one is as new. Raises RegistryError."""
 
 
 def open_fallback(url: str) -> Fallback:
-    """ValueError says what is wrong with the URL."""
+    """The fallback store at `url`. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.query or parts.fragment:
@@ -64,7 +64,7 @@ def open_fallback(url: str) -> Fallback:
 
 
 async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys: bool) -> bool:
-    """Bring the fallback up to what the registry holds, reading only what is newer where that can be."""
+    """Bring the fallback copy up to date with the registry, reading only what is newer where that is possible."""
     try:
         kept = await fallback.load()
     except RegistryError:
@@ -232,7 +232,7 @@ def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent
 
 
 def encode_fallback(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
-    """Line by line, so that another thread gets its turn between two of them."""
+    """Encode a fallback copy. It goes line by line, so that other threads can run between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
     head = {

@@ -31,7 +31,7 @@ _LOOK_S = 5.0
 
 
 class SharedStore:
-    """What the clients of one `memory://NAME` share."""
+    """The content that all clients of one `memory://NAME` share."""
 
     def __init__(self) -> None:
         self.head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)

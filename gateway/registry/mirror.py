@@ -47,12 +47,12 @@ def _without_collection() -> Iterator[None]:
 
 
 class Mirror:
-    """`snapshot` is the data plane's only view of the registry: a plain attribute, swapped whole, never waited for.
+    """`snapshot` is the data plane's only view of the registry: an attribute that is swapped whole and never waited for.
 
     A registry that has become another one, or gone back in time, is not believed at once: a database that was wiped, or
-    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and
-    `held` says why; then what is there is accepted, unless it lists no model while the last good snapshot lists some.
-    Keys that it revokes are dead at once all the same.
+    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held`
+    says why; then the new state is accepted, unless it lists no model while the last good snapshot lists some. Keys that the
+    new state revokes are refused at once all the same.
     """
 
     def __init__(
@@ -99,22 +99,22 @@ class Mirror:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the registry last confirmed that the snapshot is what it holds."""
+        """Seconds since the registry last confirmed the snapshot."""
         return self._clock() - self._confirmed_at
 
     @property
     def is_authoritative(self) -> bool:
-        """Whether the registry's answers are current, so that "there is no such model or key" is true."""
+        """Whether the registry's answers are current, so that "there is no such model or key" can be trusted."""
         return self.connected and not self.held
 
     def find_fallback_key(self, digest: str) -> Key | None:
-        """A key as the copy has it, while that is what the snapshot was made from, too. ValueError: it cannot be read."""
+        """A key from the fallback copy, while the snapshot comes from that copy too. ValueError: it cannot be read."""
         if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
         return self._keys_given.find(digest)
 
     async def start(self) -> None:
-        """Begin to watch; wait for the first snapshot, but not for ever: a registry that is away may come back."""
+        """Begin to watch, and wait for the first snapshot until `first_load_timeout_s`: a registry that is away may come back."""
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
@@ -159,10 +159,10 @@ class Mirror:
     # -- reading through
 
     async def read_through(self, name: str) -> ModelEntry | None:
-        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where that cannot be told now.
+        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where it cannot be asked now.
 
-        All who ask for one name share one read, its answer counts for two seconds, and there is a ration of reads:
-        somebody who asks for names that do not exist must not become a load on the registry.
+        All who ask for one name share one read, the result is kept for two seconds, and reads are rate limited: callers who ask
+        for names that do not exist must not become a load on the registry.
         """
         try:
             check_model_name(name)

@@ -56,10 +56,10 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class SqliteRegistry:
-    """A registry in the file at `path`, which is made with its folder when it is first used, and never a second time.
+    """A registry in the file at `path`. The file and its folder are created on first use, and never a second time.
 
-    A file that this process has used and that is gone was deleted, or its disk is not mounted: an empty one in its place
-    would look like a registry that lists nothing.
+    If a file that this process has used is gone, it was deleted, or its disk is not mounted: an empty registry in its place
+    would look like one that lists nothing.
     """
 
     def __init__(self, path: Path) -> None:

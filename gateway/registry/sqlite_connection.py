@@ -1,4 +1,4 @@
-"""The registry's SQLite file: opened, made once, locked for a transaction; and its errors in words for an operator."""
+"""The registry's SQLite file: opening, creating, transactions, and errors explained to an operator."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ CREATE TRIGGER history_is_chained BEFORE INSERT ON history WHEN NEW.digest IS NU
 
 
 def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
-    """Raises RegistryError; Unavailable where the file is gone and may not be made."""
+    """Open the file, and create it if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created."""
     if not path.exists():
         if not may_make:
             raise file_gone_error(path)
@@ -112,7 +112,7 @@ def _use_wal(db: sqlite3.Connection) -> None:
 
 
 def file_gone_error(path: Path, *, begin_anew: str = "start again") -> Unavailable:
-    """The error of a registry file that was there before and is gone."""
+    """The error for a registry file that existed before and is gone."""
     return Unavailable(
         f"the registry {path} is gone: it was deleted or emptied, or its disk is not mounted. Put it back "
         f"(docs/how-to/restore.md); to begin with an empty one, {begin_anew}"
@@ -175,7 +175,7 @@ class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
 
 
 def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
-    """Say what to do. What may pass by itself is Unavailable."""
+    """A RegistryError that says what to do about `error`; Unavailable where it may pass by itself."""
     text = str(error)
     if "locked" in text or "busy" in text:
         return Unavailable(

@@ -41,7 +41,7 @@ _CHANGED: Final = (
 
 
 class WatchState(NamedTuple):
-    """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
+    """The mirrored documents that a watch has read, as of a generation, and the history's last entry at that time."""
 
     registry_id: str
     generation: int
@@ -64,9 +64,9 @@ def load(db: sqlite3.Connection) -> Listing:
 
 
 def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
-    """What the registry holds at this moment; of that, only what has changed since `held` is read.
+    """The registry's present state; only what has changed since `held` is read.
 
-    Few statements, for each gives up the interpreter's lock and may wait long for it.
+    It uses few statements, because each releases the interpreter's lock and may wait long for it.
     """
     since = _NEVER if held is None else held.last[0]
     registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]

@@ -10,6 +10,7 @@ from gateway.rollout.counter import PER_DOUBLING, Tally
 from gateway.rollout.figures import Report, Window
 from gateway.rollout.verdict import Counts, Evidence, Finding, judge
 
+ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
 REFUSALS: Final = "refusals"
 SLOW: Final = {"p95": 0.05, "p99": 0.01}  # the share of the stable version's own requests above the threshold
@@ -36,7 +37,7 @@ def _questions(plan: Plan) -> dict[str, Evidence]:
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+    """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
 
     rollout: str  # its id
     position: int

@@ -147,7 +147,7 @@ class AiohttpRequestBody:
 
 
 class AiohttpResponseWriter:
-    """An aiohttp response, made when the pipeline knows what it is."""
+    """Writes the response through aiohttp; the aiohttp response is made when the pipeline knows the status."""
 
     exchange: Exchange
     response: web.StreamResponse

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with one caller: heads in, bodies in, answers out, one request at a time, in their order."""
+"""HTTP/1.1 with one caller: reads requests and writes responses, one at a time, in order."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ _CR: Final = 13
 
 
 class CallerConnection(CallerStream):
-    """Speaks HTTP/1.1 with one caller. `due` is when the server closes it, unless something happens before."""
+    """Speaks HTTP/1.1 with one caller. The server closes it at `due` (monotonic seconds), unless something happens before."""
 
     __slots__ = (
         "_body",
@@ -107,7 +107,7 @@ class CallerConnection(CallerStream):
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
-        """A caller who has stopped sending is taken for one who has left: the transport closes itself."""
+        """The caller has stopped sending, which counts as leaving: the transport closes itself."""
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -263,7 +263,7 @@ class CallerConnection(CallerStream):
                 self._take_requests()
 
     def closes_after_response(self) -> bool:
-        """Whether the connection ends with the present answer; asked when its head is written."""
+        """Whether the connection ends with the present response; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
         elif (
@@ -297,7 +297,7 @@ class CallerConnection(CallerStream):
         self.begin_lingering_close()
 
     def expire(self) -> None:
-        """`due` has come."""
+        """Close, or refuse what is under way: the time `due` has come."""
         self.due = NEVER
         if self._busy:
             self._body_is_due()
@@ -330,7 +330,7 @@ class CallerConnection(CallerStream):
     # -- the server's shutdown, as aiohttp's Server calls it
 
     def close(self) -> None:
-        """Take no further request."""
+        """Accept no further request: close now if idle, else after the response."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()

@@ -31,7 +31,7 @@ _CLOSE: Final = 3  # it ends with the connection
 
 
 class CallerResponse:
-    """The response to one request. After its end, `finished` is true, and the connection knows whether it lives on."""
+    """The response to one request. At its end `finished` is true, and the connection knows whether it stays open."""
 
     __slots__ = (
         "_connection",

@@ -1,8 +1,8 @@
 """aiohttp's C parser reads every request head: the one file on the fast path that touches what aiohttp does not document.
 
-It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message); bodies are
-framed by `gateway.server.request_body`. What the parser forgives, or leaves to its body reader, `gateway.server.framing` judges.
-tests/unit/server/test_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
+It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
+`gateway.server.request_body` frames the bodies. `gateway.server.framing` judges what the parser forgives or leaves to its
+body reader. tests/unit/server/test_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ class HeadParser:
         )
 
     def read(self, head: bytes) -> Any:
-        """Read one whole head, its empty line included, into aiohttp's message. Raises a CallerError.
+        """Parse one whole head, with its empty line, into aiohttp's message. Raises a CallerError.
 
-        The message is of a type of the C parser's that no stub names.
+        The message is of a type of the C parser that no stub names.
         """
         line, end, fields = head.partition(b"\r\n")
         if (
@@ -66,7 +66,7 @@ class HeadParser:
 
 
 def parsed_head_of(message: Any) -> ParsedHead:
-    """What the head says of its message. Raises a CallerError where it, or the parser, leaves a doubt."""
+    """The ParsedHead of aiohttp's `message`. Raises a CallerError where the head or the parser leaves a doubt."""
     version_11 = message.version == HttpVersion11
     length, closes, expects = determine_framing(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none

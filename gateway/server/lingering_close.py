@@ -28,12 +28,12 @@ class LingeringClose:
         self._since = now  # when a part of the answer was last seen to leave
 
     def count_dropped(self, size: int) -> bool:
-        """Take note of bytes that nobody reads; False where they are too many."""
+        """Count `size` bytes that were dropped unread; False where they are too many."""
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 
     def should_continue(self, transport: Transport, now: float) -> bool:
-        """Whether the caller still takes the answer, so that another `LINGER_S` is due."""
+        """Whether the caller still reads the response, so that another `LINGER_S` is granted."""
         unsent = _unsent(transport)
         if unsent != self._unsent:
             self._unsent, self._since = unsent, now

@@ -35,7 +35,7 @@ REASONS: Final = (SILENT, HALF_HEAD, EVICTED, REFUSED, PEER, FILES)
 
 
 class OpenConnection(Protocol):
-    """What a server's connection shows here."""
+    """What OpenConnections needs of one connection."""
 
     peer: str
     due: float  # monotonic: when `expire` is called
@@ -58,10 +58,10 @@ class _InOrder(dict[OpenConnection, None]):
 
 
 class OpenConnections:
-    """At most `limit` connections, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
+    """All open connections: at most `limit`, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
 
-    Beyond that, the oldest connection with nothing under way makes room, and one that has never sent a request with a
-    good credential goes first; where all are busy, the new one is refused. 0 is no limit.
+    Beyond a limit, the oldest idle connection is closed to make room, preferably one that was never authenticated; where all
+    are busy, the new one is refused. 0 is no limit.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class OpenConnections:
     # -- from the listener
 
     def admits(self, peer: str) -> bool:
-        """Whether one more connection of `peer` can be taken, after making room where there is none."""
+        """Whether one more connection of `peer` can be accepted; closes an idle one where that makes room."""
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
@@ -112,7 +112,7 @@ class OpenConnections:
         return True
 
     def make_room(self) -> bool:
-        """Close the connection that is missed least; False where all that were looked at are busy."""
+        """Close the oldest idle connection; False where all that were examined are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
     def _make_room(self, connections: _InOrder) -> bool:
@@ -131,7 +131,7 @@ class OpenConnections:
         return True
 
     def count_turned_away(self, reason: str, text: str, *arguments: object) -> None:
-        """Count it, and say so now and then."""
+        """Count a connection that was refused or closed for `reason`, and log it now and then."""
         self.turned_away[reason] += 1
         self._throttled_log.warning(
             reason,
@@ -150,7 +150,7 @@ class OpenConnections:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
     def mark_authenticated(self, connection: OpenConnection) -> None:
-        """A request of it was authenticated."""
+        """Note that a request on this connection was authenticated."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:
             self._known[connection] = None
@@ -238,7 +238,7 @@ def _holder(peer: str) -> str:
 
 
 def has_unread_bytes(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether the system holds something that the caller has sent and nobody has read."""
+    """Whether the system holds bytes from the caller that nobody has read."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return False

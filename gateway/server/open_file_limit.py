@@ -23,5 +23,5 @@ def file_limit() -> int:
 
 
 def default_connection_limit() -> int:
-    """Connections that callers may hold where the settings name no number."""
+    """How many connections callers may hold where no setting says: what the open-file limit allows."""
     return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))

@@ -27,10 +27,10 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one.
+    """Answers what cannot be parsed with problem details, and closes. Each request's head has a time-out.
 
-    It looks at a connection's first request line before aiohttp does. Where later requests begin, only aiohttp knows: what
-    it forgives in them, `AiohttpRequestHandler` judges.
+    It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
+    `AiohttpRequestHandler` checks what aiohttp forgives in them.
     """
 
     __slots__ = (
@@ -146,11 +146,11 @@ class StrictRequestHandler(RequestHandler):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the answer that begins now is the connection's last: the gateway stops, and no request waits here."""
+        """Whether the response that begins now is the connection's last: the gateway stops, and no further request has arrived."""
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """`due` has come."""
+        """Close, or refuse what is under way: the time `due` has come."""
         self.due = _NEVER
         if self.busy or self._messages:
             return
@@ -184,7 +184,7 @@ class StrictRequestHandler(RequestHandler):
 
 
 class StrictAiohttpServer(web.Server):
-    """Makes the handlers; `connections` has what they share."""
+    """Makes a `StrictRequestHandler` for each connection; `connections` holds what they share."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class StrictAiohttpServer(web.Server):
 
 
 def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """The answer to what is no request, or has none, which is the connection's last."""
+    """The last response of a connection whose bytes are no valid request."""
     request_id = new_trace_id()
     if error.code == "internal-error":
         _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)

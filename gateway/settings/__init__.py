@@ -11,7 +11,6 @@ from gateway.settings.groups import (
     Limits,
     Log,
     Metrics,
-    Rollouts,
     Server,
     Settings,
     Trace,
@@ -36,6 +35,7 @@ from gateway.settings.process_environment import (
     state_folder,
     wants_debug,
 )
+from gateway.settings.rollouts import Rollouts
 
 __all__ = [
     "GROUPS",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
+from gateway.audit.second_place import open_second_place
 from gateway.auth.plugins import validate_authenticator_names
 from gateway.core.access_rules import Certificate, Issuer, certificate_problems, issuer_problems
 from gateway.core.cors_policy import ANY, origin_problem
@@ -268,6 +269,10 @@ class _Loader:
             open_fallback(self._values.get("registry_fallback") or "file:/none")
         except ValueError as error:
             self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")
+        try:
+            open_second_place(self._values.get("audit.second_place") or ".")
+        except ValueError as error:
+            self._problems.append(f"audit.second_place: {error} (from {self._sources['audit.second_place']})")
 
 
 def _shown(value: Any) -> str:

@@ -76,7 +76,7 @@ class ConcurrencyWindow:
         self._base_outside_s = math.inf  # the least that answers took beyond the backend's own work
 
     def enqueue(self, arrived: float, turn: "asyncio.Future[None]") -> _Waiter:
-        """Those who arrived first stand first, also where the backend has sent them back."""
+        """Add a request in order of arrival; one that the backend has sent back keeps its place."""
         waiter, waiting = _Waiter(arrived, turn), self.waiting
         place = len(waiting)
         while place and waiting[place - 1].arrived > arrived:
@@ -102,7 +102,7 @@ class ConcurrencyWindow:
     # -- learning
 
     def grow_or_shrink(self, exchange: Exchange, now: float) -> None:
-        """An answer came, while others wait or the window is smaller than declared."""
+        """Adapt the window to how long an answer took. Called while requests wait, or while the window is smaller than declared."""
         attempt = exchange.attempts[-1]
         if attempt.answered is None:
             return  # it failed, which says nothing about room
@@ -122,7 +122,7 @@ class ConcurrencyWindow:
                 self.size = max(self.share, self.size - self.share / self.size)
 
     def shrink_after_refusal(self, retry_after_s: float, now: float) -> None:
-        """The backend takes no more than it has now."""
+        """Shrink the window to what is in flight: the backend accepts no more than that now."""
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
         self.size = min(self.size, float(self.in_flight))
@@ -187,7 +187,7 @@ ANYWHERE: Final = _UnlimitedSlot()
 
 
 def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
-    """Whether more requests start more instances of the backend: true on Cloud Run, and `everywhere` in the cloud."""
+    """Whether more requests start more instances of the backend: on Cloud Run, or, with `everywhere`, at any address."""
     return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
@@ -205,7 +205,7 @@ class BackendConcurrency:
         self._refusals = Counter[str]()
 
     def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
-        """A place where one is free; None: there is none now, so `await` the stage itself."""
+        """A slot where one is free; None: `await` the stage itself to wait for one."""
         backend = exchange.backend
         declared = backend.concurrency
         if declared is None:
@@ -250,7 +250,7 @@ class BackendConcurrency:
         return BackendSlot(window, exchange)
 
     def should_retry(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another place; else its caller gets the refusal."""
+        """Whether a request that the backend refused waits for another slot; otherwise its caller gets the refusal."""
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)

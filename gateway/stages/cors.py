@@ -1,4 +1,4 @@
-"""Tell browsers which pages may call the model, and answer what they ask beforehand."""
+"""Apply the model's CORS policy: answer preflights, and add the fields that let a browser's page read the response."""
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
@@ -10,10 +10,10 @@ _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 
 
 class Cors:
-    """Add the model's own fields to whatever answer follows, errors too. Nothing here lets anybody in."""
+    """Add the model's CORS fields to the response, errors included. It grants no access: authentication and authorization follow."""
 
     def __call__(self, exchange: Exchange) -> Response | None:
-        """The answer to a preflight, which the request is then done with; None where it is none."""
+        """The response to a preflight, which ends the request; None for any other request."""
         cors = exchange.compiled_policy.cors
         if cors is None:
             return None

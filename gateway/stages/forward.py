@@ -54,5 +54,5 @@ class Forward:
 
 
 def backend_path(backend: Backend, target: RequestTarget) -> str:
-    """The path and query below the backend's address."""
+    """The path and query of the request, below the backend's base URL."""
     return (target.rest or backend.predict_path) + target.query

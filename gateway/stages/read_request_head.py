@@ -33,7 +33,7 @@ _address_of = lru_cache(maxsize=16384)(parse_address)
 class ReadRequestHead:
     """Fill the exchange from the request's head. `trusted_proxies` decides which forwarding headers are believed.
 
-    `name` is how this deployment calls itself in Via (RFC 9110 section 7.6.3), by which it knows its own requests again.
+    `name` is this deployment's name in Via (RFC 9110 section 7.6.3), by which it detects its own requests (a loop).
     """
 
     def __init__(self, trusted_proxies: TrustedProxies, name: Callable[[], str] = lambda: "chips") -> None:

@@ -26,14 +26,14 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
-    """The Cloud Logging severity of an HTTP status."""
+    """The Cloud Logging severity for an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"
 
 
 class JsonAccessLog:
-    """What is the same for many requests is put together once: each fragment below is a piece of the line, ready to be joined.
+    """Formats a request as a line of JSON. Parts that are the same for many requests are cached as fragments.
 
     `_asked` by method, target and status; `_from` by address; `_served` by generation, model, version and caller.
     """
@@ -199,7 +199,7 @@ def _text(text: str) -> str:
 
 
 class TextAccessLog:
-    """The same for people, in one line that a terminal can hold."""
+    """Formats a request as a line of text that fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored

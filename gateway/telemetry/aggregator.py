@@ -66,7 +66,7 @@ class _Counted(msgspec.Struct):
 
 
 class TickHistory:
-    """The difference of each series to the tick before. A tick is `seconds` long and ends on a multiple of that."""
+    """Computes ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -74,7 +74,7 @@ class TickHistory:
         self._last = time.time() // seconds
 
     def due_tick(self, now: float) -> int | None:
-        """When the tick ended that is over by `now` and has not been taken; None: there is none."""
+        """The end (seconds since the epoch) of the tick that is over by `now` and not taken yet; None where there is none."""
         tick = now // self.seconds
         if tick == self._last:
             return None
@@ -82,7 +82,7 @@ class TickHistory:
         return int(tick) * self.seconds
 
     def take_ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
-        """What was new in each series."""
+        """The tick that ends `at`, for each series that counted something."""
         ticks = []
         for series in every:
             key = series.model, series.version
@@ -123,11 +123,11 @@ _decode_ended = msgspec.msgpack.Decoder(_Ended).decode
 
 
 class WorkerMetrics:
-    """Figures of all workers: this one's own, and what the others last wrote into the folder they share.
+    """The metrics of all workers: this one's own, and what the others last wrote to the folder that they share.
 
-    A worker writes once a second and once more when it ends. What one that has ended had counted stays, for a counter
-    must not fall; its gauges do not. `fold` puts the files of those that have ended into one, so that a worker which
-    ends again and again does not fill the folder.
+    A worker writes once a second, and once more when it ends. The counters of a worker that has ended are kept, because
+    counters must not fall; its gauges are not. `fold_ended_workers` merges the files of ended workers into one, so that a
+    worker that ends again and again does not fill the folder.
     """
 
     def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
@@ -155,7 +155,7 @@ class WorkerMetrics:
                 return merge_states([self._metrics.live_state(), ended.state, *others])
 
     def fold_ended_workers(self) -> None:
-        """Whichever worker comes first does it; the others have nothing to do then."""
+        """Merge the files of ended workers into one. The first worker that comes does it for all."""
         if self._folder is None or not self._gone(self._folder):
             return
         with (self._folder / "fold.lock").open("ab") as lock:

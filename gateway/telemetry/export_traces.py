@@ -59,9 +59,9 @@ def otel_resource(service: str, instance: str, project: str = "") -> Resource:
 
 
 class CloudTraceSink:
-    """opentelemetry-exporter-gcp-trace with its call bounded in time.
+    """Sends traces to Cloud Trace by opentelemetry-exporter-gcp-trace, with each call bounded in time.
 
-    By itself it retries without end, ignores the time allowed for a flush, and holds a shutdown up for thirty seconds.
+    By itself that exporter retries without end, ignores the time allowed for a flush, and delays a shutdown by thirty seconds.
     """
 
     def __init__(self, project: str, resource: Resource, *, client: Any = None) -> None:
@@ -94,7 +94,7 @@ class CloudTraceSink:
 
 
 class OtlpTraceSink:
-    """OTLP over HTTP, to a collector or to Google's own endpoint (which takes our service account's token)."""
+    """Sends traces by OTLP over HTTP to a collector, or to Google's own endpoint with our service account's token."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
         from gateway.telemetry.otlp_encoding import encode_otlp_traces
@@ -111,7 +111,7 @@ class OtlpTraceSink:
 
 
 class OtlpClient:
-    """Posts OTLP messages. Its own, because the exporters retry for longer than a stop may take."""
+    """Posts OTLP messages. OpenTelemetry's exporters would retry for longer than a stop may take."""
 
     def __init__(self, url: str) -> None:
         import requests

@@ -8,6 +8,7 @@ from gateway.telemetry.metrics import CallerUsage, MetricsState, Series
 # Of these, the sum over processes would mean nothing.
 _LARGEST = frozenset(
     {
+        "chips_audit_unanchored_seconds",
         "chips_objective_availability_ratio",
         "chips_objective_latency_seconds",
         "chips_registry_age_seconds",

@@ -1,9 +1,9 @@
 """Encode recorded requests as an OTLP trace message (protobuf).
 
-OpenTelemetry's own way there, SDK spans and then its encoder, makes the same message at many times the cost, and with messages of
-the protobuf library it is still most of it: a gateway that sends every trace would work more for its traces than for its callers.
-So spans are put together as bytes (protobuf.dev/programming-guides/encoding), from attributes that the library has encoded and
-that are mostly the same. A test holds that this is the message that OpenTelemetry makes.
+OpenTelemetry's own way, SDK spans and then its encoder, makes the same message at many times the cost. Most of that cost
+remains when the messages are built with the protobuf library: a gateway that sends every trace would work more for its
+traces than for its callers. So spans are put together as bytes (protobuf.dev/programming-guides/encoding), from attributes
+that the library has encoded and that are mostly the same. A test compares the result with OpenTelemetry's.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
 
 def encode_otlp_traces(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
-    """An ExportTraceServiceRequest."""
+    """An ExportTraceServiceRequest with the spans of `batch`, encoded."""
     parts = [ScopeSpans(scope=_SCOPE).SerializeToString()]
     for summary in batch:
         trace_id = _TRACE_ID + bytes.fromhex(summary.trace_id)

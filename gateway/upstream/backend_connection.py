@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """Carries one request at a time. `start` one; its `InlineFuture` comes when the caller has the answer, or with the error."""
+    """Carries one request at a time: `start` returns an InlineFuture that completes when the caller has the response, or fails."""
 
     __slots__ = (
         "_completion",
@@ -69,13 +69,13 @@ class BackendConnection(RequestUpload):
         self._paused = False
 
     def is_serving(self, attempt: Attempt) -> bool:
-        """Whether `attempt` is still under way here."""
+        """Whether `attempt` is still under way on this connection."""
         return self._completion is not None and self._attempt is attempt
 
     # -- the request
 
     def start(self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool) -> InlineFuture:
-        """Send `request`: its head, and all of its body unless that is to `send_body`."""
+        """Send `request`: its head, and its whole body unless `send_body` streams that."""
         self._exchange = exchange
         self._attempt = attempt
         self._response = exchange.response  # type: ignore[assignment]  # the server's own, which relays
@@ -244,7 +244,7 @@ class BackendConnection(RequestUpload):
             self._finish()
 
     def pause(self) -> None:
-        """The caller reads more slowly than the backend writes."""
+        """Stop reading: the caller reads more slowly than the backend writes."""
         if not self._paused and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -286,7 +286,7 @@ class BackendConnection(RequestUpload):
             completion.complete(error)
 
     def end_tunnel(self) -> None:
-        """The caller has closed the tunnel: what was sent still goes out, to a backend that takes it in time."""
+        """The caller has closed the tunnel: bytes already accepted still go out, if the backend reads them in time."""
         completion = self._completion
         self._state = NOTHING
         self._completion = None
@@ -297,7 +297,7 @@ class BackendConnection(RequestUpload):
             completion.complete()
 
     def expire(self, error: BaseException) -> None:
-        """The time allowed is over."""
+        """Fail the request with `error`: its time is over."""
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
             self.end_tunnel()
@@ -305,7 +305,7 @@ class BackendConnection(RequestUpload):
             self._fail(error)
 
     def abort(self) -> None:
-        """Break the connection, whatever it carries: nothing that still comes from it is for anybody."""
+        """Break the connection, and discard whatever still arrives on it."""
         self._state = NOTHING
         self._completion = self._dechunker = None
         self.deadline = NEVER

@@ -88,17 +88,17 @@ class Pool:
 
     @property
     def circuit_open(self) -> bool:
-        """Whether the backend is left alone, but for one connection that is tried now and then."""
+        """Whether the circuit breaker is open: no new connection but a trial one now and then."""
         return self._connect_timeouts >= _CONNECT_TIMEOUTS_TO_OPEN
 
     @property
     def has_deadlines(self) -> bool:
-        """Whether anything has a deadline."""
+        """Whether any connection or waiting request has a deadline."""
         return bool(self.busy or self._waiters)
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing is here that anybody could miss."""
+        """Whether the pool has no connection and no waiting request, so that it can be removed."""
         return not (self.idle or self.busy or self._waiters or self._opening)
 
     def acquire_idle(self) -> BackendConnection | None:
@@ -164,7 +164,7 @@ class Pool:
             self.idle.remove(connection)
 
     def sweep(self, now: float) -> list[BackendConnection]:
-        """Close what has been idle too long; return the connections whose time is over."""
+        """Close connections that were idle too long; return those whose request has passed its deadline."""
         self._now = now
         idle = self.idle
         while idle and now - idle[0].idle_since > self._idle_s:

@@ -82,10 +82,10 @@ class ResponseHead:
 
 
 class ResponseHeadReader:
-    """Reads the heads of one connection's answers.
+    """Parses the heads of one connection's responses.
 
-    A backend sends nearly the same head each time: where one differs from the last in date, length and timing alone, only
-    those are read.
+    A backend sends nearly the same head each time: where one differs from the last only in date, length and timing, only
+    those fields are parsed.
     """
 
     __slots__ = ("_known",)

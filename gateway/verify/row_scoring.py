@@ -1,4 +1,4 @@
-"""Batch invariance: each row is scored alone once, and compared with its predictions in requests with other rows."""
+"""Score each row alone once, and compare that with its predictions in requests with other rows (batch invariance)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,9 +44,9 @@ class RowGroup:
 
 
 def depends_on_other_rows(context: CheckContext) -> bool:
-    """Whether the model looks at all rows of a request on purpose, as one that ranks them does.
+    """Whether the model uses all rows of a request on purpose, as one that ranks them does.
 
-    The command or the manifest says so, else the backend's metadata.
+    The command line or the manifest says so, else the backend's metadata.
     """
     parameters = context.metadata.get("parameters")
     said = parameters.get("rows") if isinstance(parameters, dict) else None
@@ -54,7 +54,10 @@ def depends_on_other_rows(context: CheckContext) -> bool:
 
 
 async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
-    """The groups, each row scored alone. Raises CheckSkipped where no row is known, Wrong where one is not answered."""
+    """Groups of rows, each row scored alone.
+
+    Raises CheckSkipped where no row is known, ContractViolation where one is not answered.
+    """
     if depends_on_other_rows(context):
         raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')
     if context.groups is None:
@@ -73,7 +76,7 @@ async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
 
 
 async def predict(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
-    """The predictions for `rows` in one request; Wrong where they are not one for each row."""
+    """The predictions for `rows` in one request. Raises ContractViolation where they are not one for each row."""
     predictions = require_predictions(await context.post("/predict", group.request(rows)))
     require_one_prediction_per_row(predictions, len(rows))
     return predictions
@@ -91,7 +94,7 @@ def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
 
 
 def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequence[int], how: str) -> None:
-    """Hold the predictions `got`, for the rows at `places`, against those of the same rows asked alone."""
+    """Compare the predictions `got`, for the rows at `places`, with those of the same rows scored alone."""
     require_one_prediction_per_row(got, len(places))
     scales = _scales(group.alone)
     for at, place in enumerate(places):
@@ -105,9 +108,9 @@ def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequen
 def is_same_prediction(
     got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0
 ) -> bool:
-    """Whether two predictions are the same; floats within TOLERANCE of the largest number at their place.
+    """Whether two predictions are equal; floats within TOLERANCE of the largest number at their place.
 
-    `tolerance`, where it is more than nothing, is allowed too (absolute, or relative to the larger).
+    A positive `tolerance` is allowed, too (absolute, or relative to the larger number).
     """
     if tolerance and is_close_json(got, wanted, tolerance):
         return True

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from gateway.artifacts.base import (
@@ -16,6 +15,7 @@ from gateway.artifacts.base import (
     PermissionRefused,
     StoreError,
     StoreUnavailable,
+    is_published,
 )
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.manifest import Manifest, RowsPolicy
@@ -123,23 +123,6 @@ def publish(
             _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise store_failure(error) from error
-
-
-def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
-    """Whether this very artifact is in the store. Raises AlreadyPublished where the version holds another one."""
-    published = store.manifest(manifest.model, manifest.version)
-    if published is None:
-        return False
-    # A bucket's paths begin with digests; place by place the files are the same.
-    ours, theirs = (
-        msgspec.structs.replace(
-            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
-        )
-        for m in (manifest, published)
-    )
-    if not ours.has_same_content_as(theirs):
-        raise AlreadyPublished(store.address(manifest.model, manifest.version))
-    return True
 
 
 def _try(described: DescribedArtifact, command: str | None) -> str:

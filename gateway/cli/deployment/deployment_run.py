@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError
+from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError, is_published
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.store import open_store
-from gateway.cli.artifacts.publish import PYTHON_FORMATS, is_published, store_failure
+from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.staged_backend import folder_command
 from gateway.cli.models.inspection import RegistrationRequest
-from gateway.cli.models.registration import register_backend
+from gateway.cli.models.registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
@@ -337,6 +337,7 @@ def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest
 
 def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport) -> str:
     headers: Mapping[str, str] = run.target.credentials(deployed.url)
+    steps: dict[str, str] = report.facts["steps"]
     entered = console.run_async(
         register_backend(
             run.settings,
@@ -344,6 +345,9 @@ def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport)
             author=run.author,
             reason=run.reason,
             headers=headers,
+            verified=Verification(
+                passed=True, summary=steps.get("verify", ""), facts={}, image=steps.get("build", "")
+            ),
         )
     )
     report.facts |= entered

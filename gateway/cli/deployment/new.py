@@ -134,7 +134,7 @@ def new_folder(name: str, folder: Path | None) -> Path:
 
 
 def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
-    """Fill `target`, which is new or empty; take away what was written where that fails."""
+    """Run `work`, which fills the new or empty folder `target`; if it fails, remove what was written."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         return work()

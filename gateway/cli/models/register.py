@@ -18,7 +18,7 @@ from gateway.cli.models.inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.registration import _OUR_PATH, RegisteredVersion, write_registration
+from gateway.cli.models.registration import _OUR_PATH, RegisteredVersion, Verification, write_registration
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
@@ -170,6 +170,7 @@ def register(
                 console.author_name(by),
                 "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
+                verified=_verification(seen, report) if probing else None,
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)
@@ -177,6 +178,24 @@ def register(
         report.end()
 
     console.run_async(work())
+
+
+def _verification(seen: BackendInspection, report: ProgressReporter) -> Verification:
+    """What the inspection says about the backend, as evidence."""
+    checked = report.facts.get("verified")
+    if checked is not None:
+        failed = checked["failed"]
+        summary = (
+            f"{len(failed)} checks failed: {', '.join(failed)}"
+            if failed
+            else f"{checked['passed']} checks passed"
+        )
+        return Verification(not failed, summary, checked)
+    if seen.service is not None:
+        return Verification(
+            passed=True, summary=f"a server of another kind, which answers: {seen.service.kind}", facts={}
+        )
+    return Verification(passed=False, summary=seen.broken or "it was not checked", facts={})
 
 
 async def _checked(

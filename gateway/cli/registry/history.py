@@ -17,7 +17,7 @@ _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"
 def history(
     name: Annotated[str | None, typer.Argument(help="A model; otherwise everything.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only this kind: models, networks, keys or revocations.")
+        str | None, typer.Option(help="Only this kind: models, rollouts, networks, keys or revocations.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many changes, the newest first.")] = 20,
     registry_url: console.RegistryOption = None,

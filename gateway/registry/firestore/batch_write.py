@@ -209,6 +209,6 @@ class BatchWrite:
 
 
 def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
-    """The collection and the id of a document."""
+    """The collection and the id of a document in Firestore."""
     layout.check_kind(kind)
     return names.for_kind(kind), layout.document_id(kind, name)

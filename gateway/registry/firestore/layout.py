@@ -104,7 +104,7 @@ def check_kind(kind: str) -> None:
 
 
 def document_id(kind: str, name: str) -> str:
-    """Any name becomes a valid id: no slash, no dot alone, no `__name__`."""
+    """A valid Firestore id for any kind and name: no slash, no dot alone, no `__name__`."""
     try:
         found = f"{kind}:{quote(name, safe='')}"
     except UnicodeEncodeError:
@@ -115,7 +115,7 @@ def document_id(kind: str, name: str) -> str:
 
 
 def parse_document_id(identity: str) -> tuple[str, str]:
-    """Kind and name from an id, also of a document that somebody else has put there."""
+    """Kind and name from an id, even of a document that somebody wrote by hand."""
     kind, _, name = identity.partition(":")
     return kind, unquote(name)
 
@@ -203,7 +203,7 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
 
 
 def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
-    """The document, or None where there is none or it was deleted."""
+    """The registry document; None where there is none or it was deleted."""
     stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
@@ -220,7 +220,7 @@ def encode_stored(kind: str, name: str, revision: int, generation: int, body: st
 
 
 def change_id(generation: int, index: int) -> str:
-    """Ids count down, so that the order of ids, the only one that needs no index of its own, is newest first."""
+    """The id of a history entry. Ids count down: Firestore's own order by id, which needs no index, is then newest first."""
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
@@ -241,7 +241,7 @@ def read_entry(found: FirestoreDocument) -> Entry | None:
 
 
 def estimated_size_bytes(identity: str, fields: Fields) -> int:
-    """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
+    """The size in bytes as Firestore counts it, approximately."""
     total = len(identity) + 64
     for name, value in fields.items():
         total += len(name) + 1 + (len(value.encode()) + 1 if isinstance(value, str) else 8)

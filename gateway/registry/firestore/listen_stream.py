@@ -1,7 +1,7 @@
-"""What the messages of a Listen stream say, put together into consistent states.
+"""Turns the messages of a Firestore Listen stream into consistent states.
 
-The server tells changes as they come; only between two of them does it say "all that was told up to here is consistent".
-Nothing is handed on before that, so a batch is never seen in part.
+The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
+passed on before that, so a batch is never seen in part.
 """
 
 from typing import Any, Final
@@ -19,15 +19,15 @@ _PERMISSION_DENIED: Final = 7  # google.rpc.Code
 
 
 class StreamBroken(Unavailable):
-    """The stream cannot be gone on with."""
+    """The stream has ended and must be opened again."""
 
 
 class DocumentGone(Unavailable):
-    """A document was removed, which no client of ours does: what we hold must be read again."""
+    """A document was removed by hand (registries only mark them as deleted): everything must be read again."""
 
 
 class ListenTarget:
-    """One query's share of a stream."""
+    """The state of one query on a Listen stream."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()  # ids that the server has told on this stream
@@ -38,7 +38,7 @@ class ListenTarget:
         self._current = False
 
     def apply(self, message: Any) -> dict[str, FirestoreDocument] | None:
-        """What has changed, by id, where `message` completes a consistent state; else None."""
+        """Apply a message; return the changed documents by id where it completes a consistent state, else None."""
         kind = message.WhichOneof("response_type")
         if kind == "target_change":
             return self._target_change(message.target_change)

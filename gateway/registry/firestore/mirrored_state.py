@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MirroredState:
-    """The mirrored documents as of one generation, kept from one stream to the next."""
+    """The mirrored documents as of one generation, kept from one Listen stream to the next."""
 
     def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
         self.head = head
@@ -45,7 +45,7 @@ class MirroredState:
 
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:
-    """A document for the listing; None where it is the head, was deleted, or is of a kind that this release does not mirror."""
+    """The registry document in `found`; None for the head, a deleted document, or a kind that this release does not mirror."""
     if ":" not in found.identity or layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
     return layout.decode_registry_document(found.identity, found.fields)

@@ -51,7 +51,7 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class RegistryReplaced(Exception):
-    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was restarted."""
+    """The stored registry is another one than before, or an older state: a restored backup, an emulator that was restarted."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")

@@ -58,7 +58,7 @@ def unpack(content: bytes, datatype: str) -> list[Any]:
 
 
 class BinaryRequest(NamedTuple):
-    """A request in binary form, its parts apart so that a check can break one."""
+    """A request with binary tensors, in parts, so that a check can break one."""
 
     request: dict[str, Any]
     behind: bytes
@@ -95,7 +95,7 @@ async def _taken(context: CheckContext, binary: BinaryRequest) -> RawResponse:
 
 
 def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
-    """The outputs of an answer in binary form, with their data in the place of the bytes."""
+    """The outputs of a response in binary form, with their bytes decoded into `data`."""
     require_status(response, 200)
     length = response.get(LENGTH_HEADER)
     kind = response.get("Content-Type")
@@ -122,7 +122,7 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
 
 
 def require_same_outputs(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
-    """Hold outputs in one form against those in another, bit for bit."""
+    """Compare outputs in binary form with those in JSON, bit for bit. Raises ContractViolation."""
     if [_bits(output) for output in got] != [_bits(output) for output in wanted]:
         raise ContractViolation(f"in binary form {list(got)}, in JSON {list(wanted)}")
 

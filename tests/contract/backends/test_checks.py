@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from chips_backend import answers
 
 from gateway.verify.check import (
     Check,
@@ -253,6 +254,9 @@ def test_server_timing_is_read():
 )
 def test_what_is_close(got: Any, wanted: Any, close: bool):
     assert is_close_json(got, wanted, 1e-6) is close
+    assert answers.is_close(got, wanted, 1e-6) is close, (
+        "the library must judge its own samples as the kit does"
+    )
 
 
 # -- the wire

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -42,6 +43,19 @@ with warnings.catch_warnings():
     from google.cloud.trace_v1 import GetTraceRequest, Trace, TraceServiceClient, TraceSpan
     from google.cloud.trace_v1.services.trace_service.transports import TraceServiceGrpcTransport
 
+
+@contextmanager
+def channel_to(service: str, methods: dict[str, Any], *, threads: int) -> Iterator[Any]:
+    """A channel to a gRPC server on this machine whose `service` has these method handlers."""
+    server = grpc.server(futures.ThreadPoolExecutor(threads))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    server.stop(0).wait()
+
+
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -74,20 +88,10 @@ def trace():
     handler = grpc.unary_unary_rpc_method_handler(
         get_trace, request_deserializer=GetTraceRequest.deserialize, response_serializer=Trace.serialize
     )
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "google.devtools.cloudtrace.v1.TraceService", {"GetTrace": handler}
-            ),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    yield TraceServiceClient(transport=TraceServiceGrpcTransport(channel=channel))
-    channel.close()
-    server.stop(0).wait()
+    with channel_to(
+        "google.devtools.cloudtrace.v1.TraceService", {"GetTrace": handler}, threads=1
+    ) as channel:
+        yield TraceServiceClient(transport=TraceServiceGrpcTransport(channel=channel))
 
 
 def entry_of(exchange: Exchange, status: int) -> LogEntry:
@@ -155,16 +159,8 @@ def logging(logs):
             response_serializer=TailLogEntriesResponse.serialize,
         ),
     }
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("google.logging.v2.LoggingServiceV2", handlers),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    yield LoggingServiceV2Client(transport=LoggingServiceV2GrpcTransport(channel=channel))
-    channel.close()
-    server.stop(0).wait()
+    with channel_to("google.logging.v2.LoggingServiceV2", handlers, threads=2) as channel:
+        yield LoggingServiceV2Client(transport=LoggingServiceV2GrpcTransport(channel=channel))
 
 
 def logged(request_id: str, status: int = 200, **fields: Any) -> LogEntry:

@@ -15,19 +15,21 @@ from tests.patience import patience
 Result = TypeVar("Result")
 
 
-class Beside:
+class BackgroundServers:
+    """Starts backends and gateways that a command under test can call; `close` stops them in reverse order."""
+
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="beside")
+        self._thread = threading.Thread(target=self.loop.run_forever, name="background servers")
         self._thread.start()
         self._stops: list[Any] = []
 
-    def await_(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(patience(20))
 
     def backend(self, script: Script) -> ScriptedBackend:
         backend = ScriptedBackend(script)
-        self.await_(backend.start())
+        self.run(backend.start())
         self._stops.append(backend.stop)
         return backend
 
@@ -43,7 +45,7 @@ class Beside:
             return gateway
 
         logs.start()
-        gateway = self.await_(start())
+        gateway = self.run(start())
 
         async def stop() -> None:
             await gateway.stop()
@@ -54,7 +56,7 @@ class Beside:
 
     def close(self) -> None:
         for stop in reversed(self._stops):
-            self.await_(stop())
+            self.run(stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -114,9 +114,25 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command(rich_help_panel=_SETUP)
-def version() -> None:
-    """Print the version of CHIPS."""
-    console.out.print(__version__)
+def version(
+    library: Annotated[
+        Literal["python", "r", "julia"] | None,
+        typer.Option("--library", help="Print instead where the backend library of this language is."),
+    ] = None,
+) -> None:
+    """Print the version of CHIPS.
+
+    Example: `chips version --library r`
+    """
+    if library is None:
+        console.out.print(__version__)
+        return
+    from gateway.deploy.backend_libraries import LibraryMissing, library_folder
+
+    try:
+        console.out.print(str(library_folder(library)))
+    except LibraryMissing as error:
+        raise console.Failure(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

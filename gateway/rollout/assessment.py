@@ -20,6 +20,9 @@ _WORDS: Final = {
     "p95": "is slower at the 95th percentile",
     "p99": "is slower at the 99th percentile",
 }
+MOST_COLD: Final = (
+    0.2  # of the requests at a step; a slow version that does not account for its time looks the same
+)
 _LEAST_PROOF: Final = 0.001
 _ENOUGH: Final = 200  # requests of the stable version before its quantiles count
 _MOST: Final = 20_000  # after which older ones count half
@@ -43,6 +46,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     position: int
     questions: dict[str, Evidence]
     requests: int = 0  # of the candidate, at this step
+    cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
@@ -55,7 +59,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     def enter(self, position: int) -> None:
         """A step has been taken: its requests and its time count from now."""
         if position != self.position:
-            self.position, self.requests, self.waited_s = position, 0, 0.0
+            self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
 
     def take(self, rollout: Rollout, report: Report) -> bool:
         """Take in the windows of `report` that are new; whether there were any."""
@@ -71,6 +75,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         stable = window.versions.get(rollout.stable) or Tally()
         if window.position == self.position:
             self.requests += candidate.requests
+            self.cold_here += candidate.cold
         self.cold += candidate.cold
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
@@ -120,6 +125,11 @@ class Assessment(msgspec.Struct, kw_only=True):
         """What the candidate is found to be worse at, in words; empty: nothing."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
+
+    @property
+    def too_cold(self) -> bool:
+        """Whether so many requests waited for an instance that the times of the others say little."""
+        return self.cold_here > MOST_COLD * self.requests
 
     def unproven(self) -> list[str]:
         """The questions that are not yet answered with "fine"."""

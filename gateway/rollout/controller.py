@@ -17,7 +17,7 @@ import msgspec
 from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, changed_by_hand
+from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
 from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.mirror import Mirror
@@ -219,7 +219,7 @@ class Controller:
             model = _model(found)
             if found is None or model is None or changed_by_hand(rollout, model):
                 return  # decided again, as a hold, when the mirror shows it
-            body = merge_document(found.body, msgspec.structs.replace(model, traffic=new.traffic))
+            body = merge_document(found.body, with_traffic(model, new.traffic))
             changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
         if not new.active:
             changes.append(await self._verdict(name, new, evidence))
@@ -229,8 +229,7 @@ class Controller:
         _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
         if new.plan.webhook:
             self._tell(new, generation, evidence)
-        if not new.active:
-            await self._clean_up(name)
+        await self._clean_up(name, keep=new.id if new.active else "")
 
     async def _verdict(self, name: str, rollout: Rollout, evidence: dict[str, Any]) -> Put:
         """The end of a rollout as evidence about the candidate."""
@@ -273,10 +272,10 @@ class Controller:
         self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
         job.add_done_callback(self._telling.discard)
 
-    async def _clean_up(self, name: str) -> None:
-        """Delete what gateways that are gone have left; those that run delete their own."""
+    async def _clean_up(self, name: str, *, keep: str) -> None:
+        """Delete what gateways that are gone have left of rollouts other than `keep`; those that run delete their own."""
         for document in await self._figures.list_ephemeral(FIGURES):
-            if document.name.startswith(f"{name}."):
+            if document.name.startswith(f"{name}.") and document.body.get("rollout") != keep:
                 await self._figures.delete_ephemeral(FIGURES, document.name)
 
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from gateway.core.model import Backend, Model, Policy, parse_model
-from gateway.core.model_updates import to_document
+from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Plan, Rollout, begin_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Change, Put
 from gateway.registry.schemes import open_registry
@@ -43,6 +44,7 @@ class Version:
         self.fails_every = 0
         self.refuses_every = 0
         self.delay_s = 0.0
+        self.cold_every = 0  # each such request waits as for an instance that starts
         self.dead = False
 
     async def start(self) -> None:
@@ -63,12 +65,15 @@ class Version:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)
+        fields = {"Server-Timing": "predict;dur=0.1"} if self.cold_every else {}
+        if self.cold_every and not self.requests % self.cold_every:
+            await asyncio.sleep(1.5)
         status = 200
         if self.fails_every and not self.requests % self.fails_every:
             status = 500
         if self.refuses_every and not self.requests % self.refuses_every:
             status = 422
-        return web.json_response({"version": self.name}, status=status)
+        return web.json_response({"version": self.name}, status=status, headers=fields)
 
     async def stop(self) -> None:
         await self._runner.cleanup()
@@ -85,9 +90,10 @@ class Fleet:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
         self.answers: Counter[tuple[str, int]] = Counter()
+        self.seen: dict[str, list[str]] = {}  # by user: the versions that answered, without repetitions
         self._numbers = itertools.count()
 
-    async def set_up(self) -> None:
+    async def set_up(self, **changes: Any) -> None:
         for version in (self.stable, self.candidate):
             await version.start()
         model = Model(
@@ -95,9 +101,10 @@ class Fleet:
             policy=Policy(access="public"),
             backends=tuple(Backend(version=one.name, url=one.url) for one in (self.stable, self.candidate)),
             traffic={"3": 100, "4": 0},
+            **changes,
         )
         await self.registry.write(
-            Put(kind=MODELS, name="wine", body=to_document(model), expected=0), author="ana"
+            Put(kind=MODELS, name="wine", body=merge_document(None, model), expected=0), author="ana"
         )
 
     def _start(self, *arguments: str, **environ: str) -> tuple[subprocess.Popen[bytes], Path]:
@@ -171,14 +178,20 @@ class Fleet:
         await self._session.close()
 
     async def _call(self, number: int) -> None:
-        for port in itertools.cycle(self.ports[number % len(self.ports) :] + self.ports):
+        """One user after the other; each stays with one gateway, since gateways see a step a moment apart."""
+        for turn in itertools.count():
             if self._done.is_set():
                 return
-            async with self._session.post(
-                f"http://127.0.0.1:{port}/wine", json={"instances": [[1]]}
-            ) as answer:
+            user = number + CALLERS * (turn % 20)
+            url = f"http://127.0.0.1:{self.ports[user % len(self.ports)]}/wine"
+            fields = {"X-User": f"u{user}"}
+            async with self._session.post(url, json={"instances": [[1]]}, headers=fields) as answer:
                 body = await answer.json(content_type=None)
-                self.answers[body.get("version", body.get("code", "?")), answer.status] += 1
+            version = body.get("version", body.get("code", "?"))
+            self.answers[version, answer.status] += 1
+            versions = self.seen.setdefault(fields["X-User"], [])
+            if version not in versions[-1:]:
+                versions.append(version)
             await asyncio.sleep(0.005)
 
     async def splits(self) -> list[dict[str, int]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.core.sticky import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR
 from gateway.rollout.figures import FIGURES
 from gateway.rollout.lease import LEASES
-from tests.e2e.fleet import PLAN, Fleet
+from tests.e2e.fleet import CALLERS, PLAN, Fleet
 from tests.patience import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,9 +24,9 @@ _SPLITS = [{"3": 100, "4": 0}, *({"3": 100 - step, "4": step} for step in PLAN.s
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+async def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
     fleet = Fleet(tmp_path)
-    await fleet.set_up()
+    await fleet.set_up(**getattr(request, "param", {}))
     yield fleet
     await fleet.stop()
 
@@ -98,6 +99,30 @@ async def test_a_bad_version_returns_to_0_percent(fleet: Fleet, fault: str):
     assert (await fleet.splits())[-1] == {"3": 100, "4": 0}
     assert not {answer for answer in fleet.answers if answer[0] == "3" and answer[1] != 200}
     await _assert_explained(fleet)
+
+
+@pytest.mark.parametrize(
+    "fleet", [{"sticky": StickyShares(by="header:x-user", seed="5" * 32)}], indirect=True, ids=["sticky"]
+)
+async def test_callers_of_a_sticky_share_move_once_and_never_back(fleet: Fleet):
+    await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
+    async with fleet:
+        await fleet.begin()
+        await fleet.until("succeeded")
+    assert {status for _, status in fleet.answers} == {200}
+    assert len(fleet.seen) == 20 * CALLERS
+    assert all(versions in (["3"], ["4"], ["3", "4"]) for versions in fleet.seen.values())
+
+
+async def test_a_version_that_is_right_but_cold_is_not_held_to_blame(fleet: Fleet):
+    """A tenth of its requests wait 1.5 s for an instance, as a version does whose instances are started one by one."""
+    await fleet.start_gateway("--server.workers=1")
+    fleet.candidate.cold_every = 10
+    async with fleet:
+        await fleet.begin()
+        rollout = await fleet.until("succeeded", within_s=60)
+    assert rollout.steps[-1].evidence["cold_starts"] > 5
+    assert {status for _, status in fleet.answers} == {200}
 
 
 async def test_a_slow_version_returns_to_0_percent(fleet: Fleet):

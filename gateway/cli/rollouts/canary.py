@@ -13,7 +13,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.verified import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout
+from gateway.core.rollout import Plan, Rollout, begin_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted
@@ -132,6 +132,8 @@ def canary(
             settle_s=_duration("--settle", settle),
             webhook=webhook,
         )
+        if webhook:
+            console.note("the controller signs what the webhook gets with rollouts.webhook_secret_file")
         author = console.author_name(by)
         facts = console.with_registry(
             registry_url,
@@ -199,15 +201,10 @@ async def _move(registry: Registry, name: str, option: str, author: str, reason:
     changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
     by_hand = option == "--abort" and new.traffic == rollout.traffic
     if found is not None and model is not None and not by_hand and dict(model.traffic) != new.traffic:
-        body = merge_document(found.body, _split(model, new.traffic))
+        body = merge_document(found.body, with_traffic(model, new.traffic))
         changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
     await registry.write(*changes, author=author, reason=new.reason)
     return await read_status(registry, name)
-
-
-def _split(model: Model, traffic: dict[str, int]) -> Model:
-    versions = {backend.version: 0 for backend in model.backends}
-    return msgspec.structs.replace(model, traffic={**versions, **traffic})
 
 
 def _readable(document: Document) -> Rollout | None:

@@ -253,6 +253,19 @@ def check_policy(model: Model) -> Sequence[Finding]:
     return found
 
 
+def _local_backend_hint(url: str) -> str:
+    """The command for a backend that was deployed to this machine and does not answer; empty for any other."""
+    from gateway.deploy.local import LocalProcessTarget
+
+    for local in LocalProcessTarget(state_folder() / "local", {}).all():
+        spec = local.spec
+        if spec is not None and spec.url == url:
+            if local.status is not None:
+                return f"chips logs {spec.model} --version {spec.version}"
+            return "chips up" if spec.wanted else f"chips restart {spec.model} --version {spec.version}"
+    return ""
+
+
 async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
     """Probe one backend of a model: is it ready, and is it the registered version?"""
     backend = model.backends[index]
@@ -263,7 +276,8 @@ async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Fi
             metadata = await probe(backend.url, model.name, wait_s=0, progress=tell)
         except Failure as failure:
             taken = model.enabled and model.traffic.get(backend.version)
-            return Finding(subject, "wrong" if taken else "warning", failure.message, failure.hint)
+            hint = _local_backend_hint(backend.url) or failure.hint
+            return Finding(subject, "wrong" if taken else "warning", failure.message, hint)
     declared = metadata.integer_parameter("concurrency")
     if declared is not None and backend.concurrency is not None and declared != backend.concurrency:
         return Finding(

@@ -111,11 +111,20 @@ class Scene:
             clock=self.clock,
         )
 
-    async def begin(self, plan: Plan = PLAN, **changes: Any) -> None:
+    async def begin(self, plan: Plan = PLAN, model: Model | None = None, **changes: Any) -> None:
+        model = model or wine()
         await self.registry.write(
-            Put(kind=MODELS, name="wine", body={**to_document(wine()), "future": 1}, expected=0),
-            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout_of(plan=plan, **changes)), expected=0),
+            Put(kind=MODELS, name="wine", body={**to_document(model), "future": 1}, expected=0),
+            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout_of(model, plan, **changes)), expected=0),
             author="ana",
+        )
+
+    async def put(self, model: Model) -> None:
+        document = await self.registry.read(MODELS, "wine")
+        assert document is not None
+        body = {**to_document(model), "future": 1}
+        await self.registry.write(
+            Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
         )
 
     async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from gateway.core.evidence import CANARY, not_about
+from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, ROLLOUTS, Put
 from gateway.registry.evidence import read_evidence
@@ -233,6 +234,23 @@ async def test_evidence_of_another_release_is_gathered_anew(scene: Scene):
     await scene.turn(controller)
     await scene.turn(controller)
     assert (await scene.traffic())["4"] == 5
+
+
+async def test_a_third_version_that_is_removed_or_added_meanwhile_does_not_disturb_it(scene: Scene):
+    third = Backend(version="2", url="http://c")
+    await scene.begin(model=wine(backends=(*wine().backends, third), traffic={"2": 0, "3": 100, "4": 0}))
+    controller = scene.controller()
+    await scene.turn(controller)
+    assert await scene.traffic() == {"2": 0, "3": 95, "4": 5}
+    await scene.put(
+        wine(
+            backends=(*wine().backends, Backend(version="5", url="http://d")),
+            traffic={"3": 95, "4": 5, "5": 0},
+        )
+    )
+    await scene.serve(controller, windows=40)
+    assert (await scene.rollout()).state == "succeeded"
+    assert await scene.traffic() == {"3": 0, "4": 100, "5": 0}
 
 
 async def test_without_a_rollout_nothing_is_written(scene: Scene):

@@ -10,7 +10,9 @@ from tests.unit.telemetry.exchanges import make_exchange
 
 def summary(kept="sampled", status=200, took_s=0.1, **fields):
     exchange = make_exchange(took_s=took_s, status=status, **fields)
-    side, code = ("backend", "answered-5xx") if status >= 500 else ("", "")
+    side, code = "", ""
+    if status >= 400:
+        side, code = ("backend", "answered-5xx") if status >= 500 else ("caller", "answered-4xx")
     return summarize(exchange, status=status, kept=kept, side=side, code=code, gateway="test")
 
 

@@ -148,7 +148,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     problems: list[str] = []
     networks: list[Document] = []
     rollouts: list[Document] = []
-    emergencies: list[str] = []
+    emergencies: list[Document] = []
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -170,9 +170,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         elif kind == ROLLOUTS:
             rollouts.append(document)
         elif kind == EMERGENCIES:
-            emergencies.append(_describe_emergency(document))
-            if previous is None or emergencies[-1] not in previous.emergencies:
-                _log.critical("EMERGENCY: %s", emergencies[-1])
+            emergencies.append(document)
     network_set, revisions = yield from _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
@@ -183,14 +181,22 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         network_set,
         revisions,
         *_rollouts(rollouts, previous, problems),
-        tuple(emergencies),
+        _emergencies(emergencies, previous),
     )
 
 
-def _describe_emergency(document: Document) -> str:
-    """One line: what serves on whose word, and until when that must be reviewed."""
-    said = {name: str(document.body.get(name, "?"))[:200] for name in ("title", "by", "at", "review_due")}
-    return f"{said['title']} serves on the word of {said['by']} since {said['at']}; review by {said['review_due']}"
+def _emergencies(documents: list[Document], previous: Snapshot | None) -> tuple[str, ...]:
+    """A line for each: what serves on whose word, and until when that must be reviewed. New ones are logged."""
+    lines = []
+    for document in documents:
+        title, by, at, due = (
+            str(document.body.get(name, "?"))[:200] for name in ("title", "by", "at", "review_due")
+        )
+        line = f"{title} serves on the word of {by} since {at}; review by {due}"
+        lines.append(line)
+        if previous is None or line not in previous.emergencies:
+            _log.critical("EMERGENCY: %s", line)
+    return tuple(lines)
 
 
 def _rollouts(

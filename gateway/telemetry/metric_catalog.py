@@ -218,6 +218,13 @@ METRICS: Final = (
         ("model",),
         "Steps of rollouts that this process has taken: advances, returns and holds.",
     ),
+    Metric(
+        "chips_emergencies",
+        "gauge",
+        "",
+        (),
+        "Versions that serve on one person's word, in an emergency that nobody has reviewed yet.",
+    ),
     Metric("chips_registry_models", "gauge", "", (), "Models in the snapshot."),
     Metric("chips_registry_problems", "gauge", "", (), "Registry documents that cannot be used."),
     Metric(

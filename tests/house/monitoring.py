@@ -163,6 +163,14 @@ ALERTS = [
         "a-registry-document-cannot-be-used",
     ),
     Alert(
+        "ChipsEmergency",
+        f"max ({m('chips_emergencies')}) > 0",
+        "0s",
+        "ticket",
+        "{{ $value }} versions serve on one person's word, in an emergency that nobody has reviewed yet",
+        "an-emergency-is-to-be-reviewed",
+    ),
+    Alert(
         "ChipsAuditUnanchored",
         f"max ({m('chips_audit_unanchored_seconds')}) > 3600",
         "5m",

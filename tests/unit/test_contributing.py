@@ -78,13 +78,8 @@ def test_the_page_on_a_new_language_lists_every_place_that_names_one():
         word.replace("LANGUAGE", "julia").rstrip("/")
         for word in re.findall(r"`([^`\s]+)`", _table("docs/how-to/new-language.md"))
     }
-    no_place = (
-        "CHANGELOG.md",
-        "changelog.d/",
-        "docs/adr/",
-        "docs/how-to/new-language.md",
-        "benchmarks/results/",
-    )
+    # Tests and pages that mention a language in passing come and go; the page names those that list the languages.
+    no_place = ("CHANGELOG.md", "changelog.d/", "docs/", "tests/", "benchmarks/results/")
     missing = [
         file
         for file in listed.stdout.split()

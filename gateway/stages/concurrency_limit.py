@@ -110,7 +110,7 @@ class ConcurrencyLimit:
         if held >= allowed:
             self.refused += 1
             if not self._report_only:
-                raise TooManyRequests(f"You have {held} requests in flight, which is your limit.")
+                raise TooManyRequests(f"You have reached your limit of requests in flight ({held}).")
             exchange.report_only_refusals += (TooManyRequests.code,)
         self._held[caller] = held + 1
         return caller

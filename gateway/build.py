@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SHADOW_CONNECTIONS = 512  # more than a shadow may use to both versions together
+
 
 def networks(texts: Iterable[str]) -> list[Network]:
     """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
@@ -157,6 +159,23 @@ def build_upstream(
         ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
+    )
+
+
+def build_shadow_upstream(
+    settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
+) -> Upstream:
+    """Connections that shadows alone use. A shadow's own budget bounds them."""
+    upstream = settings.upstream
+    return PooledUpstream(
+        connections=_SHADOW_CONNECTIONS,
+        connect_timeout_s=upstream.connect_timeout_s,
+        idle_s=upstream.idle_s,
+        tunnel_idle_s=upstream.tunnel_idle_s,
+        ca_file=upstream.ca_file,
+        egress_policy=egress_policy,
+        identity=id_tokens,
+        supervisor=supervisor,
     )
 
 

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
     "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
+    "shadow": LazyCommand("gateway.cli.models.shadow", "shadow", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),

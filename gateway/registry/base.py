@@ -18,13 +18,16 @@ REVOCATIONS: Final = "revocations"
 KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
 ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, and how far it is
+SHADOWS: Final = (
+    "shadows"  # by model: which requests a candidate version sees after their callers were answered
+)
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
-KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, AUDIT})
+KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, SHADOWS, AUDIT})
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.shadow import Shadow, parse_shadow
 from gateway.core.sticky_versions import compile_sticky
-from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Document, Listing
+from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, SHADOWS, Document, Listing
 
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
@@ -72,6 +73,7 @@ class Snapshot:
         "revoked",
         "rollout_revisions",
         "rollouts",
+        "shadows",
         "via_name",
     )
 
@@ -86,6 +88,7 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
         rollouts: Mapping[str, Rollout] = MappingProxyType({}),
         rollout_revisions: tuple[tuple[str, int], ...] = (),
+        shadows: Mapping[str, Shadow] = MappingProxyType({}),
     ) -> None:
         self.registry_id = registry_id
         self.via_name = (
@@ -99,6 +102,7 @@ class Snapshot:
         self.network_revisions = network_revisions  # of the documents that `networks` was made from
         self.rollouts = rollouts  # by model, also those that have ended
         self.rollout_revisions = rollout_revisions
+        self.shadows = shadows  # by model, also those that have ended
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
         """This, and what `listing` revokes."""
@@ -134,6 +138,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     problems: list[str] = []
     networks: list[Document] = []
     rollouts: list[Document] = []
+    shadows: list[Document] = []
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -154,6 +159,8 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
             networks.append(document)
         elif kind == ROLLOUTS:
             rollouts.append(document)
+        elif kind == SHADOWS:
+            shadows.append(document)
     network_set, revisions = yield from _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
@@ -164,6 +171,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         network_set,
         revisions,
         *_rollouts(rollouts, previous, problems),
+        _shadows(shadows, problems),
     )
 
 
@@ -185,6 +193,17 @@ def _rollouts(
         except ValueError as error:
             problems.append(f"rollouts/{document.name} revision {document.revision}: {error}")
     return MappingProxyType(found), revisions
+
+
+def _shadows(documents: list[Document], problems: list[str]) -> Mapping[str, Shadow]:
+    """The shadows by model. One that cannot be read is none."""
+    found = {}
+    for document in documents:
+        try:
+            found[document.name] = read_shadow(document)
+        except ValueError as error:
+            problems.append(f"shadows/{document.name} revision {document.revision}: {error}")
+    return MappingProxyType(found)
 
 
 def _networks(
@@ -216,6 +235,16 @@ def read_rollout(document: Document) -> Rollout:
     if rollout.model != document.name:
         raise ValueError(f'it says that it is of "{rollout.model}"')
     return rollout
+
+
+def read_shadow(document: Document) -> Shadow:
+    """A shadow's document. ValueError says everything that is wrong with it."""
+    if document.problem:
+        raise ValueError(document.problem)
+    shadow = parse_shadow(document.body)
+    if shadow.model != document.name:
+        raise ValueError(f'it says that it is of "{shadow.model}"')
+    return shadow
 
 
 def compile_entry(document: Document) -> ModelEntry:

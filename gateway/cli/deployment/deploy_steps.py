@@ -60,6 +60,7 @@ class DeploymentRun:
                     signature=self.source.sibling("signature"),
                     samples=self.source.sibling("samples"),
                     rows=settings.rows,
+                    pure=settings.pure,
                 )
             except ValueError as error:
                 raise DeployError(

@@ -52,6 +52,7 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             signature=source.sibling("signature"),
             samples=source.sibling("samples"),
             rows=settings.rows,
+            pure=settings.pure,
         )
         words = folder_command(source, console.note)
     except (FolderError, ValueError) as error:

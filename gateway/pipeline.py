@@ -14,7 +14,7 @@ from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.headers import PINNED_VERSION
 from gateway.core.inline_future import switch_to_task
-from gateway.core.problem import render_problem
+from gateway.core.problem_details import render_problem
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -129,7 +129,7 @@ class Pipeline:
     async def _pass(self, exchange: Exchange) -> None:  # noqa: C901  (a line or two for each step)
         self._read_request_head(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
-        if self._control.is_probe(exchange):
+        if self._control.is_health_probe(exchange):
             await switch_to_task()
             await self._control.answer(exchange)
             return
@@ -151,9 +151,9 @@ class Pipeline:
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
         self._authorize(exchange)
-        if self._control.is_description(exchange):
+        if self._control.is_model_description(exchange):
             await switch_to_task()
-            await self._control.describe(exchange)
+            await self._control.describe_model(exchange)
             return
         self._trace_sampling(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.

@@ -7,8 +7,8 @@ caller must not be able to pretend to be the gateway to a backend, nor a backend
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest
-from gateway.core.keys import LastDigest
 from gateway.core.networks import Address
 from gateway.core.request_target import RequestTarget
 
@@ -160,7 +160,7 @@ class RequestHead:
         self.ends_here = _NOTHING  # positions of fields that Connection names: read here, but never sent on
         self.address: Address | None = None  # the caller's, as far as trusted proxies say
         self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
-        self.last_digest: LastDigest | None = None  # what its connection remembers of the last API key
+        self.last_digest: LastKeyDigest | None = None  # what its connection remembers of the last API key
         self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
         self.target: RequestTarget
         self.way = b""  # the field lines that tell a backend how the request came here
@@ -239,9 +239,9 @@ def read_index(name: bytes) -> int:
 
 
 def register_credential_field(name: str) -> int:
-    """Reserve a field for a credential; return its position in `RequestHead.read`.
+    """Reserve a header field for a credential; return its position in `RequestHead.read`.
 
-    It may stand once, and it never goes on to a backend. For authenticators, when they are made.
+    A request may have the field once, and it is never forwarded to a backend. Authenticators call this when they are made.
     """
     lower = name.lower().encode("ascii")
     kind = _KIND.get(lower, _DROPPED)
@@ -339,5 +339,5 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
 
 
 def is_allowed_trailer(name: bytes) -> bool:
-    """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
+    """Whether a field may be sent as a trailer. Some programs treat a trailer as if it were in the head."""
     return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes

@@ -1,4 +1,4 @@
-"""Lines that come again and again, the same but for a few values."""
+"""Match a block of lines against a template, and extract the few values that vary."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -9,10 +9,10 @@ _MAX_LAYOUTS: Final = 64
 
 
 class LineTemplate:
-    """Recognizes lines by their bytes, and takes the values out that differ.
+    """A template for `lines`, with a variable value at the end of each line in `places`.
 
-    `lines` are those of a head, empty ones at its end included. Each line at one of `places` is given as far as it stays
-    the same, such as `b"Content-Length: "`; what follows there is a value, in which no line may end.
+    `lines` are those of a head, with the empty ones at its end. A line in `places` is given up to its value, such as
+    `b"Content-Length: "`.
     """
 
     __slots__ = ("_between", "_layouts", "_order", "_size")
@@ -31,8 +31,8 @@ class LineTemplate:
         # By the size of the whole: takes out what stands between, and then the values, where they stood the last time.
         self._layouts: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {}
 
-    def values(self, raw: bytes) -> list[bytes] | None:
-        """The values in `raw`, in the order of `places`; None where it differs in anything else."""
+    def match(self, raw: bytes) -> list[bytes] | None:
+        """The values in `raw`, in the order of `places`; None where `raw` differs in anything else."""
         layout = self._layouts.get(len(raw))
         if layout is not None:
             pieces = layout(raw)

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors import CorsRule, cors_problems
-from gateway.core.names import check_model_name, check_version
+from gateway.core.cors_policy import CorsRule, cors_problems
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
 from gateway.core.sticky import StickyShares, sticky_problems
@@ -154,7 +154,7 @@ def model_problems(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """Networks and quotas: of a policy, of a key, of the callers that an issuer vouches for."""
+    """The fields for networks and quotas that policies, keys and access rules have in common."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -171,7 +171,7 @@ class Limits(Protocol):
 
 
 def limit_problems(limits: Limits) -> list[str]:
-    """Everything that is wrong with them, a sentence each."""
+    """Everything that is wrong with `limits`, a sentence each."""
     problems = []
     for network in limits.networks:
         try:

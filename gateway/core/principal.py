@@ -20,7 +20,7 @@ CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one principal, or one model, may be called; None means without a limit of its own."""
+    """How much one principal, or one model, may be called; None: no limit."""
 
     requests_per_s: float | None = None
     burst: int | None = None  # requests at once after a pause; None: what one second allows
@@ -43,7 +43,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota = UNLIMITED
 
     def may(self, verb: Verb, model: str | None = None) -> bool:
-        """Whether it may do `verb` to `model`; without a model: to the gateway as a whole, which takes the pattern `*`."""
+        """Whether the principal may do `verb` to `model`; without a model, to the whole gateway, which needs the pattern `*`."""
         if verb not in self.verbs:
             return False
         return "*" in self.models if model is None else _matches(self.models, model)

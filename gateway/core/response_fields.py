@@ -4,7 +4,7 @@ from gateway.core.exchange import Exchange
 
 
 def gateway_field_lines(exchange: Exchange, now: float) -> str:
-    """The header fields that the gateway puts on every answer that a request led to, each line with its end."""
+    """The header field lines that the gateway adds to every response, each with its CRLF."""
     overhead_s = now - exchange.arrived
     if exchange.attempts:
         attempt = exchange.attempts[-1]

@@ -19,7 +19,7 @@ _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 
 
 class ModelEntry:
-    """A model, ready to be routed to."""
+    """A model compiled for routing."""
 
     __slots__ = (
         "_backends",
@@ -50,7 +50,7 @@ class ModelEntry:
         self.sticky = compile_sticky(model)
 
     def choose_backend(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
-        """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""
+        """The backend for one request: of `version` if given, else by traffic share. `draw` returns a number in [0, 1)."""
         if version is not None:
             return self._by_version.get(version)
         if self._only is not None:
@@ -105,7 +105,7 @@ class Snapshot:
         self.shadows = shadows  # by model, also those that have ended
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
-        """This, and what `listing` revokes."""
+        """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
         more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
         found = copy.copy(self)
         found.revoked = self.revoked | more
@@ -113,7 +113,7 @@ class Snapshot:
 
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` in one go: see `compile_steps`."""
+    """Compile `listing` without pauses: see `compile_steps`."""
     steps = compile_steps(listing, previous)
     while True:
         try:
@@ -248,7 +248,7 @@ def read_shadow(document: Document) -> Shadow:
 
 
 def compile_entry(document: Document) -> ModelEntry:
-    """A model's document, ready to be routed to. ValueError says everything that is wrong with it."""
+    """Compile a model's document for routing. ValueError says everything that is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     model = parse_model(document.body)

@@ -11,13 +11,13 @@ from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
 
 
 class Authenticate:
-    """Fill in the principal. A credential that is ours and bad is refused even where none is needed."""
+    """Fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
 
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Do it without waiting, where everything needed is remembered; False: `await` the stage itself."""
+        """Authenticate without waiting, where the answer is cached; False: `await` the stage itself."""
         authentication = self._chain.try_nowait(exchange.head)
         if authentication is NEEDS_WAIT:
             return False

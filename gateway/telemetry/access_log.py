@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable, printable_json
-from gateway.telemetry.logs import clock, colorize
+from gateway.telemetry.logs import colorize, local_time_of_day
 
 _clock = time.time
 _whole = float.__trunc__  # as int(), at half its cost
@@ -26,14 +26,14 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
-    """The Cloud Logging severity of an HTTP status."""
+    """The Cloud Logging severity for an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"
 
 
 class JsonAccessLog:
-    """What is the same for many requests is put together once: each fragment below is a piece of the line, ready to be joined.
+    """Formats a request as a line of JSON. Parts that are the same for many requests are cached as fragments.
 
     `_asked` by method, target and status; `_from` by address; `_served` by generation, model, version and caller.
     """
@@ -199,7 +199,7 @@ def _text(text: str) -> str:
 
 
 class TextAccessLog:
-    """The same for people, in one line that a terminal can hold."""
+    """Formats a request as a line of text that fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored
@@ -211,4 +211,6 @@ class TextAccessLog:
         path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
         shown = colorize(severity_of(status), str(status)) if self._colored else str(status)
         text = f"{exchange.method} {path}{served} {took_ms:.1f} ms{problem}  {exchange.request_id}"
-        return f"{clock(time.time())} {shown} {printable(text)}".encode("utf-8", "backslashreplace")
+        return f"{local_time_of_day(time.time())} {shown} {printable(text)}".encode(
+            "utf-8", "backslashreplace"
+        )

@@ -10,7 +10,7 @@ MAX_TEXT = 512
 
 
 class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt. Times are seconds since the request arrived."""
+    """One attempt at a backend. Times are seconds since the request arrived."""
 
     span_id: str
     began: float
@@ -25,7 +25,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """No payload, no query, no credentials."""
+    """What is kept of one request: no payload, no query, no credentials."""
 
     request_id: str
     trace_id: str

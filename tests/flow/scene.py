@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway.app import Gateway
-from gateway.core.keys import digest_key, make_key
+from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Put
@@ -115,7 +115,7 @@ class Scene:
     async def _write(self, *changes: Put) -> None:
         generation = await self.registry.write(*changes, author="test")
         if self.gateway.port:
-            assert await self.gateway.mirror.wait_for(generation, timeout_s=patience(5))
+            assert await self.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
 
     # -- callers
 

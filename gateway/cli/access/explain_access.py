@@ -12,8 +12,8 @@ from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.access_rules import AccessRule, Issuer, apply_preset
+from gateway.core.api_keys import key_id
 from gateway.core.compiled_policy import principal_from_rule
-from gateway.core.keys import key_id
 from gateway.core.model import Key, Limits, Model, Policy, parse_key
 from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb

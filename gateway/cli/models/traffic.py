@@ -9,6 +9,7 @@ from gateway.cli.models.sticky import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.verified import ForceOption, check_verified
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -28,6 +29,7 @@ def traffic(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
+    force: ForceOption = False,
     gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
@@ -64,9 +66,16 @@ def traffic(
             }
             if dry_run or (after.traffic == model.traffic and after.sticky == model.sticky):
                 return facts
+            new = [
+                version
+                for version, share in after.traffic.items()
+                if share and not model.traffic.get(version)
+            ]
+            forced = await check_verified(registry, model, new, force=force, by_hand=True)
+            because = "; ".join(filter(None, (reason, forced)))
             body = merge_document(document.body, after)
             change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
-            facts["generation"] = await registry.write(change, author=console.author_name(by), reason=reason)
+            facts["generation"] = await registry.write(change, author=console.author_name(by), reason=because)
             facts["written"] = True
             facts["obstacle"] = await _watch(registry, console.gateway_address(gateway, settings))
             facts["live"] = not facts["obstacle"]

@@ -222,7 +222,7 @@ class Gateway:
             self.backend_concurrency,
             supervisor=self.supervisor,
         )
-        self.telemetry.metrics.watch(counters=self._shadows.counters)
+        self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:
         self._reporter.follow(snapshot)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.rollout import fingerprint
 
 LONGEST_S = 30 * 86_400.0

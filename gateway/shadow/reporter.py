@@ -16,7 +16,7 @@ from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.findings import Findings, Report
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 FIGURES: Final = "shadow-figures"
@@ -145,7 +145,7 @@ class Shadows:
     def _end(self, name: str) -> None:
         self._ended.append(self._running.pop(name))
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             while not self._running and not self._ended:
                 self._changed.clear()
@@ -160,7 +160,7 @@ class Shadows:
                 raise
             await self._comparer.stop()
 
-    async def _attend(self, helper: Helper) -> None:
+    async def _attend(self, helper: HelperHealth) -> None:
         """Report until no shadow runs. Raises ComparerLost, after which it is begun again."""
         while self._running or self._ended:
             self._changed.clear()

@@ -22,7 +22,7 @@ from gateway.shadow.answers import Answer
 from gateway.shadow.comparer import Pair
 from gateway.shadow.recording import HeldBody, HeldResponse, RecordedResponse, Recording
 from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.stages.forward import path_at
+from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _NOT_COMPARED: Final = frozenset({429, 503})  # the backend did not do the work
@@ -200,7 +200,7 @@ class ShadowSender:
     async def _send(self, exchange: Exchange, one: _Waiting) -> Answer:
         backend = exchange.backend
         request = UpstreamRequest(
-            exchange.method, backend.url, path_at(backend, exchange.target), [*one.request.fields, _MARK]
+            exchange.method, backend.url, backend_path(backend, exchange.target), [*one.request.fields, _MARK]
         )
         response: HeldResponse = exchange.response  # type: ignore[assignment]
         failure = ""

@@ -75,7 +75,7 @@ class Stage:
         generation = await self.scene.registry.write(
             Put(kind=SHADOWS, name="wine", body=to_document(made), expected=expected), author="test"
         )
-        assert await self.scene.gateway.mirror.wait_for(generation, timeout_s=patience(5))
+        assert await self.scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
 
     async def report(self, made: Shadow, until: Callable[[Report], bool]) -> Report:
         """What is reported, once `until` holds."""

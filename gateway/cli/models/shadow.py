@@ -17,11 +17,13 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.cli.support.published_manifest import published_manifest
+from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import fingerprint
 from gateway.core.shadow import LONGEST_S, Budget, Shadow, shadow_problems, utc_text, why_not_shadowed
 from gateway.registry.base import SHADOWS, Document, Put, Registry
+from gateway.registry.evidence import evidence_change
 from gateway.registry.schemes import open_registry
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
@@ -72,7 +74,12 @@ def shadow(
         str, typer.Option(help="How long a prediction takes, for the price: 40ms, 1.5s.")
     ] = "100ms",
     status: Annotated[bool, typer.Option("--status", help="Show what was found so far.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="End it now, and show what was found.")] = False,
+    stop: Annotated[
+        bool,
+        typer.Option(
+            "--stop", help="End it now, show what was found, and keep it as evidence about the version."
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
@@ -241,10 +248,11 @@ async def _look(
             raise Failure(f"its document cannot be read: {error}", code=EX_DATAERR) from None
         _, model = await console.find_model(registry, name)
         ended = why_not_shadowed(found, model, time.time())
+        author = console.author_name(by)
         if stop and not ended:
             found = msgspec.structs.replace(found, stopped=utc_text(time.time()))
             change = Put(kind=SHADOWS, name=name, body=to_document(found), expected=document.revision)
-            await registry.write(change, author=console.author_name(by), reason=reason)
+            await registry.write(change, author=author, reason=reason)
             ended = why_not_shadowed(found, model, time.time())
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with _figures_of(settings, registry) as store:
@@ -253,13 +261,35 @@ async def _look(
                 for one in await store.list_ephemeral(FIGURES)
                 if one.name.rpartition(".")[0] == name
             ]
-    verdict = verdict_document(combined(reports, found.id), found.allowed)
+        verdict = verdict_document(combined(reports, found.id), found.allowed)
+        if stop:
+            await _keep_verdict(registry, found, model, verdict, author=author, reason=reason)
     gateways = sum(report.shadow == found.id for report in reports)
     if as_json:
         running = {"running": not ended, "ended": ended or None, "gateways": gateways}
         console.print_json({"shadow": to_document(found), **running, **verdict})
         return
     show_report(found, verdict, ended=ended, gateways=gateways)
+
+
+async def _keep_verdict(
+    registry: Registry, found: Shadow, model: Model, verdict: dict[str, Any], *, author: str, reason: str
+) -> None:
+    """Write the verdict as evidence about the candidate, where that is still the same."""
+    candidate = model.backend(found.candidate)
+    if candidate is None or fingerprint(candidate) != found.versions[found.candidate]:
+        return
+    record = EvidenceRecord(
+        model=found.model,
+        version=found.candidate,
+        sort=SHADOW,
+        passed=verdict["finding"] == "agrees",
+        summary=f"{verdict['finding']} with version {found.stable}: {verdict['why']}",
+        backend=backend_address(candidate),
+        artifact_digest=candidate.artifact_digest,
+        facts={"shadow": found.id, **verdict},
+    )
+    await registry.write(await evidence_change(registry, record), author=author, reason=reason)
 
 
 def _tolerances(given: list[str]) -> dict[str, float]:

@@ -192,6 +192,10 @@ def test_stopping_it_says_what_was_found(shell: Shell):
     assert "agrees" in out or "fails" in out
     assert "it was stopped" in out
     assert shell.ok("shadow", "wine", "--status", "--json").json()["running"] is False
+    (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
+    assert record["counts"]
+    assert record["facts"]["compared"] == 2000
+    assert record["facts"]["worst"][0]["request_id"] == "order-66"
 
 
 async def _write(url: str, body: dict[str, Any]) -> None:

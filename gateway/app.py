@@ -40,6 +40,7 @@ from gateway.registry.schemes import open_registry
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.figures import Reporter
+from gateway.rollout.lease import LEASE, LeaseObserver
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.reporter import Shadows
@@ -202,7 +203,13 @@ class Gateway:
     def _make_rollouts(self) -> None:
         settings = self._settings
         self._figures = build_figures(settings, self.registry)
-        self._reporter = Reporter(self._figures, self.pipeline.count_also, supervisor=self.supervisor)
+        self._reporter = Reporter(
+            self._figures,
+            self.pipeline.count_also,
+            supervisor=self.supervisor,
+            lease=LeaseObserver(self.registry, LEASE),
+        )
+        self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
         self._controller: Controller | None = None
         if settings.rollouts.controller:

@@ -1,6 +1,7 @@
 """An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
 
 import copy
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
@@ -12,7 +13,18 @@ from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.core.shadow import Shadow, parse_shadow
 from gateway.core.sticky_versions import compile_sticky
-from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, SHADOWS, Document, Listing
+from gateway.registry.base import (
+    EMERGENCIES,
+    MODELS,
+    NETWORKS,
+    REVOCATIONS,
+    ROLLOUTS,
+    SHADOWS,
+    Document,
+    Listing,
+)
+
+_log = logging.getLogger(__name__)
 
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
@@ -64,6 +76,7 @@ class Snapshot:
     """Everything the data plane needs, at one generation. Never changed after it is made."""
 
     __slots__ = (
+        "emergencies",
         "entries",
         "generation",
         "network_revisions",
@@ -89,6 +102,7 @@ class Snapshot:
         rollouts: Mapping[str, Rollout] = MappingProxyType({}),
         rollout_revisions: tuple[tuple[str, int], ...] = (),
         shadows: Mapping[str, Shadow] = MappingProxyType({}),
+        emergencies: tuple[str, ...] = (),
     ) -> None:
         self.registry_id = registry_id
         self.via_name = (
@@ -103,6 +117,7 @@ class Snapshot:
         self.rollouts = rollouts  # by model, also those that have ended
         self.rollout_revisions = rollout_revisions
         self.shadows = shadows  # by model, also those that have ended
+        self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
         """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
@@ -128,7 +143,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
 
     Entries of `previous` are taken over where the document is still the same.
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
-    service, for a typing mistake must not take a model away from its callers.
+    service: a typing mistake must not take a model away from its callers.
     """
     if previous is not None and previous.registry_id != listing.registry_id:
         previous = None  # the revisions of another registry say nothing about this one's documents
@@ -136,9 +151,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     entries: dict[str, ModelEntry] = {}
     revoked = set()
     problems: list[str] = []
-    networks: list[Document] = []
-    rollouts: list[Document] = []
-    shadows: list[Document] = []
+    others: dict[str, list[Document]] = {NETWORKS: [], ROLLOUTS: [], SHADOWS: [], EMERGENCIES: []}
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -155,13 +168,9 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
                 entries[name] = entry
         elif kind == REVOCATIONS:
             revoked.add(name)
-        elif kind == NETWORKS:
-            networks.append(document)
-        elif kind == ROLLOUTS:
-            rollouts.append(document)
-        elif kind == SHADOWS:
-            shadows.append(document)
-    network_set, revisions = yield from _networks(networks, previous, problems)
+        elif kind in others:
+            others[kind].append(document)
+    network_set, revisions = yield from _networks(others[NETWORKS], previous, problems)
     return Snapshot(
         listing.registry_id,
         listing.generation,
@@ -170,9 +179,24 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         tuple(problems),
         network_set,
         revisions,
-        *_rollouts(rollouts, previous, problems),
-        _shadows(shadows, problems),
+        *_rollouts(others[ROLLOUTS], previous, problems),
+        _shadows(others[SHADOWS], problems),
+        _emergencies(others[EMERGENCIES], previous),
     )
+
+
+def _emergencies(documents: list[Document], previous: Snapshot | None) -> tuple[str, ...]:
+    """A line for each: what serves on whose word, and until when that must be reviewed. New ones are logged."""
+    lines = []
+    for document in documents:
+        title, by, at, due = (
+            str(document.body.get(name, "?"))[:200] for name in ("title", "by", "at", "review_due")
+        )
+        line = f"{title} serves on the word of {by} since {at}; review by {due}"
+        lines.append(line)
+        if previous is None or line not in previous.emergencies:
+            _log.critical("EMERGENCY: %s", line)
+    return tuple(lines)
 
 
 def _rollouts(

@@ -72,3 +72,28 @@ class Lease:
         self._changed_at = self._clock()
         self._renewed_at = now
         return True
+
+
+class LeaseObserver:
+    """Whether anybody holds a lease, for those who would not take it: it must change from time to time."""
+
+    def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._name = name
+        self._clock = clock
+        self._seen: tuple[int, str] | None = None
+        self._changed_at = clock()
+
+    async def look(self) -> float:
+        """For how many seconds it has not changed, as far as was seen; 0.0 where it just did. Raises RegistryError."""
+        found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
+        seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
+        if seen != self._seen:
+            first, self._seen = self._seen is None, seen
+            if not first or seen[1]:
+                self._changed_at = self._clock()
+        return self._clock() - self._changed_at
+
+    def forget(self) -> None:
+        """Begin again: what was seen is from another time."""
+        self._seen, self._changed_at = None, self._clock()

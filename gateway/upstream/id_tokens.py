@@ -82,7 +82,7 @@ class IdTokenProvider:
             return ()
         if audience and audience != origin and not self._may_name_audience(url):
             raise UpstreamUnavailable(
-                "The gateway may not prove to the backend who it is: it is for another audience."
+                "The gateway may not send this backend an ID token: the settings do not allow its audience."
             )
         audience = audience or origin
         token = self._tokens.get(audience)
@@ -103,7 +103,7 @@ class IdTokenProvider:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamUnavailable("The gateway cannot prove to the backend who it is.") from error
+            raise UpstreamUnavailable("The gateway could not get an ID token for the backend.") from error
         return token.fields
 
     def _start(self, audience: str) -> asyncio.Task[_Token]:

@@ -70,13 +70,13 @@ class DeploymentRun:
         return self._described[0]
 
     @property
-    def artifacts(self) -> str:
+    def artifact_store_url(self) -> str:
         """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
         is_local = self.target.name == "local"
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
-    def store(self) -> ArtifactStore:
-        return open_store(self.artifacts, state_folder=state_folder())
+    def open_artifact_store(self) -> ArtifactStore:
+        return open_store(self.artifact_store_url, state_folder=state_folder())
 
 
 class StepReport:
@@ -258,7 +258,7 @@ def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
 
 def _is_published(run: DeploymentRun) -> bool:
     try:
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             return is_published(store, run.described.manifest)
     except StoreError as error:
         raise _store_error(error, run) from error
@@ -268,7 +268,7 @@ def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
     described = run.described
     try:
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
             tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
             return store.address(run.source.model, run.source.version)
@@ -368,7 +368,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
         step = "try"
         found["try"] = try_artifact(run, quiet)
         step = "publish"
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             address = store.address(source.model, source.version)
         found["publish"] = f"{address} " + ("(there already)" if _is_published(run) else "(new)")
     except DeployError as error:
@@ -385,7 +385,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
                 "model": source.model,
                 "version": source.version,
                 "target": run.target.name,
-                "artifacts": run.artifacts,
+                "artifacts": run.artifact_store_url,
                 "steps": [name for name, _ in STEPS],
                 "found": found,
             }

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -24,7 +24,17 @@ from gateway.cli.support.environments import (
 from gateway.core.model import Model, parse_model
 from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.core.suggestions import suggest
-from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
+from gateway.registry.base import (
+    APPROVALS,
+    EVIDENCE,
+    MODELS,
+    SIGN_OFF,
+    Delete,
+    Document,
+    Put,
+    Registry,
+    RegistryError,
+)
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
 from gateway.settings import (
@@ -41,6 +51,7 @@ EX_USAGE = 64
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_CONFLICT = 75
+EX_NOPERM = 77
 EX_PROTOCOL = 76
 EX_CONFIG = 78
 
@@ -216,8 +227,38 @@ def confirm_write(settings: Settings, *, store: str = "") -> None:
     choice.yes = True
 
 
+_SIGNED_BY_PEOPLE = frozenset(
+    {APPROVALS, EVIDENCE}
+)  # these collect signatures, and change nothing that serves
+
+
+async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) -> None:
+    """Raises Failure where the registry's sign-off policy wants approvals that are not there."""
+    if await registry.read(SIGN_OFF, "policy") is None:
+        return  # before the import, which takes a while
+    from gateway.signoff.gate import NotApproved, check_write
+
+    try:
+        found = await check_write(registry, changes)
+    except NotApproved as error:
+        raise Failure(
+            str(error),
+            hint="chips request-approval asks; chips approvals shows what is missing",
+            code=EX_NOPERM,
+        ) from None
+    for approved in found:
+        emergency = approved.verdict.emergency
+        if emergency is not None:
+            due = approved.verdict.review_due
+            err.print(
+                f"EMERGENCY: {approved.subject.title} goes into service on the word of {emergency.person.name} alone"
+                + (f"; a review is due by {due}" if due else ""),
+                style="bold red",
+            )
+
+
 class _Guarded:
-    """A registry that asks before it is written, where the environment is protected."""
+    """A registry that asks before it is written, where the environment is protected or wants approvals."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
@@ -228,7 +269,9 @@ class _Guarded:
         return getattr(self._registry, name)
 
     async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
-        confirm_write(self._settings)
+        if any(change.kind not in _SIGNED_BY_PEOPLE for change in changes):
+            await _check_approvals(self._registry, changes)
+            confirm_write(self._settings)
         generation = await self._registry.write(*changes, author=author, reason=reason)
         self.has_written = True
         return generation

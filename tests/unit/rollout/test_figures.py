@@ -14,6 +14,7 @@ from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.counter import Counter, Tally
 from gateway.rollout.figures import FIGURES, Report, Reporter
+from gateway.rollout.lease import Lease, LeaseObserver
 from gateway.supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
 
@@ -156,3 +157,33 @@ async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_rep
     await scene.reporter.stop()
     (report,) = await scene.reports()
     assert report.last == 1
+
+
+async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: pytest.LogCaptureFixture):
+    scene = Scene(clock)
+    reporter = scene.reporter = Reporter(
+        scene.registry,
+        scene.counting.append,
+        supervisor=Supervisor(),
+        lease=LeaseObserver(scene.registry, "rollouts", clock=clock),
+        clock=clock,
+    )
+    controller = Lease(scene.registry, "rollouts", "a", clock=clock)
+    await scene.show(position=0)
+
+    async def report(windows: int) -> float:
+        clock.now += 15
+        await reporter._report("wine", reporter._open["wine"])
+        await reporter._look_for_controller(15.0)
+        return reporter.gauges()["chips_rollout_unattended"][""]
+
+    assert [await report(number) for number in range(4)] == [0.0] * 4
+    assert await report(5) == 1.0  # for more than a minute nobody has come
+    assert "chips rollouts run" in caplog.text
+    await controller.renew()
+    assert await report(6) == 0.0
+    for number in range(4):
+        assert await report(number) == 0.0
+    assert await report(11) == 1.0  # it has gone
+    await scene.show(position=0, state="returned")
+    assert reporter.gauges()["chips_rollout_unattended"][""] == 0.0

@@ -90,7 +90,7 @@ class Snapshot:
         "via_name",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one for each kind of document)
         self,
         registry_id: str,
         generation: int,
@@ -101,6 +101,7 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
         rollouts: Mapping[str, Rollout] = MappingProxyType({}),
         rollout_revisions: tuple[tuple[str, int], ...] = (),
+        *,
         shadows: Mapping[str, Shadow] = MappingProxyType({}),
         emergencies: tuple[str, ...] = (),
     ) -> None:
@@ -180,8 +181,8 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         network_set,
         revisions,
         *_rollouts(others[ROLLOUTS], previous, problems),
-        _shadows(others[SHADOWS], problems),
-        _emergencies(others[EMERGENCIES], previous),
+        shadows=_shadows(others[SHADOWS], problems),
+        emergencies=_emergencies(others[EMERGENCIES], previous),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.counter import bucket
+from gateway.rollout.counter import latency_bucket
 from gateway.shadow.answers import Answer
 from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
 
@@ -79,7 +79,7 @@ class VersionFigures(msgspec.Struct, omit_defaults=True):
     def count(self, answer: Answer) -> None:
         self.requests += 1
         self.failed += bool(answer.failure) or answer.status >= 500
-        number = bucket(answer.duration_s)
+        number = latency_bucket(answer.duration_s)
         self.latency[number] = self.latency.get(number, 0) + 1
 
     def add(self, other: "VersionFigures") -> None:

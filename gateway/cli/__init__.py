@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
     "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
-    "evidence": LazyCommand("gateway.cli.rollouts.evidence", "evidence", _MODELS),
+    "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),

@@ -14,8 +14,8 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.staged_backend import folder_command
-from gateway.cli.models.inspection import RegistrationRequest
-from gateway.cli.models.registration import Verification, register_backend
+from gateway.cli.models.backend_inspection import RegistrationRequest
+from gateway.cli.models.write_registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
@@ -69,13 +69,13 @@ class DeploymentRun:
         return self._described[0]
 
     @property
-    def artifacts(self) -> str:
+    def artifacts_address(self) -> str:
         """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
         is_local = self.target.name == "local"
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
     def store(self) -> ArtifactStore:
-        return open_store(self.artifacts, state_folder=state_folder())
+        return open_store(self.artifacts_address, state_folder=state_folder())
 
 
 class StepReport:
@@ -384,7 +384,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
                 "model": source.model,
                 "version": source.version,
                 "target": run.target.name,
-                "artifacts": run.artifacts,
+                "artifacts": run.artifacts_address,
                 "steps": [name for name, _ in STEPS],
                 "found": found,
             }

@@ -150,7 +150,7 @@ class BucketPlace:
         except exceptions.Forbidden:
             return (f"whether {self} has a locked retention policy is not known: no permission to look",)
         if not bucket.retention_period:
-            return (f"{self} has no retention policy: who may write there may also delete there",)
+            return (f"{self} has no retention policy: everybody who may write there may also delete there",)
         if not bucket.retention_policy_locked:
             return (f"the retention policy of {self} is not locked: its owner may take it away",)
         return ()

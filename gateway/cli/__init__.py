@@ -62,6 +62,7 @@ _COMMANDS: Final = {
     "request-approval": LazyCommand("gateway.cli.signoff.request_approval", "request_approval", _SIGN_OFF),
     "approve": LazyCommand("gateway.cli.signoff.approve", "approve", _SIGN_OFF),
     "reject": LazyCommand("gateway.cli.signoff.approve", "reject", _SIGN_OFF),
+    "promote": LazyCommand("gateway.cli.signoff.promote", "promote", _SIGN_OFF),
     "approvals": LazyCommand("gateway.cli.signoff.approve", "approvals", _SIGN_OFF),
     "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),

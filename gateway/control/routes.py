@@ -103,7 +103,7 @@ class ControlRoutes:
             await exchange.response.send(preflight)
             return
         if exchange.method not in _READ:
-            raise MethodNotAllowed("Here you can use GET, HEAD.", allow="GET, HEAD")
+            raise MethodNotAllowed("The methods allowed here are GET, HEAD.", allow="GET, HEAD")
         if path == "/-/events":
             await self._events(exchange)
             return

@@ -120,7 +120,7 @@ class PayloadTooLarge(CallerError):
     code, status, title = "payload-too-large", 413, "Payload too large"
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"The request body is larger than the {limit_bytes} bytes this model takes.")
+        super().__init__(f"The request body is larger than the {limit_bytes} bytes that this model accepts.")
 
 
 class TargetTooLong(CallerError):
@@ -236,4 +236,6 @@ class InternalError(GatewayFault):
     code, status, title = "internal-error", 500, "Internal error"
 
     def __init__(self) -> None:
-        super().__init__("The gateway met an error of its own. It has been logged with this request's id.")
+        super().__init__(
+            "The gateway failed with an internal error. Its log has the reason under this request's id."
+        )

@@ -138,7 +138,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
 
     Entries of `previous` are taken over where the document is still the same.
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
-    service, for a typing mistake must not take a model away from its callers.
+    service: a typing mistake must not take a model away from its callers.
     """
     if previous is not None and previous.registry_id != listing.registry_id:
         previous = None  # the revisions of another registry say nothing about this one's documents

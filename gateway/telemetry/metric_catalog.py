@@ -167,14 +167,14 @@ METRICS: Final = (
         "gauge",
         "",
         (),
-        "1 while the snapshot is that of the copy, for the registry has not answered since the start.",
+        "1 while the snapshot comes from the fallback copy, because the registry has not answered since the start.",
     ),
     Metric(
         "chips_registry_held",
         "gauge",
         "",
         (),
-        "1 while the last good snapshot is kept, for the registry is suddenly another one, or an older one.",
+        "1 while the last good snapshot is kept, because the registry is suddenly another one, or an older one.",
     ),
     Metric(
         "chips_audit_unanchored_seconds",

@@ -194,7 +194,7 @@ class BackendConnection(RequestUpload):
     def _interim(self, head: ResponseHead) -> None:
         self._interims += 1
         if self._interims > _INTERIM_LIMIT:
-            self._fail(UpstreamBroken("The backend's answer never came to its end."))
+            self._fail(UpstreamBroken("The backend's answer did not end."))
         elif head.status == 101 and not self._upgrading:
             self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
         elif head.status == 101:

@@ -53,7 +53,7 @@ class IdTokenProvider:
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
-        self._may_name_audience = may_choose_audience
+        self._may_choose_audience = may_choose_audience
         self._url = f"http://{metadata_host}{_PATH}"
         self._now = now
         self._tokens: dict[str, _Token] = {}
@@ -80,9 +80,9 @@ class IdTokenProvider:
             origin = self._origins[url] = f"https://{parts.netloc}" if parts.scheme == "https" else ""
         if not origin:
             return ()
-        if audience and audience != origin and not self._may_name_audience(url):
+        if audience and audience != origin and not self._may_choose_audience(url):
             raise UpstreamNotTried(
-                "The gateway may not prove to the backend who it is: it is for another audience."
+                "The gateway may not send this backend an ID token: the settings do not allow its audience."
             )
         audience = audience or origin
         token = self._tokens.get(audience)
@@ -103,7 +103,7 @@ class IdTokenProvider:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamNotTried("The gateway cannot prove to the backend who it is.") from error
+            raise UpstreamNotTried("The gateway could not get an ID token for the backend.") from error
         return token.fields
 
     def _start(self, audience: str) -> asyncio.Task[_Token]:

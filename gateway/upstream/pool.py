@@ -37,8 +37,8 @@ class _Waiter:
 class Pool:
     """`acquire_idle` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
 
-    The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
-    the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
+    The connection used last is taken first, so that a burst's connections grow old and close; requests that wait are
+    served in order of arrival. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
 
     A backend that lets connections time out, one after another, is not connected to for a moment: a request that needs a new
     connection is refused at once, and then one is tried. A backend that refuses a connection does so at once itself.

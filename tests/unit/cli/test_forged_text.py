@@ -50,7 +50,7 @@ TRIED: dict[str, list[list[str]] | str] = {
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
     **dict.fromkeys(
-        ("sign-off", "request-approval", "approve", "reject", "approvals"),
+        ("sign-off", "request-approval", "approve", "reject", "approvals", "promote"),
         "people and digests; titles and reasons by the same `say` and sieve",
     ),
     "watch": "the lines of history (print_change)",

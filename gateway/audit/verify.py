@@ -276,7 +276,9 @@ def _check_anchors(
     anchored = 0
     known = {anchor.registry_id for anchor in anchors}
     if known and head.registry_id not in known:
-        text = f"the second place knows the registry {', '.join(sorted(known))}, and this is {head.registry_id}"
+        text = (
+            f"the second place knows the registry {', '.join(sorted(known))}, and this is {head.registry_id}"
+        )
         findings.append(Finding(what="anchor", sequence=None, text=text))
     for anchor in anchors:
         problem = ""

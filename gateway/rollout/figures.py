@@ -162,7 +162,7 @@ class Reporter:
                         await self._report(name, counted)
                         await self._look_for_controller(counted.rollout.plan.window_s)
             except RegistryError as error:
-                helper.failed(error)  # the windows are kept, and written with the next
+                await asyncio.sleep(helper.failed(error))  # the windows are kept, and written with the next
             else:
                 helper.succeeded()
 

@@ -30,7 +30,7 @@ class Lease:
         self._registry = registry
         self._name = name
         self._holder = holder
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
         self._clock = clock
         self._revision: int | None = None  # as last seen; None: not looked yet
         self._changed_at = 0.0  # when that was first seen
@@ -39,19 +39,19 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether no other process can have taken it over by now. Half of the time is for what is under way."""
-        return self._clock() - self._renewed_at < self._ttl_s / 2
+        return self._clock() - self._renewed_at < self.ttl_s / 2
 
     async def renew(self) -> bool:
         """Take the lease, or keep it, where that is possible. Raises RegistryError."""
         now = self._clock()
-        if now - self._renewed_at < self._ttl_s / 5:
+        if now - self._renewed_at < self.ttl_s / 5:
             return True
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         holder = "" if found is None else str(found.body.get("holder", ""))
         revision = 0 if found is None else found.revision
         if revision != self._revision:
             self._revision, self._changed_at = revision, self._clock()
-        if holder not in {"", self._holder} and self._clock() - self._changed_at < self._ttl_s:
+        if holder not in {"", self._holder} and self._clock() - self._changed_at < self.ttl_s:
             self._renewed_at = float("-inf")
             return False
         return await self._write(self._holder, revision, now)

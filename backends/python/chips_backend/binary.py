@@ -152,7 +152,8 @@ def pack(values: Iterable[Any], datatype: str) -> bytes | None:
     if dtype.kind == "f":
         array = array_of_floats(listed)
         array[~np.isfinite(array)] = np.nan
-        return array.astype(dtype).tobytes()
+        content: bytes = array.astype(dtype).tobytes()
+        return content
     integers = pack_integers(listed, datatype)
     if integers is not None:
         return integers

@@ -62,6 +62,12 @@ def publish(
         RowsPolicy,
         typer.Option(help="`together`: answers depend on all rows of a request on purpose, as in a ranking."),
     ] = "independent",
+    pure: Annotated[
+        bool,
+        typer.Option(
+            "--pure", help="Predicting changes nothing, so a request may be sent twice: for shadows."
+        ),
+    ] = False,
     runtime: Annotated[
         list[str] | None, typer.Option(help="What it was made with: NAME=VERSION; may be repeated.")
     ] = None,
@@ -103,6 +109,7 @@ def publish(
             signature=signature,
             samples=samples,
             rows=rows,
+            pure=pure,
         )
     except ValueError as error:
         hint = "name it with --format" if "format cannot be guessed" in str(error) else ""
@@ -189,7 +196,7 @@ def _given(given: list[str]) -> dict[str, str] | None:
 
 
 def store_failure(error: StoreError) -> Failure:
-    """What to say where the artifact store cannot do it."""
+    """The Failure for an error of the artifact store, with a hint."""
     if isinstance(error, AlreadyPublished):
         return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):

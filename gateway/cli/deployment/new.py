@@ -107,7 +107,7 @@ def new(
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
-    """Where the model's folder goes. Raises Failure where the name is wrong or something is there."""
+    """The folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)
     except ValueError as error:
@@ -139,7 +139,7 @@ def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
 def write_scaffold(
     language: str, name: str, target: Path, requirements: Sequence[str], *, left_out: Sequence[str] = ()
 ) -> None:
-    """The scaffold's own files, with the model's name in them."""
+    """Write the scaffold's own files, with the model's name filled in."""
     own = SCAFFOLD / language
     for source in sorted(own.rglob("*")):
         if source.is_file() and source.name not in left_out and "__pycache__" not in source.parts:
@@ -153,7 +153,7 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
 
 
 def describe_model(source: Path, name: str) -> DescribedArtifact:
-    """A model's files as they would be published. Raises Failure."""
+    """Describe a model's files as `chips publish` would. Raises Failure."""
     try:
         return describe_artifact(source, model=name, version="1", created_by="")
     except ValueError as error:
@@ -185,7 +185,7 @@ def _write(
 
 
 def needs_of(described: DescribedArtifact) -> list[str]:
-    """The packages of a model as lines of requirements.txt."""
+    """The packages that a model needs, as lines of requirements.txt."""
     runtime = described.manifest.runtime
     return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
 
@@ -202,7 +202,7 @@ def _installed(packages: Sequence[str]) -> list[str]:
 
 
 def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None:
-    """The artifact's files and what describes them, as `chips publish` takes a folder."""
+    """Copy the artifact's files and their description, in the form that `chips publish` takes."""
     import msgspec
 
     for name, source in described.files:

@@ -101,17 +101,17 @@ err = _Screen(stderr=True)
 
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
-    """One line of a report: what it is about, in the left column, and the text."""
+    """Print one line of a report: `label` in the left column, then the text."""
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
 def note(text: str) -> None:
-    """One line on standard error that a reader may skip."""
+    """Print one line on standard error that a reader may skip."""
     err.print(text, style="dim")
 
 
 def short_value(value: Any) -> str:
-    """A value of a document in one short line."""
+    """A value of a document, shortened to one line."""
     if value is None:
         return "–"
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -183,7 +183,7 @@ def chosen_environment() -> ChosenEnvironment | None:
 
 
 def settings_for(registry: str | None) -> Settings:
-    """The settings of a command: `--registry`, then the environment that was named, the settings, the one in use."""
+    """The settings of a command. `--registry` wins, then a named environment, the settings, the environment in use."""
     chosen = chosen_environment()
     if chosen is None:
         return load_settings(flags={"registry": registry} if registry is not None else {})
@@ -203,7 +203,7 @@ def settings_for(registry: str | None) -> Settings:
 
 
 def gateway_address(given: str | None, settings: Settings) -> str:
-    """The gateway that a command looks at: as given, else the environment's, else the one on this machine."""
+    """The gateway to ask: as given, else the environment's, else the one on this machine."""
     chosen = chosen_environment()
     known = chosen.environment.gateway if chosen is not None else ""
     return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
@@ -279,7 +279,7 @@ class _Guarded:
 
 @asynccontextmanager
 async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry of `settings`; it asks before a write to a protected environment."""
+    """Open the registry of `settings`; writes to a protected environment must be confirmed."""
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -337,7 +337,7 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
 
 
 async def find_document(registry: Registry, name: str) -> Document:
-    """The document of the model `name`, readable or not."""
+    """The registry document of the model `name`, even if it cannot be read as a model. Raises Failure."""
     document = await registry.read(MODELS, name)
     if document is None:
         known = [listed.name for listed in await registry.list(MODELS)]
@@ -356,7 +356,7 @@ async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
 
 
 def read_model(document: Document) -> Model:
-    """The one way in which every verb reads a model's document. Raises Failure."""
+    """The model in a registry document. Raises Failure where it cannot be read."""
     try:
         return parse_model(document.body)
     except ValueError as error:

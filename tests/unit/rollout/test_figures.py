@@ -145,10 +145,39 @@ async def test_windows_that_could_not_be_written_come_with_the_next(
         await asyncio.sleep(0)
     monkeypatch.setattr(scene.registry, "write_ephemeral", write)
     scene.clock.now += 15
-    scene.reporter._changed.set()
     report = await scene.reported(2)
     assert [window.number for window in report.windows] == [1, 2]
     await scene.reporter.stop()
+
+
+async def test_a_report_that_cannot_be_deleted_is_tried_again_with_pauses(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    await scene.show(position=0)
+    await scene.reporter.start()
+    tries = 0
+    pauses: list[float] = []
+    deleted = asyncio.Event()
+
+    async def away(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise Unavailable("away")
+        deleted.set()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(scene.registry, "delete_ephemeral", away)
+    monkeypatch.setattr("gateway.rollout.figures.asyncio.sleep", pause)
+    await scene.show(position=0, state="returned")
+    await deleted.wait()
+    monkeypatch.undo()
+    await scene.reporter.stop()
+    assert len(pauses) == 3
+    assert pauses == sorted(pauses)
+    assert pauses[0] > 0
 
 
 async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_reports(scene: Scene):

@@ -21,8 +21,8 @@ class Log:
         self._prefix = f"projects/{project}/traces/" if project else ""
         self._facts = dict(facts or {})
 
-    def know(self, **facts: str) -> None:
-        """From now on, every line says this too."""
+    def add_facts(self, **facts: str) -> None:
+        """Add these fields to every line from now on."""
         self._facts.update({name: fact for name, fact in facts.items() if fact})
 
     def info(self, message: str, **fields: Any) -> None:

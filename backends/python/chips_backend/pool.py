@@ -60,8 +60,8 @@ class Slot(Protocol):
     def end_running(self) -> bool:
         """End what runs here, whatever it does; False where that cannot be done."""
 
-    def mend(self) -> None:
-        """Begin again, after `submit` ended with one of `BROKEN`."""
+    def restart(self) -> None:
+        """Start afresh, after `submit` ended with one of `BROKEN`."""
 
     def stop(self) -> None: ...
 
@@ -93,7 +93,7 @@ class ThreadSlot:
     def end_running(self) -> bool:
         return False
 
-    def mend(self) -> None: ...
+    def restart(self) -> None: ...
 
     def stop(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -128,7 +128,7 @@ class ProcessSlot:
         try:
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
         except BrokenProcessPool:  # it ended while idle
-            self.mend()
+            self.restart()
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
 
     def end_running(self) -> bool:
@@ -136,7 +136,7 @@ class ProcessSlot:
             process.kill()
         return True
 
-    def mend(self) -> None:
+    def restart(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = self._new_process()
         self._executor.submit(_load_here, *self._what)

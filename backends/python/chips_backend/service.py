@@ -46,7 +46,7 @@ async def load(config: Config, log: Log) -> Loaded:
     wanted = Wanted(config.model, config.version, config.artifact_digest)
     artifact = await asyncio.to_thread(obtain, config.artifact, config.cache_dir, wanted, log)
     manifest = artifact.manifest
-    log.know(model=manifest.model, version=manifest.version)
+    log.add_facts(model=manifest.model, version=manifest.version)
     log.info(f"the artifact {artifact.address} is complete and checked", artifact_digest=artifact.digest)
     workers = Workers(config.concurrency)
     try:

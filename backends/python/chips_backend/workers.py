@@ -155,7 +155,7 @@ class Workers:
         self._overdue.discard(slot)
         broke = not done.cancelled() and isinstance(done.exception(), BROKEN)
         if broke:
-            slot.mend()
+            slot.restart()
         self.give_back(slot, last=broke)
 
     async def stop(self, grace_s: float) -> None:

@@ -152,11 +152,13 @@ def pack(values: Iterable[Any], datatype: str) -> bytes | None:
     if dtype.kind == "f":
         array = array_of_floats(listed)
         array[~np.isfinite(array)] = np.nan
-        return array.astype(dtype).tobytes()
+        floats: bytes = array.astype(dtype).tobytes()
+        return floats
     integers = pack_integers(listed, datatype)
     if integers is not None:
         return integers
-    return None if None in listed else np.array(listed, dtype=dtype).tobytes()
+    whole: bytes | None = None if None in listed else np.array(listed, dtype=dtype).tobytes()
+    return whole
 
 
 def pack_integers(values: Sequence[Any], datatype: str) -> bytes | None:

@@ -270,9 +270,10 @@ def test_texts_are_read_the_same_whether_all_are_ascii_or_not(monkeypatch):
 
 def _texts_or_refusal(content: bytes) -> list[str] | str:
     try:
-        return unpack(memoryview(content), "BYTES", [4], "x")
+        texts: list[str] = unpack(memoryview(content), "BYTES", [4], "x")
     except Problem as problem:
         return problem.detail
+    return texts
 
 
 def test_integers_are_packed_only_where_all_fit():

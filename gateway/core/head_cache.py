@@ -8,7 +8,9 @@ same goes to the parser, as each does the first time.
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from gateway.core.headers import (
     API_KEY,
@@ -22,7 +24,7 @@ from gateway.core.headers import (
     RequestHead,
     read_index,
 )
-from gateway.core.line_template import LineTemplate
+from gateway.core.line_template import LineTemplate, byte_table
 
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
@@ -34,14 +36,14 @@ _SECRETS: Final = re.compile(
     rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"
 )
 _MAX_LENGTH_DIGITS: Final = 15
-_VISIBLE: Final = re.compile(rb"[!-~]*").fullmatch  # what a particular value consists of
+_VISIBLE: Final = byte_table(bytes(range(0x21, 0x7F)))  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
 _MAX_HEADS: Final = 512
 
 
-class ParsedHead(NamedTuple):
+class ParsedHead(msgspec.Struct, frozen=True):
     """A parsed head: method, target, version, header fields and framing."""
 
     method: str
@@ -79,7 +81,7 @@ class CachedHead:
     def values(self, raw: bytes) -> list[bytes] | None:
         """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
         values = self._template.values(raw)
-        if values is None or not _VISIBLE(b"".join(values)):
+        if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None
         if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
             return None
@@ -181,4 +183,4 @@ def _without(parsed: ParsedHead, places: Sequence[tuple[int, bytes]]) -> ParsedH
     """Nothing particular stays in memory."""
     taken = {place - 1 for place, _ in places}
     headers = tuple(field for i, field in enumerate(parsed.headers) if i not in taken)
-    return parsed._replace(headers=headers)
+    return msgspec.structs.replace(parsed, headers=headers)

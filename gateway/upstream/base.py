@@ -1,14 +1,16 @@
 """The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
 from gateway.core.headers import CRLF, TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 
-class UpstreamRequest(NamedTuple):
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body."""
 
     method: str

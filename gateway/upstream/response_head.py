@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
-from gateway.core.line_template import LineTemplate
+from gateway.core.line_template import LineTemplate, byte_table
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -19,7 +19,7 @@ _FIELD: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)"
 )  # linear, on any input
 
-_VALUES: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
+_VALUES: Final = byte_table(b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 
 # What a field line means. A line, once read, is known by its bytes: backends send few different ones.
 _KEPT: Final = 0
@@ -125,7 +125,7 @@ class _KnownHead:
     def read(self, raw: bytes) -> ResponseHead | None:
         """The head that `raw` is; None where it is another one, or not valid."""
         values = self._template.values(raw)
-        if values is None or not _VALUES(b"".join(values)):
+        if values is None or 0 in b"".join(values).translate(_VALUES):
             return None
         like = self._like
         head = ResponseHead(like.status, like.reason, like.keep_alive)

@@ -17,7 +17,7 @@ from gateway.core.inline_future import switch_to_task
 from gateway.core.problem import render_problem
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
@@ -129,7 +129,7 @@ class Pipeline:
             # Their tracebacks lead back here: a refused request would wait for the garbage collector.
             exchange.error = exchange.cause = None
 
-    async def _pass(self, exchange: Exchange) -> None:
+    async def _pass(self, exchange: Exchange) -> None:  # noqa: C901  (each stage may end it, or wait)
         self._read_request_head.__call__(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
         if self._control.is_probe(exchange):
@@ -165,12 +165,17 @@ class Pipeline:
             await self._rate_limit(exchange)
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
             await self._buffer_request_body(exchange)
-        with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
+        permit = self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange)
+        try:
             while True:  # once, unless the backend refuses before it begins
                 slot = self._backend_concurrency.try_nowait(exchange)
-                with slot or await self._backend_concurrency(exchange):
+                if slot is ANYWHERE:
                     exchange.permitted = time.monotonic()
                     await self._forward.__call__(exchange)
+                else:
+                    with slot or await self._backend_concurrency(exchange):
+                        exchange.permitted = time.monotonic()
+                        await self._forward.__call__(exchange)
                 refusal = exchange.refusal
                 if refusal is None:
                     return
@@ -178,6 +183,8 @@ class Pipeline:
                 if not self._backend_concurrency.should_retry(exchange):
                     await refusal.deliver()
                     return
+        finally:
+            permit.give_back()
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.response.started:

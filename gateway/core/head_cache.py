@@ -58,7 +58,7 @@ class ParsedHead(msgspec.Struct, frozen=True):
 class CachedHead:
     """A parsed head without the values of its variable fields."""
 
-    __slots__ = ("_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
+    __slots__ = ("_last_length", "_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
     def __init__(
         self,
@@ -72,25 +72,41 @@ class CachedHead:
         self.has_length = len(places) > len(indexes)  # it stands last in `values`
         self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
         self.via = ""  # what the gateway was called in Via when it was read
+        self._last_length = (b"", 0)
         self._template = LineTemplate(lines, [place for place, _ in places])
         self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials
         if AUTHORIZATION in indexes:
             at = indexes.index(AUTHORIZATION)
             self._lead = at, places[at][1].partition(b": ")[2]
 
-    def values(self, raw: bytes) -> list[bytes] | None:
+    def values(self, raw: bytes) -> Sequence[bytes] | None:
         """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
         values = self._template.values(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None
-        if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
-            return None
+        if self.has_length:
+            length = values[-1]
+            if length != self._last_length[0] and not (
+                length.isdigit() and len(length) <= _MAX_LENGTH_DIGITS
+            ):
+                return None
         if self._lead is not None:
             at, scheme = self._lead
             if not values[at]:  # a scheme alone: the blank behind it would not be a part of the value
                 return None
-            values[at] = scheme + values[at]
+            return (*values[:at], scheme + values[at], *values[at + 1 :])
         return values
+
+    def length(self, values: Sequence[bytes]) -> int | None:
+        """The length of the body of the request with these `values`; None where it comes in chunks."""
+        if not self.has_length:
+            return self.parsed.length
+        text = values[-1]
+        last, number = self._last_length
+        if text != last:
+            number = int(text)
+            self._last_length = (text, number)
+        return number
 
 
 class HeadCache:
@@ -103,7 +119,7 @@ class HeadCache:
 
     def lookup(
         self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
-    ) -> tuple[CachedHead, list[bytes]] | None:
+    ) -> tuple[CachedHead, Sequence[bytes]] | None:
         """The head that `raw` is one of, most likely the `last` one of its connection, and this one's own values."""
         if len(raw) > self._limit_bytes:
             return None

@@ -81,9 +81,9 @@ class CallerResponse:
                 reason.encode("latin-1"),
                 _lines(fields),
                 -1 if length is None else length,
-                chunked=length is None,
-                dated=any(name.lower() == b"date" for name, _ in fields),
-                bodiless=self._head_only or status in {204, 304},
+                length is None,
+                any(name.lower() == b"date" for name, _ in fields),
+                self._head_only or status in {204, 304},
             )
         )
 
@@ -119,9 +119,9 @@ class CallerResponse:
             head.reason,
             head.fields,
             head.length,
-            chunked=head.chunked,
-            dated=head.dated,
-            bodiless=self._head_only or status in {204, 304},
+            head.chunked,
+            head.dated,
+            self._head_only or status in {204, 304},
         )
         if body:
             self.exchange.bytes_out = len(body)
@@ -174,10 +174,9 @@ class CallerResponse:
         reason: bytes,
         fields: bytes,
         length: int,
-        *,
-        chunked: bool,
-        dated: bool,
-        bodiless: bool,
+        chunked: bool,  # noqa: FBT001
+        dated: bool,  # noqa: FBT001
+        bodiless: bool,  # noqa: FBT001
     ) -> bytes:
         """The head, its empty line included. Decides how the body is framed and whether the connection lives on."""
         connection, exchange = self._connection, self.exchange

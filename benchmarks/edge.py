@@ -23,10 +23,10 @@ from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.jwt import TokenAuthenticator
 from gateway.core.access_rules import Issuer
+from gateway.core.api_keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import read_request_head
-from gateway.core.keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
 from gateway.core.networks import NetworkSet, parse_address

@@ -17,7 +17,7 @@ from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
-from gateway.upstream.connection import Connection
+from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.pooled_client import PooledUpstream
 
 BACKEND = "http://127.0.0.1:18090"
@@ -84,7 +84,7 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
         async with gateway_in(Path(folder), **flags) as (gateway, accepted):
             upstream = cast("PooledUpstream", gateway.upstream)
             origin = upstream._open_origin(BACKEND)
-            backend = Connection(origin.pool)
+            backend = BackendConnection(origin.pool)
             backend.connection_made(Wire())
             origin.pool.busy.add(backend)
             origin.pool.release(backend)
@@ -133,7 +133,7 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
 
 async def _limited_key(gateway: Gateway) -> bytes:
     """A key that may call once in a long while."""
-    from gateway.core.keys import digest_key, make_key
+    from gateway.core.api_keys import digest_key, make_key
     from gateway.core.model import Key
     from gateway.core.model_updates import to_document
     from gateway.registry.base import KEYS, Put

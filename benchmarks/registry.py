@@ -31,10 +31,10 @@ import uvloop
 
 from benchmarks.machine import cpu_us, tree
 from benchmarks.trace_cost import LUA, NGINX, process, wait_for
-from gateway.core.keys import digest_key, make_key
+from gateway.core.api_keys import digest_key, make_key
 from gateway.ports import free_port
 from gateway.registry.base import KEYS, MODELS, Document, Listing, Put, Registry
-from gateway.registry.fallback import FileFallback, encode
+from gateway.registry.fallback import FileFallback, encode_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
 from gateway.registry.snapshot import compile_snapshot
@@ -87,7 +87,7 @@ async def measure_visible(url: str, *, watchers: int, writes: int, models: int) 
     delays: list[float] = []
 
     async def seen(mirror: Mirror, generation: int, began: float) -> None:
-        if not await mirror.wait_for(generation, timeout_s=30):
+        if not await mirror.wait_for_generation(generation, timeout_s=30):
             raise TimeoutError(f"generation {generation} was not seen in 30 s")
         delays.append(time.perf_counter() - began)
 
@@ -175,7 +175,7 @@ def measure_compile(models: int) -> dict[str, Any]:
         "models": models,
         "first_s": round(first, 4),
         "next_s": round(statistics.median(later), 4),
-        "fallback_bytes": len(encode(listing)),
+        "fallback_bytes": len(encode_fallback(listing)),
         "json_bytes": len(json.dumps(body(0))),
     }
 

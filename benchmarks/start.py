@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gateway
-from gateway.core.keys import digest_key, make_key
+from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.e2e.strangers import many_files, strangers
 from tests.e2e.test_strangers import answer_at_once
 from tests.e2e.test_workers import Running
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import read_message, request
 from tests.flow.test_process import register
 
@@ -81,9 +81,9 @@ def main() -> None:
         with many_files():
             asyncio.run(hold(given.hold, given.strangers))
         return
-    beside = Beside()
+    servers = BackgroundServers()
     with tempfile.TemporaryDirectory() as folder, many_files() as files:
-        register(Path(folder), beside.backend(answer_at_once).url)
+        register(Path(folder), servers.backend(answer_at_once).url)
         running = Running(Path(folder), "--server.workers=1", f"--server.path={given.path}", "--log.ratio=0")
         try:
             port = int(running.wait_for("listens on").split(":")[-1].split()[0])
@@ -91,7 +91,7 @@ def main() -> None:
             asyncio.run(rounds(port, count=count, number=given.rounds, requests=given.requests))
         finally:
             running.close()
-            beside.close()
+            servers.close()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from gateway.core.exchange import Attempt, Exchange
 from gateway.core.model import Backend, Model
 from gateway.core.networks import parse_address
 from gateway.core.principal import Principal
-from gateway.core.trace import continue_trace, new_trace_id
+from gateway.core.trace_context import continue_trace, new_trace_id
 from gateway.telemetry.access_log import JsonAccessLog
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.logs import LogWriter

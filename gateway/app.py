@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
-from gateway.auth.last_used import LastUsed
+from gateway.auth.last_used import LastUsedRecorder
 from gateway.build import (
+    build_anchoring,
     build_authenticators,
     build_connections,
     build_control_cors,
@@ -25,9 +26,9 @@ from gateway.build import (
     build_signer,
     build_telemetry,
     build_upstream,
-    networks,
+    parse_networks,
 )
-from gateway.component_metrics import GatewayMetrics
+from gateway.component_metrics import ComponentMetrics
 from gateway.control.routes import ControlRoutes
 from gateway.core.client_address import TrustedProxies
 from gateway.limits.redis_limiter import RedisLimiter
@@ -39,6 +40,7 @@ from gateway.rollout.controller import Controller
 from gateway.rollout.figures import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
+from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
@@ -100,7 +102,8 @@ class Gateway:
             networks_report_only=self._settings.edge.report_only,
             address_quota=self._address_quota,
         )
-        self._last_used = LastUsed(self.registry, keys.used, supervisor=self.supervisor)
+        self._last_used = LastUsedRecorder(self.registry, keys.used, supervisor=self.supervisor)
+        self._anchoring = build_anchoring(self._settings, self.registry, self.supervisor)
 
     def _make_upstream(self) -> None:
         settings = self._settings
@@ -132,12 +135,12 @@ class Gateway:
         )
         self.authorize = Authorize(body_limit_bytes=limits.body_bytes, report_only=edge.report_only)
         self.ip_allowlist = IpAllowlist(
-            networks(edge.networks), lambda: self.mirror.snapshot, report_only=edge.report_only
+            parse_networks(edge.networks), lambda: self.mirror.snapshot, report_only=edge.report_only
         )
 
     def _make_telemetry(self, logs: LogWriter, folder: Path | None) -> None:
         self.telemetry = build_telemetry(self._settings, logs, folder)
-        own = GatewayMetrics(
+        own = ComponentMetrics(
             mirror=self.mirror,
             chain=self._chain,
             address_quota=self._address_quota,
@@ -148,9 +151,11 @@ class Gateway:
             backend_concurrency=self.backend_concurrency,
             connections=lambda: self.connections,
         )
-        self.telemetry.metrics.watch(gauges=own.gauges, counters=own.counters)
+        self.telemetry.metrics.add_readers(gauges=own.gauges, counters=own.counters)
+        if self._anchoring is not None:
+            self.telemetry.metrics.add_readers(gauges=self._anchoring.gauges)
         if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
-            self.telemetry.metrics.watch(gauges=self.upstream.gauges, counters=self.upstream.counters)
+            self.telemetry.metrics.add_readers(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
     def _make_pipeline(self) -> None:
         edge, trace = self._settings.edge, self._settings.trace
@@ -168,7 +173,7 @@ class Gateway:
         )
         proxies = TrustedProxies(
             hops=edge.trusted_hops,
-            proxies=networks(edge.trusted_proxies),
+            proxies=parse_networks(edge.trusted_proxies),
             forwarded=edge.forwarding_header == "forwarded",
         )
         self.pipeline = Pipeline(
@@ -179,9 +184,10 @@ class Gateway:
             cors=Cors(),
             authenticate=Authenticate(self._chain),
             authorize=self.authorize,
-            trace_sampling=TraceSampling(ratio=trace.ratio, trusted=networks(trace.trusted_networks)),
+            trace_sampling=TraceSampling(ratio=trace.ratio, trusted=parse_networks(trace.trusted_networks)),
             rate_limit=self.rate_limit,
             buffer_request_body=self.buffer_request_body,
+            assign_version=AssignVersion(),
             concurrency_limit=self.concurrency_limit,
             backend_concurrency=self.backend_concurrency,
             forward=Forward(self.upstream, self._signer),
@@ -198,13 +204,13 @@ class Gateway:
             self._controller = build_controller(
                 settings, self.registry, self._figures, self.mirror, self.supervisor
             )
-            self.telemetry.metrics.watch(counters=self._controller.counters)
+            self.telemetry.metrics.add_readers(counters=self._controller.counters)
 
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
         server = self._settings.server
         asyncio.get_running_loop().set_default_executor(
-            self.supervisor.pool("blocking call", threads=_BLOCKING)
+            self.supervisor.thread_pool("blocking call", threads=_BLOCKING)
         )
         async with AsyncExitStack() as stack:
             if self._own_registry:
@@ -218,6 +224,7 @@ class Gateway:
                 self._reporter,
                 self._controller,
                 self._last_used,
+                self._anchoring,
                 self._chain,
                 self._id_tokens,
                 self._redis_limiter,

@@ -21,11 +21,11 @@ from gateway.registry.schemes import open_registry
 from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.server.open_file_limit import default_connections, file_limit
+from gateway.server.open_file_limit import default_connection_limit, file_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.supervisor import Supervisor
-from gateway.telemetry.logs import LogWriter, wants_json
+from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
@@ -34,13 +34,14 @@ from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
+    from gateway.audit.anchoring import Anchoring
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
 
 _log = logging.getLogger(__name__)
 
 
-def networks(texts: Iterable[str]) -> list[Network]:
+def parse_networks(texts: Iterable[str]) -> list[Network]:
     """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
     return [parse_network(text) for text in texts]
 
@@ -58,6 +59,27 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
     )
 
 
+def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervisor) -> "Anchoring | None":
+    """None where this gateway keeps no heads of the history. ValueError says what is wrong with the key."""
+    audit = settings.audit
+    if not audit.second_place or not audit.signing_key:
+        return None
+    from gateway.audit.anchoring import Anchoring
+    from gateway.audit.second_place import open_second_place
+    from gateway.audit.signing import SigningError
+
+    try:
+        return Anchoring(
+            registry,
+            open_second_place(audit.second_place),
+            Path(audit.signing_key),
+            every_s=audit.every_s,
+            supervisor=supervisor,
+        )
+    except SigningError as error:
+        raise ValueError(f"audit.signing_key: {error}") from None
+
+
 def build_figures(settings: Settings, registry: Registry) -> Registry:
     """Where gateways report while a rollout runs; the registry itself unless another store is named."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
@@ -72,11 +94,18 @@ def build_controller(
         secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
-    return Controller(registry, figures, mirror, secret=secret, supervisor=supervisor)
+    return Controller(
+        registry,
+        figures,
+        mirror,
+        secret=secret,
+        supervisor=supervisor,
+        lease_s=settings.rollouts.lease_s,
+    )
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
-    """Those that `auth.chain` names, in its order; of the built-in ones, those that are set up."""
+    """The authenticators that `auth.chain` names, in its order; built-in ones only where they are configured."""
     chain: list[Authenticator] = []
     for name in auth.chain:
         if name == API_KEY:
@@ -101,7 +130,7 @@ def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Superv
 
 
 def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
-    """None where backends are not told who the caller is."""
+    """The signer of caller tokens; None where backends are not told who the caller is."""
     if not upstream.sign_callers:
         return None
     from gateway.auth.caller_token import CallerTokenSigner
@@ -120,13 +149,13 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
     """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
-    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=networks(upstream.networks))
+    return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
 def build_id_tokens(
     upstream: UpstreamSettings, egress_policy: EgressPolicy, supervisor: Supervisor
 ) -> IdTokenProvider | None:
-    """None where backends do not ask who the gateway is."""
+    """The provider of ID tokens; None where the gateway does not authenticate to backends."""
     if upstream.identity != "google":
         return None
     return IdTokenProvider(
@@ -139,7 +168,7 @@ def build_id_tokens(
 def build_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """ValueError says what is wrong with `upstream.ca_file`."""
+    """The upstream that `server.path` names. ValueError says what is wrong with `upstream.ca_file`."""
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
@@ -161,11 +190,11 @@ def build_upstream(
 
 
 def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) -> Telemetry:
-    """`folder` is what the workers on one port share; None for a single process."""
+    """Telemetry as configured. `folder` is what the workers on one port share; None for a single process."""
     log, trace, metrics = settings.log, settings.trace, settings.metrics
     return Telemetry(
         logs,
-        json=wants_json(log.format),
+        json=should_log_json(log.format),
         log_ratio=log.ratio,
         project=log.project,
         service=trace.service or "chips",
@@ -184,14 +213,14 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
     """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
-    limit = server.connections or default_connections()
+    limit = server.connections or default_connection_limit()
     if limit >= file_limit():
         _log.warning(
             "server.connections is %d, but this process may open %d files; raise ulimit -n",
             limit,
             file_limit(),
         )
-    proxies = NetworkSet(networks(edge.trusted_proxies))
+    proxies = NetworkSet(parse_networks(edge.trusted_proxies))
 
     def is_proxy(peer: str) -> bool:
         address = parse_address(peer)  # None for a socket of another family
@@ -209,7 +238,7 @@ def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnect
 
 
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
-    """Connections of our own, or, where `server.path` is `plain`, aiohttp's public API alone."""
+    """The aiohttp server that `server.path` names: `fast`, with connections of our own, or `plain`, on aiohttp's public API."""
     if server.path == "fast":
         return CallerConnectionFactory(
             pipeline,

@@ -1,4 +1,4 @@
-"""What the gateway's parts have counted themselves, as metrics: read each time somebody asks for the metrics."""
+"""The gauges and counters that the gateway's parts keep themselves, read each time the metrics are asked for."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from gateway.stages.rate_limit import RateLimit
 from gateway.telemetry.metrics import Reading
 
 
-class GatewayMetrics:
-    """Gauges and counters of one process, for `Metrics.watch`: by metric name, then by the value of its one label."""
+class ComponentMetrics:
+    """Gauges and counters of one process, for `Metrics.add_readers`: by metric name, then by the value of its one label."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class GatewayMetrics:
         }
         return {
             "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
-            "chips_backend_refusals_total": self._backend_concurrency.refusals(),
+            "chips_backend_refusals_total": self._backend_concurrency.refusals_by_backend(),
             "chips_connections_turned_away_total": {
                 reason: float(count) for reason, count in self._connections().turned_away.items()
             },
@@ -73,7 +73,7 @@ class GatewayMetrics:
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        waiting = self._backend_concurrency.waiting()
+        waiting = self._backend_concurrency.waiting_by_backend()
         readings["chips_model_in_flight_requests"] = {
             name: count - waiting.get(name, 0.0)
             for name, count in self._concurrency_limit.in_flight_by_model().items()
@@ -90,7 +90,7 @@ class GatewayMetrics:
         queued = Counter(self._concurrency_limit.queued_by_model())
         queued.update({name: count for name, count in waiting.items() if count})
         readings["chips_model_queued_requests"] = dict(queued)
-        readings["chips_model_window_requests"] = self._backend_concurrency.sizes()
+        readings["chips_model_window_requests"] = self._backend_concurrency.window_sizes_by_backend()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }

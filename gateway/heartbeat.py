@@ -19,14 +19,14 @@ def _file(folder: Path, worker: int) -> Path:
 
 
 def start_heartbeat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
-    """Touch the worker's file now, and again and again as long as the loop turns."""
+    """Touch the worker's file now, and periodically for as long as the event loop runs."""
     with contextlib.suppress(OSError):  # the folder goes when the supervisor ends
         _file(folder, worker).touch()
     loop.call_later(BEAT_S, start_heartbeat, loop, folder, worker)
 
 
 class HeartbeatMonitor:
-    """The supervisor's view of the heartbeats: which worker has not beaten between looks."""
+    """Detects workers whose heartbeat has stopped; used by the supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,8 +34,8 @@ class HeartbeatMonitor:
             int, tuple[int, int]
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
-    def stalled(self, worker: int) -> bool:
-        """Look: whether the worker has not moved for `LOOKS` looks. One that has not begun to beat is left alone."""
+    def is_stalled(self, worker: int) -> bool:
+        """Look once more: whether the worker has not moved for `LOOKS` looks. One that has not started its heartbeat never is."""
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns
         except OSError:
@@ -46,7 +46,7 @@ class HeartbeatMonitor:
         return looks >= LOOKS
 
     def forget(self, worker: int) -> None:
-        """Another process takes the worker's place."""
+        """Start afresh for this worker: a new process takes its place."""
         self._seen.pop(worker, None)
         with contextlib.suppress(OSError):
             _file(self._folder, worker).unlink(missing_ok=True)

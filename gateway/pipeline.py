@@ -13,8 +13,10 @@ from typing import Protocol
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
+from gateway.core.headers import PINNED_VERSION
 from gateway.core.inline_future import switch_to_task
-from gateway.core.problem import render_problem
+from gateway.core.problem_details import render_problem
+from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
@@ -43,6 +45,7 @@ class Pipeline:
     """
 
     __slots__ = (
+        "_assign_version",
         "_authenticate",
         "_authorize",
         "_backend_concurrency",
@@ -73,6 +76,7 @@ class Pipeline:
         trace_sampling: TraceSampling,
         rate_limit: RateLimit,
         buffer_request_body: BufferRequestBody,
+        assign_version: AssignVersion,
         concurrency_limit: ConcurrencyLimit,
         backend_concurrency: BackendConcurrency,
         forward: Forward,
@@ -88,6 +92,7 @@ class Pipeline:
         self._trace_sampling = trace_sampling
         self._rate_limit = rate_limit
         self._buffer_request_body = buffer_request_body
+        self._assign_version = assign_version
         self._concurrency_limit = concurrency_limit
         self._backend_concurrency = backend_concurrency
         self._forward = forward
@@ -129,10 +134,10 @@ class Pipeline:
             # Their tracebacks lead back here: a refused request would wait for the garbage collector.
             exchange.error = exchange.cause = None
 
-    async def _pass(self, exchange: Exchange) -> None:  # noqa: C901  (each stage may end it, or wait)
+    async def _pass(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912  (a line or two for each step)
         self._read_request_head.__call__(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
-        if self._control.is_probe(exchange):
+        if self._control.is_health_probe(exchange):
             await switch_to_task()
             await self._control.answer(exchange)
             return
@@ -154,9 +159,9 @@ class Pipeline:
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
         self._authorize.__call__(exchange)
-        if self._control.is_description(exchange):
+        if self._control.is_model_description(exchange):
             await switch_to_task()
-            await self._control.describe(exchange)
+            await self._control.describe_model(exchange)
             return
         self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
@@ -165,6 +170,8 @@ class Pipeline:
             await self._rate_limit(exchange)
         if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
             await self._buffer_request_body(exchange)
+        if exchange.sticky is not None or exchange.head.read[PINNED_VERSION] is not None:
+            self._assign_version(exchange)  # after the body, which may hold what the share sticks to
         permit = self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange)
         try:
             while True:  # once, unless the backend refuses before it begins

@@ -12,10 +12,10 @@ _TRIM_THRESHOLD_BYTES: Final = 64 << 20
 
 
 def keep_large_buffers() -> bool:
-    """Let the C library keep the memory of bodies, instead of giving it back and faulting it in again for the next one.
+    """Let the C library keep the memory of large buffers, instead of returning it and faulting it in again for the next body.
 
     uvloop reads up to 256 KB at once, which lies above glibc's thresholds: in some starts each body of 1 MB costs some 90
-    page faults, in others none (docs/performance.md). False where the C library has no `mallopt`: musl, macOS.
+    page faults, in others none (docs/performance.md). Returns False where the C library has no `mallopt`: musl, macOS.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -28,5 +28,5 @@ def keep_large_buffers() -> bool:
 
 
 def freeze_objects() -> None:
-    """Keep the garbage collector from going through what a start has made, which stays: that takes longer than a request."""
+    """Exclude the objects that exist after the start from garbage collection: they stay, and a collection would delay requests."""
     gc.freeze()

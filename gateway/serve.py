@@ -22,8 +22,8 @@ from gateway.process_memory import freeze_objects, keep_large_buffers
 from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.supervisor import Supervisor, describe_error
-from gateway.telemetry.logs import LogWriter, clock, configure_logging, timestamp, wants_json
-from gateway.workers import AWAITED, Workers, allowed_cpus, reserve_port
+from gateway.telemetry.logs import LogWriter, configure_logging, local_time_of_day, rfc3339, should_log_json
+from gateway.workers import AWAITED, WorkerPool, allowed_cpus, reserve_port
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def run(settings: Settings) -> int:
         shared = msgspec.structs.replace(
             settings, server=msgspec.structs.replace(server, port=port, workers=count)
         )
-        workers = Workers(
+        workers = WorkerPool(
             count,
             lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
             tell=lambda severity, message: log_as_supervisor(settings, severity, message),
@@ -133,7 +133,7 @@ class _Log:
 
     def __init__(self, settings: Settings, lock: Path | None = None) -> None:
         self.writer = LogWriter(sys.stdout, lock=lock)
-        configure_logging(self.writer, json=wants_json(settings.log.format), level=settings.log.level)
+        configure_logging(self.writer, json=should_log_json(settings.log.format), level=settings.log.level)
         self.writer.start()
 
     def close(self) -> None:
@@ -147,13 +147,13 @@ def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -
 
 
 def log_as_supervisor(settings: Settings, severity: str, message: str) -> None:
-    """A line of the supervisor, which has no threads and therefore no log writer: one write, whole or not at all."""
+    """Log a line of the supervisor, which has no threads and so no log writer: in one write, whole or not at all."""
     now = time.time()
-    if wants_json(settings.log.format):
-        entry = msgspec.json.encode({"severity": severity, "time": timestamp(now), "message": message})
+    if should_log_json(settings.log.format):
+        entry = msgspec.json.encode({"severity": severity, "time": rfc3339(now), "message": message})
         line = printable_json(entry.decode()).encode()
     else:
-        line = f"{clock(now)} {severity.lower()} {printable(message)}".encode()
+        line = f"{local_time_of_day(now)} {severity.lower()} {printable(message)}".encode()
     with contextlib.suppress(OSError):
         # Never wait for a reader that pauses: the process that supervises the workers must go on. POSIX: a pipe that has room takes
         # this much at once.
@@ -284,7 +284,7 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 
 def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
-    """One friendly block on a terminal, one log line elsewhere."""
+    """Say where the gateway listens: a block of text on a terminal, one log line elsewhere."""
     if settings.server.path == "plain":
         _log.warning(
             "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "
@@ -293,7 +293,7 @@ def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
     snapshot = gateway.mirror.snapshot
     models = sorted(snapshot.entries) if snapshot is not None else []
     address = f"http://{_reachable(settings.server.host)}:{gateway.port}"
-    if wants_json(settings.log.format):
+    if should_log_json(settings.log.format):
         _log.info("CHIPS %s listens on %s with %d models", __version__, address, len(models))
         return
     example = models[0] if models else "my-model"

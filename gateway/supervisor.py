@@ -31,8 +31,11 @@ class UnrecoverableError(Exception):
 _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
-class Helper:
-    """The health of one background helper (thread or task). It calls `succeeded` after each round that went well, and `failed` after one that did not."""
+class HelperHealth:
+    """The health of one background helper (thread or task).
+
+    The helper calls `succeeded` after each round that went well, and `failed` after one that did not.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,7 +61,7 @@ class Helper:
             _log.warning("%s: it works again after %d failures", self.name, failures)
 
     def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> None:
-        """Do `work` with each of `items`: an error with one keeps no other one from its turn. For timers."""
+        """Do `work` with each of `items`; an error with one does not stop the others. For timers."""
         failure: Exception | None = None
         for item in items:
             try:
@@ -74,48 +77,51 @@ class Helper:
 
 
 class Supervisor:
-    """`on_fatal` is called, from whichever thread, with the name of the helper that has ended for good and the reason."""
+    """Starts and supervises threads and tasks.
+
+    `on_fatal` is called, from any thread, with the name of a helper that has ended for good, and the reason.
+    """
 
     def __init__(self) -> None:
         self.on_fatal: OnFatal = _tell_fatal
-        self._helpers: dict[str, Helper] = {}
+        self._helpers: dict[str, HelperHealth] = {}
         self._threads: WeakSet[threading.Thread] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._pools: list[str] = []
 
-    def helper(self, name: str) -> Helper:
-        """The helper of this name; the same one for the same name."""
-        return self._helpers.setdefault(name, Helper(name))
+    def helper(self, name: str) -> HelperHealth:
+        """The health record of the helper `name`; the same one for the same name."""
+        return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
-        """For the metrics: how often each helper had to be tried again."""
+        """How often each helper had to be tried again, as a counter for the metrics."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
     def thread(
-        self, name: str, run: Callable[[Helper], None], *, interrupt: threading.Event
+        self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
-        """A thread, not started yet, in which `run` is called until it returns. `interrupt` ends a wait between two tries."""
+        """A thread, not started yet, that calls `run` until it returns. `interrupt` ends the wait between two tries."""
         helper = self.helper(name)
         thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
         thread.daemon = True  # one that is stuck outside must not hold up the end of the process
         self._threads.add(thread)
         return thread
 
-    def task(self, name: str, run: Callable[[Helper], Awaitable[None]]) -> "asyncio.Task[None]":
-        """A task in which `run` is called until it returns or is cancelled."""
+    def task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
+        """A task that calls `run` until it returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
 
-    def job(
+    def one_off_task(
         self,
         name: str,
         work: Coroutine[Any, Any, Result],
         *,
         expected: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> "asyncio.Task[Result]":
-        """A task that does `work` once. Its error is for those who wait; what is not `expected` is counted and logged, too."""
+        """A task that does `work` once. Its error goes to those who await it; one that is not `expected` is also counted and logged."""
         helper = self.helper(name)
 
         def take_note(done: "asyncio.Task[Result]") -> None:
@@ -133,13 +139,13 @@ class Supervisor:
         job.add_done_callback(take_note)
         return job
 
-    def pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
-        """Threads for calls that block. They outlive what a call raises; its caller gets that."""
+    def thread_pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
+        """Threads for calls that block. An error in a call goes to its caller and does not end the thread."""
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
     def owns(self, one: "threading.Thread | asyncio.Task[Any]") -> bool:
-        """Whether it is one of those that were started here."""
+        """Whether the thread or task was started by this supervisor."""
         if isinstance(one, threading.Thread):
             return one in self._threads or any(one.name.startswith(pool) for pool in self._pools)
         return one in self._tasks
@@ -149,7 +155,7 @@ class Supervisor:
         return task
 
     def _keep_running(
-        self, helper: Helper, run: Callable[[Helper], None], interrupt: threading.Event
+        self, helper: HelperHealth, run: Callable[[HelperHealth], None], interrupt: threading.Event
     ) -> None:
         while True:
             began = time.monotonic()
@@ -165,7 +171,7 @@ class Supervisor:
                 self.on_fatal(helper.name, error)
             return
 
-    async def _keep_on(self, helper: Helper, run: Callable[[Helper], Awaitable[None]]) -> None:
+    async def _keep_on(self, helper: HelperHealth, run: Callable[[HelperHealth], Awaitable[None]]) -> None:
         while True:
             began = time.monotonic()
             try:
@@ -186,7 +192,7 @@ class Supervisor:
                 continue
             return
 
-    def _give_credit(self, helper: Helper, began: float) -> None:
+    def _give_credit(self, helper: HelperHealth, began: float) -> None:
         """One that ran for long before it failed did not fail in a row."""
         if time.monotonic() - began > _LONGEST_DELAY_S:
             helper.succeeded()

@@ -51,7 +51,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return held
 
 
-class Workers:
+class WorkerPool:
     """Run `work` in `count` processes until SIGTERM or SIGINT.
 
     `work` is given the worker's number, the folder that all share, and a descriptor that ends when the supervisor has
@@ -121,7 +121,7 @@ class Workers:
 
     def _end_stalled(self) -> None:
         for process, (worker, _) in self._running.items():
-            if self._heartbeats.stalled(worker):
+            if self._heartbeats.is_stalled(worker):
                 self._heartbeats.forget(worker)
                 self._tell(
                     "ERROR", f"worker {worker} does not come round any more, and is ended (server.stall_s)"

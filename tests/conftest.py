@@ -2,11 +2,18 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.patience import patience
+
+if TYPE_CHECKING:
+    from tests.flow.background_servers import BackgroundServers
+    from tests.unit.cli.shell import Shell
 
 pytest_plugins = [
     "tests.closing",
@@ -69,6 +76,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def background() -> "Iterator[BackgroundServers]":
+    from tests.flow.background_servers import BackgroundServers  # a whole gateway, which few tests need
+
+    servers = BackgroundServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Shell":
+    from tests.unit.cli.shell import Shell
+
+    return Shell(tmp_path, monkeypatch, capsys)
 
 
 def require(name: str, *, available: bool, why: str) -> None:

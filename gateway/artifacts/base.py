@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from gateway.artifacts.manifest import File, Manifest
 
 Progress = Callable[[int], None]  # called with the number of bytes that have newly arrived
@@ -57,3 +59,20 @@ class ArtifactStore(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
+    """Whether this very artifact is in the store. Raises AlreadyPublished where the version has other content."""
+    published = store.manifest(manifest.model, manifest.version)
+    if published is None:
+        return False
+    # A bucket's paths begin with digests; place by place the files are the same.
+    ours, theirs = (
+        msgspec.structs.replace(
+            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
+        )
+        for m in (manifest, published)
+    )
+    if not ours.has_same_content_as(theirs):
+        raise AlreadyPublished(store.address(manifest.model, manifest.version))
+    return True

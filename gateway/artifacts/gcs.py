@@ -27,7 +27,7 @@ import requests
 from google.api_core import exceptions
 from google.cloud import storage
 
-from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
+from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.core.randomness import random_between
 
@@ -101,7 +101,7 @@ class GcsStore:
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         sources = {file.sha256: files[file.path] for file in manifest.files}
         manifest = _named_by_content(manifest)
-        if self._is_there(manifest):
+        if is_published(self, manifest):
             return False
         self._put_all(manifest, sources, progress)
         blob = self._bucket.blob(self._name(manifest.model, manifest.version, MANIFEST_NAME))
@@ -113,16 +113,8 @@ class GcsStore:
             )
         except exceptions.PreconditionFailed:
             # Somebody else was first, or our own first try had arrived after all.
-            self._is_there(manifest)
+            is_published(self, manifest)
             return False
-        return True
-
-    def _is_there(self, manifest: Manifest) -> bool:
-        published = self.manifest(manifest.model, manifest.version)
-        if published is None:
-            return False
-        if not published.has_same_content_as(manifest):
-            raise AlreadyPublished(self.address(manifest.model, manifest.version))
         return True
 
     def _put_all(self, manifest: Manifest, sources: Mapping[str, Path], progress: Progress) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from gateway.artifacts.base import AlreadyPublished, PermissionRefused, Progress, StoreError, StoreUnavailable
+from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 
 _BLOCK_BYTES = 1 << 20
@@ -59,7 +59,7 @@ class LocalStore:
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         folder = self._folder(manifest.model, manifest.version)
-        if self._is_there(manifest):
+        if is_published(self, manifest):
             return False
         # Everything is put together next to its place and appears there in one rename, manifest and all.
         draft = folder.parent / f".{folder.name}.{uuid4().hex}"
@@ -85,17 +85,9 @@ class LocalStore:
         try:
             draft.rename(folder)  # fails where the folder is there and not empty
         except OSError:
-            if not self._is_there(manifest):
+            if not is_published(self, manifest):
                 raise
             return False
-        return True
-
-    def _is_there(self, manifest: Manifest) -> bool:
-        published = self.manifest(manifest.model, manifest.version)
-        if published is None:
-            return False
-        if not published.has_same_content_as(manifest):
-            raise AlreadyPublished(self.address(manifest.model, manifest.version))
         return True
 
     def _folder(self, model: str, version: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 
 MANIFEST_NAME = "manifest.json"

@@ -11,10 +11,10 @@ import msgspec
 
 from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
 from gateway.auth.ttl_cache import TtlCache
+from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
 from gateway.core.compiled_policy import network_set, quota_from
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.keys import PREFIX, bearer_key, digest_bytes, is_well_formed, key_id
 from gateway.core.model import Key
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.randomness import random_between
@@ -44,10 +44,10 @@ class _CachedKey:
 class ApiKeyAuthenticator(Authenticator):
     """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
-    A key that was read is looked up again after about `ttl_s`, behind the caller's back: it never changes but by being
-    revoked, which is mirrored, so that is for whatever somebody does by hand. While the registry is away it goes on
-    being valid, for `stale_s` at most. One that is not there is not asked for again for `missing_ttl_s`. The revocations
-    in the mirrored snapshot override both. Reads are rationed, because anybody can make up keys that look right.
+    A key that was found is read again about every `ttl_s` seconds, in the background, in case somebody has changed it by
+    hand: its revocation is mirrored and counts at once. While the registry is away a known key stays valid for `stale_s` at
+    most. A key that does not exist is not looked up again for `missing_ttl_s`. Reads are rate limited, because anybody can
+    make up keys that look right.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ApiKeyAuthenticator(Authenticator):
             return None
         raw, in_authorization = found
         last = head.last_digest
-        digest = digest_bytes(raw) if last is None else last.of(raw)
+        digest = digest_key_bytes(raw) if last is None else last.digest(raw)
         tick = self._clock()
         known = self._known.get(digest, tick)
         if known is None:
@@ -104,7 +104,7 @@ class ApiKeyAuthenticator(Authenticator):
         assert found is not None  # noqa: S101  (there was one a moment ago)
         raw, in_authorization = found
         last = head.last_digest
-        digest = digest_bytes(raw) if last is None else last.of(raw)
+        digest = digest_key_bytes(raw) if last is None else last.digest(raw)
         known = await self._read_through(digest)
         return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
 
@@ -140,7 +140,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _begin(
         self, digest: str, work: Coroutine[Any, Any, _CachedKey | None]
     ) -> "asyncio.Task[_CachedKey | None]":
-        reading = self._supervisor.job("key look-up", work, expected=RegistryUnavailable)
+        reading = self._supervisor.one_off_task("key look-up", work, expected=RegistryUnavailable)
         self._reading[digest] = reading
         reading.add_done_callback(lambda done: self._ended(digest, done))
         return reading

@@ -27,13 +27,14 @@ NeedsWait = Literal[_NeedsWait.NEEDS_WAIT]
 
 
 class Authenticator(ABC):
-    """None means "not my kind of credential, ask the next"; Unauthenticated means "mine, and bad".
+    """Identifies the caller by one kind of credential.
 
-    The difference matters: a broken credential must never fall through to a weaker kind.
+    It returns None for "not my kind of credential, ask the next", and raises Unauthenticated for "mine, and not valid". The
+    difference matters: a broken credential must never fall through to a weaker kind.
     """
 
     def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:  # noqa: ARG002
-        """The answer where it is known without waiting: the way of nearly all requests. NEEDS_WAIT: ask `__call__`."""
+        """Return what can be decided without waiting, which is so for nearly all requests; NEEDS_WAIT: await `__call__`."""
         return NEEDS_WAIT
 
     @abstractmethod
@@ -41,9 +42,9 @@ class Authenticator(ABC):
         """The answer; may wait for a registry or for an issuer's keys."""
 
     def owns_authorization(self, authorization: bytes) -> bool:  # noqa: ARG002
-        """Whether this value of Authorization is meant for the gateway, so that it must not go on to a backend.
+        """Whether this Authorization value is meant for the gateway, so that it must not be forwarded to a backend.
 
-        Asked where another credential was the one that counted.
+        Asked when the caller was authenticated by another credential.
         """
         return False
 

@@ -23,9 +23,9 @@ ISSUER: Final = "chips"
 
 
 class CallerTokenSigner:
-    """Signs with the first of `key_files` (PEM, P-256); publishes the public halves of all, so that keys can be changed.
+    """Signs with the first of `key_files` (PEM, P-256), and publishes the public keys of all, so that keys can be rotated.
 
-    Without files, a key is made that lives as long as the process: right for one process, wrong for several.
+    Without files it makes a key that lives as long as the process: right for one process, wrong for several.
     """
 
     def __init__(self, key_files: Sequence[Path] = (), *, now: Callable[[], float] = time.time) -> None:
@@ -38,7 +38,7 @@ class CallerTokenSigner:
         self.jwks = msgspec.json.encode({"keys": published})
 
     def token(self, caller: str, model: str) -> bytes:
-        """A token that names `caller`, made for `model` alone."""
+        """A signed token (JWT) that names `caller`, for `model` as its only audience."""
         now = self._now()
         signed, until = self._signed.get((caller, model), (b"", 0.0))
         if now < until:

@@ -15,7 +15,11 @@ _throttled_log = LogThrottle(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
-    """With `networks_report_only`, credentials may be used from everywhere; who would be refused is counted, and marked in the proof."""
+    """Asks the authenticators in order.
+
+    With `networks_report_only`, a credential may be used from any address: a use outside its networks is only counted, and
+    marked as `outside_networks` in the result.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class AuthenticatorChain:
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
-        """The answer where it is known without waiting. One that must wait is not jumped over: it may be the one."""
+        """Return what can be decided without waiting. An authenticator that must wait is not skipped: the credential may be its own."""
         for authenticator in self._authenticators:
             authentication = authenticator.try_nowait(head)
             if authentication is not None:
@@ -53,7 +57,11 @@ class AuthenticatorChain:
             await authenticator.stop()
 
     async def __call__(self, head: RequestHead) -> Authentication | None:
-        """Raises TooManyRequests where the address has had too many credentials looked up that nobody knows."""
+        """Authenticate; None where no authenticator recognizes a credential.
+
+        Raises Unauthenticated for a credential that is not valid, AddressNotAllowed where it may not be used from here, and
+        TooManyRequests where this address has sent too many unknown credentials.
+        """
         known = self.try_nowait(head)
         if known is not NEEDS_WAIT:
             return known

@@ -46,10 +46,10 @@ class PublicKey(NamedTuple):
 
 
 class JwksKeySet:
-    """The public keys at `url`, by key id (`kid`). `find` never waits; `refresh` fetches, once for all who ask at the same time.
+    """The public keys at `url`, by key id (`kid`). `find` never waits; `refresh` fetches, once for all who wait at that time.
 
-    Without a `url`, they are where the discovery document of `issuer` says, which is read again with each fetch. While it
-    cannot be had, or is not what it should be, the address that was found last is good.
+    Without a `url`, the discovery document of `issuer` names the address; it is read again with each fetch. While that
+    document cannot be read or is not valid, the last known address is used.
     """
 
     def __init__(
@@ -72,28 +72,28 @@ class JwksKeySet:
 
     @property
     def host(self) -> str:
-        """The one that the settings name."""
+        """The host that the settings name: the issuer's, or that of `url` where no issuer is given."""
         return urlsplit(self._issuer or self.url).hostname or ""
 
     def find(self, key_id: str) -> PublicKey | None:
         """The key with this id; None where there is none or the cached keys are too old to trust."""
         return self.keys.get(key_id) if self._now() < self._fresh_until + _STALE_S else None
 
-    def is_usable(self) -> bool:
+    def has_usable_keys(self) -> bool:
         return bool(self.keys) and self._now() < self._fresh_until + _STALE_S
 
-    def is_due(self) -> bool:
-        """Whether the keys should be fetched again, and may be: not too soon after the last try."""
+    def is_refresh_due(self) -> bool:
+        """Whether the keys have expired and may be fetched: the last attempt was not too recent."""
         now = self._now()
         return now >= self._fresh_until and now - self._tried_at >= _RETRY_S
 
-    def refresh_soon(self, session: aiohttp.ClientSession) -> None:
-        """Fetch in the background where it is due, while the present keys serve on."""
-        if self.is_due() and self._refreshing is None:
+    def refresh_in_background(self, session: aiohttp.ClientSession) -> None:
+        """Fetch in the background if that is due; the present keys stay in use meanwhile."""
+        if self.is_refresh_due() and self._refreshing is None:
             self._start(session)
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
-        """Fetch, for a key id that is not known. Never raises; at most one fetch in half a minute."""
+        """Fetch now, because a key id is not known. Never raises; at most one fetch in half a minute."""
         if self._refreshing is None:
             if self._now() - self._tried_at < _RETRY_S:
                 return
@@ -109,7 +109,7 @@ class JwksKeySet:
 
     def _start(self, session: aiohttp.ClientSession) -> None:
         self._tried_at = self._now()
-        self._refreshing = self._supervisor.job("issuers' keys", self._fetch(session))
+        self._refreshing = self._supervisor.one_off_task("issuers' keys", self._fetch(session))
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:
@@ -118,7 +118,9 @@ class JwksKeySet:
             body, max_age_s = await _get(session, self.url)
             self._accept(parse_keys(body), max_age_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            serving = "serving on with those known" if self.is_usable() else "its tokens cannot be checked"
+            serving = (
+                "serving on with those known" if self.has_usable_keys() else "its tokens cannot be checked"
+            )
             _log.error(
                 "the keys at %s cannot be fetched (%s): %s", self.url or self._issuer, serving, _reason(error)
             )
@@ -183,7 +185,7 @@ class _Discovery(msgspec.Struct):
 
 
 def parse_discovery(body: bytes, issuer: str) -> str:
-    """Where the keys of `issuer` are, by its discovery document. ValueError says what is wrong with that."""
+    """The `jwks_uri` in a discovery document of `issuer`. ValueError says what is wrong with the document."""
     try:
         document = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -213,7 +215,7 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
 
 
 def open_jwks_session(allowed_hosts: Iterable[str]) -> aiohttp.ClientSession:
-    """A client for `allowed_hosts` hosts, wherever they are, and for others at public addresses alone."""
+    """An HTTP client that may connect to `allowed_hosts` at any address, and to other hosts at public addresses only."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(allowed_hosts))),
         trust_env=False,
@@ -246,7 +248,7 @@ class _Document(msgspec.Struct):
 
 
 def parse_keys(body: bytes) -> dict[str, PublicKey]:
-    """The keys that may be used, by id. What is not a public key of a kind we take is left out; ValueError: none is."""
+    """The usable keys of a JWKS document, by id; others are left out. ValueError where none is usable."""
     try:
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -70,9 +70,9 @@ class _Verified(NamedTuple):
 class TokenAuthenticator(Authenticator):
     """Authenticate tokens of `issuers`.
 
-    A token is ours where one of them is named in it; then it must be good. The first entry that takes a token decides, by
-    its own header, audience, algorithms, keys, clock skew, subjects and groups. A verified token is remembered for the
-    header that it came in, until it ends or one of the keys changes by which that was decided.
+    A token that names one of the issuers must be valid. The first entry that accepts it decides, by its own header,
+    audience, algorithms, keys, clock skew, subjects and groups. The verdict is cached for the header that the token came in,
+    until the token expires or one of the keys changes.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class TokenAuthenticator(Authenticator):
         known = self._verified.get(remembered_as, self._now())
         if known is not None and known.holds():
             for keys, _ in known.seen:
-                keys.refresh_soon(self._session)
+                keys.refresh_in_background(self._session)
             return Authentication(known.principal, in_authorization)
         if len(token) > _MAX_TOKEN_BYTES:
             if in_authorization:
@@ -165,7 +165,7 @@ class TokenAuthenticator(Authenticator):
         if decided is NEEDS_WAIT:
             return NEEDS_WAIT
         for candidate in candidates:
-            candidate.keys.refresh_soon(self._session)
+            candidate.keys.refresh_in_background(self._session)
         return Authentication(decided, in_authorization)
 
     async def _decide_with_new_keys(self, field: int, token: bytes) -> Authentication:
@@ -206,7 +206,7 @@ class TokenAuthenticator(Authenticator):
             if public is None:
                 if not final:
                     return NEEDS_WAIT
-                if not keys.is_usable():
+                if not keys.has_usable_keys():
                     raise IssuerUnavailable(
                         "Your token cannot be checked now: its issuer's keys cannot be fetched."
                     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway.registry.base import KEY_USES, Put, Registry, RegistryError
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ _AT_ONCE = 200
 _STOP_S = 1.0
 
 
-class LastUsed:
-    """Takes over what `used` says, by a key's digest: a plain dict that the authenticator writes into."""
+class LastUsedRecorder:
+    """Writes the times in `used` (by key digest) to the registry; the authenticator fills that dictionary."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class LastUsed:
         self._task = self._supervisor.task("last use of keys", self._run)
 
     async def stop(self) -> None:
-        """Write what is known, as far as that is quick."""
+        """Stop, after one last write that may take a moment at most."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
-                await self.write()
+                await self.write_due()
 
-    async def write(self) -> int:
-        """Write what is due; return how many. A registry that is away is no matter."""
+    async def write_due(self) -> int:
+        """Write the times that are due; return how many. A registry that is away is no error: it is tried again later."""
         now = self._now()
         self._written = {digest: at for digest, at in self._written.items() if now - at < _AGAIN_S}
         due = [digest for digest in self._used if digest not in self._written][:_AT_ONCE]
@@ -79,11 +79,11 @@ class LastUsed:
             kind=KEY_USES, name=digest, body={"at": text}, expected=known.revision if known is not None else 0
         )
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
             try:
-                await self.write()
+                await self.write_due()
             except Exception as error:  # noqa: BLE001  (whatever a plug-in raises, the next round is another chance)
                 helper.failed(error)
             else:

@@ -17,8 +17,8 @@ BUILT_IN: Final = (API_KEY, TOKEN, CERTIFICATE)
 ENTRY_POINT_GROUP: Final = "chips.auth"
 
 
-def validate_chain(names: Sequence[str]) -> None:
-    """Raise ValueError where a name is not known, or stands twice."""
+def validate_authenticator_names(names: Sequence[str]) -> None:
+    """Raise ValueError where a name in `auth.chain` is unknown or occurs twice."""
     known = list(BUILT_IN)
     if not set(names) <= set(known):  # else nothing looks through what is installed
         known += _plug_ins()

@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class TtlCache(Generic[Value]):
-    """A mapping whose entries expire. It holds `size` at most: when it is full, the older half is forgotten."""
+    """A mapping whose entries expire. It holds at most `size` entries: when it is full, the older half is removed."""
 
     __slots__ = ("_entries", "_size")
 

@@ -25,6 +25,9 @@ _COMMANDS: Final = {
     "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
     "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
+    "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
+    "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
+    "evidence": LazyCommand("gateway.cli.rollouts.evidence", "evidence", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),
@@ -48,6 +51,7 @@ _COMMANDS: Final = {
     "keys": LazyCommand("gateway.cli.access.keys", "keys", _ACCESS),
     "networks": LazyCommand("gateway.cli.access.networks", "networks", _ACCESS),
     "history": LazyCommand("gateway.cli.registry.history", "history", _REGISTRY),
+    "audit": LazyCommand("gateway.cli.registry.audit", "audit", _REGISTRY),
     "rollback": LazyCommand("gateway.cli.models.rollback", "rollback", _REGISTRY),
     "diff": LazyCommand("gateway.cli.registry.diff", "diff", _REGISTRY),
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
@@ -55,7 +59,7 @@ _COMMANDS: Final = {
     "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
     "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
-    "env": LazyCommand("gateway.cli.setup.environments", "env", _SETUP),
+    "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
 }
 
 app = typer.Typer(

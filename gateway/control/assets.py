@@ -22,7 +22,7 @@ POLICY = (
 _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
-def asset(path: str, headers: RawHeaders) -> Response | None:
+def find_asset(path: str, headers: RawHeaders) -> Response | None:
     """The file at `path` below /-/console/ (or `docs`); None where there is none."""
     name = _PAGES.get(path, path)
     if name not in _names():
@@ -45,7 +45,7 @@ def asset(path: str, headers: RawHeaders) -> Response | None:
 
 
 def prefers_html(headers: RawHeaders) -> bool:
-    """Whether `Accept` (RFC 9110, 12.5.1) names HTML and does not like JSON as much: a browser's does."""
+    """Whether `Accept` (RFC 9110 section 12.5.1) prefers HTML to JSON, as a browser's does."""
     accept = b",".join(value for field, value in headers if field.lower() == b"accept").decode("latin-1")
     return _quality(accept, "text/html") > _quality(accept, "application/json")
 

@@ -4,8 +4,8 @@ import asyncio
 from itertools import chain
 from typing import Any, Final
 
+from gateway.core.api_keys import key_id
 from gateway.core.errors import RegistryUnavailable
-from gateway.core.keys import key_id
 from gateway.core.model_updates import differences
 from gateway.registry.base import (
     KEYS,
@@ -22,7 +22,7 @@ from gateway.registry.base import (
 KINDS: Final = (MODELS, ROLLOUTS, NETWORKS, KEYS, REVOCATIONS)
 
 
-async def changes(
+async def recent_changes(
     registry: Registry, *, kind: str = "", name: str | None = None, limit: int = 100
 ) -> dict[str, Any]:
     """The newest `limit` changes of the kinds in `KINDS`, or of one of them."""

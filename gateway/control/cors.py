@@ -12,7 +12,7 @@ from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
-from gateway.core.cors import OWN_FIELDS, VARY, CorsRule
+from gateway.core.cors_policy import OWN_FIELDS, VARY, CorsRule
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
 from gateway.core.response import HeaderList, Response
@@ -43,7 +43,7 @@ _Config = Mapping[str, ResourceOptions]
 
 
 class ControlCors:
-    """Shares `PATHS` with pages of `origins`; `*` is everybody's."""
+    """Lets pages of `origins` read `PATHS`; `*` is every origin."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._routes = _Routes()

@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.control.dashboard import Dashboard
 from gateway.control.recorded_requests import request_row
-from gateway.control.windows import DEFAULT_WINDOW
+from gateway.control.time_windows import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable_json
@@ -33,7 +33,7 @@ class EventStream:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End all streams, so that a drain does not wait for people who watch."""
+        """End all streams, so that a drain does not wait for them."""
         self._stopping.set()
 
     async def __call__(self, exchange: Exchange, *, boards: bool, window: str = DEFAULT_WINDOW) -> None:
@@ -59,20 +59,22 @@ class EventStream:
                 board_due = loop.time() + _BOARD_S
                 # Without the board, a comment: it finds out that nobody listens any more.
                 await write(
-                    event("board", await self._board.document(window)) if boards else b": still there\n\n"
+                    encode_event("board", await self._board.document(window))
+                    if boards
+                    else b": still there\n\n"
                 )
             if reader is not None:
-                kept = await asyncio.to_thread(reader.after, number)
+                kept = await asyncio.to_thread(reader.stored_after, number)
                 if kept:
                     number = kept[-1].number
-                    await write(event("requests", [request_row(one) for one in kept]))
+                    await write(encode_event("requests", [request_row(one) for one in kept]))
             try:
                 await asyncio.wait_for(self._stopping.wait(), _POLL_S)
             except TimeoutError:
                 continue
 
 
-def event(name: str, content: object) -> bytes:
+def encode_event(name: str, content: object) -> bytes:
     """Encode one server-sent event (WHATWG HTML, section 9.2)."""
     return (
         b"event: "

@@ -1,11 +1,11 @@
-"""What is failing or slow now, worst first: what it is, whose it is, and since when."""
+"""What is failing or slow now, worst first: what it is, which side can fix it, and since when."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, Literal
 
 import msgspec
 
-from gateway.control.windows import Figures, Window, total
+from gateway.control.time_windows import RequestTotals, Window, sum_totals
 from gateway.core.model import Model
 from gateway.core.model_updates import shift_traffic
 from gateway.telemetry.merge import quantile
@@ -27,6 +27,8 @@ _UNREACHABLE: Final = frozenset({"upstream-unreachable", "upstream-unavailable"}
 
 
 class Issue(msgspec.Struct, kw_only=True):
+    """Something that is wrong with one version of a model: kind, responsible side, figures, and since when."""
+
     kind: Literal["unreachable", "failing", "late", "slower", "refused"]
     side: Side
     model: str
@@ -48,21 +50,21 @@ class Issue(msgspec.Struct, kw_only=True):
     since_at_least: bool = False  # it began before the oldest tick that is kept
 
     @property
-    def weight(self) -> tuple[int, float]:
-        """For sorting: failures before slowness before callers' mistakes; what harms more requests first."""
+    def sort_key(self) -> tuple[int, float]:
+        """Failures come before slowness, slowness before callers' mistakes; then by how many requests are harmed."""
         order = {"unreachable": 0, "failing": 0, "late": 1, "slower": 1, "refused": 2}
         return order[self.kind], -(self.share if self.share_now is None else self.share_now) * self.requests
 
 
 def find_issues(models: Mapping[str, Model], window: Window, now: Window) -> list[Issue]:
-    """All that is wrong in `window`. `now` is the window of the last ten seconds."""
+    """Everything that is wrong in `window`. `now` is the window of the last ten seconds."""
     every: list[Issue] = []
     for name, versions in window.models.items():
         model = models.get(name)
         found: list[Issue] = []
         for version, figures in versions.items():
             for issue in _of_version(model, name, version, figures, versions):
-                issue.share_now = _share_now(issue, now.of(name, version))
+                issue.share_now = _share_now(issue, now.for_version(name, version))
                 issue.traffic = 0 if model is None else model.traffic.get(version, 0)
                 backend = None if model is None else model.backend(version)
                 issue.url = "" if backend is None else backend.url
@@ -71,7 +73,7 @@ def find_issues(models: Mapping[str, Model], window: Window, now: Window) -> lis
         if model is not None:
             _set_shifts(model, [issue for issue in found if issue.side != "caller"])
         every += found
-    return sorted(every, key=lambda issue: (issue.weight, issue.model, issue.version))
+    return sorted(every, key=lambda issue: (issue.sort_key, issue.model, issue.version))
 
 
 def _set_shifts(model: Model, found: list[Issue]) -> None:
@@ -82,9 +84,13 @@ def _set_shifts(model: Model, found: list[Issue]) -> None:
 
 
 def _of_version(
-    model: Model | None, name: str, version: str, figures: Figures, versions: Mapping[str, Figures]
+    model: Model | None,
+    name: str,
+    version: str,
+    figures: RequestTotals,
+    versions: Mapping[str, RequestTotals],
 ) -> Iterator[Issue]:
-    failing = figures.failing()
+    failing = figures.failures_by_side()
     allowed = (
         _FAILING if model is None or model.policy.availability is None else 1 - model.policy.availability
     )
@@ -123,8 +129,8 @@ def _of_version(
 def _slow(
     model: Model | None,
     version: str,
-    figures: Figures,
-    versions: Mapping[str, Figures],
+    figures: RequestTotals,
+    versions: Mapping[str, RequestTotals],
     issue: Callable[[str, Side, int], Issue],
 ) -> Iterator[Issue]:
     if model is None:
@@ -147,13 +153,13 @@ def _slow(
         yield found
 
 
-def _backend_share(figures: Figures) -> float:
+def _backend_share(figures: RequestTotals) -> float:
     """How much of the median request's time the backend took, about."""
     whole, backend = (quantile(0.5, counts, LATENCY_BOUNDS) for counts in (figures.buckets, figures.backend))
     return 0.0 if not whole or backend is None else backend / whole
 
 
-def _medians_of_others(version: str, versions: Mapping[str, Figures]) -> list[float]:
+def _medians_of_others(version: str, versions: Mapping[str, RequestTotals]) -> list[float]:
     return [
         median
         for other, figures in versions.items()
@@ -164,11 +170,11 @@ def _medians_of_others(version: str, versions: Mapping[str, Figures]) -> list[fl
     ]
 
 
-def _share_now(issue: Issue, figures: Figures) -> float | None:
+def _share_now(issue: Issue, figures: RequestTotals) -> float | None:
     return round(_bad(issue, figures) / figures.requests, 4) if figures.requests else None
 
 
-def _bad(issue: Issue, figures: Figures) -> int:
+def _bad(issue: Issue, figures: RequestTotals) -> int:
     """How many of these requests have what the issue is about."""
     if issue.kind == "late":
         return figures.late
@@ -176,7 +182,7 @@ def _bad(issue: Issue, figures: Figures) -> int:
         median = figures.quantile_ms(0.5)
         slow = median is not None and issue.others_ms is not None and median > _SLOWER * issue.others_ms
         return figures.requests if slow else 0
-    return figures.failing()[issue.side]
+    return figures.failures_by_side()[issue.side]
 
 
 def _without(model: Model, versions: Set[str]) -> dict[str, int] | None:
@@ -189,8 +195,8 @@ def _without(model: Model, versions: Set[str]) -> dict[str, int] | None:
     return {name: share for name, share in split.items() if share}
 
 
-def date(issue: Issue, coarse: Iterable[Tick], fine: Iterable[Tick], oldest: int | None) -> None:
-    """Set when the issue began: the first bad tick of those that follow each other without a calm between."""
+def set_issue_start(issue: Issue, coarse: Iterable[Tick], fine: Iterable[Tick], oldest: int | None) -> None:
+    """Set `since`: the first bad tick of the unbroken row of bad ticks up to now."""
     began: int | None = None
     ticks = [*_merged(issue, coarse), *_merged(issue, fine)]
     for at, seconds, figures in sorted(ticks, key=lambda tick: tick[0] - tick[1], reverse=True):
@@ -204,10 +210,10 @@ def date(issue: Issue, coarse: Iterable[Tick], fine: Iterable[Tick], oldest: int
     issue.since_at_least = began is not None and oldest is not None and began <= oldest
 
 
-def _merged(issue: Issue, ticks: Iterable[Tick]) -> list[tuple[int, int, Figures]]:
+def _merged(issue: Issue, ticks: Iterable[Tick]) -> list[tuple[int, int, RequestTotals]]:
     """The ticks of the issue's version, all workers' together: end, length and figures."""
     by_time: dict[tuple[int, int], list[Tick]] = {}
     for tick in ticks:
         if tick.version == issue.version:
             by_time.setdefault((tick.at, tick.seconds), []).append(tick)
-    return [(at, seconds, total(same)) for (at, seconds), same in by_time.items()]
+    return [(at, seconds, sum_totals(same)) for (at, seconds), same in by_time.items()]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.control.windows import Figures, Window, milliseconds
+from gateway.control.time_windows import RequestTotals, Window, to_milliseconds
 from gateway.core.model import Model
-from gateway.telemetry.metrics import Series, State
+from gateway.telemetry.metrics import MetricsState, Series
 from gateway.telemetry.trace_store import Tick
 
 
-def versions_of(model: Model, state: State, window: Window, hour: Window) -> list[dict[str, Any]]:
-    """Each version: its figures in the window, the latency of its last hour, and what was counted since the start."""
+def version_rows(model: Model, state: MetricsState, window: Window, hour: Window) -> list[dict[str, Any]]:
+    """A row for each version: its figures in the window, latency in the last hour, and counts since the start."""
     since_start = state.series.get(model.name, {})
     listed = {backend.version: backend for backend in model.backends}
     seen = [*since_start, *window.models.get(model.name, {}), *hour.models.get(model.name, {})]
@@ -23,9 +23,9 @@ def versions_of(model: Model, state: State, window: Window, hour: Window) -> lis
                 "listed": version in listed,
                 "backend": listed.get(version),
                 "traffic": model.traffic.get(version, 0),
-                "now": window.of(model.name, version).document(window.seconds),
-                "hour": hour.of(model.name, version).document(hour.seconds),
-                "buckets": hour.of(model.name, version).buckets,
+                "now": window.for_version(model.name, version).document(window.seconds),
+                "hour": hour.for_version(model.name, version).document(hour.seconds),
+                "buckets": hour.for_version(model.name, version).buckets,
                 "statuses": {str(status): count for status, count in sorted(series.statuses.items())},
                 "errors": series.errors,
                 "backend_s": round(series.backend_s, 3),
@@ -34,17 +34,17 @@ def versions_of(model: Model, state: State, window: Window, hour: Window) -> lis
                 "queued": series.queued,
                 "bytes_in": series.bytes_in,
                 "bytes_out": series.bytes_out,
-                "slow_ms": None if series.slow_s == float("inf") else milliseconds(series.slow_s),
+                "slow_ms": None if series.slow_s == float("inf") else to_milliseconds(series.slow_s),
             }
         )
     return found
 
 
-def history_of(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
-    """A point for each tick and version, the workers' ticks added up, oldest first."""
-    points: dict[tuple[int, int, str], Figures] = {}
+def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
+    """A point for each tick and version, added up over the workers, oldest first."""
+    points: dict[tuple[int, int, str], RequestTotals] = {}
     for tick in ticks:
-        points.setdefault((tick.at, tick.seconds, tick.version), Figures()).add(tick)
+        points.setdefault((tick.at, tick.seconds, tick.version), RequestTotals()).add(tick)
     return [
         {
             "at": at,
@@ -59,8 +59,8 @@ def history_of(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
     ]
 
 
-def callers_of(state: State, model: str | None = None) -> list[dict[str, Any]]:
-    """Callers by the backends' time that they used since the start; those of one model, or all."""
+def caller_rows(state: MetricsState, model: str | None = None) -> list[dict[str, Any]]:
+    """The callers of one model, or of all, sorted by how much of the backends' time they used since the start."""
     found = []
     for caller, usages in state.callers.items():
         ours = usages if model is None else {name: u for name, u in usages.items() if name == model}

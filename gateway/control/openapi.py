@@ -22,7 +22,7 @@ _FAILURES = (
 
 
 def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
-    """The OpenAPI 3.1 document of `models`, with a path for each."""
+    """The OpenAPI 3.1 document with a path for each of `models`."""
     models = list(models)
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"problem": _problem_schema()}

@@ -30,13 +30,13 @@ class RecordedRequests:
     def __init__(self, reader: TraceStoreReader | None) -> None:
         self._reader = reader
 
-    async def listed(self, query: str) -> dict[str, Any]:
-        """A page of kept requests. `next` holds the parameters of the page after it; None: there is none."""
+    async def page(self, query: str) -> dict[str, Any]:
+        """A page of recorded requests. `next` holds the parameters of the next page; None: this is the last."""
         asked = parse_query(query, _PARAMETERS)
         wanted = _filter(asked)
         if self._reader is None:
             return {"requests": [], "found": 0, "next": None, "note": _NO_STORE}
-        limit = max(1, min(int(number_in(asked, "limit", 100)), _MAX_LIMIT))
+        limit = max(1, min(int(number_parameter(asked, "limit", 100)), _MAX_LIMIT))
         return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
 
     def _page(
@@ -44,13 +44,13 @@ class RecordedRequests:
     ) -> dict[str, Any]:
         more: dict[str, int] | None = None
         if "after" in asked:
-            kept = reader.after(int(number_in(asked, "after", 0)), limit=limit)
+            kept = reader.stored_after(int(number_parameter(asked, "after", 0)), limit=limit)
         elif asked.get("kind") == "slowest":
-            skip = int(number_in(asked, "skip", 0))
+            skip = int(number_parameter(asked, "skip", 0))
             kept = reader.slowest(wanted, skip=skip, limit=limit + 1)
             more = {"skip": skip + limit}
         else:
-            kept = reader.newest(wanted, before=int(number_in(asked, "before", 0)), limit=limit + 1)
+            kept = reader.newest(wanted, before=int(number_parameter(asked, "before", 0)), limit=limit + 1)
             more = {"before": kept[limit - 1].number} if len(kept) > limit else None
         return {
             "requests": [request_row(one) for one in kept[:limit]],
@@ -58,7 +58,7 @@ class RecordedRequests:
             "next": more if len(kept) > limit else None,
         }
 
-    async def one(self, request_or_trace_id: str) -> dict[str, Any]:
+    async def with_id(self, request_or_trace_id: str) -> dict[str, Any]:
         if self._reader is None:
             raise PageNotFound(_NO_STORE)
         found = await asyncio.to_thread(self._reader.find, request_or_trace_id)
@@ -66,11 +66,11 @@ class RecordedRequests:
             raise PageNotFound(
                 "No request with this id is kept here: it may be too old, or its trace was not kept."
             )
-        return document(found)
+        return waterfall_document(found)
 
 
-def document(found: list[RequestSummary]) -> dict[str, Any]:
-    """Requests that share an id, each with its waterfall, the newest first."""
+def waterfall_document(found: list[RequestSummary]) -> dict[str, Any]:
+    """Requests that share an id, each with its waterfall, newest first."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
@@ -104,7 +104,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """The query's parameters; an unknown one is an error: ignoring it would return unfiltered results."""
+    """The query's parameters. Raises BadRequest for an unknown one: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:
@@ -129,14 +129,14 @@ def _filter(asked: Mapping[str, str]) -> RequestFilter:
         status=status,
         side=side,
         caller=asked.get("caller", ""),
-        since=number_in(asked, "since", 0),
-        until=number_in(asked, "until", 0),
+        since=number_parameter(asked, "since", 0),
+        until=number_parameter(asked, "until", 0),
         text=asked.get("text", ""),
-        slower_s=number_in(asked, "slower_ms", 0) / 1000,
+        slower_s=number_parameter(asked, "slower_ms", 0) / 1000,
     )
 
 
-def number_in(asked: Mapping[str, str], name: str, default: float) -> float:
+def number_parameter(asked: Mapping[str, str], name: str, default: float) -> float:
     try:
         number = float(asked.get(name, default))
     except ValueError:

@@ -9,13 +9,14 @@ from urllib.parse import parse_qsl, unquote_plus
 from gateway import __version__
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
-from gateway.control.assets import asset, prefers_html
-from gateway.control.changes import KINDS, changes
+from gateway.control.assets import find_asset, prefers_html
+from gateway.control.changes import KINDS, recent_changes
 from gateway.control.dashboard import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
-from gateway.control.recorded_requests import RecordedRequests, number_in, parse_query
-from gateway.control.windows import DEFAULT_WINDOW, parse_window
+from gateway.control.recorded_requests import RecordedRequests, number_parameter, parse_query
+from gateway.control.rollout import rollout_document
+from gateway.control.time_windows import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,
     BadRequest,
@@ -48,7 +49,10 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Operators' pages need the verb `operate` for the gateway as a whole. The console's own files hold nothing secret."""
+    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+
+    The console's own files hold nothing secret, so anybody may load them.
+    """
 
     def __init__(
         self,
@@ -84,11 +88,11 @@ class ControlRoutes:
             "/-/history": self._history,
         }
 
-    def is_probe(self, exchange: Exchange) -> bool:
+    def is_health_probe(self, exchange: Exchange) -> bool:
         return exchange.target.path in _PROBES
 
-    def is_description(self, exchange: Exchange) -> bool:
-        """Whether this asks what a model is rather than for a score: `GET /<model>`."""
+    def is_model_description(self, exchange: Exchange) -> bool:
+        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 
@@ -137,7 +141,7 @@ class ControlRoutes:
         for folder, page in (("/-/console/", ""), ("/-/docs/", "docs")):
             if path.startswith(folder):
                 rest = path.removeprefix(folder)
-                found = asset(rest or page, exchange.headers)
+                found = find_asset(rest or page, exchange.headers)
                 if found is None:
                     raise PageNotFound(_NOTHING_HERE)
                 return found
@@ -147,18 +151,20 @@ class ControlRoutes:
             return await operate(exchange)
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
-            found_requests = await self._requests.one(path.removeprefix("/-/requests/"))
+            found_requests = await self._requests.with_id(path.removeprefix("/-/requests/"))
             return json_response(found_requests, headers=_NO_STORE)
         if path.startswith("/-/models/"):
             await self._check_operator(exchange)
             window = _window(parse_query(exchange.target.query, {"window"}))
-            model = await self._board.model(path.removeprefix("/-/models/"), window)
+            name = path.removeprefix("/-/models/")
+            model = await self._board.model_document(name, window)
             if model is None:
                 raise PageNotFound("There is no such model in this registry.")
-            return json_response(model, headers=_NO_STORE)
+            rollout = await rollout_document(self._registry, self._mirror.snapshot, name)
+            return json_response({**model, "rollout": rollout}, headers=_NO_STORE)
         raise PageNotFound(_NOTHING_HERE)
 
-    async def describe(self, exchange: Exchange) -> None:
+    async def describe_model(self, exchange: Exchange) -> None:
         await exchange.response.send(json_response(_description(exchange.model)))
 
     async def _authentication(self, exchange: Exchange) -> Authentication | None:
@@ -187,7 +193,7 @@ class ControlRoutes:
         await self.live(exchange, boards=asked.get("only") != "requests", window=window)
 
     async def _metrics(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        state = await self._board.present()
+        state = await self._board.totals_since_start()
         text = await asyncio.to_thread(render_exposition, state)  # megabytes, where there are many models
         return Response(200, ((b"Content-Type", CONTENT_TYPE), *_NO_STORE), text)
 
@@ -204,17 +210,17 @@ class ControlRoutes:
         order = asked.get("sort", "rps")
         if order not in ORDERS:
             raise BadRequest(f"sort must be one of {', '.join(ORDERS)}.")
-        page = await self._board.page(
+        page = await self._board.models_page(
             window,
             find=asked.get("find", ""),
             order=order,
-            skip=int(number_in(asked, "skip", 0)),
-            limit=min(int(number_in(asked, "limit", 50)), 500),
+            skip=int(number_parameter(asked, "skip", 0)),
+            limit=min(int(number_parameter(asked, "limit", 50)), 500),
         )
         return json_response(page, headers=_NO_STORE)
 
     async def _listed(self, exchange: Exchange) -> Response:
-        return json_response(await self._requests.listed(exchange.target.query), headers=_NO_STORE)
+        return json_response(await self._requests.page(exchange.target.query), headers=_NO_STORE)
 
     async def _callers(self, exchange: Exchange) -> Response:  # noqa: ARG002
         return json_response(await self._board.callers(), headers=_NO_STORE)
@@ -224,8 +230,8 @@ class ControlRoutes:
         kind = asked.get("kind", "")
         if kind and kind not in KINDS:
             raise BadRequest(f"kind must be one of {', '.join(KINDS)}.")
-        limit = max(1, min(int(number_in(asked, "limit", 100)), 1000))
-        found = await changes(self._registry, kind=kind, name=asked.get("model") or None, limit=limit)
+        limit = max(1, min(int(number_parameter(asked, "limit", 100)), 1000))
+        found = await recent_changes(self._registry, kind=kind, name=asked.get("model") or None, limit=limit)
         return json_response(found, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
@@ -278,7 +284,7 @@ class ControlRoutes:
     async def _front_page(self, exchange: Exchange) -> Response:
         """For a browser the page of the models; for every other program the same as JSON."""
         exchange.added_fields += ((b"Vary", b"Accept"),)
-        page = asset("docs", exchange.headers) if prefers_html(exchange.headers) else None
+        page = find_asset("docs", exchange.headers) if prefers_html(exchange.headers) else None
         return page or await self._index(exchange)
 
     async def _index(self, exchange: Exchange) -> Response:

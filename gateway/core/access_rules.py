@@ -20,7 +20,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule: which callers it is for, and what each of them may do. The first entry that fits a caller counts."""
+    """Which callers the rule is for, and what each of them may do. The first rule that matches a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -35,7 +35,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Issuer(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tokens of one issuer. Several entries may name the same one, for other subjects or groups."""
+    """A rule for tokens of one issuer. Several rules may name the same issuer, for other subjects or groups."""
 
     audience: tuple[str, ...]  # what a token must be made for
     preset: Literal["", "google", "service-account", "iap"] = ""
@@ -50,14 +50,14 @@ class Issuer(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Certificate(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Client certificates that a load balancer has checked; subjects are what the identity header says."""
+    """A rule for client certificates that a load balancer has verified; `subjects` match the identity header."""
 
 
 _GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
 
 
 def apply_preset(issuer: Issuer) -> Issuer:
-    """`issuer` with what its preset says filled in."""
+    """`issuer` with the fields that its preset gives filled in."""
     fill = msgspec.structs.replace
     if issuer.preset == "google":  # users and service accounts alike: ID tokens that Google signs
         return fill(
@@ -87,7 +87,7 @@ def apply_preset(issuer: Issuer) -> Issuer:
 
 
 def issuer_problems(given: Issuer) -> list[str]:
-    """Everything that is wrong with an entry, a sentence each."""
+    """Everything that is wrong with an entry of `auth.issuers`, a sentence each."""
     issuer = apply_preset(given)
     problems = _check_rule(issuer)
     if not issuer.issuer or not all(issuer.issuer):
@@ -115,7 +115,7 @@ def issuer_problems(given: Issuer) -> list[str]:
 
 
 def is_trusted_jwks_url(url: str) -> bool:
-    """Whether what is read there can be believed to come from there: by https, or from this machine."""
+    """Whether the keys there are authentic: fetched by https, or from this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -144,5 +144,5 @@ def _check_rule(entry: AccessRule) -> list[str]:
 
 
 def is_printable_subject(subject: str) -> bool:
-    """Whether `subject` may stand in logs, headers and limits as it is."""
+    """Whether `subject` can be used as it is in logs, headers and limits."""
     return _SUBJECT.fullmatch(subject) is not None

@@ -46,7 +46,7 @@ _NOT_AT_THE_END: Final = frozenset(
 
 
 class ChunkedDecoder:
-    """Feed it what arrives; it returns the pieces of the body. `done` says that the last chunk has been read."""
+    """`feed` it what arrives; it returns the pieces of the body. `done` is true once the last chunk has been read."""
 
     __slots__ = ("_left", "_tail", "done", "rest", "trailers")
 
@@ -136,8 +136,8 @@ class ChunkedDecoder:
             position = end + 2
 
 
-def chunk(piece: bytes) -> bytes:
-    """`piece`, which must not be empty (that would be the end), as one chunk."""
+def encode_chunk(piece: bytes) -> bytes:
+    """`piece` as one chunk. It must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
@@ -145,5 +145,5 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def encode_last_chunk(trailers: bytes) -> bytes:
-    """The last chunk with its trailers, which ends a chunked body."""
+    """The end of a chunked body: the last chunk, and `trailers` (field lines)."""
     return b"0\r\n" + trailers + b"\r\n" if trailers else LAST_CHUNK

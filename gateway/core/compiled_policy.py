@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from gateway.core.access_rules import AccessRule
-from gateway.core.cors import CorsPolicy
+from gateway.core.cors_policy import CorsPolicy
 from gateway.core.model import Limits, Policy
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import UNLIMITED, Principal, Quota
@@ -31,12 +31,12 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
 
 @lru_cache(maxsize=1024)
 def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
-    """One set for all who are in the same networks; None where there are none."""
+    """A NetworkSet of `networks`, cached so that equal lists share one; None for an empty list."""
     return NetworkSet(map(parse_network, networks)) if networks else None
 
 
 def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
-    """The principal that the issuer or certificate of `entry` calls `subject`. Quotas are for each subject alone."""
+    """The principal for `subject`, which matched the rule `entry`. Quotas count for each subject alone."""
     return Principal(
         id=f"{entry.name}:{subject}",
         label=subject,
@@ -48,7 +48,7 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
 
 
 def quota_from(limits: Limits) -> Quota:
-    """What of `limits` is counted per request. How many are in flight at a model is the gate's business."""
+    """The quota in `limits`. Without a policy's own `max_in_flight`, which the concurrency limit enforces for the whole model."""
     quota = Quota(
         requests_per_s=limits.requests_per_s,
         burst=limits.burst,

@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """An error with an answer: `detail` is safe to show to any caller; the cause is logged and never rendered."""
+    """An error that becomes a response. `detail` is safe to show to any caller; the cause is logged and never rendered."""
 
     code: ClassVar[str]
     status: ClassVar[int]

@@ -8,20 +8,21 @@ a type but no value here does not exist before its stage has run: to read it ear
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.core.trace import new_span_id
+from gateway.core.trace_context import new_span_id
 
 if TYPE_CHECKING:
+    from gateway.core.api_keys import LastKeyDigest
     from gateway.core.compiled_policy import CompiledPolicy
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
-    from gateway.core.keys import LastDigest
     from gateway.core.model import Backend, Model
     from gateway.core.networks import Address
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
-    from gateway.core.trace import TraceContext
+    from gateway.core.sticky_versions import StickyVersions
+    from gateway.core.trace_context import TraceContext
 
 
 BUFFERED_BODY_BYTES: Final = 64 * 1024  # a body up to here is sent in one piece, and can be sent again
@@ -32,20 +33,23 @@ class RequestBody(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Its declared length in bytes; None where it comes in chunks."""
+        """The declared length in bytes; None for a chunked body."""
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is here."""
+        """Whether the whole body has arrived."""
+
+    def complete_body(self) -> bytes:
+        """All of it, once `complete`."""
 
     async def buffer(self, deadline: float) -> None:
-        """Wait until it is `complete`, or `BUFFERED_BODY_BYTES` of it are here; not beyond `deadline`."""
+        """Wait until the body is `complete` or `BUFFERED_BODY_BYTES` of it have arrived, until `deadline` at most."""
 
     async def read(self) -> bytes:
-        """Wait for all of it. Only for bodies whose declared length is small."""
+        """Wait for the whole body and return it. Only for bodies whose declared length is small."""
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
-        """It, as it arrives."""
+        """The body's bytes as they arrive."""
 
 
 class ResponseWriter(Protocol):
@@ -60,7 +64,7 @@ class ResponseWriter(Protocol):
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
     ) -> None:
-        """Send the head. `length` None means that the length is not known."""
+        """Send the head. `length` None: the length is not known."""
 
     async def write(self, chunk: bytes) -> None: ...
 
@@ -78,7 +82,7 @@ class BackendRefusal(Protocol):
 
 
 class Attempt:
-    """One attempt to send the request to one backend. Times are on the exchange's clock, in seconds; None: it did not come to that."""
+    """One attempt to send the request to one backend. Times are monotonic seconds; None: that point was not reached."""
 
     __slots__ = (
         "answered",
@@ -113,6 +117,7 @@ class Exchange:
         "added_fields",
         "address",
         "arrived",
+        "assigned",
         "attempts",
         "authenticated",
         "backend",
@@ -153,8 +158,10 @@ class Exchange:
         "routed",
         "scheme",
         "status",
+        "sticky",
         "target",
         "trace",
+        "unit",
         "unlogged",
         "variable_values",
     )
@@ -171,7 +178,7 @@ class Exchange:
         arrived: float,
         cached_head: "CachedHead | None" = None,
         variable_values: "Sequence[bytes]" = (),
-        last_digest: "LastDigest | None" = None,
+        last_digest: "LastKeyDigest | None" = None,
     ) -> None:
         # the server
         self.method = method
@@ -195,11 +202,16 @@ class Exchange:
         self.address: Address | None = None  # the caller's, as far as trusted hops say
         # route
         self.model: Model
-        self.backend: Backend
         self.compiled_policy: CompiledPolicy
+        self.sticky: StickyVersions | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline = 0.0  # monotonic seconds
+        # route, and assign version for sticky shares and pins
+        self.backend: Backend
+        self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
+        # assign version
+        self.unit: str  # the hash of what a sticky share stuck to; only there
         # ip allowlist, authorize and concurrency limit
         self.report_only_refusals: tuple[str, ...] = ()  # codes of refusals that were only tried out
         # authenticate

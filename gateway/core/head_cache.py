@@ -1,9 +1,9 @@
 """A cache of parsed request heads, keyed by their bytes without the fields that vary by request.
 
-A client sends nearly the same head each time. What differs between two requests (the length, the trace, an id, and the
-credentials, which nobody should find in a memory) is particular: those lines are taken out, and where what remains was
-read before from the same peer, only they are parsed again. Nothing here judges a request: a head that is not plainly the
-same goes to the parser, as each does the first time.
+A client sends nearly the same head each time. The fields that differ between two requests (the length, the trace, an id,
+and the credentials, which must not stay in memory) are variable: their lines are taken out. Where the rest was parsed
+before for the same peer, only the variable lines are parsed again. Nothing here judges a request: a head that is not
+plainly the same goes to the parser, as each does the first time.
 """
 
 import re
@@ -79,9 +79,9 @@ class CachedHead:
             at = indexes.index(AUTHORIZATION)
             self._lead = at, places[at][1].partition(b": ")[2]
 
-    def values(self, raw: bytes) -> Sequence[bytes] | None:
-        """The values at `indexes`, and that of Content-Length where there is one; None where the head is another one."""
-        values = self._template.values(raw)
+    def match(self, raw: bytes) -> Sequence[bytes] | None:
+        """The variable values of `raw`, at `indexes`, and Content-Length where there is one; None where `raw` is another head."""
+        values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None
         if self.has_length:
@@ -110,7 +110,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The cached heads of one server. Bounded: it forgets all where they become too many."""
+    """The cached heads of one server. When there are too many, all are removed."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
@@ -120,11 +120,14 @@ class HeadCache:
     def lookup(
         self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
     ) -> tuple[CachedHead, Sequence[bytes]] | None:
-        """The head that `raw` is one of, most likely the `last` one of its connection, and this one's own values."""
+        """The cached head that `raw` matches, and the variable values of `raw`; None where there is none.
+
+        `last`, the last head of the same connection, is tried first.
+        """
         if len(raw) > self._limit_bytes:
             return None
         if last is not None and last.head is not None:
-            values = last.values(raw)
+            values = last.match(raw)
             if values is not None:
                 return last, values
         lines = raw.split(CRLF)
@@ -133,11 +136,11 @@ class HeadCache:
         known = self._find(peer, scheme, lines)
         if known is None or known.head is None:
             return None
-        values = known.values(raw)
+        values = known.match(raw)
         return None if values is None else (known, values)
 
     def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:
-        """Where to keep what is found out about a head that the parser took; None where it is not to be remembered."""
+        """Cache a head that the parser accepted; return its entry, or None where it must not be cached."""
         lines = raw.split(CRLF)
         if len(lines) - 3 != len(parsed.headers):  # a folded field, or an empty line before the first
             return None

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest
-from gateway.core.keys import LastDigest
 from gateway.core.networks import Address
 from gateway.core.request_target import RequestTarget
 
@@ -36,7 +36,8 @@ ORIGIN: Final = 13
 REPORT_REGISTRY: Final = 14
 UPGRADE: Final = 15
 VIA: Final = 16
-CREDENTIALS: Final = 17  # from here on: what authenticators have reserved
+PINNED_VERSION: Final = 17
+CREDENTIALS: Final = 18  # from here on: what authenticators have reserved
 _DROPPED: Final = -1
 
 _KIND: Final[dict[bytes, int]] = {
@@ -55,6 +56,7 @@ _KIND: Final[dict[bytes, int]] = {
     b"forwarded": FORWARDED,
     b"origin": ORIGIN,
     b"x-chips-registry": REPORT_REGISTRY,
+    b"x-chips-version": PINNED_VERSION,
     b"upgrade": UPGRADE,
     b"via": VIA,
     # hop-by-hop
@@ -153,7 +155,7 @@ class RequestHead(msgspec.Struct, eq=False):
     )
     address: Address | None = None  # the caller's, as far as trusted proxies say
     vouched: bool = False  # it came through a trusted proxy, which answers for the fields that it writes
-    last_digest: LastDigest | None = None  # what its connection remembers of the last API key
+    last_digest: LastKeyDigest | None = None  # what its connection remembers of the last API key
     forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
     target: RequestTarget = None  # type: ignore[assignment]  # until it has been parsed
     way: bytes = b""  # the field lines that tell a backend how the request came here
@@ -221,9 +223,9 @@ def read_index(name: bytes) -> int:
 
 
 def register_credential_field(name: str) -> int:
-    """Reserve a field for a credential; return its position in `RequestHead.read`.
+    """Reserve a header field for a credential; return its position in `RequestHead.read`.
 
-    It may stand once, and it never goes on to a backend. For authenticators, when they are made.
+    A request may have the field once, and it is never forwarded to a backend. Authenticators call this when they are made.
     """
     lower = name.lower().encode("ascii")
     kind = _KIND.get(lower, _DROPPED)
@@ -321,5 +323,5 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
 
 
 def is_allowed_trailer(name: bytes) -> bool:
-    """Whether a field may stand at a message's end: some programs read it there as if it stood in the head."""
+    """Whether a field may be sent as a trailer. Some programs treat a trailer as if it were in the head."""
     return name.lower() not in RESPONSE_FIELDS_DROPPED and _learn(name).__class__ is bytes

@@ -1,4 +1,4 @@
-"""Lines that come again and again, the same but for a few values."""
+"""Match a block of lines against a template, and extract the few values that vary."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -20,10 +20,10 @@ def byte_table(allowed: bytes) -> bytes:
 
 
 class LineTemplate:
-    """Recognizes lines by their bytes, and takes the values out that differ.
+    """A template for `lines`, with a variable value at the end of each line in `places`.
 
-    `lines` are those of a head, empty ones at its end included. Each line at one of `places` is given as far as it stays
-    the same, such as `b"Content-Length: "`; what follows there is a value, in which no line may end.
+    `lines` are those of a head, with the empty ones at its end. A line in `places` is given up to its value, such as
+    `b"Content-Length: "`.
     """
 
     __slots__ = ("_between", "_layouts", "_ordered")
@@ -42,8 +42,8 @@ class LineTemplate:
         # By the size of the whole: takes out what stands between, and the values, where they stood the last time.
         self._layouts: dict[int, tuple[_Cut, _Cut]] = {}
 
-    def values(self, raw: bytes) -> tuple[bytes, ...] | None:
-        """The values in `raw`, in the order of `places`; None where it differs in anything else."""
+    def match(self, raw: bytes) -> tuple[bytes, ...] | None:
+        """The values in `raw`, in the order of `places`; None where `raw` differs in anything else."""
         layout = self._layouts.get(len(raw))
         if layout is not None:
             between, values = layout

@@ -9,7 +9,7 @@ _EVERY_S: Final = 30.0
 
 
 class LogThrottle:
-    """At most one warning in `every_s` seconds for each kind."""
+    """Logs at most one warning in `every_s` seconds for each kind, and counts the rest."""
 
     def __init__(
         self, log: logging.Logger, *, every_s: float = _EVERY_S, now: Callable[[], float] = time.monotonic
@@ -21,7 +21,7 @@ class LogThrottle:
         self._held_back: dict[str, int] = {}
 
     def warning(self, kind: str, text: str, *arguments: object) -> None:
-        """`kind` is one of few: each is remembered for ever."""
+        """Log `text % arguments` unless this `kind` was logged a moment ago. There must be few kinds: each is kept for good."""
         now = self._now()
         last = self._last.get(kind)
         if last is not None and now - last < self._every_s:

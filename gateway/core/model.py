@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors import CorsRule, cors_problems
-from gateway.core.names import check_model_name, check_version
+from gateway.core.cors_policy import CorsRule, cors_problems
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
+from gateway.core.sticky import StickyShares, sticky_problems
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
@@ -70,6 +71,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: Policy = Policy()
     backends: tuple[Backend, ...] = ()
     traffic: dict[str, int] = {}
+    sticky: StickyShares | None = None  # None: each request is drawn by itself
 
     def backend(self, version: str) -> Backend | None:
         return next((backend for backend in self.backends if backend.version == version), None)
@@ -131,6 +133,8 @@ def model_problems(model: Model) -> list[str]:
     for backend in model.backends:
         problems += [f"version {backend.version}: {problem}" for problem in backend_problems(backend)]
     problems += _check_traffic(model.traffic, versions)
+    if model.sticky is not None:
+        problems += sticky_problems(model.sticky)
     policy = model.policy
     if not 0 < policy.timeout_s <= MAX_TIMEOUT_S:
         problems.append(f"the time-out must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
@@ -148,7 +152,7 @@ def model_problems(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """Networks and quotas: of a policy, of a key, of the callers that an issuer vouches for."""
+    """The fields for networks and quotas that policies, keys and access rules have in common."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -165,7 +169,7 @@ class Limits(Protocol):
 
 
 def limit_problems(limits: Limits) -> list[str]:
-    """Everything that is wrong with them, a sentence each."""
+    """Everything that is wrong with `limits`, a sentence each."""
     problems = []
     for network in limits.networks:
         try:

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.model import Backend, Model, Tensor
+from gateway.core.model import Backend, Model, Policy, Tensor
+from gateway.core.sticky import StickyShares, lay_out
 
 
 def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:
@@ -57,7 +58,7 @@ def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dic
 
 
 def to_document(struct: msgspec.Struct) -> dict[str, Any]:
-    """`struct` as a registry keeps it: JSON values only, so that what is read back compares equal to what was written."""
+    """`struct` as the registry stores it: JSON values only, so that a document read back compares equal to the one written."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
     return document
 
@@ -65,17 +66,20 @@ def to_document(struct: msgspec.Struct) -> dict[str, Any]:
 def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any]:
     """The document of `model`, with the fields that `old` has and this release does not know.
 
-    A newer release may have written them; a change made with this one must not lose them.
+    A newer release may have written them; a change made with this one must not lose them. Every change of a model's
+    traffic is written through here, so this is where sticky shares follow it.
     """
+    if model.sticky is not None:
+        model = msgspec.structs.replace(model, sticky=lay_out(model.sticky, model.traffic))
     new = to_document(model)
     if old is None:
         return new
     merged = _keep_unknown(old, new, Model)
-    policy = merged.get("policy", {})
-    if isinstance(old.get("policy"), Mapping):
-        policy = _keep_unknown(old["policy"], policy, type(model.policy))
-    if policy:
-        merged["policy"] = policy
+    for name, struct in (("policy", Policy), ("sticky", StickyShares)):
+        if isinstance(old.get(name), Mapping) and (name == "policy" or name in new):
+            inner = _keep_unknown(old[name], new.get(name, {}), struct)
+            if inner:
+                merged[name] = inner
     merged["backends"] = _keep_unknown_in_list(
         old.get("backends"), new.get("backends", []), Backend, by="version"
     )

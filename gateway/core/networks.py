@@ -23,7 +23,7 @@ def parse_network(text: str) -> Network:
     """Parse `192.0.2.0/24`, `2001:db8::/32` or one address; ValueError says what is wrong.
 
     A network of IPv4-mapped addresses becomes the IPv4 network, as `parse_address` does with an address: otherwise it
-    would hold nobody.
+    would contain no caller.
     """
     try:
         network = ip_network(text.strip())
@@ -42,7 +42,7 @@ def parse_network(text: str) -> Network:
 def parse_address(text: str) -> Address | None:
     """Parse an address as a proxy writes it: with a port or brackets, an IPv4-mapped IPv6 address as the IPv4 one.
 
-    None where it is no address: whatever that is, it is in no network.
+    None where it is no address: then it is in no network.
     """
     text = text.strip()
     port = ""
@@ -118,7 +118,7 @@ _EMBEDS_IPV4 = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
 
 
 def embedded_addresses(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
+    """The IPv4 addresses embedded in an IPv6 address: IPv4-mapped, 6to4, Teredo, and those in the last 32 bits (NAT64)."""
     if isinstance(address, IPv4Address):
         return []
     inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour]

@@ -8,18 +8,19 @@ import msgspec
 
 from gateway.core.networks import NetworkSet
 
-Verb = Literal["score", "metadata", "operate"]
+Verb = Literal["score", "metadata", "pin", "operate"]
 
 SCORE: Final = "score"  # send a model something to predict
 METADATA: Final = "metadata"  # read what a model is
+PIN: Final = "pin"  # choose the version by X-Chips-Version, whatever its share
 OPERATE: Final = "operate"  # look into the gateway itself: console, metrics, traces of requests
 
-VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, OPERATE)
+VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, PIN, OPERATE)
 CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one principal, or one model, may be called; None means without a limit of its own."""
+    """How much one principal, or one model, may be called; None: no limit."""
 
     requests_per_s: float | None = None
     burst: int | None = None  # requests at once after a pause; None: what one second allows
@@ -42,10 +43,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota = UNLIMITED
 
     def may(self, verb: Verb, model: str | None = None) -> bool:
-        """Whether it may do `verb` to `model`; without a model: to the gateway as a whole, which takes the pattern `*`."""
+        """Whether the principal may do `verb` to `model`; without a model, to the whole gateway, which needs the pattern `*`."""
         if verb not in self.verbs:
             return False
         return "*" in self.models if model is None else _matches(self.models, model)
+
+
+ANONYMOUS: Final = Principal(id="anonymous", models=("*",))
 
 
 @lru_cache(maxsize=65536)

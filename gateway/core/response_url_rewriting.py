@@ -33,7 +33,7 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ":
 
 
 def rewrite_urls(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The lines of those `fields` whose names are in `ADDRESS_FIELDS`; one that leads nowhere for a caller is left out."""
+    """The lines of those `fields` that hold URLs (`ADDRESS_FIELDS`), rewritten; a URL that callers could not follow is left out."""
     lines: list[bytes] = []
     for name, value in fields:
         rewritten = _rewrite(exchange, name, value.decode("latin-1"))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.model import Backend, Model
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 
 State = Literal["running", "held", "succeeded", "returned", "aborted"]
 ACTIVE: frozenset[State] = frozenset({"running", "held"})
@@ -235,3 +235,9 @@ def with_share(rollout: Rollout, percent: int) -> dict[str, int]:
         rollout.stable: 100 - percent,
         rollout.candidate: percent,
     }
+
+
+def with_traffic(model: Model, traffic: Mapping[str, int]) -> Model:
+    """`model` with this split between the versions that it has; what is not named takes nothing."""
+    split = {backend.version: traffic.get(backend.version, 0) for backend in model.backends}
+    return msgspec.structs.replace(model, traffic=split)

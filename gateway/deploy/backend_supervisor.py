@@ -28,15 +28,15 @@ _CHECK_LOG_S: Final = 60.0
 EX_HELD: Final = 75
 
 
-def state_path(note: Path) -> Path:
+def status_path(note: Path) -> Path:
     """Where the supervisor of the backend with this note writes its status."""
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
 
 def process_start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc(5)); None where there is no such process, or only its remains.
+    """When the process started (field 22 of /proc/PID/stat, proc(5)); None where it does not exist or is a zombie.
 
-    A number can be given to another process, its start time cannot.
+    A process id can be reused; together with its start time it identifies one process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -46,7 +46,7 @@ def process_start_time(pid: int) -> int | None:
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Readers see the old content or the new, never a part."""
+    """Replace the file's content so that readers see the old or the new, never a part."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=1))
     draft.replace(path)
@@ -71,7 +71,7 @@ class BackendSupervisor:
         os.set_blocking(self._waker, False)
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Keep the backend running until SIGTERM or SIGINT."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -85,7 +85,7 @@ class BackendSupervisor:
             attempt = 0 if time.monotonic() - began >= STEADY_S else attempt + 1
             self._tell(backend=None, since=None, ends=self._state["ends"] + 1, last_exit=code)
             self._sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 10))))  # noqa: S311
-        state_path(self._note).unlink(missing_ok=True)
+        status_path(self._note).unlink(missing_ok=True)
 
     def _run_once(self) -> int:
         """Start the backend and wait for its end; its exit code, negative for a signal, as in subprocess."""
@@ -133,7 +133,7 @@ class BackendSupervisor:
     def _tell(self, **changes: Any) -> None:
         self._state |= changes
         with contextlib.suppress(OSError):  # a full disk, or a folder that was removed, ends no backend
-            write_atomically(state_path(self._note), self._state)
+            write_atomically(status_path(self._note), self._state)
 
     def _cut_log(self) -> None:
         """The backend writes to the end of the file wherever that is, so it can be emptied under its hands."""

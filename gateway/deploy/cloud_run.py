@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 from google.api_core import exceptions
 
-from gateway.deploy.folder import BackendFolder, digest
+from gateway.deploy.folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
-from gateway.deploy.google_errors import Result, ask_google
+from gateway.deploy.google_errors import Result, call_google
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 
 _TAG_AND_SERVICE_LENGTH: Final = 46  # so that `tag---service-hash-region` is a DNS label
@@ -30,7 +30,7 @@ _ENDED_BUILD: Final = frozenset({"FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCEL
 
 
 class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
-    """What an environment says of where to deploy."""
+    """Where an environment deploys to: project, region, image repository, service account."""
 
     project: str
     region: str
@@ -39,7 +39,7 @@ class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudRunTarget:
-    """`image` given: use it, build nothing. `bucket` takes the sources that Cloud Build reads."""
+    """Deploys to Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads."""
 
     name = "cloud-run"
 
@@ -66,7 +66,7 @@ class CloudRunTarget:
             )
         if self._image and "@sha256:" not in self._image:
             raise DeployError("pin the image by its digest: …@sha256:<64 hex digits>", code=65)
-        tag, service = tag_of(folder.version), service_of(folder.model)
+        tag, service = traffic_tag(folder.version), service_name(folder.model)
         if len(tag) + len(service) > _TAG_AND_SERVICE_LENGTH:
             raise DeployError(
                 f"Cloud Run's address for {service} with the tag {tag} would be too long; "
@@ -88,8 +88,8 @@ class CloudRunTarget:
         if self._image:
             tell("given, so nothing is built")
             return self._image
-        source = folder.source()
-        key = digest(source)[:32]
+        source = folder.source_archive()
+        key = sha256_hex(source)[:32]
         name = f"{self._place.images}/backend-{folder.model}"
         found = self._built(folder.model, key)
         if found is not None:
@@ -106,7 +106,7 @@ class CloudRunTarget:
         return f"{name}@{self._wait_for_build(build.id, tell)}"
 
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
-        tag = tag_of(folder.version)
+        tag = traffic_tag(folder.version)
         for _ in range(_CONFLICTS):
             service = self._service(folder.model)
             template = self._template(folder, image, artifact)
@@ -126,15 +126,15 @@ class CloudRunTarget:
         raise DeployError("others change this service all the time; try again later", code=75)
 
     def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """A revision without requests costs nothing, and a rollback finds it."""
+        """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:
-        token = self._google.identity_token(url)
+        token = self._google.id_token(url)
         return {"X-Serverless-Authorization": f"Bearer {token}"} if token else {}
 
     def stop(self, model: str, version: str) -> bool:
         service = self._service(model)
-        tag = tag_of(version)
+        tag = traffic_tag(version)
         kept = [] if service is None else [target for target in service.traffic if target.tag != tag]
         if service is None or len(kept) == len(service.traffic):
             return False
@@ -226,7 +226,7 @@ class CloudRunTarget:
         try:
             return self._ask(
                 lambda: self._google.services.get_service(
-                    name=f"{self._parent}/services/{service_of(model)}", timeout=_CALL_TIMEOUT_S
+                    name=f"{self._parent}/services/{service_name(model)}", timeout=_CALL_TIMEOUT_S
                 )
             )
         except exceptions.NotFound:
@@ -238,7 +238,7 @@ class CloudRunTarget:
         revision = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
         target = run_v2.TrafficTarget(type_=revision, revision=template.revision, tag=tag)
         if service is None:
-            tell(f"making the service {service_of(folder.model)} with revision {template.revision}")
+            tell(f"making the service {service_name(folder.model)} with revision {template.revision}")
             target.percent = 100  # a service's first revision has nobody to leave the traffic to
             service = run_v2.Service(
                 template=template,
@@ -249,7 +249,7 @@ class CloudRunTarget:
                 lambda: self._google.services.create_service(
                     parent=self._parent,
                     service=service,
-                    service_id=service_of(folder.model),
+                    service_id=service_name(folder.model),
                     timeout=_CALL_TIMEOUT_S,
                 )
             )
@@ -312,7 +312,7 @@ class CloudRunTarget:
             execution_environment=run_v2.ExecutionEnvironment.EXECUTION_ENVIRONMENT_GEN2,
         )
         content = run_v2.RevisionTemplate.to_json(template, sort_keys=True)
-        template.revision = f"{service_of(folder.model)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        template.revision = f"{service_name(folder.model)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         template.service_account = self._place.account
         return template
 
@@ -336,7 +336,7 @@ class CloudRunTarget:
         return f"projects/{self._place.project}/locations/{self._place.region}"
 
     def _ask(self, call: Callable[[], Result]) -> Result:
-        return ask_google(call, self._place.project)
+        return call_google(call, self._place.project)
 
 
 def _serves(service: Any, tag: str, revision: str) -> DeployedBackend | None:
@@ -349,12 +349,12 @@ def _serves(service: Any, tag: str, revision: str) -> DeployedBackend | None:
     return None
 
 
-def service_of(model: str) -> str:
+def service_name(model: str) -> str:
     """The name of a model's Cloud Run service."""
     return "model-" + model.replace("_", "-")
 
 
-def tag_of(version: str) -> str:
+def traffic_tag(version: str) -> str:
     """A traffic tag for `version`: of a-z, 0-9 and -, beginning with a letter; no two versions share one."""
     plain = re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
     if plain == version:

@@ -14,10 +14,10 @@ from msgspec import Meta
 
 from gateway.artifacts.describe_artifact import file_next_to_model
 from gateway.artifacts.manifest import RowsPolicy
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.core.text_encoding import decode_utf8
-from gateway.deploy.library import build_files
+from gateway.deploy.backend_libraries import build_files
 from gateway.deploy.model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
@@ -89,13 +89,13 @@ class BackendFolder:
     def artifact(self) -> Path:
         return self.path / self.settings.artifact
 
-    def sibling(self, name: str) -> Path | None:
-        """The path of a file that the settings name, or that lies in the artifact's folder; None where there is none."""
+    def description_file(self, name: str) -> Path | None:
+        """The file with the artifact's `signature` or `samples`: as the settings name it, or next to the artifact; None: there is none."""
         value: str = getattr(self.settings, name)
         return self.path / value if value else file_next_to_model(self.artifact, name)
 
     def command(self, python: str) -> list[str]:
-        """How it runs on this machine; `python` is the interpreter for a command that begins with that word."""
+        """The command that runs the backend on this machine; `python` replaces that word at its beginning."""
         if self.settings.command:
             first, *others = self.settings.command
             return [python if first == "python" else first, *others]
@@ -112,7 +112,7 @@ class BackendFolder:
         return command[0] == "python" if command else self.settings.language == "python"
 
     def environment(self) -> dict[str, str]:
-        """Settings of the backend that follow from the folder's files."""
+        """Environment variables for the backend that follow from the folder's files."""
         own = self.path / PREDICT_NAME
         return {"CHIPS_PREDICT": str(own.absolute())} if self._depends_on_library and own.exists() else {}
 
@@ -121,7 +121,7 @@ class BackendFolder:
         """Whether the backend's code comes from the library, and not from the folder itself."""
         return self.settings.language == "python" and not (self.path / "chips_backend").exists()
 
-    def source(self) -> bytes:
+    def source_archive(self) -> bytes:
         """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
@@ -163,7 +163,7 @@ class BackendFolder:
         return found.hexdigest()
 
     def _files(self, *, links: bool = False) -> list[Path]:
-        made = (self.artifact, self.sibling("signature"), self.sibling("samples"))
+        made = (self.artifact, self.description_file("signature"), self.description_file("samples"))
         left_out = {path.resolve() for path in (*made, self.path / SOURCE_NAME) if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):
@@ -178,7 +178,7 @@ class BackendFolder:
         return found
 
 
-def digest(content: bytes) -> str:
+def sha256_hex(content: bytes) -> str:
     """The SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

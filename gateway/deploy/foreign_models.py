@@ -1,4 +1,4 @@
-"""Models that other tools saved, read as files: what goes in and out, an example, the packages. Nothing of them is loaded."""
+"""Read models that other tools saved: signature, example and packages, from the files alone. Nothing of them is loaded."""
 
 import json
 import shutil
@@ -24,7 +24,10 @@ class CannotImport(Exception):
 
 
 class ForeignModel(NamedTuple):
-    """What was found. `files`: path in the artifact -> file; `code`: the template of its model.py, if it needs one."""
+    """A model that another tool saved.
+
+    `files`: path in the artifact -> file. `code`: the template of its model.py, if it needs one.
+    """
 
     name: str
     format: str
@@ -36,7 +39,7 @@ class ForeignModel(NamedTuple):
 
 
 def read_mlflow(folder: Path, name: str = "") -> ForeignModel:
-    """A folder with a file MLmodel (https://mlflow.org/docs/latest/ml/model/). Every flavour is served by its pyfunc."""
+    """Read a folder with a file MLmodel (https://mlflow.org/docs/latest/ml/model/). Every flavour is served by its pyfunc."""
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -114,7 +117,7 @@ def _mlflow_examples(folder: Path, info: Mapping[str, Any], names: Sequence[str]
 
 
 def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
-    """A version of a pin that vetiver for Python wrote, or a pin's folder, whose newest version is taken."""
+    """Read a version of a pin that vetiver for Python wrote; of a pin's folder, the newest version."""
     if not (folder / "data.txt").exists():
         versions = sorted(path.parent for path in folder.glob("*/data.txt"))
         if not versions:
@@ -158,7 +161,7 @@ def _like(name: str, value: Any) -> str:
 
 
 def read_huggingface(folder: Path, name: str = "") -> ForeignModel:
-    """A folder that save_pretrained() wrote, with tokenizer: text classification, or else feature extraction."""
+    """Read a folder that save_pretrained() wrote, with tokenizer: text classification, or else feature extraction."""
     config = _json(folder / "config.json")
     if not isinstance(config, dict) or "model_type" not in config:
         raise CannotImport(f"{folder} is no Hugging Face model: it has no config.json with a model_type")
@@ -184,7 +187,7 @@ READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_hug
 
 
 def write_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:
-    """Its files and what is known of them; `examples.json` is for chips_backend.complete."""
+    """Write the model's files and what is known of them to `trained`; `examples.json` is for chips_backend.complete."""
     for name, source in model.files:
         target = trained / name
         target.parent.mkdir(parents=True, exist_ok=True)

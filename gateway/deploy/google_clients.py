@@ -6,14 +6,15 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.deploy.id_token import identity_token
+from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
 
 
 class GoogleClients:
-    """`endpoint` gives another address of a service (`run`, `cloudbuild`, `artifactregistry`), or nothing.
+    """Google's clients, made when first needed. `endpoint` may give another address for a service, or an empty text.
 
-    An address that begins with http:// is a stand-in on this machine: it gets no credentials.
+    The services are `run`, `cloudbuild` and `artifactregistry`. An address that begins with http:// is a stand-in on this
+    machine, and gets no credentials.
     """
 
     def __init__(self, endpoint: Callable[[str], str] = lambda _: "") -> None:
@@ -49,7 +50,7 @@ class GoogleClients:
         )
 
     def upload(self, bucket: str, path: str, content: bytes) -> None:
-        """Store `content`, unless it is there; its name is its digest, so what is there is the same."""
+        """Store `content` unless an object of that name exists; the name is its digest, so the content is the same."""
         from google.cloud import storage
 
         blob = storage.Client().bucket(bucket).blob(path)
@@ -62,9 +63,9 @@ class GoogleClients:
                 f"the sources cannot be stored in gs://{bucket}: {error.message}", code=77
             ) from error
 
-    def identity_token(self, audience: str) -> str:
-        """As the function of that name; nothing where Cloud Run is a stand-in."""
-        return "" if self._endpoint("run").startswith("http://") else identity_token(audience)
+    def id_token(self, audience: str) -> str:
+        """An ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
+        return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:
         address = self._endpoint(service)

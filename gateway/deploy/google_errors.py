@@ -28,8 +28,8 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
     )
 
 
-def ask_google(call: Callable[[], Result], project: str) -> Result:
-    """Do one call; Google's errors in our words, but for those that the caller looks for."""
+def call_google(call: Callable[[], Result], project: str) -> Result:
+    """Return `call()`; Google's errors become DeployError, except those that our caller handles itself."""
     try:
         return call()
     except (exceptions.NotFound, exceptions.Conflict):

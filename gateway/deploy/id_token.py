@@ -9,8 +9,8 @@ _GCLOUD_TIMEOUT_S = 60
 _EX_NOPERM = 77
 
 
-def identity_token(audience: str) -> str:
-    """An ID token for the user who is logged in here: a service account by Google's library, a person by gcloud. Raises DeployError."""
+def fetch_id_token(audience: str) -> str:
+    """An ID token of the logged-in identity: a service account's by Google's library, a person's by gcloud. Raises DeployError."""
     from google.auth import exceptions
     from google.auth.transport.requests import Request
     from google.oauth2 import id_token

@@ -22,9 +22,9 @@ from typing import Any, Final
 import msgspec
 
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, state_path, write_atomically
+from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
 from gateway.deploy.folder import BackendFolder
-from gateway.deploy.python_environment import python_for
+from gateway.deploy.python_environment import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.deploy.try_candidate import failure_reason
 from gateway.ports import free_port
@@ -78,7 +78,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalBackend:
-    """One backend of this machine, by its note."""
+    """One backend of this machine, as its note (a JSON file) describes it."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
@@ -89,22 +89,22 @@ class LocalBackend:
         return spec
 
     @property
-    def state(self) -> BackendStatus | None:
-        """What its supervisor says; None where there is none that lives."""
-        state: BackendStatus | None = _read(state_path(self.note), BackendStatus)
+    def status(self) -> BackendStatus | None:
+        """The status that its supervisor wrote; None where no supervisor runs."""
+        state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         return state if state is not None and state.supervisor.is_alive else None
 
-    def write(self, spec: BackendSpec) -> None:
+    def write_spec(self, spec: BackendSpec) -> None:
         self.note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.note, msgspec.to_builtins(spec))
 
     def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        """Start its supervisor. One that was left without a supervisor is ended first."""
-        left: BackendStatus | None = _read(state_path(self.note), BackendStatus)
+        """Start its supervisor. A backend that was left without one is ended first."""
+        left: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if left is not None and left.backend is not None and not left.supervisor.is_alive:
             _signal(left.backend, signal.SIGTERM)
             _wait_for_end(left.backend)
-            state_path(self.note).unlink(missing_ok=True)
+            status_path(self.note).unlink(missing_ok=True)
         spec = self.spec
         if spec is None:
             raise DeployError(f"{self.note} cannot be read", hint="chips deploy writes it again")
@@ -122,7 +122,7 @@ class LocalBackend:
 
     def end(self) -> bool:
         """End the supervisor and the backend; False where none ran."""
-        state: BackendStatus | None = _read(state_path(self.note), BackendStatus)
+        state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if state is None:
             return False
         ran = state.supervisor.is_alive or (state.backend is not None and state.backend.is_alive)
@@ -133,12 +133,12 @@ class LocalBackend:
         child = _children.pop(state.supervisor.pid, None)
         if child is not None:
             child.wait()
-        state_path(self.note).unlink(missing_ok=True)
+        status_path(self.note).unlink(missing_ok=True)
         return ran
 
-    def forget(self) -> None:
+    def delete_note(self) -> None:
         spec = self.spec
-        for path in (self.note, state_path(self.note), *([Path(spec.log)] if spec is not None else [])):
+        for path in (self.note, status_path(self.note), *([Path(spec.log)] if spec is not None else [])):
             path.unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
@@ -153,7 +153,7 @@ class LocalBackend:
 
 
 class LocalProcessTarget:
-    """Backends are noted below `root`, as MODEL/VERSION/PORT.json."""
+    """Runs backends as processes of this machine, noted below `root` as MODEL/VERSION/PORT.json."""
 
     name = "local"
 
@@ -168,9 +168,11 @@ class LocalProcessTarget:
         return f"a process on this machine: {' '.join(command)}"
 
     def python(self, folder: BackendFolder, tell: Tell) -> str:
-        """The interpreter for the folder, with its requirements installed."""
+        """The Python interpreter for the folder, with its requirements installed."""
         return (
-            python_for(folder.path, self._root.parent / "environments", tell) if folder.runs_in_python else ""
+            python_with_requirements(folder.path, self._root.parent / "environments", tell)
+            if folder.runs_in_python
+            else ""
         )
 
     def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
@@ -184,16 +186,16 @@ class LocalProcessTarget:
                 if (
                     spec is not None
                     and spec.identity == identity
-                    and local.state is not None
+                    and local.status is not None
                     and local.is_ready()
                 ):
                     return _deployed(local, tell, "runs already")._replace(is_new=False)
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
-                    local.forget()
+                    local.delete_note()
             spec = self._spec(folder, artifact, identity, self.python(folder, tell))
             local = LocalBackend(self._note(spec))
-            local.write(spec)
+            local.write_spec(spec)
             supervisor = local.launch(self._environ)
             tell(f"started; its log is {spec.log}")
             try:
@@ -209,10 +211,10 @@ class LocalProcessTarget:
             for local in self.all(folder.model, folder.version):
                 spec = local.spec
                 if spec is not None and spec.url == deployed.url:
-                    local.write(msgspec.structs.replace(spec, confirmed=True))
+                    local.write_spec(msgspec.structs.replace(spec, confirmed=True))
                 else:
                     local.end()
-                    local.forget()
+                    local.delete_note()
 
     def credentials(self, url: str) -> dict[str, str]:  # noqa: ARG002
         return {}
@@ -222,11 +224,11 @@ class LocalProcessTarget:
             ended = False
             for local in self.all(model, version):
                 ended = local.end() or ended
-                local.forget()
+                local.delete_note()
         return ended
 
     def all(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """Every backend that is noted on this machine, or those of a model or a version."""
+        """Every backend noted on this machine, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 
@@ -264,7 +266,7 @@ class LocalProcessTarget:
     def _wait(self, local: LocalBackend, supervisor: "subprocess.Popen[bytes]") -> None:
         give_up_at = time.monotonic() + _READY_WITHIN_S
         while time.monotonic() < give_up_at:
-            state = local.state
+            state = local.status
             if (state is not None and state.ends) or supervisor.poll() is not None:
                 raise DeployError(f"the backend ended before it was ready:\n{_tail(local)}", code=70)
             if local.is_ready():
@@ -297,7 +299,7 @@ def _identity(folder: BackendFolder, artifact: str) -> str:
 
 
 def _deployed(local: LocalBackend, tell: Tell, what: str) -> DeployedBackend:
-    spec, state = local.spec, local.state
+    spec, state = local.spec, local.status
     if spec is None or state is None or state.backend is None:
         raise DeployError("the backend ended just now", hint="run the same command again", code=70)
     tell(f"process {state.backend.pid} {what}")

@@ -1,7 +1,7 @@
-"""The Python that runs a backend on this machine: with everything that the folder's requirements.txt asks for.
+"""A Python interpreter that has the packages of a backend folder's requirements.txt.
 
-Where this very Python has it all, it is used. Otherwise a virtual environment is made, once for each content of
-requirements.txt, and used by every model that asks for the same.
+If the running Python has them, it is used. Otherwise a virtual environment is made, once for each content of
+requirements.txt, and shared by all models with the same content.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from gateway.deploy.library import build_files, library
+from gateway.deploy.backend_libraries import build_files, library_folder
 from gateway.deploy.target import DeployError, Tell
 
 REQUIREMENTS_NAME: Final = "requirements.txt"
@@ -30,7 +30,7 @@ _INSTALL_TIMEOUT_S: Final = 1800
 _LINES: Final = 12
 
 
-def python_for(folder: Path, environments: Path, tell: Tell) -> str:
+def python_with_requirements(folder: Path, environments: Path, tell: Tell) -> str:
     """The interpreter for the backend in `folder`; environments are kept below `environments`.
 
     Raises DeployError where the requirements cannot be installed.
@@ -110,7 +110,9 @@ def _install(place: Path, requirements: Path | None) -> None:
     venv = place / "venv"
     shutil.rmtree(venv, ignore_errors=True)
     uv = shutil.which("uv")
-    project = tomllib.loads((library("python") / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((library_folder("python") / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["pandas"]]
     if requirements is not None:
         wanted += ["-r", str(requirements.absolute())]
@@ -127,7 +129,7 @@ def _install(place: Path, requirements: Path | None) -> None:
         _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
     packages = next((venv / "lib").glob("python*/site-packages"))
     shutil.copytree(
-        library("python") / "chips_backend",
+        library_folder("python") / "chips_backend",
         packages / "chips_backend",
         ignore=shutil.ignore_patterns("__pycache__"),
     )

@@ -22,7 +22,7 @@ STEPS: Sequence[tuple[str, str]] = (
 
 
 class StepProgress(Protocol):
-    """Is told of each step of a deployment: its begin, its messages, its end."""
+    """Receives the begin, the messages and the end of each step of a deployment."""
 
     def begin(self, step: str) -> None: ...
 
@@ -42,9 +42,9 @@ def deploy(
     verify: Callable[[BackendFolder, DeployedBackend, Tell], str],
     register: Callable[[BackendFolder, DeployedBackend, Tell], str],
 ) -> DeployedBackend:
-    """Take every step; those that concern the artifact and its store, the contract and the registry are given.
+    """Take every step. The steps for the artifact, the contract and the registry are given as functions.
 
-    Raises whatever a step raises: the steps before it are done, those after it are not begun.
+    Raises whatever a step raises: the steps before it are done, those after it have not begun.
     """
     artifact, image = "", ""
 

@@ -1,4 +1,4 @@
-"""Where a backend is deployed: a process on this machine, or Cloud Run. One Protocol, so that both use the same steps."""
+"""The interface of a place to deploy to: a process on this machine, or Cloud Run."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -18,7 +18,7 @@ class DeployError(Exception):
 
 
 class DeployedBackend(NamedTuple):
-    """A backend that runs."""
+    """The address of a running backend, and a detail to show."""
 
     url: str
     detail: str  # a revision's name, or a process's number
@@ -31,10 +31,10 @@ class DeploymentTarget(Protocol):
     name: str
 
     def check(self, folder: BackendFolder) -> str:
-        """Whether it can be deployed here at all, before anything is made; returns what was found."""
+        """Check, before anything is made, whether the folder can be deployed here; return what was found."""
 
     def build(self, folder: BackendFolder, tell: Tell) -> str:
-        """Make the image; return its address with digest, or nothing where none is needed."""
+        """Make the image; return its address with digest, or an empty text where none is needed."""
 
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
@@ -43,7 +43,7 @@ class DeploymentTarget(Protocol):
         """After registration: stop the older deployment of this version that `deployed` has replaced."""
 
     def credentials(self, url: str) -> dict[str, str]:
-        """Header fields with which the backend at `url` lets us in."""
+        """Header fields that authenticate to the backend at `url`."""
 
     def stop(self, model: str, version: str) -> bool:
         """End a version; False where it did not run."""

@@ -105,7 +105,7 @@ async def _scored(
 
 
 def failure_reason(lines: Sequence[str]) -> str:
-    """Why a backend ended, from its log: its last error in plain text, else its last lines."""
+    """Why a backend ended, from its log: the last error in plain text, else the last lines."""
     texts = []
     for line in reversed(lines):
         try:

@@ -1,4 +1,4 @@
-"""Limits counted in this process: exact for it, and lost when it ends. A fleet of N lets N times as much pass."""
+"""Limits counted in this process: exact for this process, lost when it ends. A fleet of N processes allows N times as much."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,14 +10,14 @@ _ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
 
 
 class LocalLimiter:
-    """A rate is one number per account: the time at which all that was taken will have been earned (GCRA)."""
+    """Counts by the generic cell rate algorithm (GCRA): one time per account says when all that was taken is refilled."""
 
     def __init__(self) -> None:
         self._earned_at: dict[str, float] = {}
         self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
 
     def charge(self, quota_charges: Sequence[Charge], now: float) -> list[Verdict]:
-        """Take one request from all of `quota_charges`, or from none where one of them has nothing left."""
+        """Take one request from all of `quota_charges`, or from none where one of them is used up."""
         verdicts = [self._look(charge, now) for charge in quota_charges]
         if any([verdict.wait_s for verdict in verdicts]):  # noqa: C419  (a generator costs more than one or two verdicts)
             return [v if v.wait_s else v._replace(remaining=v.remaining + 1) for v in verdicts]

@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 
 
 def quota_charges(whose: str, account: str, quota: Quota, now: float) -> tuple[Charge, ...]:
-    """What one request is charged to by `quota`. `whose` is `key` or `model`, `account` which one."""
+    """What one request counts against under `quota`. `whose` is `key` or `model`; `account` is its id."""
     return _charges_of_day(whose, account, quota, int(now // DAY_S))
 
 

@@ -59,7 +59,7 @@ return answer
 
 
 class RedisUnavailable(Exception):
-    """Redis does not answer; the limit stage does what the settings say."""
+    """Redis does not answer; the setting `limits.when_redis_is_unavailable` says what the rate limit does then."""
 
 
 class RedisLimiter:
@@ -96,7 +96,7 @@ class RedisLimiter:
             await self._client.aclose()
 
     async def charge(self, quota_charges: Sequence[Charge]) -> list[Verdict]:
-        """As `LocalLimiter.charge`; raises RedisUnavailable."""
+        """As `LocalLimiter.charge`. Raises RedisUnavailable."""
         from redis.exceptions import RedisError
 
         if time.monotonic() < self._away_until:

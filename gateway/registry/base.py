@@ -18,9 +18,12 @@ REVOCATIONS: Final = "revocations"
 KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
 ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, and how far it is
+EVIDENCE: Final = (
+    "evidence"  # what was found out about a version, bound to its artifact and image; not mirrored
+)
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
-KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, AUDIT})
+KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, EVIDENCE, AUDIT})
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
@@ -77,18 +80,18 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
-def document_name(network: str) -> str:
-    """A network's name in the registry, where some stores give `/` a meaning of their own."""
+def network_document_name(network: str) -> str:
+    """The document name of a network: `/`, which some stores give a meaning of their own, is replaced."""
     return network.replace("/", "_")
 
 
-def now_text() -> str:
-    """The time now as the history writes it."""
+def now_rfc3339() -> str:
+    """The time now in UTC (RFC 3339, milliseconds), as the history stores it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
-    """The document whose body is kept as the JSON `text`. A damaged one must not hide the others."""
+    """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except ValueError as error:
@@ -99,7 +102,7 @@ def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
 
 
 def decode_history_body(text: str | None) -> dict[str, Any] | None:
-    """A body in the history; a body that was damaged when it was replaced is shown as empty."""
+    """A body from the history; one that was damaged is shown as empty."""
     if text is None:
         return None
     return decode_document("", "", 0, text).body
@@ -163,7 +166,7 @@ class RegistryError(Exception):
 
 
 class Conflict(RegistryError):
-    """Somebody else wrote first. Nothing of the batch was written."""
+    """Another writer was first. Nothing of the batch was written."""
 
     def __init__(self, kind: str, name: str, *, expected: int, actual: int) -> None:
         super().__init__(
@@ -177,7 +180,7 @@ class Conflict(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """The registry cannot be reached or read now; the same call may work later."""
+    """The registry cannot be reached or read now; the same call may succeed later."""
 
 
 class Registry(Protocol):

@@ -31,7 +31,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class FallbackContent(NamedTuple):
-    """A fallback copy: the registry's listing, and API keys where they are included."""
+    """What a fallback copy holds: the registry's listing, and API keys where they are included."""
 
     listing: Listing
     age_s: float  # since it was written
@@ -39,19 +39,19 @@ class FallbackContent(NamedTuple):
 
 
 class Fallback(Protocol):
-    """The interface of a place that holds the fallback copy."""
+    """The interface of a store for the fallback copy."""
 
     saved_by_gateways: bool
 
     async def load(self) -> FallbackContent | None:
-        """None where there is none yet. Raises RegistryError where it cannot be read."""
+        """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
 
     async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
-        """Replace an older listing; False where what is there is as new. Raises RegistryError."""
+        """Replace an older copy; False where the stored one is as new. Raises RegistryError."""
 
 
 def open_fallback(url: str) -> Fallback:
-    """ValueError says what is wrong with the URL."""
+    """The fallback store at `url`. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.query or parts.fragment:
@@ -64,7 +64,7 @@ def open_fallback(url: str) -> Fallback:
 
 
 async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys: bool) -> bool:
-    """Bring the fallback up to what the registry holds, reading only what is newer where that can be."""
+    """Bring the fallback copy up to date with the registry, reading only what is newer where that is possible."""
     try:
         kept = await fallback.load()
     except RegistryError:
@@ -105,7 +105,7 @@ class FileFallback:
             return None
         except OSError as error:
             raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
-        return decode(content, str(self))
+        return decode_fallback(content, str(self))
 
     def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         try:
@@ -120,7 +120,7 @@ class FileFallback:
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(encode(listing, keys))
+                    file.write(encode_fallback(listing, keys))
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).replace(self._path)
@@ -189,12 +189,12 @@ class GcsFallback:
             content = blob.download_as_bytes(timeout=_TIMEOUT_S, retry=None)
         except exceptions.NotFound:
             return None, 0
-        return decode(content, str(self)), int(blob.generation)
+        return decode_fallback(content, str(self)), int(blob.generation)
 
     def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
         from google.api_core import exceptions
 
-        content = encode(listing, keys)
+        content = encode_fallback(listing, keys)
         for _ in range(_ATTEMPTS):
             try:
                 kept, generation = self._load()
@@ -231,8 +231,8 @@ def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent
     return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
 
 
-def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
-    """Line by line, so that another thread gets its turn between two of them."""
+def encode_fallback(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
+    """Encode a fallback copy. It goes line by line, so that other threads can run between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
     head = {
@@ -253,7 +253,7 @@ def encode(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
     return b"".join([*parts, compressor.flush()])
 
 
-def decode(content: bytes, place: str) -> FallbackContent:
+def decode_fallback(content: bytes, place: str) -> FallbackContent:
     """Decode a fallback copy; `place` names it in errors. Raises RegistryError."""
     try:
         first, *lines = gzip.decompress(content).splitlines()

@@ -13,14 +13,14 @@ MOST: Final = 10_000  # a million would make the copy large, and every start fro
 
 
 class FallbackKeys(NamedTuple):
-    """The keys that were changed last, as of a generation. By digest and as JSON, for of many a few are asked for."""
+    """The most recently changed API keys, by digest, as of a generation. Kept as JSON, because few of many are looked up."""
 
     registry_id: str
     generation: int
     documents: Mapping[str, bytes]
 
     def find(self, digest: str) -> Key | None:
-        """Raises ValueError where it cannot be read."""
+        """The key with this digest; None where there is none. Raises ValueError where it cannot be read."""
         document = self.documents.get(digest)
         return None if document is None else parse_key(msgspec.json.decode(document, type=dict[str, object]))
 
@@ -31,9 +31,9 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 async def update_fallback_keys(
     registry: Registry, listing: Listing, before: FallbackKeys | None
 ) -> FallbackKeys:
-    """The keys to keep next to `listing`: those that were kept `before`, and what the history says of later changes.
+    """The keys to store next to `listing`: those kept `before`, with the later changes in the history applied.
 
-    To list them would take a read for each of a million; their history is read from its end.
+    Listing all keys could take a million reads; so the history is read from its end.
     """
     if before is None or before.registry_id != listing.registry_id or before.generation > listing.generation:
         before = NO_KEYS

@@ -6,7 +6,7 @@ from gateway.registry.base import Change, Registry
 async def changes_since(
     registry: Registry, generation: int, *, at_most: int, kind: str | None = None
 ) -> tuple[Change, ...]:
-    """The changes after `generation`, newest first, `at_most` of them. Each may cost a read: one is asked for, then ten …"""
+    """The changes after `generation`, newest first, at most `at_most`. Each may cost a read, so it asks for one, then ten, …."""
     limit = 1
     while True:
         changes = await registry.history(kind=kind, limit=limit)

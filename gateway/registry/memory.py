@@ -22,7 +22,7 @@ from gateway.registry.base import (
     Registry,
     StoredDocument,
     decode_document,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import GENESIS, seal
 from gateway.registry.schemes import refuse_query
@@ -31,7 +31,7 @@ _LOOK_S = 5.0
 
 
 class SharedStore:
-    """What the clients of one `memory://NAME` share."""
+    """The content that all clients of one `memory://NAME` share."""
 
     def __init__(self) -> None:
         self.head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
@@ -117,7 +117,7 @@ class MemoryRegistry:
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
         ]
-        generation, at = store.head.generation + 1, now_text()
+        generation, at = store.head.generation + 1, now_rfc3339()
         for change, after in zip(changes, texts, strict=True):
             where = (change.kind, change.name)
             was = store.documents.get(where)

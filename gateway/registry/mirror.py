@@ -12,14 +12,14 @@ from typing import Final
 from cachetools import TTLCache
 
 from gateway.core.model import Key
-from gateway.core.names import check_model_name
+from gateway.core.name_validation import check_model_name
 from gateway.core.randomness import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback import Fallback
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -47,12 +47,12 @@ def _without_collection() -> Iterator[None]:
 
 
 class Mirror:
-    """`snapshot` is the data plane's only view of the registry: a plain attribute, swapped whole, never waited for.
+    """`snapshot` is the data plane's only view of the registry: an attribute that is swapped whole and never waited for.
 
     A registry that has become another one, or gone back in time, is not believed at once: a database that was wiped, or
-    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and
-    `held` says why; then what is there is accepted, unless it lists no model while the last good snapshot lists some.
-    Keys that it revokes are dead at once all the same.
+    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held`
+    says why; then the new state is accepted, unless it lists no model while the last good snapshot lists some. Keys that the
+    new state revokes are refused at once all the same.
     """
 
     def __init__(
@@ -99,22 +99,22 @@ class Mirror:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the registry last confirmed that the snapshot is what it holds."""
+        """Seconds since the registry last confirmed the snapshot."""
         return self._clock() - self._confirmed_at
 
     @property
     def is_authoritative(self) -> bool:
-        """Whether the registry's answers are current, so that "there is no such model or key" is true."""
+        """Whether the registry's answers are current, so that "there is no such model or key" can be trusted."""
         return self.connected and not self.held
 
     def find_fallback_key(self, digest: str) -> Key | None:
-        """A key as the copy has it, while that is what the snapshot was made from, too. ValueError: it cannot be read."""
+        """A key from the fallback copy, while the snapshot comes from that copy too. ValueError: it cannot be read."""
         if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
         return self._keys_given.find(digest)
 
     async def start(self) -> None:
-        """Begin to watch; wait for the first snapshot, but not for ever: a registry that is away may come back."""
+        """Begin to watch, and wait for the first snapshot until `first_load_timeout_s`: a registry that is away may come back."""
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
@@ -140,7 +140,7 @@ class Mirror:
                 self._fallback, self._to_keep
             )  # with the keys as they were known: there is no time to ask
 
-    async def wait_for(self, generation: int, *, timeout_s: float) -> bool:
+    async def wait_for_generation(self, generation: int, *, timeout_s: float) -> bool:
         """Wait until the snapshot is at `generation` or later; False where it is not in time."""
         return await self._wait(
             lambda: self.snapshot is not None and self.snapshot.generation >= generation, timeout_s=timeout_s
@@ -158,11 +158,11 @@ class Mirror:
 
     # -- reading through
 
-    async def find(self, name: str) -> ModelEntry | None:
-        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where that cannot be told now.
+    async def read_through(self, name: str) -> ModelEntry | None:
+        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where it cannot be asked now.
 
-        All who ask for one name share one read, its answer counts for two seconds, and there is a ration of reads:
-        somebody who asks for names that do not exist must not become a load on the registry.
+        All who ask for one name share one read, the result is kept for two seconds, and reads are rate limited: callers who ask
+        for names that do not exist must not become a load on the registry.
         """
         try:
             check_model_name(name)
@@ -176,7 +176,9 @@ class Mirror:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
-            asking = self._supervisor.job("registry read-through", self._ask(name), expected=RegistryError)
+            asking = self._supervisor.one_off_task(
+                "registry read-through", self._ask(name), expected=RegistryError
+            )
             self._asking[name] = asking
             asking.add_done_callback(lambda done: self._asked_for(name, done))
         # Shielded: one caller who leaves must not take the answer from the others who wait for it.
@@ -202,7 +204,7 @@ class Mirror:
 
     # -- watching
 
-    async def _watch(self, helper: Helper) -> None:
+    async def _watch(self, helper: HelperHealth) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
             began = self._clock()
@@ -358,7 +360,7 @@ class Mirror:
             self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
-    async def _keep(self, fallback: Fallback, helper: Helper) -> None:
+    async def _keep(self, fallback: Fallback, helper: HelperHealth) -> None:
         saved: Listing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)

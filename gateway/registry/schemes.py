@@ -1,4 +1,4 @@
-"""From a registry's URL to the registry: built-in schemes, then plug-ins."""
+"""Open a registry by its URL: built-in schemes, then plug-ins."""
 
 import importlib
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def _opener(scheme: str) -> Opener:
 
 
 def refuse_query(parts: SplitResult) -> None:
-    """For openers: an option that would be ignored is an error."""
+    """Raise ValueError where a URL has a query that the opener would ignore."""
     if parts.query or parts.fragment:
         raise ValueError(
             f"a {parts.scheme} registry takes no options, but was given {parts.query or parts.fragment!r}"

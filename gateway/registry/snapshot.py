@@ -10,6 +10,7 @@ from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.sticky_versions import compile_sticky
 from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Document, Listing
 
 _NOBODY = NetworkSet()
@@ -17,9 +18,19 @@ _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 
 
 class ModelEntry:
-    """A model, ready to be routed to."""
+    """A model compiled for routing."""
 
-    __slots__ = ("_backends", "_by_version", "_only", "_shares", "compiled_policy", "model", "revision")
+    __slots__ = (
+        "_backends",
+        "_by_version",
+        "_only",
+        "_shares",
+        "assigned",
+        "compiled_policy",
+        "model",
+        "revision",
+        "sticky",
+    )
 
     def __init__(self, model: Model, revision: int) -> None:
         self.model = model
@@ -32,9 +43,13 @@ class ModelEntry:
         self._backends = [backend for backend, _ in shared]
         self._shares = list(accumulate(percent for _, percent in shared))
         self._only = self._backends[0] if len(self._backends) == 1 else None
+        self.assigned = (
+            "" if self._only is not None else "weight"
+        )  # why a version is chosen that nobody names
+        self.sticky = compile_sticky(model)
 
     def choose_backend(self, version: str | None, draw: Callable[[], float]) -> Backend | None:
-        """The backend for one request: the `version` asked for, else by traffic. `draw` gives a number in [0, 1)."""
+        """The backend for one request: of `version` if given, else by traffic share. `draw` returns a number in [0, 1)."""
         if version is not None:
             return self._by_version.get(version)
         if self._only is not None:
@@ -86,7 +101,7 @@ class Snapshot:
         self.rollout_revisions = rollout_revisions
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
-        """This, and what `listing` revokes."""
+        """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
         more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
         found = copy.copy(self)
         found.revoked = self.revoked | more
@@ -94,7 +109,7 @@ class Snapshot:
 
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` in one go: see `compile_steps`."""
+    """Compile `listing` without pauses: see `compile_steps`."""
     steps = compile_steps(listing, previous)
     while True:
         try:
@@ -204,7 +219,7 @@ def read_rollout(document: Document) -> Rollout:
 
 
 def compile_entry(document: Document) -> ModelEntry:
-    """A model's document, ready to be routed to. ValueError says everything that is wrong with it."""
+    """Compile a model's document for routing. ValueError says everything that is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     model = parse_model(document.body)

@@ -27,9 +27,9 @@ from gateway.registry.base import (
     StoredDocument,
 )
 from gateway.registry.schemes import refuse_query
-from gateway.registry.sqlite_connection import connect, explain, file_gone, transaction
+from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_statements import (
-    HeldState,
+    WatchState,
     load,
     read_documents,
     read_history,
@@ -56,10 +56,10 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class SqliteRegistry:
-    """A registry in the file at `path`, which is made with its folder when it is first used, and never a second time.
+    """A registry in the file at `path`. The file and its folder are created on first use, and never a second time.
 
-    A file that this process has used and that is gone was deleted, or its disk is not mounted: an empty one in its place
-    would look like a registry that lists nothing.
+    If a file that this process has used is gone, it was deleted, or its disk is not mounted: an empty registry in its place
+    would look like one that lists nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class SqliteRegistry:
         return await self._run(load)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
-        held: HeldState | None = None
+        held: WatchState | None = None
         while True:
             found = await self._run(partial(self._read_on, held=held))
             yield found.listing() if found is not None else None
@@ -150,8 +150,8 @@ class SqliteRegistry:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()
             if self._existed and isinstance(error, FileNotFoundError):
-                raise file_gone(self.path) from error
-            raise explain(error, self.path) from error
+                raise file_gone_error(self.path) from error
+            raise explain_sqlite_error(error, self.path) from error
 
     def _file(self) -> int:
         try:
@@ -159,7 +159,7 @@ class SqliteRegistry:
         except FileNotFoundError:
             return 0
 
-    def _read_on(self, db: sqlite3.Connection, *, held: "HeldState | None") -> "HeldState | None":
+    def _read_on(self, db: sqlite3.Connection, *, held: "WatchState | None") -> "WatchState | None":
         """What the registry holds now; None where nothing was committed since `held`."""
         if held is not None and held.seen == self._seen(db):
             return None

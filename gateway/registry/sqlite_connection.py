@@ -1,4 +1,4 @@
-"""The registry's SQLite file: opened, made once, locked for a transaction; and its errors in words for an operator."""
+"""The registry's SQLite file: opening, creating, transactions, and errors explained to an operator."""
 
 import logging
 import os
@@ -57,13 +57,13 @@ CREATE TRIGGER history_is_chained BEFORE INSERT ON history WHEN NEW.digest IS NU
 
 
 def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
-    """Raises RegistryError; Unavailable where the file is gone and may not be made."""
+    """Open the file, and create it if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created."""
     if not path.exists():
         if not may_make:
-            raise file_gone(path)
+            raise file_gone_error(path)
         log = path.with_name(f"{path.name}-wal")
         if log.exists():  # a process that is running has the file that was deleted still open
-            raise file_gone(path, begin_anew=f"stop what uses it and remove {log}")
+            raise file_gone_error(path, begin_anew=f"stop what uses it and remove {log}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Key digests and addresses of backends are for the owner of the file only.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -78,7 +78,7 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             if not may_make:
-                raise file_gone(path)
+                raise file_gone_error(path)
             if _create(db, path):
                 _log.warning(
                     "a new, empty registry was made: %s. If there was one before, stop here and put it back: "
@@ -111,8 +111,8 @@ def _use_wal(db: sqlite3.Connection) -> None:
             return
 
 
-def file_gone(path: Path, *, begin_anew: str = "start again") -> Unavailable:
-    """The error of a registry file that was there before and is gone."""
+def file_gone_error(path: Path, *, begin_anew: str = "start again") -> Unavailable:
+    """The error for a registry file that existed before and is gone."""
     return Unavailable(
         f"the registry {path} is gone: it was deleted or emptied, or its disk is not mounted. Put it back "
         f"(docs/how-to/restore.md); to begin with an empty one, {begin_anew}"
@@ -174,8 +174,8 @@ class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
             self._db.execute("ROLLBACK")
 
 
-def explain(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
-    """Say what to do. What may pass by itself is Unavailable."""
+def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
+    """A RegistryError that says what to do about `error`; Unavailable where it may pass by itself."""
     text = str(error)
     if "locked" in text or "busy" in text:
         return Unavailable(

@@ -40,8 +40,8 @@ _CHANGED: Final = (
 )
 
 
-class HeldState(NamedTuple):
-    """What a watch holds: the mirrored documents as of a generation, and the last entry of the history by then."""
+class WatchState(NamedTuple):
+    """The mirrored documents that a watch has read, as of a generation, and the history's last entry at that time."""
 
     registry_id: str
     generation: int
@@ -63,10 +63,10 @@ def load(db: sqlite3.Connection) -> Listing:
         return read_state(db, None).listing()
 
 
-def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
-    """What the registry holds at this moment; of that, only what has changed since `held` is read.
+def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
+    """The registry's present state; only what has changed since `held` is read.
 
-    Few statements, for each gives up the interpreter's lock and may wait long for it.
+    It uses few statements, because each releases the interpreter's lock and may wait long for it.
     """
     since = _NEVER if held is None else held.last[0]
     registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]
@@ -88,7 +88,7 @@ def read_state(db: sqlite3.Connection, held: HeldState | None) -> HeldState:
             documents.pop((kind, name), None)
         else:
             documents[kind, name] = decode_document(kind, name, revision, body)
-    return HeldState(registry_id, generation, last, documents)
+    return WatchState(registry_id, generation, last, documents)
 
 
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:

@@ -14,7 +14,7 @@ from gateway.registry.base import (
     Put,
     RegistryError,
     StoredDocument,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, seal, take_over
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
@@ -27,7 +27,7 @@ def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str
     """Write all changes and the chain's head in one transaction; return the new generation. Raises Conflict."""
     if not changes:
         raise ValueError("a write changes at least one document")
-    at = now_text()
+    at = now_rfc3339()
     with transaction(db):
         if not is_chained(db):
             _take_over(db, at)

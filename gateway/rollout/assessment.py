@@ -10,6 +10,7 @@ from gateway.rollout.counter import PER_DOUBLING, Tally
 from gateway.rollout.figures import Report, Window
 from gateway.rollout.verdict import Counts, Evidence, Finding, judge
 
+ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
 REFUSALS: Final = "refusals"
 SLOW: Final = {"p95": 0.05, "p99": 0.01}  # the share of the stable version's own requests above the threshold
@@ -19,6 +20,9 @@ _WORDS: Final = {
     "p95": "is slower at the 95th percentile",
     "p99": "is slower at the 99th percentile",
 }
+MOST_COLD: Final = (
+    0.2  # of the requests at a step; a slow version that does not account for its time looks the same
+)
 _LEAST_PROOF: Final = 0.001
 _ENOUGH: Final = 200  # requests of the stable version before its quantiles count
 _MOST: Final = 20_000  # after which older ones count half
@@ -36,12 +40,13 @@ def _questions(plan: Plan) -> dict[str, Evidence]:
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+    """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
 
     rollout: str  # its id
     position: int
     questions: dict[str, Evidence]
     requests: int = 0  # of the candidate, at this step
+    cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
@@ -54,7 +59,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     def enter(self, position: int) -> None:
         """A step has been taken: its requests and its time count from now."""
         if position != self.position:
-            self.position, self.requests, self.waited_s = position, 0, 0.0
+            self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
 
     def take(self, rollout: Rollout, report: Report) -> bool:
         """Take in the windows of `report` that are new; whether there were any."""
@@ -70,6 +75,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         stable = window.versions.get(rollout.stable) or Tally()
         if window.position == self.position:
             self.requests += candidate.requests
+            self.cold_here += candidate.cold
         self.cold += candidate.cold
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
@@ -119,6 +125,11 @@ class Assessment(msgspec.Struct, kw_only=True):
         """What the candidate is found to be worse at, in words; empty: nothing."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
+
+    @property
+    def too_cold(self) -> bool:
+        """Whether so many requests waited for an instance that the times of the others say little."""
+        return self.cold_here > MOST_COLD * self.requests
 
     def unproven(self) -> list[str]:
         """The questions that are not yet answered with "fine"."""

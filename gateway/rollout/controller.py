@@ -14,23 +14,23 @@ from uuid import uuid4
 
 import msgspec
 
+from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, changed_by_hand
+from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
+from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.assessment import Assessment
+from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
 from gateway.rollout.figures import FIGURES, Report
-from gateway.rollout.lease import Lease
-from gateway.rollout.webhook import post
-from gateway.supervisor import Helper, Supervisor
+from gateway.rollout.lease import LEASE, Lease
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 _log = logging.getLogger(__name__)
 
-ASSESSMENTS: Final = "rollout-assessments"
 AUTHOR: Final = "rollout controller"
 _TICK_S: Final = 2.0
 _LEAST_TICK_S: Final = 0.2
@@ -77,7 +77,7 @@ class Controller:
         self._secret = secret
         self._supervisor = supervisor
         self._clock = clock
-        self._lease = Lease(registry, "rollouts", uuid4().hex[:12], ttl_s=lease_s, clock=clock)
+        self._lease = Lease(registry, LEASE, uuid4().hex[:12], ttl_s=lease_s, clock=clock)
         self._watched: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[bool]] = set()
@@ -103,7 +103,7 @@ class Controller:
     def counters(self) -> Reading:
         return {"chips_rollout_steps_total": {model: float(count) for model, count in self.steps.items()}}
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             try:
                 await self.turn()
@@ -219,16 +219,35 @@ class Controller:
             model = _model(found)
             if found is None or model is None or changed_by_hand(rollout, model):
                 return  # decided again, as a hold, when the mirror shows it
-            body = merge_document(found.body, msgspec.structs.replace(model, traffic=new.traffic))
+            body = merge_document(found.body, with_traffic(model, new.traffic))
             changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
+        if not new.active:
+            changes.append(await self._verdict(name, new, evidence))
         generation = await self._registry.write(*changes, author=AUTHOR, reason=decision.reason)
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
         _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
         if new.plan.webhook:
             self._tell(new, generation, evidence)
-        if not new.active:
-            await self._clean_up(name)
+        await self._clean_up(name, keep=new.id if new.active else "")
+
+    async def _verdict(self, name: str, rollout: Rollout, evidence: dict[str, Any]) -> Put:
+        """The end of a rollout as evidence about the candidate."""
+        entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
+        backend = entry.model.backend(rollout.candidate) if entry is not None else None
+        verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+        record = EvidenceRecord(
+            model=name,
+            version=rollout.candidate,
+            sort=CANARY,
+            passed=rollout.state == "succeeded",
+            summary=rollout.reason,
+            backend=backend_address(backend) if backend is not None else "",
+            artifact_digest=backend.artifact_digest if backend is not None else "",
+            image=verified.image if verified is not None else "",
+            facts={"rollout": rollout.id, "stable": rollout.stable, **evidence},
+        )
+        return await evidence_change(self._registry, record)
 
     def _tell(self, rollout: Rollout, generation: int, evidence: dict[str, Any]) -> None:
         if not self._secret:
@@ -247,14 +266,16 @@ class Controller:
             "evidence": evidence,
         }
         identity = f"{rollout.id}-{len(rollout.steps)}"
+        from gateway.rollout.webhook import post
+
         telling = post(rollout.plan.webhook, self._secret, identity, message)
-        self._telling.add(job := self._supervisor.job("rollout webhook", telling))
+        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
         job.add_done_callback(self._telling.discard)
 
-    async def _clean_up(self, name: str) -> None:
-        """Delete what gateways that are gone have left; those that run delete their own."""
+    async def _clean_up(self, name: str, *, keep: str) -> None:
+        """Delete what gateways that are gone have left of rollouts other than `keep`; those that run delete their own."""
         for document in await self._figures.list_ephemeral(FIGURES):
-            if document.name.startswith(f"{name}."):
+            if document.name.startswith(f"{name}.") and document.body.get("rollout") != keep:
                 await self._figures.delete_ephemeral(FIGURES, document.name)
 
 

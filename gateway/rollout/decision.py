@@ -55,6 +55,9 @@ def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
+    if seen.too_cold:
+        cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
+        return f"undecided: {cold}, or took time that the backend does not account for"
     last = rollout.position + 1 >= len(plan.steps)
     if last or plan.steps[rollout.position + 1] == 100:
         unproven = seen.unproven()
@@ -102,4 +105,45 @@ def apply(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rol
         state=state,
         reason=decision.reason,
         steps=(*rollout.steps, step),
+    )
+
+
+def hold(rollout: Rollout, reason: str) -> Rollout:
+    """Held by a person. Raises ValueError where it has ended."""
+    if not rollout.active:
+        raise ValueError(f"the rollout has ended: it is {rollout.state}")
+    return _moved(rollout, "held", rollout.traffic, reason or "held by hand")
+
+
+def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
+    """Running again, with the split of its step; this also confirms a last step that waits for it.
+
+    Raises ValueError where it is not held, or where what it compares is no longer there.
+    """
+    if rollout.state != "held":
+        raise ValueError(f"the rollout is not held: it is {rollout.state}")
+    restored = None if model is None else msgspec.structs.replace(model, traffic=rollout.traffic)
+    gone = changed_by_hand(rollout, restored)
+    if gone:
+        raise ValueError(f"{gone}: end this rollout with --abort and begin another one")
+    confirmed = rollout.confirmed or rollout.reason == AWAITS_CONFIRMATION.format(model=rollout.model)
+    resumed = msgspec.structs.replace(rollout, confirmed=confirmed)
+    return _moved(resumed, "running", rollout.traffic, reason or "resumed by hand")
+
+
+def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
+    """Ended by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
+
+    A rollout that has returned is ended, too: that acknowledges it. Raises ValueError where it has ended otherwise.
+    """
+    if rollout.state not in {"running", "held", "returned"}:
+        raise ValueError(f"the rollout has ended: it is {rollout.state}")
+    traffic = rollout.traffic if changed_by_hand(rollout, model) else with_share(rollout, 0)
+    return _moved(rollout, "aborted", traffic, reason or "aborted by hand")
+
+
+def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:
+    step = Step(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
+    return msgspec.structs.replace(
+        rollout, state=state, reason=reason, traffic=traffic, steps=(*rollout.steps, step)
     )

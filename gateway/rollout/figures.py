@@ -19,7 +19,7 @@ from gateway.core.rollout import Rollout
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.counter import Counter, Tally
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 FIGURES: Final = "rollout-figures"
 _WINDOWS: Final = 8  # kept in a report: two minutes of 15 s each
@@ -138,7 +138,7 @@ class Reporter:
                 for name, counted in list(self._open.items()):
                     await self._report(name, counted, final=True)
 
-    async def _run(self, helper: Helper) -> None:
+    async def _run(self, helper: HelperHealth) -> None:
         while True:
             await self._wait()
             try:

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.registry.base import Conflict, Registry
 
 LEASES: Final = "leases"
+LEASE: Final = "rollouts"  # of the controller
 
 
 class Lease:

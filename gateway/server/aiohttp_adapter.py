@@ -14,7 +14,7 @@ from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, determine_framing
-from gateway.server.request_body import INVALID_CHUNKS, timeout_error
+from gateway.server.request_body import INVALID_CHUNKS, body_timeout_error
 from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, problem_response
 
 
@@ -90,6 +90,10 @@ class AiohttpRequestBody:
     def complete(self) -> bool:
         return self._whole is not None
 
+    def complete_body(self) -> bytes:
+        assert self._whole is not None  # noqa: S101  (only once it is complete)
+        return self._whole
+
     async def buffer(self, deadline: float) -> None:
         await self._send_continue()
         try:
@@ -101,7 +105,7 @@ class AiohttpRequestBody:
                         break
                     self._begun.append(chunk)
         except TimeoutError:
-            raise timeout_error() from None
+            raise body_timeout_error() from None
         except web.RequestPayloadError as error:
             raise BadRequest(INVALID_CHUNKS) from error
 
@@ -121,7 +125,7 @@ class AiohttpRequestBody:
                 async with asyncio.timeout(left_s):
                     chunk = await self._request.content.readany()
             except TimeoutError:
-                raise timeout_error() from None
+                raise body_timeout_error() from None
             except web.RequestPayloadError as error:
                 raise BadRequest(INVALID_CHUNKS) from error
             if not chunk:
@@ -143,7 +147,7 @@ class AiohttpRequestBody:
 
 
 class AiohttpResponseWriter:
-    """An aiohttp response, made when the pipeline knows what it is."""
+    """Writes the response through aiohttp; the aiohttp response is made when the pipeline knows the status."""
 
     exchange: Exchange
     response: web.StreamResponse

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with one caller: heads in, bodies in, answers out, one request at a time, in their order."""
+"""HTTP/1.1 with one caller: reads requests and writes responses, one at a time, in order."""
 
 import asyncio
 import logging
@@ -6,20 +6,20 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
-from gateway.core.keys import LastDigest
-from gateway.core.trace import new_trace_id
+from gateway.core.trace_context import new_trace_id
+from gateway.server.caller_response import CallerResponse
 from gateway.server.caller_stream import NEVER, CallerStream
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.server.framing import cannot_be_request_head
+from gateway.server.head_parser import HeadParser, parsed_head_of
 from gateway.server.interfaces import BODY, PIPELINE
-from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread
-from gateway.server.parser import HeadParser, parsed_head_of
+from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread_bytes
 from gateway.server.refusal_response import render_refusal
-from gateway.server.request_body import CallerBody, timeout_error
-from gateway.server.response import CallerResponse
+from gateway.server.request_body import CallerBody, body_timeout_error
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _CR: Final = 13
 
 
 class CallerConnection(CallerStream):
-    """Speaks HTTP/1.1 with one caller. `due` is when the server closes it, unless something happens before."""
+    """Speaks HTTP/1.1 with one caller. The server closes it at `due` (monotonic seconds), unless something happens before."""
 
     __slots__ = (
         "_body",
@@ -57,7 +57,7 @@ class CallerConnection(CallerStream):
         self._parser = HeadParser(loop, limit_bytes=server.field_limit_bytes)
         self._runner = EagerCoroutineRunner(loop, self._ended)
         self._known: CachedHead | None = None  # the last head
-        self._last_digest = LastDigest()
+        self._last_digest = LastKeyDigest()
         self._head_began = False  # a part of a head is there, and has its time
         self._head_seen = 0  # bytes of it that were searched for its end
         self._taking = False
@@ -77,7 +77,7 @@ class CallerConnection(CallerStream):
         self._server.connection_lost(self, exc)
         if self._tunnel is not None and self._response is not None:
             self._response.finished = True  # either side may end a tunnel
-            self._tunnel.end()
+            self._tunnel.end_tunnel()
         if self._busy and (self._response is None or not self._response.finished):
             self._runner.cancel()
 
@@ -86,7 +86,7 @@ class CallerConnection(CallerStream):
             self._tunnel.upload(data)
             return
         if self._linger is not None:
-            if not self._linger.drop(len(data)):
+            if not self._linger.count_dropped(len(data)):
                 self.abort()
             return
         body = self._body
@@ -107,7 +107,7 @@ class CallerConnection(CallerStream):
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
-        """A caller who has stopped sending is taken for one who has left: the transport closes itself."""
+        """The caller has stopped sending, which counts as leaving: the transport closes itself."""
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -253,7 +253,7 @@ class CallerConnection(CallerStream):
             self._tunnel = None
             transport.close()
         elif self.last or (body is not None and not body.complete):
-            self.begin_to_linger()
+            self.begin_lingering_close()
         else:
             open_ = self._server.open
             idle_s = open_.linger_s if open_.draining else self._server.keepalive_timeout_s
@@ -264,7 +264,7 @@ class CallerConnection(CallerStream):
                 self._take_requests()
 
     def closes_after_response(self) -> bool:
-        """Whether the connection ends with the present answer; asked when its head is written."""
+        """Whether the connection ends with the present response; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
         elif (
@@ -295,10 +295,10 @@ class CallerConnection(CallerStream):
         self._received = b""
         self.last = True
         self.write(render_refusal(error, request_id, self._server.date_line()))
-        self.begin_to_linger()
+        self.begin_lingering_close()
 
     def expire(self) -> None:
-        """`due` has come."""
+        """Close, or refuse what is under way: the time `due` has come."""
         self.due = NEVER
         if self._busy:
             self._body_is_due()
@@ -308,14 +308,14 @@ class CallerConnection(CallerStream):
                 self.due = now + self.linger_s()
             else:
                 self.abort()
-        elif has_unread(self.transport):
+        elif has_unread_bytes(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
         elif self._received:
-            self._server.open.reject(HALF_HEAD, "a caller took too long for a request's head")
+            self._server.open.count_turned_away(HALF_HEAD, "a caller took too long for a request's head")
             self.abort()
         else:
             if not self.recognized and not self._server.open.draining:
-                self._server.open.reject(SILENT, "a caller opened a connection and sent nothing")
+                self._server.open.count_turned_away(SILENT, "a caller opened a connection and sent nothing")
             self.close()
 
     def _body_is_due(self) -> None:
@@ -326,12 +326,12 @@ class CallerConnection(CallerStream):
         if (
             not self._pauses
         ):  # else it is not the caller who keeps us waiting; `resume_reading` gives new time
-            body.fail(timeout_error())
+            body.fail(body_timeout_error())
 
     # -- the server's shutdown, as aiohttp's Server calls it
 
     def close(self) -> None:
-        """Take no further request."""
+        """Accept no further request: close now if idle, else after the response."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()

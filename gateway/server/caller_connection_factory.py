@@ -47,10 +47,10 @@ class CallerConnectionFactory(web.Server):
         return list(self.open)  # type: ignore[arg-type]  # nothing else is in there
 
     def connection_made(self, connection: CallerConnection, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: ARG002
-        self.open.opened(connection)
+        self.open.add(connection)
 
     def connection_lost(self, connection: CallerConnection, exc: BaseException | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        self.open.closed(connection)
+        self.open.remove(connection)
 
     def pre_shutdown(self) -> None:
         for connection in self.connections:
@@ -58,7 +58,7 @@ class CallerConnectionFactory(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))
-        self.open.stop()
+        self.open.stop_timers()
 
     def date_line(self) -> bytes:
         second = int(time.time())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.inline_future import InlineFuture
 from gateway.server.interfaces import BODY, PIPELINE
-from gateway.server.linger import LINGER_S, Linger
+from gateway.server.lingering_close import LINGER_S, LingeringClose
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import ServerState
@@ -19,7 +19,7 @@ _GOODBYE_S: Final = 0.5  # at a stop
 
 
 class CallerStream(asyncio.Protocol):
-    """What a `CallerConnection` does with its socket. `due` is when the server calls `expire`, unless something happens before."""
+    """The socket of a `CallerConnection`. The server calls `expire` at `due` (monotonic seconds)."""
 
     __slots__ = (
         "_busy",
@@ -47,7 +47,9 @@ class CallerStream(asyncio.Protocol):
         self._busy = False  # a request is under way
         self._received = b""  # what belongs to no request yet
         self._pauses = 0  # why nothing is read just now
-        self._linger: Linger | None = None  # the last answer has been given, and the caller has yet to close
+        self._linger: LingeringClose | None = (
+            None  # the last answer has been given, and the caller has yet to close
+        )
         self.source: ResponseSource | None = None  # of the answer that is being relayed
         self.writing_paused = False
         self.drained: InlineFuture | None = None
@@ -81,7 +83,7 @@ class CallerStream(asyncio.Protocol):
         return self._server.date_line()
 
     def send_continue(self) -> None:
-        """Tell a caller who waits for it that the body may come (RFC 9110 section 10.1.1)."""
+        """Send `100 Continue` to a caller who waits for it before sending the body (RFC 9110 section 10.1.1)."""
         self.due = time.monotonic() + self.body_timeout_s
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -108,7 +110,7 @@ class CallerStream(asyncio.Protocol):
         self._pauses |= why
 
     def resume_reading(self, why: int = BODY) -> None:
-        """Read on, unless there is another reason not to."""
+        """Read on, unless there is another reason to pause."""
         before, self._pauses = self._pauses, self._pauses & ~why
         if before and not self._pauses and self.transport is not None:
             if self._busy:
@@ -117,13 +119,13 @@ class CallerStream(asyncio.Protocol):
 
     # -- the end
 
-    def begin_to_linger(self) -> None:
-        """Close so that the answer arrives."""
+    def begin_lingering_close(self) -> None:
+        """Close our side, and go on reading so that the last response arrives."""
         transport = self.transport
         if transport is None:
             return
         now = time.monotonic()
-        self._linger = Linger(now)
+        self._linger = LingeringClose(now)
         self._received = b""
         self.due = now + self.linger_s()
         self.resume_reading(BODY | PIPELINE)

@@ -1,7 +1,7 @@
 """Runs a request's coroutine eagerly in the socket callback, without an asyncio task unless it has to wait.
 
-A `InlineFuture` that the coroutine awaits leaves it where it stands, until the event itself carries it on. When it first awaits
-anything else (the registry, a place in a queue), it becomes a task and stays one.
+While the coroutine awaits an `InlineFuture`, it stays suspended without a task; completing the future resumes it. The
+first time it awaits anything else (the registry, a place in a queue), it becomes a task and stays one.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class EagerCoroutineRunner:
-    """Runs one coroutine at a time; `ended` is called when it has ended, however it did."""
+    """Runs one coroutine at a time; calls `ended` when it has ended, by return, error or cancellation."""
 
     __slots__ = ("_completion", "_coroutine", "_ended", "_loop", "_running", "_task")
 
@@ -33,7 +33,7 @@ class EagerCoroutineRunner:
         self._step()
 
     def cancel(self) -> None:
-        """Throw CancelledError into it where it waits."""
+        """Throw CancelledError into the coroutine where it waits."""
         if self._task is not None:
             self._task.cancel()
         elif self._running:

@@ -42,7 +42,7 @@ class Framing(NamedTuple):
 
 
 def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> Framing:
-    """What the fields of a head say about its message. Raises BadRequest where two programs could read it differently."""
+    """The framing that the header fields declare. Raises BadRequest where two programs could read it differently."""
     lengths: list[bytes] = []
     codings: list[bytes] = []
     connection: set[bytes] = set()
@@ -74,9 +74,9 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
 
 
 def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
-    """Whether what has come of a head can never become one, so that there is nothing to wait for.
+    """Whether the beginning of a head can never become a valid head, so that waiting for the rest is pointless.
 
-    Its first `seen` bytes were asked about before: a head that comes byte by byte is read once.
+    The first `seen` bytes were checked by an earlier call: a head that comes byte by byte is checked once.
     """
     first = begun[:16].partition(b" ")[0]
     return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
@@ -85,7 +85,7 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
 def check_request_line(line: bytes) -> int:
     """The minor version of a request line, given without its end. Raises BadRequest or VersionNotSupported.
 
-    The parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and takes several blanks for one.
+    aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """
     parts = line.split(b" ")
     version = _VERSION.fullmatch(parts[-1])

@@ -1,4 +1,4 @@
-"""Protocols between the parts of the fast server, so that imports stay acyclic."""
+"""Protocols between the parts of the fast path's server, so that imports stay acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,7 +18,7 @@ PIPELINE: Final = 2  # enough later requests wait
 
 
 class CallerTransport(Protocol):
-    """A caller's connection, as the body and the response of one request use it."""
+    """What the body and the response of one request use of the caller's connection."""
 
     body_timeout_s: float
     drained: InlineFuture | None

@@ -1,8 +1,8 @@
-"""Listening sockets, and taking callers from them.
+"""Listening sockets, and accepting connections from them.
 
 libuv, under uvloop, accepts one connection in each round of the loop. When a round serves hundreds of requests, hundreds of
-new callers would wait for seconds; and where no file is left it accepts and closes all that wait. So the gateway accepts
-for itself, on both paths: as many as wait, as far as there is room for them.
+new callers would wait for seconds; and when no file descriptor is left, libuv accepts and closes all that wait. So the
+gateway accepts connections itself, on both paths: as many as wait, as far as there is room for them.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.core.errors import Overloaded
-from gateway.core.trace import new_trace_id
+from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
 from gateway.server.refusal_response import render_refusal
 from gateway.supervisor import Supervisor
@@ -28,7 +28,7 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
-    """A socket for each address that `host` stands for. Raises OSError where one is taken."""
+    """A listening socket for each address that `host` resolves to. Raises OSError where one is taken."""
     sockets: list[socket.socket] = []
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -54,7 +54,7 @@ def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
 
 
 class Listener:
-    """Accepts callers from `sockets` and makes a protocol for each, until it is stopped."""
+    """Accepts connections from `sockets` and makes a protocol for each, until `stop_accepting`."""
 
     def __init__(
         self,
@@ -113,14 +113,14 @@ class Listener:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     continue  # that one has left again
-                self._connections.reject(
+                self._connections.count_turned_away(
                     FILES, "no caller can be accepted: %s; raise ulimit -n", error.strerror
                 )
                 if not self._connections.make_room():
                     self._pause()
                 return False
             if self._connections.admits(address[0]):
-                task = self._supervisor.job("accept", self._take(connection))
+                task = self._supervisor.one_off_task("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from gateway.core.log_throttle import LogThrottle
-from gateway.server.linger import SEND_TIMEOUT_S
+from gateway.server.lingering_close import SEND_TIMEOUT_S
 from gateway.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ REASONS: Final = (SILENT, HALF_HEAD, EVICTED, REFUSED, PEER, FILES)
 
 
 class OpenConnection(Protocol):
-    """What a server's connection shows here."""
+    """What OpenConnections needs of one connection."""
 
     peer: str
     due: float  # monotonic: when `expire` is called
@@ -58,10 +58,10 @@ class _InOrder(dict[OpenConnection, None]):
 
 
 class OpenConnections:
-    """At most `limit` connections, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
+    """All open connections: at most `limit`, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
 
-    Beyond that, the oldest connection with nothing under way makes room, and one that has never sent a request with a
-    good credential goes first; where all are busy, the new one is refused. 0 is no limit.
+    Beyond a limit, the oldest idle connection is closed to make room, preferably one that was never authenticated; where all
+    are busy, the new one is refused. 0 is no limit.
     """
 
     def __init__(
@@ -98,19 +98,21 @@ class OpenConnections:
     # -- from the listener
 
     def admits(self, peer: str) -> bool:
-        """Whether one more connection of `peer` can be taken, after making room where there is none."""
+        """Whether one more connection of `peer` can be accepted; closes an idle one where that makes room."""
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
-                self.reject(PEER, "an address has %d connections, as many as one may have", len(its_own))
+                self.count_turned_away(
+                    PEER, "an address has %d connections, as many as one may have", len(its_own)
+                )
                 return False
         if self._limit and len(self) >= self._limit and not self.make_room():
-            self.reject(REFUSED, "all %d connections that callers may hold are busy", len(self))
+            self.count_turned_away(REFUSED, "all %d connections that callers may hold are busy", len(self))
             return False
         return True
 
     def make_room(self) -> bool:
-        """Close the connection that is missed least; False where all that were looked at are busy."""
+        """Close the oldest idle connection; False where all that were examined are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
     def _make_room(self, connections: _InOrder) -> bool:
@@ -123,13 +125,13 @@ class OpenConnections:
             if whole:
                 connections.all_busy_until = now + _ALL_BUSY_S
             return False
-        self.reject(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
-        self.closed(victim)
+        self.count_turned_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
+        self.remove(victim)
         victim.abort()
         return True
 
-    def reject(self, reason: str, text: str, *arguments: object) -> None:
-        """Count it, and say so now and then."""
+    def count_turned_away(self, reason: str, text: str, *arguments: object) -> None:
+        """Count a connection that was refused or closed for `reason`, and log it now and then."""
         self.turned_away[reason] += 1
         self._throttled_log.warning(
             reason,
@@ -139,7 +141,7 @@ class OpenConnections:
 
     # -- from the connections
 
-    def opened(self, connection: OpenConnection) -> None:
+    def add(self, connection: OpenConnection) -> None:
         self._strangers[connection] = None
         self._by_peer.setdefault(_holder(connection.peer), _InOrder())[connection] = None
         if self.draining:
@@ -148,12 +150,12 @@ class OpenConnections:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
     def mark_authenticated(self, connection: OpenConnection) -> None:
-        """A request of it was authenticated."""
+        """Note that a request on this connection was authenticated."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:
             self._known[connection] = None
 
-    def closed(self, connection: OpenConnection) -> None:
+    def remove(self, connection: OpenConnection) -> None:
         self._strangers.pop(connection, None)
         self._known.pop(connection, None)
         holder = _holder(connection.peer)
@@ -202,7 +204,7 @@ class OpenConnections:
             async with asyncio.timeout(grace_s):
                 await self._empty
 
-    def stop(self) -> None:
+    def stop_timers(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -235,8 +237,8 @@ def _holder(peer: str) -> str:
     return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
-def has_unread(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether the system holds something that the caller has sent and nobody has read."""
+def has_unread_bytes(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether the system holds bytes from the caller that nobody has read."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return False

@@ -22,6 +22,6 @@ def file_limit() -> int:
     return _MOST if soft == resource.RLIM_INFINITY else soft
 
 
-def default_connections() -> int:
-    """Connections that callers may hold where the settings name no number."""
+def default_connection_limit() -> int:
+    """How many connections callers may hold where no setting says: what the open-file limit allows."""
     return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))

@@ -1,7 +1,7 @@
-"""The response to what no pipeline sees: problem details, after which the connection closes."""
+"""The response to a request that never reaches the pipeline: problem details, after which the connection closes."""
 
 from gateway.core.errors import GatewayError
-from gateway.core.problem import render_problem
+from gateway.core.problem_details import render_problem
 
 
 def render_refusal(error: GatewayError, request_id: str, date_line: bytes) -> bytes:

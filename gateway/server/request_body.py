@@ -19,7 +19,7 @@ _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebo
 
 
 class CallerBody:
-    """`feed` it what the caller sends. `complete` says that its end has come."""
+    """`feed` it what the caller sends. `complete` is true once the end of the body has arrived."""
 
     __slots__ = (
         "_completion",
@@ -59,7 +59,7 @@ class CallerBody:
     # -- from the connection
 
     def feed(self, data: bytes) -> bytes:
-        """Take what belongs to this body; return what came after it."""
+        """Take the bytes that belong to this body; return the rest."""
         dechunker = self._dechunker
         self.expected = False  # it came unasked
         if dechunker is None:
@@ -95,7 +95,7 @@ class CallerBody:
         return dechunker.rest
 
     def fail(self, error: BaseException) -> None:
-        """There will be no more of it, and what there was is not to be used."""
+        """End the body with `error`: no more will come, and what has arrived must not be used."""
         self.complete = False
         self.error = error
         sink, self._sink = self._sink, None
@@ -154,7 +154,7 @@ class CallerBody:
         self._ask()
         completion = self._completion = InlineFuture()
         end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
-        alarm = asyncio.get_running_loop().call_at(end, completion.complete, timeout_error())
+        alarm = asyncio.get_running_loop().call_at(end, completion.complete, body_timeout_error())
         try:
             await completion
         finally:
@@ -168,7 +168,7 @@ class CallerBody:
         return _Chunks(self)
 
     async def next_chunk(self) -> bytes | None:
-        """What has arrived since the last call, or arrives next; None at the end."""
+        """The bytes that have arrived since the last call, or the next that arrive; None at the end."""
         self._ask()
         while True:
             if self.error is not None:
@@ -218,7 +218,7 @@ class CallerBody:
             self._connection.send_continue()
 
 
-def timeout_error() -> RequestTimeout:
+def body_timeout_error() -> RequestTimeout:
     """The error of a caller who sends the body too slowly."""
     return RequestTimeout("The request's body did not arrive in time.")
 

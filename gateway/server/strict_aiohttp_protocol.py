@@ -15,10 +15,10 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.core.errors import GatewayError, InternalError
-from gateway.core.problem import render_problem
-from gateway.core.trace import new_trace_id
+from gateway.core.problem_details import render_problem
+from gateway.core.trace_context import new_trace_id
 from gateway.server.framing import cannot_be_request_head, check_request_line, error_for_refused_head
-from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread
+from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """Answers what cannot be parsed with a problem, and closes. A head has its time, as has the first one.
+    """Answers what cannot be parsed with problem details, and closes. Each request's head has a time-out.
 
-    It looks at a connection's first request line before aiohttp does. Where later requests begin, only aiohttp knows: what
-    it forgives in them, `AiohttpRequestHandler` judges.
+    It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
+    `AiohttpRequestHandler` checks what aiohttp forgives in them.
     """
 
     __slots__ = (
@@ -75,10 +75,10 @@ class StrictRequestHandler(RequestHandler):
         self.peer = peer[0] if peer else ""
         self.due = time.monotonic() + self._head_timeout_s
         super().connection_made(transport)
-        self.open.opened(self)
+        self.open.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.open.closed(self)
+        self.open.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -146,22 +146,22 @@ class StrictRequestHandler(RequestHandler):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the answer that begins now is the connection's last: the gateway stops, and no request waits here."""
+        """Whether the response that begins now is the connection's last: the gateway stops, and no further request has arrived."""
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """`due` has come."""
+        """Close, or refuse what is under way: the time `due` has come."""
         self.due = _NEVER
         if self.busy or self._messages:
             return
-        if has_unread(self.transport):
+        if has_unread_bytes(self.transport):
             self.due = time.monotonic()  # a request is here that the loop has not brought yet
             return
         if not self.open.draining:
             if self._heads:
-                self.open.reject(HALF_HEAD, "a caller took too long for a request's head")
+                self.open.count_turned_away(HALF_HEAD, "a caller took too long for a request's head")
             else:
-                self.open.reject(SILENT, "a caller opened a connection and sent no request")
+                self.open.count_turned_away(SILENT, "a caller opened a connection and sent no request")
         self.force_close()
 
     def abort(self) -> None:
@@ -184,7 +184,7 @@ class StrictRequestHandler(RequestHandler):
 
 
 class StrictAiohttpServer(web.Server):
-    """Makes the handlers; `connections` has what they share."""
+    """Makes a `StrictRequestHandler` for each connection; `connections` holds what they share."""
 
     def __init__(
         self,
@@ -205,11 +205,11 @@ class StrictAiohttpServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await super().shutdown(timeout)
-        self.open.stop()
+        self.open.stop_timers()
 
 
 def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """The answer to what is no request, or has none, which is the connection's last."""
+    """The last response of a connection whose bytes are no valid request."""
     request_id = new_trace_id()
     if error.code == "internal-error":
         _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)

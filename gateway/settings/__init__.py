@@ -4,7 +4,28 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. What may ch
 in the registry.
 """
 
-from gateway.settings.environment import (
+from gateway.settings.groups import (
+    GROUPS,
+    Auth,
+    Edge,
+    Limits,
+    Log,
+    Metrics,
+    Server,
+    Settings,
+    Trace,
+    Upstream,
+)
+from gateway.settings.loader import (
+    EffectiveSetting,
+    SettingsError,
+    environment_variable_name,
+    load_effective_settings,
+    load_settings,
+    setting_types,
+)
+from gateway.settings.masking import mask_url
+from gateway.settings.process_environment import (
     default_registry,
     endpoint_override,
     environments_file,
@@ -14,28 +35,7 @@ from gateway.settings.environment import (
     state_folder,
     wants_debug,
 )
-from gateway.settings.groups import (
-    GROUPS,
-    Auth,
-    Edge,
-    Limits,
-    Log,
-    Metrics,
-    Rollouts,
-    Server,
-    Settings,
-    Trace,
-    Upstream,
-)
-from gateway.settings.loader import (
-    EffectiveSetting,
-    SettingsError,
-    environment_name,
-    load_effective,
-    load_settings,
-    setting_types,
-)
-from gateway.settings.masking import mask_url
+from gateway.settings.rollouts import Rollouts
 
 __all__ = [
     "GROUPS",
@@ -53,10 +53,10 @@ __all__ = [
     "Upstream",
     "default_registry",
     "endpoint_override",
-    "environment_name",
+    "environment_variable_name",
     "environments_file",
     "inherited_environment",
-    "load_effective",
+    "load_effective_settings",
     "load_settings",
     "mask_url",
     "named_environment",

@@ -35,6 +35,7 @@ def find_contradictions(settings: Settings, *, on_cloud_run: bool, given: Collec
         *_of_files(settings),
         *_of_telemetry(settings),
         *_of_processes(settings, on_cloud_run),
+        *_of_audit(settings),
     ]
 
 
@@ -182,4 +183,15 @@ def _of_processes(settings: Settings, on_cloud_run: bool) -> Iterator[str]:  # n
         yield (
             f"server.stop_grace_s: Cloud Run ($K_SERVICE) ends a container {_CLOUD_RUN_STOP_S:g} s after it is told to "
             "stop, in the middle of the answers that are waited for; set it below"
+        )
+
+
+def _of_audit(settings: Settings) -> Iterator[str]:
+    audit = settings.audit
+    if audit.signing_key and not audit.second_place:
+        yield "audit.signing_key: nothing is signed; set audit.second_place, or drop it"
+    if audit.second_place and not audit.signing_key and not audit.trusted_keys:
+        yield (
+            "audit.second_place: nobody signs what is written there, and no signature could be checked; set "
+            "audit.signing_key to write, or audit.trusted_keys to check"
         )

@@ -4,16 +4,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from gateway.core.access_rules import Certificate, Issuer
+from gateway.settings.audit import Audit
+from gateway.settings.group import Group
+from gateway.settings.rollouts import Rollouts
 
 
-class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True): ...
-
-
-class Server(_Group, frozen=True):
+class Server(Group, frozen=True):
     """Settings of the server: address, connections, time-outs, workers."""
 
     host: Annotated[
@@ -111,7 +110,7 @@ class Server(_Group, frozen=True):
     ] = 7 * 24 * 3600.0
 
 
-class Edge(_Group, frozen=True):
+class Edge(Group, frozen=True):
     """Settings of the edge: allowed networks, trusted proxies, CORS of the gateway's own pages."""
 
     networks: Annotated[
@@ -150,7 +149,7 @@ class Edge(_Group, frozen=True):
     ] = ()
 
 
-class Auth(_Group, frozen=True):
+class Auth(Group, frozen=True):
     """Settings of authentication: credentials, issuers, certificates."""
 
     chain: Annotated[
@@ -184,7 +183,7 @@ class Auth(_Group, frozen=True):
     ] = "x-client-cert-chain-verified"
 
 
-class Limits(_Group, frozen=True):
+class Limits(Group, frozen=True):
     """Settings of limits: body size, requests in flight, queues, rate limits."""
 
     body_bytes: Annotated[
@@ -222,7 +221,7 @@ class Limits(_Group, frozen=True):
     ] = "local"
 
 
-class Upstream(_Group, frozen=True):
+class Upstream(Group, frozen=True):
     """Settings of calls to backends: connections, time-outs, egress policy, identity."""
 
     connections: Annotated[int, Meta(ge=1, description="Connections to one backend.")] = 1024
@@ -274,7 +273,7 @@ class Upstream(_Group, frozen=True):
     ] = ()
 
 
-class Log(_Group, frozen=True):
+class Log(Group, frozen=True):
     """Settings of the log."""
 
     format: Annotated[
@@ -292,7 +291,7 @@ class Log(_Group, frozen=True):
     ] = ""
 
 
-class Trace(_Group, frozen=True):
+class Trace(Group, frozen=True):
     """Settings of tracing and the trace store."""
 
     ratio: Annotated[
@@ -339,7 +338,7 @@ class Trace(_Group, frozen=True):
         return self.exporter
 
 
-class Metrics(_Group, frozen=True):
+class Metrics(Group, frozen=True):
     """Settings of the metrics exporter."""
 
     exporter: Annotated[
@@ -354,27 +353,7 @@ class Metrics(_Group, frozen=True):
     ] = 60.0
 
 
-class Rollouts(_Group, frozen=True):
-    """Settings of automatic rollouts (`chips canary`)."""
-
-    controller: Annotated[
-        bool,
-        Meta(
-            description="Whether this gateway also takes the steps of rollouts; where `chips rollouts run` does, it need not."
-        ),
-    ] = True
-    figures: Annotated[
-        str,
-        Meta(
-            description="URL of the store that gateways report to while a rollout runs, where they may not write to the registry; empty: the registry."
-        ),
-    ] = ""
-    webhook_secret_file: Annotated[
-        str, Meta(description="File with the secret that signs what a rollout's webhook gets.")
-    ] = ""
-
-
-class Settings(_Group, frozen=True):
+class Settings(Group, frozen=True):
     """All settings, by group."""
 
     registry: Annotated[
@@ -400,10 +379,11 @@ class Settings(_Group, frozen=True):
     log: Log = Log()
     trace: Trace = Trace()
     metrics: Metrics = Metrics()
+    audit: Audit = Audit()
     rollouts: Rollouts = Rollouts()
 
 
-GROUPS: Mapping[str, type[_Group]] = {
+GROUPS: Mapping[str, type[Group]] = {
     "server": Server,
     "edge": Edge,
     "auth": Auth,
@@ -412,6 +392,7 @@ GROUPS: Mapping[str, type[_Group]] = {
     "log": Log,
     "trace": Trace,
     "metrics": Metrics,
+    "audit": Audit,
     "rollouts": Rollouts,
 }
 

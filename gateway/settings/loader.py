@@ -12,18 +12,19 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
-from gateway.auth.plugins import validate_chain
+from gateway.audit.second_place import open_second_place
+from gateway.auth.plugins import validate_authenticator_names
 from gateway.core.access_rules import Certificate, Issuer, certificate_problems, issuer_problems
-from gateway.core.cors import ANY, origin_problem
+from gateway.core.cors_policy import ANY, origin_problem
 from gateway.core.networks import parse_network
 from gateway.core.suggestions import suggest
 from gateway.core.text_encoding import decode_utf8
 from gateway.registry.fallback import open_fallback
 from gateway.registry.schemes import open_registry
 from gateway.settings.contradictions import find_contradictions
-from gateway.settings.environment import default_registry, state_folder
 from gateway.settings.groups import GROUPS, Auth, Settings
 from gateway.settings.masking import mask_url
+from gateway.settings.process_environment import default_registry, state_folder
 
 _OTHER_NAMES = frozenset(
     f"CHIPS_{name}"
@@ -73,7 +74,7 @@ def load_settings(
     return _Loader(os.environ if environ is None else environ).load(flags or {}, config, defaults or {})[0]
 
 
-def load_effective(
+def load_effective_settings(
     *,
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
@@ -104,7 +105,7 @@ def setting_types() -> dict[str, Any]:
     return types
 
 
-def environment_name(setting: str) -> str:
+def environment_variable_name(setting: str) -> str:
     """The environment variable of a setting: `server.port` is CHIPS_SERVER__PORT."""
     return "CHIPS_" + setting.upper().replace(".", "__")
 
@@ -251,7 +252,7 @@ class _Loader:
                 "auth.certificates: nobody's headers are believed; set edge.trusted_proxies (or trusted_hops)"
             )
         try:
-            validate_chain(self._values.get("auth.chain", Auth().chain))
+            validate_authenticator_names(self._values.get("auth.chain", Auth().chain))
         except ValueError as error:
             self._problems.append(f"auth.chain: {error} (from {self._sources['auth.chain']})")
 
@@ -268,6 +269,10 @@ class _Loader:
             open_fallback(self._values.get("registry_fallback") or "file:/none")
         except ValueError as error:
             self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")
+        try:
+            open_second_place(self._values.get("audit.second_place") or ".")
+        except ValueError as error:
+            self._problems.append(f"audit.second_place: {error} (from {self._sources['audit.second_place']})")
 
 
 def _shown(value: Any) -> str:

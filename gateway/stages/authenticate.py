@@ -7,19 +7,17 @@ from gateway.auth.chain import AuthenticatorChain
 from gateway.core.errors import AddressNotAllowed, Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.headers import AUTHORIZATION
-from gateway.core.principal import CALLER_VERBS, Principal
-
-ANONYMOUS = Principal(id="anonymous", models=("*",))
+from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
 
 
 class Authenticate:
-    """Fill in the principal. A credential that is ours and bad is refused even where none is needed."""
+    """Fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
 
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Do it without waiting, where everything needed is remembered; False: `await` the stage itself."""
+        """Authenticate without waiting, where the answer is cached; False: `await` the stage itself."""
         authentication = self._chain.try_nowait(exchange.head)
         if authentication is NEEDS_WAIT:
             return False
@@ -34,13 +32,10 @@ class Authenticate:
         if authentication is not None and authentication.outside_networks:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
         if model.policy.access == "public":
-            # A key that was made for other models does not take away what anybody may do.
             exchange.principal = (
                 ANONYMOUS
                 if authentication is None
-                else msgspec.structs.replace(
-                    authentication.principal, models=(model.name,), verbs=CALLER_VERBS
-                )
+                else _at_public_model(authentication.principal, model.name)
             )
         elif authentication is None:
             raise Unauthenticated(
@@ -53,3 +48,9 @@ class Authenticate:
             # What is meant for us never goes on, also where another credential was the one that counted.
             spent = authentication is not None and authentication.consumed_authorization
             exchange.consumed_authorization = spent or self._chain.owns_authorization(authorization)
+
+
+def _at_public_model(principal: Principal, model: str) -> Principal:
+    """A key that was made for other models does not take away what anybody may do."""
+    verbs = (*CALLER_VERBS, PIN) if principal.may(PIN, model) else CALLER_VERBS
+    return msgspec.structs.replace(principal, models=(model,), verbs=verbs)

@@ -76,7 +76,7 @@ class ConcurrencyWindow:
         self._base_outside_s = math.inf  # the least that answers took beyond the backend's own work
 
     def enqueue(self, arrived: float, turn: "asyncio.Future[None]") -> _Waiter:
-        """Those who arrived first stand first, also where the backend has sent them back."""
+        """Add a request in order of arrival; one that the backend has sent back keeps its place."""
         waiter, waiting = _Waiter(arrived, turn), self.waiting
         place = len(waiting)
         while place and waiting[place - 1].arrived > arrived:
@@ -86,12 +86,12 @@ class ConcurrencyWindow:
             self._timer = asyncio.get_running_loop().call_later(_TRY_S, self._try)
         return waiter
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self.in_flight -= 1
         if self.waiting:
-            self.pass_on()
+            self.admit_waiting()
 
-    def pass_on(self) -> None:
+    def admit_waiting(self) -> None:
         waiting = self.waiting
         while waiting and self.in_flight < self.size and not self.closed:
             turn = waiting.popleft().turn
@@ -101,8 +101,8 @@ class ConcurrencyWindow:
 
     # -- learning
 
-    def answered(self, exchange: Exchange, now: float) -> None:
-        """An answer came, while others wait or the window is smaller than declared."""
+    def grow_or_shrink(self, exchange: Exchange, now: float) -> None:
+        """Adapt the window to how long an answer took. Called while requests wait, or while the window is smaller than declared."""
         attempt = exchange.attempts[-1]
         if attempt.answered is None:
             return  # it failed, which says nothing about room
@@ -121,8 +121,8 @@ class ConcurrencyWindow:
             if waited_s > _OVERFULL * allowed_s:
                 self.size = max(self.share, self.size - self.share / self.size)
 
-    def refused(self, retry_after_s: float, now: float) -> None:
-        """The backend takes no more than it has now."""
+    def shrink_after_refusal(self, retry_after_s: float, now: float) -> None:
+        """Shrink the window to what is in flight: the backend accepts no more than that now."""
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
         self.size = min(self.size, float(self.in_flight))
@@ -135,7 +135,7 @@ class ConcurrencyWindow:
 
     def _reopen(self) -> None:
         self.closed = False
-        self.pass_on()
+        self.admit_waiting()
 
     def _try(self) -> None:
         """More instances start where requests are seen, so some are let through to be seen."""
@@ -144,7 +144,7 @@ class ConcurrencyWindow:
             return
         if time.monotonic() >= self._held_until:
             self.size = min(_LARGEST, self.size + max(self.share, self.size / 2))
-            self.pass_on()
+            self.admit_waiting()
         self._timer = asyncio.get_running_loop().call_later(_TRY_S, self._try)
 
 
@@ -166,13 +166,13 @@ class BackendSlot:
         refused_s = exchange.refused_s
         if refused_s is not None:
             window.in_flight -= 1
-            window.refused(refused_s, time.monotonic())
-            window.pass_on()
+            window.shrink_after_refusal(refused_s, time.monotonic())
+            window.admit_waiting()
             return
         window.closings = 0
         if kind is None and (window.waiting or window.size < window.share):
-            window.answered(exchange, time.monotonic())
-        window.leave()
+            window.grow_or_shrink(exchange, time.monotonic())
+        window.release()
 
 
 class _UnlimitedSlot:
@@ -187,7 +187,7 @@ ANYWHERE: Final = _UnlimitedSlot()
 
 
 def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
-    """Whether more requests start more instances of the backend: true on Cloud Run, and `everywhere` in the cloud."""
+    """Whether more requests start more instances of the backend: on Cloud Run, or, with `everywhere`, at any address."""
     return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
@@ -205,7 +205,7 @@ class BackendConcurrency:
         self._refusals = Counter[str]()
 
     def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
-        """A place where one is free; None: there is none now, so `await` the stage itself."""
+        """A slot where one is free; None: `await` the stage itself to wait for one."""
         backend = exchange.backend
         declared = backend.concurrency
         if declared is None:
@@ -233,12 +233,12 @@ class BackendConcurrency:
         waiter = window.enqueue(exchange.arrived, turn)
         late = DeadlineExceeded("The time allowed ran out while the request waited for its turn.")
         alarm = loop.call_later(max(0.0, exchange.deadline - began), _give_up, turn, late)
-        window.pass_on()
+        window.admit_waiting()
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                window.leave()  # the turn came at the very moment the caller left
+                window.release()  # the turn came at the very moment the caller left
             else:
                 turn.cancel()
                 with contextlib.suppress(ValueError):
@@ -250,7 +250,7 @@ class BackendConcurrency:
         return BackendSlot(window, exchange)
 
     def should_retry(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another place; else its caller gets the refusal."""
+        """Whether a request that the backend refused waits for another slot; otherwise its caller gets the refusal."""
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)
@@ -261,7 +261,7 @@ class BackendConcurrency:
         window = ConcurrencyWindow(declared, sharers=self._sharers, scales=self._scales(backend))
         if old is not None:  # those who are there, or wait, stay: the places are what changed
             old.declared, old.share, old.size = declared, window.share, window.size
-            old.pass_on()
+            old.admit_waiting()
             return old
         if len(windows) >= _WINDOWS:  # backends come and go
             for url in [url for url, idle in windows.items() if not idle.in_flight and not idle.waiting]:
@@ -271,13 +271,13 @@ class BackendConcurrency:
 
     # -- figures, by model
 
-    def waiting(self) -> dict[str, float]:
+    def waiting_by_backend(self) -> dict[str, float]:
         return self._sum(lambda window: len(window.waiting))
 
-    def sizes(self) -> dict[str, float]:
+    def window_sizes_by_backend(self) -> dict[str, float]:
         return self._sum(lambda window: math.floor(window.size))
 
-    def refusals(self) -> dict[str, float]:
+    def refusals_by_backend(self) -> dict[str, float]:
         return {model: float(count) for model, count in self._refusals.items()}
 
     def _sum(self, figure: Callable[[ConcurrencyWindow], float]) -> dict[str, float]:

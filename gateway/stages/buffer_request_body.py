@@ -14,7 +14,7 @@ class BufferRequestBody:
         self.waiting = 0
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Raises RequestTimeout or Overloaded. Of a larger body the beginning is waited for; the rest flows."""
+        """Wait. Raises RequestTimeout or Overloaded. The rest of a larger body is streamed later."""
         body = exchange.body
         if self.waiting >= self._limit:
             raise Overloaded(

@@ -23,7 +23,7 @@ class _ModelQueue:
 
 
 class Permit(msgspec.Struct, frozen=True, eq=False):
-    """Held while a request is at a backend; leaving the `with` gives it back, whatever happened."""
+    """Held while a request is at a backend; leaving the `with` block gives it back."""
 
     _limit: "ConcurrencyLimit"
     _queue_of_model: _ModelQueue
@@ -44,11 +44,11 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
 
 
 class ConcurrencyLimit:
-    """Bound what is in flight: `in_flight` in the gateway, `model_in_flight` at a model whose policy sets nothing.
+    """Limit requests in flight: `in_flight` in the gateway, `model_in_flight` at a model whose policy has no limit of its own.
 
-    When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this
-    process's own. With `report_only`, what a key or a model's policy allows only counts who goes beyond it; the gateway's own
-    bounds always hold: they protect the gateway and its backends.
+    When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this process's
+    own. With `report_only`, the limits of keys and of models' policies only count who exceeds them; the gateway's own limits
+    always hold, because they protect the gateway and its backends.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ConcurrencyLimit:
         )
 
     def try_nowait(self, exchange: Exchange) -> Permit | None:
-        """A permit where one is free; None: there is none now, so `await` the stage itself."""
+        """A permit where one is free; None: `await` the stage itself to wait for one."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
             raise Overloaded("The gateway has as many requests under way as it takes. Try again in a moment.")
@@ -157,11 +157,11 @@ class ConcurrencyLimit:
             exchange.queued_s = time.monotonic() - began
 
     def in_flight_by_model(self) -> dict[str, float]:
-        """The requests at each model that has any."""
+        """Requests in flight, for each model that has any."""
         return {name: float(queue.in_flight) for name, queue in list(self._queues.items()) if queue.in_flight}
 
     def queued_by_model(self) -> dict[str, float]:
-        """The requests that wait for each model that any wait for."""
+        """Waiting requests, for each model that has any."""
         return {
             name: float(len(queue.waiting)) for name, queue in list(self._queues.items()) if queue.waiting
         }

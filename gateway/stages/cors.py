@@ -1,4 +1,4 @@
-"""Tell browsers which pages may call the model, and answer what they ask beforehand."""
+"""Apply the model's CORS policy: answer preflights, and add the fields that let a browser's page read the response."""
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
@@ -10,10 +10,10 @@ _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 
 
 class Cors:
-    """Add the model's own fields to whatever answer follows, errors too. Nothing here lets anybody in."""
+    """Add the model's CORS fields to the response, errors included. It grants no access: authentication and authorization follow."""
 
     def __call__(self, exchange: Exchange) -> Response | None:
-        """The answer to a preflight, which the request is then done with; None where it is none."""
+        """The response to a preflight, which ends the request; None for any other request."""
         cors = exchange.compiled_policy.cors
         if cors is None:
             return None
@@ -23,12 +23,12 @@ class Cors:
             if asked:
                 takes = _TAKES_BELOW if exchange.target.rest else _TAKES
                 headers = _field(exchange, b"access-control-request-headers")
-                fields = cors.preflight(origin, asked, headers, takes)
+                fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
-                    exchange.added_fields += cors.fields(None)
+                    exchange.added_fields += cors.response_fields(None)
                     raise Forbidden("This model's policy does not let that page send such a request.")
                 return Response(204, fields, b"")
-        exchange.added_fields += cors.fields(origin)
+        exchange.added_fields += cors.response_fields(origin)
         return None
 
 

@@ -23,7 +23,7 @@ class Forward:
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
         backend, target = exchange.backend, exchange.target
         request = UpstreamRequest(
-            exchange.method, backend.url, path_at(backend, target), self._fields(exchange)
+            exchange.method, backend.url, backend_path(backend, target), self._fields(exchange)
         )
         return self._upstream.send(exchange, request)
 
@@ -53,6 +53,6 @@ class Forward:
         return fields
 
 
-def path_at(backend: Backend, target: RequestTarget) -> str:
-    """The path and query below the backend's address."""
+def backend_path(backend: Backend, target: RequestTarget) -> str:
+    """The path and query of the request, below the backend's base URL."""
     return (target.rest or backend.predict_path) + target.query

@@ -11,10 +11,10 @@ LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class IpAllowlist:
-    """Refuse a request whose address is neither in `networks` nor in those that the registry lists now.
+    """Refuse a caller whose address is neither in `networks` nor in the networks that the registry lists now.
 
-    No `networks` means loopback: a gateway that nobody has configured serves its own machine and nobody else. An address
-    that is not known is in no network. With `report_only`, who would be refused is counted and logged, and let pass.
+    Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
+    address is in no network. With `report_only`, refusals are only counted and logged.
     """
 
     def __init__(

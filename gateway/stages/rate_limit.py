@@ -18,8 +18,8 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 class RateLimit:
     """Count a request against every limit it has, or refuse it and count it against none.
 
-    Counts are this process's own, or, with a `shared` one, those of all gateways that count in the same Redis. If Redis is unavailable,
-    `lost` says what happens: count here, refuse, or admit. With `report_only`, nothing is refused.
+    Counts are this process's own, or, with `shared`, those of all gateways that use the same Redis. `lost` says what to do
+    while Redis is unavailable: count here, refuse, or allow. With `report_only`, nothing is refused.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RateLimit:
         self.refused = 0  # since the start, including those that report-only mode let pass
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Do it without waiting; False: `await` the stage itself, because the count lies elsewhere."""
+        """Count without waiting; False: `await` the stage itself, because the counts are in Redis."""
         if exchange.principal.quota is UNLIMITED and exchange.compiled_policy.quota is UNLIMITED:
             return True
         if self._shared is not None:

@@ -18,7 +18,7 @@ from gateway.core.headers import (
 )
 from gateway.core.networks import parse_address
 from gateway.core.request_target import parse_target
-from gateway.core.trace import continue_trace, new_trace_id
+from gateway.core.trace_context import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
@@ -33,7 +33,7 @@ _address_of = lru_cache(maxsize=16384)(parse_address)
 class ReadRequestHead:
     """Fill the exchange from the request's head. `trusted_proxies` decides which forwarding headers are believed.
 
-    `name` is how this deployment calls itself in Via (RFC 9110 section 7.6.3), by which it knows its own requests again.
+    `name` is this deployment's name in Via (RFC 9110 section 7.6.3), by which it detects its own requests (a loop).
     """
 
     def __init__(self, trusted_proxies: TrustedProxies, name: Callable[[], str] = lambda: "chips") -> None:

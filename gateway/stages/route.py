@@ -12,16 +12,16 @@ _MAX_TIMEOUT_DIGITS = 9
 
 
 class Route:
-    """Look the model up in the present snapshot.
+    """Find the model in the present snapshot.
 
-    Only a miss may wait: it asks the registry once more, because the model may have been registered a moment ago.
+    Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Do it where the snapshot knows the model; False: `await` the stage itself."""
+        """Route a model that the snapshot knows; False: `await` the stage itself."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
         if snapshot is None or entry is None:
@@ -51,6 +51,8 @@ class Route:
         exchange.model = model
         exchange.compiled_policy = entry.compiled_policy
         exchange.backend = backend
+        exchange.assigned = entry.assigned if target.version is None else "pin"
+        exchange.sticky = entry.sticky
         exchange.deadline = exchange.arrived + _time_allowed_s(
             exchange.head.read[REQUEST_TIMEOUT], model.policy.timeout_s
         )
@@ -60,7 +62,7 @@ class Route:
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
         try:
-            entry = await self._mirror.find(name)
+            entry = await self._mirror.read_through(name)
         except RegistryError as error:
             # "There is none" would be a lie, and one that callers remember.
             raise RegistryUnavailable(

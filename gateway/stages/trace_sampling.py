@@ -14,8 +14,8 @@ _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 class TraceSampling:
     """Keep the share `ratio` of all traces, and the traces that trusted callers ask for.
 
-    Asking may callers in `trusted` networks, by the sampled flag of their own trace, and callers that may operate the model,
-    by `X-Chips-Trace: 1`. The share is drawn here and not computed from the trace id, which a caller may choose.
+    Callers in the `trusted` networks may ask by the sampled flag of their own trace, and callers that may operate the model
+    by `X-Chips-Trace: 1`. The share is drawn at random and not computed from the trace id, which a caller may choose.
     """
 
     def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.printable import printable, printable_json
-from gateway.telemetry.logs import clock, colorize
+from gateway.telemetry.logs import colorize, local_time_of_day
 
 _clock = time.time
 _whole = float.__trunc__  # as int(), at half its cost
@@ -26,14 +26,14 @@ _Value = TypeVar("_Value")
 
 
 def severity_of(status: int) -> str:
-    """The Cloud Logging severity of an HTTP status."""
+    """The Cloud Logging severity for an HTTP status."""
     if status >= 500:
         return "ERROR"
     return "WARNING" if status >= 400 else "INFO"
 
 
 class JsonAccessLog:
-    """What is the same for many requests is put together once: each fragment below is a piece of the line, ready to be joined.
+    """Formats a request as a line of JSON. Parts that are the same for many requests are cached as fragments.
 
     `_asked` by method, target and status; `_from` by address; `_served` by generation, model, version and caller.
     """
@@ -82,8 +82,8 @@ class JsonAccessLog:
                     f',"backend":{_whole((answered - last.began) * 1e6)}'
                     f',"receive":{_whole((ended - answered) * 1e6)}}}'
                 )
-        if exchange.report_only_refusals:
-            more = f',"would_refuse":{_encode(exchange.report_only_refusals).decode()}{more}'
+        if exchange.assigned or exchange.report_only_refusals:
+            more = _rare(exchange) + more
         if exchange.error is not None:
             more += _error(exchange)
         took_s, took_us = "0", _whole((exchange.ended - exchange.arrived) * 1e6)
@@ -143,6 +143,16 @@ def _room(remembered: dict[_Key, _Value]) -> dict[_Key, _Value]:
     return remembered
 
 
+def _rare(exchange: Exchange) -> str:
+    """Why it got its version, where there was a choice, and the refusals that report-only mode did not apply."""
+    line = f',"assigned":"{exchange.assigned}"' if exchange.assigned else ""
+    if exchange.assigned == "sticky":
+        line += f',"unit":"{exchange.unit}"'
+    if exchange.report_only_refusals:
+        line += f',"would_refuse":{_encode(exchange.report_only_refusals).decode()}'
+    return line
+
+
 def _timing(exchange: Exchange) -> str:
     """Waiting for limits counted elsewhere, for a permit, for the backend's head, and for the rest of its answer."""
     last = exchange.attempts[-1]
@@ -189,7 +199,7 @@ def _text(text: str) -> str:
 
 
 class TextAccessLog:
-    """The same for people, in one line that a terminal can hold."""
+    """Formats a request as a line of text that fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored
@@ -201,4 +211,6 @@ class TextAccessLog:
         path = exchange.raw_target.partition("?")[0][:_MAX_LOGGED_URL]
         shown = colorize(severity_of(status), str(status)) if self._colored else str(status)
         text = f"{exchange.method} {path}{served} {took_ms:.1f} ms{problem}  {exchange.request_id}"
-        return f"{clock(time.time())} {shown} {printable(text)}".encode("utf-8", "backslashreplace")
+        return f"{local_time_of_day(time.time())} {shown} {printable(text)}".encode(
+            "utf-8", "backslashreplace"
+        )

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.merge import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.metrics import Metrics, Series, State
+from gateway.telemetry.metrics import Metrics, MetricsState, Series
 from gateway.telemetry.trace_store import COARSE_S, FINE_S, Tick
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _DRAFT = ".draft"
 _ENDED = "ended.all"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(State).decode
+_decode = msgspec.msgpack.Decoder(MetricsState).decode
 
 WriteTicks = Callable[[Sequence[Tick]], None]
 
@@ -66,23 +66,23 @@ class _Counted(msgspec.Struct):
 
 
 class TickHistory:
-    """The difference of each series to the tick before. A tick is `seconds` long and ends on a multiple of that."""
+    """Computes ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
         self._before: dict[tuple[str, str], _Counted] = {}
         self._last = time.time() // seconds
 
-    def due(self, now: float) -> int | None:
-        """When the tick ended that is over by `now` and has not been taken; None: there is none."""
+    def due_tick(self, now: float) -> int | None:
+        """The end (seconds since the epoch) of the tick that is over by `now` and not taken yet; None where there is none."""
         tick = now // self.seconds
         if tick == self._last:
             return None
         self._last = tick
         return int(tick) * self.seconds
 
-    def ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
-        """What was new in each series."""
+    def take_ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
+        """The tick that ends `at`, for each series that counted something."""
         ticks = []
         for series in every:
             key = series.model, series.version
@@ -115,7 +115,7 @@ class _Ended(msgspec.Struct):
     """What workers that have ended had counted, and whose files are in here already, as long as they still lie about."""
 
     number: int = 0  # grows with each folding
-    state: State = msgspec.field(default_factory=State)
+    state: MetricsState = msgspec.field(default_factory=MetricsState)
     folded: list[str] = []
 
 
@@ -123,11 +123,11 @@ _decode_ended = msgspec.msgpack.Decoder(_Ended).decode
 
 
 class WorkerMetrics:
-    """Figures of all workers: this one's own, and what the others last wrote into the folder they share.
+    """The metrics of all workers: this one's own, and what the others last wrote to the folder that they share.
 
-    A worker writes once a second and once more when it ends. What one that has ended had counted stays, for a counter
-    must not fall; its gauges do not. `fold` puts the files of those that have ended into one, so that a worker which
-    ends again and again does not fill the folder.
+    A worker writes once a second, and once more when it ends. The counters of a worker that has ended are kept, because
+    counters must not fall; its gauges are not. `fold_ended_workers` merges the files of ended workers into one, so that a
+    worker that ends again and again does not fill the folder.
     """
 
     def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
@@ -135,11 +135,11 @@ class WorkerMetrics:
         self._folder = folder
         self._own = f"{worker}{_SUFFIX}"
 
-    def write(self) -> None:
+    def write_own(self) -> None:
         if self._folder is not None:
             _replace(self._folder / self._own, _encode(self._metrics.live_state()))
 
-    def total(self) -> State:
+    def total(self) -> MetricsState:
         if self._folder is None:
             return merge_states([self._metrics.live_state()])
         ended = self._ended(self._folder)
@@ -154,8 +154,8 @@ class WorkerMetrics:
             if ended.number == before.number:  # else some were folded meanwhile
                 return merge_states([self._metrics.live_state(), ended.state, *others])
 
-    def fold(self) -> None:
-        """Whichever worker comes first does it; the others have nothing to do then."""
+    def fold_ended_workers(self) -> None:
+        """Merge the files of ended workers into one. The first worker that comes does it for all."""
         if self._folder is None or not self._gone(self._folder):
             return
         with (self._folder / "fold.lock").open("ab") as lock:
@@ -200,7 +200,7 @@ def _replace(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def _read(path: Path) -> State | None:
+def _read(path: Path) -> MetricsState | None:
     try:
         state = _decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError):
@@ -250,7 +250,7 @@ class Aggregator:
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         beat = 0
         while not self._stopping.wait(INTERVAL_S):
             beat += 1
@@ -258,24 +258,24 @@ class Aggregator:
                 if beat % _SLOW_EVERY == 0:
                     self._slowness.update(self._metrics.all_series())
                 self._tick(time.time())
-                self._shared.write()
+                self._shared.write_own()
                 if beat % _FOLD_EVERY == 0:
-                    self._shared.fold()
+                    self._shared.fold_ended_workers()
             except Exception as error:  # noqa: BLE001  (a full disk is no reason to stop counting)
                 helper.failed(error)
             else:
                 helper.succeeded()
         with contextlib.suppress(Exception):
             self._tick(time.time(), last=True)
-            self._shared.write()
+            self._shared.write_own()
 
     def _tick(self, now: float, *, last: bool = False) -> None:
         if self._write_ticks is None:
             return
         ticks: list[Tick] = []
         for history in self._histories:
-            at = int(now // history.seconds + 1) * history.seconds if last else history.due(now)
+            at = int(now // history.seconds + 1) * history.seconds if last else history.due_tick(now)
             if at is not None:
-                ticks += history.ticks(self._metrics.all_series(), at)
+                ticks += history.take_ticks(self._metrics.all_series(), at)
         if ticks:
             self._write_ticks(ticks)

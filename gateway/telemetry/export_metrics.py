@@ -21,11 +21,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
-from gateway.telemetry.export import OtlpClient, resource_of
+from gateway.telemetry.export_traces import OtlpClient, otel_resource
 from gateway.telemetry.exposition import histograms, scalar_samples
 from gateway.telemetry.metric_catalog import METRICS
 from gateway.telemetry.metric_catalog import Metric as Described
-from gateway.telemetry.metrics import State
+from gateway.telemetry.metrics import MetricsState
 from gateway.telemetry.metrics_push import MetricsSink
 
 _SCOPE = InstrumentationScope("chips", __version__)
@@ -33,14 +33,14 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 _UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "": "1"}
 
 
-def metrics_data(state: State, resource: Resource, began_ns: int) -> MetricsData:
+def metrics_data(state: MetricsState, resource: Resource, began_ns: int) -> MetricsData:
     """A metrics state as OpenTelemetry MetricsData."""
     now_ns = time.time_ns()
     metrics = list(_metrics(state, began_ns, now_ns))
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, "")], "")])
 
 
-def _metrics(state: State, began_ns: int, now_ns: int) -> Iterator[Metric]:
+def _metrics(state: MetricsState, began_ns: int, now_ns: int) -> Iterator[Metric]:
     flat = scalar_samples(state)
     distributions = histograms(state)
     for described in METRICS:
@@ -79,7 +79,7 @@ def _metric(described: Described, data: Any) -> Metric:
     return Metric(described.name, described.text, _UNITS[described.unit], data)
 
 
-class OtlpMetrics:
+class OtlpMetricsSink:
     """Sends metrics to an OTLP collector over HTTP."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
@@ -90,7 +90,7 @@ class OtlpMetrics:
         self._resource = resource
         self._began_ns = time.time_ns()
 
-    def write(self, state: State, timeout_s: float) -> None:
+    def write(self, state: MetricsState, timeout_s: float) -> None:
         data = metrics_data(state, self._resource, self._began_ns)
         self._post(self._encode(data).SerializeToString(), timeout_s)
 
@@ -98,8 +98,8 @@ class OtlpMetrics:
         self._post.close()
 
 
-class CloudMonitoring:
-    """opentelemetry-exporter-gcp-monitoring; its series appear as `workload.googleapis.com/chips_…`."""
+class CloudMonitoringSink:
+    """Sends metrics to Cloud Monitoring, where they are named `workload.googleapis.com/chips_…`."""
 
     def __init__(self, project: str, resource: Resource, *, client: Any = None) -> None:
         with warnings.catch_warnings():
@@ -112,7 +112,7 @@ class CloudMonitoring:
         self._resource = resource
         self._began_ns = time.time_ns()
 
-    def write(self, state: State, timeout_s: float) -> None:
+    def write(self, state: MetricsState, timeout_s: float) -> None:
         data = metrics_data(state, self._resource, self._began_ns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -126,7 +126,9 @@ class CloudMonitoring:
 
 def open_metrics_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> MetricsSink:
     """Open the metrics exporter `kind`: `cloud-monitoring` or `otlp`."""
-    resource = resource_of(service, instance, project)
+    resource = otel_resource(service, instance, project)
     return (
-        CloudMonitoring(project, resource) if kind == "cloud-monitoring" else OtlpMetrics(endpoint, resource)
+        CloudMonitoringSink(project, resource)
+        if kind == "cloud-monitoring"
+        else OtlpMetricsSink(endpoint, resource)
     )

@@ -6,25 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.request_summary import RequestSummary
 
 _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """Where summaries go. Called from one thread."""
+    """A destination for request summaries. Called from one thread."""
 
     def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
-        """Write or send `batch`; raise whatever it likes where that fails."""
+        """Write or send `batch` within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class ExportQueue:
-    """At most `limit` summaries wait; what is beyond that, and what the sink cannot take, is dropped and counted.
+    """At most `limit` summaries wait. More than that, and what the sink cannot take, is dropped and counted.
 
-    The sink is opened in the thread: what it imports must not stop the event loop.
+    The sink is opened in the thread, because its imports must not block the event loop.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ExportQueue:
         self._thread.start()
 
     def enqueue(self, summary: RequestSummary) -> None:
-        """Hand over one summary. Never blocks."""
+        """Add one summary. Never blocks."""
         waiting = self._waiting
         if len(waiting) < self._limit:
             waiting.append(summary)
@@ -67,7 +67,7 @@ class ExportQueue:
             self.dropped += 1
 
     def stop(self, timeout_s: float) -> None:
-        """Send what is left within `timeout_s`; then give up and count."""
+        """Send the rest within `timeout_s`; drop and count what remains."""
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
         if self._thread.ident is not None:
@@ -80,7 +80,7 @@ class ExportQueue:
         if self.dropped:
             _log.warning("%s: %d traces were lost", self.name, self.dropped)
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         sink: TraceSink | None = None
         while True:
             self._wake.wait(self._interval_s)

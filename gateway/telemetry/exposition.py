@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
-from gateway.telemetry.metrics import State
+from gateway.telemetry.metrics import MetricsState
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -12,7 +12,7 @@ Sample = tuple[Labels, float]
 Distribution = tuple[Labels, Sequence[int], Sequence[float], float]  # labels, buckets, bounds, sum
 
 
-def render_exposition(state: State) -> bytes:
+def render_exposition(state: MetricsState) -> bytes:
     """All metrics as Prometheus text."""
     flat = scalar_samples(state)
     distributions = histograms(state)
@@ -30,7 +30,7 @@ def render_exposition(state: State) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def scalar_samples(state: State) -> dict[str, list[Sample]]:
+def scalar_samples(state: MetricsState) -> dict[str, list[Sample]]:
     """Counters and gauges by metric name."""
     samples = _by_version(state) | _by_caller(state)
     samples["chips_traces_kept_total"] = [({"why": why}, n) for why, n in sorted(state.kept.items())]
@@ -41,7 +41,7 @@ def scalar_samples(state: State) -> dict[str, list[Sample]]:
     return samples
 
 
-def _by_version(state: State) -> dict[str, list[Sample]]:
+def _by_version(state: MetricsState) -> dict[str, list[Sample]]:
     every = [series for versions in state.series.values() for series in versions.values()]
 
     def each(field: str) -> list[Sample]:
@@ -79,7 +79,7 @@ def _by_version(state: State) -> dict[str, list[Sample]]:
     }
 
 
-def _by_caller(state: State) -> dict[str, list[Sample]]:
+def _by_caller(state: MetricsState) -> dict[str, list[Sample]]:
     return {
         "chips_caller_requests_total": [
             ({"caller": caller, "model": model}, usage.requests)
@@ -94,7 +94,7 @@ def _by_caller(state: State) -> dict[str, list[Sample]]:
     }
 
 
-def histograms(state: State) -> dict[str, list[Distribution]]:
+def histograms(state: MetricsState) -> dict[str, list[Distribution]]:
     """The histograms by metric name."""
     every = [series for versions in state.series.values() for series in versions.values()]
     return {

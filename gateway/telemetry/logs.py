@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.printable import printable, printable_json, printable_lines
-from gateway.supervisor import Helper, Supervisor
+from gateway.supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -61,7 +61,8 @@ class LogWriter:
         self._lines: list[bytes] = []
         self._pending = b""  # what is at hand, up to the end of a line
         self._written = 0  # bytes of it
-        self._reported = 0
+        self._reported = 0  # of `dropped`
+        self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
         self._thread = self.supervisor.thread("log", self._run, interrupt=self._stopping)
@@ -71,14 +72,14 @@ class LogWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Hand over one line without its end. Never blocks."""
+        """Add one line, without its line end. Never blocks."""
         if len(self._lines) < self._limit:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write what is left and end the thread; give up after `timeout_s` where nobody reads, and count what is lost."""
+        """Write the remaining lines and end the thread; after `timeout_s`, count them as lost."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s + 0.1)
@@ -86,7 +87,7 @@ class LogWriter:
         self.dropped += len(self._lines)
         self._lines = []
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         _append_only(self._stream)
         while True:
             stopping = self._stopping.wait(self._interval_s)
@@ -114,11 +115,10 @@ class LogWriter:
 
     def _take_lines(self) -> None:
         lines, self._lines = self._lines, []
-        dropped = self.dropped
-        if dropped > self._reported:
-            message = f"{dropped - self._reported} log lines were dropped"
+        self._reporting = self.dropped - self._reported
+        if self._reporting:
+            message = f"{self._reporting} log lines were dropped"
             lines.append(_encode({"severity": "WARNING", "message": message}))
-            self._reported = dropped
         if lines:
             lines.append(b"")
             self._pending = b"\n".join(lines)
@@ -145,12 +145,15 @@ class LogWriter:
                     begin = data.rfind(b"\n", 0, self._written) + 1
                     self._pending, self._written = b"\n" + data[begin:], 0
         self._pending, self._written = b"", 0
+        self._reported += self._reporting
+        self._reporting = 0
         return True
 
     def _drop(self) -> None:
         lost, self._pending = self._pending[self._written :], b""
         self._written = 0
-        self.dropped += lost.count(b"\n")
+        self.dropped += lost.count(b"\n") - (1 if self._reporting else 0)  # the report itself is no lost line
+        self._reporting = 0
 
     def _wait_for_room(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -186,12 +189,12 @@ def _complain(error: Exception) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """A record of the standard library as one JSON object in Cloud Logging's words."""
+    """Formats a log record as a JSON object with Cloud Logging's field names."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "severity": _SEVERITIES.get(record.levelno, "DEFAULT"),
-            "time": timestamp(record.created),
+            "time": rfc3339(record.created),
             "message": record.getMessage(),
             "logger": record.name,
         }
@@ -201,7 +204,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same, for people."""
+    """Formats a log record as a line of text for people."""
 
     def __init__(self, *, colored: bool) -> None:
         super().__init__()
@@ -210,7 +213,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         severity = _SEVERITIES.get(record.levelno, "DEFAULT")
         shown = colorize(severity, severity.lower()) if self._colored else severity.lower()
-        line = f"{clock(record.created)} {shown} {printable(record.getMessage())}"
+        line = f"{local_time_of_day(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
         stack = printable_lines(self.formatException(record.exc_info))
@@ -229,7 +232,7 @@ class _ToWriter(logging.Handler):
 
 
 def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
-    """Send the standard library's log records to `writer`. For the composition root alone."""
+    """Send the standard library's log records to `writer`. Only the composition root calls it."""
     to_writer = _ToWriter(writer)
     to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))
     root = logging.getLogger()
@@ -238,17 +241,17 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def wants_json(choice: str, stream: TextIO = sys.stdout) -> bool:
-    """Whether to write JSON: as chosen, or, for `auto`, wherever it is not a terminal."""
+def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
+    """Whether to write JSON: as `choice` says; for `auto`, wherever `stream` is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 
-def timestamp(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def clock(seconds: float) -> str:
+def local_time_of_day(seconds: float) -> str:
     """Seconds since the epoch as local time of day, for a terminal."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.telemetry.metrics import Series, State, Usage
+from gateway.telemetry.metrics import CallerUsage, MetricsState, Series
 
 # Of these, the sum over processes would mean nothing.
 _LARGEST = frozenset(
     {
+        "chips_audit_unanchored_seconds",
         "chips_objective_availability_ratio",
         "chips_objective_latency_seconds",
         "chips_registry_age_seconds",
@@ -23,9 +24,9 @@ _LARGEST = frozenset(
 _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
-def merge_states(states: Iterable[State]) -> State:
+def merge_states(states: Iterable[MetricsState]) -> MetricsState:
     """The sum of the states of several processes."""
-    total = State()
+    total = MetricsState()
     for state in states:
         total.at = max(total.at, state.at)
         for model, versions in list(state.series.items()):
@@ -35,7 +36,7 @@ def merge_states(states: Iterable[State]) -> State:
         for caller, models in list(state.callers.items()):
             usages = total.callers.setdefault(caller, {})
             for model, usage in list(models.items()):
-                sum_of = usages.setdefault(model, Usage())
+                sum_of = usages.setdefault(model, CallerUsage())
                 sum_of.requests += usage.requests
                 sum_of.backend_s += usage.backend_s
         total.labels |= state.labels

@@ -177,6 +177,13 @@ METRICS: Final = (
         "1 while the last good snapshot is kept, for the registry is suddenly another one, or an older one.",
     ),
     Metric(
+        "chips_audit_unanchored_seconds",
+        "gauge",
+        "seconds",
+        (),
+        "For how long the head of the history could not be kept in the second place; only where there is one.",
+    ),
+    Metric(
         "chips_rollout_percent",
         "gauge",
         "",

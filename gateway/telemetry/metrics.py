@@ -28,7 +28,7 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class Series:
-    """What is counted for one version of one model. Both are empty for requests that reached no model."""
+    """What is counted for one version of one model. Both names are empty for requests that reached no model."""
 
     model: str
     version: str
@@ -50,20 +50,20 @@ class Series:
 
 
 @dataclass(slots=True)
-class Usage:
-    """What one caller used of one model."""
+class CallerUsage:
+    """How much one caller has used one model."""
 
     requests: int = 0
     backend_s: float = 0.0
 
 
 @dataclass(slots=True)
-class State:
+class MetricsState:
     """Everything one process has counted. States of several processes add up (`telemetry.merge`)."""
 
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
-    callers: dict[str, dict[str, Usage]] = field(default_factory=dict)  # by caller and model
+    callers: dict[str, dict[str, CallerUsage]] = field(default_factory=dict)  # by caller and model
     labels: dict[str, str] = field(default_factory=dict)  # of callers, by caller; for people, not for metrics
     overhead: list[int] = field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
     overhead_s: float = 0.0
@@ -77,25 +77,25 @@ Reading = dict[str, dict[str, float]]
 
 
 class Metrics:
-    """`observe` each request; `state` when somebody asks.
+    """Counts requests with `observe`; `live_state` returns the counts.
 
-    At most `limit` pairs of model and version, and as many of caller and model, have figures of their own.
+    At most `limit` pairs of model and version, and as many of caller and model, are counted separately.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
         self._limit = limit
         self._pairs = 0
         self._usages = 0
-        self._state = State()
+        self._state = MetricsState()
         self._series = self._state.series
         self._callers = self._state.callers
         self._gauges: list[Callable[[], Reading]] = []
         self._counters: list[Callable[[], Reading]] = []
 
-    def watch(
+    def add_readers(
         self, *, gauges: Callable[[], Reading] | None = None, counters: Callable[[], Reading] | None = None
     ) -> None:
-        """Take over what other parts count themselves, each time a state is asked for."""
+        """Add functions that read what other parts count themselves; they are called each time the state is asked for."""
         if gauges is not None:
             self._gauges.append(gauges)
         if counters is not None:
@@ -169,12 +169,12 @@ class Metrics:
             series.cold_starts += 1
         return backend_s
 
-    def count_kept(self, why: str) -> None:
+    def count_kept_trace(self, why: str) -> None:
         kept = self._state.kept
         kept[why] = kept.get(why, 0) + 1
 
-    def live_state(self) -> State:
-        """The state itself, not a copy: encode it or merge it, do not change it."""
+    def live_state(self) -> MetricsState:
+        """The state itself, with fresh gauges. It is not a copy: encode it or merge it, do not change it."""
         state = self._state
         state.at = time.time()
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -199,7 +199,7 @@ class Metrics:
             self._pairs += 1
         return versions[version]
 
-    def _new_usage(self, principal: Principal, model: str) -> Usage:
+    def _new_usage(self, principal: Principal, model: str) -> CallerUsage:
         caller = principal.id
         if self._usages >= self._limit:
             caller = model = OTHER
@@ -207,13 +207,13 @@ class Metrics:
             self._state.labels[caller] = principal.label
         models = self._callers.setdefault(caller, {})
         if model not in models:
-            models[model] = Usage()
+            models[model] = CallerUsage()
             self._usages += 1
         return models[model]
 
 
 def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
-    """The side that can fix it, and the error's code."""
+    """The side that can fix a failed request (`caller`, `backend`, `gateway`), and the error's code."""
     error = exchange.error
     if exchange.caller_disconnected:
         return "caller", "left"
@@ -225,7 +225,7 @@ def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
 
 
 def is_cold_start(exchange: Exchange) -> bool:
-    """Whether the last answer came much later than the backend itself accounts for."""
+    """Whether the last response came much later than the backend's own Server-Timing accounts for."""
     last = exchange.attempts[-1]
     if last.answered is None or exchange.backend_server_timing is None:
         return False
@@ -244,7 +244,7 @@ _MAX_PHASES = 16
 
 
 def parse_server_timing(value: bytes) -> list[Phase]:
-    """The phases of a `Server-Timing` field that have a duration. What cannot be read is left out: a backend wrote it."""
+    """The phases of a `Server-Timing` field that have a duration. Parts that cannot be read are left out: a backend wrote it."""
     phases = []
     for entry in value[:2048].decode("latin-1").split(","):
         name, *parameters = (part.strip() for part in entry.split(";"))

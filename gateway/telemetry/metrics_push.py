@@ -5,21 +5,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.supervisor import Helper, Supervisor
-from gateway.telemetry.metrics import Metrics, State
+from gateway.supervisor import HelperHealth, Supervisor
+from gateway.telemetry.metrics import Metrics, MetricsState
 
 
 class MetricsSink(Protocol):
     """The interface of a metrics exporter."""
 
-    def write(self, state: State, timeout_s: float) -> None:
-        """Send the figures; raise whatever it likes where that fails."""
+    def write(self, state: MetricsState, timeout_s: float) -> None:
+        """Send `state` within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class MetricsPusher:
-    """Each process sends its own figures, labelled with its instance; the reader adds them up."""
+    """Sends this process's metrics, labelled with its instance; readers add the processes up."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class MetricsPusher:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Send them a last time within `timeout_s`."""
+        """Send once more within `timeout_s`, and end."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s)
 
-    def _run(self, helper: Helper) -> None:
+    def _run(self, helper: HelperHealth) -> None:
         sink: MetricsSink | None = None
         while True:
             self._stopping.wait(self._every_s)

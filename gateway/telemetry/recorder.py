@@ -1,6 +1,6 @@
 """Records a finished exchange: metrics, access log, and its trace where it is sampled.
 
-Runs for every request, however it ended, and never raises. What it costs stands in docs/explanation/tracing.md.
+Runs for every request, however it ended, and never raises. docs/explanation/tracing.md says what it costs.
 """
 
 import logging
@@ -18,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Count, write, keep.
+    """Counts each request, writes its log line, and keeps its trace.
 
-    `log_ratio` is the share of good requests that get a log line; bad ones always do. Up to `recent_per_s` requests a
-    second that no other reason keeps go to the `store` alone, so that a quiet gateway can tell of every request.
-    `project` is the Google Cloud project that traces belong to; without one, the bare trace id is written.
+    `log_ratio` is the share of good requests that get a log line; bad ones always do. Up to `recent_per_s` requests a second
+    that are not kept for another reason go to the `store` alone, so that a quiet gateway can show every request. `project`
+    is the Google Cloud project of the traces; without one, the bare trace id is logged.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Recorder:
     def _keep(self, exchange: Exchange, status: int, why: str) -> None:
         if self._store is None and not (self._exporters and why != "recent"):
             return  # nowhere to keep it
-        self._metrics.count_kept(why)
+        self._metrics.count_kept_trace(why)
         side, code = responsible_side(exchange, status) if status >= 400 else ("", "")
         summary = summarize(exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway)
         if self._store is not None:

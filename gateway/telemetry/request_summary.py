@@ -10,7 +10,7 @@ MAX_TEXT = 512
 
 
 class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt. Times are seconds since the request arrived."""
+    """One attempt at a backend. Times are seconds since the request arrived."""
 
     span_id: str
     began: float
@@ -25,7 +25,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """No payload, no query, no credentials."""
+    """What is kept of one request: no payload, no query, no credentials."""
 
     request_id: str
     trace_id: str
@@ -40,6 +40,8 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     address: str = ""
     model: str = ""
     version: str = ""
+    assigned: str = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
+    unit: str = ""  # the hash of what a sticky share stuck to
     url: str = ""
     artifact_digest: str = ""
     generation: int = 0
@@ -79,13 +81,8 @@ def summarize(
     trace = exchange.trace
     model = version = url = digest = ""
     if exchange.routed:
-        backend = exchange.backend
-        model, version, url, digest = (
-            exchange.model.name,
-            backend.version,
-            backend.url,
-            backend.artifact_digest,
-        )
+        model, backend = exchange.model.name, exchange.backend
+        version, url, digest = backend.version, backend.url, backend.artifact_digest
     principal = getattr(exchange, "principal", None)
     error, cause = exchange.error, exchange.cause
     timing = exchange.backend_server_timing
@@ -103,6 +100,8 @@ def summarize(
         address=str(exchange.address or exchange.peer),
         model=model,
         version=version,
+        assigned=exchange.assigned,
+        unit=exchange.unit if exchange.assigned == "sticky" else "",
         url=url,
         artifact_digest=digest,
         generation=exchange.generation,

@@ -22,11 +22,11 @@ _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 
 
 class Telemetry:
-    """`store` is the file of the embedded store; `exporter` is `cloud-trace`, `otlp` or `none`.
+    """All of telemetry. `store` is the file of the trace store; `exporter` is `cloud-trace`, `otlp` or `none`.
 
-    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway tell each other
-    their figures; a single process has none. Recent figures are kept in the store; without one, in a file of their own
-    that goes with the gateway.
+    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway share their
+    metrics; a single process has none. Recent ticks are kept in the store; without one, in a temporary file that is removed
+    with the gateway.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -59,9 +59,9 @@ class Telemetry:
         store_queue = self._add_export_queue("store", self._open_store) if store is not None else None
 
         def open_exporter() -> TraceSink:
-            from gateway.telemetry.export import open_sink
+            from gateway.telemetry.export_traces import open_trace_sink
 
-            return open_sink(exporter, endpoint=endpoint, **name)
+            return open_trace_sink(exporter, endpoint=endpoint, **name)
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
@@ -92,7 +92,7 @@ class Telemetry:
             gateway=self.instance,
         )
         self._logs = logs
-        self.metrics.watch(counters=self._counters)
+        self.metrics.add_readers(counters=self._counters)
 
     def _counters(self) -> Reading:
         return {
@@ -117,7 +117,7 @@ class Telemetry:
             self._sender.start()
 
     async def stop(self) -> None:
-        """Send what is left, for as long as a stop may take."""
+        """Send what is left, within the time that a stop allows."""
         await asyncio.gather(
             *(asyncio.to_thread(export_queue.stop, _FLUSH_S) for export_queue in self._export_queues),
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),

@@ -33,7 +33,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def spans_of(summary: RequestSummary) -> list[Span]:
-    """The request first, then its children in the order in which they began."""
+    """The request's span first, then its descendants in the order in which they began."""
     return [_request(summary), *_stages(summary), *(s for a in _numbered(summary) for s in _attempt(*a))]
 
 
@@ -49,7 +49,7 @@ def _request(summary: RequestSummary) -> Span:
         "chips.kept": summary.kept,
         "chips.generation": summary.generation,
     }
-    for name in ("model", "version", "caller", "artifact_digest", "side"):
+    for name in ("model", "version", "assigned", "unit", "caller", "artifact_digest", "side"):
         if value := getattr(summary, name):
             attributes[f"chips.{name}"] = value
     if summary.error:

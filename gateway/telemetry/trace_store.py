@@ -1,4 +1,4 @@
-"""The embedded store of kept requests and recent figures: one SQLite file that all workers of a gateway share.
+"""The trace store: recorded requests and recent ticks in one SQLite file that all workers of a gateway share.
 
 It is a ring: bad requests (failed, slow, asked for) have a half of their own, so that good ones cannot push them out.
 """
@@ -78,7 +78,7 @@ class Tick(NamedTuple):
 
 
 class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which kept requests. Each field that is given narrows the list further."""
+    """Which recorded requests to return. Each field that is set narrows the result further."""
 
     kind: str = "all"  # failed; bad: failed, slow or asked for
     model: str | None = None
@@ -92,7 +92,7 @@ class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
     slower_s: float = 0.0
 
     def conditions(self) -> tuple[str, list[Any]]:
-        """The WHERE clause and its values."""
+        """The SQL conditions of a WHERE clause, and their values."""
         low, high = self._statuses()
         found: list[tuple[str, list[Any]]] = [("1", [])]
         given: tuple[tuple[bool, str, list[Any]], ...] = (
@@ -129,13 +129,13 @@ class StoredRequest(NamedTuple):
     summary: RequestSummary
 
 
-def is_bad(summary: RequestSummary) -> bool:
+def is_worth_a_look(summary: RequestSummary) -> bool:
     """Whether a recorded request failed, was slow, was asked for, or was left by its caller."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 
 class TraceStore:
-    """Written from the export queue's thread; `limit` requests are kept. Opening it makes the file."""
+    """Writes the store; called from the export queue's thread. At most `limit` requests are kept. Opening creates the file."""
 
     def __init__(self, path: Path, *, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,12 +208,12 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
             s.caller_label,
         )
     )
-    numbers = (s.at, s.request_id, s.trace_id, s.model, is_bad(s), s.failed, s.duration_s)
+    numbers = (s.at, s.request_id, s.trace_id, s.model, is_worth_a_look(s), s.failed, s.duration_s)
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
 class TraceStoreReader:
-    """Reads a store, from any process. A store that is not there is an empty one."""
+    """Reads the store from any process. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -231,7 +231,7 @@ class TraceStoreReader:
     def newest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, before: int = 0, limit: int = 100
     ) -> list[StoredRequest]:
-        """The newest first, older than the number `before` where that is given."""
+        """Recorded requests, newest first; with `before`, only those with a lower number."""
         where, values = wanted.conditions()
         older = " AND id < ?" if before else ""
         return list(
@@ -244,7 +244,7 @@ class TraceStoreReader:
     def slowest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, skip: int = 0, limit: int = 50
     ) -> list[StoredRequest]:
-        """The slowest first, without the first `skip`."""
+        """Recorded requests, slowest first, without the first `skip`."""
         where, values = wanted.conditions()
         return list(
             self._select(
@@ -258,8 +258,8 @@ class TraceStoreReader:
         rows = self._rows(f"SELECT count(*) FROM requests WHERE {where}", values)  # noqa: S608
         return int(rows[0][0]) if rows else 0
 
-    def after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
-        """What was kept after `number`, oldest first: for following."""
+    def stored_after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
+        """Requests stored after `number`, oldest first: for following."""
         return list(
             self._select("SELECT id, summary FROM requests WHERE id > ? ORDER BY id LIMIT ?", (number, limit))
         )
@@ -282,7 +282,7 @@ class TraceStoreReader:
             )
         ]
 
-    def counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
+    def tick_counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
         """Model, time, requests and failures by tick, without the histograms: enough for many small curves."""
         return self._rows(
             "SELECT model, at, sum(requests), sum(failed) FROM ticks WHERE seconds = ? AND at > ?"
@@ -290,8 +290,8 @@ class TraceStoreReader:
             (seconds, after, until),
         )
 
-    def oldest_tick(self, seconds: int) -> int | None:
-        """When the oldest tick of this length ended."""
+    def oldest_tick_time(self, seconds: int) -> int | None:
+        """The end of the oldest tick of this length, in seconds since the epoch; None where there is none."""
         rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
         return rows[0][0] if rows else None
 

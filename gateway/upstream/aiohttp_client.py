@@ -25,11 +25,11 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.response_url_rewriting import rewrite_urls
+from gateway.upstream.backend_refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
-from gateway.upstream.refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import client_context
+from gateway.upstream.tls import backend_tls_context
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -74,7 +74,7 @@ class AiohttpUpstream:
                 limit_per_host=self._connections,
                 keepalive_timeout=self._idle_s,
                 ttl_dns_cache=30,
-                ssl=client_context(self._ca_file),
+                ssl=backend_tls_context(self._ca_file),
                 socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
@@ -125,9 +125,9 @@ class AiohttpUpstream:
             self._egress_policy(urlsplit(request.url).hostname or "", ())
         proof: Sequence[bytes] | None = ()
         if self._identity is not None:
-            proof = self._identity.fields(request.url, exchange.backend.audience)
+            proof = self._identity.cached_fields(request.url, exchange.backend.audience)
             if proof is None:
-                proof = await self._identity.fetch(request.url, exchange.backend.audience)
+                proof = await self._identity.fetch_fields(request.url, exchange.backend.audience)
         lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
         try:

@@ -11,7 +11,10 @@ from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
-    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body."""
+    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body.
+
+    `fields` are whole header field lines, each with its CRLF.
+    """
 
     method: str
     url: str  # the backend's address, no trailing slash
@@ -25,48 +28,48 @@ class Upstream(Protocol):
     async def start(self) -> None: ...
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Return when the caller has the whole answer.
+        """Send the request and relay the response; return when the caller has all of it.
 
-        Raises an UpstreamError (or PayloadTooLarge) where it fails; whether a part of the answer has gone out by then
-        is for `exchange.response.started` to say. Fills `exchange.attempts`, `bytes_in`, `backend_server_timing`.
+        Raises an UpstreamError (or PayloadTooLarge); `exchange.response.started` says whether a part of the response has gone out
+        by then. Fills `exchange.attempts`, `bytes_in`, `backend_server_timing`.
         """
 
     async def stop(self) -> None: ...
 
 
 class ConnectionOwner(Protocol):
-    """The pool that a connection belongs to, as the connection uses it."""
+    """What a connection uses of the pool that it belongs to."""
 
     tunnel_idle_s: float
 
     def release(self, connection: Any) -> None:
-        """The connection can carry another request."""
+        """Take the connection back: it can carry another request."""
 
     def discard(self, connection: Any) -> None:
-        """The connection is, or will be, closed."""
+        """Forget the connection: it is, or will be, closed."""
 
 
 class EgressCheck(Protocol):
-    """Says where the gateway may connect to. Called with what a backend's name resolved to, before each connection."""
+    """Decides where the gateway may connect to. Called with the resolved addresses before each connection."""
 
     def __call__(self, host: str, addresses: Sequence[str]) -> None:
         """Raise UpstreamUnreachable where one of `addresses` must not be connected to."""
 
 
 class BackendCredentials(Protocol):
-    """Proves to a backend who the gateway is: header fields for the backend at a URL, in pieces as in `Outbound.fields`.
+    """Header fields that prove the gateway's identity to the backend at a URL, as parts of field lines.
 
-    `audience` is what the backend takes such a proof for, where that is not its own origin.
+    `audience` is what the backend accepts such a proof for, where that is not its own origin.
     """
 
-    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
-        """The fields as far as they are at hand; None where `fetch` must be awaited first."""
+    def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
+        """The fields, if they are cached; None: await `fetch_fields`."""
 
-    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]: ...
+    async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class ResponseSource(Protocol):
-    """Where a relayed answer comes from; and where, in a tunnel, what the caller sends goes."""
+    """The backend connection that a response is relayed from; in a tunnel, also where the caller's bytes go."""
 
     def pause(self) -> None: ...
 
@@ -74,12 +77,12 @@ class ResponseSource(Protocol):
 
     def upload(self, piece: bytes) -> None: ...
 
-    def end(self) -> None:
+    def end_tunnel(self) -> None:
         """The caller has closed the tunnel."""
 
 
 class ResponseSink(Protocol):
-    """Takes a backend's answer by plain calls, as it arrives."""
+    """Receives a backend's response by plain calls, as it arrives."""
 
     def relay(
         self,
@@ -90,26 +93,26 @@ class ResponseSink(Protocol):
         source: ResponseSource,
         trailers: bytes = b"",
     ) -> None:
-        """The head, and what of the body came with it. `complete`: there is no more to come."""
+        """The head, and the part of the body that came with it. `complete`: that is the whole body."""
 
     def relay_piece(self, piece: bytes) -> None: ...
 
     def relay_end(self, trailers: bytes) -> None:
-        """The body is complete. `trailers`: field lines, each with its end."""
+        """The body is complete. `trailers`: field lines, each with its CRLF."""
 
     def relay_interim(self, head: ResponseHead) -> None:
-        """An answer before the answer (1xx)."""
+        """An interim response (1xx, RFC 9110 section 15.2), before the final one."""
 
     def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
         """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
 
 
 class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
-    """A reply that takes a backend's answer, too."""
+    """A ResponseWriter that can also relay a backend's response."""
 
 
 class BodySink(Protocol):
-    """Where a caller's body flows to."""
+    """Receives a caller's body by plain calls, as it arrives."""
 
     def upload(self, piece: bytes) -> None: ...
 
@@ -119,19 +122,16 @@ class BodySink(Protocol):
 
 
 class PipedBody(RequestBody, Protocol):
-    """A body that can be had at once where it has arrived, and else flows by plain calls."""
+    """A body that can be taken at once if it has arrived, or else piped to a `BodySink`."""
 
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
-    def complete_body(self) -> bytes:
-        """All of it, once `complete`."""
-
     def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
-        """Give `sink` what has arrived, and what is still to come as it arrives."""
+        """Give `sink` the bytes that have arrived, and the others as they arrive."""
 
     def stop_piping(self) -> None:
-        """Nobody wants the rest."""
+        """Stop giving the sink bytes; discard the rest of the body."""
 
     def pause(self) -> None: ...
 
@@ -139,9 +139,9 @@ class PipedBody(RequestBody, Protocol):
 
 
 def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
-    """The trace context of one attempt, in pieces as in `Outbound.fields`.
+    """The trace context field lines of one attempt, in parts.
 
-    Each attempt has a span of its own, so that what two backends did for one request does not end up in one heap.
+    Each attempt has a span of its own, so that the work of two backends for one request can be told apart.
     """
     trace = exchange.trace
     traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)

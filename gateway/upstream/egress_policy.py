@@ -31,7 +31,7 @@ _METADATA: Final = NetworkSet(
 
 
 class EgressRefused(OSError):
-    """The reason, for the log and for the person who registers a backend; callers hear only that it cannot be reached."""
+    """The host or address is not allowed. Its text is for the log and for the person who registers a backend, never for callers."""
 
 
 class EgressPolicy:
@@ -59,7 +59,7 @@ class EgressPolicy:
             raise UpstreamUnreachable("The backend cannot be reached.") from refused
 
     def check_url(self, url: str) -> None:
-        """For registering: judge the name, and what it resolves to now where it does. Raises Refused. Blocks."""
+        """Check the host's name, and the addresses it resolves to now, if any. Raises EgressRefused. Blocks; for registering."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         self.check_host(host)
@@ -71,9 +71,9 @@ class EgressPolicy:
             self.check_address(str(info[4][0]))
 
     def may_name_audience(self, url: str) -> bool:
-        """Whether a backend there may get ID tokens that are not for its own origin: where the settings name its host.
+        """Whether the backend at `url` may get ID tokens for another audience than its own origin: if the settings name its host.
 
-        Anybody can have a host under *.run.app, and could otherwise be sent a token that is good at somebody else's.
+        Anybody can have a host under *.run.app, and could otherwise obtain a token that is valid at somebody else's service.
         """
         host = (urlsplit(url).hostname or "").rstrip(".")
         return any(fnmatchcase(host, pattern) for pattern in self._named)

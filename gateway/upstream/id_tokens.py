@@ -39,9 +39,9 @@ class _Claims(msgspec.Struct):
 
 
 class IdTokenProvider:
-    """One token per audience, fetched once for all who need it, and never sent over plain HTTP.
+    """One token for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
 
-    The audience is the backend's origin, or the one that it is registered with, where `may_name_audience` says so of its URL.
+    The audience is the backend's origin, or the one it was registered with, if `may_name_audience` allows that for its URL.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class IdTokenProvider:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await self._session.close()
 
-    def fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
-        """The field for the backend at `url`; None where `fetch` must be awaited first."""
+    def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
+        """The field for the backend at `url`, if its token is cached; None: await `fetch_fields`."""
         origin = self._origins.get(url)
         if origin is None:
             parts = urlsplit(url)
@@ -93,9 +93,9 @@ class IdTokenProvider:
             _ = self._start(audience)
         return token.fields
 
-    async def fetch(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """As `fields`, waiting for the metadata server; raises UpstreamUnavailable."""
-        found = self.fields(url, audience)
+    async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
+        """As `cached_fields`, waiting for the metadata server. Raises UpstreamUnavailable."""
+        found = self.cached_fields(url, audience)
         if found is not None:
             return found
         audience = audience or self._origins[url]
@@ -109,7 +109,7 @@ class IdTokenProvider:
     def _start(self, audience: str) -> asyncio.Task[_Token]:
         task = self._fetching.get(audience)
         if task is None:
-            task = self._supervisor.job(
+            task = self._supervisor.one_off_task(
                 "ID tokens", self._fetch(audience), expected=(aiohttp.ClientError, OSError, ValueError)
             )
             self._fetching[audience] = task

@@ -11,7 +11,7 @@ import aiohappyeyeballs
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.inline_future import InlineFuture
 from gateway.supervisor import Supervisor
-from gateway.upstream.connection import Connection
+from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.tls import SessionResumingContext
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Waiter:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.completion = InlineFuture()
-        self.connection: Connection | None = None
+        self.connection: BackendConnection | None = None
 
 
 class Pool:
@@ -61,8 +61,8 @@ class Pool:
         self.host = host
         self.port = port
         self.tunnel_idle_s = tunnel_idle_s
-        self.idle: list[Connection] = []
-        self.busy: set[Connection] = set()
+        self.idle: list[BackendConnection] = []
+        self.busy: set[BackendConnection] = set()
         self.opens = 0
         self.reuses = 0
         self.waits = 0
@@ -88,20 +88,20 @@ class Pool:
 
     @property
     def circuit_open(self) -> bool:
-        """Whether the backend is left alone, but for one connection that is tried now and then."""
+        """Whether the circuit breaker is open: no new connection but a trial one now and then."""
         return self._connect_timeouts >= _CONNECT_TIMEOUTS_TO_OPEN
 
     @property
     def has_deadlines(self) -> bool:
-        """Whether anything has a deadline."""
+        """Whether any connection or waiting request has a deadline."""
         return bool(self.busy or self._waiters)
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing is here that anybody could miss."""
+        """Whether the pool has no connection and no waiting request, so that it can be removed."""
         return not (self.idle or self.busy or self._waiters or self._opening)
 
-    def acquire_idle(self) -> Connection | None:
+    def acquire_idle(self) -> BackendConnection | None:
         idle = self.idle
         while idle:
             connection = idle.pop()
@@ -112,7 +112,7 @@ class Pool:
                 return connection
         return None
 
-    async def acquire(self, deadline: float) -> Connection:
+    async def acquire(self, deadline: float) -> BackendConnection:
         """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable, -Unavailable."""
         if (
             self.circuit_open
@@ -137,10 +137,10 @@ class Pool:
         assert connection is not None  # noqa: S101
         return connection
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: BackendConnection) -> None:
         """The connection can carry another request."""
         if self._tls is not None and connection.uses == 1:
-            self._tls.remember(connection.transport)
+            self._tls.remember_session(connection.transport)
         transport = connection.transport
         if transport is None or transport.is_closing():
             self.discard(connection)
@@ -154,7 +154,7 @@ class Pool:
             connection.idle_since = self._now
             self.idle.append(connection)
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: BackendConnection) -> None:
         """The connection is, or will be, closed."""
         if connection in self.busy:
             self.busy.remove(connection)
@@ -163,8 +163,8 @@ class Pool:
         elif connection in self.idle:
             self.idle.remove(connection)
 
-    def sweep(self, now: float) -> list[Connection]:
-        """Close what has been idle too long; return the connections whose time is over."""
+    def sweep(self, now: float) -> list[BackendConnection]:
+        """Close connections that were idle too long; return those whose request has passed its deadline."""
         self._now = now
         idle = self.idle
         while idle and now - idle[0].idle_since > self._idle_s:
@@ -193,13 +193,13 @@ class Pool:
         while len(self._opening) < len(self._waiters) and (
             len(self.busy) + len(self.idle) + len(self._opening) < self._limit
         ):
-            task = self._supervisor.job("connections to backends", self._open())
+            task = self._supervisor.one_off_task("connections to backends", self._open())
             self._opening.add(task)
 
     async def _open(self) -> None:
         task = asyncio.current_task()
         error: GatewayError | None = None
-        connection: Connection | None = None
+        connection: BackendConnection | None = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 connection = await self._connect()
@@ -236,7 +236,7 @@ class Pool:
                 waiter.completion.complete(_circuit_open_error())
         self._grow()  # a place is free again for the next waiter
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: BackendConnection) -> None:
         if self._waiters:
             waiter = self._waiters.popleft()
             waiter.connection = connection
@@ -244,7 +244,7 @@ class Pool:
         else:
             self.release(connection)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> BackendConnection:
         addresses = await self._resolve()
         if self._egress_policy is not None:
             self._egress_policy(self.host, [str(info[4][0]) for info in addresses])
@@ -258,7 +258,7 @@ class Pool:
         dialed = None if self._tls is None else time.monotonic()
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self, dialed),
+                lambda: BackendConnection(self, dialed),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=self.host if self._tls is not None else None,

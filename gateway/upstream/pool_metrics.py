@@ -1,4 +1,4 @@
-"""Gauges and counters of the connection pools."""
+"""Gauges and counters of the pools of connections to backends."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

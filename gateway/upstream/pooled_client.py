@@ -10,12 +10,12 @@ from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import asks_for_websocket
 from gateway.core.inline_future import InlineFuture, switch_to_task
 from gateway.supervisor import Supervisor
+from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
-from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
 from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import client_context
+from gateway.upstream.tls import backend_tls_context
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
@@ -144,10 +144,10 @@ class PooledUpstream:
 
     async def _proof(self, identity: BackendCredentials, url: str, exchange: Exchange) -> bytes:
         audience = exchange.backend.audience
-        fields = identity.fields(url, audience)
+        fields = identity.cached_fields(url, audience)
         if fields is None:
             await switch_to_task()
-            fields = await identity.fetch(url, audience)
+            fields = await identity.fetch_fields(url, audience)
         return b"".join(fields)
 
     def _open_origin(self, url: str) -> _Origin:
@@ -165,7 +165,7 @@ class PooledUpstream:
                 connect_timeout_s=self._connect_timeout_s,
                 idle_s=self._idle_s,
                 tunnel_idle_s=self._tunnel_idle_s,
-                tls=client_context(self._ca_file) if secure else None,
+                tls=backend_tls_context(self._ca_file) if secure else None,
                 egress_policy=self._egress_policy,
                 supervisor=self._supervisor,
             )
@@ -205,7 +205,7 @@ def _begin(
     request: UpstreamRequest,
     origin: _Origin,
     attempt: Attempt,
-    connection: Connection,
+    connection: BackendConnection,
     proof: bytes,
 ) -> InlineFuture:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
@@ -247,7 +247,7 @@ def _may_repeat(
     exchange: Exchange,
     error: GatewayError,
     attempt: Attempt,
-    connection: Connection,
+    connection: BackendConnection,
     body: PipedBody,
 ) -> bool:
     """Whether the request can go out once more without being done twice, or without harm where it is."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from gateway.core.chunked import chunk, encode_last_chunk
+from gateway.core.chunked import encode_chunk, encode_last_chunk
 from gateway.core.exchange import Attempt, Exchange
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TUNNEL: Final = 5
 
 
 class RequestUpload(asyncio.Protocol):
-    """The sending half of a `Connection`: pipes a request's body to the backend, with back-pressure towards the caller."""
+    """The sending half of a `BackendConnection`: pipes a request's body to the backend, with back-pressure towards the caller."""
 
     __slots__ = (
         "_attempt",
@@ -53,7 +53,7 @@ class RequestUpload(asyncio.Protocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def send_body(self, body: "PipedBody", *, chunked: bool, limit_bytes: int) -> None:
-        """Send the body, too, as it arrives."""
+        """Send the body as it arrives."""
         self._body = body
         self._chunked_upload = chunked
         body.pipe_to(self, limit_bytes)
@@ -64,7 +64,7 @@ class RequestUpload(asyncio.Protocol):
             self.deadline = time.monotonic() + self.pool.tunnel_idle_s
         self._exchange.bytes_in += len(piece)
         if transport is not None:
-            transport.write(chunk(piece) if self._chunked_upload else piece)
+            transport.write(encode_chunk(piece) if self._chunked_upload else piece)
 
     def upload_end(self, trailers: bytes) -> None:
         self._body = None

@@ -69,10 +69,10 @@ class ResponseHead(msgspec.Struct, eq=False):
 
 
 class ResponseHeadReader:
-    """Reads the heads of one connection's answers.
+    """Parses the heads of one connection's responses.
 
-    A backend sends nearly the same head each time: where one differs from the last in date, length and timing alone, only
-    those are read.
+    A backend sends nearly the same head each time: where one differs from the last only in date, length and timing, only
+    those fields are parsed.
     """
 
     __slots__ = ("_known",)
@@ -122,7 +122,7 @@ class _KnownHead:
 
     def read(self, raw: bytes) -> ResponseHead | None:
         """The head that `raw` is; None where it is another one, or not valid."""
-        values = self._template.values(raw)
+        values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VALUES):
             return None
         like = self._like

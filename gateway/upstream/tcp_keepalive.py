@@ -10,7 +10,7 @@ _PROBES: Final = 4
 
 
 def enable_tcp_keepalive(transport: BaseTransport | None) -> None:
-    """Let the system probe the connection (tcp(7)); it ends two minutes after the other end has gone."""
+    """Enable TCP keep-alive (tcp(7)): the system closes the connection two minutes after the peer has gone."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return

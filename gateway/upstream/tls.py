@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SessionResumingContext(ssl.SSLContext):
-    """Offers the last session of this backend when a new connection is made, which saves a handshake's key exchange."""
+    """Offers the backend's last TLS session when a new connection is made, which saves a key exchange."""
 
     session: ssl.SSLSession | None = None
 
@@ -15,15 +15,15 @@ class SessionResumingContext(ssl.SSLContext):
             kwargs["session"] = self.session
         return super().wrap_bio(*args, **kwargs)
 
-    def remember(self, transport: asyncio.Transport | None) -> None:
-        """Take the session from a connection that has answered: in TLS 1.3 it comes after the handshake."""
+    def remember_session(self, transport: asyncio.Transport | None) -> None:
+        """Keep the session of a connection that has received a response: in TLS 1.3 it comes after the handshake."""
         connection = None if transport is None else transport.get_extra_info("ssl_object")
         if connection is not None and connection.session is not None:
             self.session = connection.session
 
 
-def client_context(ca_file: str = "") -> SessionResumingContext:
-    """A context for one backend. `ca_file` is trusted in addition to the system's authorities."""
+def backend_tls_context(ca_file: str = "") -> SessionResumingContext:
+    """A TLS context for one backend. `ca_file` is trusted in addition to the system's authorities."""
     context = SessionResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
@@ -34,8 +34,8 @@ def client_context(ca_file: str = "") -> SessionResumingContext:
 
 
 def check_ca_file(path: str) -> None:
-    """Read the file at the start: the first request to an https backend is a bad moment to learn that it is missing."""
+    """Raise ValueError where the file cannot be used, at the start rather than at the first https request."""
     try:
-        client_context(path)
+        backend_tls_context(path)
     except OSError as error:  # ssl.SSLError is one
         raise ValueError(f"upstream.ca_file: {path}: {error}") from None

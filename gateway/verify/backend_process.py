@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class BackendProcess:
-    """`command` with `environment`; standard output is read line by line into `lines`, standard error into `errors`."""
+    """A process of `command` with `environment`; `lines` collects its standard output, `errors` its standard error."""
 
     def __init__(self, command: str, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self._arguments = shlex.split(command)
@@ -60,7 +60,7 @@ class BackendProcess:
         return self._process.returncode if self._process is not None else None
 
     async def wait_for_line(self, text: str, *, timeout_s: float) -> str | None:
-        """The first line of standard output that holds `text`; None where none comes in time."""
+        """The first line of standard output that contains `text`; None where none comes within `timeout_s`."""
 
         def found() -> str | None:
             return next((line for line in self.lines if text in line), None)
@@ -75,14 +75,14 @@ class BackendProcess:
             self._process.send_signal(signal.SIGTERM)
 
     def terminate_child(self) -> None:
-        """Ask the one process that it has started, as `unshare` does, to end."""
+        """Send SIGTERM to the only child of the process, where the command is a wrapper such as `unshare`."""
         if self._process is not None and self._process.returncode is None:
             pid = self._process.pid
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGTERM)
 
-    async def ended(self, *, timeout_s: float) -> int | None:
-        """Its exit code; None where it has not ended in time."""
+    async def wait_for_exit(self, *, timeout_s: float) -> int | None:
+        """The exit code; None where the process has not ended within `timeout_s`."""
         if self._process is None:
             return None
         try:
@@ -94,7 +94,7 @@ class BackendProcess:
         return code
 
     async def stop(self) -> None:
-        """End it and whatever it started."""
+        """End the process and everything that it started."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 @dataclass
 class CheckContext:
-    """One backend on the bench: what is known about it, and everything that was said so far."""
+    """The backend under test: what is known about it, and every exchange so far."""
 
     client: RawClient
     model: str
@@ -62,7 +62,7 @@ class CheckContext:
         return f"/v2/models/{self.model}"
 
     async def request(self, request: RawRequest) -> RawResponse:
-        """Send, remember, answer. Where no answer comes, that is wrong."""
+        """Send a request and record the exchange. Raises ContractViolation where no response comes."""
         try:
             response = await self.client.request(request)
         except NoResponse as error:
@@ -77,12 +77,12 @@ class CheckContext:
         return await self.request(RawRequest("GET", path, fields))
 
     async def post(self, path: str, content: Any, fields: Fields = JSON) -> RawResponse:
-        """Send JSON, or bytes as they are."""
+        """POST `content` as JSON; bytes are sent as they are."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
         return await self.request(RawRequest("POST", path, fields, body))
 
     def last_exchange(self) -> tuple[str, str]:
-        """What was sent last and what came, to show."""
+        """The last request and its response, as text to show."""
         return (str(self.last[0]), str(self.last[1])) if self.last is not None else ("", "")
 
     def require_good_request(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class CheckContext:
         return self.process
 
     async def require_still_serving(self) -> None:
-        """Whatever was sent before, the next good request is answered."""
+        """Raise ContractViolation unless the next good request is answered, whatever was sent before."""
         before = self.last
         if self.good is not None:
             response = await self.post("/predict", self.good)
@@ -131,7 +131,7 @@ class Check:
 def check(
     name: str, contract: str, *, short: bool = False
 ) -> Callable[[Callable[[CheckContext], Awaitable[None]]], Check]:
-    """Make a Check of a function."""
+    """A decorator that makes a Check of a function."""
 
     def make(run: Callable[[CheckContext], Awaitable[None]]) -> Check:
         return Check(name, contract, run, short)
@@ -153,7 +153,7 @@ class Result:
 
 
 async def run_check(check: Check, context: CheckContext) -> Result:
-    """Run one check to its result. Whatever a backend does, no other check suffers."""
+    """Run one check and return its result. An unexpected error fails this check alone."""
     began = time.monotonic()
     context.last = None
     outcome: Literal["passed", "failed", "skipped"] = "passed"
@@ -185,7 +185,7 @@ def require_status(response: RawResponse, *statuses: int) -> None:
 
 
 def require_json(response: RawResponse) -> Any:
-    """The body of a good answer."""
+    """The response's body as JSON. Raises ContractViolation where its type or content is not JSON."""
     kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ContractViolation(f"Content-Type is {kind or 'missing'} instead of application/json")
@@ -196,7 +196,7 @@ def require_json(response: RawResponse) -> Any:
 
 
 def require_problem(request: RawRequest, response: RawResponse, status: int, code: str) -> dict[str, Any]:
-    """An answer that refuses, in the one shape of every language."""
+    """The problem document of a refusal with `status` and `code`. Raises ContractViolation."""
     require_status(response, status)
     kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/problem+json":
@@ -223,8 +223,8 @@ def require_problem(request: RawRequest, response: RawResponse, status: int, cod
     return body
 
 
-def server_timing(response: RawResponse) -> dict[str, float]:
-    """Durations in milliseconds by name. Raises Wrong where there are none, or where they cannot be read."""
+def require_server_timing(response: RawResponse) -> dict[str, float]:
+    """The durations of Server-Timing in milliseconds, by name. Raises ContractViolation where there are none."""
     value = response.get("Server-Timing")
     if not value:
         raise ContractViolation("there is no Server-Timing")
@@ -243,7 +243,7 @@ def server_timing(response: RawResponse) -> dict[str, float]:
     return durations
 
 
-def predictions_of(response: RawResponse) -> list[Any]:
+def require_predictions(response: RawResponse) -> list[Any]:
     """The `predictions` of a response. Raises ContractViolation."""
     require_status(response, 200)
     content = require_json(response)
@@ -253,16 +253,21 @@ def predictions_of(response: RawResponse) -> list[Any]:
     return found
 
 
-def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
-    """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger)."""
+def is_close_json(got: Any, wanted: Any, tolerance: float) -> bool:
+    """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger).
+
+    `chips_backend.answers.is_close_json` is the same rule; neither package may import the other, so a test compares the two.
+    """
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted
     if isinstance(got, int | float) and isinstance(wanted, int | float):
         return abs(got - wanted) <= max(tolerance, tolerance * max(abs(got), abs(wanted)))
     if isinstance(got, list) and isinstance(wanted, list):
         return len(got) == len(wanted) and all(
-            is_close(g, w, tolerance) for g, w in zip(got, wanted, strict=True)
+            is_close_json(g, w, tolerance) for g, w in zip(got, wanted, strict=True)
         )
     if isinstance(got, dict) and isinstance(wanted, dict):
-        return got.keys() == wanted.keys() and all(is_close(got[key], wanted[key], tolerance) for key in got)
+        return got.keys() == wanted.keys() and all(
+            is_close_json(got[key], wanted[key], tolerance) for key in got
+        )
     return bool(got == wanted)

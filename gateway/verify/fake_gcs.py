@@ -1,4 +1,4 @@
-"""A stand-in for Cloud Storage, for reading alone: it serves one artifact, and remembers what was fetched of it."""
+"""A stand-in for Cloud Storage that can only be read: it serves one artifact, and records what was fetched."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FakeGcs:
-    """`objects` by name. Where `stalls_at` names one, its first half is sent, in whatever ranges a caller asks for, and then nothing more."""
+    """Serves `objects` by name. Of the object named `stalls_at` it sends half, and then nothing more."""
 
     def __init__(self, objects: Mapping[str, bytes | memoryview]) -> None:
         self._objects = objects
@@ -23,7 +23,7 @@ class FakeGcs:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen; the value of STORAGE_EMULATOR_HOST."""
+        """Listen; return the value for STORAGE_EMULATOR_HOST."""
         app = web.Application()
         for path in ("/storage/v1/b/{bucket}/o/{name:.+}", "/download/storage/v1/b/{bucket}/o/{name:.+}"):
             app.router.add_get(path, self._get)

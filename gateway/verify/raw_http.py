@@ -26,7 +26,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request. `raw`, where given, is sent as it is, instead of all the rest."""
+    """A request. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class RawRequest(NamedTuple):
 
 
 class RawResponse(NamedTuple):
-    """An answer."""
+    """A whole response; `seconds` is how long it took."""
 
     status: int
     fields: Fields
@@ -54,12 +54,12 @@ class RawResponse(NamedTuple):
         head = "\n".join([f"{self.status}", *(f"{name}: {value}" for name, value in self.fields)])
         return f"{head}\n\n{_cut(self.body, _SHOWN)}" if self.body else head
 
-    def all(self, name: str) -> list[str]:
+    def get_all(self, name: str) -> list[str]:
         return [value for n, value in self.fields if n.lower() == name.lower()]
 
     def get(self, name: str) -> str:
-        """The field's value, several joined as a list; empty where it is not there."""
-        return ", ".join(self.all(name))
+        """The field's values, joined by commas; empty where the field is missing."""
+        return ", ".join(self.get_all(name))
 
     def json(self) -> object:
         """The body as JSON, strictly: NaN and Infinity are none. Raises ValueError."""
@@ -98,7 +98,7 @@ class RawConnection:
         return RawResponse(status, fields, body, time.monotonic() - began)
 
     def send(self, request: RawRequest) -> None:
-        """Hand the request to the system. Nobody waits for it to be taken: an early answer is an answer."""
+        """Write the request without waiting until it is sent: an early response counts."""
         self._writer.write(self._wire.render(request))
 
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
@@ -129,8 +129,8 @@ class RawConnection:
             return await self._reader.readexactly(int(fields["content-length"]))
         return await self._reader.read()
 
-    def leave(self) -> None:
-        """Break the connection, as a caller does who will not wait."""
+    def abort(self) -> None:
+        """Break the connection, as a caller does who gives up."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
@@ -141,7 +141,7 @@ class RawConnection:
 
 
 class RawClient:
-    """The way to one backend. `fields` go with every request, such as a platform's Authorization."""
+    """Opens connections to one backend. `fields` are added to every request, such as a platform's Authorization."""
 
     def __init__(self, url: str, *, fields: Fields = (), timeout_s: float = 30.0) -> None:
         parts = urlsplit(url)
@@ -170,7 +170,7 @@ class RawClient:
             await connection.close()
 
     async def request(self, request: RawRequest) -> RawResponse:
-        """Send a request on a connection of its own. Raises NoResponse."""
+        """Send a request on a new connection. Raises NoResponse."""
         async with self.connection() as connection:
             return await connection.request(request)
 

@@ -90,7 +90,7 @@ class ArtifactManifestSubset(msgspec.Struct):
 
 
 def read_samples(path: Path) -> ArtifactManifestSubset:
-    """A manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
+    """Read a manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -99,7 +99,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 
 
 def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
-    """The bytes of a manifest, or of a list of samples; `name` says in a ValueError whose they are."""
+    """Parse a manifest, or a list of samples; a ValueError names the file `name`."""
     try:
         text = decode_utf8(content)
     except ValueError as error:
@@ -113,7 +113,7 @@ def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubs
 
 
 def select_checks(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
-    """The checks whose names match one of `patterns` (as in fnmatch; a group alone means all of it)."""
+    """The checks whose names match one of `patterns` (as in fnmatch); the name of a group selects the whole group."""
     wanted = [check for check in CHECKS if check.short or not short]
     if not patterns:
         return wanted
@@ -155,7 +155,7 @@ async def prepare_context(
     fields: Fields = (),
     wait_s: float = 30.0,
 ) -> CheckContext:
-    """Wait for the backend, and learn what the checks need to know of it."""
+    """Wait until the backend is ready, and collect what the checks need to know of it."""
     manifest = manifest or ArtifactManifestSubset()
     client = RawClient(url, fields=fields)
     early: list[tuple[int, int]] = []

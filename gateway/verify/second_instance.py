@@ -21,7 +21,7 @@ _POLL_S = 0.1
 
 @contextlib.contextmanager
 def artifact_copy_to_corrupt(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the artifact, to damage, and its manifest. Only of one in a local folder."""
+    """A copy of the artifact that a check may damage, and its manifest. Only for an artifact in a local folder."""
     given = context.require_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
     folder = Path(given)
     if not given or not (folder / MANIFEST).is_file():
@@ -40,7 +40,7 @@ async def start_second_instance(
     health: str = "/v2/health/ready",
     command: str = "",
 ) -> AsyncIterator[tuple[RawClient, BackendProcess]]:
-    """The same command once more, or another, ready at `port`. Raises Wrong where it does not get ready."""
+    """Run the same command once more, or another one, at `port`. Raises ContractViolation where it does not get ready."""
     process = BackendProcess(command or context.require_process().command, environment)
     client = RawClient(f"http://127.0.0.1:{port}")
     await process.spawn()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import Gateway
-from gateway.core.keys import digest_key, make_key
+from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
@@ -138,7 +138,7 @@ class Stage(Scene):
             author="ana",
             reason=reason,
         )
-        assert await self.gateway.mirror.wait_for(generation, timeout_s=patience(10))
+        assert await self.gateway.mirror.wait_for_generation(generation, timeout_s=patience(10))
 
     async def kept(self, request_id: str | None) -> Any:
         """The request, as soon as it is in the store, which a thread writes."""

@@ -369,7 +369,7 @@ async def test_ten_thousand_models(stage: Stage, watched: Watched):
         )
         changes.append(Put(kind=MODELS, name=model.name, body=to_document(model), expected=0))
     generation = await stage.registry.write(*changes, author="ana")
-    assert await stage.gateway.mirror.wait_for(generation, timeout_s=patience(120))
+    assert await stage.gateway.mirror.wait_for_generation(generation, timeout_s=patience(120))
     page = watched.page
     await watched.sign_in(stage.operator)
     await page.wait_for_selector("text=10\u202f004 models listed")

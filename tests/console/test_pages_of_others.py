@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.core.cors import CorsRule
+from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Policy
 from tests.flow.scene import Scene
 

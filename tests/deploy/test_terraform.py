@@ -224,3 +224,47 @@ def test_a_word_that_google_does_not_know_is_found(checkout, word: str):
     path, wrong = WORDS[word]
     checkout.replace(path, f'"{word}"', f'"{wrong}"')
     assert any(wrong in found for found in wrong_words(checkout.plan("dev")))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_with_rollouts_gateways_may_write_their_figures_and_nothing_else(checkout, environment: str):
+    from tests.deploy.enums import wrong_words
+
+    plan = checkout.plan(environment, {"rollouts": True})
+    assert not {rule.__name__: found for rule in rules() if (found := rule(plan))}
+    assert wrong_words(plan) == []
+    services = {r.values["name"] for r in plan if r.type == "google_cloud_run_v2_service"}
+    assert services == {"model-wine", "chips-gateway", "chips-rollouts"}
+    writers = {
+        r.address.partition(".module.rollouts[0].")[2]: r.values["condition"][0]["expression"]
+        for r in plan
+        if r.type == "google_project_iam_member"
+        and r.values["role"] == "roles/datastore.user"
+        and ".module.rollouts" in r.address
+    }
+    project = next(r.values["project"] for r in plan if r.type == "google_firestore_database")
+    registry, figures = (
+        f'resource.name == "projects/{project}/databases/{database}"'
+        for database in ("chips", "chips-figures")
+    )
+    assert writers == {
+        'google_project_iam_member.controller["registry"]': registry,
+        'google_project_iam_member.controller["figures"]': figures,
+        "google_project_iam_member.gateway_figures": figures,
+    }
+    given = {
+        service.values["name"]: {
+            variable["name"]: variable.get("value")
+            for variable in service.values["template"][0]["containers"][0]["env"]
+        }
+        for service in plan
+        if service.type == "google_cloud_run_v2_service"
+    }
+    url = f"firestore://{project}/chips-figures"
+    assert given["chips-gateway"]["CHIPS_ROLLOUTS__FIGURES"] == url
+    assert given["chips-gateway"]["CHIPS_ROLLOUTS__CONTROLLER"] == "false"
+    assert given["chips-rollouts"]["CHIPS_ROLLOUTS__FIGURES"] == url
+    settings = load_settings(
+        environ={**given["chips-rollouts"], "CHIPS_REGISTRY": "firestore://project/chips"}
+    )
+    assert settings.rollouts.figures == url

@@ -6,7 +6,7 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from gateway.core.keys import make_key
+from gateway.core.api_keys import make_key
 from tests.flow.scripted import read_message, request
 
 OTHER_FILES = 300  # what the process of the strangers has open besides them

@@ -7,13 +7,12 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.test_workers import Running
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.flow.test_process import register
 from tests.patience import patience
@@ -72,13 +71,6 @@ class Load:
                 return
 
 
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
-
-
 async def a_little_later(request: Message, peer: Peer) -> None:
     await asyncio.sleep(0.005)  # so that requests are under way at any moment
     await peer.answer(200, b'{"predictions": [1]}')
@@ -86,8 +78,8 @@ async def a_little_later(request: Message, peer: Peer) -> None:
 
 @pytest.mark.parametrize("path", ["fast", "plain"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_drain_loses_no_request(beside: Beside, tmp_path: Path, path: str, workers: int):
-    register(tmp_path, beside.backend(a_little_later).url)
+def test_a_drain_loses_no_request(background: BackgroundServers, tmp_path: Path, path: str, workers: int):
+    register(tmp_path, background.backend(a_little_later).url)
     for _ in range(DRAINS):
         running = Running(tmp_path, f"--server.workers={workers}", f"--server.path={path}")
         try:

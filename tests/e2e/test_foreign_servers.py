@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.ports import free_port
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(900)
@@ -153,23 +153,11 @@ def _wait_until(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None
             time.sleep(0.2)
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    servers = Beside()
-    yield servers
-    servers.close()
-
-
 def test_a_real_server_is_registered_in_one_try_and_answers(
-    shell: Shell, beside: Beside, served: tuple[Server, str]
+    shell: Shell, background: BackgroundServers, served: tuple[Server, str]
 ):
     server, url = served
-    gateway = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+    gateway = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     told = shell.ok(
         *("register", "twice", url, "--yes", "--access", "public", "--gateway", gateway, "--json")
     ).json()

@@ -5,14 +5,13 @@ What it costs them in time is for `python -m benchmarks.strangers` to say.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.strangers import many_files, strangers
 from tests.e2e.test_workers import Running
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.flow.test_process import register
 
@@ -21,20 +20,15 @@ STRANGERS = 5000
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()
-
-
 async def answer_at_once(_: Message, peer: Peer) -> None:
     await peer.answer(200, b'{"predictions": [1]}')
 
 
 @pytest.mark.parametrize("path", ["fast", "plain"])
-def test_known_callers_are_served_whatever_strangers_hold(beside: Beside, tmp_path: Path, path: str):
-    register(tmp_path, beside.backend(answer_at_once).url)
+def test_known_callers_are_served_whatever_strangers_hold(
+    background: BackgroundServers, tmp_path: Path, path: str
+):
+    register(tmp_path, background.backend(answer_at_once).url)
     with many_files() as files:
         count = min(STRANGERS, files)
         if count < 300:

@@ -21,7 +21,7 @@ from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
 from gateway.registry.schemes import open_registry
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.patience import patience
 
@@ -217,7 +217,7 @@ async def register(folder: Path, backend: Backend) -> None:
 
 
 def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
-    beside = Beside()
+    background = BackgroundServers()
     release, asked = asyncio.Event(), threading.Semaphore(0)
 
     async def slow(_: Message, peer: Peer) -> None:
@@ -225,7 +225,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         await release.wait()
         await peer.answer(200, b"done")
 
-    backend = beside.backend(slow)
+    backend = background.backend(slow)
 
     asyncio.run(register(tmp_path, Backend(version="1", url=backend.url)))
     running = Running(tmp_path, "--server.workers=2", "--server.stop_grace_s=60")
@@ -242,7 +242,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
             assert len(held.sockets) < 500
         running.process.send_signal(signal.SIGTERM)
         running.wait_for("no new connections are taken", 2)
-        beside.loop.call_soon_threadsafe(release.set)
+        background.loop.call_soon_threadsafe(release.set)
         for connection in held.sockets:
             answer = connection.recv(65536)
             assert (answer[:12], answer[-4:]) == (b"HTTP/1.1 200", b"done"), answer
@@ -251,7 +251,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         held.close()
     finally:
         running.close()
-        beside.close()
+        background.close()
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -277,7 +277,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_workers_that_share_a_backend_get_all_callers_their_answer(tmp_path: Path):
     """It runs two requests and has no queue: what it refuses waits again at the worker that sent it."""
-    beside = Beside()
+    background = BackgroundServers()
     present = 0
 
     async def two_at_once(_: Message, peer: Peer) -> None:
@@ -300,7 +300,9 @@ def test_workers_that_share_a_backend_get_all_callers_their_answer(tmp_path: Pat
     async def call_all(port: int) -> set[int]:
         return set(await asyncio.gather(*(call(port) for _ in range(100))))
 
-    asyncio.run(register(tmp_path, Backend(version="1", url=beside.backend(two_at_once).url, concurrency=2)))
+    asyncio.run(
+        register(tmp_path, Backend(version="1", url=background.backend(two_at_once).url, concurrency=2))
+    )
     running = Running(tmp_path, "--server.workers=2")
     try:
         port = int(running.wait_for("listens on").split(":")[-1].split()[0])
@@ -308,4 +310,4 @@ def test_workers_that_share_a_backend_get_all_callers_their_answer(tmp_path: Pat
         assert asyncio.run(call_all(port)) == {200}
     finally:
         running.close()
-        beside.close()
+        background.close()

@@ -13,8 +13,8 @@ from google.cloud.firestore_v1.types import document, firestore
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from gateway.registry.firestore.layout import Fields, document_from_protobuf, write_head, write_stored
-from gateway.registry.firestore.watch_aggregator import TARGET_ID
+from gateway.registry.firestore.layout import Fields, document_from_protobuf, encode_head, encode_stored
+from gateway.registry.firestore.listen_stream import TARGET_ID
 
 Response = firestore.ListenResponse.pb()
 Document = document.Document.pb()
@@ -91,7 +91,7 @@ class FakeFirestore:
         old = self.documents.get(f"chips-mirror/models:{name}")
         revision = old[0]["revision"] + 1 if old else 1
         text = json.dumps({"name": name, **body})
-        fields = write_stored("models", name, revision, self.generation, text)
+        fields = encode_stored("models", name, revision, self.generation, text)
         self.documents[f"chips-mirror/models:{name}"] = (fields, self.generation)
         self._set_head()
 
@@ -101,9 +101,11 @@ class FakeFirestore:
         self._set_head()
 
     def _set_head(self) -> None:
-        from gateway.registry.base import Head, now_text
+        from gateway.registry.base import Head, now_rfc3339
 
-        fields = write_head(Head(registry_id=self.registry_id, generation=self.generation), "w", now_text())
+        fields = encode_head(
+            Head(registry_id=self.registry_id, generation=self.generation), "w", now_rfc3339()
+        )
         self.documents["chips-mirror/head"] = (fields, self.generation)
 
     def told(self, *identities: str) -> list[Any]:

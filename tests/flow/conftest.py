@@ -1,11 +1,8 @@
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.flow.beside import Beside
 from tests.flow.scene import Scene
-from tests.unit.cli.shell import Shell
 
 PATHS = ("fast", "plain")
 
@@ -26,15 +23,3 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 async def scene(path: None) -> AsyncIterator[Scene]:
     async with Scene() as scene:
         yield scene
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def beside() -> Iterator[Beside]:
-    beside = Beside()
-    yield beside
-    beside.close()

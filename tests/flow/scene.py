@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway.app import Gateway
-from gateway.core.keys import digest_key, make_key
+from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Put
@@ -97,7 +97,8 @@ class Scene:
 
     async def make_key(self, *models: str, **fields: Any) -> str:
         key = make_key()
-        body = Key(label="test", models=models, created="2026-01-01T00:00:00Z", **fields)
+        label = fields.pop("label", "test")
+        body = Key(label=label, models=models, created="2026-01-01T00:00:00Z", **fields)
         await self.registry.write(
             Put(kind=KEYS, name=digest_key(key), body=to_document(body), expected=0), author="test"
         )
@@ -114,7 +115,7 @@ class Scene:
     async def _write(self, *changes: Put) -> None:
         generation = await self.registry.write(*changes, author="test")
         if self.gateway.port:
-            assert await self.gateway.mirror.wait_for(generation, timeout_s=patience(5))
+            assert await self.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
 
     # -- callers
 

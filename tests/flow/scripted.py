@@ -126,6 +126,16 @@ async def echo(request: Message, peer: Peer) -> None:
     await peer.answer(200, json.dumps(seen).encode(), [("Content-Type", "application/json")])
 
 
+def echo_after(release: asyncio.Event) -> Script:
+    """As `echo`, once `release` is set."""
+
+    async def answer(request: Message, peer: Peer) -> None:
+        await release.wait()
+        await echo(request, peer)
+
+    return answer
+
+
 class ScriptedBackend:
     """A backend that does what the test says. `seen` lists every request that reached it."""
 

@@ -24,7 +24,7 @@ async def test_a_network_is_admitted_and_dropped_while_the_gateway_runs():
         generation = await scene.registry.write(
             Delete(kind=NETWORKS, name="192.0.2.0_24", expected=1), author="test"
         )
-        assert await scene.gateway.mirror.wait_for(generation, timeout_s=patience(5))
+        assert await scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
         assert_problem(await scene.call(fields=told("192.0.2.7")), 403, "address-not-allowed")
         assert (await scene.call(fields=told("2001:db8::7"))).status == 200
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.verify.checks.binary import LENGTH_HEADER, MEDIA_TYPE, Binary, in_binary
+from gateway.verify.checks.binary import LENGTH_HEADER, MEDIA_TYPE, BinaryRequest, binary_request
 from tests.flow.contract import Contract
 from tests.flow.scene import Scene
 
@@ -23,7 +23,7 @@ async def test_request_and_answer_arrive_bit_for_bit(target: str, as_chunks: boo
     async with Scene() as scene:
         contract = Contract("wine")
         backend = await scene.model("wine", contract)
-        fields, body = in_binary(REQUEST).fields_and_body()
+        fields, body = binary_request(REQUEST).fields_and_body()
         if as_chunks:
             head = scene.request(
                 "POST", target, body=None, fields=(*fields, ("Transfer-Encoding", "chunked"))
@@ -46,7 +46,7 @@ async def test_request_and_answer_arrive_bit_for_bit(target: str, as_chunks: boo
 async def test_a_refusal_of_binary_tensors_is_handed_on():
     async with Scene() as scene:
         await scene.model("wine", Contract("wine"))
-        good = in_binary(REQUEST)
-        fields, body = Binary(good.request, good.behind + b"\0").fields_and_body()
+        good = binary_request(REQUEST)
+        fields, body = BinaryRequest(good.request, good.behind + b"\0").fields_and_body()
         answer = await scene.call("POST", "/v2/models/wine/infer", body=body, fields=fields)
     assert (answer.status, answer.json()["code"]) == (422, "invalid-instances")

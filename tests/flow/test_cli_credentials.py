@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.contract.backends.broken import Whole
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.unit.cli.shell import Shell
 
@@ -34,8 +34,8 @@ class Closed:
 
 
 @pytest.fixture
-def closed(beside: Beside) -> ScriptedBackend:
-    return beside.backend(Closed("opensesame"))
+def closed(background: BackgroundServers) -> ScriptedBackend:
+    return background.backend(Closed("opensesame"))
 
 
 class _Google(BaseHTTPRequestHandler):
@@ -84,8 +84,10 @@ def on_cloud_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_cloud_run")
-def test_cloud_run_is_shown_who_is_logged_in_here(shell: Shell, beside: Beside, logged_in: str):
-    closed = beside.backend(Closed(logged_in))
+def test_cloud_run_is_shown_who_is_logged_in_here(
+    shell: Shell, background: BackgroundServers, logged_in: str
+):
+    closed = background.backend(Closed(logged_in))
     shell.ok("register", "wine", closed.url)
     assert shell.model()["backends"][0]["url"] == closed.url
     assert "keeps the contract" in shell.ok("verify", closed.url, "--only", "about").out

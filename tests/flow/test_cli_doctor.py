@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import Contract
 from tests.unit.cli.shell import Shell
 
@@ -16,9 +16,11 @@ def findings(shell: Shell, code: int = 0, *before: str) -> dict[str, Any]:
     return {finding["subject"]: finding for finding in ended.json()}
 
 
-def test_a_healthy_system(shell: Shell, beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    backend = beside.backend(Contract(parameters={"concurrency": 2}))
-    gateway = beside.gateway(shell.registry)
+def test_a_healthy_system(
+    shell: Shell, background: BackgroundServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backend = background.backend(Contract(parameters={"concurrency": 2}))
+    gateway = background.gateway(shell.registry)
     monkeypatch.setenv("CHIPS_SERVER__PORT", str(gateway.port))
     monkeypatch.setenv("CHIPS_ARTIFACTS", str(tmp_path / "artifacts"))
     shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
@@ -31,10 +33,10 @@ def test_a_healthy_system(shell: Shell, beside: Beside, tmp_path: Path, monkeypa
 
 
 def test_each_fault_is_told_with_what_mends_it(
-    shell: Shell, beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, background: BackgroundServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     contract = Contract(parameters={"concurrency": 2})
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
     shell.register("gone", "1")
     shell.register("canary", "1", "--body-limit", "99999999")

@@ -8,17 +8,17 @@ import sqlite3
 import subprocess
 import sys
 
-from gateway.core.keys import is_well_formed
+from gateway.core.api_keys import is_well_formed
 from gateway.registry.schemes import open_registry
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import Contract
 from tests.flow.scripted import Message, Peer
 from tests.patience import patience
 from tests.unit.cli.shell import Ended, Shell
 
 
-def test_every_json_answer_is_one_document_on_standard_output(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_every_json_answer_is_one_document_on_standard_output(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     for arguments, code in (
         (("register", "wine", backend.url), 0),
         (("register", "wine", backend.url), 0),
@@ -45,8 +45,8 @@ def test_a_captured_key_is_a_key(shell: Shell):
     assert is_well_formed(ended.out.removesuffix("\n"))
 
 
-def test_python_m_gateway_register_is_chips_register(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_python_m_gateway_register_is_chips_register(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     process = subprocess.run(
         [sys.executable, "-m", "gateway.register", "wine", backend.url, "--json"],
         capture_output=True,
@@ -67,15 +67,15 @@ def test_the_command_needs_no_library_that_it_does_not_declare(shell: Shell):
     assert process.returncode == 0, process.stderr
 
 
-def test_ctrl_c_ends_with_130_and_writes_nothing(shell: Shell, beside: Beside):
+def test_ctrl_c_ends_with_130_and_writes_nothing(shell: Shell, background: BackgroundServers):
     asked = asyncio.Event()
 
     async def silent(request: Message, peer: Peer) -> None:
         asked.set()
         await peer.reader.read()
 
-    process = shell.start("register", "wine", beside.backend(silent).url)
-    beside.await_(asked.wait())
+    process = shell.start("register", "wine", background.backend(silent).url)
+    background.run(asked.wait())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=patience(30))
     assert process.returncode == 130, (out, err)
@@ -101,10 +101,12 @@ def test_a_reader_that_stops_reading_is_no_error(shell: Shell):
     assert "Exception ignored" not in process.stderr
 
 
-def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(shell: Shell, beside: Beside):
+def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(
+    shell: Shell, background: BackgroundServers
+):
     """Both read the same state, for the write lock is held until both have shown what they are about to change."""
     shell.register("other")  # the registry exists
-    first, second = beside.backend(Contract("wine", "1")), beside.backend(Contract("wine", "2"))
+    first, second = background.backend(Contract("wine", "1")), background.backend(Contract("wine", "2"))
     lock = sqlite3.connect(shell.registry.removeprefix("sqlite://"), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     racing = [shell.start("register", "wine", backend.url) for backend in (first, second)]
@@ -133,7 +135,7 @@ def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(shell: Shell
     assert model["traffic"] == {won: 100}
 
 
-def test_many_who_register_at_once_lose_nothing(shell: Shell, beside: Beside):
+def test_many_who_register_at_once_lose_nothing(shell: Shell, background: BackgroundServers):
     """A command that ended with 0 is in the registry; one that ended with 75 left no trace."""
     together = asyncio.Event()
     versions = ["1", "2", "3", "4"]
@@ -150,7 +152,7 @@ def test_many_who_register_at_once_lose_nothing(shell: Shell, beside: Beside):
                 await together.wait()
             await contract(request, peer)
 
-        return beside.backend(script).url
+        return background.backend(script).url
 
     racing = {version: shell.start("register", "wine", backend(version)) for version in versions}
     codes = {}

@@ -13,7 +13,7 @@ from gateway.ports import free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import JSON, Contract
 from tests.flow.scripted import Message, Peer
 from tests.patience import patience
@@ -27,8 +27,8 @@ def nothing_written(shell: Shell) -> bool:
 # -- it goes well
 
 
-def test_what_the_backend_says_is_what_is_registered(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract("wine", "3"))
+def test_what_the_backend_says_is_what_is_registered(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract("wine", "3"))
     ended = shell.ok("register", "wine", backend.url + "/", "--json")
     told = ended.json()
     assert (told["written"], told["live"], told["version"], told["traffic"]) == (True, False, "3", {"3": 100})
@@ -51,8 +51,8 @@ def test_what_the_backend_says_is_what_is_registered(shell: Shell, beside: Besid
     ]
 
 
-def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     shell.ok("register", "wine", backend.url)
     ended = shell.ok("register", "wine", backend.url)
     assert "unchanged" in ended.out
@@ -61,8 +61,8 @@ def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, beside: Be
     assert (again["written"], again["changes"]) == (False, [])
 
 
-def test_a_person_sees_what_will_change(shell: Shell, beside: Beside):
-    first, second = beside.backend(Contract()), beside.backend(Contract("wine", "2"))
+def test_a_person_sees_what_will_change(shell: Shell, background: BackgroundServers):
+    first, second = background.backend(Contract()), background.backend(Contract("wine", "2"))
     assert "new model" in shell.ok("register", "wine", first.url).out
     out = shell.ok("register", "wine", second.url, "--traffic", "10", "--owner", "ana").out
     assert "traffic.1: 100 → 90" in out
@@ -72,8 +72,8 @@ def test_a_person_sees_what_will_change(shell: Shell, beside: Beside):
     assert first.url not in out, "version 1 did not change"
 
 
-def test_a_dry_run_shows_the_same_and_writes_nothing(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_a_dry_run_shows_the_same_and_writes_nothing(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     dry = shell.ok("register", "wine", backend.url, "--dry-run", "--json").json()
     assert nothing_written(shell)
     wet = shell.ok("register", "wine", backend.url, "--json").json()
@@ -81,8 +81,8 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(shell: Shell, beside: Besid
     assert dry["written"] is False
 
 
-def test_options_win_over_what_the_backend_says_and_stay(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_options_win_over_what_the_backend_says_and_stay(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     shell.ok(
         *("register", "wine", backend.url, "--concurrency", "8", "--artifact", "gs://b/wine/1"),
         *("--path", "/score", "--timeout", "5", "--access", "public", "--owner", "ana"),
@@ -95,34 +95,34 @@ def test_options_win_over_what_the_backend_says_and_stay(shell: Shell, beside: B
     assert model["backends"][0]["predict_path"] == "/score"
 
 
-def test_the_digest_of_another_artifact_does_not_stay(shell: Shell, beside: Beside):
-    backend = beside.backend(
+def test_the_digest_of_another_artifact_does_not_stay(shell: Shell, background: BackgroundServers):
+    backend = background.backend(
         Contract(parameters={"concurrency": 1, "artifact": "gs://b/wine/1", "artifact_digest": "sha256:1"})
     )
     shell.ok("register", "wine", backend.url)
     assert shell.model()["backends"][0]["artifact_digest"] == "sha256:1"
-    silent = beside.backend(Contract())
+    silent = background.backend(Contract())
     shell.ok("register", "wine", silent.url)
     assert shell.model()["backends"][0]["artifact_digest"] == "sha256:1", "it said nothing else"
     shell.ok("register", "wine", silent.url, "--artifact", "gs://b/wine/1b")
     assert "artifact_digest" not in shell.model()["backends"][0]
 
 
-def test_reason_and_author_stand_in_the_history(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_reason_and_author_stand_in_the_history(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     shell.ok("register", "wine", backend.url, "--reason", "canary", "--by", "bob")
     changed = shell.model()["changed"]
     assert (changed["by"], changed["reason"]) == ("bob", "canary")
 
 
-def test_without_a_probe_nobody_is_asked(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_without_a_probe_nobody_is_asked(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     shell.ok("register", "wine", backend.url, "--no-probe", "--version", "9")
     assert backend.seen == []
     assert shell.model()["traffic"] == {"9": 100}
 
 
-def test_a_backend_under_a_base_path(shell: Shell, beside: Beside):
+def test_a_backend_under_a_base_path(shell: Shell, background: BackgroundServers):
     contract = Contract()
 
     async def below(request: Message, peer: Peer) -> None:
@@ -130,7 +130,7 @@ def test_a_backend_under_a_base_path(shell: Shell, beside: Beside):
         request.first = request.first.replace("/api/v9/", "/", 1)
         await contract(request, peer)
 
-    backend = beside.backend(below)
+    backend = background.backend(below)
     shell.ok("register", "wine", backend.url + "/api/v9")
     assert shell.model()["backends"][0]["url"] == backend.url + "/api/v9"
 
@@ -138,17 +138,17 @@ def test_a_backend_under_a_base_path(shell: Shell, beside: Beside):
 # -- a backend that is starting
 
 
-def test_a_backend_that_is_loading_is_waited_for(shell: Shell, beside: Beside):
+def test_a_backend_that_is_loading_is_waited_for(shell: Shell, background: BackgroundServers):
     contract = Contract()
     contract.not_ready = 2
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     ended = shell.ok("register", "wine", backend.url, "--wait", "30", "--json")
     assert "not ready yet" in ended.err
     assert ended.err.count("not ready yet") == 1, "told once"
     assert ended.json()["written"] is True
 
 
-def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: Beside):
+def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, background: BackgroundServers):
     port = free_port()
     from gateway.cli.support import backend_probe
     from gateway.cli.support.console import Failure
@@ -161,24 +161,26 @@ def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, beside: 
         await refused.wait()
         await backend.start(port)
 
-    starting = asyncio.run_coroutine_threadsafe(later(), beside.loop)
+    starting = asyncio.run_coroutine_threadsafe(later(), background.loop)
     real_get = backend_probe._get
 
     async def get(*arguments):
         try:
             return await real_get(*arguments)
         except Failure:
-            beside.loop.call_soon_threadsafe(refused.set)
+            background.loop.call_soon_threadsafe(refused.set)
             raise
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend_probe, "_get", get)
         shell.ok("register", "wine", f"http://127.0.0.1:{port}", "--wait", "30")
     starting.result(patience(5))
-    beside.await_(backend.stop())
+    background.run(backend.stop())
 
 
-def test_a_front_end_that_says_503_while_the_backend_starts_is_waited_for(shell: Shell, beside: Beside):
+def test_a_front_end_that_says_503_while_the_backend_starts_is_waited_for(
+    shell: Shell, background: BackgroundServers
+):
     """A load balancer answers for a container that is not there yet."""
     contract = Contract()
     seen = []
@@ -190,14 +192,14 @@ def test_a_front_end_that_says_503_while_the_backend_starts_is_waited_for(shell:
         else:
             await contract(request, peer)
 
-    backend = beside.backend(script)
+    backend = background.backend(script)
     shell.ok("register", "wine", backend.url, "--wait", "30")
 
 
-def test_a_backend_that_never_gets_ready_ends_with_69(shell: Shell, beside: Beside):
+def test_a_backend_that_never_gets_ready_ends_with_69(shell: Shell, background: BackgroundServers):
     contract = Contract()
     contract.not_ready = 10**9
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     ended = shell("register", "wine", backend.url, "--wait", "0")
     assert ended.code == 69
     assert "not ready yet" in ended.err
@@ -230,7 +232,7 @@ def test_a_host_that_does_not_exist_ends_well(shell: Shell, host: str):
 
 
 def test_a_backend_that_does_not_answer_in_time_ends_with_69(
-    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, background: BackgroundServers, monkeypatch: pytest.MonkeyPatch
 ):
     from gateway.cli.support import backend_probe
 
@@ -238,22 +240,22 @@ def test_a_backend_that_does_not_answer_in_time_ends_with_69(
         await peer.reader.read()
 
     monkeypatch.setattr(backend_probe, "_TIMEOUT_S", 0.2)
-    ended = shell("register", "wine", beside.backend(silent).url, "--wait", "0")
+    ended = shell("register", "wine", background.backend(silent).url, "--wait", "0")
     assert ended.code == 69
     assert "no answer within 0.2 seconds" in ended.err
 
 
-def test_a_backend_of_another_model_ends_with_76(shell: Shell, beside: Beside):
-    ended = shell("register", "wine", beside.backend(Contract("iris")).url)
+def test_a_backend_of_another_model_ends_with_76(shell: Shell, background: BackgroundServers):
+    ended = shell("register", "wine", background.backend(Contract("iris")).url)
     assert ended.code == 76
     assert 'serves no model "wine"' in ended.err
     assert nothing_written(shell)
 
 
-def test_a_backend_that_calls_itself_something_else_ends_with_76(shell: Shell, beside: Beside):
+def test_a_backend_that_calls_itself_something_else_ends_with_76(shell: Shell, background: BackgroundServers):
     contract = Contract()
     contract.routes["/v2/models/wine"] = (200, json.dumps({"name": "iris", "versions": ["1"]}).encode(), JSON)
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     ended = shell("register", "wine", backend.url)
     assert ended.code == 76
     assert 'serves "iris", not "wine"' in ended.err
@@ -261,8 +263,8 @@ def test_a_backend_that_calls_itself_something_else_ends_with_76(shell: Shell, b
     assert nothing_written(shell)
 
 
-def test_another_version_than_was_said_ends_with_76(shell: Shell, beside: Beside):
-    ended = shell("register", "wine", beside.backend(Contract("wine", "3")).url, "--version", "4")
+def test_another_version_than_was_said_ends_with_76(shell: Shell, background: BackgroundServers):
+    ended = shell("register", "wine", background.backend(Contract("wine", "3")).url, "--version", "4")
     assert ended.code == 76
     assert "serves version 3, not 4" in ended.err
     assert nothing_written(shell)
@@ -270,17 +272,17 @@ def test_another_version_than_was_said_ends_with_76(shell: Shell, beside: Beside
 
 @pytest.mark.parametrize("versions", [[], ["1", "2"]])
 def test_a_backend_that_does_not_say_which_version_must_be_told(
-    shell: Shell, beside: Beside, versions: list[str]
+    shell: Shell, background: BackgroundServers, versions: list[str]
 ):
-    backend = beside.backend(Contract(versions=versions))
+    backend = background.backend(Contract(versions=versions))
     ended = shell("register", "wine", backend.url)
     assert ended.code == 64
     assert "--version" in ended.err
     shell.ok("register", "wine", backend.url, "--version", "2", "--force")
 
 
-def test_a_version_that_cannot_be_one_ends_well(shell: Shell, beside: Beside):
-    ended = shell("register", "wine", beside.backend(Contract("wine", "not a version")).url)
+def test_a_version_that_cannot_be_one_ends_well(shell: Shell, background: BackgroundServers):
+    ended = shell("register", "wine", background.backend(Contract("wine", "not a version")).url)
     assert ended.code in {65, 76}
     assert "cannot be a version" in ended.err
     assert nothing_written(shell)
@@ -309,11 +311,15 @@ HTML = [("Content-Type", "text/html")]
     ids=lambda value: str(value)[:40],
 )
 def test_what_answers_but_is_no_backend_ends_with_76(
-    shell: Shell, beside: Beside, path: str, answer: tuple[int, bytes, list[tuple[str, str]]], says: str
+    shell: Shell,
+    background: BackgroundServers,
+    path: str,
+    answer: tuple[int, bytes, list[tuple[str, str]]],
+    says: str,
 ):
     contract = Contract()
     contract.routes[path] = answer
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     ended = shell("register", "wine", backend.url, "--wait", "0")
     assert ended.code == 76, ended
     assert says in ended.err
@@ -322,30 +328,30 @@ def test_what_answers_but_is_no_backend_ends_with_76(
     assert nothing_written(shell)
 
 
-def test_a_program_that_does_not_speak_http_ends_with_76(shell: Shell, beside: Beside):
+def test_a_program_that_does_not_speak_http_ends_with_76(shell: Shell, background: BackgroundServers):
     async def script(request: Message, peer: Peer) -> None:
         await peer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
         peer.close()
 
-    ended = shell("register", "wine", beside.backend(script).url, "--wait", "0")
+    ended = shell("register", "wine", background.backend(script).url, "--wait", "0")
     assert ended.code == 76, ended
     assert nothing_written(shell)
 
 
-def test_a_backend_that_hangs_up_ends_with_69(shell: Shell, beside: Beside):
+def test_a_backend_that_hangs_up_ends_with_69(shell: Shell, background: BackgroundServers):
     async def script(request: Message, peer: Peer) -> None:
         peer.abort()
 
-    assert shell("register", "wine", beside.backend(script).url, "--wait", "0").code == 69
+    assert shell("register", "wine", background.backend(script).url, "--wait", "0").code == 69
 
 
 # -- a backend that breaks the contract
 
 
-def test_a_backend_that_breaks_the_contract_is_refused(shell: Shell, beside: Beside):
+def test_a_backend_that_breaks_the_contract_is_refused(shell: Shell, background: BackgroundServers):
     contract = Contract()
     contract.routes["/predict"] = (200, b'{"predictions": [NaN]}', JSON)
-    ended = shell("register", "wine", beside.backend(contract).url)
+    ended = shell("register", "wine", background.backend(contract).url)
     assert ended.code == 76
     assert "breaks the contract: predict/answer: the body is not JSON" in ended.err
     assert "more)" in ended.err
@@ -354,11 +360,11 @@ def test_a_backend_that_breaks_the_contract_is_refused(shell: Shell, beside: Bes
     assert nothing_written(shell)
 
 
-def test_what_was_forced_stands_in_the_history(shell: Shell, beside: Beside):
+def test_what_was_forced_stands_in_the_history(shell: Shell, background: BackgroundServers):
     contract = Contract()
     contract.metadata["parameters"] = {}
     told = shell.ok(
-        "register", "wine", beside.backend(contract).url, "--force", "--reason", "canary", "--json"
+        "register", "wine", background.backend(contract).url, "--force", "--reason", "canary", "--json"
     ).json()
     assert told["verified"]["failed"] == ["about/concurrency"]
     assert told["verified"]["passed"] > 15
@@ -366,8 +372,8 @@ def test_what_was_forced_stands_in_the_history(shell: Shell, beside: Beside):
     assert reason == "canary; forced although the backend breaks the contract: about/concurrency"
 
 
-def test_force_says_nothing_where_nothing_was_forced(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_force_says_nothing_where_nothing_was_forced(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     ended = shell.ok("register", "wine", backend.url, "--force")
     assert "kept, as far as" in ended.out
     assert shell.model()["changed"]["reason"] == ""
@@ -383,16 +389,16 @@ SILENT = {
 
 @pytest.mark.parametrize("kind", SILENT)
 def test_a_backend_that_is_silently_wrong_is_refused_without_samples_too(
-    shell: Shell, beside: Beside, kind: str
+    shell: Shell, background: BackgroundServers, kind: str
 ):
-    ended = shell("register", "wine", beside.backend(SILENT[kind]()).url)
+    ended = shell("register", "wine", background.backend(SILENT[kind]()).url)
     assert ended.code == 76
     assert "breaks the contract: rows/" in ended.err
     assert nothing_written(shell)
 
 
-def test_a_model_that_ranks_is_taken_where_somebody_says_so(shell: Shell, beside: Beside):
-    backend = beside.backend(ByRows(broken.scaled_by_request))
+def test_a_model_that_ranks_is_taken_where_somebody_says_so(shell: Shell, background: BackgroundServers):
+    backend = background.backend(ByRows(broken.scaled_by_request))
     shell.ok("register", "wine", backend.url, "--rows", "together")
 
 
@@ -406,27 +412,31 @@ def artifact_of(tmp_path: Path, *, predictions: list[int]) -> tuple[Path, str]:
     return folder, "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def test_what_was_published_is_what_the_backend_must_come_to(shell: Shell, beside: Beside, tmp_path: Path):
+def test_what_was_published_is_what_the_backend_must_come_to(
+    shell: Shell, background: BackgroundServers, tmp_path: Path
+):
     folder, digest = artifact_of(tmp_path, predictions=[13])
     said = {"concurrency": 1, "artifact": str(folder), "artifact_digest": digest}
-    ended = shell("register", "wine", beside.backend(Contract(parameters=said)).url)
+    ended = shell("register", "wine", background.backend(Contract(parameters=said)).url)
     assert ended.code == 76
     assert "predict/samples: sample 0: [12] instead of [13]" in ended.err
 
 
-def test_the_samples_of_another_artifact_are_not_compared(shell: Shell, beside: Beside, tmp_path: Path):
+def test_the_samples_of_another_artifact_are_not_compared(
+    shell: Shell, background: BackgroundServers, tmp_path: Path
+):
     folder, _ = artifact_of(tmp_path, predictions=[13])
     said = {"concurrency": 1, "artifact": str(folder), "artifact_digest": "sha256:" + "0" * 64}
-    ended = shell.ok("register", "wine", beside.backend(Contract(parameters=said)).url)
+    ended = shell.ok("register", "wine", background.backend(Contract(parameters=said)).url)
     assert "is not what the backend loaded" in ended.err
 
 
 # -- live
 
 
-def test_a_running_gateway_serves_it_when_the_command_ends(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
-    gateway = beside.gateway(shell.registry)
+def test_a_running_gateway_serves_it_when_the_command_ends(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
+    gateway = background.gateway(shell.registry)
     address = f"http://127.0.0.1:{gateway.port}"
     told = shell.ok("register", "wine", backend.url, "--gateway", address + "/", "--json").json()
     assert (told["live"], told["address"]) == (True, f"{address}/wine")
@@ -435,9 +445,9 @@ def test_a_running_gateway_serves_it_when_the_command_ends(shell: Shell, beside:
     assert "wine" in snapshot.entries
 
 
-def test_the_line_to_try_can_be_pasted(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
-    gateway = beside.gateway(shell.registry)
+def test_the_line_to_try_can_be_pasted(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
+    gateway = background.gateway(shell.registry)
     out = shell.ok(
         *("register", "wine", backend.url, "--access", "public"),
         *("--gateway", f"http://127.0.0.1:{gateway.port}"),
@@ -448,33 +458,35 @@ def test_the_line_to_try_can_be_pasted(shell: Shell, beside: Beside):
     assert json.loads(words[-1]) == {"instances": [{"alcohol": 0}]}
 
 
-def test_a_model_that_is_unchanged_is_still_live(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
-    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+def test_a_model_that_is_unchanged_is_still_live(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     shell.ok("register", "wine", backend.url, "--gateway", address)
     told = shell.ok("register", "wine", backend.url, "--gateway", address, "--json").json()
     assert (told["written"], told["live"]) == (False, True)
 
 
-def test_a_disabled_model_is_not_called_live(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
-    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+def test_a_disabled_model_is_not_called_live(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     shell.ok("register", "wine", backend.url, "--gateway", address)
     shell.ok("disable", "wine")
     ended = shell.ok("register", "wine", backend.url, "--gateway", address, "--owner", "ana")
     assert "chips enable wine" in ended.out
 
 
-def test_without_a_gateway_it_says_so_and_ends_with_0(shell: Shell, beside: Beside):
-    backend = beside.backend(Contract())
+def test_without_a_gateway_it_says_so_and_ends_with_0(shell: Shell, background: BackgroundServers):
+    backend = background.backend(Contract())
     ended = shell.ok("register", "wine", backend.url, "--gateway", f"http://127.0.0.1:{free_port()}")
     assert "no gateway answers" in ended.out
     assert "chips serve" in ended.out
 
 
-def test_a_gateway_of_another_registry_is_not_mistaken(shell: Shell, beside: Beside, tmp_path: Path):
-    backend = beside.backend(Contract())
-    gateway = beside.gateway(f"sqlite://{tmp_path}/other.db")
+def test_a_gateway_of_another_registry_is_not_mistaken(
+    shell: Shell, background: BackgroundServers, tmp_path: Path
+):
+    backend = background.backend(Contract())
+    gateway = background.gateway(f"sqlite://{tmp_path}/other.db")
     address = f"http://127.0.0.1:{gateway.port}"
     told = shell.ok("register", "wine", backend.url, "--gateway", address, "--json").json()
     assert (told["written"], told["live"]) == (True, False)
@@ -490,14 +502,16 @@ def test_a_gateway_of_another_registry_is_not_mistaken(shell: Shell, beside: Bes
     ],
 )
 def test_whatever_answers_where_a_gateway_should_be_the_command_ends_with_0(
-    shell: Shell, beside: Beside, body: bytes
+    shell: Shell, background: BackgroundServers, body: bytes
 ):
-    backend = beside.backend(Contract())
+    backend = background.backend(Contract())
 
     async def script(request: Message, peer: Peer) -> None:
         await peer.answer(200, body, JSON)
 
-    told = shell.ok("register", "wine", backend.url, "--gateway", beside.backend(script).url, "--json").json()
+    told = shell.ok(
+        "register", "wine", backend.url, "--gateway", background.backend(script).url, "--json"
+    ).json()
     assert (told["written"], told["live"]) == (True, False)
 
 
@@ -505,9 +519,9 @@ def test_whatever_answers_where_a_gateway_should_be_the_command_ends_with_0(
 
 
 def test_a_lost_race_ends_with_75_and_writes_nothing(
-    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, background: BackgroundServers, monkeypatch: pytest.MonkeyPatch
 ):
-    backend = beside.backend(Contract())
+    backend = background.backend(Contract())
     from gateway.registry.sqlite import SqliteRegistry
 
     real_read = SqliteRegistry.read
@@ -529,8 +543,10 @@ def test_a_lost_race_ends_with_75_and_writes_nothing(
     assert (model["owner"], model["revision"]) == ("bob", 1)
 
 
-def test_a_registry_that_is_away_ends_with_69(shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch):
-    backend = beside.backend(Contract())
+def test_a_registry_that_is_away_ends_with_69(
+    shell: Shell, background: BackgroundServers, monkeypatch: pytest.MonkeyPatch
+):
+    backend = background.backend(Contract())
     from gateway.registry.sqlite import SqliteRegistry
 
     async def read(self: SqliteRegistry, kind: str, name: str):

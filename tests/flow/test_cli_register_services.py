@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, Script
 from tests.unit.cli.shell import Shell
 
@@ -221,17 +221,19 @@ def site(routes: dict[str, Any]) -> Script:
 
 
 @pytest.mark.parametrize("what", SERVICES)
-def test_it_is_registered_in_one_try(shell: Shell, beside: Beside, what: str):
+def test_it_is_registered_in_one_try(shell: Shell, background: BackgroundServers, what: str):
     routes, (kind, path, version, example) = SERVICES[what]
-    url = beside.backend(site(routes)).url
+    url = background.backend(site(routes)).url
     told = shell.ok("register", "wine", url, "--yes", "--json").json()
     assert (told["service"], told["path"], told["version"], told["example"]) == (kind, path, version, example)
     (backend,) = shell.model()["backends"]
     assert (backend["predict_path"], backend["platform"], backend["url"]) == (path, kind, url)
 
 
-def test_without_a_terminal_the_proposal_is_a_question_with_its_answer(shell: Shell, beside: Beside):
-    url = beside.backend(site(SERVICES["MLflow"][0])).url
+def test_without_a_terminal_the_proposal_is_a_question_with_its_answer(
+    shell: Shell, background: BackgroundServers
+):
+    url = background.backend(site(SERVICES["MLflow"][0])).url
     ended = shell("register", "wine", url)
     assert ended.code == 64
     assert "looks like MLflow 3.17.0: path /invocations, version 1" in ended.err
@@ -239,25 +241,27 @@ def test_without_a_terminal_the_proposal_is_a_question_with_its_answer(shell: Sh
     assert shell.ok("models", "--json").json() == []
 
 
-def test_what_is_said_wins_over_what_it_looks_like_and_asks_nothing(shell: Shell, beside: Beside):
-    url = beside.backend(site(SERVICES["what describes itself"][0])).url
+def test_what_is_said_wins_over_what_it_looks_like_and_asks_nothing(
+    shell: Shell, background: BackgroundServers
+):
+    url = background.backend(site(SERVICES["what describes itself"][0])).url
     told = shell.ok("register", "wine", url, "--path", "/", "--version", "7", "--json").json()
     assert (told["path"], told["version"], told["example"]) == ("/", "7", None)
     assert shell.model()["backends"][0]["predict_path"] == "/"
 
 
-def test_the_line_to_try_fits_the_service(shell: Shell, beside: Beside):
-    url = beside.backend(site(SERVICES["BentoML"][0])).url
-    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+def test_the_line_to_try_fits_the_service(shell: Shell, background: BackgroundServers):
+    url = background.backend(site(SERVICES["BentoML"][0])).url
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     out = shell.ok("register", "wine", url, "--yes", "--access", "public", "--gateway", address).out
     (line,) = [line for line in out.splitlines() if "curl " in line]
     words = shlex.split(line[line.index("curl ") :])
     assert (words[1], json.loads(words[-1])) == (f"{address}/wine", {"rows": [0]})
 
 
-def test_a_path_of_ones_own_gets_no_line_that_would_be_wrong(shell: Shell, beside: Beside):
-    url = beside.backend(site({})).url
-    address = f"http://127.0.0.1:{beside.gateway(shell.registry).port}"
+def test_a_path_of_ones_own_gets_no_line_that_would_be_wrong(shell: Shell, background: BackgroundServers):
+    url = background.backend(site({})).url
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     out = shell.ok(
         "register", "wine", url, "--no-probe", "--version", "1", "--path", "/x", "--gateway", address
     ).out
@@ -265,8 +269,10 @@ def test_a_path_of_ones_own_gets_no_line_that_would_be_wrong(shell: Shell, besid
     assert "curl" not in out
 
 
-def test_what_is_not_recognised_is_told_with_every_option_that_helps(shell: Shell, beside: Beside):
-    ended = shell("register", "wine", beside.backend(site({})).url, "--wait", "0")
+def test_what_is_not_recognised_is_told_with_every_option_that_helps(
+    shell: Shell, background: BackgroundServers
+):
+    ended = shell("register", "wine", background.backend(site({})).url, "--wait", "0")
     assert ended.code == 76
     for option in ("--path", "--version", "--header", "--wait", "--force"):
         assert option in ended.err
@@ -302,17 +308,21 @@ def test_force_asks_nobody_to_be_there(shell: Shell):
     ],
     ids=str,
 )
-def test_whatever_is_answered_the_command_ends_well(shell: Shell, beside: Beside, routes: dict[str, Any]):
-    ended = shell("register", "wine", beside.backend(site(routes)).url, "--wait", "0", "--yes")
+def test_whatever_is_answered_the_command_ends_well(
+    shell: Shell, background: BackgroundServers, routes: dict[str, Any]
+):
+    ended = shell("register", "wine", background.backend(site(routes)).url, "--wait", "0", "--yes")
     assert ended.code in {0, 76}, ended
 
 
-def test_one_of_ours_that_is_broken_is_not_taken_for_another_kind(shell: Shell, beside: Beside):
+def test_one_of_ours_that_is_broken_is_not_taken_for_another_kind(
+    shell: Shell, background: BackgroundServers
+):
     from tests.flow.contract import Contract
 
     contract = Contract()
     contract.routes["/v2/models/wine"] = (200, b"[]", [("Content-Type", "application/json")])
-    assert shell("register", "wine", beside.backend(contract).url, "--yes", "--wait", "0").code == 76
+    assert shell("register", "wine", background.backend(contract).url, "--yes", "--wait", "0").code == 76
 
 
 class Terminal(io.StringIO):
@@ -324,9 +334,9 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("\n", 0), ("n\n", 130)])
 def test_on_a_terminal_it_is_asked_once(
-    shell: Shell, beside: Beside, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+    shell: Shell, background: BackgroundServers, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ):
-    url = beside.backend(site(SERVICES["MLflow"][0])).url
+    url = background.backend(site(SERVICES["MLflow"][0])).url
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     ended = shell("register", "wine", url)
     assert ended.code == code, ended

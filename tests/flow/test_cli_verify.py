@@ -10,21 +10,21 @@ import pytest
 
 from gateway.verify.run import CHECKS
 from tests.contract.backends.broken import SAMPLES, Whole
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import ScriptedBackend
 from tests.unit.cli.shell import Shell
 
 
 @pytest.fixture
-def whole(beside: Beside) -> ScriptedBackend:
-    return beside.backend(Whole())
+def whole(background: BackgroundServers) -> ScriptedBackend:
+    return background.backend(Whole())
 
 
 @pytest.fixture
-def broken(beside: Beside) -> ScriptedBackend:
+def broken(background: BackgroundServers) -> ScriptedBackend:
     contract = Whole(parameters={})
     contract.routes["/openapi.json"] = (200, b"<html>\x1b[2J", [("Content-Type", "text/html")])
-    return beside.backend(contract)
+    return background.backend(contract)
 
 
 @pytest.fixture
@@ -165,10 +165,10 @@ def test_samples_may_stand_alone(shell: Shell, whole: ScriptedBackend, tmp_path:
     assert "1 checks" in out
 
 
-def test_a_backend_that_says_not_who_it_is_must_be_told(shell: Shell, beside: Beside):
+def test_a_backend_that_says_not_who_it_is_must_be_told(shell: Shell, background: BackgroundServers):
     contract = Whole()
     contract.routes["/v2/health/ready"] = (200, b"{}", [])
-    backend = beside.backend(contract)
+    backend = background.backend(contract)
     ended = shell("verify", backend.url)
     assert ended.code == 69
     assert "--model" in ended.err

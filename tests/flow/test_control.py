@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.keys import key_id
+from gateway.core.api_keys import key_id
 from gateway.core.model import Backend, Model, Policy, parse_model
 from gateway.registry.base import KEYS, MODELS
 from tests.console.stage import Stage, staged

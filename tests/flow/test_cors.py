@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.cors import CorsRule
+from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Policy
 from tests.flow.scene import Scene, assert_problem
 

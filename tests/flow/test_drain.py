@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.flow.scene import Scene
-from tests.flow.scripted import Message, Peer, echo
+from tests.flow.scripted import Message, Peer, echo_after
 from tests.patience import patience
 
 LINGER = {"server.stop_linger_s": "30", "server.stop_grace_s": "60"}
@@ -68,13 +68,8 @@ async def test_a_connection_on_which_nothing_was_sent_yet_is_answered():
 
 async def test_what_is_under_way_is_answered_and_told_that_it_is_the_last():
     release = asyncio.Event()
-
-    async def slow(request: Message, peer: Peer) -> None:
-        await release.wait()
-        await echo(request, peer)
-
     async with Scene(**LINGER) as scene:
-        backend = await scene.model(script=slow)
+        backend = await scene.model(script=echo_after(release))
         caller = await scene.caller()
         await caller.send(scene.request())
         while not backend.seen:
@@ -112,13 +107,8 @@ async def test_an_answer_that_began_before_the_stop_is_followed_by_one_more():
 
 async def test_pipelined_requests_that_are_here_are_all_answered():
     release = asyncio.Event()
-
-    async def slow(request: Message, peer: Peer) -> None:
-        await release.wait()
-        await echo(request, peer)
-
     async with Scene(**LINGER) as scene:
-        backend = await scene.model(script=slow)
+        backend = await scene.model(script=echo_after(release))
         caller = await scene.caller()
         await caller.send(b"".join(scene.request(target=f"/wine/{number}") for number in range(3)))
         while not backend.seen:

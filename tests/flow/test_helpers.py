@@ -110,7 +110,7 @@ from gateway.supervisor import UnrecoverableError
 async def run(self, helper):
     raise UnrecoverableError("a reason")
 
-last_used.LastUsed._run = run
+last_used.LastUsedRecorder._run = run
 from gateway.serve import serve
 sys.exit(serve(sys.argv[1:]))
 """

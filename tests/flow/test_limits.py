@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.core.keys import digest_key
+from gateway.core.api_keys import digest_key
 from gateway.core.model import Policy
 from gateway.registry.base import KEYS, Put
 from tests.flow.scene import Scene, assert_problem

@@ -1,6 +1,6 @@
 """What the gateway answers itself."""
 
-from gateway.core.keys import make_key
+from gateway.core.api_keys import make_key
 from gateway.core.model import Backend, Model, Policy, Tensor
 from tests.flow.scene import Scene, assert_problem
 

@@ -19,7 +19,7 @@ import pytest
 
 from gateway import __version__
 from tests.conftest import require
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, request
 from tests.patience import patience
 
@@ -206,11 +206,11 @@ def test_port_is_read_and_a_setting_of_ours_wins_over_it(start):
 class Slow:
     """A backend that answers when it is told to."""
 
-    def __init__(self, beside: Beside) -> None:
-        self._beside = beside
+    def __init__(self, background: BackgroundServers) -> None:
+        self._beside = background
         self._asked = threading.Event()
         self._release = asyncio.Event()
-        self.url = beside.backend(self._script).url
+        self.url = background.backend(self._script).url
 
     async def _script(self, _: Message, peer: Peer) -> None:
         self._asked.set()
@@ -252,9 +252,9 @@ def answers(port: int) -> bool:
 
 
 def test_on_sigterm_what_is_under_way_finishes_and_nothing_new_is_taken(
-    start, beside: Beside, tmp_path: Path
+    start, background: BackgroundServers, tmp_path: Path
 ):
-    slow = Slow(beside)
+    slow = Slow(background)
     register(tmp_path, slow.url)
     gateway = start(PORT="0")
     port = gateway.port()
@@ -272,8 +272,8 @@ def test_on_sigterm_what_is_under_way_finishes_and_nothing_new_is_taken(
     assert gateway.ended() == 0
 
 
-def test_the_stop_does_not_wait_for_ever(start, beside: Beside, tmp_path: Path):
-    slow = Slow(beside)
+def test_the_stop_does_not_wait_for_ever(start, background: BackgroundServers, tmp_path: Path):
+    slow = Slow(background)
     register(tmp_path, slow.url)
     gateway = start(PORT="0", CHIPS_SERVER__STOP_GRACE_S="0.2")
     caller = ask(gateway.port())
@@ -285,8 +285,8 @@ def test_the_stop_does_not_wait_for_ever(start, beside: Beside, tmp_path: Path):
     slow.release()
 
 
-def test_a_second_signal_does_not_wait(start, beside: Beside, tmp_path: Path):
-    slow = Slow(beside)
+def test_a_second_signal_does_not_wait(start, background: BackgroundServers, tmp_path: Path):
+    slow = Slow(background)
     register(tmp_path, slow.url)
     gateway = start(PORT="0", CHIPS_SERVER__STOP_GRACE_S="600")
     caller = ask(gateway.port())

@@ -46,7 +46,7 @@ async def test_keys(scene: Scene):
 
 
 async def test_an_unknown_key_is_not_asked_for_again_and_again(scene: Scene):
-    from gateway.core.keys import make_key
+    from gateway.core.api_keys import make_key
 
     await scene.model()
     reads = []

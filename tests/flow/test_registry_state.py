@@ -11,6 +11,7 @@ from gateway.registry.base import MODELS, Delete, Head, Unavailable
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from tests.flow.scene import Scene
 from tests.patience import patience
+from tests.unit.audit.test_anchors import write_key
 
 
 async def test_ready_says_generation_age_and_source(scene: Scene):
@@ -31,7 +32,7 @@ async def test_a_model_that_was_deregistered_is_gone_and_one_that_was_just_regis
     generation = await scene.registry.write(
         Delete(kind=MODELS, name="wine", expected=document.revision), author="ana"
     )
-    assert await scene.gateway.mirror.wait_for(generation, timeout_s=patience(20))
+    assert await scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(20))
     assert (await scene.call(target="/wine")).status == 404
     await scene.model("wine")
     assert (await scene.call(target="/wine")).status == 200, "a 404 of a moment ago is not remembered"
@@ -96,3 +97,26 @@ async def test_a_cold_start_without_the_registry_knows_the_keys_of_its_copy(
         flags = {"registry_fallback": copy, "server.fallback_keys_age_s": "0"}
         async with scene.another_gateway(**flags):
             assert (await scene.call()).status == 503
+
+
+async def test_a_gateway_keeps_the_head_of_the_history_in_the_second_place(scene: Scene, tmp_path: Path):
+    await scene.model("wine")
+    operator = await scene.make_key("*", verbs=("operate",))
+    flags = {
+        "audit.second_place": str(tmp_path / "kept"),
+        "audit.signing_key": str(write_key(tmp_path / "head.pem")),
+        "audit.every_s": "1",
+    }
+    head = await scene.registry.head()
+    async with scene.another_gateway(**flags):
+        while not list((tmp_path / "kept").rglob(f"{head.sequence:012d}-*.json")):
+            await asyncio.sleep(0.01)
+        figures = await scene.call("GET", "/-/metrics", key=operator)
+        assert b"chips_audit_unanchored_seconds" in figures.body
+
+
+async def test_a_key_that_cannot_sign_ends_the_start(scene: Scene, tmp_path: Path):
+    flags = {"audit.second_place": str(tmp_path), "audit.signing_key": str(tmp_path / "none.pem")}
+    with pytest.raises(ValueError, match=r"audit\.signing_key: .*openssl genpkey"):
+        async with scene.another_gateway(**flags):
+            pass

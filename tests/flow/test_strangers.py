@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from gateway.core.keys import make_key
+from gateway.core.api_keys import make_key
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer
 

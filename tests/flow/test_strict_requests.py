@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from gateway.core.cors import CorsRule
+from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Backend, Model, Policy
 from gateway.serve import print_startup_banner
 from tests.flow.scene import Scene, assert_problem

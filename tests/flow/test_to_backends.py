@@ -100,10 +100,10 @@ async def test_a_backend_is_told_who_the_gateway_is_in_a_token_for_its_own_audie
         def __init__(self) -> None:
             self.asked: list[tuple[str, str]] = []
 
-        def fields(self, url: str, audience: str = "") -> None:
+        def cached_fields(self, url: str, audience: str = "") -> None:
             return None
 
-        async def fetch(self, url: str, audience: str = "") -> tuple[bytes, ...]:
+        async def fetch_fields(self, url: str, audience: str = "") -> tuple[bytes, ...]:
             self.asked.append((url, audience))
             return (
                 b"X-Serverless-Authorization: ",

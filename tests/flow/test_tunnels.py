@@ -50,7 +50,7 @@ async def test_a_tunnel_that_nobody_reads_leaves_nothing_behind(monkeypatch: pyt
         await forever.wait()
 
     forever = asyncio.Event()
-    monkeypatch.setattr("gateway.upstream.connection._LAST_WORDS_S", 0.3)
+    monkeypatch.setattr("gateway.upstream.backend_connection._LAST_WORDS_S", 0.3)
     async with Scene(**{"upstream.tunnel_idle_s": "0.3"}) as scene:
         await scene.model(script=deaf)
         caller = await tunnel(scene)

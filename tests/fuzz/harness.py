@@ -8,11 +8,11 @@ from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
 from gateway.core.inline_future import InlineFuture
 from gateway.core.response import Response
-from gateway.core.trace import continue_trace
+from gateway.core.trace_context import continue_trace
 from gateway.server.caller_connection import CallerConnection
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.upstream.connection import Connection
+from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.pool import Pool
 
 
@@ -131,7 +131,7 @@ class Callers:
 
     def leave(self) -> None:
         self.connection.connection_lost(None)
-        self.server.open.stop()
+        self.server.open.stop_timers()
 
 
 class _Sink:
@@ -226,7 +226,7 @@ class Backends:
     def __init__(self, method: str = "POST", *, upgrading: bool = False) -> None:
         self.pool = Pool(host="b", port=1, limit=1, connect_timeout_s=1, idle_s=1)
         self.wire = Wire()
-        self.connection = Connection(self.pool)
+        self.connection = BackendConnection(self.pool)
         self.connection.connection_made(self.wire)
         self.pool.busy.add(self.connection)
         self.error: BaseException | None = None

@@ -43,6 +43,8 @@ class CloudStorage:
                 web.get("/storage/v1/b", self._list_buckets),
                 web.get(bucket, self._get_bucket),
                 web.delete(bucket, self._delete_bucket),
+                web.patch(bucket, self._patch_bucket),
+                web.post(bucket + "/lockRetentionPolicy", self._lock_retention),
                 web.get(bucket + "/o", self._list_objects),
                 web.post("/batch/storage/v1", self._batch),
                 web.post(bucket + "/o/{object:.+}/copyTo/b/{bucket2}/o/{object2:.+}", self._copy),
@@ -123,6 +125,18 @@ class CloudStorage:
     async def _delete_bucket(self, request: web.Request) -> web.Response:
         self.store.delete(request.match_info["bucket"])
         return web.Response(status=204)
+
+    async def _patch_bucket(self, request: web.Request) -> web.Response:
+        bucket = self._bucket(request)
+        bucket.patch(await request.json())
+        return web.json_response(bucket.resource())
+
+    async def _lock_retention(self, request: web.Request) -> web.Response:
+        bucket = self._bucket(request)
+        if request.query.get("ifMetagenerationMatch") != str(bucket.metageneration):
+            raise StorageError(412, "At least one of the pre-conditions you specified did not hold.")
+        bucket.lock_retention()
+        return web.json_response(bucket.resource())
 
     # -- objects, JSON API
 

@@ -9,7 +9,7 @@ HEAD = """\
 
 `GET /-/metrics` gives them as Prometheus text, summed over the workers of one gateway, to callers that may operate it (a
 scraper sends its key as `Authorization: Bearer …`). The settings `metrics.*` also send them to Cloud Monitoring or to
-an OTLP collector. What it costs a request stands in [Why traces are kept as they are](../explanation/tracing.md).
+an OTLP collector. The cost for each request is in [How traces are kept, and why](../explanation/tracing.md).
 
 Labels are bounded: a name that a caller made up never becomes one, and beyond 5 000 pairs of model and version, or of
 caller and model, or 500 backends, everything further is counted as `other`. Counters begin at zero when a gateway starts.

@@ -155,6 +155,14 @@ ALERTS = [
         "a-registry-document-cannot-be-used",
     ),
     Alert(
+        "ChipsAuditUnanchored",
+        f"max ({m('chips_audit_unanchored_seconds')}) > 3600",
+        "5m",
+        "ticket",
+        "The head of the registry's history has not been kept in the second place for {{ $value | humanizeDuration }}",
+        "the-history-is-not-kept-in-the-second-place",
+    ),
+    Alert(
         "ChipsGone",
         f"absent({m('chips_workers')})",
         "5m",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gateway.core.keys import is_well_formed
+from gateway.core.api_keys import is_well_formed
 
 ROOT = Path(__file__).parents[2]
 _OURS = re.compile(r"chips_[0-9A-Za-z]{38}")
@@ -31,7 +31,9 @@ _OTHERS = {
     "a signed token": re.compile(r"\beyJ[0-9A-Za-z_-]{20,}\.eyJ[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{40,}"),
 }
 # Keys that open nothing, by which tests pin the form of a key for good.
-_PUBLISHED = frozenset(re.findall(_OURS, (ROOT / "tests/unit/core/test_keys.py").read_text(encoding="utf-8")))
+_PUBLISHED = frozenset(
+    re.findall(_OURS, (ROOT / "tests/unit/core/test_api_keys.py").read_text(encoding="utf-8"))
+)
 _MAX_BYTES = 2_000_000
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Meta
 
-from gateway.settings import GROUPS, Settings, default_registry, environment_name, setting_types
+from gateway.settings import GROUPS, Settings, default_registry, environment_variable_name, setting_types
 
 HEAD = """\
 # Settings
@@ -58,7 +58,7 @@ def _groups() -> Iterator[str]:
             hint, meta = get_args(types[name])
             default = attrgetter(name)(defaults)
             yield (
-                f"| `{name}` | `{environment_name(name)}` | {_type(hint, meta)} | {_default(default)} "
+                f"| `{name}` | `{environment_variable_name(name)}` | {_type(hint, meta)} | {_default(default)} "
                 f"| {meta.description} |"
             )
         yield ""

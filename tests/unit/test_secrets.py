@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.keys import make_key
+from gateway.core.api_keys import make_key
 from tests.house.secrets import files, main, secrets_in
 
 
@@ -15,7 +15,7 @@ def test_nothing_secret_is_in_the_repository(capsys: pytest.CaptureFixture[str])
 def test_all_files_are_looked_at_also_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = set(files())
-    assert {"pyproject.toml", "gateway/core/keys.py", ".github/workflows/check.yaml"} <= found
+    assert {"pyproject.toml", "gateway/core/api_keys.py", ".github/workflows/check.yaml"} <= found
     assert not any(name.startswith((".git/", ".venv/")) or name.endswith(".pyc") for name in found)
 
 

@@ -11,8 +11,8 @@ from gateway.settings import (
     EffectiveSetting,
     SettingsError,
     default_registry,
-    environment_name,
-    load_effective,
+    environment_variable_name,
+    load_effective_settings,
     load_settings,
     mask_url,
     setting_types,
@@ -53,7 +53,9 @@ def test_each_source_wins_over_the_one_before(folder: Path):
     environ = dict(HOME)
 
     def look(flags: dict[str, str] | None = None) -> None:
-        (value,) = [v for v in load_effective(environ=environ, flags=flags) if v.name == "server.port"]
+        (value,) = [
+            v for v in load_effective_settings(environ=environ, flags=flags) if v.name == "server.port"
+        ]
         seen.append((value.value, value.source))
 
     look()
@@ -108,13 +110,15 @@ def test_a_file_as_powershell_writes_it_says_what_to_do(folder: Path, encoding: 
 @pytest.mark.parametrize("name", setting_types())
 def test_every_setting_can_be_given_in_the_environment_as_its_own_default(name: str):
     def look(environ: dict[str, str]) -> EffectiveSetting:
-        (value,) = [value for value in load_effective(environ=environ) if value.name == name]
+        (value,) = [value for value in load_effective_settings(environ=environ) if value.name == name]
         return value
 
     default = look(HOME).value
     text = ",".join(default) if isinstance(default, tuple) else str(default)
-    given = look({**HOME, environment_name(name): text.lower() if isinstance(default, bool) else text})
-    assert given == (name, default, f"${environment_name(name)}")
+    given = look(
+        {**HOME, environment_variable_name(name): text.lower() if isinstance(default, bool) else text}
+    )
+    assert given == (name, default, f"${environment_variable_name(name)}")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_a_long_value_is_not_repeated_whole():
 
 def test_a_password_in_a_url_is_masked_where_settings_are_shown():
     environ = {**HOME, "CHIPS_ARTIFACTS": "https://ana:hunter2@store.example/models"}
-    shown = {value.name: value.value for value in load_effective(environ=environ)}
+    shown = {value.name: value.value for value in load_effective_settings(environ=environ)}
     assert shown["artifacts"] == "https://ana:***@store.example/models"
     assert load_settings(environ=environ).artifacts == "https://ana:hunter2@store.example/models"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway.supervisor import Helper, Supervisor, UnrecoverableError
+from gateway.supervisor import HelperHealth, Supervisor, UnrecoverableError
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.upstream.pooled_client import PooledUpstream
 
@@ -27,7 +27,7 @@ def test_a_thread_that_fails_is_run_again_and_told_of_twice(caplog: pytest.LogCa
     supervisor = Supervisor()
     runs: list[None] = []
 
-    def run(helper: Helper) -> None:
+    def run(helper: HelperHealth) -> None:
         runs.append(None)
         if len(runs) < 5:
             raise OSError("disk full\nforged")
@@ -49,7 +49,7 @@ async def test_so_is_a_task(caplog: pytest.LogCaptureFixture):
     supervisor = Supervisor()
     runs: list[None] = []
 
-    async def run(helper: Helper) -> None:
+    async def run(helper: HelperHealth) -> None:
         runs.append(None)
         if len(runs) < 3:
             raise ValueError("no")
@@ -64,7 +64,7 @@ async def test_so_is_a_task(caplog: pytest.LogCaptureFixture):
 async def test_a_task_that_is_cancelled_stays_so():
     supervisor, begun = Supervisor(), asyncio.Event()
 
-    async def run(_: Helper) -> None:
+    async def run(_: HelperHealth) -> None:
         begun.set()
         await asyncio.Event().wait()
 
@@ -82,7 +82,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_may_pass(
     """So grpc.aio says that a stream's channel was closed."""
     supervisor, begun = Supervisor(), 0
 
-    async def run(helper: Helper) -> None:
+    async def run(helper: HelperHealth) -> None:
         nonlocal begun
         begun += 1
         if begun == 1:
@@ -99,7 +99,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_may_pass(
 async def test_a_task_that_is_cancelled_while_it_waits_to_be_tried_again_stays_so():
     supervisor, begun = Supervisor(), asyncio.Event()
 
-    async def run(_: Helper) -> None:
+    async def run(_: HelperHealth) -> None:
         begun.set()
         raise asyncio.CancelledError
 
@@ -117,7 +117,7 @@ def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
     supervisor, ends = Supervisor(), []
     supervisor.on_fatal = lambda name, reason: ends.append((name, reason))
 
-    def run(_: Helper) -> None:
+    def run(_: HelperHealth) -> None:
         raise error
 
     thread = supervisor.thread("log", run, interrupt=threading.Event())
@@ -130,11 +130,11 @@ async def test_nor_is_that_of_a_task_or_a_job():
     supervisor, ends = Supervisor(), []
     supervisor.on_fatal = lambda name, reason: ends.append((name, str(reason)))
 
-    async def run(*_: Helper) -> None:
+    async def run(*_: HelperHealth) -> None:
         raise UnrecoverableError("no more")
 
     await supervisor.task("watch", run)
-    job = supervisor.job("read", run())
+    job = supervisor.one_off_task("read", run())
     with pytest.raises(UnrecoverableError):
         await job
     await asyncio.sleep(0)
@@ -149,19 +149,19 @@ async def test_a_jobs_error_is_for_those_who_wait_and_never_lost(caplog: pytest.
             raise error
         return 1
 
-    assert await supervisor.job("read", work(None)) == 1
+    assert await supervisor.one_off_task("read", work(None)) == 1
     for error in (LookupError("a bug"), OSError("expected")):
-        job = supervisor.job("read", work(error), expected=OSError)
+        job = supervisor.one_off_task("read", work(error), expected=OSError)
         await asyncio.wait({job})
         await asyncio.sleep(0)
     assert supervisor.helper("read").restarts == 1
     assert [text for text in messages(caplog) if "a bug" in text]
     assert not [text for text in messages(caplog) if "expected" in text]
-    await supervisor.job("read", work(None))
+    await supervisor.one_off_task("read", work(None))
 
 
 def test_the_wait_grows_and_is_bounded():
-    helper = Helper("x")
+    helper = HelperHealth("x")
     waits = [helper.failed(OSError("x")) for _ in range(2000)]
     assert waits == sorted(waits)
     assert max(waits) <= 30
@@ -170,7 +170,7 @@ def test_the_wait_grows_and_is_bounded():
 
 
 def test_an_error_with_one_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFixture):
-    helper = Helper("time-outs")
+    helper = HelperHealth("time-outs")
     done: list[float] = []
 
     def work(item: int) -> None:
@@ -186,7 +186,7 @@ def test_an_error_with_one_keeps_no_other_from_its_turn(caplog: pytest.LogCaptur
 
 
 def test_a_timer_outlives_a_lack_of_memory():
-    helper = Helper("time-outs")
+    helper = HelperHealth("time-outs")
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -246,15 +246,15 @@ def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
 async def test_who_is_known():
     supervisor = Supervisor()
 
-    async def nothing(*_: Helper) -> None: ...
+    async def nothing(*_: HelperHealth) -> None: ...
 
-    task, job = supervisor.task("a", nothing), supervisor.job("b", nothing())
+    task, job = supervisor.task("a", nothing), supervisor.one_off_task("b", nothing())
     stranger = asyncio.create_task(nothing())
     assert supervisor.owns(task)
     assert supervisor.owns(job)
     assert not supervisor.owns(stranger)
     await asyncio.gather(task, job, stranger)
-    with supervisor.pool("calls", threads=1) as pool:
+    with supervisor.thread_pool("calls", threads=1) as pool:
         assert supervisor.owns(pool.submit(threading.current_thread).result())
     assert not supervisor.owns(threading.current_thread())
 
@@ -265,7 +265,8 @@ BESIDE_IT = {
     "serve.py": "start and stop, which the process waits for",
     "server/eager_runner.py": "a request, which its connection owns",
     "registry/firestore/registry.py": "the next message, which the watch waits for",
-    "testing.py": "the suites for plug-ins",
+    "testing/registry.py": "the suite for plug-ins",
+    "audit/second_place.py": "downloads, which one call waits for",
 }
 _STARTS = {"create_task", "ensure_future", "Thread", "ThreadPoolExecutor", "start_soon", "TaskGroup"}
 

@@ -19,7 +19,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr("gateway.workers.os.fork", no_process)
-    supervisor = workers.Workers(1, lambda *_: 0, tell=lambda _, text: told.append(text), grace_s=1)
+    supervisor = workers.WorkerPool(1, lambda *_: 0, tell=lambda _, text: told.append(text), grace_s=1)
     for _ in range(3):
         supervisor._start(0)
         assert 0 in supervisor._due

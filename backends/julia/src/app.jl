@@ -121,12 +121,18 @@ function handle(app::App, request::Request)
                 own
                 "X-Request-Id" => call.request_id
                 isempty(app.served) ? Headers() : Headers(["X-Chips-Model" => app.served])
-                "Server-Timing" => join(("$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing), ", ")
+                "Server-Timing" => server_timing(call, code)
             ],
         )
         log_call(call, status, length(body), code)
         return Answer(status, headers, body)
     end
+end
+
+function server_timing(call::Call, code)
+    parts = ["$name;dur=$(round(ms, digits = 1))" for (name, ms) in call.timing]
+    isempty(code) || push!(parts, "error;desc=\"$code\"")
+    return join(parts, ", ")
 end
 
 "What is no Problem is the model's failure: the stack goes to the log, never to the caller."

@@ -77,10 +77,9 @@ function answer(loaded::Loaded, scoring::Scoring, place = row_place)
     try
         return predict_rows(loaded, scoring.rows, scoring.parameters)
     catch error
-        trace = catch_backtrace()
         problem = blame(loaded, scoring, error, place)
         problem === nothing && rethrow()
-        @warn "the model cannot take a row of this request" exception = (error, trace)
+        @warn "the model cannot take a row of this request" reason = named(error)
         throw(problem)
     end
 end

@@ -139,27 +139,28 @@ class App:
             status, body, code, cause = 500, self._render(failed, call), failed.code, error
             headers = {"Content-Type": "application/problem+json"}
         response = web.Response(status=status, body=body, headers=headers)
-        self._sign(response, call)
+        self._sign(response, call, code)
         if not request.content.is_eof():
             response.force_close()  # a body that nobody read would be taken for the next request
         self._log_call(call, status, len(body), code, cause, stack)
         return response
 
-    def _sign(self, response: web.Response, call: Call) -> None:
+    def _sign(self, response: web.Response, call: Call, code: str) -> None:
         response.headers["Server"] = "chips"
         response.headers["X-Request-Id"] = call.request_id
         if self._served:
             response.headers["X-Chips-Model"] = self._served
-        response.headers["Server-Timing"] = ", ".join(
-            f"{name};dur={ms:.1f}" for name, ms in call.timing.items()
-        )
+        timing = [f"{name};dur={ms:.1f}" for name, ms in call.timing.items()]
+        if code:
+            timing.append(f'error;desc="{code}"')
+        response.headers["Server-Timing"] = ", ".join(timing)
 
     def refuse(self, request: web.BaseRequest, problem: Problem, cause: BaseException | None) -> web.Response:
         """Answer what is no HTTP request that could be routed."""
         call = Call(request)
         body = self._render(problem, call)
         response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
-        self._sign(response, call)
+        self._sign(response, call, problem.code)
         response.force_close()
         self._log_call(call, problem.status, len(body), problem.code, cause)
         return response
@@ -432,7 +433,15 @@ class App:
             trace=call.trace,
             **fields,
         )
-        if cause is not None or stack:
+        if status < 500 and stack:  # the caller is to blame: what the model said, without the way to it
+            self._log.request(
+                severity=severity,
+                message=f"request {call.request_id} was refused by the model",
+                trace=call.trace,
+                request_id=call.request_id,
+                reason=stack.strip().rpartition("\n")[2],
+            )
+        elif status >= 500 and (cause is not None or stack):
             self._log.request(
                 severity=severity,
                 message=f"request {call.request_id} failed",

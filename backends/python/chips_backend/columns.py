@@ -22,6 +22,7 @@ class Column(NamedTuple):
     values: list[Any]  # as JSON has them; None where one is missing
     shape: tuple[int, ...] = (-1,)
     categories: tuple[str | int, ...] | None = None
+    remark: str = ""  # of what the model knows of it
 
     def tensor(self) -> Tensor:
         return Tensor(name=self.name, datatype=self.datatype, shape=self.shape, categories=self.categories)
@@ -46,6 +47,8 @@ class Column(NamedTuple):
             )
         if missing:
             parts.append(f"{missing} of {len(self.values)} missing")
+        if self.remark:
+            parts.append(self.remark)
         return "; ".join(parts)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from chips_backend.answers import as_predictions, is_close
 from chips_backend.boosters import categories_of, lightgbm_predictor
+from chips_backend.encoders import encoded_columns, known_categories
 from chips_backend.files import WrongArtifact
 from chips_backend.likely import likely_rows
 from chips_backend.manifest import Manifest, Signature, Tensor
@@ -172,9 +173,15 @@ def _forms(estimator: Any, signature: Signature, names: Any) -> Iterator[_Form]:
     """The forms in which the model may want its rows, the likeliest first."""
     inputs = signature.inputs
     categories = {t.name: t.categories for t in inputs if t.categories is not None}
+    listed = [tensor.name for tensor in inputs]
+    # An encoder takes the values themselves; a column of categories comes second there, for one that was trained on it.
+    plain = [name for name in known_categories(estimator, listed) if name in categories]
     columns = [tensor.name for tensor in inputs] if names is None else [str(name) for name in names]
     if names is not None and not _are_numbered(columns):
         by_column = {**categories, **{name.replace(" ", "_"): of for name, of in categories.items()}}
+        if plain:
+            fewer = {name: of for name, of in by_column.items() if name not in plain}
+            yield _Form(frame_table(signature, columns, categories=fewer), is_array=False)
         yield _Form(frame_table(signature, columns, categories=by_column), is_array=False)
         dated = [t.name for t in inputs if t.datatype == "BYTES" and t.categories is None]
         if dated:
@@ -270,28 +277,11 @@ def _try(form: _Form, predict: Any, trials: Sequence[_Trial], outputs: Sequence[
 
 def _examples(estimator: Any, signature: Signature) -> list[Row]:
     """A row of the first categories that its encoders know, zeros elsewhere."""
-    known = dict(_encoded(estimator, [tensor.name for tensor in signature.inputs]))
+    encoded = encoded_columns(estimator, [tensor.name for tensor in signature.inputs])
+    known = {name: as_predictions(values[:1], 1)[0] for name, values, _ in encoded if values}
     if not known:
         return []
     plain = next(likely_rows(signature))
     return [
         [known.get(tensor.name, plain[at]) for at, tensor in enumerate(signature.inputs)],
     ]
-
-
-def _encoded(step: Any, columns: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """The first category of each column that an encoder in this model knows."""
-    names = [str(name) for name in getattr(step, "feature_names_in_", columns)]
-    for _, transformer, chosen in getattr(step, "transformers_", ()):
-        if hasattr(transformer, "fit"):
-            listed = [chosen] if isinstance(chosen, str | int) else list(chosen)
-            yield from _encoded(transformer, [names[at] if isinstance(at, int) else at for at in listed])
-    for _, inner in list(getattr(step, "steps", ()))[:3]:
-        if hasattr(inner, "fit"):
-            yield from _encoded(inner, names)
-    categories = getattr(step, "categories_", None)
-    if isinstance(categories, list) and len(categories) == len(names):
-        for name, values in zip(names, categories, strict=True):
-            present = [value for value in values if value is not None and value == value]  # noqa: PLR0124
-            if present:
-                yield name, as_predictions(present[:1], 1)[0]

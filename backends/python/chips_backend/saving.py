@@ -26,6 +26,7 @@ from chips_backend.draft import (
     write_json,
     write_model,
 )
+from chips_backend.encoders import catboost_categories, known_categories, with_known_categories
 from chips_backend.files import WrongArtifact
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
@@ -61,6 +62,7 @@ def save(
     format: str | None = None,  # noqa: A002  (the manifest's word)
     samples: int = 5,
     overwrite: bool = False,
+    accept_unknown: bool | Sequence[str] = False,
     out: TextIO | None = None,
 ) -> Saved:
     """Write `model` into `folder`, with its signature and samples, and check that a backend predicts the same.
@@ -70,6 +72,8 @@ def save(
     `training`: all of the training data, in the same form; baseline.json then describes its columns and the predictions
     for them, without any row. `format`: joblib, skops, onnx, xgboost or lightgbm; by default the safest that holds this model.
     `samples`: how many rows of the example to publish with their answers; they cover missing values and categories first.
+    `accept_unknown`: the categories that encoders in the model know are all that is accepted; True, or names of columns,
+    accepts other values there, as the encoder's `handle_unknown` says.
     `overwrite`: replace the files of an earlier `save`. `out`: where the summary goes (standard output).
 
     Functions and classes of your own that the model uses are taken along as source. Raises CannotSave; nothing of an earlier
@@ -80,6 +84,9 @@ def save(
         raise CannotSave("samples must be at least 1: a version without samples cannot be checked")
     example = sliceable(example)
     columns = columns_of(example, _names_of(model))
+    known = known_categories(model, [column.name for column in columns])
+    known = known or catboost_categories(model, columns, training)
+    columns = with_known_categories(columns, known, accept_unknown=accept_unknown)
     kind = format or _safest_format(model)
     if kind not in MODEL_FILES:
         raise CannotSave(f'the format "{kind}" is not known; choose {", ".join(MODEL_FILES)}')

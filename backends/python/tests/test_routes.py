@@ -41,7 +41,10 @@ def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
 
 
 def timing(answer: Answer) -> dict[str, float]:
-    parts = [part.strip().partition(";dur=") for part in answer.headers["Server-Timing"].split(",")]
+    entries = [part.strip() for part in answer.headers["Server-Timing"].split(",")]
+    errors = [f'error;desc="{answer.json["code"]}"'] if answer.status >= 400 else []
+    assert [entry for entry in entries if entry.startswith("error")] == errors
+    parts = [entry.partition(";dur=") for entry in entries if not entry.startswith("error")]
     return {name: float(ms) for name, _, ms in parts}
 
 
@@ -318,9 +321,11 @@ def test_what_the_model_raises_goes_to_the_log_alone(backend):
     body = problem(answer, 422, "invalid-instances")
     assert body["detail"] == "instances[2].a: the model cannot take -1.0"
     assert body["request_id"] == "it-was-this-one"
-    line = backend.wait_for(lambda line: line.get("request_id") == "it-was-this-one" and "stack" in line)
-    assert "the model's secret reason" in line["stack"]
+    line = backend.wait_for(lambda line: line.get("request_id") == "it-was-this-one" and "reason" in line)
+    assert line["reason"] == "RuntimeError: the model's secret reason"
     assert line["severity"] == "WARNING"
+    assert "stack" not in line
+    assert answer.headers["Server-Timing"].endswith(', error;desc="invalid-instances"')
 
 
 def test_on_infer_the_place_is_the_tensors(backend):

@@ -90,7 +90,8 @@ column_note <- function(column) {
     } else if (is.numeric(present)) {
       sprintf("%.6g to %.6g", min(present), max(present))
     },
-    if (missing > 0L) sprintf("%d of %d missing", missing, length(column$values))
+    if (missing > 0L) sprintf("%d of %d missing", missing, length(column$values)),
+    column$remark
   ), collapse = "; ")
 }
 

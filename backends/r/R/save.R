@@ -43,7 +43,7 @@ chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, 
   inputs <- inputs_of_model(model, names(example))
   left_out <- setdiff(names(example), inputs)
   example <- example[inputs]
-  columns <- columns_of(example)
+  columns <- with_known_categories(columns_of(example), model)
   runtime <- runtime_of(unique(c(packages, needed_packages(model, packages))))
   answered <- answer_some(model, example, columns, samples, functions)
   signature <- list(inputs = unname(lapply(columns, column_tensor)), outputs = outputs_of(answered$answer))
@@ -113,6 +113,18 @@ inputs_of_model <- function(model, given) {
   }
   found <- intersect(given, needed)
   if (length(found)) found else given
+}
+
+# The levels that the model holds are all that a backend accepts, so the signature names them.
+with_known_categories <- function(columns, model) {
+  sets <- tryCatch(known_levels(model), error = function(e) list())
+  lapply(columns, function(column) {
+    own <- sets[[column$name]]$levels
+    if (is.null(own) || column$datatype != "BYTES" || anyDuplicated(own)) {
+      return(column)
+    }
+    utils::modifyList(column, list(categories = own, remark = "the model's; others are refused"))
+  })
 }
 
 # -- the model's own answers

@@ -45,7 +45,8 @@ new_reply <- function(config, log, state) {
     response <- list(status = status, body = body, headers = c(headers, list(
       "X-Request-Id" = call$request_id,
       "X-Chips-Model" = served,
-      "Server-Timing" = paste(sprintf("%s;dur=%.1f", names(call$timing), call$timing), collapse = ", ")
+      "Server-Timing" = paste(c(sprintf("%s;dur=%.1f", names(call$timing), call$timing),
+                                if (nzchar(code)) sprintf("error;desc=\"%s\"", code)), collapse = ", ")
     )))
     size <- if (is.raw(body)) length(body) else nchar(body, "bytes")
     if (call$method == "HEAD") {
@@ -285,9 +286,16 @@ log_call <- function(log, call, status, size, code, stack) {
   if (nzchar(code)) fields$code <- code
   severity <- if (status >= 500L) "ERROR" else if (status >= 400L) "WARNING" else "INFO"
   log$request(severity, sprintf("%s %s %d", call$method, substr(call$path, 1L, 200L), status), call$trace, fields)
-  if (!is.null(stack)) {
+  if (is.null(stack)) {
+    return(invisible())
+  }
+  if (status < 500L) { # the caller is to blame: what the model said, without the way to it
+    message <- sprintf("request %s was refused by the model", call$request_id)
+    reason <- sub("\n  in .*", "", stack)
+    log$request(severity, message, call$trace, list(request_id = call$request_id, reason = reason))
+  } else {
     message <- sprintf("request %s failed", call$request_id)
-    log$request("ERROR", message, call$trace, list(request_id = call$request_id, stack = stack))
+    log$request(severity, message, call$trace, list(request_id = call$request_id, stack = stack))
   }
 }
 

@@ -90,3 +90,9 @@ output "chips" {
   description = "Addresses and settings for the command line."
   value       = module.chips
 }
+
+variable "rollouts" {
+  description = "Whether a controller takes the steps of rollouts (chips canary): one small instance that always runs."
+  type        = bool
+  default     = false
+}

@@ -12,8 +12,8 @@ from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.access_rules import AccessRule, Issuer, apply_preset
+from gateway.core.api_keys import key_id
 from gateway.core.compiled_policy import principal_from_rule
-from gateway.core.keys import key_id
 from gateway.core.model import Key, Limits, Model, Policy, parse_key
 from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
@@ -52,7 +52,7 @@ def explain_access(
         str, typer.Argument(metavar="MODEL", help="The model; `*` for the gateway as a whole.")
     ],
     verb: Annotated[
-        Literal["score", "metadata", "operate"], typer.Option(help="What it is to be used for.")
+        Literal["score", "metadata", "pin", "operate"], typer.Option(help="What it is to be used for.")
     ] = "score",
     address: Annotated[
         str | None, typer.Option("--from", help="The caller's address; otherwise addresses are not judged.")

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from gateway.core.keys import key_id
+from gateway.core.api_keys import key_id
 from gateway.core.model import Key, Limits, parse_key
 from gateway.core.printable import printable
 from gateway.registry.base import Document
@@ -24,7 +24,7 @@ def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableT
     except ValueError as error:
         yield Text.assemble(f"{name}  ", ("unreadable", "bold red"), f"  {printable(str(error))}")
         return
-    state = state_of(key)
+    state = key_state(key)
     yield Text.assemble(f"{name}  ", (printable(key.label), "bold"), "  ", (state, _STYLES[state]))
     yield _below(f"{', '.join(key.verbs)}: {', '.join(key.models)}{''.join(_bounds(key))}")
     expires = f"expires {_day(key.expires)}" if key.expires else "never expires"
@@ -32,7 +32,7 @@ def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableT
     yield _below(f"made {_day(key.created)}, {expires}, {used}")
 
 
-def state_of(key: Key) -> str:
+def key_state(key: Key) -> str:
     """`valid`, `expired` or `revoked`."""
     if key.revoked is not None:
         return "revoked"

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.access.key_display import key_lines, state_of
+from gateway.cli.access.key_display import key_lines, key_state
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.keys import digest_key, key_id, make_key
+from gateway.core.api_keys import digest_key, key_id, make_key
 from gateway.core.model import Key, limit_problems, parse_key
 from gateway.core.model_updates import to_document
-from gateway.core.names import check_model_pattern
+from gateway.core.name_validation import check_model_pattern
 from gateway.core.principal import VERBS, Verb
 from gateway.core.suggestions import suggest
-from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_text
+from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_rfc3339
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -34,7 +34,9 @@ def create(
     verbs: Annotated[
         list[str],
         typer.Option(
-            "--verbs", help="What it may do: score, metadata, operate (console and metrics); may be repeated."
+            "--verbs",
+            help="What it may do: score, metadata, pin (choose the version by X-Chips-Version), operate (console and "
+            "metrics); may be repeated.",
         ),
     ] = ["score", "metadata"],  # noqa: B006
     network: Annotated[
@@ -67,7 +69,7 @@ def create(
     entry = Key(
         label=label,
         models=tuple(models),
-        created=now_text(),
+        created=now_rfc3339(),
         created_by=author,
         expires=None if expires is None else _expiry(expires),
         verbs=_verbs(verbs),
@@ -138,7 +140,7 @@ def rotate(
     new_key = make_key()
     author = console.author_name(by)
     at_once = overlap == "0"
-    old_ends = now_text() if at_once else _expiry(overlap)
+    old_ends = now_rfc3339() if at_once else _expiry(overlap)
     new_ends = None if expires is None else _expiry(expires)
 
     async def work(registry: Registry) -> Key:
@@ -149,13 +151,13 @@ def rotate(
             raise Failure(
                 f"that key cannot be read: {error}", hint="make a new one", code=EX_DATAERR
             ) from None
-        if state_of(old) != "valid":
+        if key_state(old) != "valid":
             raise Failure(
-                f"key {key_id(document.name)} is {state_of(old)}", hint="make a new one", code=EX_DATAERR
+                f"key {key_id(document.name)} is {key_state(old)}", hint="make a new one", code=EX_DATAERR
             )
         new = msgspec.structs.replace(
             old,
-            created=now_text(),
+            created=now_rfc3339(),
             created_by=author,
             expires=new_ends or _renewed(old),
             replaces=key_id(document.name),
@@ -234,7 +236,7 @@ def revoke(
         revoked = document.body.get("revoked")
         if revoked is not None:
             raise Failure(f"key {key_id(document.name)} has been revoked already, {revoked}", code=EX_DATAERR)
-        at = now_text()
+        at = now_rfc3339()
         body = {**document.body, "revoked": at}
         # Both or neither: the key's own state for lists and later reads, the revocation for gateways that know the key.
         await registry.write(
@@ -297,4 +299,4 @@ def _listed(document: Document) -> dict[str, Any]:
         key = parse_key(document.body)
     except ValueError as error:
         return {"id": name, "state": "unreadable", "problem": str(error)}
-    return {"id": name, "state": state_of(key), **msgspec.to_builtins(key)}
+    return {"id": name, "state": key_state(key), **msgspec.to_builtins(key)}

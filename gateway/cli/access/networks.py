@@ -7,7 +7,15 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.networks import parse_network
-from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, document_name, now_text
+from gateway.registry.base import (
+    NETWORKS,
+    Delete,
+    Document,
+    Put,
+    Registry,
+    network_document_name,
+    now_rfc3339,
+)
 
 networks = typer.Typer(help="Whose callers are admitted, besides edge.networks.", no_args_is_help=True)
 
@@ -35,12 +43,12 @@ def add(
 
     async def work(registry: Registry) -> list[str]:
         known = {document.name for document in await registry.list(NETWORKS)}
-        new = [network for network in wanted if document_name(network) not in known]
+        new = [network for network in wanted if network_document_name(network) not in known]
         changes = [
             Put(
                 kind=NETWORKS,
-                name=document_name(network),
-                body={"network": network, "note": note, "created": now_text(), "created_by": author},
+                name=network_document_name(network),
+                body={"network": network, "note": note, "created": now_rfc3339(), "created_by": author},
                 expected=0,
             )
             for network in new
@@ -98,14 +106,14 @@ def remove(
 
     async def work(registry: Registry) -> None:
         known = {document.name: document for document in await registry.list(NETWORKS)}
-        missing = [network for network in wanted if document_name(network) not in known]
+        missing = [network for network in wanted if network_document_name(network) not in known]
         if missing:
             raise Failure(
                 f"{', '.join(missing)} is not in the registry",
                 hint="`chips networks list` shows what is; networks of the settings are changed there",
                 code=EX_DATAERR,
             )
-        documents = [known[document_name(network)] for network in wanted]
+        documents = [known[network_document_name(network)] for network in wanted]
         changes = [Delete(kind=NETWORKS, name=found.name, expected=found.revision) for found in documents]
         await registry.write(*changes, author=console.author_name(by), reason=reason)
 

@@ -18,8 +18,8 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import EX_CANTCREAT, store_failure
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.cli.support.transfer_progress import progress
-from gateway.core.names import check_model_name, check_version
+from gateway.cli.support.transfer_progress import transfer_progress
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.settings import state_folder
 
 artifacts = typer.Typer(help="List, show, verify and pull published artifacts.", no_args_is_help=True)
@@ -105,7 +105,7 @@ def verify(
     with _opened(store) as opened:
         content, manifest = _found(opened, model, version)
         results: dict[str, str] = {}
-        with progress("verified", manifest.total_bytes, shown=not as_json) as told:
+        with transfer_progress("verified", manifest.total_bytes, shown=not as_json) as told:
             for file in manifest.files:
                 try:
                     _read(opened, manifest, file, told)
@@ -150,7 +150,7 @@ def pull(
     with _opened(store) as opened:
         content, manifest = _found(opened, model, version)
         try:
-            with progress("pulled", manifest.total_bytes, shown=not as_json) as told:
+            with transfer_progress("pulled", manifest.total_bytes, shown=not as_json) as told:
                 for file in manifest.files:
                     path = draft / file.path_in_artifact
                     path.parent.mkdir(parents=True, exist_ok=True)

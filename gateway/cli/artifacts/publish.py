@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from gateway.artifacts.base import (
@@ -16,13 +15,14 @@ from gateway.artifacts.base import (
     PermissionRefused,
     StoreError,
     StoreUnavailable,
+    is_published,
 )
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.manifest import Manifest, RowsPolicy
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.cli.support.transfer_progress import progress
+from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.printable import printable_json
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.settings import inherited_environment, state_folder
@@ -118,28 +118,11 @@ def publish(
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
             console.confirm_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
-            with progress("published", manifest.total_bytes, shown=not as_json) as told:
+            with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
                 is_new = opened.publish(manifest, dict(described.files), told)
             _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise store_failure(error) from error
-
-
-def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
-    """Whether this very artifact is in the store. Raises AlreadyPublished where the version holds another one."""
-    published = store.manifest(manifest.model, manifest.version)
-    if published is None:
-        return False
-    # A bucket's paths begin with digests; place by place the files are the same.
-    ours, theirs = (
-        msgspec.structs.replace(
-            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
-        )
-        for m in (manifest, published)
-    )
-    if not ours.has_same_content_as(theirs):
-        raise AlreadyPublished(store.address(manifest.model, manifest.version))
-    return True
 
 
 def _try(described: DescribedArtifact, command: str | None) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.deployment.deploy_steps import (
+from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
     StepReport,
     check_owner,
@@ -17,7 +17,7 @@ from gateway.cli.deployment.refresh_model import current_model
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.deploy.folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, DeploymentTarget
 from gateway.settings import Settings, endpoint_override, process_environment, state_folder

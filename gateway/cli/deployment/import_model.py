@@ -13,12 +13,12 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from gateway.cli.deployment.new import SCAFFOLD, new_folder, with_rollback, write_scaffold
+from gateway.cli.deployment.new import SCAFFOLD, new_folder, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
 from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
-from gateway.deploy.python_environment import python_for
+from gateway.deploy.python_environment import python_with_requirements
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 
@@ -72,7 +72,7 @@ def import_model(
             called = name or _as_name(model.name)
             target = new_folder(called, folder)
 
-            answers = with_rollback(
+            answers = remove_on_failure(
                 target, lambda: _write(model, called, target, origin, source_digest=seen, samples=samples)
             )
     except CannotImport as error:
@@ -159,7 +159,7 @@ def write_trained(model: ForeignModel, folder: Path, *, samples: bool) -> int:
         examples.unlink(missing_ok=True)
         return 0
     try:
-        python = python_for(folder, state_folder() / "environments", console.note)
+        python = python_with_requirements(folder, state_folder() / "environments", console.note)
     except DeployError as error:
         raise Failure(str(error), hint=f"{error.hint}; --no-samples does without", code=error.code) from None
     _run(

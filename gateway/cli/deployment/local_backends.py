@@ -58,7 +58,7 @@ def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) 
     """
     started = []
     for local, spec in _all():
-        if spec.wanted and local.state is None:
+        if spec.wanted and local.status is None:
             local.launch(process_environment())
             started.append(local)
     _wait(started, wait, as_json=as_json, done="up", nothing="all that should run runs")
@@ -77,7 +77,7 @@ def restart(
     found = _find(model, version)
     for local, spec in found:
         local.end()
-        local.write(msgspec.structs.replace(spec, wanted=True))
+        local.write_spec(msgspec.structs.replace(spec, wanted=True))
         local.launch(process_environment())
     _wait([local for local, _ in found], wait, as_json=as_json, done="restarted", nothing="")
 
@@ -89,7 +89,7 @@ def stop(model: ModelArgument, version: VersionOption = "", as_json: console.Jso
     """
     ended = []
     for local, spec in _find(model, version):
-        local.write(msgspec.structs.replace(spec, wanted=False))
+        local.write_spec(msgspec.structs.replace(spec, wanted=False))
         ended.append({"model": spec.model, "version": spec.version, "stopped": local.end()})
     if as_json:
         console.print_json(ended)
@@ -140,7 +140,7 @@ def _find(model: str, version: str) -> list[tuple[LocalBackend, BackendSpec]]:
 
 
 def _described(local: LocalBackend, spec: BackendSpec) -> dict[str, Any]:
-    state = local.state
+    state = local.status
     if state is None:
         text = "not running" if spec.wanted else "stopped"
     elif state.backend is None:

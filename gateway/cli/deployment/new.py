@@ -11,9 +11,9 @@ import typer
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.names import check_model_name
+from gateway.core.name_validation import check_model_name
+from gateway.deploy.backend_libraries import LibraryMissing, library_root
 from gateway.deploy.folder import PREDICT_NAME
-from gateway.deploy.library import LibraryMissing, library_root
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
@@ -100,7 +100,7 @@ def new(
         if source is not None:
             write_source(target, "saved", source, source_digest=seen)
 
-    with_rollback(target, write)
+    remove_on_failure(target, write)
     if as_json:
         console.print_json({"model": name, "language": language, "folder": str(target)})
         return
@@ -133,8 +133,8 @@ def new_folder(name: str, folder: Path | None) -> Path:
     return target
 
 
-def with_rollback(target: Path, work: Callable[[], _T]) -> _T:
-    """Fill `target`, which is new or empty; take away what was written where that fails."""
+def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
+    """Run `work`, which fills the new or empty folder `target`; if it fails, remove what was written."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         return work()
@@ -191,7 +191,7 @@ def _write(
         write_scaffold(language, name, target, _installed(_EXAMPLE_NEEDS))
     else:
         write_scaffold(language, name, target, needs_of(described), left_out=("train.py",))
-        copy_model(described, target / COPY_NAME)
+        copy_described_artifact(described, target / COPY_NAME)
     if predict:
         write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
 
@@ -213,7 +213,7 @@ def _installed(packages: Sequence[str]) -> list[str]:
     return [package for package in packages if package != "skops" or find_spec("skops") is not None]
 
 
-def copy_model(described: DescribedArtifact, trained: Path) -> None:
+def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None:
     """The artifact's files and what describes them, as `chips publish` takes a folder."""
     import msgspec
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment.deploy_steps import DeploymentRun, StepReport, check_owner, run_deployment
+from gateway.cli.deployment.deployment_run import DeploymentRun, StepReport, check_owner, run_deployment
 from gateway.cli.deployment.refresh_model import current_model, source_path
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.cli.deployment.import_model import foreign_model, write_trained
-from gateway.cli.deployment.new import copy_model, describe_model, needs_of, write_requirements
+from gateway.cli.deployment.new import copy_described_artifact, describe_model, needs_of, write_requirements
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.foreign_models import CannotImport
@@ -117,7 +117,7 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
     is_edited = has_requirements and record.are_requirements_edited(folder)
     if record.kind == "saved":
         described = describe_model(record.path(folder), folder.absolute().name)
-        copy_model(described, place / COPY_NAME)
+        copy_described_artifact(described, place / COPY_NAME)
         needs = needs_of(described)
     else:
         needs = _import(copy, place, is_edited=is_edited)

@@ -12,7 +12,7 @@ from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.folder import BackendFolder, FolderError
-from gateway.deploy.python_environment import python_for
+from gateway.deploy.python_environment import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact
 from gateway.settings import inherited_environment, state_folder
@@ -32,7 +32,7 @@ def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
     """How the folder's backend runs on this machine, with its requirements installed. Raises DeployError."""
     python = ""
     if source.runs_in_python:
-        python = python_for(source.path, state_folder() / "environments", tell)
+        python = python_with_requirements(source.path, state_folder() / "environments", tell)
     return source.command(python)
 
 
@@ -49,8 +49,8 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             version=source.version,
             created_by="",
             format=settings.format,
-            signature=source.sibling("signature"),
-            samples=source.sibling("samples"),
+            signature=source.description_file("signature"),
+            samples=source.description_file("samples"),
             rows=settings.rows,
         )
         words = folder_command(source, console.note)

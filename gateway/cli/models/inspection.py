@@ -13,7 +13,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
-from gateway.core.names import check_version
+from gateway.core.name_validation import check_version
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
 
 
@@ -139,7 +139,7 @@ async def probe_backend(
             code=console.EX_PROTOCOL,
         )
     validated_option(check_version, wish.version or metadata.versions[0])
-    takes = metadata.number("concurrency")
+    takes = metadata.integer_parameter("concurrency")
     report.tell(
         "backend",
         f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"

@@ -18,16 +18,16 @@ from gateway.cli.models.inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.registration import _OUR_PATH, Outcome, write_registration
+from gateway.cli.models.registration import _OUR_PATH, RegisteredVersion, Verification, write_registration
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, shown_example
+from gateway.cli.support.model_server_detection import ModelServer, example_for_terminal
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.cli.support.published_manifest import RowsOption, published_samples
-from gateway.core.cors import CorsRule
+from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Model, normalize_backend_url
-from gateway.core.names import check_model_name, check_version
+from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.networks import parse_network
 from gateway.registry.base import Listing
 from gateway.settings import Settings
@@ -170,6 +170,7 @@ def register(
                 console.author_name(by),
                 "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
+                verified=_verification(seen, report) if probing else None,
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)
@@ -177,6 +178,24 @@ def register(
         report.end()
 
     console.run_async(work())
+
+
+def _verification(seen: BackendInspection, report: ProgressReporter) -> Verification:
+    """What the inspection says about the backend, as evidence."""
+    checked = report.facts.get("verified")
+    if checked is not None:
+        failed = checked["failed"]
+        summary = (
+            f"{len(failed)} checks failed: {', '.join(failed)}"
+            if failed
+            else f"{checked['passed']} checks passed"
+        )
+        return Verification(not failed, summary, checked)
+    if seen.service is not None:
+        return Verification(
+            passed=True, summary=f"a server of another kind, which answers: {seen.service.kind}", facts={}
+        )
+    return Verification(passed=False, summary=seen.broken or "it was not checked", facts={})
 
 
 async def _checked(
@@ -263,7 +282,7 @@ def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule
 async def _tell_live(
     address: str,
     listing: Listing,
-    outcome: Outcome,
+    outcome: RegisteredVersion,
     report: ProgressReporter,
     service: ModelServer | None = None,
 ) -> None:
@@ -286,7 +305,7 @@ async def _tell_live(
     )
     key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
     body = (
-        shown_example(service)
+        example_for_terminal(service)
         if service is not None
         else f'{{"instances": [{_example(model, outcome.version)}]}}'
     )

@@ -13,29 +13,48 @@ from gateway.cli.models.inspection import (
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.evidence import VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
+from gateway.registry.evidence import evidence_change, unverified
 from gateway.settings import Settings
 
 _OUR_PATH = "/predict"
 
 
-class Outcome(NamedTuple):
-    """The model as written (or as it would be), and the version that the registration is about."""
+class Verification(NamedTuple):
+    """What a verification of the backend has found, to be kept with the registration."""
+
+    passed: bool
+    summary: str
+    facts: dict[str, Any]
+    image: str = ""
+
+
+class RegisteredVersion(NamedTuple):
+    """The model as written (or as it would be written), and the version that was registered."""
 
     model: Model
     version: str
 
 
 async def register_backend(
-    settings: Settings, wish: RegistrationRequest, *, author: str, reason: str, headers: Mapping[str, str]
+    settings: Settings,
+    wish: RegistrationRequest,
+    *,
+    author: str,
+    reason: str,
+    headers: Mapping[str, str],
+    verified: Verification | None = None,
 ) -> dict[str, Any]:
     """Register a backend without printing anything; return what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure."""
     report = ProgressReporter(as_json=True)
     metadata = await probe_backend(wish, 10.0, report, headers)
     async with console.open_registry_of(settings) as registry:
-        outcome = await write_registration(registry, wish, metadata, report, author, reason, dry_run=False)
+        outcome = await write_registration(
+            registry, wish, metadata, report, author, reason, dry_run=False, verified=verified
+        )
     model = outcome.model
     return {**report.facts, "traffic": dict(model.traffic), "access": model.policy.access}
 
@@ -49,8 +68,12 @@ async def write_registration(
     reason: str,
     *,
     dry_run: bool,
-) -> Outcome:
-    """Merge the request into the registry's document, report the changes, and write it unless `dry_run`."""
+    verified: Verification | None = None,
+) -> RegisteredVersion:
+    """Merge the request into the registry's document, report the changes, and write it unless `dry_run`.
+
+    What was `verified` is written with it, as evidence.
+    """
     document = await registry.read(MODELS, wish.name)
     model, version = _wanted(wish, metadata, document)
     body = merge_document(document.body if document is not None else None, model)
@@ -74,15 +97,15 @@ async def write_registration(
             if before is not None
             else f"{path}: {console.short_value(after)}",
         )
-    outcome = Outcome(model, version)
+    outcome = RegisteredVersion(model, version)
     if dry_run:
         report.tell("dry run", "nothing was written", style="bold yellow")
-    if dry_run or not changes:
+    evidence = await _evidence(registry, outcome, verified, changed=bool(changes))
+    if dry_run or not (changes or evidence):
         return outcome
     expected = document.revision if document is not None else 0
-    generation = await registry.write(
-        Put(kind=MODELS, name=wish.name, body=body, expected=expected), author=author, reason=reason
-    )
+    entry = [Put(kind=MODELS, name=wish.name, body=body, expected=expected)] if changes else []
+    generation = await registry.write(*entry, *evidence, author=author, reason=reason)
     report.tell(
         "written",
         f"generation {generation}",
@@ -91,6 +114,30 @@ async def write_registration(
         traffic=dict(model.traffic),
     )
     return outcome
+
+
+async def _evidence(
+    registry: Registry, outcome: RegisteredVersion, verified: Verification | None, *, changed: bool
+) -> list[Put]:
+    """The record of the verification; not again where the same is known and nothing else changes."""
+    backend = outcome.model.backend(outcome.version)
+    if verified is None or backend is None:
+        return []
+    name = outcome.model.name
+    if not changed and verified.passed and not await unverified(registry, name, backend):
+        return []
+    record = EvidenceRecord(
+        model=name,
+        version=outcome.version,
+        sort=VERIFY,
+        passed=verified.passed,
+        summary=verified.summary,
+        backend=backend_address(backend),
+        artifact_digest=backend.artifact_digest,
+        image=verified.image,
+        facts=verified.facts,
+    )
+    return [await evidence_change(registry, record)]
 
 
 def _wanted(
@@ -122,9 +169,9 @@ def _wanted(
 def _said(metadata: ModelMetadata) -> dict[str, Any]:
     """What the backend says of itself; what it does not say stays as it is."""
     said = {
-        "concurrency": metadata.number("concurrency"),
-        "artifact": metadata.text("artifact"),
-        "artifact_digest": metadata.text("artifact_digest"),
+        "concurrency": metadata.integer_parameter("concurrency"),
+        "artifact": metadata.text_parameter("artifact"),
+        "artifact_digest": metadata.text_parameter("artifact_digest"),
         "platform": metadata.platform,
         "inputs": metadata.inputs,
         "outputs": metadata.outputs,

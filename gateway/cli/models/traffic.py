@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from gateway.cli.models.sticky import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.verified import ForceOption, check_verified
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -23,9 +25,11 @@ def traffic(
             help="The new split; what is not named takes nothing. Without: show it.",
         ),
     ] = None,
+    sticky: StickyOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
+    force: ForceOption = False,
     gateway: WatchedGatewayOption = None,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
@@ -39,29 +43,39 @@ def traffic(
     `chips traffic wine`
 
     `chips traffic wine 3=90 4=10 --reason "canary of version 4"`
+
+    `chips traffic wine 3=50 4=50 --sticky header:X-User`
     """
     wanted = _parsed(shares or [])
     settings = console.settings_for(registry_url)
-    if not shares:
+    if not shares and sticky is None:
         _show(console.run_async(_current(settings, name)), as_json=as_json)
         return
 
     async def work() -> dict[str, Any]:
         async with console.open_registry_of(settings) as registry:
             document, model = await console.find_model(registry, name)
-            after = _split(model, wanted)
+            after = _split(model, wanted, sticky)
             facts: dict[str, Any] = {
                 "model": name,
                 "before": dict(model.traffic),
                 "after": dict(after.traffic),
+                "sticky": after.sticky.by if after.sticky is not None else None,
                 "written": False,
                 "live": False,
             }
-            if dry_run or after.traffic == model.traffic:
+            if dry_run or (after.traffic == model.traffic and after.sticky == model.sticky):
                 return facts
+            new = [
+                version
+                for version, share in after.traffic.items()
+                if share and not model.traffic.get(version)
+            ]
+            forced = await check_verified(registry, model, new, force=force, by_hand=True)
+            because = "; ".join(filter(None, (reason, forced)))
             body = merge_document(document.body, after)
             change = Put(kind=MODELS, name=name, body=body, expected=document.revision)
-            facts["generation"] = await registry.write(change, author=console.author_name(by), reason=reason)
+            facts["generation"] = await registry.write(change, author=console.author_name(by), reason=because)
             facts["written"] = True
             facts["obstacle"] = await _watch(registry, console.gateway_address(gateway, settings))
             facts["live"] = not facts["obstacle"]
@@ -70,14 +84,20 @@ def traffic(
     facts = console.run_async(work())
     if as_json:
         console.print_json(facts)
-        return
+    else:
+        _show_change(facts, dry_run=dry_run)
+
+
+def _show_change(facts: dict[str, Any], *, dry_run: bool) -> None:
     for version in {**facts["before"], **facts["after"]}:
         before, after = facts["before"].get(version, 0), facts["after"].get(version, 0)
         console.say(f"v {version}", f"{before} %" + (f" → {after} %" if before != after else ", unchanged"))
+    if facts["sticky"] is not None:
+        console.say("sticky", facts["sticky"])
     if dry_run:
         console.say("dry run", "nothing was written", style="bold yellow")
     elif not facts["written"]:
-        console.say(name, "unchanged")
+        console.say(facts["model"], "unchanged")
     elif facts["live"]:
         console.say("live", f"generation {facts['generation']}", style="bold green")
     else:
@@ -91,12 +111,15 @@ async def _current(settings: Settings, name: str) -> Model:
 
 
 def _show(model: Model, *, as_json: bool) -> None:
+    by = model.sticky.by if model.sticky is not None else None
     if as_json:
-        console.print_json({"model": model.name, "traffic": dict(model.traffic)})
+        console.print_json({"model": model.name, "traffic": dict(model.traffic), "sticky": by})
         return
     for backend in model.backends:
         share = model.traffic.get(backend.version, 0)
         console.say(f"v {backend.version}", f"{share} %  {backend.url}")
+    if by is not None:
+        console.say("sticky", by)
 
 
 async def _watch(registry: Registry, address: str) -> str:
@@ -121,9 +144,13 @@ def _parsed(shares: list[str]) -> dict[str, int]:
     return wanted
 
 
-def _split(model: Model, wanted: dict[str, int]) -> Model:
+def _split(model: Model, wanted: dict[str, int], sticky: str | None) -> Model:
     unnamed = {backend.version: 0 for backend in model.backends if backend.version not in wanted}
-    after = msgspec.structs.replace(model, traffic={**unnamed, **wanted})
+    after = msgspec.structs.replace(
+        model,
+        traffic={**unnamed, **wanted} if wanted else model.traffic,
+        sticky=with_sticky_option(model.sticky, sticky),
+    )
     problems = model_problems(after)
     if problems:
         raise Failure(

@@ -17,7 +17,7 @@ _PARTS = ("limits", "queue", "backend", "receive")  # of timing_us, in the order
 Line = dict[str, Any]  # a LogEntry as Cloud Logging's JSON has it
 
 
-def open_logging() -> Any:
+def open_cloud_logging() -> Any:
     """A client for Cloud Logging, with the default credentials."""
     from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 

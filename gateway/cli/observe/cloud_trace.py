@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.cli.observe.cloud_log import (
     find_log_line,
-    open_logging,
+    open_cloud_logging,
     request_row_of_line,
     spans_of_line,
     tail_lines,
@@ -28,7 +28,7 @@ def spans_from_cloud(
         if _may_be_trace(request_or_trace_id):  # an id we made may be a request's, which looks like a trace's
             spans = _spans(project, request_or_trace_id, trace)
         if not spans:
-            line = find_log_line(logging or open_logging(), project, request_or_trace_id)
+            line = find_log_line(logging or open_cloud_logging(), project, request_or_trace_id)
             if line is None:
                 raise Failure(
                     f"Google Cloud project {project} knows no request {request_or_trace_id}",
@@ -47,7 +47,7 @@ def requests_from_cloud(
 ) -> Iterator[dict[str, Any]]:
     """Requests as `chips tail` shows them, from the log lines of all gateways of a project."""
     with _asking():
-        client = logging or open_logging()
+        client = logging or open_cloud_logging()
         for line in tail_lines(client, project, model=model, errors=errors, last=last, follow=follow):
             yield request_row_of_line(line)
 

@@ -90,7 +90,7 @@ async def _from_store(reader: TraceStoreReader, *, last: int, follow: bool) -> A
     for kept in reversed(reader.newest(limit=last) if last else []):
         yield request_row(kept)
     while follow:
-        kept_since = await asyncio.to_thread(reader.after, number)
+        kept_since = await asyncio.to_thread(reader.stored_after, number)
         for kept in kept_since:
             number = kept.number
             yield request_row(kept)

@@ -1,5 +1,6 @@
 """`chips why`: show one request with its trace waterfall, from the trace store, a gateway, or Google Cloud."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from gateway.telemetry.spans import Span, spans_of
 from gateway.telemetry.trace_store import RequestFilter, TraceStoreReader
 
 _BAR = 44
+_BACKEND_ERROR = re.compile(r'\berror;desc="([a-z0-9-]{1,64})"')
 _STYLES = {"server": "blue", "client": "cyan", "internal": "white"}
 # Cloud Run, request-based billing, tier 1: dollars a second of one vCPU and of one GiB, and a request.
 _VCPU_S, _GIB_S, _REQUEST = 0.000024, 0.0000025, 0.0000004
@@ -44,6 +46,9 @@ def why(
         str, typer.Argument(help="X-Request-Id or X-Trace-Id of an answer.", metavar="ID")
     ] = "",
     last: Annotated[bool, typer.Option("--last", help="The newest request that is kept.")] = False,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="The newest that failed (status 4xx or 5xx).")
+    ] = False,
     slowest: Annotated[
         str,
         typer.Option("--slowest", metavar="MODEL", help="The slowest request of this model that is kept."),
@@ -69,13 +74,15 @@ def why(
 
     `chips why --last`
 
+    `chips why --errors`
+
     `chips why --slowest wine`
 
     `chips why order-66 --gateway https://models.example.com`
     """
-    if bool(request_or_trace_id) + last + bool(slowest) != 1:
+    if bool(request_or_trace_id) + (last or errors) + bool(slowest) != 1:
         raise console.Failure(
-            "say which request: its id (X-Request-Id of the answer), --last, or --slowest MODEL",
+            "say which request: its id (X-Request-Id of the answer), --last, --errors, or --slowest MODEL",
             hint="`chips tail --no-follow --last 20` lists some",
             code=console.EX_USAGE,
         )
@@ -84,7 +91,7 @@ def why(
 
         if not request_or_trace_id:
             raise console.Failure(
-                "--last and --slowest look at a gateway or at the store of this machine, not at Google Cloud",
+                "--last, --errors and --slowest look at a gateway or at the store of this machine, not at Google Cloud",
                 hint="`chips tail --project PROJECT` lists requests with their ids",
                 code=console.EX_USAGE,
             )
@@ -92,7 +99,7 @@ def why(
         return
     if not request_or_trace_id:
         request_or_trace_id = console.run_async(
-            _choose(slowest or None, gateway=gateway, key=key, store=store)
+            _choose(slowest or None, errors=errors, gateway=gateway, key=key, store=store)
         )
     stories, looked = console.run_async(_find(request_or_trace_id, gateway=gateway, key=key, store=store))
     if not stories:
@@ -116,10 +123,14 @@ def why(
         _show(story)
 
 
-async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str) -> str:
-    """The id of the newest kept request, or of the slowest one of a model. Raises Failure where there is none."""
+_ASSIGNED = {"sticky": "the caller's sticky share", "pin": "the caller"}
+
+
+async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: str, store: str) -> str:
+    """The id of the newest kept request, or that failed, or of the slowest one of a model. Raises Failure where there is none."""
+    kind = "failed" if errors else "all"
     if gateway:
-        query = f"kind=slowest&model={quote(slowest_of)}&limit=1" if slowest_of else "limit=1"
+        query = f"kind=slowest&model={quote(slowest_of)}&limit=1" if slowest_of else f"kind={kind}&limit=1"
         async with gateway_client(gateway, key) as at:
             document = await at.read(f"/-/requests?{query}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
@@ -128,11 +139,19 @@ async def _choose(slowest_of: str | None, *, gateway: str, key: str, store: str)
         place = store or load_settings().trace.store
         reader = TraceStoreReader(Path(place))
         kept = (
-            reader.slowest(RequestFilter(model=slowest_of), limit=1) if slowest_of else reader.newest(limit=1)
+            reader.slowest(RequestFilter(model=slowest_of), limit=1)
+            if slowest_of
+            else reader.newest(RequestFilter(kind=kind), limit=1)
         )
         found = [one.summary.request_id for one in kept]
     if not found:
-        what = f"no request of {slowest_of}" if slowest_of else "no request"
+        what = (
+            f"no request of {slowest_of}"
+            if slowest_of
+            else "no request that failed"
+            if errors
+            else "no request"
+        )
         raise console.Failure(
             f"{what} is kept in {place}",
             hint="send one, or name a running gateway with --gateway",
@@ -175,7 +194,7 @@ def _show(story: FoundRequest) -> None:
         )
     )
     if s.error:
-        console.say("error", f"{s.error}, for the {s.side} to fix. {s.detail}", style="bold red")
+        console.say("error", _error_text(s), style="bold red")
     if s.cause:
         console.say("cause", s.cause)
     console.say(
@@ -183,8 +202,10 @@ def _show(story: FoundRequest) -> None:
         f"{s.caller or 'nobody known'}{f' ({s.caller_label})' if s.caller_label else ''}, from {s.address}",
     )
     if s.model:
+        chosen = f", chosen by {_ASSIGNED[s.assigned]}" if s.assigned in _ASSIGNED else ""
         console.say(
-            "answered", f"{s.model}@{s.version} at {s.url}, routed by registry generation {s.generation}"
+            "answered",
+            f"{s.model}@{s.version} at {s.url}{chosen}, routed by registry generation {s.generation}",
         )
         if s.artifact_digest:
             console.say("artifact", s.artifact_digest)
@@ -208,6 +229,17 @@ def _show(story: FoundRequest) -> None:
     console.say("trace", f"{s.trace_id}  request {s.request_id}")
     console.out.print()
     draw_waterfall(spans_of(s))
+
+
+def _error_text(s: RequestSummary) -> str:
+    """What went wrong. Of an error that the backend answered, its code: the rest of that answer may quote what was sent."""
+    code = _BACKEND_ERROR.search(s.server_timing)
+    if s.detail or code is None:
+        return f"{s.error}, for the {s.side} to fix. {s.detail}"
+    return (
+        f"{code[1]}, answered by the backend, for the {s.side} to fix. The detail is in the answer alone, since it may quote "
+        f"what was sent; the backend's log has the line of request {s.request_id} (chips logs {s.model})"
+    )
 
 
 def draw_waterfall(spans: list[Span]) -> None:

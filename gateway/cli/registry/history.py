@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from gateway.cli.support import console
-from gateway.core.keys import key_id
+from gateway.core.api_keys import key_id
 from gateway.core.model_updates import differences
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Change, Registry
 
@@ -17,7 +17,7 @@ _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"
 def history(
     name: Annotated[str | None, typer.Argument(help="A model; otherwise everything.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only this kind: models, networks, keys or revocations.")
+        str | None, typer.Option(help="Only this kind: models, rollouts, networks, keys or revocations.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many changes, the newest first.")] = 20,
     registry_url: console.RegistryOption = None,

@@ -11,7 +11,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.registry_declaration import Declared, read_declaration
 from gateway.deploy.foreign_models import READERS
-from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_text
+from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_rfc3339
 
 _WORDS = {"create": "add", "update": "change", "delete": "remove"}
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
@@ -110,7 +110,7 @@ async def _plan(registry: Registry, declared: Declared, author: str, *, prune: b
 def _step(kind: str, name: str, body: dict[str, Any], known: Document | None, author: str) -> _Step | None:
     before = known.body if known is not None else None
     if kind == NETWORKS:
-        made = {"created": now_text(), "created_by": author}
+        made = {"created": now_rfc3339(), "created_by": author}
         body = {**made, **(before or {}), **body}
     if known is None:
         return _Step("create", Put(kind=kind, name=name, body=body, expected=0), difference_lines(None, body))

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from gateway.cli.support import console
-from gateway.settings import load_effective
+from gateway.settings import load_effective_settings
 
 
 def check(
@@ -20,7 +20,7 @@ def check(
 
     Example: `CHIPS_SERVER__PORT=9000 chips check`
     """
-    values = load_effective(config=config)
+    values = load_effective_settings(config=config)
     if as_json:
         console.print_json(
             {

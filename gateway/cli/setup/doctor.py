@@ -10,14 +10,14 @@ import typer
 from gateway.cli.setup import doctor_checks
 from gateway.cli.setup.doctor_checks import (
     Finding,
-    artifacts,
-    backend,
-    credentials,
-    emulators,
-    on_cloud_run,
-    policy,
+    check_artifact_store,
+    check_backend,
+    check_cloud_run_services,
+    check_credentials,
+    check_emulators,
+    check_policy,
+    check_toolchains,
     read_models,
-    toolchains,
 )
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -76,7 +76,7 @@ _PROBES_AT_ONCE: Final = 8
 
 
 async def _examine(registry_url: str | None, address: str | None) -> AsyncGenerator[Finding, None]:
-    for finding in toolchains():
+    for finding in check_toolchains():
         yield finding
     try:
         settings = console.settings_for(registry_url)
@@ -84,11 +84,11 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         yield Finding("settings", "wrong", str(error), "chips check")
         return
     yield Finding("settings", "ok", f"registry {mask_url(settings.registry)}")
-    for finding in emulators(settings):
+    for finding in check_emulators(settings):
         yield finding
-    for finding in await asyncio.to_thread(credentials, settings):
+    for finding in await asyncio.to_thread(check_credentials, settings):
         yield finding
-    yield await asyncio.to_thread(artifacts, settings)
+    yield await asyncio.to_thread(check_artifact_store, settings)
     try:
         async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
@@ -99,14 +99,14 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
     for problem in problems:
         yield problem
-    async for finding in doctor_checks.gateway(console.gateway_address(address, settings), listing):
+    async for finding in doctor_checks.check_gateway(console.gateway_address(address, settings), listing):
         yield finding
     for model in models:
-        for finding in policy(model):
+        for finding in check_policy(model):
             yield finding
-    for finding in await asyncio.to_thread(on_cloud_run, models):
+    for finding in await asyncio.to_thread(check_cloud_run_services, models):
         yield finding
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
-    probes = [backend(model, index, gate) for model in models for index in range(len(model.backends))]
+    probes = [check_backend(model, index, gate) for model in models for index in range(len(model.backends))]
     for finding in await asyncio.gather(*probes):
         yield finding

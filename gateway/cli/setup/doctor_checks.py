@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def toolchains() -> Sequence[Finding]:
+def check_toolchains() -> Sequence[Finding]:
     """Check the programs and Python packages that commands need."""
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]
@@ -73,7 +73,7 @@ def toolchains() -> Sequence[Finding]:
     return found
 
 
-def emulators(settings: Settings) -> Sequence[Finding]:
+def check_emulators(settings: Settings) -> Sequence[Finding]:
     """An emulator's variable that was forgotten in a shell sends a command for the cloud to a test."""
     environ = process_environment()
     found = []
@@ -89,7 +89,7 @@ def emulators(settings: Settings) -> Sequence[Finding]:
     return found
 
 
-def credentials(settings: Settings) -> Sequence[Finding]:
+def check_credentials(settings: Settings) -> Sequence[Finding]:
     """Check the Google credentials and their project, where the settings need Google Cloud."""
     environ = process_environment()
     needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (
@@ -126,7 +126,7 @@ def credentials(settings: Settings) -> Sequence[Finding]:
     return found
 
 
-def artifacts(settings: Settings) -> Finding:
+def check_artifact_store(settings: Settings) -> Finding:
     """Check that the artifact store can be opened and read."""
     if not settings.artifacts:
         return Finding(
@@ -175,7 +175,7 @@ def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
     return models, problems
 
 
-async def gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
+async def check_gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
     """Check that the environment's gateway answers and serves this registry state."""
     import aiohttp
 
@@ -227,7 +227,7 @@ async def gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, Non
             yield Finding("clock", "ok", "the gateway's and this one agree")
 
 
-def policy(model: Model) -> Sequence[Finding]:
+def check_policy(model: Model) -> Sequence[Finding]:
     """What the registry allows and Cloud Run does not."""
     found = []
     limit = model.policy.body_limit_bytes
@@ -253,7 +253,20 @@ def policy(model: Model) -> Sequence[Finding]:
     return found
 
 
-async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+def _local_backend_hint(url: str) -> str:
+    """The command for a backend that was deployed to this machine and does not answer; empty for any other."""
+    from gateway.deploy.local import LocalProcessTarget
+
+    for local in LocalProcessTarget(state_folder() / "local", {}).all():
+        spec = local.spec
+        if spec is not None and spec.url == url:
+            if local.status is not None:
+                return f"chips logs {spec.model} --version {spec.version}"
+            return "chips up" if spec.wanted else f"chips restart {spec.model} --version {spec.version}"
+    return ""
+
+
+async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
     """Probe one backend of a model: is it ready, and is it the registered version?"""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
@@ -263,8 +276,9 @@ async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
             metadata = await probe(backend.url, model.name, wait_s=0, progress=tell)
         except Failure as failure:
             taken = model.enabled and model.traffic.get(backend.version)
-            return Finding(subject, "wrong" if taken else "warning", failure.message, failure.hint)
-    declared = metadata.number("concurrency")
+            hint = _local_backend_hint(backend.url) or failure.hint
+            return Finding(subject, "wrong" if taken else "warning", failure.message, hint)
+    declared = metadata.integer_parameter("concurrency")
     if declared is not None and backend.concurrency is not None and declared != backend.concurrency:
         return Finding(
             subject,
@@ -279,7 +293,7 @@ async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
             f"what answers there is version {', '.join(metadata.versions)}",
             "register it again",
         )
-    digest = metadata.text("artifact_digest")
+    digest = metadata.text_parameter("artifact_digest")
     if digest and backend.artifact_digest and digest != backend.artifact_digest:
         return Finding(
             subject,
@@ -290,7 +304,7 @@ async def backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
     return Finding(subject, "ok", f"ready at {backend.url}")
 
 
-def on_cloud_run(models: Sequence[Model]) -> Sequence[Finding]:
+def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
     """What the registry says of each model, against what its service on Cloud Run is given."""
     chosen = console.chosen_environment()
     if chosen is None or not chosen.environment.project or not chosen.environment.region:
@@ -298,13 +312,13 @@ def on_cloud_run(models: Sequence[Model]) -> Sequence[Finding]:
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
 
-    from gateway.deploy.cloud_run import service_of
+    from gateway.deploy.cloud_run import service_name
     from gateway.deploy.google_clients import GoogleClients
 
     place, services = chosen.environment, GoogleClients(endpoint_override).services
     found = []
     for model in models:
-        name = f"projects/{place.project}/locations/{place.region}/services/{service_of(model.name)}"
+        name = f"projects/{place.project}/locations/{place.region}/services/{service_name(model.name)}"
         subject = f"{model.name} on Cloud Run"
         try:
             template = services.get_service(name=name, timeout=10).template

@@ -45,12 +45,12 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
         return tuple(headers)
     if not is_cloud_run(url):
         raise credentials_refused(url)
-    from gateway.deploy.id_token import identity_token
+    from gateway.deploy.id_token import fetch_id_token
     from gateway.deploy.target import DeployError
 
     parts = urlsplit(url)
     try:
-        token = await asyncio.to_thread(identity_token, f"{parts.scheme}://{parts.netloc}")
+        token = await asyncio.to_thread(fetch_id_token, f"{parts.scheme}://{parts.netloc}")
     except DeployError as error:
         raise Failure(str(error), hint=error.hint, code=error.code) from None
     return (("X-Serverless-Authorization", f"Bearer {token}"),)

@@ -38,11 +38,11 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...] = ()
     parameters: dict[str, Any] = {}
 
-    def number(self, name: str) -> int | None:
+    def integer_parameter(self, name: str) -> int | None:
         value = self.parameters.get(name)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
-    def text(self, name: str) -> str:
+    def text_parameter(self, name: str) -> str:
         value = self.parameters.get(name)
         return value if isinstance(value, str) else ""
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -242,6 +243,8 @@ async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
         yield guarded
         if guarded.has_written and settings.registry_fallback:
             await _refresh_fallback(settings, registry)
+        if guarded.has_written and settings.audit.second_place and settings.audit.signing_key:
+            await _keep_head(settings, registry)
     finally:
         await registry.close()
 
@@ -256,6 +259,23 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
         await refresh_fallback(fallback, registry, with_keys=with_keys)
     except RegistryError as error:
         err.print(f"the fallback is not up to date: {error}", style="yellow")
+
+
+async def _keep_head(settings: Settings, registry: Registry) -> None:
+    """A writer also keeps the head of the history in the second place; if that fails, the write is still valid."""
+    from gateway.audit.anchors import write_anchor
+    from gateway.audit.second_place import open_second_place
+    from gateway.audit.signing import SigningError, read_signer
+
+    try:
+        signer = read_signer(Path(settings.audit.signing_key))
+        await write_anchor(open_second_place(settings.audit.second_place), registry, signer)
+    except (RegistryError, SigningError) as error:
+        err.print(
+            f"written, but its place in the history is not kept in {settings.audit.second_place} yet: {error}. "
+            "Later: chips audit --anchor",
+            style="yellow",
+        )
 
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:

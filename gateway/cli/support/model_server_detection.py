@@ -36,7 +36,7 @@ class ModelServer:
     others: tuple[str, ...] = ()  # other paths that could be meant
 
 
-class ProbedUrl:
+class CachingProbe:
     """Fetches pages of one server and remembers each answer; None where nothing usable came."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -86,7 +86,7 @@ async def detect_model_server(
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
-        site = ProbedUrl(session, url)
+        site = CachingProbe(session, url)
         for kind in _KINDS:
             found = await kind(site, name)
             if found is not None:
@@ -112,7 +112,7 @@ async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | Non
 # -- kinds
 
 
-async def _open_inference(site: ProbedUrl, name: str) -> ModelServer | None:
+async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
     """MLServer, Triton, KServe and others by github.com/kserve/open-inference-protocol."""
     server = await site.json("/v2")
     metadata = await site.json(f"/v2/models/{name}")
@@ -131,14 +131,14 @@ async def _open_inference(site: ProbedUrl, name: str) -> ModelServer | None:
     return ModelServer(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
 
 
-async def _models_of_v2(site: ProbedUrl) -> list[str]:
+async def _models_of_v2(site: CachingProbe) -> list[str]:
     listed = await site.json("/v2/models") or await site.json("/v2/repository/index", "POST")
     entries = listed.get("models", []) if isinstance(listed, dict) else listed
     names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries or []]
     return [name for name in names if isinstance(name, str)]
 
 
-async def _v1(site: ProbedUrl, name: str) -> ModelServer | None:
+async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
     """KServe v1 and TensorFlow Serving: kserve.github.io, tensorflow.org/tfx/serving/api_rest."""
     model = await site.json(f"/v1/models/{name}")
     if not isinstance(model, dict):
@@ -156,7 +156,7 @@ async def _v1(site: ProbedUrl, name: str) -> ModelServer | None:
     return None
 
 
-async def _openai(site: ProbedUrl, name: str) -> ModelServer | None:
+async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
     """vLLM, TGI, llama.cpp, Ollama and others: platform.openai.com/docs/api-reference/models."""
     listed = await site.json("/v1/models")
     entries = listed.get("data") if isinstance(listed, dict) and listed.get("object") == "list" else None
@@ -173,7 +173,7 @@ async def _openai(site: ProbedUrl, name: str) -> ModelServer | None:
     )
 
 
-async def _mlflow(site: ProbedUrl, _: str) -> ModelServer | None:
+async def _mlflow(site: CachingProbe, _: str) -> ModelServer | None:
     """mlflow.org/docs: /invocations, /ping, /version."""
     ping, version = await asyncio.gather(site.text("/ping"), site.text("/version"))
     if ping != "" or version is None or not _VERSION.fullmatch(version.strip('"')):
@@ -183,7 +183,7 @@ async def _mlflow(site: ProbedUrl, _: str) -> ModelServer | None:
     )
 
 
-async def _litserve(site: ProbedUrl, _: str) -> ModelServer | None:
+async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
     """lightning.ai/docs/litserve: /info names the server's workers."""
     info = await site.json("/info")
     server = info.get("server") if isinstance(info, dict) else None
@@ -195,7 +195,7 @@ async def _litserve(site: ProbedUrl, _: str) -> ModelServer | None:
     return ModelServer("LitServe", path, example=body or {"input": 0})
 
 
-async def _ray_serve(site: ProbedUrl, name: str) -> ModelServer | None:
+async def _ray_serve(site: CachingProbe, name: str) -> ModelServer | None:
     """docs.ray.io/en/latest/serve: /-/routes gives the applications by prefix."""
     routes, health = await asyncio.gather(site.json("/-/routes"), site.text("/-/healthz"))
     if not isinstance(routes, dict) or health is None or "success" not in health:
@@ -207,7 +207,7 @@ async def _ray_serve(site: ProbedUrl, name: str) -> ModelServer | None:
     )
 
 
-async def _torchserve(site: ProbedUrl, name: str) -> ModelServer | None:
+async def _torchserve(site: CachingProbe, name: str) -> ModelServer | None:
     """pytorch.org/serve: /api-description is OpenAPI titled TorchServe."""
     described = await site.json("/api-description")
     info = described.get("info") if isinstance(described, dict) else None
@@ -216,7 +216,7 @@ async def _torchserve(site: ProbedUrl, name: str) -> ModelServer | None:
     return ModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
 
 
-async def _vetiver(site: ProbedUrl, _: str) -> ModelServer | None:
+async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
     """vetiver.posit.co in Python and R: /metadata has the required packages of the pin."""
     metadata = await site.json("/metadata")
     if not isinstance(metadata, dict) or "required_pkgs" not in metadata:
@@ -228,7 +228,7 @@ async def _vetiver(site: ProbedUrl, _: str) -> ModelServer | None:
     return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
-async def _bentoml(site: ProbedUrl, _: str) -> ModelServer | None:
+async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
     """docs.bentoml.com: /livez and /readyz, and OpenAPI at /docs.json."""
     described = await site.json("/docs.json")
     if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
@@ -236,7 +236,7 @@ async def _bentoml(site: ProbedUrl, _: str) -> ModelServer | None:
     return _from_openapi(described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
 
 
-async def _plain_openapi(site: ProbedUrl, _: str) -> ModelServer | None:
+async def _plain_openapi(site: CachingProbe, _: str) -> ModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
     return _from_openapi(await site.openapi(), "OpenAPI")
 
@@ -258,7 +258,7 @@ def _rank(path: str) -> int:
     return next((at for at, word in enumerate(_LIKELY) if word in last), len(_LIKELY))
 
 
-_KINDS: Final[Sequence[Callable[[ProbedUrl, str], Awaitable[ModelServer | None]]]] = (
+_KINDS: Final[Sequence[Callable[[CachingProbe, str], Awaitable[ModelServer | None]]]] = (
     _open_inference, _v1, _openai, _torchserve, _mlflow, _litserve, _ray_serve, _vetiver, _bentoml, _plain_openapi,
 )  # fmt: skip
 _INSTANCES: Final = {"instances": [[0]]}
@@ -300,6 +300,6 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def shown_example(service: ModelServer) -> str:
+def example_for_terminal(service: ModelServer) -> str:
     """A model server's example request, short enough for a terminal."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

@@ -27,11 +27,11 @@ RowsOption = Annotated[
 
 def published_samples(settings: Settings, metadata: ModelMetadata, version: str) -> ArtifactManifestSubset:
     """The manifest of the artifact that the backend says it loaded; an empty one where it cannot be read from here."""
-    address = metadata.text("artifact")
+    address = metadata.text_parameter("artifact")
     content = _manifest_at(settings, address, metadata.name, version)
     if content is None:
         return ArtifactManifestSubset()
-    digest = metadata.text("artifact_digest")
+    digest = metadata.text_parameter("artifact_digest")
     if digest and digest != "sha256:" + hashlib.sha256(content).hexdigest():
         console.note(
             f"what lies at {address} is not what the backend loaded, so its samples are not compared"

@@ -20,7 +20,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import parse_model
 from gateway.core.networks import parse_network
 from gateway.core.printable import printable, printable_json
-from gateway.registry.base import MODELS, NETWORKS, Document, document_name
+from gateway.registry.base import MODELS, NETWORKS, Document, network_document_name
 
 FORMAT: Final = 1
 _MAX_BYTES: Final = 64 * 1024 * 1024
@@ -129,7 +129,7 @@ def _take(into: dict[str, dict[str, Any]], kind: str, name: Any, body: Any, prob
             if unknown or not isinstance(body.get("note", ""), str):
                 raise ValueError("a network has a note, and nothing else")
             network = str(parse_network(name))
-            into[document_name(network)] = {"network": network, "note": body.get("note", "")}
+            into[network_document_name(network)] = {"network": network, "note": body.get("note", "")}
             return
         if "name" in body and body["name"] != name:
             raise ValueError(f'it says that it is "{body["name"]}"')

@@ -1,4 +1,4 @@
-"""How far a transfer has come, for people."""
+"""Show how far an upload or download has come."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from gateway.cli.support import console
 
 
 @contextmanager
-def progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line each tenth elsewhere, nothing for machines."""
+def transfer_progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a transfer: a bar on a terminal, a line for each tenth elsewhere, nothing where not `shown`."""
     if not shown:
         yield lambda _: None
     elif console.err.is_terminal:

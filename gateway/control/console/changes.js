@@ -7,7 +7,7 @@ import { having, href } from './place.js';
 
 export const every = 5000;
 const STEP = 50;
-const KINDS = { '': 'Everything', models: 'Models', networks: 'Networks', keys: 'Keys', revocations: 'Revoked keys' };
+const KINDS = { '': 'Everything', models: 'Models', rollouts: 'Rollouts', networks: 'Networks', keys: 'Keys', revocations: 'Revoked keys' };
 const ACTIONS = { create: 'Created', update: 'Changed', delete: 'Removed' };
 
 export function load({ query }) {
@@ -32,11 +32,12 @@ export function page(place, { changes, more }, change) {
 function Change({ change }) {
   const { kind, name, label, network, action, at, author, reason, generation, revision, differences } = change;
   const back = undo(change);
-  const what = kind === 'models' ? html`model <a href=${href('model', name)}>${name}</a>` : kind === 'networks' ? `network ${network || name}` : kind === 'keys' ? `key ${name}${label && ` “${label}”`}` : `key ${name}`;
+  const shownDifferences = kind === 'rollouts' ? differences.filter((one) => /^(state|traffic\.)/.test(one.path)) : differences;
+  const what = kind === 'models' || kind === 'rollouts' ? html`${kind === 'models' ? 'model' : 'rollout of'} <a href=${href('model', name)}>${name}</a>` : kind === 'networks' ? `network ${network || name}` : kind === 'keys' ? `key ${name}${label && ` “${label}”`}` : `key ${name}`;
   return html`<article class="card change">
     <h2>${kind === 'revocations' ? 'Revoked' : ACTIONS[action]} ${what} ${reason && html`<span class="reason">“${reason}”</span>`}</h2>
     <p class="soft">${at.slice(0, 19).replace('T', ' ')} UTC, by ${author || 'somebody'}. Generation ${generation}${kind === 'models' && `, revision ${revision}`}.</p>
-    ${action === 'update' && differences.length > 0 && html`<dl class="differences">${differences.map((one) => html`<dt>${pathWords(one.path)}</dt><dd><${Difference} ...${one} /></dd>`)}</dl>`}
+    ${action === 'update' && shownDifferences.length > 0 && html`<dl class="differences">${shownDifferences.map((one) => html`<dt>${pathWords(one.path)}</dt><dd><${Difference} ...${one} /></dd>`)}</dl>`}
     ${action !== 'update' && kind === 'models' && html`<details><summary>${plural(differences.length, 'field')}</summary><dl class="differences">${differences.map((one) => html`<dt>${pathWords(one.path)}</dt><dd>${shown(action === 'create' ? one.after : one.before)}</dd>`)}</dl></details>`}
     ${back ? html`<${Command} label="Take it back" text=${back} />` : kind === 'revocations' && html`<p class="soft">A revoked key stays revoked. <code>chips keys create</code> makes another one.</p>`}
   </article>`;

@@ -42,6 +42,7 @@ export function page(place, { detail, slow, failed, note, changes }) {
         ${versions.map((one, index) => html`<${Version} one=${one} index=${index} issues=${issues} policy=${policy} />`)}<//>
       <div class="pad commands"><${Command} label="Split the traffic anew (edit the figures)" text=${traffic(model.name, model.traffic)} />${model.enabled !== false && html`<${Command} label="Take the model out of service" text=${chips('disable', model.name)} />`}</div>
     </section>
+    ${detail.rollout && html`<${Rollout} found=${detail.rollout} />`}
     <div class="columns">
       <section class="card"><h2>How long requests took in the last hour</h2><${Legend} names=${names} /><${Distribution} bounds=${detail.bounds_ms} versions=${versions} /></section>
       <section class="card"><h2>p99 (solid) and median (dashed) over the last hour</h2><${Legend} names=${names} /><${Latencies} history=${detail.history} names=${names} now=${detail.window_ends} limit=${policy.latency_s ? policy.latency_s * 1000 : null} /></section>
@@ -71,6 +72,23 @@ function Version({ one, index, issues, policy }) {
     <td class="num" data-label="Backend p99">${ms(now.backend_p99_ms)}</td>
     <td class="wide" data-label="Since the start">${answers || 'no answers'}<small class="soft line">${[one.retries && plural(one.retries, 'retry', 'retries'), one.cold_starts && plural(one.cold_starts, 'cold start'), `${bytes(one.bytes_in)} in, ${bytes(one.bytes_out)} out`].filter(Boolean).join(', ')}</small></td>
   </tr>`;
+}
+
+const MOODS = { succeeded: 'ok', returned: 'bad', held: 'warn' };
+const QUESTIONS = { errors: 'Errors', refusals: 'Refused (4xx)', p95: 'Slower than its p95', p99: 'Slower than its p99' };
+
+// The last rollout: how far it is, why, and what both versions did.
+function Rollout({ found }) {
+  const share = ([n, hits]) => n ? `${count(hits)} of ${count(n)} (${percent(hits / n)})` : '0 of 0';
+  const active = found.state === 'running' || found.state === 'held';
+  const rows = Object.entries(QUESTIONS).map(([name, label]) => [label, found.evidence[name]]).filter(([, one]) => one && one.candidate[0]);
+  return html`<section class="card" id="rollout"><h2>Rollout of version ${found.candidate} <${Pill} mood=${MOODS[found.state]}>${found.state}<//></h2>
+    <p>It takes ${found.percent} %: step ${found.step} of ${found.plan.steps.length} (${found.plan.steps.map((step) => `${step} %`).join(', ')}). The stable version is ${found.stable}.</p>
+    <p>${found.reason}.${found.waits_for && found.waits_for !== found.reason ? ` Now: ${found.waits_for}.` : ''}</p>
+    ${rows.length > 0 && html`<${Facts} rows=${rows.map(([label, one]) => [label, `${one.finding}: ${share(one.candidate)} against ${share(one.stable)}`])} />`}
+    <div class="commands">${active && html`<${Command} label="Give all traffic back to the stable version" text=${chips('canary', found.model, '--abort')} />`}
+      ${found.state === 'running' && html`<${Command} label="Stay at this step" text=${chips('canary', found.model, '--hold')} />`}
+      ${found.state === 'held' && html`<${Command} label="Go on" text=${chips('canary', found.model, '--resume')} />`}</div></section>`;
 }
 
 function Errors({ errors, model }) {

@@ -38,12 +38,14 @@ function Story({ one }) {
   </article>`;
 }
 
+const CHOSEN_BY = { sticky: ', chosen by the caller’s sticky share', pin: ', chosen by the caller' };
+
 function facts(one) {
   const who = one.caller ? html`<a href=${href('requests', '', { caller: one.caller })} title=${one.caller}>${one.caller_label || one.caller}</a> <span class="soft">(${one.caller})</span> from ${one.address}` : one.address;
   return [
     ['When', `${moment(one.at, true)} UTC`],
     ['Caller', who],
-    ['Answered by', one.model ? html`<a href=${href('model', one.model)}>${one.model}</a>@${one.version} at ${one.url}` : 'the gateway itself'],
+    ['Answered by', one.model ? html`<a href=${href('model', one.model)}>${one.model}</a>@${one.version} at ${one.url}${CHOSEN_BY[one.assigned] || ''}` : 'the gateway itself'],
     one.artifact_digest && ['Artifact', html`<code>${one.artifact_digest}</code>`],
     ['Routed by', `the registry’s generation ${one.generation}, in the process ${one.gateway}`],
     ['Sizes', `${bytes(one.bytes_in)} in, ${bytes(one.bytes_out)} out`],

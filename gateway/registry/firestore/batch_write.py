@@ -16,7 +16,7 @@ from gateway.registry.base import (
     Put,
     RegistryError,
     Unavailable,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import GENESIS, seal
 from gateway.registry.firestore import layout
@@ -65,7 +65,7 @@ class BatchWrite:
         self._reason = reason.encode(errors="replace").decode()
         self._place = location
         self._id = uuid4().hex
-        self._at = now_text()
+        self._at = now_rfc3339()
         self._bodies = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
             for change in changes
@@ -143,7 +143,7 @@ class BatchWrite:
         from gateway.registry.firestore.rpc import Write
 
         was = found.get(self._head_at)
-        known = layout.read_head(was.fields if was is not None else None)
+        known = layout.decode_head(was.fields if was is not None else None)
         if known is None or was is None:
             head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
         else:
@@ -155,9 +155,9 @@ class BatchWrite:
             entry, head = seal(entry, head)
             writes += self._writes_of(found, entry, index)
         head = msgspec.structs.replace(head, generation=generation)
-        fields = layout.write_head(head, self._id, self._at)
+        fields = layout.encode_head(head, self._id, self._at)
         writes.insert(0, Write(*self._head_at, fields, was.updated if was is not None else None))
-        size = sum(layout.size_of(write.identity, write.fields) for write in writes)
+        size = sum(layout.estimated_size_bytes(write.identity, write.fields) for write in writes)
         if size > layout.MAX_COMMIT_BYTES:
             raise RegistryError(
                 f"these {len(self._changes)} changes take {size} bytes, and Firestore writes at most "
@@ -173,7 +173,7 @@ class BatchWrite:
         generation: int,
     ) -> Entry:
         was = found.get(document_location(self._names, change.kind, change.name))
-        stored = layout.read_stored(was.fields if was is not None else None)
+        stored = layout.decode_stored(was.fields if was is not None else None)
         before = stored.body if stored is not None else None
         actual = stored.revision if stored is not None and before is not None else 0
         if actual != change.expected:
@@ -200,7 +200,7 @@ class BatchWrite:
 
         at = document_location(self._names, entry.kind, entry.name)
         was = found.get(at)
-        document = layout.write_stored(entry.kind, entry.name, entry.revision, entry.generation, entry.after)
+        document = layout.encode_stored(entry.kind, entry.name, entry.revision, entry.generation, entry.after)
         logged = layout.write_entry(entry)
         return (
             Write(*at, document, was.updated if was is not None else None),
@@ -209,6 +209,6 @@ class BatchWrite:
 
 
 def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
-    """The collection and the id of a document."""
+    """The collection and the id of a document in Firestore."""
     layout.check_kind(kind)
-    return names.of(kind), layout.document_id(kind, name)
+    return names.for_kind(kind), layout.document_id(kind, name)

@@ -27,7 +27,7 @@ async def read(rpc: "FirestoreRpc", names: Collections, kind: str) -> tuple[Docu
     found = [
         document
         async for one in rpc.query(_collection(names, kind))
-        if (document := layout.read_document(one.identity, one.fields)) is not None
+        if (document := layout.decode_registry_document(one.identity, one.fields)) is not None
     ]
     return tuple(sorted(found, key=lambda document: document.name))
 
@@ -43,11 +43,11 @@ async def write(
     if len(text.encode()) > layout.MAX_BODY_BYTES:
         raise RegistryError(f"{kind}/{name} takes {len(text)} bytes, of at most {layout.MAX_BODY_BYTES}")
     was = (await rpc.get(where)).get(where)
-    stored = layout.read_stored(was.fields if was is not None else None)
+    stored = layout.decode_stored(was.fields if was is not None else None)
     actual = stored.revision if stored is not None else 0
     if actual != expected:
         raise Conflict(kind, name, expected=expected, actual=actual)
-    fields = layout.write_stored(kind, name, expected + 1, 0, text)
+    fields = layout.encode_stored(kind, name, expected + 1, 0, text)
     try:
         await rpc.commit([Write(*where, fields, was.updated if was is not None else None)])
     except PreconditionFailed as error:

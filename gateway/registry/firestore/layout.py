@@ -85,7 +85,7 @@ class Collections(NamedTuple):
 
     prefix: str
 
-    def of(self, kind: str) -> str:
+    def for_kind(self, kind: str) -> str:
         return self.mirror if kind in MIRRORED else f"{self.prefix}-{kind}"
 
     @property
@@ -104,7 +104,7 @@ def check_kind(kind: str) -> None:
 
 
 def document_id(kind: str, name: str) -> str:
-    """Any name becomes a valid id: no slash, no dot alone, no `__name__`."""
+    """A valid Firestore id for any kind and name: no slash, no dot alone, no `__name__`."""
     try:
         found = f"{kind}:{quote(name, safe='')}"
     except UnicodeEncodeError:
@@ -115,7 +115,7 @@ def document_id(kind: str, name: str) -> str:
 
 
 def parse_document_id(identity: str) -> tuple[str, str]:
-    """Kind and name from an id, also of a document that somebody else has put there."""
+    """Kind and name from an id, even of a document that somebody wrote by hand."""
     kind, _, name = identity.partition(":")
     return kind, unquote(name)
 
@@ -134,7 +134,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
     return FirestoreDocument(document.name.rpartition("/")[2], fields, document.update_time)
 
 
-def read_head(fields: Fields | None) -> RegistryHead | None:
+def decode_head(fields: Fields | None) -> RegistryHead | None:
     """Decode the head document; None where there is none."""
     if fields is None:
         return None
@@ -160,7 +160,7 @@ def read_chain(head: RegistryHead, fields: Fields) -> Head:
     return Head(registry_id=head.registry_id, generation=head.generation, sequence=sequence, digest=digest)
 
 
-def write_head(head: Head, write_id: str, at: str) -> Fields:
+def encode_head(head: Head, write_id: str, at: str) -> Fields:
     """Encode the head document."""
     fields: Fields = {"registry_id": head.registry_id, "generation": head.generation}
     if head.digest is not None:
@@ -168,7 +168,7 @@ def write_head(head: Head, write_id: str, at: str) -> Fields:
     return {**fields, "write_id": write_id, "at": at}
 
 
-def read_stored(fields: Fields | None) -> RegistryDocument | None:
+def decode_stored(fields: Fields | None) -> RegistryDocument | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
@@ -184,7 +184,7 @@ def read_stored(fields: Fields | None) -> RegistryDocument | None:
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     """A document exactly as it lies there; one that is damaged gets a body that no registry writes."""
     kind, name = parse_document_id(found.identity)
-    stored = read_stored(found.fields)
+    stored = decode_stored(found.fields)
     if (
         stored is None
         or stored.problem
@@ -202,9 +202,9 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
     )
 
 
-def read_document(identity: str, fields: Fields | None) -> Document | None:
-    """The document, or None where there is none or it was deleted."""
-    stored = read_stored(fields)
+def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
+    """The registry document; None where there is none or it was deleted."""
+    stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
     kind, name = parse_document_id(identity)
@@ -214,13 +214,13 @@ def read_document(identity: str, fields: Fields | None) -> Document | None:
     return document
 
 
-def write_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
+def encode_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
     """Encode a document for storage; `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
 def change_id(generation: int, index: int) -> str:
-    """Ids count down, so that the order of ids, the only one that needs no index of its own, is newest first."""
+    """The id of a history entry. Ids count down: Firestore's own order by id, which needs no index, is then newest first."""
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
@@ -240,8 +240,8 @@ def read_entry(found: FirestoreDocument) -> Entry | None:
     return entry if in_place and not found.fields.keys() - _ENTRY_FIELDS else None
 
 
-def size_of(identity: str, fields: Fields) -> int:
-    """About what Firestore counts: names, texts, eight bytes for anything else, and some for itself."""
+def estimated_size_bytes(identity: str, fields: Fields) -> int:
+    """The size in bytes as Firestore counts it, approximately."""
     total = len(identity) + 64
     for name, value in fields.items():
         total += len(name) + 1 + (len(value.encode()) + 1 if isinstance(value, str) else 8)

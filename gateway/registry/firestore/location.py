@@ -1,4 +1,4 @@
-"""Where a registry lies in Firestore, from its URL."""
+"""Where in Firestore a registry is, from its URL."""
 
 import os
 import re
@@ -26,7 +26,7 @@ class FirestoreLocation(NamedTuple):
 
 
 def parse_location(parts: SplitResult) -> FirestoreLocation:
-    """ValueError says what is wrong with the URL."""
+    """The location that a registry URL names. ValueError says what is wrong with it."""
     if "@" in parts.netloc:
         raise ValueError(f"{_FORM}; it has no user name or password")
     if parts.fragment:

@@ -25,16 +25,16 @@ from gateway.registry.base import (
     RegistryError,
     StoredDocument,
     Unavailable,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import GENESIS
 from gateway.registry.firestore import ephemeral, layout
 from gateway.registry.firestore.batch_write import BatchWrite, document_location
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.listen_stream import DocumentGone, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
+from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
 from gateway.registry.firestore.takeover import read_entries, read_stored
-from gateway.registry.firestore.view import View, mirrored_document
-from gateway.registry.firestore.watch_aggregator import DocumentGone, ListenTarget
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc
@@ -51,7 +51,7 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 class RegistryReplaced(Exception):
-    """What is there is not what we know, or an older state of it: a restored backup, an emulator that was restarted."""
+    """The stored registry is another one than before, or an older state: a restored backup, an emulator that was restarted."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")
@@ -67,7 +67,7 @@ class FirestoreRegistry:
         self._connected: FirestoreRpc | None = None
         self._connecting = asyncio.Lock()
         self._writing = asyncio.Lock()  # our own writes need not compete with each other
-        self._last: View | None = None
+        self._last: MirroredState | None = None
         self._closed = False
 
     # -- the contract
@@ -77,7 +77,7 @@ class FirestoreRegistry:
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
         rpc = await self._rpc()
-        view = self._last or (View.of(since) if since is not None else None)
+        view = self._last or (MirroredState.from_listing(since) if since is not None else None)
         told = False
         while True:
             if view is None:
@@ -91,7 +91,7 @@ class FirestoreRegistry:
                         if head is None or (told and head == view.head):
                             yield None
                         elif head.registry_id == view.head.registry_id:
-                            view = self._last = view.updated(head, fresh)
+                            view = self._last = view.with_updates(head, fresh)
                             told = True
                             yield view.listing()
                         else:
@@ -109,7 +109,7 @@ class FirestoreRegistry:
     async def read(self, kind: str, name: str) -> Document | None:
         where = self._where(kind, name)
         found = (await (await self._rpc()).get(where)).get(where)
-        return None if found is None else layout.read_document(found.identity, found.fields)
+        return None if found is None else layout.decode_registry_document(found.identity, found.fields)
 
     async def list(self, kind: str) -> tuple[Document, ...]:
         rpc = await self._rpc()
@@ -117,7 +117,7 @@ class FirestoreRegistry:
         found = [
             document
             async for one in rpc.query(collection, first=f"{kind}:", end=f"{kind};")
-            if (document := layout.read_document(one.identity, one.fields)) is not None
+            if (document := layout.decode_registry_document(one.identity, one.fields)) is not None
         ]
         return tuple(sorted(found, key=lambda document: document.name))
 
@@ -153,7 +153,7 @@ class FirestoreRegistry:
         rpc = await self._rpc()
         location = (self._names.mirror, HEAD)
         found = (await rpc.get(location)).get(location)
-        head = layout.read_head(found.fields if found is not None else None)
+        head = layout.decode_head(found.fields if found is not None else None)
         if found is None or head is None:
             await self._begin(rpc)
             return await self.head()
@@ -191,19 +191,19 @@ class FirestoreRegistry:
     async def _head(self, rpc: "FirestoreRpc") -> RegistryHead | None:
         location = (self._names.mirror, HEAD)
         found = (await rpc.get(location)).get(location)
-        return layout.read_head(found.fields if found is not None else None)
+        return layout.decode_head(found.fields if found is not None else None)
 
-    async def _read_whole(self, rpc: "FirestoreRpc") -> View:
+    async def _read_whole(self, rpc: "FirestoreRpc") -> MirroredState:
         head: RegistryHead | None = None
         documents = {}
         async for found in rpc.query(self._names.mirror):  # one query is one moment
             if found.identity == HEAD:
-                head = layout.read_head(found.fields)
+                head = layout.decode_head(found.fields)
             elif (document := mirrored_document(found)) is not None:
                 documents[found.identity] = document
         if head is None:
             head = await self._begin(rpc)
-        return View(head, documents)
+        return MirroredState(head, documents)
 
     async def _begin(self, rpc: "FirestoreRpc") -> RegistryHead:
         """Make the registry, unless somebody else just did."""
@@ -211,7 +211,7 @@ class FirestoreRegistry:
 
         head = RegistryHead(uuid4().hex, 0)
         chain = Head(registry_id=head.registry_id, generation=0, digest=GENESIS)
-        fields = layout.write_head(chain, "", now_text())
+        fields = layout.encode_head(chain, "", now_rfc3339())
         try:
             await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
         except PreconditionFailed:
@@ -246,11 +246,11 @@ class FirestoreRegistry:
             while True:
                 await asyncio.wait({reading}, timeout=silence_s)
                 if reading.done():
-                    fresh = target.take(reading.result())
+                    fresh = target.apply(reading.result())
                     reading = asyncio.ensure_future(anext(messages))
                     if fresh is None:
                         continue
-                    head = layout.read_head(fresh[HEAD].fields) if HEAD in fresh else None
+                    head = layout.decode_head(fresh[HEAD].fields) if HEAD in fresh else None
                     if head is not None:
                         generation = head.generation
                     elif generation is None:

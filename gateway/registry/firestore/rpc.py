@@ -1,4 +1,4 @@
-"""The five calls of Firestore that a registry needs: each bounded in time, none repeated behind our back.
+"""The calls of Firestore that a registry needs: each is bounded in time, and none is retried implicitly.
 
 Google's client retries for minutes, and its `timeout` does not bound that; `retry=None` with a `timeout` does. Importing
 this module imports Google's packages, which takes some 250 ms: do it in a thread.
@@ -19,8 +19,8 @@ from google.cloud.firestore_v1.types import common, document, firestore, query, 
 
 from gateway.registry.base import RegistryError, Unavailable
 from gateway.registry.firestore.layout import Fields, FirestoreDocument, document_from_protobuf
+from gateway.registry.firestore.listen_stream import TARGET_ID
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.firestore.watch_aggregator import TARGET_ID
 
 _READ_S: Final = 5.0
 _QUERY_S: Final = 60.0  # a whole registry
@@ -53,11 +53,11 @@ _PRECONDITION = (
 
 
 class PreconditionFailed(Exception):
-    """Somebody else wrote first; nothing was written."""
+    """Another writer was first; nothing was written."""
 
 
 class CommitOutcomeUnknown(Exception):
-    """No answer to a write: it was done whole, or not at all, and which is not known."""
+    """A commit got no answer: it was applied whole or not at all, and which is unknown."""
 
 
 class Write(NamedTuple):
@@ -70,7 +70,7 @@ class Write(NamedTuple):
 
 
 def find_default_credentials(location: FirestoreLocation) -> Any:
-    """Google's application default credentials. Blocks, for it may ask the metadata server."""
+    """Google's application default credentials. Blocks, because it may ask the metadata server."""
     if location.emulator:
         return AnonymousCredentials()
     try:
@@ -83,7 +83,7 @@ def find_default_credentials(location: FirestoreLocation) -> Any:
 
 
 class FirestoreRpc:
-    """Made inside the event loop that it is used in."""
+    """The calls, on one gRPC channel. Make it inside the event loop that uses it."""
 
     def __init__(self, location: FirestoreLocation, credentials: Any) -> None:
         self._place = location
@@ -107,7 +107,7 @@ class FirestoreRpc:
     # -- reading
 
     async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], FirestoreDocument]:
-        """The documents that are there, of (collection, id), all as of one moment."""
+        """The existing documents among `wanted` (collection, id), all as of one moment."""
         names = {f"{self._documents}/{collection}/{i}": (collection, i) for collection, i in wanted}
         found = {}
         try:
@@ -134,9 +134,9 @@ class FirestoreRpc:
         limit: int | None = None,
         **equal: str,
     ) -> AsyncIterator[FirestoreDocument]:
-        """The documents of `collection` in the order of their ids, from `first` to before `end`, with the given fields.
+        """The documents of `collection` in the order of their ids, from `first` to before `end`, whose fields are `equal`.
 
-        It needs none but the indexes that Firestore makes by itself.
+        Firestore's automatic indexes are enough for it.
         """
         conditions = [_condition(name, "EQUAL", _value(value)) for name, value in equal.items()]
         for operator, identity in (("GREATER_THAN_OR_EQUAL", first), ("LESS_THAN", end)):
@@ -161,7 +161,7 @@ class FirestoreRpc:
             raise self._explain(error) from error
 
     async def listen(self, collection: str, since: int) -> AsyncGenerator[Any, None]:
-        """The raw messages about what `collection` holds of generation `since` and later. Ends by an exception."""
+        """The raw messages about documents of `collection` from generation `since` on. Ends with an exception."""
         target = firestore.Target(
             target_id=TARGET_ID,
             query=firestore.Target.QueryTarget(
@@ -200,7 +200,10 @@ class FirestoreRpc:
     # -- writing
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        """All or none. Raises Overtaken, Doubtful, or RegistryError where nothing was written."""
+        """Write all of `writes` or none.
+
+        Raises PreconditionFailed or RegistryError where nothing was written, and CommitOutcomeUnknown where that is not known.
+        """
         request = firestore.CommitRequest(
             database=self._database, writes=[self._write(one) for one in writes]
         )

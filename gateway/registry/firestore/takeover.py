@@ -13,7 +13,7 @@ from gateway.registry.base import (
     Head,
     StoredDocument,
     Unavailable,
-    now_text,
+    now_rfc3339,
 )
 from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, seal
 from gateway.registry.chain import take_over as plan_takeover
@@ -42,7 +42,7 @@ async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator
 
 async def read_stored(rpc: "FirestoreRpc", names: Collections, kind: str) -> AsyncIterator[StoredDocument]:
     """Every document of a kind as it lies there."""
-    async for found in rpc.query(names.of(kind), first=f"{kind}:", end=f"{kind};"):
+    async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield layout.read_as_stored(found)
 
 
@@ -53,7 +53,7 @@ async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDoc
     """
     from gateway.registry.firestore.rpc import CommitOutcomeUnknown, Write
 
-    known = layout.read_head(found.fields) if found is not None else None
+    known = layout.decode_head(found.fields) if found is not None else None
     if found is None or known is None:
         return False
     head = layout.read_chain(known, found.fields)
@@ -64,10 +64,10 @@ async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDoc
     documents = [one for kind in sorted(kinds) async for one in read_stored(rpc, names, kind)]
     takeover, end = plan_takeover(head, entries, documents)
     entry, new_head = _sealed(takeover, end, documents)
-    at = (names.of(AUDIT), layout.document_id(AUDIT, TAKEOVER))
+    at = (names.for_kind(AUDIT), layout.document_id(AUDIT, TAKEOVER))
     was = (await rpc.get(at)).get(at)
-    stored = layout.write_stored(AUDIT, TAKEOVER, entry.revision, entry.generation, entry.after)
-    fields = layout.write_head(new_head, entry.write_id or "", entry.at)
+    stored = layout.encode_stored(AUDIT, TAKEOVER, entry.revision, entry.generation, entry.after)
+    fields = layout.encode_head(new_head, entry.write_id or "", entry.at)
     try:
         await rpc.commit(
             [
@@ -87,7 +87,7 @@ def _sealed(takeover: msgspec.Struct, end: Head, documents: list[StoredDocument]
         Entry(
             sequence=0,
             generation=end.generation + 1,
-            at=now_text(),
+            at=now_rfc3339(),
             author="chips",
             reason=TAKEOVER_REASON,
             action="create" if before is None else "update",

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.ports import free_port
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.check import JSON, CheckContext, ContractViolation, check, predictions_of
+from gateway.verify.check import JSON, CheckContext, ContractViolation, check, require_predictions
 from gateway.verify.raw_http import RawRequest
 from gateway.verify.second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 
@@ -65,7 +65,7 @@ async def _serve_once(context: CheckContext, environment: dict[str, str]) -> lis
     async with start_second_instance(context, port, {**environment, "PORT": str(port)}) as (client, process):
         response = await client.request(request)
         context.last = (request, response)
-        predictions_of(response)
+        require_predictions(response)
         # Its own line comes after all that the start has said.
         await process.wait_for_line(_REQUEST_ID, timeout_s=_LOG_S)
         return list(process.lines)
@@ -115,7 +115,7 @@ async def _kill_while_it_fetches(
     process = BackendProcess(context.require_process().command, {**environment, "PORT": str(free_port())})
     await process.spawn()
     stalled = asyncio.create_task(store.stalled.wait())
-    ended = asyncio.create_task(process.ended(timeout_s=_STALL_S))
+    ended = asyncio.create_task(process.wait_for_exit(timeout_s=_STALL_S))
     try:
         await asyncio.wait({stalled, ended}, timeout=_STALL_S, return_when=asyncio.FIRST_COMPLETED)
         if not stalled.done():

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.check import JSON, CheckContext, ContractViolation, check, predictions_of
+from gateway.verify.check import JSON, CheckContext, ContractViolation, check, require_predictions
 from gateway.verify.raw_http import RawRequest
 
 _TRACE, _SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -48,7 +48,7 @@ async def json_lines(context: CheckContext) -> None:
 async def request(context: CheckContext) -> None:
     context.require_process()
     fields = (*JSON, ("X-Request-Id", "verify-log-1"), ("X-Chips-Caller", "verify-caller"))
-    predictions_of(await context.post("/predict", context.require_good_request(), fields))
+    require_predictions(await context.post("/predict", context.require_good_request(), fields))
     entry = await _line_of(context, "verify-log-1")
     missing = [
         name for name in ("httpRequest", "request_id", "model", "version", "timing") if name not in entry

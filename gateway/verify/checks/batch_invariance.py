@@ -3,16 +3,16 @@
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.batch_invariance import (
+from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, require_predictions
+from gateway.verify.checks.infer import flatten, infer_request, outputs_of
+from gateway.verify.raw_http import NoResponse, RawRequest
+from gateway.verify.row_scoring import (
     RowGroup,
     predict,
     predict_request,
     require_same_predictions,
     score_rows_alone,
 )
-from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, predictions_of
-from gateway.verify.checks.infer import flat, infer_request, outputs_of
-from gateway.verify.raw_http import NoResponse, RawRequest
 
 _COPIES: Final = 3
 _MOST_IN_SHAPE: Final = 64
@@ -87,7 +87,9 @@ async def tensors(context: CheckContext) -> None:
 
 
 async def _in_company(context: CheckContext, group: RowGroup, places: list[int], how: str) -> None:
-    found = predictions_of(await context.post("/predict", group.request([group.rows[p] for p in places])))
+    found = require_predictions(
+        await context.post("/predict", group.request([group.rows[p] for p in places]))
+    )
     require_same_predictions(group, found, places, how)
 
 
@@ -101,7 +103,7 @@ async def _beside(context: CheckContext, group: RowGroup, places: list[int]) -> 
     if response.status == 503:  # a full queue is no mixing; load/burst looks at it
         return
     try:
-        require_same_predictions(group, predictions_of(response), places, "next to other requests")
+        require_same_predictions(group, require_predictions(response), places, "next to other requests")
     except ContractViolation:
         context.last = (request, response)
         raise
@@ -114,7 +116,7 @@ def _width(prediction: Any) -> int:
 def _by_output(prediction: Any, name: str) -> dict[str, list[Any]]:
     """A prediction as the values of each output by its name; `name` is that of the only one."""
     outputs = prediction if isinstance(prediction, dict) else {name: prediction}
-    return {key: flat(value) if isinstance(value, list) else [value] for key, value in outputs.items()}
+    return {key: flatten(value) if isinstance(value, list) else [value] for key, value in outputs.items()}
 
 
 def _rows_of(outputs: list[dict[str, Any]], count: int) -> list[dict[str, list[Any]]]:
@@ -123,7 +125,7 @@ def _rows_of(outputs: list[dict[str, Any]], count: int) -> list[dict[str, list[A
     for output in outputs:
         if not output["shape"] or output["shape"][0] != count:
             raise ContractViolation(f"{output['name']} has the shape {output['shape']} for {count} rows")
-        data = flat(output["data"])
+        data = flatten(output["data"])
         width = len(data) // count
         for at, row in enumerate(rows):
             row[output["name"]] = data[at * width : (at + 1) * width]

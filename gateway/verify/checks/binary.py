@@ -15,7 +15,7 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.checks.infer import flat, infer_request, outputs_of
+from gateway.verify.checks.infer import flatten, infer_request, outputs_of
 from gateway.verify.raw_http import Fields, RawRequest, RawResponse
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"
@@ -57,8 +57,8 @@ def unpack(content: bytes, datatype: str) -> list[Any]:
     return list(struct.unpack(f"<{len(content) // struct.calcsize(code)}{code}", content))
 
 
-class Binary(NamedTuple):
-    """A request in binary form, its parts apart so that a check can break one."""
+class BinaryRequest(NamedTuple):
+    """A request with binary tensors, in parts, so that a check can break one."""
 
     request: dict[str, Any]
     behind: bytes
@@ -70,7 +70,7 @@ class Binary(NamedTuple):
         return (("Content-Type", MEDIA_TYPE), (LENGTH_HEADER, length)), head + self.behind
 
 
-def in_binary(request: dict[str, Any], **more: Any) -> Binary:
+def binary_request(request: dict[str, Any], **more: Any) -> BinaryRequest:
     """An inference request with all its tensors in binary form."""
     tensors, contents = [], []
     for tensor in request["inputs"]:
@@ -78,15 +78,15 @@ def in_binary(request: dict[str, Any], **more: Any) -> Binary:
         kept = {name: value for name, value in tensor.items() if name != "data"}
         tensors.append({**kept, "parameters": {_SIZE: len(content)}})
         contents.append(content)
-    return Binary({**request, "inputs": tensors, **more}, b"".join(contents))
+    return BinaryRequest({**request, "inputs": tensors, **more}, b"".join(contents))
 
 
-async def _post(context: CheckContext, binary: Binary) -> RawResponse:
+async def _post(context: CheckContext, binary: BinaryRequest) -> RawResponse:
     fields, body = binary.fields_and_body()
     return await context.post(f"{context.open_inference}/infer", body, fields)
 
 
-async def _taken(context: CheckContext, binary: Binary) -> RawResponse:
+async def _taken(context: CheckContext, binary: BinaryRequest) -> RawResponse:
     """The answer. Raises CheckSkipped where the backend says that it does not take this form: the extension is one."""
     response = await _post(context, binary)
     if response.status in _NOT_TAKEN and context.metadata.get("parameters") is not None:
@@ -95,7 +95,7 @@ async def _taken(context: CheckContext, binary: Binary) -> RawResponse:
 
 
 def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
-    """The outputs of an answer in binary form, with their data in the place of the bytes."""
+    """The outputs of a response in binary form, with their bytes decoded into `data`."""
     require_status(response, 200)
     length = response.get(LENGTH_HEADER)
     kind = response.get("Content-Type")
@@ -121,14 +121,14 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
     return outputs
 
 
-def require_same(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
-    """Hold outputs in one form against those in another, bit for bit."""
+def require_same_outputs(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
+    """Compare outputs in binary form with those in JSON, bit for bit. Raises ContractViolation."""
     if [_bits(output) for output in got] != [_bits(output) for output in wanted]:
         raise ContractViolation(f"in binary form {list(got)}, in JSON {list(wanted)}")
 
 
 def _bits(output: dict[str, Any]) -> tuple[Any, ...]:
-    data = flat(output["data"])
+    data = flatten(output["data"])
     if output["datatype"].startswith("FP"):
         data = [math.nan if value is None else float(value) for value in data]
         content: Any = pack([None if math.isnan(value) else value for value in data], output["datatype"])
@@ -140,34 +140,34 @@ def _bits(output: dict[str, Any]) -> tuple[Any, ...]:
 @check("binary/request", "tensors behind the JSON are the same request: the same answer, bit for bit")
 async def request(context: CheckContext) -> None:
     asked = infer_request(context)
-    response = await _taken(context, in_binary(asked))
+    response = await _taken(context, binary_request(asked))
     wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
-    require_same(outputs_of(context, response), wanted)
+    require_same_outputs(outputs_of(context, response), wanted)
 
 
 @check("binary/answer", "binary_data_output asks for outputs as bytes: the same answer, bit for bit")
 async def answer(context: CheckContext) -> None:
     asked = infer_request(context)
-    binary = in_binary(asked, parameters={"binary_data_output": True})
-    await _taken(context, in_binary(asked))
+    binary = binary_request(asked, parameters={"binary_data_output": True})
+    await _taken(context, binary_request(asked))
     wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
     response = await _post(context, binary)
-    no_form = [w for w in wanted if not w["datatype"].startswith("FP") and None in flat(w["data"])]
+    no_form = [w for w in wanted if not w["datatype"].startswith("FP") and None in flatten(w["data"])]
     if len(no_form) == len(wanted):
         raise CheckSkipped("each output misses a value that has no binary form")
-    require_same(binary_outputs(response), wanted)
+    require_same_outputs(binary_outputs(response), wanted)
 
 
 @check("binary/chosen", "an output's own binary_data wins over binary_data_output")
 async def chosen(context: CheckContext) -> None:
     asked = infer_request(context)
-    await _taken(context, in_binary(asked))
+    await _taken(context, binary_request(asked))
     wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
     outputs = [{"name": output["name"], "parameters": {"binary_data": False}} for output in wanted]
     response = await _post(
-        context, in_binary(asked, parameters={"binary_data_output": True}, outputs=outputs)
+        context, binary_request(asked, parameters={"binary_data_output": True}, outputs=outputs)
     )
-    require_same(outputs_of(context, response), wanted)
+    require_same_outputs(outputs_of(context, response), wanted)
 
 
 @check("binary/missing-value", "a NaN is a missing value, as null is in JSON")
@@ -176,19 +176,19 @@ async def missing_value(context: CheckContext) -> None:
     tensor = next((t for t in asked["inputs"] if t["datatype"].startswith("FP")), None)
     if tensor is None:
         raise CheckSkipped("the model has no floating-point input")
-    await _taken(context, in_binary(asked))
+    await _taken(context, binary_request(asked))
     tensor["data"] = [None, *tensor["data"][1:]]
     in_json = await context.post(f"{context.open_inference}/infer", asked)
-    response = await _post(context, in_binary(asked))
+    response = await _post(context, binary_request(asked))
     if response.status != in_json.status:
         raise ContractViolation(f"NaN in binary form gets {response.status}, null in JSON {in_json.status}")
     if in_json.status == 200:
-        require_same(outputs_of(context, response), outputs_of(context, in_json))
+        require_same_outputs(outputs_of(context, response), outputs_of(context, in_json))
 
 
 @check("binary/lengths", "every length is compared with the body: 422 invalid-instances")
 async def lengths(context: CheckContext) -> None:
-    good = in_binary(infer_request(context))
+    good = binary_request(infer_request(context))
     await _taken(context, good)
     body = len(good.fields_and_body()[1])
     first = {**good.request["inputs"][0], "parameters": {_SIZE: 0}}

@@ -11,9 +11,9 @@ from gateway.verify.check import (
     CheckSkipped,
     ContractViolation,
     check,
-    predictions_of,
+    require_predictions,
     require_problem,
-    server_timing,
+    require_server_timing,
 )
 from gateway.verify.raw_http import NoResponse, RawRequest, RawResponse
 
@@ -53,7 +53,7 @@ async def burst(context: CheckContext) -> None:
             if not response.get("Retry-After").isdigit():
                 raise ContractViolation(f"Retry-After is {response.get('Retry-After')!r}")
         else:
-            predictions_of(response)
+            require_predictions(response)
     await context.require_still_serving()
 
 
@@ -68,7 +68,7 @@ async def concurrency(context: CheckContext) -> None:
     cames = await _burst(context, request, 8)
     took_ms = (time.monotonic() - began) * 1000
     worked_ms = sum(
-        server_timing(response).get("predict", 0.0) for response in cames if response.status == 200
+        require_server_timing(response).get("predict", 0.0) for response in cames if response.status == 200
     )
     # All predictions together cannot take longer than the whole time in each of the declared slots.
     if worked_ms > took_ms * declared * 1.1 + 5:
@@ -93,7 +93,7 @@ async def parallel(context: CheckContext) -> None:
     queued = alone = 0.0
     for _ in range(_ROUNDS):
         timings = [
-            server_timing(response)
+            require_server_timing(response)
             for response in await _burst(context, request, declared)
             if response.status == 200
         ]
@@ -114,9 +114,12 @@ async def _long_enough(context: CheckContext) -> RawRequest:
     while True:
         request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * rows}))
         response = await context.request(request)
-        predictions_of(response)
+        require_predictions(response)
         size = len(request.body or b"")
-        if server_timing(response).get("predict", 0.0) >= _LONG_MS or size * 2 > context.body_limit_bytes:
+        if (
+            require_server_timing(response).get("predict", 0.0) >= _LONG_MS
+            or size * 2 > context.body_limit_bytes
+        ):
             return request
         if size > _LARGEST_BODY_BYTES:
             return request

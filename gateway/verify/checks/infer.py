@@ -10,9 +10,9 @@ from gateway.verify.check import (
     CheckSkipped,
     ContractViolation,
     check,
-    is_close,
-    predictions_of,
+    is_close_json,
     require_json,
+    require_predictions,
     require_status,
 )
 from gateway.verify.raw_http import RawResponse
@@ -29,7 +29,7 @@ def infer_request(context: CheckContext, rows: Sequence[Any] = ()) -> dict[str, 
             raise CheckSkipped(f"the good request says nothing of the input {tensor.name}") from None
         shape = [len(column), *_inner_shape(column[0])]
         tensors.append(
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": flat(column)}
+            {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": flatten(column)}
         )
     return {"id": "chips-verify-1", "inputs": tensors}
 
@@ -38,9 +38,9 @@ def _inner_shape(value: object) -> list[int]:
     return [len(value), *(_inner_shape(value[0]) if value else [])] if isinstance(value, list) else []
 
 
-def flat(values: list[Any]) -> list[Any]:
+def flatten(values: list[Any]) -> list[Any]:
     """The values of a nested list in row-major order."""
-    return [leaf for value in values for leaf in (flat(value) if isinstance(value, list) else [value])]
+    return [leaf for value in values for leaf in (flatten(value) if isinstance(value, list) else [value])]
 
 
 def outputs_of(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
@@ -56,9 +56,9 @@ def outputs_of(context: CheckContext, response: RawResponse) -> list[dict[str, A
         missing = [name for name in ("name", "datatype", "shape", "data") if name not in output]
         if missing:
             raise ContractViolation(f"an output has no {', '.join(missing)}")
-        if math.prod(output["shape"]) != len(flat(output["data"])):
+        if math.prod(output["shape"]) != len(flatten(output["data"])):
             raise ContractViolation(
-                f"shape {output['shape']} does not fit {len(flat(output['data']))} values"
+                f"shape {output['shape']} does not fit {len(flatten(output['data']))} values"
             )
     return outputs
 
@@ -97,13 +97,13 @@ async def identifier(context: CheckContext) -> None:
 
 @check("infer/same-scores", "both ways to ask come to the same scores")
 async def same_scores(context: CheckContext) -> None:
-    predictions = predictions_of(await context.post("/predict", context.require_good_request()))
+    predictions = require_predictions(await context.post("/predict", context.require_good_request()))
     outputs = outputs_of(
         context, await context.post(f"{context.open_inference}/infer", infer_request(context))
     )
     if len(outputs) != 1:
         raise CheckSkipped("the model has several outputs")
-    if not is_close(flat(outputs[0]["data"]), flat(predictions), 1e-6):
+    if not is_close_json(flatten(outputs[0]["data"]), flatten(predictions), 1e-6):
         raise ContractViolation(f"as tensors {outputs[0]['data']}, as predictions {predictions}")
 
 

@@ -25,7 +25,9 @@ INVALID = "JSON, but not instances, or a wrong field, type, shape or datatype: 4
 NUMERIC = ("FP", "INT", "UINT")
 
 
-def refused(name: str, contract: str, make: Make, status: int, code: str, *, short: bool = False) -> Check:
+def refusal_check(
+    name: str, contract: str, make: Make, status: int, code: str, *, short: bool = False
+) -> Check:
     """A check that a bad request gets this status and code."""
 
     async def run(context: CheckContext) -> None:
@@ -69,17 +71,17 @@ def _not_json() -> Iterator[Check]:
         "form": b"instances=1",
     }
     for name, body in bodies.items():
-        yield refused(
+        yield refusal_check(
             f"malformed/{name}", MALFORMED, predict(body), 400, "malformed-json", short=name == "open-array"
         )
-    yield refused(
+    yield refusal_check(
         "malformed/name-twice",
         "a name that stands twice in one object: 400 malformed-json, since nobody knows which value counts",
         predict(b'{"instances": [{}], "instances": []}'),
         400,
         "malformed-json",
     )
-    yield refused(
+    yield refusal_check(
         "malformed/infer",
         MALFORMED + ", on /v2/ too",
         lambda context: RawRequest("POST", f"{context.open_inference}/infer", JSON, b'{"inputs": ['),
@@ -122,7 +124,7 @@ def _not_instances() -> Iterator[Check]:
     }
     for name, content in bodies.items():
         body = msgspec.json.encode(content)
-        yield refused(
+        yield refusal_check(
             f"invalid/{name}", INVALID, predict(body), 422, "invalid-instances", short=name == "empty-object"
         )
 
@@ -183,7 +185,7 @@ def _wrong_instances() -> Iterator[Check]:
             body = {"instances": [change(context, _instance(context))]}
             return RawRequest("POST", "/predict", JSON, msgspec.json.encode(body))
 
-        yield refused(
+        yield refusal_check(
             f"invalid/{name}", INVALID, make, 422, "invalid-instances", short=name == "text-for-number"
         )
 
@@ -247,7 +249,9 @@ def _wrong_tensors() -> Iterator[Check]:
             body = msgspec.json.encode(change(infer_request(context)))
             return RawRequest("POST", f"{context.open_inference}/infer", JSON, body)
 
-        yield refused(f"tensors/{name}", INVALID, make, 422, "invalid-instances", short=name == "no-inputs")
+        yield refusal_check(
+            f"tensors/{name}", INVALID, make, 422, "invalid-instances", short=name == "no-inputs"
+        )
 
 
 def _wrong_places() -> Iterator[Check]:
@@ -262,10 +266,12 @@ def _wrong_places() -> Iterator[Check]:
         ),
         "version": lambda context: RawRequest("GET", f"{context.open_inference}/versions/no-such-version"),
     }.items():
-        yield refused(f"not-found/{name}", missing, make, 404, "not-found", short=name in {"path", "model"})
+        yield refusal_check(
+            f"not-found/{name}", missing, make, 404, "not-found", short=name in {"path", "model"}
+        )
 
 
-def wrong_method(name: str, method: str, path: Callable[[CheckContext], str], allowed: str) -> Check:
+def wrong_method_check(name: str, method: str, path: Callable[[CheckContext], str], allowed: str) -> Check:
     """A check that `method` on `path` gets 405 with Allow."""
 
     async def run(context: CheckContext) -> None:
@@ -283,12 +289,12 @@ def wrong_method(name: str, method: str, path: Callable[[CheckContext], str], al
 
 
 def _wrong_methods() -> Iterator[Check]:
-    yield wrong_method("get-predict", "GET", lambda context: "/predict", "POST")
-    yield wrong_method("delete-predict", "DELETE", lambda context: "/predict", "POST")
-    yield wrong_method("get-infer", "GET", lambda context: f"{context.open_inference}/infer", "POST")
-    yield wrong_method("post-live", "POST", lambda context: "/v2/health/live", "GET")
-    yield wrong_method("put-metadata", "PUT", lambda context: context.open_inference, "GET")
-    yield wrong_method("post-openapi", "POST", lambda context: "/openapi.json", "GET")
+    yield wrong_method_check("get-predict", "GET", lambda context: "/predict", "POST")
+    yield wrong_method_check("delete-predict", "DELETE", lambda context: "/predict", "POST")
+    yield wrong_method_check("get-infer", "GET", lambda context: f"{context.open_inference}/infer", "POST")
+    yield wrong_method_check("post-live", "POST", lambda context: "/v2/health/live", "GET")
+    yield wrong_method_check("put-metadata", "PUT", lambda context: context.open_inference, "GET")
+    yield wrong_method_check("post-openapi", "POST", lambda context: "/openapi.json", "GET")
 
 
 def _wrong_content_types() -> Iterator[Check]:
@@ -305,7 +311,7 @@ def _wrong_content_types() -> Iterator[Check]:
 
         name = kind.partition(";")[0].replace("/", "-")
         contract = "a wrong content type: 415 unsupported-media-type"
-        yield refused(
+        yield refusal_check(
             f"media-type/{name}", contract, make, 415, "unsupported-media-type", short=kind == "text/plain"
         )
 
@@ -315,8 +321,8 @@ def _too_large() -> Iterator[Check]:
         return RawRequest("POST", "/predict", JSON, b" " * (context.body_limit_bytes + 1), chunked=chunked)
 
     contract = "a body over the limit: 413 payload-too-large"
-    yield refused("size/declared", contract, lambda b: make(b, chunked=False), 413, "payload-too-large")
-    yield refused("size/chunked", contract, lambda b: make(b, chunked=True), 413, "payload-too-large")
+    yield refusal_check("size/declared", contract, lambda b: make(b, chunked=False), 413, "payload-too-large")
+    yield refusal_check("size/chunked", contract, lambda b: make(b, chunked=True), 413, "payload-too-large")
 
 
 CHECKS = (

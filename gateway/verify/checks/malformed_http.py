@@ -25,7 +25,7 @@ _RAW = {
 }
 
 
-def survives(name: str, raw: bytes) -> Check:
+def survival_check(name: str, raw: bytes) -> Check:
     """A check that the backend survives the bytes `raw`."""
 
     async def run(context: CheckContext) -> None:
@@ -68,7 +68,7 @@ async def half_a_body(context: CheckContext) -> None:
                     raw=b"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
                 )
             )
-            connection.leave()
+            connection.abort()
     await context.require_still_serving()
 
 
@@ -79,7 +79,7 @@ async def caller_leaves(context: CheckContext) -> None:
     for _ in range(5):
         async with context.client.connection() as connection:
             connection.send(RawRequest("POST", "/predict", JSON, body))
-            connection.leave()
+            connection.abort()
     for _ in range(3):  # it may take a moment until the backend sees that nobody is there
         await context.require_still_serving()
 
@@ -155,7 +155,7 @@ async def head_has_no_body(context: CheckContext) -> None:
 
 
 CHECKS = (
-    *(survives(name, raw) for name, raw in _RAW.items()),
+    *(survival_check(name, raw) for name, raw in _RAW.items()),
     path_tricks,
     half_a_body,
     caller_leaves,

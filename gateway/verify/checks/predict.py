@@ -8,9 +8,9 @@ from gateway.verify.check import (
     CheckSkipped,
     ContractViolation,
     check,
-    is_close,
-    predictions_of,
+    is_close_json,
     require_json,
+    require_predictions,
     require_problem,
     require_status,
 )
@@ -23,7 +23,7 @@ from gateway.verify.raw_http import RawRequest
 async def answer(context: CheckContext) -> None:
     good = context.require_good_request()
     response = await context.post("/predict", good)
-    predictions = predictions_of(response)
+    predictions = require_predictions(response)
     content = require_json(response)
     if len(predictions) != len(good["instances"]):
         raise ContractViolation(f"{len(predictions)} predictions for {len(good['instances'])} instances")
@@ -43,9 +43,9 @@ async def samples(context: CheckContext) -> None:
     if not context.samples:
         raise CheckSkipped("no samples: give --samples manifest.json")
     for number, sample in enumerate(context.samples):
-        predictions = predictions_of(await context.post("/predict", sample.request))
+        predictions = require_predictions(await context.post("/predict", sample.request))
         wanted = sample.response.get("predictions")
-        if not is_close(predictions, wanted, sample.tolerance):
+        if not is_close_json(predictions, wanted, sample.tolerance):
             raise ContractViolation(
                 f"sample {number}: {str(predictions)[:200]} instead of {str(wanted)[:200]} (tolerance {sample.tolerance:g})"
             )
@@ -61,9 +61,9 @@ async def array_form(context: CheckContext) -> None:
         array = [first[tensor.name] for tensor in inputs]
     except KeyError as error:
         raise ContractViolation(f"the metadata names an input {error}, the samples do not") from None
-    by_name = predictions_of(await context.post("/predict", {"instances": [first]}))
-    in_order = predictions_of(await context.post("/predict", {"instances": [array]}))
-    if not is_close(in_order, by_name, 1e-9):
+    by_name = require_predictions(await context.post("/predict", {"instances": [first]}))
+    in_order = require_predictions(await context.post("/predict", {"instances": [array]}))
+    if not is_close_json(in_order, by_name, 1e-9):
         raise ContractViolation(f"as an array {in_order}, by name {by_name}")
 
 
@@ -73,15 +73,17 @@ async def field_order(context: CheckContext) -> None:
     if not isinstance(first, dict) or len(first) < 2:
         raise CheckSkipped("the instances have no fields to put in another order")
     turned = dict(reversed(first.items()))
-    straight = predictions_of(await context.post("/predict", {"instances": [first]}))
-    if not is_close(predictions_of(await context.post("/predict", {"instances": [turned]})), straight, 1e-9):
+    straight = require_predictions(await context.post("/predict", {"instances": [first]}))
+    if not is_close_json(
+        require_predictions(await context.post("/predict", {"instances": [turned]})), straight, 1e-9
+    ):
         raise ContractViolation("the same fields in another order got another prediction")
 
 
 @check("predict/no-instances", "no instances: no predictions, or 422; never a failure")
 async def no_instances(context: CheckContext) -> None:
     response = await context.post("/predict", {"instances": []})
-    if response.status == 200 and predictions_of(response):
+    if response.status == 200 and require_predictions(response):
         raise ContractViolation("predictions for nothing")
     require_status(response, 200, 422)
 
@@ -89,7 +91,7 @@ async def no_instances(context: CheckContext) -> None:
 @check("predict/many-instances", "a thousand instances are a thousand predictions, in one answer")
 async def many_instances(context: CheckContext) -> None:
     first = context.require_good_request()["instances"][0]
-    count = len(predictions_of(await context.post("/predict", {"instances": [first] * 1000})))
+    count = len(require_predictions(await context.post("/predict", {"instances": [first] * 1000})))
     if count != 1000:
         raise ContractViolation(f"{count} predictions for 1000 instances")
 
@@ -103,7 +105,7 @@ async def missing_value(context: CheckContext) -> None:
     gaps = {**first, inputs[0].name: None} if isinstance(first, dict) else [None, *first[1:]]
     response = await context.post("/predict", {"instances": [gaps]})
     if response.status == 200:
-        predictions_of(response)
+        require_predictions(response)
     elif response.status == 500:
         # The model itself cannot do it: that is the model's, and is said as such.
         require_problem(RawRequest("POST", "/predict"), response, 500, "prediction-failed")
@@ -115,7 +117,7 @@ async def missing_value(context: CheckContext) -> None:
 @check("predict/charset", "application/json; charset=utf-8 is application/json, and names are UTF-8")
 async def charset(context: CheckContext) -> None:
     fields = (("Content-Type", "application/json; charset=utf-8"),)
-    predictions_of(await context.post("/predict", context.require_good_request(), fields))
+    require_predictions(await context.post("/predict", context.require_good_request(), fields))
 
 
 @check("predict/white-space", "JSON may be laid out with white space, and escape any character of a name")
@@ -124,9 +126,9 @@ async def white_space(context: CheckContext) -> None:
     spread = (
         b"\n\t " + msgspec.json.format(msgspec.json.encode(good), indent=4).replace(b"\n", b"\r\n") + b"\r\n "
     )
-    straight = predictions_of(await context.post("/predict", good))
-    if not is_close(
-        predictions_of(await context.post("/predict", spread.replace(b"instances", rb"inst\u0061nces"))),
+    straight = require_predictions(await context.post("/predict", good))
+    if not is_close_json(
+        require_predictions(await context.post("/predict", spread.replace(b"instances", rb"inst\u0061nces"))),
         straight,
         1e-9,
     ):
@@ -136,7 +138,7 @@ async def white_space(context: CheckContext) -> None:
 @check("predict/chunked", "a body may come in chunks, without its length")
 async def chunked(context: CheckContext) -> None:
     body = msgspec.json.encode(context.require_good_request())
-    predictions_of(await context.request(RawRequest("POST", "/predict", JSON, body, chunked=True)))
+    require_predictions(await context.request(RawRequest("POST", "/predict", JSON, body, chunked=True)))
 
 
 CHECKS = (

@@ -18,7 +18,7 @@ from gateway.verify.check import (
     ContractViolation,
     NotPossibleHere,
     check,
-    predictions_of,
+    require_predictions,
 )
 from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
 from gateway.verify.second_instance import MANIFEST, START_S, artifact_copy_to_corrupt, start_second_instance
@@ -56,7 +56,7 @@ async def _must_not_start(context: CheckContext, code: int | None, **environment
     process = BackendProcess(running.command, changed)
     await process.spawn()
     try:
-        ended_with = await process.ended(timeout_s=START_S)
+        ended_with = await process.wait_for_exit(timeout_s=START_S)
     finally:
         await process.stop()
     said = "\n".join([*process.lines, *process.errors])
@@ -156,7 +156,7 @@ async def vertex(context: CheckContext) -> None:
     async with start_second_instance(context, port, environment, "/verify/health") as (client, _):
         response = await client.request(request)
         context.last = (request, response)
-        predictions_of(response)
+        require_predictions(response)
 
 
 @check("life/two-at-once", "two processes on one machine may start at once, with nothing in the cache")
@@ -170,7 +170,7 @@ async def two_at_once(context: CheckContext) -> None:
         async with start_second_instance(context, port, changed) as (client, _):
             response = await client.request(request)
             context.last = (request, response)
-            predictions_of(response)
+            require_predictions(response)
 
     with tempfile.TemporaryDirectory() as cache:
         results = await asyncio.gather(one(cache), one(cache), return_exceptions=True)
@@ -187,7 +187,7 @@ async def process_1(context: CheckContext) -> None:
     command = f"{await _namespace(environment)} {running.command}"
     async with start_second_instance(context, port, environment, command=command) as (_, process):
         process.terminate_child()
-        code = await process.ended(timeout_s=_STOP_S)
+        code = await process.wait_for_exit(timeout_s=_STOP_S)
         if code is None:
             raise ContractViolation(f"as process 1 it still runs {_STOP_S:g} seconds after SIGTERM")
         if code != 0:
@@ -205,7 +205,7 @@ async def _namespace(environment: Mapping[str, str]) -> str:
         except OSError:
             break
         try:
-            if await trial.ended(timeout_s=_TRIAL_S) == 0:
+            if await trial.wait_for_exit(timeout_s=_TRIAL_S) == 0:
                 return way
         finally:
             await trial.stop()
@@ -228,7 +228,7 @@ async def stop(context: CheckContext) -> None:
         process.terminate()
         await asyncio.wait(asked)
     _require_finished(context, request, asked, under_way)
-    code = await process.ended(timeout_s=_STOP_S)
+    code = await process.wait_for_exit(timeout_s=_STOP_S)
     if code is None:
         raise ContractViolation(f"it still runs {_STOP_S:g} seconds after SIGTERM")
     if code != 0:
@@ -257,7 +257,7 @@ def _require_finished(
         if error is None:
             answered += task in under_way
             if task.result().status != 503:
-                predictions_of(task.result())
+                require_predictions(task.result())
         elif not isinstance(error, EmptyResponse):
             raise ContractViolation(
                 f"a request that was under way when SIGTERM came got half an answer: {error}"

@@ -10,10 +10,10 @@ from gateway.verify.check import (
     CheckSkipped,
     ContractViolation,
     check,
-    predictions_of,
+    require_predictions,
     require_problem,
+    require_server_timing,
     require_status,
-    server_timing,
 )
 from gateway.verify.raw_http import RawRequest, RawResponse
 
@@ -38,7 +38,7 @@ async def served(context: CheckContext) -> None:
 )
 async def timing(context: CheckContext) -> None:
     response = await context.post("/predict", context.require_good_request())
-    durations = server_timing(response)
+    durations = require_server_timing(response)
     missing = [part for part in _PARTS if part not in durations]
     if missing:
         raise ContractViolation(f"Server-Timing has no {', '.join(missing)}")
@@ -54,7 +54,7 @@ async def timing(context: CheckContext) -> None:
 async def timing_everywhere(context: CheckContext) -> None:
     for request, response in context.exchanges:
         try:
-            server_timing(response)
+            require_server_timing(response)
         except ContractViolation:
             context.last = (request, response)
             raise
@@ -103,7 +103,7 @@ async def bad_trace(context: CheckContext) -> None:
         "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
         "\u00ff",
     ):
-        predictions_of(
+        require_predictions(
             await context.post("/predict", context.require_good_request(), (*JSON, ("traceparent", given)))
         )
 
@@ -122,7 +122,7 @@ async def deadline(context: CheckContext) -> None:
 
 @check("headers/deadline-later", "time enough is time enough, and what is no number breaks nothing")
 async def deadline_later(context: CheckContext) -> None:
-    predictions_of(
+    require_predictions(
         await context.post(
             "/predict", context.require_good_request(), (*JSON, ("X-Request-Timeout", "30000"))
         )
@@ -171,7 +171,7 @@ async def no_stall(context: CheckContext) -> None:
 def _beside_the_work(response: RawResponse) -> float:
     """Seconds that the request took beyond what the backend says it worked."""
     try:
-        worked_ms = sum(server_timing(response).values())
+        worked_ms = sum(require_server_timing(response).values())
     except ContractViolation:
         worked_ms = 0.0
     return response.seconds - worked_ms / 1000

@@ -14,12 +14,12 @@ from gateway.verify.check import ContractViolation
 from gateway.verify.checks.binary import (
     LENGTH_HEADER,
     MEDIA_TYPE,
-    Binary,
-    in_binary,
-    require_same,
+    BinaryRequest,
+    binary_request,
+    require_same_outputs,
     unpack,
 )
-from gateway.verify.checks.infer import flat
+from gateway.verify.checks.infer import flatten
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
@@ -106,11 +106,11 @@ def _in_json(case: Case) -> dict[str, Any] | None:
         return None
     content: dict[str, Any] = json.loads(case.body)
     for tensor in content["inputs"]:
-        tensor["data"] = flat(tensor["data"])
+        tensor["data"] = flatten(tensor["data"])
     return content
 
 
-def _ask_in_binary(backend: Backend, binary: Binary) -> requests.Response:
+def _ask_in_binary(backend: Backend, binary: BinaryRequest) -> requests.Response:
     fields, body = binary.fields_and_body()
     return ask(backend.url, Case(body, path=INFER, content_type=MEDIA_TYPE, fields=fields[1:]))
 
@@ -152,9 +152,9 @@ def wrong_in_binary(backend: Backend) -> list[str]:
         wanted = ask(backend.url, Case(body, path=INFER)).json()["outputs"]
         for asks in (False, True):
             parameters = {**(content.get("parameters") or {}), "binary_data_output": asks}
-            answer = _ask_in_binary(backend, in_binary(content, parameters=parameters))
+            answer = _ask_in_binary(backend, binary_request(content, parameters=parameters))
             try:
-                require_same(_outputs(answer) if asks else answer.json()["outputs"], wanted)
+                require_same_outputs(_outputs(answer) if asks else answer.json()["outputs"], wanted)
             except (ContractViolation, AssertionError, KeyError, ValueError) as error:
                 wrong.append(f"{content}, answered in binary: {asks}: {error!r} {answer.content[:300]!r}")
     return wrong
@@ -162,10 +162,10 @@ def wrong_in_binary(backend: Backend) -> list[str]:
 
 def wrong_binary_refusals(backend: Backend) -> list[str]:
     """Each binary request that does not add up and is not refused as the contract says."""
-    good = in_binary(EXACT)
+    good = binary_request(EXACT)
     first, *others = good.request["inputs"]
 
-    def changed(**changes: Any) -> Binary:
+    def changed(**changes: Any) -> BinaryRequest:
         return good._replace(request={**good.request, "inputs": [{**first, **changes}, *others]})
 
     bad = [
@@ -180,10 +180,10 @@ def wrong_binary_refusals(backend: Backend) -> list[str]:
         changed(datatype="FP32"),
         changed(data=[0.0] * 6),
         changed(parameters={}),
-        in_binary(EXACT, parameters={"binary_data_output": "true"}),
-        in_binary(EXACT, outputs=[{"name": "y", "parameters": {"binary_data": 1}}]),
-        in_binary(EXACT, outputs=[{"name": "y", "parameters": {"classification": 1}}]),
-        in_binary(EXACT, outputs=[{"name": "y", "parameters": []}]),
+        binary_request(EXACT, parameters={"binary_data_output": "true"}),
+        binary_request(EXACT, outputs=[{"name": "y", "parameters": {"binary_data": 1}}]),
+        binary_request(EXACT, outputs=[{"name": "y", "parameters": {"classification": 1}}]),
+        binary_request(EXACT, outputs=[{"name": "y", "parameters": []}]),
     ]
     wrong = []
     for binary in bad:

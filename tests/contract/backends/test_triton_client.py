@@ -14,7 +14,7 @@ import pytest
 import tritonclient.http as triton
 
 from gateway.ports import free_port
-from tests.flow.beside import Beside
+from tests.flow.background_servers import BackgroundServers
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,9 +56,9 @@ def gateway(backend: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         check=False,
     )
     assert done.returncode == 0, done
-    beside = Beside()
-    yield beside.gateway(registry).port
-    beside.close()
+    background = BackgroundServers()
+    yield background.gateway(registry).port
+    background.close()
 
 
 @pytest.fixture(params=["backend", "gateway"])

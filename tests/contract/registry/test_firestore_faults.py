@@ -99,7 +99,7 @@ async def test_a_killed_emulator_that_comes_back_empty(own_emulator: Emulator, o
     with pytest.raises(Unavailable, match=r"Nothing was written\."):
         await registrar.write(wine("beer"), author="ana")
     with pytest.raises(Unavailable):
-        await mirror.find("beer")
+        await mirror.read_through("beer")
     await until(lambda: mirror.age_s > age_s)
     own_emulator.start()
     await until(lambda: "is gone" in mirror.last_error)
@@ -125,7 +125,7 @@ async def test_network_loss_and_back(firestore: str, cable: Cable, opened, mirro
         if n == 1:
             generation = await registrar.write(Delete(kind=MODELS, name="m0", expected=1), author="ana")
         cable.mend()
-        assert await mirror.wait_for(generation, timeout_s=patience(40))
+        assert await mirror.wait_for_generation(generation, timeout_s=patience(40))
     names = set(mirror.snapshot.entries)
     assert names == {f"m{n}" for n in range(1, 20)} | {f"while-away-{n}" for n in range(3)}
 
@@ -142,7 +142,7 @@ async def test_a_silent_network_is_noticed(firestore: str, cable: Cable, opened,
         await until(lambda: not mirror.connected)
     generation = await registrar.write(wine("beer"), author="ana")
     cable.mend()
-    assert await mirror.wait_for(generation, timeout_s=patience(40))
+    assert await mirror.wait_for_generation(generation, timeout_s=patience(40))
 
 
 async def test_a_write_whose_answer_is_lost_is_done_once(
@@ -265,7 +265,7 @@ async def test_a_spoilt_document_hides_no_other(firestore: str, opened, mirrored
     broken = await registry.read(MODELS, "wine")
     assert broken is not None
     generation = await registry.write(wine(expected=broken.revision), author="ana")
-    assert await mirror.wait_for(generation, timeout_s=patience(20))
+    assert await mirror.wait_for_generation(generation, timeout_s=patience(20))
     assert sorted(mirror.snapshot.entries) == ["beer", "wine"]
     assert mirror.snapshot.problems == ()
     assert len(await registry.history(name="wine")) == 2
@@ -346,7 +346,7 @@ def test_it_works_on_uvloop(firestore: str):
         await mirror.start()
         for n in range(10):
             generation = await other.write(wine(f"m{n}"), author="ana")
-            assert await mirror.wait_for(generation, timeout_s=patience(20))
+            assert await mirror.wait_for_generation(generation, timeout_s=patience(20))
         assert len(mirror.snapshot.entries) == 10  # type: ignore[union-attr]
         await mirror.stop()
         await registry.close()

@@ -80,7 +80,7 @@ async def test_a_change_by_another_process_reaches_a_running_mirror(tmp_path: Pa
     written = time.monotonic()
     process.kill()
     process.communicate()
-    assert await mirror.wait_for(1, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(1, timeout_s=patience(5))
     record_property("seen_after_s", time.monotonic() - written)
     await mirror.stop()
     await registry.close()
@@ -281,10 +281,10 @@ async def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.Monke
     await other.write(Put(kind=MODELS, name="a", body={"n": 1}, expected=0), author="x")
     mirror = Mirror(registry)
     await mirror.start()
-    monkeypatch.setattr("gateway.registry.sqlite_write.now_text", lambda: "1970-01-01T00:00:00.000Z")
+    monkeypatch.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: "1970-01-01T00:00:00.000Z")
     for n in (1, 2):
         await other.write(Put(kind=MODELS, name="a", body={"n": n + 1}, expected=n), author="x")
-    assert await mirror.wait_for(3, timeout_s=patience(30))
+    assert await mirror.wait_for_generation(3, timeout_s=patience(30))
     assert [change.revision for change in await other.history()] == [3, 2, 1]
     await mirror.stop()
     for one in (registry, other):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.audit.verify import verify_history
-from gateway.registry.base import AUDIT, MODELS, Head, Put, now_text
+from gateway.registry.base import AUDIT, MODELS, Head, Put, now_rfc3339
 from gateway.registry.chain import TAKEOVER, Takeover
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.registry import FirestoreRegistry
@@ -47,9 +47,9 @@ def make_unchained(path: Path) -> None:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("INSERT INTO registry VALUES ('0123', 3)")
         for row in (
-            (1, now_text(), "create", "wine", 1, None, '{"n":1}'),
-            (2, now_text(), "update", "wine", 2, '{"n":1}', '{"n":2}'),
-            (3, now_text(), "create", "beer", 1, None, "{}"),
+            (1, now_rfc3339(), "create", "wine", 1, None, '{"n":1}'),
+            (2, now_rfc3339(), "update", "wine", 2, '{"n":1}', '{"n":2}'),
+            (3, now_rfc3339(), "create", "beer", 1, None, "{}"),
         ):
             db.execute(OLD_INSERT, row)
         for name, revision, body in (("wine", 2, '{"n":2}'), ("beer", 1, "{}"), ("tea", 1, '{"by":"hand"}')):
@@ -114,7 +114,7 @@ async def test_a_process_of_the_older_release_cannot_write_past_the_chain(tmp_pa
         registry = SqliteRegistry(path)
         await registry.write(put("mate"), author="bea")
         with pytest.raises(sqlite3.IntegrityError, match="upgrade the release of CHIPS that writes here"):
-            old.execute(OLD_INSERT, (6, now_text(), "create", "x", 1, None, "{}"))
+            old.execute(OLD_INSERT, (6, now_rfc3339(), "create", "x", 1, None, "{}"))
         assert old.execute("SELECT generation FROM registry").fetchone() == (5,)
     assert (await verify_history(registry)).findings == ()
     await registry.close()
@@ -132,13 +132,13 @@ async def write_as_before(registry: FirestoreRegistry, name: str, revision: int)
     places = [(names.mirror, layout.HEAD), (names.mirror, layout.document_id(MODELS, name))]
     found = await rpc.get(*places)
     head, old = (found.get(place) for place in places)
-    known = layout.read_head(head.fields) if head is not None else None
+    known = layout.decode_head(head.fields) if head is not None else None
     registry_id = known.registry_id if known is not None else "0123"
     generation = known.generation + 1 if known is not None else 1
     body = '{"by":"an older release"}'
     entry = {
         "generation": generation,
-        "at": now_text(),
+        "at": now_rfc3339(),
         "author": "ana",
         "reason": "",
         "action": "create" if old is None else "update",
@@ -149,8 +149,8 @@ async def write_as_before(registry: FirestoreRegistry, name: str, revision: int)
         "after": body,
         "write_id": "w",
     }
-    fields = layout.write_head(Head(registry_id=registry_id, generation=generation), "w", now_text())
-    stored = layout.write_stored(MODELS, name, revision, generation, body)
+    fields = layout.encode_head(Head(registry_id=registry_id, generation=generation), "w", now_rfc3339())
+    stored = layout.encode_stored(MODELS, name, revision, generation, body)
     await rpc.commit(
         [
             Write(*places[0], fields, head.updated if head is not None else None),

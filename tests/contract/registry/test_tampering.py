@@ -11,7 +11,7 @@ import pytest
 from google.cloud.firestore_v1.types import document, firestore, write
 
 from gateway.audit.verify import AnchoredHead, verify_history
-from gateway.registry.base import KINDS, MODELS, Head, Put, Registry, now_text
+from gateway.registry.base import KINDS, MODELS, Head, Put, Registry, now_rfc3339
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.registry import FirestoreRegistry
 from gateway.registry.schemes import open_registry
@@ -36,7 +36,7 @@ def anchor(head: Head) -> AnchoredHead:
         generation=head.generation,
         sequence=head.sequence,
         digest=head.digest,
-        at=now_text(),
+        at=now_rfc3339(),
     )
 
 
@@ -143,7 +143,7 @@ class RawFirestore:
 
     def _documents(self, state: State) -> _Documents:
         names = self._registry._names
-        found = {(names.mirror, layout.HEAD): layout.write_head(state.head, "w", "")}
+        found = {(names.mirror, layout.HEAD): layout.encode_head(state.head, "w", "")}
         index = 0
         for number, entry in enumerate(state.entries):
             same = number and state.entries[number - 1].generation == entry.generation
@@ -151,7 +151,7 @@ class RawFirestore:
             found[names.history, layout.change_id(entry.generation, index)] = layout.write_entry(entry)
         for one in state.documents.values():
             identity = layout.document_id(one.kind, one.name)
-            found[names.of(one.kind), identity] = layout.write_stored(
+            found[names.for_kind(one.kind), identity] = layout.encode_stored(
                 one.kind, one.name, one.revision, one.generation or 1, one.body
             )
         return found

@@ -250,6 +250,11 @@ def test_a_backend_that_falls_is_started_again_at_its_address(shell: Shell, back
     assert "1 times, last with -9" in shell.ok("ps").out
 
 
+def doctored(shell: Shell) -> list[Any]:
+    """What the doctor says of the version 1 of wine."""
+    return [finding for finding in shell("doctor", "--json").json() if finding["subject"] == "wine@1"]
+
+
 def test_after_a_reboot_all_is_back(shell: Shell, backend_folder: Path):
     url = deployed(shell, backend_folder)["url"]
     (note,) = notes()
@@ -259,6 +264,7 @@ def test_after_a_reboot_all_is_back(shell: Shell, backend_folder: Path):
     _children.pop(state["supervisor"]["pid"]).wait()
     assert until(lambda: entry(shell)["state"] == "not running")
     assert "chips up" in shell.ok("ps").out
+    assert [each["fix"] for each in doctored(shell)] == ["chips up"]
     (started,) = shell.ok("up", "--json").json()
     assert (started["url"], started["state"]) == (url, "ready")
     assert score(url, backend_folder / "samples.json")
@@ -289,6 +295,7 @@ def test_stopped_it_stays_down_until_it_is_restarted(shell: Shell, backend_folde
     url = deployed(shell, backend_folder)["url"]
     shell.ok("stop", "wine")
     assert entry(shell)["state"] == "stopped"
+    assert [each["fix"] for each in doctored(shell)] == ["chips restart wine --version 1"]
     assert shell.ok("up", "--json").json() == []
     (started,) = shell.ok("restart", "wine", "--json").json()
     assert (started["url"], started["state"]) == (url, "ready")

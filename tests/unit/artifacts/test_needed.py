@@ -112,9 +112,9 @@ def test_a_module_of_ones_own_is_named_unless_it_lies_in_the_artifact(tmp_path: 
     path = tmp_path / "model.pkl"
     path.write_bytes(b"cown_steps\nDays\n.")
     assert infer_requirements([("model.pkl", path)], "joblib").own == {"own_steps": ["Days"]}
-    beside = tmp_path / "own_steps.py"
-    beside.write_text("class Days: ...\n")
-    files = [("model.pkl", path), ("own_steps.py", beside)]
+    background = tmp_path / "own_steps.py"
+    background.write_text("class Days: ...\n")
+    files = [("model.pkl", path), ("own_steps.py", background)]
     assert infer_requirements(files, "joblib").own == {}
 
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from gateway.auth.api_key import ApiKeyAuthenticator
+from gateway.core.api_keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
-from gateway.core.keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.core.model import Key
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.mirror import Mirror
@@ -215,7 +215,7 @@ async def test_a_revoked_key_is_dead_at_once(world: World):
     key = world.make_key()
     assert await world.ask(key) == "ana"
     world.registry.tell(listing(2, model("wine"), revocation(digest_key(key))))
-    assert await world.mirror.wait_for(2, timeout_s=patience(5))
+    assert await world.mirror.wait_for_generation(2, timeout_s=patience(5))
     with pytest.raises(Unauthenticated):
         await world.ask(key)
 

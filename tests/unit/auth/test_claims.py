@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.auth.api_key import ApiKeyAuthenticator
-from gateway.core.keys import make_key
+from gateway.core.api_keys import make_key
 
 KEYS = ApiKeyAuthenticator.__new__(ApiKeyAuthenticator)  # what is asked here needs no registry
 

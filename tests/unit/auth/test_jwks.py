@@ -110,16 +110,16 @@ async def test_keys_serve_on_while_the_issuer_is_away_but_not_for_ever(session):
         clock = Clock()
         keys = JwksKeySet(server.url, now=clock)
         await keys.refresh(session)
-        assert not keys.is_due()
+        assert not keys.is_refresh_due()
         clock.now += 3601
-        assert keys.is_due()
+        assert keys.is_refresh_due()
         server.answer = web.Response(status=503)
         await keys.refresh(session)
         assert keys.find("k1") is not None
-        assert not keys.is_due()  # not at once again
+        assert not keys.is_refresh_due()  # not at once again
         clock.now += 24 * 3600
         assert keys.find("k1") is None
-        assert not keys.is_usable()
+        assert not keys.has_usable_keys()
         await keys.refresh(session)
         assert keys.find("k1") is not None
         await keys.close()
@@ -143,10 +143,10 @@ async def test_a_hostile_answer_changes_nothing(session, answer):
         keys = JwksKeySet(server.url, now=clock)
         server.answer = answer()
         await keys.refresh(session)
-        assert not keys.is_usable()
+        assert not keys.has_usable_keys()
         clock.now += 31
         await keys.refresh(session)
-        assert keys.is_usable()
+        assert keys.has_usable_keys()
         clock.now += 31
         server.answer = answer()
         await keys.refresh(session)
@@ -266,11 +266,11 @@ async def test_a_hostile_discovery_document_changes_nothing(session, answer):
         keys = JwksKeySet("", issuer=server.issuer, now=clock)
         server.discovery = answer(server)
         await keys.refresh(session)
-        assert not keys.is_usable()
+        assert not keys.has_usable_keys()
         assert server.asked == 0
         clock.now += 31
         await keys.refresh(session)
-        assert keys.is_usable()
+        assert keys.has_usable_keys()
         clock.now += 31
         server.discovery = answer(server)
         server.keys = [signer("k2", "ES256").jwk()]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.last_used import LastUsed
-from gateway.core.keys import digest_key, is_well_formed, key_id
+from gateway.auth.last_used import LastUsedRecorder
+from gateway.core.api_keys import digest_key, is_well_formed, key_id
 from gateway.registry.schemes import open_registry
 from tests.unit.cli.shell import Shell
 
@@ -88,13 +88,13 @@ def test_the_list_says_when_a_key_was_last_used(shell: Shell):
         registry = open_registry(shell.registry)
         used = {digest_key(key["key"]): at}
         now = [at]
-        keeper = LastUsed(registry, used, now=lambda: now[0])
-        written = [await keeper.write()]
+        keeper = LastUsedRecorder(registry, used, now=lambda: now[0])
+        written = [await keeper.write_due()]
         used[digest_key(key["key"])] = at + 60
-        written.append(await keeper.write())  # too soon to be told to all gateways again
+        written.append(await keeper.write_due())  # too soon to be told to all gateways again
         now[0] = at + 3700
         used[digest_key(key["key"])] = at + 3700
-        written.append(await keeper.write())
+        written.append(await keeper.write_due())
         await registry.close()
         return written
 

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +16,7 @@ from gateway.cli.observe.cloud_trace import spans_from_cloud
 from gateway.cli.support.console import Failure
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Exchange
-from gateway.core.trace import TraceContext
+from gateway.core.trace_context import TraceContext
 from gateway.telemetry.access_log import JsonAccessLog
 from tests.conftest import require
 from tests.unit.cli.shell import Shell
@@ -41,6 +42,19 @@ with warnings.catch_warnings():
     )
     from google.cloud.trace_v1 import GetTraceRequest, Trace, TraceServiceClient, TraceSpan
     from google.cloud.trace_v1.services.trace_service.transports import TraceServiceGrpcTransport
+
+
+@contextmanager
+def channel_to(service: str, methods: dict[str, Any], *, threads: int) -> Iterator[Any]:
+    """A channel to a gRPC server on this machine whose `service` has these method handlers."""
+    server = grpc.server(futures.ThreadPoolExecutor(threads))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    server.stop(0).wait()
+
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -74,20 +88,10 @@ def trace():
     handler = grpc.unary_unary_rpc_method_handler(
         get_trace, request_deserializer=GetTraceRequest.deserialize, response_serializer=Trace.serialize
     )
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "google.devtools.cloudtrace.v1.TraceService", {"GetTrace": handler}
-            ),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    yield TraceServiceClient(transport=TraceServiceGrpcTransport(channel=channel))
-    channel.close()
-    server.stop(0).wait()
+    with channel_to(
+        "google.devtools.cloudtrace.v1.TraceService", {"GetTrace": handler}, threads=1
+    ) as channel:
+        yield TraceServiceClient(transport=TraceServiceGrpcTransport(channel=channel))
 
 
 def entry_of(exchange: Exchange, status: int) -> LogEntry:
@@ -155,16 +159,8 @@ def logging(logs):
             response_serializer=TailLogEntriesResponse.serialize,
         ),
     }
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("google.logging.v2.LoggingServiceV2", handlers),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    yield LoggingServiceV2Client(transport=LoggingServiceV2GrpcTransport(channel=channel))
-    channel.close()
-    server.stop(0).wait()
+    with channel_to("google.logging.v2.LoggingServiceV2", handlers, threads=2) as channel:
+        yield LoggingServiceV2Client(transport=LoggingServiceV2GrpcTransport(channel=channel))
 
 
 def logged(request_id: str, status: int = 200, **fields: Any) -> LogEntry:
@@ -216,7 +212,7 @@ def test_what_google_does_not_know(given, trace, logging, logs):
 def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
     shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gateway.cli.observe.cloud_trace.open_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.cloud_trace.open_cloud_logging", lambda: logging)
     logs.entries = [logged(f"old-{number}") for number in range(5)]
     first = TailLogEntriesResponse(entries=[logged("new-1"), logged("new-2", 503, attempts=2)])
     busy = TailLogEntriesResponse(suppression_info=[{"reason": 1, "suppressed_count": 12}])
@@ -243,7 +239,7 @@ def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
 
 
 def test_tail_for_people_ends_after_the_last(shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gateway.cli.observe.cloud_trace.open_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.cloud_trace.open_cloud_logging", lambda: logging)
     logs.entries = [logged("good"), logged("bad", 502, error=UpstreamBroken("It broke off."))]
     out = shell.ok("tail", "--project", "proj", "--no-follow").out
     bad, good = out.splitlines()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.keys import is_well_formed
+from gateway.core.api_keys import is_well_formed
 from tests.unit.cli.shell import Shell
 
 

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli import app
 from gateway.core.printable import printable_lines
-from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Delete, Put
+from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell
 
@@ -28,6 +28,7 @@ TRIED: dict[str, list[list[str]] | str] = {
         ["history", "--kind", "keys"],
         ["history", "--kind", "networks"],
     ],
+    "audit": [["audit", "--at", "2999-01-01T00:00Z"], ["audit", "--verify"]],
     "keys": [["keys", "list"], ["keys", "show", DIGEST[:12]]],
     "networks": [["networks", "list"]],
     "diff": [["diff", "one", "other"]],
@@ -41,6 +42,9 @@ TRIED: dict[str, list[list[str]] | str] = {
     "register": [
         ["register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1", "--reason", EVIL]
     ],
+    "canary": [["canary", "wine", "--hold", "--reason", EVIL], ["canary", "wine"], ["canary", "spoilt", "9"]],
+    "rollouts": [["rollouts", "list"]],
+    "evidence": [["evidence", "wine@1"]],
     "enable": [["enable", "wine", "--reason", EVIL]],
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
@@ -108,6 +112,10 @@ async def _fill(path: Path, text: str) -> None:
         (REVOCATIONS, "cd" * 32, {"reason": text, "by": text}),
         (NETWORKS, "192.0.2.0_24", {"network": "192.0.2.0/24", "note": text}),
         (NETWORKS, "none", {"network": text, "note": text}),
+        (ROLLOUTS, "wine", _rollout(text)),
+        (ROLLOUTS, "spoilt", {text: text}),
+        (EVIDENCE, "wine@1:verify", _evidence(text)),
+        (EVIDENCE, "wine@1:other", {text: text}),
     ]
     for revision in (0, 1):
         for kind, name, body in documents:
@@ -116,6 +124,26 @@ async def _fill(path: Path, text: str) -> None:
                 Put(kind=kind, name=name, body=changed, expected=revision), author=text, reason=text
             )
     await registry.close()
+
+
+def _evidence(text: str) -> dict[str, Any]:
+    about = {"model": "wine", "version": "1", "sort": "verify", "passed": True, "facts": {text: text}}
+    return {**about, "summary": text, "backend": text, "artifact_digest": text, "image": text}
+
+
+def _rollout(text: str) -> dict[str, Any]:
+    return {
+        "model": "wine",
+        "id": text,
+        "candidate": "2",
+        "stable": "1",
+        "plan": {},
+        "reason": text,
+        "by": text,
+        "traffic": {"1": 100},
+        "versions": {"1": text, "2": text},
+        "steps": [{"percent": 0, "state": "held", "reason": text, "evidence": {text: text}}],
+    }
 
 
 def assert_unforged(ended: Ended) -> None:

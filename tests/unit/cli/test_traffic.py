@@ -35,6 +35,56 @@ def test_nothing_is_written_where_nothing_changes_or_in_a_dry_run(shell: Shell):
     assert shell.model()["revision"] == revision
 
 
+def slots_of(shell: Shell) -> dict[str, int]:
+    """How many slots each version has."""
+    return {v: int(bitmap, 16).bit_count() for v, bitmap in shell.model()["sticky"]["slots"].items()}
+
+
+def test_shares_stick_as_asked_until_they_are_told_not_to(shell: Shell):
+    two_versions(shell)
+    assert "header:x-user" in shell.ok("traffic", "wine", "3=90", "4=10", "--sticky", "header:X-User").out
+    seed = shell.model()["sticky"]["seed"]
+    assert len(seed) == 32
+    assert slots_of(shell) == {"3": 90, "4": 10}
+    assert shell.ok("traffic", "wine", "--json").json()["sticky"] == "header:x-user"
+    assert "header:x-user" in shell.ok("traffic", "wine").out
+    ended = shell.ok("traffic", "wine", "3=50", "4=50", "--json")
+    assert ended.json()["sticky"] == "header:x-user", "a further split stays sticky"
+    assert slots_of(shell) == {"3": 50, "4": 50}
+    assert shell.model()["sticky"]["seed"] == seed
+    assert "unchanged" in shell.ok("traffic", "wine", "--sticky", "header:x-user").out
+    shell.ok("traffic", "wine", "--sticky", "caller")
+    assert shell.model()["traffic"] == {"3": 50, "4": 50}
+    assert shell.model()["sticky"]["seed"] != seed, "another kind of value is another experiment"
+    shell.ok("traffic", "wine", "--sticky", "off")
+    assert "sticky" not in shell.model()
+    assert shell.ok("traffic", "wine", "--json").json()["sticky"] is None
+
+
+def test_slots_follow_each_command_that_moves_traffic(shell: Shell):
+    two_versions(shell)
+    shell.ok("traffic", "wine", "3=60", "4=40", "--sticky", "caller")
+    shell.register("wine", "5", "--traffic", "50")
+    assert slots_of(shell) == {"3": 30, "4": 20, "5": 50}
+    shell.ok("deregister", "wine", "--version", "5", "--force", "--yes")
+    assert slots_of(shell) == {"3": 60, "4": 40}
+    before = shell.model()["sticky"]
+    shell.ok("traffic", "wine", "4=100")
+    shell.ok("rollback", "wine", "--yes")
+    assert shell.model()["sticky"] == before, "everybody is back where they were"
+
+
+@pytest.mark.parametrize(
+    "by", ["user", "header:", "header:Authorization", "header:cookie", "field:", "key:1"]
+)
+def test_what_shares_cannot_stick_to_changes_nothing(shell: Shell, by: str):
+    two_versions(shell)
+    before = shell.model()
+    ended = shell("traffic", "wine", "3=90", "4=10", "--sticky", by)
+    assert ended.code == 64, ended
+    assert shell.model() == before
+
+
 @pytest.mark.parametrize(
     ("shares", "code", "told"),
     [
@@ -95,7 +145,11 @@ def test_without_a_split_it_shows_the_present_one(shell: Shell):
     out = shell.ok("traffic", "wine").out
     assert "100 %" in out
     assert "0 %" in out
-    assert shell.ok("traffic", "wine", "--json").json() == {"model": "wine", "traffic": {"3": 100, "4": 0}}
+    assert shell.ok("traffic", "wine", "--json").json() == {
+        "model": "wine",
+        "traffic": {"3": 100, "4": 0},
+        "sticky": None,
+    }
     assert shell.model()["revision"] == revision
 
 

@@ -109,7 +109,26 @@ def test_the_last_one_and_the_slowest_one(shell: Shell, store: TraceStore):
     assert shell("why", "--slowest", "nothing").code == 65
 
 
-@pytest.mark.parametrize("given", [(), ("some-id", "--last"), ("--last", "--slowest", "wine")])
+def test_the_last_one_that_failed(shell: Shell, store: TraceStore):
+    assert "no request that failed" in shell("why", "--errors").err
+    failed, good = summary(status=422), summary()
+    store.write([failed], 1)
+    store.write([good], 1)
+    assert failed.request_id in shell.ok("why", "--errors", "--json").out
+    assert failed.request_id in shell.ok("why", "--last", "--errors", "--json").out
+
+
+def test_a_backends_error_is_named_by_its_code(shell: Shell, store: TraceStore):
+    timing = b'queue;dur=0.0, parse;dur=0.1, error;desc="invalid-instances", gateway;dur=0.1'
+    store.write([summary(status=422, server_timing=timing)], 1)
+    out = shell.ok("why", "--errors").out
+    assert "invalid-instances, answered by the backend, for the caller to fix" in out
+    assert "chips logs wine" in out
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("some-id", "--last"), ("--last", "--slowest", "wine"), ("--errors", "--slowest", "wine")]
+)
 def test_which_request_is_said_in_one_way(shell: Shell, store: TraceStore, given: tuple[str, ...]):
     ended = shell("why", *given)
     assert ended.code == 64

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.control.issues import date, find_issues
-from gateway.control.model_page import history_of
-from gateway.control.windows import Figures, Window, WindowReader
+from gateway.control.issues import find_issues, set_issue_start
+from gateway.control.model_page import history_points
+from gateway.control.time_windows import RequestTotals, Window, WindowReader
 from gateway.core.model import Backend, Model, Policy
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.trace_store import COARSE_S, FINE_S, Tick, TraceStore, TraceStoreReader
@@ -28,9 +28,9 @@ def tick(
 
 
 def window(*ticks):
-    models: dict[str, dict[str, Figures]] = {}
+    models: dict[str, dict[str, RequestTotals]] = {}
     for one in ticks:
-        models.setdefault(one.model, {}).setdefault(one.version, Figures()).add(one)
+        models.setdefault(one.model, {}).setdefault(one.version, RequestTotals()).add(one)
     return Window("1m", 60, 1000, models)
 
 
@@ -139,7 +139,7 @@ def test_what_is_over_is_said():
 
 def began(*ticks, coarse=(), oldest=None):
     (issue,) = issues(model(), tick(backend_answered_5xx=50))
-    date(issue, coarse, ticks, oldest)
+    set_issue_start(issue, coarse, ticks, oldest)
     return issue.since, issue.since_at_least
 
 
@@ -168,7 +168,7 @@ def test_one_worker_that_fails_is_seen_in_the_sum():
 
 
 def test_the_ticks_of_workers_become_one_point():
-    points = history_of([tick(60, ms=9), tick(60, ms=90), tick(60, version="2"), tick(120)])
+    points = history_points([tick(60, ms=9), tick(60, ms=90), tick(60, version="2"), tick(120)])
     assert [(p["at"], p["version"], p["requests"]) for p in points] == [
         (60, "1", 200),
         (60, "2", 100),
@@ -199,8 +199,8 @@ def test_a_window_ends_by_the_clock_whenever_somebody_looks(written, at):
     at(3608)
     write([tick(end) for end in range(3000, 3610, FINE_S)])
     ten, minute = (WindowReader(reader).read(name) for name in ("10s", "1m"))
-    assert (ten.ends, ten.seconds, ten.of("wine", "1").requests) == (3605, 10, 200)
-    assert (minute.ends, minute.seconds, minute.model("wine").requests) == (3605, 60, 1200)
+    assert (ten.ends, ten.seconds, ten.for_version("wine", "1").requests) == (3605, 10, 200)
+    assert (minute.ends, minute.seconds, minute.for_model("wine").requests) == (3605, 60, 1200)
     at(3606.4)  # the tick that ended at 3605 may not have been written by all workers
     assert WindowReader(reader).read("10s").ends == 3600
 
@@ -211,7 +211,7 @@ def test_an_hour_is_its_minutes_and_what_has_no_whole_minute_yet(written, at):
     write([tick(end, seconds=COARSE_S) for end in range(60, 7205, COARSE_S)])
     write([tick(end, requests=1) for end in range(7000, 7230, FINE_S)])
     hour = WindowReader(reader).read("1h")
-    assert hour.model("wine").requests == 60 * 100 + 4
+    assert hour.for_model("wine").requests == 60 * 100 + 4
     assert hour.seconds == 3600 + 20
 
 

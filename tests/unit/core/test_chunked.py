@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.chunked import ChunkedDecoder, chunk, encode_last_chunk
+from gateway.core.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
 
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 
@@ -23,7 +23,7 @@ def test_what_was_chunked_is_read_whole_however_it_is_cut(
     pieces: list[bytes], step: int, rest: bytes, trailing: bool
 ):
     trailers = b"X-Sum: 7\r\n" if trailing else b""
-    raw = b"".join(chunk(piece) for piece in pieces) + encode_last_chunk(trailers)
+    raw = b"".join(encode_chunk(piece) for piece in pieces) + encode_last_chunk(trailers)
     body, dechunker = read(raw + rest, step)
     assert body == b"".join(pieces)
     assert dechunker.done
@@ -43,7 +43,7 @@ def test_anything_else_is_refused_and_nothing_else_is_raised(raw: bytes, step: i
 
 @given(PIECES.filter(bool), st.integers(0, 400), st.binary(min_size=1, max_size=1))
 def test_a_changed_byte_never_adds_to_the_body(pieces: list[bytes], at: int, byte: bytes):
-    raw = b"".join(chunk(piece) for piece in pieces) + encode_last_chunk(b"")
+    raw = b"".join(encode_chunk(piece) for piece in pieces) + encode_last_chunk(b"")
     at %= len(raw)
     try:
         body, _ = read(raw[:at] + byte + raw[at + 1 :], 7)

@@ -13,7 +13,7 @@ from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import CachedHead, HeadCache
-from gateway.server.parser import HeadParser, parsed_head_of
+from gateway.server.head_parser import HeadParser, parsed_head_of
 from gateway.stages.read_request_head import ReadRequestHead
 
 PEER = "192.0.2.1"

@@ -16,26 +16,26 @@ def test_values_are_found_in_the_order_of_their_places(several: list[tuple[bytes
         lines = list(LINES)
         for place, value in zip(places, values, strict=True):
             lines[place] += value
-        assert template.values(b"\r\n".join(lines)) == values
+        assert template.match(b"\r\n".join(lines)) == values
 
 
 @given(VALUES, st.lists(st.sampled_from([*LINES, b"A: x", b"C: yy", b"c: z"]), max_size=7))
 def test_other_lines_are_not_the_same(several: list[tuple[bytes, bytes]], other: list[bytes]):
     template = LineTemplate(LINES, [1, 3])
     for first, second in several:  # so that it remembers some sizes
-        template.values(b"\r\n".join([LINES[0], b"A: " + first, LINES[2], b"C: " + second, b"", b""]))
+        template.match(b"\r\n".join([LINES[0], b"A: " + first, LINES[2], b"C: " + second, b"", b""]))
     same = len(other) == len(LINES) and all(
         line.startswith(known) if place in {1, 3} else line == known
         for place, (line, known) in enumerate(zip(other, LINES, strict=False))
     )
-    assert (template.values(b"\r\n".join(other)) is not None) == same
+    assert (template.match(b"\r\n".join(other)) is not None) == same
 
 
 def test_lines_without_a_value_are_the_same_or_not():
     template = LineTemplate([b"a", b"b"], [])
-    assert template.values(b"a\r\nb") == ()
-    assert template.values(b"a\r\nb") == ()
-    assert template.values(b"a\r\nc") is None
+    assert template.match(b"a\r\nb") == ()
+    assert template.match(b"a\r\nb") == ()
+    assert template.match(b"a\r\nc") is None
 
 
 def test_a_byte_table_tells_allowed_bytes_from_all_others():

@@ -3,7 +3,7 @@
 import os
 import random
 
-from gateway.core.trace import new_span_id, new_trace_id
+from gateway.core.trace_context import new_span_id, new_trace_id
 
 
 def test_forked_workers_make_ids_of_their_own():

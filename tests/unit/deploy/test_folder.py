@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def context(folder: Path) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source_archive())) as archive:
         return {entry.name: archive.extractfile(entry).read() for entry in archive.getmembers()}  # type: ignore[union-attr]
 
 
@@ -35,7 +35,9 @@ def test_the_library_comes_from_this_installation(folder: Path):
     }  # fmt: skip
     assert not any("__pycache__" in name for name in files)
     assert b"CHIPS_PREDICT" not in files["Dockerfile"]
-    assert BackendFolder(folder).source() == BackendFolder(folder).source(), "the same files, the same digest"
+    assert BackendFolder(folder).source_archive() == BackendFolder(folder).source_archive(), (
+        "the same files, the same digest"
+    )
 
 
 def test_code_around_the_model_is_taken(folder: Path):
@@ -75,6 +77,6 @@ def test_how_it_runs_here(folder: Path):
 
 
 def test_what_describes_the_model_is_found_next_to_it(folder: Path):
-    assert BackendFolder(folder).sibling("samples") is None
+    assert BackendFolder(folder).description_file("samples") is None
     (folder / "trained/samples.json").write_text("[]")
-    assert BackendFolder(folder).sibling("samples") == folder / "trained/samples.json"
+    assert BackendFolder(folder).description_file("samples") == folder / "trained/samples.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.deploy import python_environment
-from gateway.deploy.python_environment import python_for
+from gateway.deploy.python_environment import python_with_requirements
 from gateway.deploy.target import DeployError
 
 
@@ -28,7 +28,7 @@ def bare_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (library / "pyproject.toml").write_text(
         "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
     )
-    monkeypatch.setattr(python_environment, "library", lambda _: library)
+    monkeypatch.setattr(python_environment, "library_folder", lambda _: library)
 
 
 def silent(_: str) -> None: ...
@@ -49,7 +49,7 @@ def silent(_: str) -> None: ...
 def test_this_python_has_it_all(requirements: str | None, folder: Path, tmp_path: Path):
     if requirements is not None:
         (folder / "requirements.txt").write_text(requirements)
-    assert python_for(folder, tmp_path / "environments", silent) == sys.executable
+    assert python_with_requirements(folder, tmp_path / "environments", silent) == sys.executable
     assert not (tmp_path / "environments").exists()
 
 
@@ -87,16 +87,16 @@ def wheel(folder: Path, value: int) -> Path:
 def test_an_environment_is_made_once_for_what_it_holds(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text(f"{wheel(tmp_path, 7)}\n")
     said: list[str] = []
-    python = python_for(folder, tmp_path / "environments", said.append)
+    python = python_with_requirements(folder, tmp_path / "environments", said.append)
     assert python != sys.executable
     assert "requirements.txt" in said[0]
     code = "import chips_backend, chips_tests_extra; print(chips_tests_extra.VALUE)"
     done = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=False, env={})
     assert done.stdout == "7\n", done.stderr
-    assert python_for(folder, tmp_path / "environments", said.append) == python
+    assert python_with_requirements(folder, tmp_path / "environments", said.append) == python
     assert len(said) == 1
     (folder / "requirements.txt").write_text(f"{tmp_path}/chips_tests_extra-1.0-py3-none-any.whl # again\n")
-    assert python_for(folder, tmp_path / "environments", said.append) != python
+    assert python_with_requirements(folder, tmp_path / "environments", said.append) != python
 
 
 @pytest.mark.usefixtures("bare_library")
@@ -108,7 +108,7 @@ def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: 
     uv.chmod(0o755)
     monkeypatch.setenv("PATH", str(uv.parent), prepend=":")
     (folder / "requirements.txt").write_text(f"{wheel(tmp_path, 7)}\n")
-    python = python_for(folder, tmp_path / "environments", silent)
+    python = python_with_requirements(folder, tmp_path / "environments", silent)
     assert (
         subprocess.run([python, "-P", "-c", "import chips_tests_extra"], check=False, env={}).returncode == 0
     )
@@ -119,5 +119,5 @@ def test_requirements_that_cannot_be_installed(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text("./not-there-1.0-py3-none-any.whl\n")
     for _ in range(2):  # a failed one is not taken for complete
         with pytest.raises(DeployError, match="not-there") as caught:
-            python_for(folder, tmp_path / "environments", silent)
+            python_with_requirements(folder, tmp_path / "environments", silent)
         assert "requirements.txt" in caught.value.hint

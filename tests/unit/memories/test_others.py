@@ -18,25 +18,25 @@ import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.caller_token import CallerTokenSigner
 from gateway.auth.certificate import CertificateAuthenticator
-from gateway.core import headers, problem
+from gateway.core import headers, problem_details
 from gateway.core.access_rules import Certificate
+from gateway.core.api_keys import digest_key, make_key
 from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head, register_credential_field
-from gateway.core.keys import digest_key, make_key
 from gateway.core.networks import NetworkSet, parse_address, parse_network
 from gateway.core.principal import Principal, Quota
-from gateway.core.problem import render_problem
+from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
 from gateway.limits.quota import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.registry.token_bucket import TokenBucket
-from gateway.server.response import _lines, _remembered_lines
+from gateway.server.caller_response import _lines, _remembered_lines
 from gateway.stages.rate_limit import _refusal
 from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
-from gateway.telemetry.otlp import _attribute, _field, _key_value
+from gateway.telemetry.otlp_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
@@ -58,11 +58,11 @@ SHOWN = {
     "core/compiled_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
     "stages/read_request_head.py": "test_addresses (of the address alone: parse_address)",
-    "telemetry/otlp.py": "test_attributes_of_spans",
+    "telemetry/otlp_encoding.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
-    "core/problem.py": "test_problems",
+    "core/problem_details.py": "test_problems",
     "limits/quota.py": "test_charges",
-    "server/response.py": "test_lines_of_own_answers",
+    "server/caller_response.py": "test_lines_of_own_answers",
     "stages/rate_limit.py": "test_texts_of_refusals",
     "telemetry/access_log.py": "test_details_in_the_log",
     "control/assets.py": "the console's files, which are part of the release",
@@ -231,7 +231,7 @@ def test_tokens_that_name_the_gateway(asked: list[tuple[str, str]]):
 
 def _fields(tokens: IdTokenProvider, url: str, audience: str) -> object:
     try:
-        return tokens.fields(url, audience)
+        return tokens.cached_fields(url, audience)
     except GatewayError as error:
         return error.detail
 
@@ -406,7 +406,7 @@ DETAILS = st.text(max_size=8) | st.sampled_from(["a", 'b"', "ä", "\x1b"])
 def test_problems(errors: list[tuple[type[GatewayError], str, str, bool]]):
     for kind, detail, request_id, open_inference in errors:
         remembered = render_problem(kind(detail), request_id, open_inference=open_inference)
-        problem._remembered_parts.cache_clear()
+        problem_details._remembered_parts.cache_clear()
         assert remembered == render_problem(kind(detail), request_id, open_inference=open_inference)
 
 
@@ -509,23 +509,23 @@ async def test_reading_through():
     registry, clock = Scripted(), Clock()
     mirror = Mirror(cast(Registry, registry), clock=clock, sleep=clock.sleep)
     await mirror._accept(listing(1))
-    assert await mirror.find("wine") is None
+    assert await mirror.read_through("wine") is None
     registry.documents["wine"] = model()
-    assert await mirror.find("wine") is None, "for two seconds"
+    assert await mirror.read_through("wine") is None, "for two seconds"
     clock.now += 3
-    assert await mirror.find("wine") is not None
+    assert await mirror.read_through("wine") is not None
     mirror._fail(Unavailable("down"))
-    assert await mirror.find("wine") is not None, "what is there can be served"
-    assert await _outcome_of(mirror.find("beer")) is Unavailable
+    assert await mirror.read_through("wine") is not None, "what is there can be served"
+    assert await _outcome_of(mirror.read_through("beer")) is Unavailable
 
 
 async def test_while_the_registry_is_away_nothing_is_said_to_be_missing():
     registry, clock = Scripted(), Clock()
     mirror = Mirror(cast(Registry, registry), clock=clock, sleep=clock.sleep)
     await mirror._accept(listing(1))
-    assert await mirror.find("wine") is None
+    assert await mirror.read_through("wine") is None
     mirror._fail(Unavailable("down"))
-    assert await _outcome_of(mirror.find("wine")) is Unavailable
+    assert await _outcome_of(mirror.read_through("wine")) is Unavailable
 
 
 async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
@@ -534,7 +534,7 @@ async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
     await mirror._accept(listing(1))
     registry.documents["wine"] = model()
     registry.read_gate = asyncio.Event()
-    asking = asyncio.create_task(mirror.find("wine"))
+    asking = asyncio.create_task(mirror.read_through("wine"))
     while not registry.reads:
         await asyncio.sleep(0)
     found = registry.documents["wine"]
@@ -543,7 +543,7 @@ async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
     registry.read_gate.set()
     await asking
     registry.read_gate = None
-    assert await mirror.find("wine") is None, found
+    assert await mirror.read_through("wine") is None, found
 
 
 async def _outcome_of(awaitable: Any) -> object:
@@ -585,7 +585,7 @@ def test_log_lines(exchanges: list[Any]):
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([1, 1.0, True, 0, 0.0, False, "1", ""]))))
 def test_attributes_of_spans(attributes: list[tuple[str, Any]]):
-    from gateway.telemetry.otlp import _ATTRIBUTE
+    from gateway.telemetry.otlp_encoding import _ATTRIBUTE
 
     for name, value in attributes:
         fresh = _field(_ATTRIBUTE, _key_value(name, value).SerializeToString())

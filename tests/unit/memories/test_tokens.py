@@ -75,7 +75,7 @@ def no_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None: ...
 
     monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh", nothing)
-    monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh_soon", lambda *_: None)
+    monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh_in_background", lambda *_: None)
 
 
 def entry(name: str, **changes: Any) -> Issuer:

@@ -9,8 +9,8 @@ from gateway.registry.base import MODELS, Put, RegistryError, Unavailable
 from gateway.registry.fallback import (
     FileFallback,
     GcsFallback,
-    decode,
-    encode,
+    decode_fallback,
+    encode_fallback,
     open_fallback,
     refresh_fallback,
 )
@@ -73,24 +73,24 @@ async def test_a_writer_refreshes_it_from_the_registry(url: str):
 
 async def test_one_that_is_damaged_is_replaced(tmp_path: Path):
     path = tmp_path / "fallback.gz"
-    path.write_bytes(encode(FULL)[:-20])
+    path.write_bytes(encode_fallback(FULL)[:-20])
     registry = MemoryRegistry()
     assert await refresh_fallback(FileFallback(path), registry, with_keys=False)
     assert await FileFallback(path).load() is not None
 
 
 def test_a_part_of_it_is_never_taken_for_the_whole():
-    whole = encode(FULL)
+    whole = encode_fallback(FULL)
     for cut in range(len(whole)):
         with pytest.raises(RegistryError, match="damaged"):
-            decode(whole[:cut], "here")
+            decode_fallback(whole[:cut], "here")
 
 
 def test_a_flipped_bit_is_noticed():
-    content = bytearray(encode(FULL))
+    content = bytearray(encode_fallback(FULL))
     content[len(content) // 2] ^= 16
     with pytest.raises(RegistryError, match="damaged"):
-        decode(bytes(content), "here")
+        decode_fallback(bytes(content), "here")
 
 
 async def test_a_file_is_for_its_owner_only(tmp_path: Path):

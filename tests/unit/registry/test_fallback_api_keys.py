@@ -7,7 +7,7 @@ import pytest
 
 from gateway.registry import fallback_api_keys as fallback_keys_module
 from gateway.registry.base import KEY_USES, KEYS, MODELS, Change, Delete, Put
-from gateway.registry.fallback import decode, encode, open_fallback, refresh_fallback
+from gateway.registry.fallback import decode_fallback, encode_fallback, open_fallback, refresh_fallback
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 from gateway.registry.history import changes_since
 from gateway.registry.memory import MemoryRegistry
@@ -133,12 +133,12 @@ def test_they_lie_in_the_copy_and_are_as_old_as_they_are():
         "b" * 64: b"{}",
     }
     full = listing(7, model("wine"))
-    found = decode(encode(full, FallbackKeys("one", 5, documents)), "here")
+    found = decode_fallback(encode_fallback(full, FallbackKeys("one", 5, documents)), "here")
     assert found.listing == full
     assert found.keys == FallbackKeys("one", 5, documents)
-    assert decode(encode(full, None), "here").keys is None
-    assert decode(encode(full, FallbackKeys("another", 5, documents)), "here").keys is None
-    empty = decode(encode(full, FallbackKeys("one", 5, {})), "here").keys
+    assert decode_fallback(encode_fallback(full, None), "here").keys is None
+    assert decode_fallback(encode_fallback(full, FallbackKeys("another", 5, documents)), "here").keys is None
+    empty = decode_fallback(encode_fallback(full, FallbackKeys("one", 5, {})), "here").keys
     assert empty is not None
     assert not empty.documents
 

@@ -73,7 +73,7 @@ async def test_an_hour_without_the_registry(registry: Scripted, clock: Clock, st
     registry.down = False
     registry.tell(listing(2, model("wine"), model("beer")))
     await registry.told()
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
     assert names(mirror) == ["beer", "wine"]
     assert mirror.connected
     assert mirror.age_s < 60
@@ -95,7 +95,7 @@ async def test_whatever_a_plug_in_raises_the_mirror_lives_on(registry: Scripted,
     registry.tell(listing(1, model()))
     mirror = await start()
     registry.tell(KeyError("bug"), listing(2, model(), model("beer")))
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
 
 
 async def test_looks_keep_the_age_true(registry: Scripted, clock: Clock, start):
@@ -126,7 +126,7 @@ async def test_nothing_was_ever_read(registry: Scripted, start):
     assert mirror.snapshot is None
     assert not mirror.connected
     with pytest.raises(Unavailable):
-        await mirror.find("wine")
+        await mirror.read_through("wine")
 
 
 # -- another registry, or an older one
@@ -183,7 +183,7 @@ async def test_the_registry_that_we_knew_comes_back(registry: Scripted, start):
     await registry.told()
     assert mirror.held
     registry.tell(listing(6, model("wine"), model("tea")))
-    assert await mirror.wait_for(6, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(6, timeout_s=patience(5))
     assert names(mirror) == ["tea", "wine"]
     assert not mirror.held
 
@@ -227,7 +227,7 @@ async def test_a_spoilt_document_hides_no_other_and_its_last_good_revision_stays
         Document(kind="models", name="rum", revision=1, body={"name": "gin"}),
     ]
     registry.tell(listing(2, *spoilt, model("beer")))
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
     assert names(mirror) == ["beer", "wine"]
     problems = " / ".join(mirror.snapshot.problems)
     assert "models/wine revision 2: not a JSON object" in problems
@@ -262,7 +262,7 @@ async def test_a_model_that_the_stream_has_not_told_yet(registry: Scripted, star
     registry.tell(listing(1))
     mirror = await start()
     registry.documents["wine"] = model("wine")
-    entry = await mirror.find("wine")
+    entry = await mirror.read_through("wine")
     assert entry is not None
     assert entry.model.name == "wine"
 
@@ -271,7 +271,7 @@ async def test_all_who_miss_at_once_share_one_read(registry: Scripted, start):
     registry.tell(listing(1))
     mirror = await start()
     registry.read_gate = asyncio.Event()
-    asking = [asyncio.create_task(mirror.find("wine")) for _ in range(50)]
+    asking = [asyncio.create_task(mirror.read_through("wine")) for _ in range(50)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asking[0].cancel()  # one who leaves takes the answer from nobody
@@ -285,9 +285,9 @@ async def test_what_is_not_there_is_asked_for_once_in_two_seconds(registry: Scri
     registry.tell(listing(1))
     mirror = await start()
     for _ in range(10):
-        assert await mirror.find("wine") is None
+        assert await mirror.read_through("wine") is None
     clock.now += 2.1
-    assert await mirror.find("wine") is None
+    assert await mirror.read_through("wine") is None
     assert registry.reads == ["wine", "wine"]
 
 
@@ -295,11 +295,11 @@ async def test_reads_are_rationed(registry: Scripted, clock: Clock, start):
     registry.tell(listing(1))
     mirror = await start()
     for n in range(1000):
-        assert await mirror.find(f"m{n}") is None
+        assert await mirror.read_through(f"m{n}") is None
     assert len(registry.reads) == 20
     clock.now += 60
     for n in range(1000):
-        assert await mirror.find(f"n{n}") is None
+        assert await mirror.read_through(f"n{n}") is None
     assert len(registry.reads) == 40
 
 
@@ -307,7 +307,7 @@ async def test_reads_are_rationed(registry: Scripted, clock: Clock, start):
 async def test_what_can_be_no_model_is_not_asked_for(registry: Scripted, start, name: str):
     registry.tell(listing(1))
     mirror = await start()
-    assert await mirror.find(name) is None
+    assert await mirror.read_through(name) is None
     assert registry.reads == []
 
 
@@ -316,14 +316,14 @@ async def test_a_registry_that_does_not_answer_is_not_called_empty(registry: Scr
     mirror = await start()
     registry.read_error = RegistryError("permission denied")
     with pytest.raises(RegistryError):
-        await mirror.find("wine")
+        await mirror.read_through("wine")
     registry.read_error = None
     registry.down = True
     registry.tell(Unavailable("gone"))
     await registry.told()
     assert await _until(lambda: not mirror.connected)
     with pytest.raises(Unavailable):
-        await mirror.find("beer")
+        await mirror.read_through("beer")
     assert registry.reads == ["wine"]
 
 
@@ -408,7 +408,7 @@ async def test_a_gateway_keeps_keys_in_its_own_copy(
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
     assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 1)
     registry.tell(listing(2, model("wine")))
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
     # Where they cannot be followed, those of before are kept, as what they are.
     assert await _until(lambda: copy.saved[-1].generation == 2)
     assert copy.saved_keys == FallbackKeys("one", 1, {"a": b"{}"})
@@ -434,7 +434,7 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
     copy = Copy()
     registry.tell(listing(1, model("wine")))
     mirror = await start(fallback=copy, fallback_keys_age_s=1e6)
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
     moved_on.set()
     # The generation that came meanwhile is kept next, and its keys are asked for until they are there.
     assert await _until(lambda: copy.saved_keys is not None and copy.saved_keys.generation == 2)
@@ -490,7 +490,7 @@ async def test_a_gateway_keeps_its_own_copy(registry: Scripted, start):
     copy = Copy()
     mirror = await start(fallback=copy)
     registry.tell(listing(2, model("wine"), model("beer")))
-    assert await mirror.wait_for(2, timeout_s=patience(5))
+    assert await mirror.wait_for_generation(2, timeout_s=patience(5))
     await mirror.stop()
     assert copy.saved[-1].generation == 2
 

@@ -1,17 +1,19 @@
-"""A model with two versions, gateways that report what the test says, and a clock that the test moves."""
+"""A model with two versions, gateways that report what the test says, controllers, and a clock that the test moves."""
 
 from typing import Any
 
 import msgspec
 
-from gateway.core.model import Backend, Model
+from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout
-from gateway.registry.base import Listing, Registry
+from gateway.core.rollout import Plan, Rollout, begin_rollout, parse_rollout
+from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
+from gateway.rollout.controller import Controller
 from gateway.rollout.counter import Tally, bucket
 from gateway.rollout.figures import FIGURES, Report, Window
+from gateway.supervisor import Supervisor
 
 PLAN = Plan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
 
@@ -91,3 +93,66 @@ class ReportingGateway:
 
 def shared_registry() -> Registry:
     return MemoryRegistry(SharedStore())
+
+
+class Scene:
+    def __init__(self, clock: Clock, registry: Registry | None = None) -> None:
+        self.clock = clock
+        self.registry = registry or shared_registry()
+        self.mirror = FixedMirror(self.registry)
+        self.gateway = ReportingGateway(self.registry)
+
+    def controller(self, registry: Registry | None = None) -> Controller:
+        return Controller(
+            registry or self.registry,
+            self.registry,
+            self.mirror,  # type: ignore[arg-type]
+            supervisor=Supervisor(),
+            clock=self.clock,
+        )
+
+    async def begin(self, plan: Plan = PLAN, model: Model | None = None, **changes: Any) -> None:
+        model = model or wine()
+        await self.registry.write(
+            Put(kind=MODELS, name="wine", body={**to_document(model), "future": 1}, expected=0),
+            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout_of(model, plan, **changes)), expected=0),
+            author="ana",
+        )
+
+    async def put(self, model: Model) -> None:
+        document = await self.registry.read(MODELS, "wine")
+        assert document is not None
+        body = {**to_document(model), "future": 1}
+        await self.registry.write(
+            Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
+        )
+
+    async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
+        self.clock.now += seconds
+        await self.mirror.catch_up()
+        for controller in controllers:
+            await controller.turn()
+
+    async def rollout(self) -> Rollout:
+        document = await self.registry.read(ROLLOUTS, "wine")
+        assert document is not None
+        return parse_rollout(document.body)
+
+    async def model(self) -> Model:
+        document = await self.registry.read(MODELS, "wine")
+        assert document is not None
+        assert document.body["future"] == 1  # what another release has written is not lost
+        return parse_model(document.body)
+
+    async def traffic(self) -> dict[str, int]:
+        return dict((await self.model()).traffic)
+
+    async def serve(self, controller: Controller, *, windows: int, errors: int = 0) -> None:
+        """Windows of 15 s at the step that is in force."""
+        for _ in range(windows):
+            rollout = await self.rollout()
+            if not rollout.active:
+                return
+            position = rollout.position
+            await self.gateway.report(position, candidate=tally(100, errors), stable=tally(900))
+            await self.turn(controller, seconds=15.0)

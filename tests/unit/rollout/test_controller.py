@@ -1,82 +1,25 @@
 """The controller against a registry in memory: steps, returns, hand changes, two of them at once, one that takes over."""
 
 import asyncio
-from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.core.model import Model, parse_model
+from gateway.core.evidence import CANARY, not_about
+from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan, Rollout, parse_rollout
-from gateway.registry.base import MODELS, ROLLOUTS, Put, Registry
-from gateway.rollout.controller import ASSESSMENTS, AUTHOR, Controller
+from gateway.registry.base import MODELS, ROLLOUTS, Put
+from gateway.registry.evidence import read_evidence
+from gateway.rollout.assessment import ASSESSMENTS
+from gateway.rollout.controller import AUTHOR
 from gateway.rollout.figures import FIGURES
-from gateway.supervisor import Supervisor
 from tests.unit.rollout.fleet import (
-    PLAN,
     Clock,
-    FixedMirror,
     ReportingGateway,
-    rollout_of,
-    shared_registry,
+    Scene,
     tally,
     wine,
 )
-
-
-class Scene:
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.registry = shared_registry()
-        self.mirror = FixedMirror(self.registry)
-        self.gateway = ReportingGateway(self.registry)
-
-    def controller(self, registry: Registry | None = None) -> Controller:
-        return Controller(
-            registry or self.registry,
-            self.registry,
-            self.mirror,  # type: ignore[arg-type]
-            supervisor=Supervisor(),
-            clock=self.clock,
-        )
-
-    async def begin(self, plan: Plan = PLAN, **changes: Any) -> None:
-        await self.registry.write(
-            Put(kind=MODELS, name="wine", body={**to_document(wine()), "future": 1}, expected=0),
-            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout_of(plan=plan, **changes)), expected=0),
-            author="ana",
-        )
-
-    async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
-        self.clock.now += seconds
-        await self.mirror.catch_up()
-        for controller in controllers:
-            await controller.turn()
-
-    async def rollout(self) -> Rollout:
-        document = await self.registry.read(ROLLOUTS, "wine")
-        assert document is not None
-        return parse_rollout(document.body)
-
-    async def model(self) -> Model:
-        document = await self.registry.read(MODELS, "wine")
-        assert document is not None
-        assert document.body["future"] == 1  # what another release has written is not lost
-        return parse_model(document.body)
-
-    async def traffic(self) -> dict[str, int]:
-        return dict((await self.model()).traffic)
-
-    async def serve(self, controller: Controller, *, windows: int, errors: int = 0) -> None:
-        """Windows of 15 s at the step that is in force."""
-        for _ in range(windows):
-            rollout = await self.rollout()
-            if not rollout.active:
-                return
-            position = rollout.position
-            await self.gateway.report(position, candidate=tally(100, errors), stable=tally(900))
-            await self.turn(controller, seconds=15.0)
 
 
 @pytest.fixture
@@ -106,11 +49,24 @@ async def test_each_step_is_one_write_with_its_evidence(scene: Scene):
     for change in changes:
         by_generation.setdefault(change.generation, set()).add(change.kind)
     assert len(by_generation) == 3
-    assert all(kinds == {MODELS, ROLLOUTS} for kinds in by_generation.values())
-    last = changes[0].after if changes[0].kind == ROLLOUTS else changes[1].after
+    assert all({MODELS, ROLLOUTS} <= kinds for kinds in by_generation.values())
+    last = next(change.after for change in changes if change.kind == ROLLOUTS)
     assert last is not None
     assert last["steps"][1]["evidence"]["errors"]["candidate"][1] == 0
-    assert "25 %" in changes[2].reason
+    assert [change.reason for change in changes if "25 %" in change.reason]
+
+
+async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene):
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.serve(controller, windows=2, errors=30)
+    record = await read_evidence(scene.registry, "wine", "4", CANARY)
+    assert record is not None
+    assert not record.passed
+    assert not_about(record, wine().backends[1]) == ""
+    assert record.facts["errors"]["finding"] == "worse"
+    assert record.summary == (await scene.rollout()).reason
 
 
 async def test_a_version_that_fails_returns_in_the_turn_that_sees_it(scene: Scene):
@@ -278,6 +234,23 @@ async def test_evidence_of_another_release_is_gathered_anew(scene: Scene):
     await scene.turn(controller)
     await scene.turn(controller)
     assert (await scene.traffic())["4"] == 5
+
+
+async def test_a_third_version_that_is_removed_or_added_meanwhile_does_not_disturb_it(scene: Scene):
+    third = Backend(version="2", url="http://c")
+    await scene.begin(model=wine(backends=(*wine().backends, third), traffic={"2": 0, "3": 100, "4": 0}))
+    controller = scene.controller()
+    await scene.turn(controller)
+    assert await scene.traffic() == {"2": 0, "3": 95, "4": 5}
+    await scene.put(
+        wine(
+            backends=(*wine().backends, Backend(version="5", url="http://d")),
+            traffic={"3": 95, "4": 5, "5": 0},
+        )
+    )
+    await scene.serve(controller, windows=40)
+    assert (await scene.rollout()).state == "succeeded"
+    assert await scene.traffic() == {"3": 0, "4": 100, "5": 0}
 
 
 async def test_without_a_rollout_nothing_is_written(scene: Scene):

@@ -62,6 +62,18 @@ def test_a_step_waits_and_says_why(windows: int, waited_s: float, silent: int, w
     assert why in decision.reason
 
 
+def test_a_version_of_which_most_requests_seem_cold_does_not_advance():
+    """It may be slow in a way that it does not account for."""
+    rollout = _at(0)
+    seen = _seen(rollout, windows=20)
+    seen.cold_here = 200
+    assert decide(rollout, _model(rollout), seen, silent=0).action == "advance"
+    seen.cold_here = 201
+    decision = decide(rollout, _model(rollout), seen, silent=0)
+    assert decision.action == "wait"
+    assert "201 of 1000 requests at this step waited for an instance" in decision.reason
+
+
 def test_a_step_that_nothing_speaks_against_is_followed_by_the_next():
     rollout = _at(0)
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=10), silent=0)

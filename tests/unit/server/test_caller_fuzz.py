@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.chunked import chunk, encode_last_chunk
+from gateway.core.chunked import encode_chunk, encode_last_chunk
 from tests.fuzz.harness import Callers, answers_in
 
 
@@ -25,7 +25,7 @@ def message(number: int, body: bytes, chunked: bool) -> bytes:
         return (
             head
             + b"Transfer-Encoding: chunked\r\n\r\n"
-            + b"".join(map(chunk, pieces))
+            + b"".join(map(encode_chunk, pieces))
             + encode_last_chunk(b"")
         )
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body

@@ -35,7 +35,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def opened(connections: OpenConnections, *fakes: Any) -> Any:
     for fake in fakes:
-        connections.opened(fake)
+        connections.add(fake)
     return fakes
 
 
@@ -118,8 +118,8 @@ def test_nothing_is_left_of_those_who_have_gone(loop: asyncio.AbstractEventLoop)
     connections = OpenConnections(loop, limit=5, peer_limit=5)
     fakes = opened(connections, *(Fake(peer=f"192.0.2.{number}") for number in range(5)))
     for fake in fakes:
-        connections.closed(fake)
-        connections.closed(fake)
+        connections.remove(fake)
+        connections.remove(fake)
     assert len(connections) == 0
     assert connections._by_peer == {}
-    connections.stop()
+    connections.stop_timers()

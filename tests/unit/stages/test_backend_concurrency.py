@@ -66,7 +66,7 @@ async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
     stage = BackendConcurrency()
     assert stage.try_nowait(asking(declared=None)) is ANYWHERE
     assert stage.try_nowait(asking(declared=1, method="GET", upgrade=b"WebSocket")) is ANYWHERE
-    assert stage.sizes() == {"wine": 1.0}
+    assert stage.window_sizes_by_backend() == {"wine": 1.0}
 
 
 @pytest.mark.parametrize(("method", "upgrade"), [("POST", b"h2c"), ("GET", b"h2c"), ("POST", b"websocket")])
@@ -86,7 +86,7 @@ async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order()
 
     waiting = [asyncio.create_task(wait(number)) for number in range(3)]
     await settle()
-    assert stage.waiting() == {"wine": 3.0}
+    assert stage.waiting_by_backend() == {"wine": 3.0}
     assert stage.try_nowait(asking()) is None  # nobody overtakes
     for place in first:
         answered(place._exchange, took_s=0.1)
@@ -100,7 +100,7 @@ async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order()
     assert order == [0, 1, 2]
     for task in waiting[1:]:
         leave(await task)
-    assert stage.waiting() == {"wine": 0.0}
+    assert stage.waiting_by_backend() == {"wine": 0.0}
 
 
 async def test_workers_share_what_is_declared():
@@ -119,10 +119,10 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
     await settle()
     one.refused_s = 1.0
     leave(places[0])
-    assert stage.sizes() == {"wine": 1.0}
+    assert stage.window_sizes_by_backend() == {"wine": 1.0}
     assert stage.should_retry(one)
     assert one.refused_s is None
-    assert stage.refusals() == {"wine": 1.0}
+    assert stage.refusals_by_backend() == {"wine": 1.0}
     again = asyncio.create_task(enter(stage, one))
     await settle()
     answered(other, took_s=0.1)
@@ -172,7 +172,7 @@ async def test_who_waits_too_long_is_told_so_and_leaves_nothing():
     place = await enter(stage, asking(declared=1))
     with pytest.raises(DeadlineExceeded):
         await stage(asking(declared=1, left_s=0.01))
-    assert stage.waiting() == {"wine": 0.0}
+    assert stage.waiting_by_backend() == {"wine": 0.0}
     leave(place)
 
 
@@ -181,7 +181,7 @@ def test_the_window_opens_while_answers_come_without_a_wait():
     for _ in range(6):
         exchange = asking()
         answered(exchange, took_s=0.1)
-        window.answered(exchange, now=1.0)
+        window.grow_or_shrink(exchange, now=1.0)
     assert window.size == 8
 
 
@@ -190,7 +190,7 @@ def test_it_does_not_open_where_answers_wait():
     for took_s in (0.1, *[0.2] * 20):
         exchange = asking()
         answered(exchange, took_s=took_s)
-        window.answered(exchange, now=1.0)
+        window.grow_or_shrink(exchange, now=1.0)
     assert window.size == 3  # for the first answer
 
 
@@ -203,7 +203,7 @@ def test_the_backends_own_account_tells_long_work_from_a_long_wait():
         ):
             exchange = asking()
             answered(exchange, took_s=work_ms / 1000 + 0.001, timing=timing.encode())
-            window.answered(exchange, now=1.0)
+            window.grow_or_shrink(exchange, now=1.0)
     assert works.size == 5
     assert waits.size == 2  # far too many for work of 10 ms
 
@@ -214,7 +214,7 @@ def test_it_closes_again_where_far_too_many_wait_there_but_not_below_what_is_dec
     for took_s in (0.1, *[1.0] * 200):
         exchange = asking()
         answered(exchange, took_s=took_s)
-        window.answered(exchange, now=1.0)
+        window.grow_or_shrink(exchange, now=1.0)
     assert window.size == 2
 
 
@@ -278,6 +278,6 @@ def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
             while crowd.asked or crowd.there:  # all come to their end
                 crowd.answer()
                 await crowd.look()
-        assert crowd.stage.waiting().get("wine", 0.0) == 0.0
+        assert crowd.stage.waiting_by_backend().get("wine", 0.0) == 0.0
 
     asyncio.run(play())

@@ -6,7 +6,7 @@ from gateway.core.exchange import Attempt, Exchange
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.networks import parse_address
 from gateway.core.principal import Principal
-from gateway.core.trace import continue_trace, new_trace_id
+from gateway.core.trace_context import continue_trace, new_trace_id
 
 ARRIVED = 1000.0
 NO_POLICY = Policy()

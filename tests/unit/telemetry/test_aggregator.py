@@ -40,19 +40,19 @@ def test_history_is_what_was_new():
     metrics, history = Metrics(), TickHistory(5)
     metrics.observe(make_exchange(), 200)
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.ticks(metrics.all_series(), 15)
+    (tick,) = history.take_ticks(metrics.all_series(), 15)
     assert (tick.model, tick.requests, tick.failed, sum(tick.buckets)) == ("wine", 2, 1, 2)
     assert (tick.seconds, tick.at, tick.errors) == (5, 15, {"backend answered-5xx": 1})
-    assert history.ticks(metrics.all_series(), 20) == []
+    assert history.take_ticks(metrics.all_series(), 20) == []
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.ticks(metrics.all_series(), 25)
+    (tick,) = history.take_ticks(metrics.all_series(), 25)
     assert (tick.requests, tick.failed, tick.errors) == (1, 1, {"backend answered-5xx": 1})
 
 
 def test_ticks_end_by_the_clock(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1007.0)
     history = TickHistory(5)
-    assert [history.due(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
+    assert [history.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
         None,
         None,
         1010,
@@ -66,8 +66,8 @@ def test_workers_tell_each_other(tmp_path):
     one, two = WorkerMetrics(first, tmp_path, "1"), WorkerMetrics(second, tmp_path, "2")
     first.observe(make_exchange(), 200)
     second.observe(make_exchange(), 200)
-    one.write()
-    two.write()
+    one.write_own()
+    two.write_own()
     for shared in (one, two):
         total = shared.total()
         assert total.series["wine"]["1"].statuses == {200: 2}
@@ -91,7 +91,7 @@ def write_state(folder, name, *, statuses=(200,)):
     metrics = Metrics()
     for status in statuses:
         metrics.observe(make_exchange(), status)
-    WorkerMetrics(metrics, folder, name).write()
+    WorkerMetrics(metrics, folder, name).write_own()
 
 
 def ended_process():
@@ -112,7 +112,7 @@ def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
         (tmp_path / f"host-{ended_process()}.state").write_bytes(b"\x93")  # torn
         for _ in range(2):
             assert counted(shared) == {200: 1 + round_, 500: round_}
-            shared.fold()
+            shared.fold_ended_workers()
         assert counted(shared) == {200: 1 + round_, 500: round_}
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
             ["ended.all", "fold.lock", f"host-{os.getppid()}.state"]
@@ -126,7 +126,7 @@ def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
     for round_ in range(1, 4):
         write_state(tmp_path, name)
         assert counted(shared) == {200: round_}
-        shared.fold()
+        shared.fold_ended_workers()
         assert counted(shared) == {200: round_}
 
 
@@ -140,16 +140,16 @@ def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch)
     with monkeypatch.context() as broken:
         broken.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
-            shared.fold()
+            shared.fold_ended_workers()
     assert len(list(tmp_path.glob("*.state"))) == 1
     assert counted(shared) == {200: 1}
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            shared.fold()
+            shared.fold_ended_workers()
     write_state(tmp_path, f"host-{ended_process()}")
     assert counted(shared) == {200: 2}
-    shared.fold()
+    shared.fold_ended_workers()
     assert counted(shared) == {200: 2}
     assert list(tmp_path.glob("*.state")) == []
 
@@ -159,13 +159,13 @@ def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_pa
     write_state(tmp_path, f"host-{ended_process()}")
     with (tmp_path / "fold.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        shared.fold()
+        shared.fold_ended_workers()
         assert len(list(tmp_path.glob("*.state"))) == 1
     glob = Path.glob
 
     def fold_first(self, pattern):
         monkeypatch.setattr(Path, "glob", glob)
-        other.fold()
+        other.fold_ended_workers()
         return glob(self, pattern)
 
     monkeypatch.setattr(Path, "glob", fold_first)

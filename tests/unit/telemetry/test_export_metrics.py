@@ -8,7 +8,7 @@ import pytest
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.metrics_push import MetricsPusher
 from tests.unit.telemetry.exchanges import make_exchange
-from tests.unit.telemetry.test_export import RESOURCE, Collector, collector
+from tests.unit.telemetry.test_export_traces import RESOURCE, Collector, collector
 
 __all__ = ["collector"]
 
@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from google.protobuf.empty_pb2 import Empty
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-    from gateway.telemetry.export_metrics import CloudMonitoring, OtlpMetrics
+    from gateway.telemetry.export_metrics import CloudMonitoringSink, OtlpMetricsSink
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def send(metrics: Metrics, sink) -> MetricsPusher:
 
 
 def test_otlp(metrics: Metrics, collector: Collector):
-    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures_in_a_row == 0
+    assert send(metrics, lambda: OtlpMetricsSink(collector.url, RESOURCE)).failures_in_a_row == 0
     ((path, body),) = collector.posts
     assert path == "/v1/metrics"
     sent = {
@@ -64,7 +64,7 @@ def test_otlp(metrics: Metrics, collector: Collector):
 
 def test_a_collector_that_is_away_costs_nothing_but_a_count(metrics: Metrics, collector: Collector):
     collector.statuses = [500]
-    assert send(metrics, lambda: OtlpMetrics(collector.url, RESOURCE)).failures_in_a_row == 1
+    assert send(metrics, lambda: OtlpMetricsSink(collector.url, RESOURCE)).failures_in_a_row == 1
 
 
 def test_cloud_monitoring(metrics: Metrics):
@@ -98,10 +98,10 @@ def test_cloud_monitoring(metrics: Metrics):
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
 
-    def sink() -> CloudMonitoring:
+    def sink() -> CloudMonitoringSink:
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         client = MetricServiceClient(transport=MetricServiceGrpcTransport(channel=channel))
-        return CloudMonitoring("proj", RESOURCE, client=client)
+        return CloudMonitoringSink("proj", RESOURCE, client=client)
 
     assert send(metrics, sink).failures_in_a_row == 0
     server.stop(0).wait()

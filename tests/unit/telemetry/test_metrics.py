@@ -111,7 +111,7 @@ def test_states_of_workers_add_up():
     first, second = Metrics(), Metrics()
     for metrics, model in ((first, "wine"), (second, "wine"), (second, "fraud")):
         metrics.observe(make_exchange(model=model), 200)
-        metrics.watch(
+        metrics.add_readers(
             gauges=lambda: {"chips_registry_generation": {"": 7.0}, "chips_in_flight_requests": {"": 2.0}}
         )
     total = merge_states([first.live_state(), second.live_state()])

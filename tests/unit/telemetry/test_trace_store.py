@@ -10,7 +10,9 @@ from tests.unit.telemetry.exchanges import make_exchange
 
 def summary(kept="sampled", status=200, took_s=0.1, **fields):
     exchange = make_exchange(took_s=took_s, status=status, **fields)
-    side, code = ("backend", "answered-5xx") if status >= 500 else ("", "")
+    side, code = "", ""
+    if status >= 400:
+        side, code = ("backend", "answered-5xx") if status >= 500 else ("caller", "answered-4xx")
     return summarize(exchange, status=status, kept=kept, side=side, code=code, gateway="test")
 
 
@@ -83,9 +85,9 @@ def test_lists(path, opened):
     assert ids(reader.newest(RequestFilter(slower_s=1))) == [slow.request_id]
     assert ids(reader.slowest(limit=1)) == [slow.request_id]
     last = reader.last_number()
-    assert reader.after(last) == []
+    assert reader.stored_after(last) == []
     store.write([fast], 1)
-    assert ids(reader.after(last)) == [fast.request_id]
+    assert ids(reader.stored_after(last)) == [fast.request_id]
 
 
 def test_two_workers_share_one_file(path, opened):
@@ -97,7 +99,7 @@ def test_two_workers_share_one_file(path, opened):
         store.write_ticks([tick(at=at, requests=5, failed=1, buckets=[1, 4])])
     reader = TraceStoreReader(path)
     assert len(reader.newest()) == 2
-    assert reader.counts(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
+    assert reader.tick_counts(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
     assert [t.buckets for t in reader.ticks(FINE_S, after=0, model="wine")] == [[1, 4], [1, 4]]
 
 
@@ -126,7 +128,7 @@ def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
     for writer in (other, store):
         writer.write_ticks([good])
         writer.write([summary()], 1)
-    assert TraceStoreReader(path).counts(FINE_S, after=0, until=at) == [("wine", at, 6, 0)]
+    assert TraceStoreReader(path).tick_counts(FINE_S, after=0, until=at) == [("wine", at, 6, 0)]
     assert len(TraceStoreReader(path).newest()) == 2
     store.close()
     other.close()
@@ -183,7 +185,7 @@ def test_ticks_of_each_length_are_kept_apart_and_for_their_time(path, opened, mo
     assert [t.at for t in reader.ticks(FINE_S, after=0)] == [at - 300, at]
     assert [t.at for t in reader.ticks(FINE_S, after=at - 300, until=at)] == [at]
     assert [t.at for t in reader.ticks(COARSE_S, after=0)] == [at - 3600]
-    assert reader.oldest_tick(FINE_S) == at - 300
+    assert reader.oldest_tick_time(FINE_S) == at - 300
     monkeypatch.setattr("time.time", lambda: float(at + 500))
     store.write_ticks([tick(at=at + 500)])
     assert [t.at for t in reader.ticks(FINE_S, after=0)] == [at, at + 500]

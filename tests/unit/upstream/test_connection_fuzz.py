@@ -8,7 +8,7 @@ from aiohttp.http_parser import HttpResponseParser
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.chunked import chunk, encode_last_chunk
+from gateway.core.chunked import encode_chunk, encode_last_chunk
 from gateway.upstream.response_head import parse_response_head
 from tests.fuzz.harness import Backends
 
@@ -20,7 +20,7 @@ def answer(body: bytes, kind: str) -> bytes:
         return (
             head
             + b"Transfer-Encoding: chunked\r\n\r\n"
-            + b"".join(map(chunk, pieces))
+            + b"".join(map(encode_chunk, pieces))
             + encode_last_chunk(b"")
         )
     if kind == "length":

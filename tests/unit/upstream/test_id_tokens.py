@@ -60,37 +60,37 @@ BACKEND = "https://wine-abc.a.run.app/base"
 
 
 async def test_one_fetch_for_all_who_need_it(metadata: Metadata, tokens: IdTokenProvider):
-    assert tokens.fields(BACKEND) is None
-    fetched = await asyncio.gather(*(tokens.fetch(BACKEND) for _ in range(100)))
+    assert tokens.cached_fields(BACKEND) is None
+    fetched = await asyncio.gather(*(tokens.fetch_fields(BACKEND) for _ in range(100)))
     assert len({tuple(fields) for fields in fetched}) == 1
     assert metadata.asked == ["https://wine-abc.a.run.app"]
-    fields = tokens.fields(BACKEND)
+    fields = tokens.cached_fields(BACKEND)
     assert fields is not None
     assert fields[0] == b"X-Serverless-Authorization: "
     assert fields[1].startswith(b"Bearer ey")
-    await tokens.fetch("https://beer-abc.a.run.app")
+    await tokens.fetch_fields("https://beer-abc.a.run.app")
     assert metadata.asked[1:] == ["https://beer-abc.a.run.app"]
 
 
 async def test_never_over_plain_http(metadata: Metadata, tokens: IdTokenProvider):
-    assert tokens.fields("http://wine-abc.a.run.app") == ()
-    assert list(await tokens.fetch("http://127.0.0.1:9")) == []
+    assert tokens.cached_fields("http://wine-abc.a.run.app") == ()
+    assert list(await tokens.fetch_fields("http://127.0.0.1:9")) == []
     assert metadata.asked == []
 
 
 async def test_before_its_end_a_new_one_is_fetched_while_the_old_one_serves(
     metadata: Metadata, tokens: IdTokenProvider
 ):
-    first = await tokens.fetch(BACKEND)
+    first = await tokens.fetch_fields(BACKEND)
     tokens.ahead_s = 3400.0  # type: ignore[attr-defined]
     metadata.lasts_s = 9000
-    assert tokens.fields(BACKEND) == first
-    assert tokens.fields(BACKEND) == first
+    assert tokens.cached_fields(BACKEND) == first
+    assert tokens.cached_fields(BACKEND) == first
     await asyncio.gather(*tokens._fetching.values())
     assert len(metadata.asked) == 2
-    assert tokens.fields(BACKEND) != first
+    assert tokens.cached_fields(BACKEND) != first
     tokens.ahead_s = 8990.0  # type: ignore[attr-defined]
-    assert tokens.fields(BACKEND) is None, "too old to be used at all"
+    assert tokens.cached_fields(BACKEND) is None, "too old to be used at all"
 
 
 async def test_a_server_that_gives_the_same_token_again_is_not_asked_in_a_loop(
@@ -98,11 +98,11 @@ async def test_a_server_that_gives_the_same_token_again_is_not_asked_in_a_loop(
 ):
     metadata.lasts_s = 200
     for _ in range(20):
-        await tokens.fetch(BACKEND)
+        await tokens.fetch_fields(BACKEND)
         await asyncio.gather(*tokens._fetching.values())
     assert len(metadata.asked) == 1
     tokens.ahead_s = 20.0  # type: ignore[attr-defined]
-    await tokens.fetch(BACKEND)
+    await tokens.fetch_fields(BACKEND)
     await asyncio.gather(*tokens._fetching.values())
     assert len(metadata.asked) == 2
 
@@ -110,13 +110,13 @@ async def test_a_server_that_gives_the_same_token_again_is_not_asked_in_a_loop(
 async def test_a_failed_refresh_costs_nothing_as_long_as_the_old_one_is_good(
     metadata: Metadata, tokens: IdTokenProvider
 ):
-    first = await tokens.fetch(BACKEND)
+    first = await tokens.fetch_fields(BACKEND)
     tokens.ahead_s = 3400.0  # type: ignore[attr-defined]
     metadata.statuses = [503]
-    assert tokens.fields(BACKEND) == first
+    assert tokens.cached_fields(BACKEND) == first
     await asyncio.gather(*tokens._fetching.values(), return_exceptions=True)
     await asyncio.sleep(0)
-    assert tokens.fields(BACKEND) == first
+    assert tokens.cached_fields(BACKEND) == first
     assert not tokens._fetching, "not at once again"
 
 
@@ -137,14 +137,14 @@ async def test_what_is_no_token_is_not_sent(metadata: Metadata, tokens: IdTokenP
     for name, value in wrong.items():
         setattr(metadata, name, value)
     with pytest.raises(UpstreamUnavailable):
-        await tokens.fetch(BACKEND)
+        await tokens.fetch_fields(BACKEND)
 
 
 async def test_without_a_metadata_server():
     tokens = IdTokenProvider(metadata_host="127.0.0.1:9")
     await tokens.start()
     with pytest.raises(UpstreamUnavailable):
-        await tokens.fetch(BACKEND)
+        await tokens.fetch_fields(BACKEND)
     await tokens.stop()
 
 
@@ -152,15 +152,15 @@ async def test_a_backend_behind_a_domain_of_its_own_names_its_audience(
     metadata: Metadata, tokens: IdTokenProvider
 ):
     url, audience = "https://wine.example.com", "https://wine-abc.a.run.app"
-    assert tokens.fields(url, audience) is None
-    fields = list(await tokens.fetch(url, audience))
+    assert tokens.cached_fields(url, audience) is None
+    fields = list(await tokens.fetch_fields(url, audience))
     assert metadata.asked == [audience]
-    assert tokens.fields(url, audience) == tuple(fields)
-    assert tokens.fields(audience) == tuple(fields), "one token for one audience"
-    assert tokens.fields(url) is None
-    await tokens.fetch(url)
+    assert tokens.cached_fields(url, audience) == tuple(fields)
+    assert tokens.cached_fields(audience) == tuple(fields), "one token for one audience"
+    assert tokens.cached_fields(url) is None
+    await tokens.fetch_fields(url)
     assert metadata.asked == [audience, url]
-    assert tokens.fields("http://wine.example.com", audience) == (), "never in the clear"
+    assert tokens.cached_fields("http://wine.example.com", audience) == (), "never in the clear"
 
 
 async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(metadata: Metadata):
@@ -175,12 +175,12 @@ async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(meta
         "https://evil.run.app/example.com",
     ):
         with pytest.raises(UpstreamUnavailable):
-            tokens.fields(url, victim)
+            tokens.cached_fields(url, victim)
         with pytest.raises(UpstreamUnavailable):
-            await tokens.fetch(url, victim)
+            await tokens.fetch_fields(url, victim)
     assert metadata.asked == []
-    await tokens.fetch("https://wine.example.com", victim)
-    await tokens.fetch("https://evil-abc.a.run.app")
-    await tokens.fetch("https://evil-abc.a.run.app", "https://evil-abc.a.run.app")
+    await tokens.fetch_fields("https://wine.example.com", victim)
+    await tokens.fetch_fields("https://evil-abc.a.run.app")
+    await tokens.fetch_fields("https://evil-abc.a.run.app", "https://evil-abc.a.run.app")
     assert metadata.asked == [victim, "https://evil-abc.a.run.app"]
     await tokens.stop()

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.server.eager_runner import EagerCoroutineRunner
-from gateway.upstream.connection import Connection
+from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import pool_counters, pool_gauges
 
@@ -31,19 +31,19 @@ class Scripted(Pool):
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> BackendConnection:
         self.tried += 1
         await self.go_on.wait()
         if self.outcome is not None:
             raise self.outcome
-        connection = Connection(self)
+        connection = BackendConnection(self)
         connection.connection_made(Transport())
         return connection
 
-    def ask(self) -> "asyncio.Future[Connection | GatewayError]":
+    def ask(self) -> "asyncio.Future[BackendConnection | GatewayError]":
         """What a request gets that needs a connection."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[Connection | GatewayError] = loop.create_future()
+        told: asyncio.Future[BackendConnection | GatewayError] = loop.create_future()
 
         async def request() -> None:
             try:
@@ -85,9 +85,9 @@ async def test_then_one_is_tried_and_the_others_do_not_wait_for_it():
     assert isinstance(await pool.ask(), UpstreamUnavailable)
     pool.outcome = None
     pool.go_on.set()
-    assert isinstance(await trying, Connection)
+    assert isinstance(await trying, BackendConnection)
     assert not pool.circuit_open
-    assert isinstance(await pool.ask(), Connection)
+    assert isinstance(await pool.ask(), BackendConnection)
 
 
 async def test_silent_again_it_is_left_alone_again():
@@ -113,7 +113,7 @@ async def test_who_can_have_a_connection_that_is_there_gets_it():
     pool = Scripted()
     pool.outcome = None
     connection = await pool.ask()
-    assert isinstance(connection, Connection)
+    assert isinstance(connection, BackendConnection)
     pool.outcome = TimeoutError()
     for _ in range(SILENCES):
         assert isinstance(await pool.ask(), UpstreamUnreachable)

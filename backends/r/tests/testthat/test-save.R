@@ -30,6 +30,8 @@ test_that("a model with texts, factors, integers and booleans is saved, and says
   signature <- jsonlite::parse_json(file(file.path(folder, "signature.json")))
   expect_equal(vapply(signature$inputs, `[[`, "", "datatype"), c("BYTES", "BYTES", "INT32", "FP64", "BOOL"))
   expect_equal(unlist(signature$inputs[[2]]$categories), c("s", "m", "l"))
+  expect_equal(unlist(signature$inputs[[1]]$categories), c("a", "b"), label = "what the model knows of a text")
+  expect_match(paste(said, collapse = "\n"), "kind +BYTES +2 categories: a, b; the model's; others are refused")
   samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
   expect_length(samples, 5L)
   rows <- lapply(samples, function(sample) sample$request$instances[[1]])

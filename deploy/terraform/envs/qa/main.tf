@@ -19,6 +19,7 @@ module "chips" {
   models           = var.models
   alert_emails     = var.alert_emails
   registrars       = var.registrars
+  rollouts         = var.rollouts
   publishers       = var.publishers
   domains          = var.domains
 }

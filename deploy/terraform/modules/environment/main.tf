@@ -35,7 +35,22 @@ module "gateway" {
   max_instances        = var.gateway_max_instances
   settings             = var.settings
   secrets              = var.secrets
+  figures_url          = var.rollouts ? "firestore://${var.project}/${var.figures_database}" : ""
   deletion_protection  = var.protected
+}
+
+module "rollouts" {
+  source              = "../rollouts"
+  count               = var.rollouts ? 1 : 0
+  project             = var.project
+  region              = var.region
+  image               = var.gateway_image
+  registry_url        = module.registry.url
+  registry_database   = var.database
+  database            = var.figures_database
+  gateway_member      = module.gateway.member
+  webhook_secret      = var.rollout_webhook_secret
+  deletion_protection = var.protected
 }
 
 module "backend" {

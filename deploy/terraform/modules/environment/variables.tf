@@ -155,3 +155,21 @@ variable "currency" {
   type        = string
   default     = "USD"
 }
+
+variable "rollouts" {
+  description = "Whether a controller takes the steps of rollouts (chips canary): one small instance that always runs."
+  type        = bool
+  default     = false
+}
+
+variable "figures_database" {
+  description = "The database that gateways report to while a rollout runs."
+  type        = string
+  default     = "chips-figures"
+}
+
+variable "rollout_webhook_secret" {
+  description = "Secret that signs what the webhooks of rollouts get. Empty: they get nothing."
+  type        = string
+  default     = ""
+}

@@ -10,7 +10,10 @@ locals {
       CHIPS_LOG__FORMAT          = "json"
       CHIPS_METRICS__EXPORTER    = "cloud-monitoring"
       GOOGLE_CLOUD_PROJECT       = var.project
+      # The gateway may not write to the registry: `chips rollouts run` takes the steps of rollouts.
+      CHIPS_ROLLOUTS__CONTROLLER = "false"
     },
+    var.figures_url == "" ? {} : { CHIPS_ROLLOUTS__FIGURES = var.figures_url },
     var.settings,
   )
   roles = toset([

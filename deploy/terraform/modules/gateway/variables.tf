@@ -161,3 +161,9 @@ variable "deletion_protection" {
   type        = bool
   default     = true
 }
+
+variable "figures_url" {
+  description = "Where it reports while a rollout runs: firestore://project/database. Empty: nowhere it may write to."
+  type        = string
+  default     = ""
+}

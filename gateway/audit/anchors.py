@@ -1,0 +1,155 @@
+"""Anchors: signed heads of a registry's chain in a second place, and what they say of the chain.
+
+    REGISTRY_ID/000000000042-0123456789abcdef.json            the head after entry 42
+    REGISTRY_ID/restored-000000000040-fedcba9876543210.json   the registry was restored, and its head was entry 40
+
+Each is a DSSE envelope. A restored backup has lost entries that anchors know: a signed note names those anchors, with a
+reason. The note is in the second place, so that the database alone cannot excuse a history that was cut off.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import Key, Signer
+
+from gateway.audit.second_place import SecondPlace
+from gateway.audit.signing import SigningError, read_envelope, sign, verified_by
+from gateway.audit.verify import AnchoredHead, Finding
+from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
+
+HEAD_TYPE: Final = "application/vnd.chips.registry-head.v1+json"
+RESTORED_TYPE: Final = "application/vnd.chips.registry-restored.v1+json"
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """A note that a registry was restored, and which anchored heads it has lost."""
+
+    registry_id: str
+    generation: int
+    sequence: int  # the head after the restore
+    digest: str
+    lost: tuple[tuple[int, str], ...]  # sequence and digest of the heads that are no longer in the chain
+    at: str
+    by: str
+    reason: str
+
+    def head(self) -> AnchoredHead:
+        return AnchoredHead(
+            registry_id=self.registry_id,
+            generation=self.generation,
+            sequence=self.sequence,
+            digest=self.digest,
+            at=self.at,
+        )
+
+
+class Anchors(msgspec.Struct, frozen=True, kw_only=True):
+    """What the second place knows, and what is wrong with what lies there."""
+
+    heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
+    restored: tuple[Restored, ...]
+    findings: tuple[Finding, ...]
+
+
+async def write_anchor(place: SecondPlace, registry: Registry, signer: Signer) -> AnchoredHead | None:
+    """Sign the registry's head and keep it in `place`; None where there is none yet. Raises RegistryError."""
+    head = await registry.head()
+    if not head.sequence or head.digest is None:
+        return None
+    anchored = _anchored(head)
+    content = sign(anchored, HEAD_TYPE, signer)
+    await place.create(f"{head.registry_id}/{_name(head.sequence, anchored.digest)}", content)
+    return anchored
+
+
+async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> Anchors:
+    """All anchors of `place` that one of `keys` has signed; the others are findings. Raises RegistryError."""
+    heads: list[AnchoredHead] = []
+    restored: list[Restored] = []
+    findings: list[Finding] = []
+    for name, content in (await place.read()).items():
+        try:
+            found = _read(content, keys)
+        except SigningError as error:
+            findings.append(
+                Finding(what="anchor", sequence=None, text=f"{name} in the second place: {error}")
+            )
+            continue
+        if isinstance(found, Restored):
+            restored.append(found)
+        else:
+            heads.append(found)
+    lost = {(one.registry_id, *pair) for one in restored for pair in one.lost}
+    heads += [one.head() for one in restored]
+    kept = [head for head in heads if (head.registry_id, head.sequence, head.digest) not in lost]
+    return Anchors(heads=tuple(kept), restored=tuple(restored), findings=tuple(findings))
+
+
+async def write_restored(
+    place: SecondPlace, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
+) -> Restored:
+    """Note, signed, that the registry was restored from a backup: anchors that are not in its chain are lost.
+
+    Raises RegistryError where no anchor is lost.
+    """
+    anchors = await read_anchors(place, keys)
+    digests = {entry.sequence: entry.digest async for entry in registry.entries()}
+    head = await registry.head()
+    lost = tuple(
+        sorted(
+            {
+                (anchor.sequence, anchor.digest)
+                for anchor in anchors.heads
+                if anchor.registry_id == head.registry_id and digests.get(anchor.sequence) != anchor.digest
+            }
+        )
+    )
+    if not lost:
+        raise RegistryError(
+            "every head in the second place is in this history: nothing is lost, and nothing is to note"
+        )
+    anchored = _anchored(head)
+    note = Restored(
+        registry_id=head.registry_id,
+        generation=head.generation,
+        sequence=head.sequence,
+        digest=anchored.digest,
+        lost=lost,
+        at=now_rfc3339(),
+        by=by,
+        reason=reason,
+    )
+    name = f"{head.registry_id}/restored-{_name(head.sequence, anchored.digest)}"
+    if not await place.create(name, sign(note, RESTORED_TYPE, signer)):
+        raise RegistryError(f"{name} is there already: this restore is noted")
+    return note
+
+
+def _anchored(head: Head) -> AnchoredHead:
+    return AnchoredHead(
+        registry_id=head.registry_id,
+        generation=head.generation,
+        sequence=head.sequence,
+        digest=head.digest or "",
+        at=now_rfc3339(),
+    )
+
+
+def _name(sequence: int, digest: str) -> str:
+    return f"{sequence:012d}-{digest[:16]}.json"
+
+
+def _read(content: bytes, keys: Sequence[Key]) -> AnchoredHead | Restored:
+    envelope: Envelope = read_envelope(content)
+    if not verified_by(envelope, keys):
+        raise SigningError("none of the keys in audit.trusted_keys has signed it")
+    struct = {HEAD_TYPE: AnchoredHead, RESTORED_TYPE: Restored}.get(envelope.payload_type)
+    if struct is None:
+        raise SigningError(f"its payload is of the type {envelope.payload_type!r}, which is not known")
+    try:
+        found: AnchoredHead | Restored = msgspec.json.decode(envelope.payload, type=struct)
+    except msgspec.MsgspecError as error:
+        raise SigningError(f"its payload cannot be read: {error}") from None
+    return found

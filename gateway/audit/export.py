@@ -1,0 +1,106 @@
+"""The history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
+
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Final
+
+import msgspec
+
+from gateway.audit.verify import Report
+from gateway.core.model_updates import differences
+from gateway.registry.base import Entry
+from gateway.registry.chain import canonical_entry
+
+_RULE: Final = (
+    "digest = SHA-256 over the canonical form (RFC 8785) of canonical; previous = the digest of the entry before; "
+    "before_sha256 and after_sha256 = SHA-256 of the texts before and after"
+)
+_COLUMNS: Final = (
+    *("sequence", "generation", "at", "author", "reason", "action", "kind", "name", "revision"),
+    *("before", "after", "previous", "digest"),
+)
+
+
+def to_json(report: Report, entries: Sequence[Entry]) -> str:
+    """Everything that is needed to compute every digest again, the newest entry first."""
+    content = {
+        "head": msgspec.to_builtins(report.head),
+        "rule": _RULE,
+        "findings": msgspec.to_builtins(report.findings),
+        "entries": [
+            {
+                "canonical": canonical_entry(entry, report.head.registry_id),
+                "digest": entry.digest,
+                "before": entry.before,
+                "after": entry.after,
+            }
+            for entry in entries
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n"
+
+
+def to_csv(entries: Sequence[Entry]) -> str:
+    """One line for each entry, the newest first; a text that a spreadsheet would take for a formula gets a quote before it."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(_COLUMNS)
+    writer.writerows([_cell(getattr(entry, name)) for name in _COLUMNS] for entry in entries)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def to_html(report: Report, entries: Sequence[Entry]) -> str:
+    """One page without scripts or other files: what was found, then each change."""
+    head = report.head
+    verdict = "".join(f"<li>{escape(finding.text)}</li>" for finding in report.findings)
+    verdict = f"<ul class=bad>{verdict}</ul>" if verdict else "<p class=good>Nothing was found.</p>"
+    rows = "".join(_row(entry) for entry in entries)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>History of a CHIPS registry</title>"
+        f"<style>{_STYLE}</style><h1>History of a CHIPS registry</h1>"
+        f"<dl><dt>registry<dd>{escape(head.registry_id)}<dt>generation<dd>{head.generation}"
+        f"<dt>entries<dd>{report.entries}, {report.chained} in the chain"
+        f"<dt>head<dd><code>{escape(head.digest or '')}</code>"
+        f"<dt>second place<dd>{report.anchors} heads, up to entry {report.anchored}</dl>"
+        f"<h2>The check</h2>{verdict}<h2>Changes</h2>"
+        "<table><thead><tr><th>entry<th>when (UTC)<th>who<th>what<th>why<th>difference<th>digest</thead>"
+        f"<tbody>{rows}</tbody></table></html>\n"
+    )
+
+
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse;width:100%}"
+    "th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}"
+    "code{font-size:.85em;word-break:break-all}dt{font-weight:600}.bad{color:#a00}.good{color:#060}"
+    "@media print{body{margin:0}}"
+)
+
+
+def _row(entry: Entry) -> str:
+    change = entry.change()
+    lines = "".join(
+        f"<div>{escape(path)}: {escape(_shown(old))} → {escape(_shown(new))}</div>"
+        for path, old, new in differences(change.before, change.after)
+    )
+    cells = (
+        str(entry.sequence or ""),
+        escape(entry.at),
+        escape(entry.author),
+        f"{escape(entry.action)} {escape(entry.kind)}/{escape(entry.name)} revision {entry.revision}",
+        escape(entry.reason),
+        lines,
+        f"<code>{escape((entry.digest or '')[:16])}</code>",
+    )
+    return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"
+
+
+def _shown(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 300 else text[:299] + "…"

@@ -1,0 +1,399 @@
+"""One deployment as the command carries it out: its steps, what it says on the way, and the plan of a dry run."""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Final
+
+from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError, is_published
+from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
+from gateway.artifacts.store import open_store
+from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
+from gateway.cli.deployment.example_call import example_call
+from gateway.cli.deployment.staged_backend import folder_command
+from gateway.cli.models.inspection import RegistrationRequest
+from gateway.cli.models.registration import Verification, register_backend
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
+from gateway.cost.estimate import memory_needed_gib
+from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.steps import STEPS
+from gateway.deploy.steps import deploy as take_steps
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
+from gateway.deploy.try_candidate import CandidateRejected, try_candidate
+from gateway.registry.base import MODELS
+from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, read_samples, select_checks, verify
+
+_VERIFY_WAIT_S: Final = 30.0
+
+
+@dataclass
+class DeploymentRun:
+    """What is deployed where, and by which author."""
+
+    source: BackendFolder
+    target: DeploymentTarget
+    settings: Settings
+    author: str
+    owner: str | None = None
+    traffic: int | None = None
+    reason: str = ""
+    trying: bool = True
+    _described: list[DescribedArtifact] = field(default_factory=list)
+
+    @property
+    def described(self) -> DescribedArtifact:
+        """The artifact, described once. Raises DeployError."""
+        if not self._described:
+            settings = self.source.settings
+            try:
+                found = describe_artifact(
+                    self.source.artifact,
+                    model=self.source.model,
+                    version=self.source.version,
+                    created_by=self.author,
+                    format=settings.format,
+                    signature=self.source.description_file("signature"),
+                    samples=self.source.description_file("samples"),
+                    rows=settings.rows,
+                )
+            except ValueError as error:
+                raise DeployError(
+                    str(error), hint="fix it, then run the same command again", code=EX_DATAERR
+                ) from None
+            self._described.append(found)
+        return self._described[0]
+
+    @property
+    def artifacts(self) -> str:
+        """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
+        is_local = self.target.name == "local"
+        return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
+
+    def store(self) -> ArtifactStore:
+        return open_store(self.artifacts, state_folder=state_folder())
+
+
+class StepReport:
+    """Steps as they go, for people; one document at the end, for machines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._began = time.monotonic()
+        self.step = ""
+        self.facts: dict[str, Any] = {"steps": {}}
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        if not self._as_json:
+            number = next(i for i, (name, _) in enumerate(STEPS, 1) if name == step)
+            console.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
+
+    def tell(self, text: str) -> None:
+        if not self._as_json:
+            _indented(text, style="dim")
+
+    def end(self, step: str, outcome: str) -> None:
+        self.facts["steps"][step] = outcome
+        if outcome and not self._as_json:
+            _indented(outcome)
+
+    def summarize(self, run: DeploymentRun, deployed: DeployedBackend) -> None:
+        took_s = time.monotonic() - self._began
+        source = run.source
+        if self._as_json:
+            console.print_json(
+                {
+                    "model": source.model,
+                    "version": source.version,
+                    "target": run.target.name,
+                    "url": deployed.url,
+                    "took_s": round(took_s, 3),
+                    "unchanged": self._is_unchanged(deployed),
+                    **self.facts,
+                }
+            )
+            return
+        share = self.facts["traffic"].get(source.version, 0)
+        if self._is_unchanged(deployed):
+            console.say(
+                "unchanged",
+                f"{source.model}@{source.version} runs already with this model and this code at {deployed.url}, and takes "
+                f"{share} % of the traffic",
+                style="bold green",
+            )
+        else:
+            console.say("deployed", f"{source.model}@{source.version} in {took_s:.0f} s", style="bold green")
+        if not share:
+            others = [v for v, percent in self.facts["traffic"].items() if percent]
+            rest = f" {others[0]}=90" if len(others) == 1 else " …"
+            console.say("next", f"chips traffic {source.model}{rest} {source.version}=10")
+        self._show_call(run, deployed, share)
+
+    def _show_call(self, run: DeploymentRun, deployed: DeployedBackend, share: int) -> None:
+        """How to call it: at the gateway, or a version without traffic at its own address, where that is this machine."""
+        if not share and run.target.name != "local":
+            return
+        gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
+        address = gateway if share else f"{deployed.url}/predict"
+        needs_key = bool(share) and self.facts.get("access") != "public"
+        for label, line in example_call(address, run.described.manifest, needs_key=needs_key):
+            console.say(label, line)
+
+    def _is_unchanged(self, deployed: DeployedBackend) -> bool:
+        return not deployed.is_new and not self.facts.get("changes")
+
+
+def _indented(text: str, style: str = "") -> None:
+    for line in text.splitlines():
+        console.out.print(f"    {line}", style=style)
+
+
+def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
+    """Take all steps. Raises Failure, whose hint is what helps after the step that failed."""
+    try:
+        return take_steps(
+            run.source,
+            run.target,
+            report,
+            check=lambda _, tell: check_artifact(run, tell),
+            try_=lambda _, tell: try_artifact(run, tell),
+            publish=lambda _, tell: _publish(run, tell),
+            verify=lambda _, deployed, tell: _verify(run, deployed, tell),
+            register=lambda _, deployed, __: _register(run, deployed, report),
+        )
+    except DeployError as error:
+        raise Failure(
+            f"{report.step}: {error}", hint=error.hint or _hint(report.step, run), code=error.code
+        ) from error
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from error
+
+
+def _hint(step: str, run: DeploymentRun) -> str:
+    again = "fix it and run the same command again: it takes the changed files, and no version was spent"
+    return {
+        "check": again,
+        "try": again,
+        "start": f"chips logs {run.source.model} --version {run.source.version} shows all that it said; then {again}"
+        if run.target.name == "local"
+        else "the log of the revision says why; fix it and run the same command again",
+    }.get(step, "run the same command again: what is done is not repeated")
+
+
+async def check_owner(run: DeploymentRun) -> None:
+    """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
+    name, owner = run.source.model, run.owner
+    async with console.open_registry_of(run.settings) as registry:
+        document = await registry.read(MODELS, name)
+    known = "" if document is None else console.read_model(document).owner
+    if owner and known and owner != known:
+        raise Failure(
+            f'the name "{name}" belongs to {known}, and this would be {owner}\'s',
+            hint=f"choose another name, or let {known} hand it over: chips register {name} URL --owner {owner}",
+            code=EX_DATAERR,
+        )
+
+
+def check_artifact(run: DeploymentRun, tell: Tell) -> str:
+    """Whether the artifact can be published under its version, before anything is started."""
+    described = run.described
+    manifest = described.manifest
+    for warning in [*described.warnings, *_too_little_memory(run)]:
+        tell(f"warning: {warning}")
+    _is_published(run)
+    files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
+    return f"{manifest.format}, {files}, {manifest.total_bytes} bytes, {len(manifest.samples)} samples"
+
+
+def _too_little_memory(run: DeploymentRun) -> list[str]:
+    """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
+    memory = run.source.settings.memory
+    has_gib = float(memory[:-2]) / (1024 if memory.endswith("Mi") else 1)
+    needs_gib = memory_needed_gib(run.described.manifest.total_bytes / 1024**3)
+    if run.target.name == "local" or has_gib >= needs_gib:
+        return []
+    return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
+
+
+def try_artifact(run: DeploymentRun, tell: Tell) -> str:
+    """Load and score it before a version is spent; what was seen."""
+    if not run.trying:
+        return "left out, as --no-try says"
+    if _is_published(run):
+        return "published before, so no version can be lost"
+    described = run.described
+    words = _command(run, tell)
+    if words is None:
+        tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
+        return ""
+    try:
+        return try_candidate(
+            described.manifest,
+            described.files,
+            words,
+            environ={**inherited_environment(), **run.source.environment()},
+            folder=run.source.path.absolute(),
+        )
+    except CandidateRejected as error:
+        what = error.hint or "fix it"
+        raise DeployError(
+            str(error),
+            hint=f"{what}, and run the same command again: no version was spent. --no-try goes on all the same",
+            code=error.code,
+        ) from None
+
+
+def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
+    if run.source.settings.command or run.source.settings.language == "python":
+        return folder_command(run.source, tell)
+    known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
+    return [sys.executable, "-m", "chips_backend"] if known else None
+
+
+def _is_published(run: DeploymentRun) -> bool:
+    try:
+        with closing(run.store()) as store:
+            return is_published(store, run.described.manifest)
+    except StoreError as error:
+        raise _store_error(error, run) from error
+
+
+def _publish(run: DeploymentRun, tell: Tell) -> str:
+    """Publish the artifact; return its address."""
+    described = run.described
+    try:
+        with closing(run.store()) as store:
+            is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
+            tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
+            return store.address(run.source.model, run.source.version)
+    except StoreError as error:
+        raise _store_error(error, run) from error
+
+
+def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
+    if isinstance(error, AlreadyPublished):
+        again = f"chips deploy {run.source.path} --target {run.target.name} --version"
+        return DeployError(str(error), hint=f"deploy it under another --version: {again} NEXT", code=73)
+    failure = store_failure(error)
+    return DeployError(failure.message, hint=failure.hint, code=failure.code)
+
+
+def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
+    """The short form of `chips verify`, and the folder's own samples."""
+    source = run.source
+    samples = source.description_file("samples")
+    try:
+        manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
+        manifest.rows = source.settings.rows
+        report = console.run_async(
+            verify(
+                deployed.url,
+                model=source.model,
+                version=source.version,
+                manifest=manifest,
+                process=None,
+                fields=tuple(run.target.credentials(deployed.url).items()),
+                checks=select_checks([], short=True),
+                wait_s=_VERIFY_WAIT_S,
+                on_result=lambda result: (
+                    tell(f"{result.check.name}: {result.why}") if result.outcome == "failed" else None
+                ),
+            )
+        )
+    except ValueError as error:
+        raise DeployError(str(error), code=EX_DATAERR) from None
+    except BackendNotReady as error:
+        raise DeployError(
+            str(error),
+            hint="can it be reached from here? deploy/README.md says how to verify a closed service",
+        ) from None
+    if report.failed:
+        raise DeployError(
+            f"{len(report.failed)} of {len(report.results)} checks failed; it takes no traffic and is not registered",
+            hint=f"chips verify {deployed.url} tells all",
+            code=EX_PROTOCOL,
+        )
+    return f"{report.count('passed')} checks of the contract passed"
+
+
+def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
+    """The registration that the deployment asks for, of the backend at `url`."""
+    settings = run.source.settings
+    return RegistrationRequest(
+        name=run.source.model,
+        url=url,
+        version=run.source.version,
+        traffic=run.traffic,
+        model={"owner": run.owner},
+        policy={"timeout_s": settings.timeout_s if settings.timeout_s != 60.0 else None},
+        backend={"concurrency": settings.concurrency},
+    )
+
+
+def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport) -> str:
+    headers: Mapping[str, str] = run.target.credentials(deployed.url)
+    steps: dict[str, str] = report.facts["steps"]
+    entered = console.run_async(
+        register_backend(
+            run.settings,
+            registration_request_of(run, deployed.url),
+            author=run.author,
+            reason=run.reason,
+            headers=headers,
+            verified=Verification(
+                passed=True, summary=steps.get("verify", ""), facts={}, image=steps.get("build", "")
+            ),
+        )
+    )
+    report.facts |= entered
+    share = entered["traffic"].get(run.source.version, 0)
+    return f"{run.source.model}@{run.source.version} takes {share} % of the traffic"
+
+
+def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
+    """A dry run: all that can be checked without changing anything, laid out by step. Raises Failure where one fails."""
+    source = run.source
+    found: dict[str, str] = {}
+    quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
+    step = "check"
+    try:
+        console.run_async(check_owner(run))
+        found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
+        step = "try"
+        found["try"] = try_artifact(run, quiet)
+        step = "publish"
+        with closing(run.store()) as store:
+            address = store.address(source.model, source.version)
+        found["publish"] = f"{address} " + ("(there already)" if _is_published(run) else "(new)")
+    except DeployError as error:
+        raise Failure(f"{step}: {error}", hint=error.hint or _hint(step, run), code=error.code) from error
+    except FolderError as error:
+        raise Failure(str(error), code=EX_DATAERR) from error
+    except StoreError as error:
+        raise store_failure(error) from error
+    what = dict(STEPS)
+    steps = [(name, found.get(name) or what[name]) for name, _ in STEPS]
+    if as_json:
+        console.print_json(
+            {
+                "model": source.model,
+                "version": source.version,
+                "target": run.target.name,
+                "artifacts": run.artifacts,
+                "steps": [name for name, _ in STEPS],
+                "found": found,
+            }
+        )
+        return
+    console.say("plan", f"{source.model}@{source.version} from {source.path} to {run.target.name}")
+    for number, (name, text) in enumerate(steps, 1):
+        done = "checked" if name in found else "would"
+        console.out.print(f"  {number} {name:<9} {done:<8} {text}")
+    for line in found.get("warnings", "").splitlines():
+        console.say("", line, style="yellow")
+    console.say("dry run", "nothing was changed", style="bold yellow")

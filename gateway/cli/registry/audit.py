@@ -1,0 +1,261 @@
+"""`chips audit`: whether the history is what was written, what served at a time, and the history for auditors."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from gateway.audit.export import to_csv, to_html, to_json
+from gateway.audit.timeline import ModelState, parse_time, states_at
+from gateway.audit.verify import Report, verify_history
+from gateway.cli.support import console
+from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.registry.base import Registry
+from gateway.settings import Settings
+
+_FORMATS: Final = (".json", ".csv", ".html")
+
+
+def audit(
+    name: Annotated[str | None, typer.Argument(help="A model, with --at; otherwise all of them.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Show what served at this time, and who made it so."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every entry, every document and every kept head.")
+    ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", metavar="FILE", help="Write the history, checked: FILE.json, .csv or .html."
+        ),
+    ] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="Sign the head of the history and keep it in the second place.")
+    ] = False,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored",
+            help="Note in the second place that this registry was restored from a backup; needs --reason.",
+        ),
+    ] = False,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Audit the registry: check its history, show what served at a time, export it.
+
+    `--verify` ends with 1 where anything is wrong. Without the setting `audit.second_place` it cannot see a history that was
+    rewritten or cut off as a whole.
+
+    Examples:
+
+    `chips audit --verify`
+
+    `chips audit wine --at 2026-11-20T10:00Z`
+
+    `chips audit --export history.html`
+    """
+    chosen = [bool(at), verify, export is not None, anchor, restored]
+    if sum(chosen) != 1:
+        raise Failure(
+            "say what to do", hint="--at TIME, --verify, --export FILE, --anchor or --restored", code=EX_USAGE
+        )
+    if name is not None and not at:
+        raise Failure("a model goes with --at", hint=f"chips history {name} shows its changes", code=EX_USAGE)
+    settings = console.settings_for(registry_url)
+    if at:
+        _show_time(settings, name, at, as_json=as_json)
+    elif verify:
+        _verify(settings, as_json=as_json)
+    elif export is not None:
+        _export(settings, export, as_json=as_json)
+    elif anchor:
+        _anchor(settings, as_json=as_json)
+    else:
+        _note_restore(settings, reason, console.author_name(by), as_json=as_json)
+
+
+def _with_registry(settings: Settings, work: Callable[[Registry], Awaitable[Any]]) -> Any:
+    async def opened() -> Any:
+        async with console.open_registry_of(settings) as registry:
+            return await work(registry)
+
+    return console.run_async(opened())
+
+
+# -- what served
+
+
+def _show_time(settings: Settings, name: str | None, text: str, *, as_json: bool) -> None:
+    try:
+        at = parse_time(text)
+    except ValueError as error:
+        raise Failure(str(error), code=EX_USAGE) from None
+    states = _with_registry(settings, lambda registry: states_at(registry, at, name))
+    if as_json:
+        console.print_json(msgspec.to_builtins(states))
+        return
+    if not states:
+        console.out.print(f"no model was registered at {text}")
+    for state in states:
+        _show_state(state, text)
+
+
+def _show_state(state: ModelState, at: str) -> None:
+    entry = state.entry
+    if entry is None:
+        console.say(state.name, f"was not registered at {at}")
+        return
+    why = f": {entry.reason}" if entry.reason else ""
+    standing = "" if state.enabled else ", disabled" if entry.after is not None else ", deregistered"
+    console.say(state.name, f"at {at}, revision {entry.revision}{standing}")
+    console.say("entry", f"{entry.sequence or '–'}, {entry.at} by {entry.author}{why}")
+    for served in state.served:
+        console.say(f"v {served.version}", f"{served.percent} %  {served.url}")
+        if served.artifact or served.artifact_digest:
+            console.say("", f"artifact {served.artifact} {served.artifact_digest}".rstrip())
+        if served.image:
+            console.say("", f"image {served.image}")
+        since = served.since
+        console.say("", f"as such since entry {since.sequence or '–'}, {since.at} by {since.author}")
+
+
+# -- whether it is what was written
+
+
+async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[str, Any]]:
+    """The check with what the second place knows, and the facts to print."""
+    place = second_place(settings)
+    if place is None:
+        report = await verify_history(registry)
+        return report, {**msgspec.to_builtins(report), "second_place": "", "concerns": [], "restored": []}
+    anchors = await read_second_place(place, settings)
+    report = await verify_history(registry, anchors.heads)
+    report = msgspec.structs.replace(report, findings=(*report.findings, *anchors.findings))
+    return report, {
+        **msgspec.to_builtins(report),
+        "second_place": str(place),
+        "concerns": list(await place.concerns()),
+        "restored": msgspec.to_builtins(anchors.restored),
+    }
+
+
+def _verify(settings: Settings, *, as_json: bool) -> None:
+    report, facts = _with_registry(settings, lambda registry: _report(settings, registry))
+    if as_json:
+        console.print_json(facts)
+    else:
+        _show_report(report, facts)
+    raise typer.Exit(1 if report.findings else 0)
+
+
+def _show_report(report: Report, facts: dict[str, Any]) -> None:
+    head = report.head
+    console.say(
+        "history", f"{report.entries} entries, {report.chained} in the chain, generation {head.generation}"
+    )
+    console.say("head", head.digest or "–")
+    for note in facts["restored"]:
+        console.say(
+            "restored", f"{note['at']} by {note['by']}, {len(note['lost'])} kept heads lost: {note['reason']}"
+        )
+    if not facts["second_place"]:
+        console.say(
+            "no anchor",
+            "nothing shows whether all of it was rewritten or its end cut off: set audit.second_place",
+            style="bold yellow",
+        )
+    else:
+        behind = head.sequence - report.anchored
+        console.say(
+            "anchored",
+            f"up to entry {report.anchored} by {report.anchors} heads in {facts['second_place']}"
+            + (f"; {behind} entries since" if behind > 0 else ""),
+        )
+    for concern in facts["concerns"]:
+        console.say("concern", concern, style="bold yellow")
+    for finding in report.findings:
+        console.say(finding.what, finding.text, style="bold red")
+    if not report.findings:
+        console.say("intact", "nothing was edited, removed, moved or slipped in", style="bold green")
+
+
+# -- for auditors
+
+
+def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
+    if file.suffix not in _FORMATS:
+        raise Failure(f"{file} has no known format", hint="name it .json, .csv or .html", code=EX_USAGE)
+
+    async def work(registry: Registry) -> tuple[Report, str]:
+        report, _ = await _report(settings, registry)
+        entries = [entry async for entry in registry.entries()]
+        entries = [entry for entry in entries if entry.generation <= report.head.generation]
+        return report, _formatted(file.suffix, report, entries)
+
+    report, text = _with_registry(settings, work)
+    try:
+        file.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}", code=EX_DATAERR) from None
+    if as_json:
+        console.print_json({"file": str(file), "entries": report.entries, "findings": len(report.findings)})
+        return
+    console.say("exported", f"{report.entries} entries to {file}")
+    if report.findings:
+        console.say("findings", f"{len(report.findings)}: chips audit --verify", style="bold red")
+
+
+def _formatted(suffix: str, report: Report, entries: list[Any]) -> str:
+    if suffix == ".csv":
+        return to_csv(entries)
+    return to_html(report, entries) if suffix == ".html" else to_json(report, entries)
+
+
+# -- the second place
+
+
+def _anchor(settings: Settings, *, as_json: bool) -> None:
+    from gateway.audit.anchors import write_anchor
+
+    place, signer = _place(settings), signer_of(settings)
+    head = _with_registry(settings, lambda registry: write_anchor(place, registry, signer))
+    if as_json:
+        console.print_json({"second_place": str(place), "head": msgspec.to_builtins(head)})
+    elif head is None:
+        console.out.print("the history has no entry yet, so there is no head to keep")
+    else:
+        console.say("kept", f"the head after entry {head.sequence} in {place}", style="bold green")
+
+
+def _note_restore(settings: Settings, reason: str, by: str, *, as_json: bool) -> None:
+    from gateway.audit.anchors import write_restored
+
+    if not reason:
+        raise Failure("a restore needs a reason", hint='--reason "…"', code=EX_USAGE)
+    place, signer, keys = _place(settings), signer_of(settings), read_keys(settings)
+    note = _with_registry(
+        settings, lambda registry: write_restored(place, registry, signer, keys, by=by, reason=reason)
+    )
+    if as_json:
+        console.print_json(msgspec.to_builtins(note))
+        return
+    console.say(
+        "noted",
+        f"restored to entry {note.sequence}; {len(note.lost)} kept heads are lost",
+        style="bold green",
+    )
+
+
+def _place(settings: Settings) -> Any:
+    place = second_place(settings)
+    if place is None:
+        raise Failure("there is no second place", hint="set audit.second_place", code=EX_USAGE)
+    return place

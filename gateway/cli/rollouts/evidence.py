@@ -1,0 +1,75 @@
+"""`chips evidence`: what is known about a version, bound to its artifact and image."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.core.evidence import not_about
+from gateway.registry.base import EVIDENCE, Change, Registry
+from gateway.registry.evidence import list_evidence
+
+
+def evidence(
+    which: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The model and the version.")],
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Show what was found out about a version: its verification, the verdict of its rollout, and what they are about.
+
+    A record that is about another artifact or address than the one that is registered now is marked: it does not count.
+
+    Example: `chips evidence wine@4`
+    """
+    name, at, version = which.partition("@")
+    if not at or not name or not version:
+        raise Failure(f"{which!r} is not NAME@VERSION", hint="such as wine@4", code=EX_USAGE)
+
+    async def work(registry: Registry) -> list[dict[str, Any]]:
+        _, model = await console.find_model(registry, name)
+        backend = model.backend(version)
+        if backend is None:
+            known = ", ".join(known.version for known in model.backends)
+            raise Failure(f'"{name}" has no version {version}', hint=f"it has {known}", code=EX_DATAERR)
+        found = []
+        for record in await list_evidence(registry, name, version):
+            changes = await registry.history(kind=EVIDENCE, name=record.name, limit=1)
+            found.append(
+                {
+                    **msgspec.to_builtins(record),
+                    "counts": not not_about(record, backend),
+                    "why_not": not_about(record, backend),
+                    **_written(changes),
+                }
+            )
+        return found
+
+    found = console.with_registry(registry_url, work)
+    if as_json:
+        console.print_json(found)
+        return
+    for one in found:
+        outcome = "passed" if one["passed"] else "failed"
+        style = (
+            "bold green"
+            if one["passed"] and one["counts"]
+            else "bold yellow"
+            if one["passed"]
+            else "bold red"
+        )
+        console.say(one["sort"], f"{outcome}: {one['summary']}", style=style)
+        console.say(
+            "", f"about {one['backend']} {one.get('artifact_digest', '')} {one.get('image', '')}".rstrip()
+        )
+        if one["at"]:
+            console.say("", f"{one['at']} by {one['by']}")
+        if one["why_not"]:
+            console.say("", f"does not count: {one['why_not']}", style="bold yellow")
+    if not found:
+        console.out.print(f"nothing is known of {which}: chips register verifies it")
+
+
+def _written(changes: tuple[Change, ...]) -> dict[str, str]:
+    return {"at": changes[0].at, "by": changes[0].author} if changes else {"at": "", "by": ""}

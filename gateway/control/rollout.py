@@ -1,0 +1,19 @@
+"""The rollout of a model, for its page in the console."""
+
+from typing import Any
+
+from gateway.registry.base import Registry, RegistryError
+from gateway.registry.snapshot import Snapshot
+from gateway.rollout.status import read_facts
+
+
+async def rollout_document(registry: Registry, snapshot: Snapshot | None, name: str) -> dict[str, Any] | None:
+    """The model's last rollout with its evidence; None where there is none, or the registry does not answer."""
+    rollout = snapshot.rollouts.get(name) if snapshot is not None else None
+    if snapshot is None or rollout is None:
+        return None
+    entry = snapshot.entries.get(name)
+    try:
+        return await read_facts(registry, rollout, entry.model if entry is not None else None)
+    except RegistryError:
+        return None

@@ -1,0 +1,56 @@
+"""Render an error as problem details (RFC 9457)."""
+
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway.core.errors import GatewayError
+from gateway.core.response import HeaderList, Response
+
+_encode = msgspec.json.Encoder().encode
+
+
+_REMEMBERED_CHARACTERS: Final = 256  # of a detail, which may hold what a caller sent
+
+
+def render_problem(error: GatewayError, request_id: str, *, open_inference: bool = False) -> Response:
+    """Render `error` as `application/problem+json`.
+
+    The shape is the backend contract's, so that a caller reads one shape whichever side failed. `open_inference` adds
+    the member `error` that the Open Inference Protocol's REST binding asks for, so one body serves both.
+    """
+    make = _remembered_parts if len(error.detail) <= _REMEMBERED_CHARACTERS else _parts
+    headers, before, after = make(
+        error.title, error.status, error.code, error.detail, error.headers, open_inference
+    )
+    return Response(error.status, headers, before + _encode(request_id) + after)
+
+
+def _parts(
+    title: str,
+    status: int,
+    code: str,
+    detail: str,
+    headers: HeaderList,
+    open_inference: bool,  # noqa: FBT001
+) -> tuple[HeaderList, bytes, bytes]:
+    """What is the same for all requests that meet this error: the fields, and the body around the request id."""
+    members = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    fields = (
+        (b"Content-Type", b"application/problem+json"),
+        (b"chips-error", code.encode("ascii")),
+        (b"Cache-Control", b"no-store"),
+        *headers,
+    )
+    after = b',"error":' + _encode(detail) + b"}\n" if open_inference else b"}\n"
+    return fields, _encode(members)[:-1] + b',"request_id":', after
+
+
+_remembered_parts = lru_cache(maxsize=1024)(_parts)  # strangers cause the same refusals again and again

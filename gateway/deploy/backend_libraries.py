@@ -1,0 +1,46 @@
+"""The backend library of each language, which a backend folder depends on and does not contain."""
+
+from pathlib import Path
+from typing import Final
+
+import gateway
+
+
+class LibraryMissing(Exception):
+    """This installation lacks the backend libraries."""
+
+
+# What an image is made of, next to a person's own files.
+_BUILD_FILES: Final = {
+    "python": ("chips_backend", "pyproject.toml", "requirements.lock", "Dockerfile", ".dockerignore"),
+}
+_LEFT_OUT: Final = frozenset({"__pycache__"})
+
+
+def library_root() -> Path:
+    """The folder of the reference backends and examples: in the checkout, or in the wheel, which contains them."""
+    package = Path(gateway.__file__).parent
+    for root in (package / "templates", package.parent):
+        if (root / "backends").is_dir():
+            return root
+    raise LibraryMissing(
+        "this installation lacks the backend libraries: install chips-gateway from its wheel or a checkout"
+    )
+
+
+def library_folder(language: str) -> Path:
+    return library_root() / "backends" / language
+
+
+def build_files(language: str) -> list[tuple[str, Path]]:
+    """The library's files that a build needs, as (path in the build, path here). Empty where folders contain the library."""
+    found = []
+    for name in _BUILD_FILES.get(language, ()):
+        place = library_folder(language) / name
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        found += [
+            (file.relative_to(library_folder(language)).as_posix(), file)
+            for file in files
+            if file.is_file() and not _LEFT_OUT & set(file.parts)
+        ]
+    return found

@@ -1,0 +1,51 @@
+"""Reads and writes evidence in the registry, and says whether a version may get traffic."""
+
+from typing import Final
+
+from gateway.core.evidence import VERIFY, EvidenceRecord, evidence_name, not_about, parse_evidence
+from gateway.core.model import Backend
+from gateway.core.model_updates import to_document
+from gateway.registry.base import EVIDENCE, Put, Registry
+
+NEVER_VERIFIED: Final = "it was never verified"
+
+
+async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
+    """The change that writes `record`, in the place of the one of its sort; to be written with what it is about."""
+    known = await registry.read(EVIDENCE, record.name)
+    expected = known.revision if known is not None else 0
+    return Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=expected)
+
+
+async def read_evidence(registry: Registry, model: str, version: str, sort: str) -> EvidenceRecord | None:
+    """The record; None where there is none, or none that can be read. Raises RegistryError."""
+    document = await registry.read(EVIDENCE, evidence_name(model, version, sort))
+    if document is None or document.problem:
+        return None
+    try:
+        return parse_evidence(document.body)
+    except ValueError:
+        return None
+
+
+async def list_evidence(registry: Registry, model: str, version: str) -> list[EvidenceRecord]:
+    """All readable records of a version, by sort. Raises RegistryError."""
+    found = []
+    for document in await registry.list(EVIDENCE):
+        if document.name.startswith(evidence_name(model, version, "")) and not document.problem:
+            try:
+                found.append(parse_evidence(document.body))
+            except ValueError:
+                continue
+    return found
+
+
+async def unverified(registry: Registry, model: str, backend: Backend) -> str:
+    """Why the version may not get traffic yet; empty where it may. Raises RegistryError."""
+    record = await read_evidence(registry, model, backend.version, VERIFY)
+    if record is None:
+        return NEVER_VERIFIED
+    elsewhere = not_about(record, backend)
+    if elsewhere:
+        return f"its verification does not count: {elsewhere}"
+    return "" if record.passed else f"it failed its verification: {record.summary}"

@@ -1,0 +1,51 @@
+"""The mirrored documents of a registry at one generation, kept from one Listen stream to the next."""
+
+from typing import TYPE_CHECKING
+
+from gateway.registry.base import (
+    MIRRORED,
+    Document,
+    Listing,
+)
+from gateway.registry.firestore import layout
+from gateway.registry.firestore.layout import FirestoreDocument, RegistryHead
+
+if TYPE_CHECKING:
+    pass
+
+
+class MirroredState:
+    """The mirrored documents as of one generation, kept from one Listen stream to the next."""
+
+    def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
+        self.head = head
+        self.documents = documents  # by id
+
+    @classmethod
+    def from_listing(cls, listing: Listing) -> "MirroredState":
+        head = RegistryHead(listing.registry_id, listing.generation)
+        return cls(head, {layout.document_id(d.kind, d.name): d for d in listing.documents})
+
+    def listing(self) -> Listing:
+        return Listing(
+            registry_id=self.head.registry_id,
+            generation=self.head.generation,
+            documents=tuple(self.documents.values()),
+        )
+
+    def with_updates(self, head: RegistryHead, fresh: dict[str, FirestoreDocument]) -> "MirroredState":
+        documents = dict(self.documents)
+        for identity, found in fresh.items():
+            document = mirrored_document(found)
+            if document is None:
+                documents.pop(identity, None)
+            else:
+                documents[identity] = document
+        return MirroredState(head, documents)
+
+
+def mirrored_document(found: FirestoreDocument) -> Document | None:
+    """The registry document in `found`; None for the head, a deleted document, or a kind that this release does not mirror."""
+    if ":" not in found.identity or layout.parse_document_id(found.identity)[0] not in MIRRORED:
+        return None
+    return layout.decode_registry_document(found.identity, found.fields)

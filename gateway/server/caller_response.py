@@ -1,0 +1,223 @@
+"""Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
+from gateway.core.exchange import Exchange
+from gateway.core.inline_future import InlineFuture
+from gateway.core.response import Response
+from gateway.core.response_fields import gateway_field_lines
+
+if TYPE_CHECKING:
+    from gateway.server.interfaces import CallerTransport
+    from gateway.upstream.base import ResponseSource
+    from gateway.upstream.response_head import ResponseHead
+
+_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+_status_lines: dict[tuple[bool, int, bytes], bytes] = {}
+_KNOWN_LIMIT: Final = 1024
+_KNOWN_REASON_BYTES: Final = 64
+
+# How the body is framed.
+_NONE: Final = 0  # there is none, whatever the head says
+_LENGTH: Final = 1
+_CHUNKS: Final = 2
+_CLOSE: Final = 3  # it ends with the connection
+
+
+class CallerResponse:
+    """The response to one request. At its end `finished` is true, and the connection knows whether it stays open."""
+
+    __slots__ = (
+        "_connection",
+        "_framing",
+        "_head_only",
+        "_version_11",
+        "cut_off",
+        "exchange",
+        "finished",
+        "started",
+    )
+
+    exchange: Exchange
+
+    def __init__(self, connection: "CallerTransport", head_only: bool, version_11: bool) -> None:  # noqa: FBT001
+        self._connection = connection
+        self._head_only = head_only
+        self._version_11 = version_11
+        self._framing = _NONE
+        self.started = False
+        self.finished = False
+        self.cut_off = False
+
+    # -- an answer of the gateway's own
+
+    async def send(self, answer: Response) -> None:
+        body = b"" if self._head_only else answer.body
+        head = self._head(
+            answer.status,
+            b"",
+            _remembered_lines(answer.headers),
+            len(answer.body),
+            chunked=False,
+            dated=False,
+            bodiless=self._head_only,
+        )
+        self._connection.write_two(head, body)
+        self.exchange.bytes_out = len(body)
+        self.finished = True
+
+    async def start(
+        self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        self._connection.write(
+            self._head(
+                status,
+                reason.encode("latin-1"),
+                _lines(fields),
+                -1 if length is None else length,
+                length is None,
+                any(name.lower() == b"date" for name, _ in fields),
+                self._head_only or status in {204, 304},
+            )
+        )
+
+    async def write(self, piece: bytes) -> None:
+        self.relay_piece(piece)
+        connection = self._connection
+        if connection.writing_paused:
+            completion = connection.drained = InlineFuture()
+            await completion
+
+    async def finish(self) -> None:
+        self.relay_end(b"")
+
+    def abort(self) -> None:
+        self.cut_off = True
+        self.finished = True
+        self._connection.abort()
+
+    # -- a backend's answer
+
+    def relay(
+        self,
+        head: "ResponseHead",
+        body: bytes,
+        *,
+        complete: bool,
+        source: "ResponseSource",
+        trailers: bytes = b"",
+    ) -> None:
+        status = head.status
+        raw = self._head(
+            status,
+            head.reason,
+            head.fields,
+            head.length,
+            head.chunked,
+            head.dated,
+            self._head_only or status in {204, 304},
+        )
+        if body:
+            self.exchange.bytes_out = len(body)
+            if self._framing == _CHUNKS:
+                body = encode_chunk(body)
+        if complete:
+            if self._framing == _CHUNKS:
+                body += encode_last_chunk(trailers)
+            self.finished = True
+        else:
+            connection = self._connection
+            connection.source = source
+            if connection.writing_paused:
+                source.pause()
+        self._connection.write_two(raw, body)
+
+    def relay_piece(self, piece: bytes) -> None:
+        if not piece or self._framing == _NONE:
+            return
+        self.exchange.bytes_out += len(piece)
+        self._connection.write(encode_chunk(piece) if self._framing == _CHUNKS else piece)
+
+    def relay_end(self, trailers: bytes) -> None:
+        self._connection.source = None
+        if self._framing == _CHUNKS:
+            self._connection.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+        self.finished = True
+
+    def relay_interim(self, head: "ResponseHead") -> None:
+        if self._version_11:
+            self._connection.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.fields))
+
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "ResponseSource") -> None:
+        exchange = self.exchange
+        exchange.status = 101
+        self.started = True
+        self._framing = _CLOSE
+        own = gateway_field_lines(exchange, time.monotonic()).encode("latin-1")
+        self._connection.open_tunnel(source)
+        self._connection.write(
+            b"HTTP/1.1 101 Switching Protocols\r\n%b%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n%b"
+            % (head.fields, own, first)
+        )
+
+    # -- both
+
+    def _head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: bytes,
+        length: int,
+        chunked: bool,  # noqa: FBT001
+        dated: bool,  # noqa: FBT001
+        bodiless: bool,  # noqa: FBT001
+    ) -> bytes:
+        """The head, its empty line included. Decides how the body is framed and whether the connection lives on."""
+        connection, exchange = self._connection, self.exchange
+        now = time.monotonic()
+        exchange.status = status
+        self.started = True
+        framing = ""
+        date = b"" if dated else connection.date_line()
+        if length >= 0 and not chunked:
+            self._framing = _NONE if bodiless else _LENGTH
+            if status != 204:
+                framing = f"Content-Length: {length}\r\n"
+        elif bodiless:
+            self._framing = _NONE
+        elif self._version_11:
+            self._framing = _CHUNKS
+            framing = "Transfer-Encoding: chunked\r\n"
+        else:
+            self._framing = _CLOSE
+            connection.last = True
+        if connection.closes_after_response():
+            framing += "Connection: close\r\n"
+        elif not self._version_11:
+            framing += "Connection: keep-alive\r\n"
+        if exchange.added_fields:
+            fields += _lines(exchange.added_fields)
+        own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        return _status_line(self._version_11, status, reason) + fields + date + own
+
+
+def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001
+    known = _status_lines.get((version_11, status, reason))
+    if known is None:
+        known = b"HTTP/1.%d %d %b\r\n" % (version_11, status, reason or _REASONS.get(status, b""))
+        if len(_status_lines) < _KNOWN_LIMIT and len(reason) <= _KNOWN_REASON_BYTES:
+            _status_lines[version_11, status, reason] = known
+    return known
+
+
+def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+_remembered_lines = lru_cache(maxsize=1024)(_lines)  # of the gateway's own answers, which are few

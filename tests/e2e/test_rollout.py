@@ -1,0 +1,176 @@
+"""Rehearsal of a release: real gateways, real controllers, real load; windows are short, the decisions are the real ones."""
+
+import asyncio
+import signal
+import sqlite3
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.core.sticky import StickyShares
+from gateway.registry.base import MODELS, ROLLOUTS
+from gateway.rollout.controller import AUTHOR
+from gateway.rollout.figures import FIGURES
+from gateway.rollout.lease import LEASES
+from tests.e2e.fleet import CALLERS, PLAN, Fleet
+from tests.patience import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+_SPLITS = [{"3": 100, "4": 0}, *({"3": 100 - step, "4": step} for step in PLAN.steps)]
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    await fleet.set_up(**getattr(request, "param", {}))
+    yield fleet
+    await fleet.stop()
+
+
+async def _assert_explained(fleet: Fleet) -> None:
+    """The split was one of the plan's at any moment, and the history says why it changed."""
+    assert all(split in _SPLITS for split in await fleet.splits())
+    steps = [change for change in await fleet.changes(ROLLOUTS) if change.author == AUTHOR]
+    splits = {change.generation: change for change in await fleet.changes(MODELS)}
+    for change in steps:
+        assert change.reason
+        assert change.after is not None
+        assert change.after["steps"][-1]["reason"] == change.reason
+    assert {change.generation for change in splits.values() if change.author == AUTHOR} <= {
+        change.generation for change in steps
+    }
+
+
+async def test_a_good_version_goes_to_100_percent_by_itself_and_no_request_fails(fleet: Fleet):
+    """Three gateways, one with two workers, each with a controller; the clock of one is 90 s fast."""
+    site = fleet.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+            import time
+            _now = time.time
+            time.time = lambda: _now() + 90
+        """)
+    )
+    await asyncio.gather(
+        fleet.start_gateway("--server.workers=2"),
+        fleet.start_gateway("--server.workers=1"),
+        fleet.start_gateway("--server.workers=1", PYTHONPATH=str(site)),
+    )
+    async with fleet:
+        await fleet.begin()
+        rollout = await fleet.until("succeeded")
+
+        async def all_new() -> bool | None:
+            before = fleet.answers["4", 200]
+            await asyncio.sleep(0.3)
+            return fleet.answers["4", 200] > before or None
+
+        await eventually(all_new)
+    assert [step.percent for step in rollout.steps] == list(PLAN.steps)
+    assert {status for _, status in fleet.answers} == {200}
+    assert rollout.steps[-1].evidence["errors"]["candidate"][0] >= 3 * PLAN.min_requests
+    await _assert_explained(fleet)
+
+    async def forgotten() -> bool | None:
+        return not await fleet.registry.list_ephemeral(FIGURES) or None
+
+    await eventually(forgotten)  # no gateway counts any more
+
+
+@pytest.mark.parametrize("fault", ["three percent fail", "dies at 25 percent", "refuses"])
+async def test_a_bad_version_returns_to_0_percent(fleet: Fleet, fault: str):
+    await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
+    if fault == "three percent fail":
+        fleet.candidate.fails_every = 33
+    elif fault == "refuses":
+        fleet.candidate.refuses_every = 4
+    async with fleet:
+        await fleet.begin(msgspec.structs.replace(PLAN, max_errors=0.005))
+        if fault == "dies at 25 percent":
+            await fleet.until("running", percent=25)
+            fleet.candidate.dead = True
+        rollout = await fleet.until("returned")
+    assert ("refuses more" if fault == "refuses" else "fails more often") in rollout.reason
+    assert (await fleet.splits())[-1] == {"3": 100, "4": 0}
+    assert not {answer for answer in fleet.answers if answer[0] == "3" and answer[1] != 200}
+    await _assert_explained(fleet)
+
+
+@pytest.mark.parametrize(
+    "fleet", [{"sticky": StickyShares(by="header:x-user", seed="5" * 32)}], indirect=True, ids=["sticky"]
+)
+async def test_callers_of_a_sticky_share_move_once_and_never_back(fleet: Fleet):
+    await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
+    async with fleet:
+        await fleet.begin()
+        await fleet.until("succeeded")
+    assert {status for _, status in fleet.answers} == {200}
+    assert len(fleet.seen) == 20 * CALLERS
+    assert all(versions in (["3"], ["4"], ["3", "4"]) for versions in fleet.seen.values())
+
+
+async def test_a_version_that_is_right_but_cold_is_not_held_to_blame(fleet: Fleet):
+    """A tenth of its requests wait 1.5 s for an instance, as a version does whose instances are started one by one."""
+    await fleet.start_gateway("--server.workers=1")
+    fleet.candidate.cold_every = 10
+    async with fleet:
+        await fleet.begin()
+        rollout = await fleet.until("succeeded", within_s=60)
+    assert rollout.steps[-1].evidence["cold_starts"] > 5
+    assert {status for _, status in fleet.answers} == {200}
+
+
+async def test_a_slow_version_returns_to_0_percent(fleet: Fleet):
+    await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
+    fleet.candidate.delay_s = 2.0
+    async with fleet:
+        await fleet.begin(msgspec.structs.replace(PLAN, slower=1.0, min_requests=10_000))
+        rollout = await fleet.until("returned")
+    assert "slower at the" in rollout.reason
+    assert {status for _, status in fleet.answers} == {200}
+
+
+async def test_controllers_are_killed_at_each_step_and_the_registry_is_locked_for_a_while(fleet: Fleet):
+    await asyncio.gather(
+        *(fleet.start_gateway("--server.workers=1", "--rollouts.controller=false") for _ in range(2))
+    )
+    controllers = [fleet.start_controller() for _ in range(2)]
+
+    async def lease() -> str:
+        return "".join(str(one.body["holder"]) for one in await fleet.registry.list_ephemeral(LEASES))
+
+    async with fleet:
+        await fleet.begin()
+        for step in PLAN.steps[:-1]:
+            await fleet.until("running", "succeeded", percent=step)
+            before = await lease()
+            for controller in controllers:  # one of them holds it
+                controller.send_signal(signal.SIGKILL)
+            controllers = [fleet.start_controller(), fleet.start_controller()]
+
+            async def taken_over(before: str = before) -> bool | None:
+                return await lease() != before or None
+
+            await eventually(taken_over)
+            if step == 25:
+                await asyncio.to_thread(_lock, fleet.folder / "registry.db", 6.0)
+        rollout = await fleet.until("succeeded", within_s=60)
+    assert [one.percent for one in rollout.steps] == list(PLAN.steps)
+    assert {status for _, status in fleet.answers} == {200}
+    await _assert_explained(fleet)
+
+
+def _lock(file: Path, seconds: float) -> None:
+    """Nobody can write meanwhile; longer than SQLite waits."""
+    import time
+
+    db = sqlite3.connect(file, isolation_level=None, timeout=60)
+    db.execute("BEGIN IMMEDIATE")
+    time.sleep(seconds)
+    db.execute("ROLLBACK")
+    db.close()

@@ -1,0 +1,89 @@
+"""Which requests count for a version, as what, and with which time."""
+
+import pytest
+
+from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
+from gateway.rollout.counter import Counter, Tally, bucket
+from tests.unit.telemetry.exchanges import make_exchange
+
+
+@pytest.fixture
+def counter() -> Counter:
+    counter = Counter()
+    counter.tallies = {"wine": {"3": Tally(), "4": Tally()}}
+    return counter
+
+
+def _count(counter: Counter, *, took_s: float = 0.1, **changes) -> Tally:
+    counter(make_exchange(version="4", took_s=took_s, **changes))
+    assert counter.tallies["wine"]["3"] == Tally()
+    return counter.tallies["wine"]["4"]
+
+
+def test_a_good_answer_counts_with_its_time(counter: Counter):
+    tally = _count(counter)
+    assert (tally.requests, tally.errors, tally.refusals, tally.cold) == (1, 0, 0, 0)
+    (number,) = tally.latency
+    assert abs(number - bucket(0.1)) <= 1
+    assert _count(counter).latency == {number: 2}
+
+
+def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: Counter):
+    slow = make_exchange(version="4", took_s=0.1)
+    slow.buffering_s = 5.0
+    slow.arrived -= 5.0
+    slow.ended += 7.0  # it read the answer slowly
+    counter(slow)
+    (number,) = counter.tallies["wine"]["4"].latency
+    assert abs(number - bucket(0.1)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "errors", "refusals"),
+    [
+        ({"status": 500}, 1, 0),
+        ({"status": 502, "error": UpstreamBroken("x")}, 1, 0),
+        ({"status": 504, "error": DeadlineExceeded("x"), "attempts": 0}, 1, 0),
+        ({"status": 422}, 0, 1),
+        ({"status": 503, "error": Overloaded("x")}, 0, 0),
+        ({"caller_disconnected": True}, 0, 0),
+    ],
+)
+def test_what_is_the_versions_fault(counter: Counter, changes, errors: int, refusals: int):
+    tally = _count(counter, **changes)
+    assert (tally.requests, tally.errors, tally.refusals) == (1, errors, refusals)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": 429, "error": Overloaded("x"), "attempts": 0},  # it never reached the backend
+        {"attempts": 0},  # a browser's preflight
+        {"assigned": "pin"},  # its caller chose the version
+        {"unlogged": True},
+        {"routed": 0.0},
+    ],
+)
+def test_what_does_not_count(counter: Counter, changes):
+    assert _count(counter, **changes) == Tally()
+
+
+def test_models_and_versions_of_no_rollout_are_left_alone(counter: Counter):
+    counter(make_exchange(model="iris"))
+    counter(make_exchange(version="9"))
+    counter(make_exchange(model=None))
+    assert counter.tallies == {"wine": {"3": Tally(), "4": Tally()}}
+
+
+def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: Counter):
+    assert _count(counter, took_s=8.0, server_timing=b"predict;dur=12.5").cold == 1
+    assert counter.tallies["wine"]["4"].latency == {}
+    # It was slow itself, or does not say: then it is slow.
+    assert _count(counter, took_s=8.0, server_timing=b"predict;dur=7500").cold == 1
+    assert _count(counter, took_s=8.0).cold == 1
+    assert sum(counter.tallies["wine"]["4"].latency.values()) == 2
+
+
+def test_a_cold_start_that_fails_is_an_error(counter: Counter):
+    tally = _count(counter, took_s=8.0, status=500, server_timing=b"predict;dur=1")
+    assert (tally.errors, tally.cold) == (1, 1)

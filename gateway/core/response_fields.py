@@ -28,7 +28,7 @@ def gateway_field_lines(exchange: Exchange, now: float) -> str:
 
 def _backend_lines(exchange: Exchange) -> str:
     """What says where it was answered, once it has been routed."""
-    backend = getattr(exchange, "backend", None)
+    backend = exchange.backend if exchange.routed else getattr(exchange, "backend", None)
     if backend is None:
         return ""
     lines = f"X-Chips-Model: {exchange.model.name}@{backend.version}\r\n"

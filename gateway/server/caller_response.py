@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
 _status_lines: dict[tuple[bool, int, bytes], bytes] = {}
 _KNOWN_LIMIT: Final = 1024
 _KNOWN_REASON_BYTES: Final = 64
@@ -204,6 +205,8 @@ class CallerResponse:
         if exchange.added_fields:
             fields += _lines(exchange.added_fields)
         own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        if status == 200 and reason == b"OK" and self._version_11:
+            return _OK + fields + date + own
         return _status_line(self._version_11, status, reason) + fields + date + own
 
 

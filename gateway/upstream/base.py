@@ -145,10 +145,9 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     """
     trace = exchange.trace
     traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
-    line = b"traceparent: " + traceparent + CRLF
     head = exchange.head
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.
     if tracestate is None or trace.parent_id is None or TRACESTATE in head.ends_here:
-        return (line,)
-    return (line, b"tracestate: ", tracestate, CRLF)
+        return (b"traceparent: ", traceparent, CRLF)
+    return (b"traceparent: ", traceparent, b"\r\ntracestate: ", tracestate, CRLF)

@@ -36,7 +36,6 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
-from gateway.rollout.controller import Controller
 from gateway.rollout.figures import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
@@ -57,7 +56,7 @@ from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
-    pass
+    from gateway.rollout.controller import Controller
 
 _BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end

@@ -18,7 +18,6 @@ from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
-from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from gateway.audit.anchoring import Anchoring
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
+    from gateway.rollout.controller import Controller
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +87,10 @@ def build_figures(settings: Settings, registry: Registry) -> Registry:
 
 def build_controller(
     settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
-) -> Controller:
+) -> "Controller":
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
+    from gateway.rollout.controller import Controller
+
     file = settings.rollouts.webhook_secret_file
     try:
         secret = Path(file).read_text(encoding="utf-8").strip() if file else ""

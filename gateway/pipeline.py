@@ -1,3 +1,4 @@
+# Long: the way of one request is one function, since each call costs every request.
 """The pipeline: the stages that every request passes, in order.
 
 To learn what happens to a request, read `Pipeline._pass`. To add a step: write a stage in `gateway/stages`, build it in

@@ -77,9 +77,8 @@ class JsonAccessLog:
             if answered is None or ended is None or len(attempts) > 1 or exchange.rate_limit_s:
                 more = _timing(exchange)
             else:
-                queued_s = exchange.queued_s
                 more = (
-                    f',"timing_us":{{"queue":{_whole(queued_s * 1e6) if queued_s else "0"}'
+                    f',"timing_us":{{"queue":{_whole(exchange.queued_s * 1e6) if exchange.queued_s else 0}'
                     f',"backend":{_whole((answered - last.began) * 1e6)}'
                     f',"receive":{_whole((ended - answered) * 1e6)}}}'
                 )

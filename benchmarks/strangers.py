@@ -81,9 +81,9 @@ def main() -> None:
         with many_files():
             asyncio.run(hold(given.hold, given.strangers))
         return
-    servers = BackgroundServers()
+    background = BackgroundServers()
     with tempfile.TemporaryDirectory() as folder, many_files() as files:
-        register(Path(folder), servers.backend(answer_at_once).url)
+        register(Path(folder), background.backend(answer_at_once).url)
         running = Running(Path(folder), "--server.workers=1", f"--server.path={given.path}", "--log.ratio=0")
         try:
             port = int(running.wait_for("listens on").split(":")[-1].split()[0])
@@ -91,7 +91,7 @@ def main() -> None:
             asyncio.run(rounds(port, count=count, number=given.rounds, requests=given.requests))
         finally:
             running.close()
-            servers.close()
+            background.close()
 
 
 if __name__ == "__main__":

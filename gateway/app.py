@@ -37,6 +37,7 @@ from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
 from gateway.rollout.figures import Reporter
+from gateway.rollout.lease import LEASE, LeaseObserver
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.stages.assign_version import AssignVersion
@@ -196,7 +197,13 @@ class Gateway:
     def _make_rollouts(self) -> None:
         settings = self._settings
         self._figures = build_figures(settings, self.registry)
-        self._reporter = Reporter(self._figures, self.pipeline.count_also, supervisor=self.supervisor)
+        self._reporter = Reporter(
+            self._figures,
+            self.pipeline.count_also,
+            supervisor=self.supervisor,
+            lease=LeaseObserver(self.registry, LEASE),
+        )
+        self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._reporter.follow
         self._controller: Controller | None = None
         if settings.rollouts.controller:

@@ -162,7 +162,7 @@ def build_id_tokens(
         return None
     return IdTokenProvider(
         metadata_host=upstream.metadata_host,
-        may_name_audience=egress_policy.may_name_audience,
+        may_choose_audience=egress_policy.may_choose_audience,
         supervisor=supervisor,
     )
 

@@ -72,6 +72,7 @@ class ComponentMetrics:
             gauges["chips_registry_generation"] = snapshot.generation
             gauges["chips_registry_models"] = len(snapshot.entries)
             gauges["chips_registry_problems"] = len(snapshot.problems)
+            gauges["chips_emergencies"] = len(snapshot.emergencies)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
         waiting = self._backend_concurrency.waiting_by_backend()
         readings["chips_model_in_flight_requests"] = {

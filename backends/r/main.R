@@ -8,5 +8,8 @@ backend <- new.env(parent = globalenv())
 for (file in c(sort(Sys.glob(file.path(home, "R", "*.R"))), file.path(home, "predict.R"))) {
   sys.source(file, backend, keep.source = FALSE)
 }
-rm(file)
+# A person's own code replaces what has the same name; that the file is there is checked with the other settings.
+own <- Sys.getenv("CHIPS_PREDICT")
+if (file.exists(own)) sys.source(own, backend, chdir = TRUE, keep.source = FALSE)
+rm(file, own)
 quit(save = "no", status = backend$main(home))

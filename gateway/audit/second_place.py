@@ -32,7 +32,7 @@ class SecondPlace(Protocol):
     async def create(self, name: str, content: bytes) -> bool:
         """Create a file; False where there is one of that name."""
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         """Why what is there may not stay there."""
 
 
@@ -65,7 +65,7 @@ class FolderPlace:
     async def create(self, name: str, content: bytes) -> bool:
         return await asyncio.to_thread(self._create, name, content)
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         return ()
 
     def _read(self) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ class BucketPlace:
     async def create(self, name: str, content: bytes) -> bool:
         return await asyncio.to_thread(self._ask, lambda client: self._create(client, name, content))
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         return await asyncio.to_thread(self._ask, self._concerns)
 
     def _read(self, client: Any) -> dict[str, bytes]:
@@ -150,7 +150,7 @@ class BucketPlace:
         except exceptions.Forbidden:
             return (f"whether {self} has a locked retention policy is not known: no permission to look",)
         if not bucket.retention_period:
-            return (f"{self} has no retention policy: who may write there may also delete there",)
+            return (f"{self} has no retention policy: everybody who may write there may also delete there",)
         if not bucket.retention_policy_locked:
             return (f"the retention policy of {self} is not locked: its owner may take it away",)
         return ()

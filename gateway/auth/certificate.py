@@ -48,4 +48,6 @@ class CertificateAuthenticator(Authenticator):
                         self._known.clear()
                     principal = self._known[identity] = principal_from_rule(entry, subject)
                     return principal
-        raise Unauthenticated("Your certificate is good, but not among those that this gateway lets in.")
+        raise Unauthenticated(
+            "Your certificate is valid, but no rule of this gateway admits it. Ask its operator."
+        )

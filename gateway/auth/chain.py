@@ -74,7 +74,9 @@ class AuthenticatorChain:
                 "(auth.unknown_per_s)",
                 head.address,
             )
-            raise TooManyRequests("Your address has sent too many credentials that are not known here.")
+            raise TooManyRequests(
+                "Your address has sent too many unknown credentials. Try again in a moment, with valid ones."
+            )
         in_vain = False
         try:
             return await self._look_up(head)

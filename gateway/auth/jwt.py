@@ -154,12 +154,12 @@ class TokenAuthenticator(Authenticator):
         if len(token) > _MAX_TOKEN_BYTES:
             if in_authorization:
                 return None  # too long to be looked into, so nobody's
-            raise Unauthenticated("The token is longer than any this gateway takes.")
+            raise Unauthenticated("The token is longer than this gateway accepts.")
         unverified = _read_unverified(token)
         if unverified is None or unverified.claims.iss not in self._by_header[field]:
             if in_authorization:
                 return None
-            raise Unauthenticated("The token is not of an issuer that this gateway trusts.")
+            raise Unauthenticated("The token's issuer is not one that this gateway trusts.")
         candidates = self._candidates(field, unverified)
         decided = self._decide(remembered_as, token, unverified, candidates)
         if decided is NEEDS_WAIT:
@@ -239,7 +239,7 @@ def _verify(token: bytes, header: _Header, public: PublicKey | None, issuer: Iss
         raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
     # The key says which algorithm it is for. What the token says of itself is only compared with that.
     if header.alg != public.algorithm or header.crit is not None or public.algorithm not in issuer.algorithms:
-        raise Unauthenticated("The token is signed in a way that this gateway does not take.")
+        raise Unauthenticated("The token is signed with an algorithm that this gateway does not accept.")
     try:
         payload: bytes = _JWS.decode(token, public.key, algorithms=[public.algorithm])
         # One parser for what is peeked at and for what is believed: two could read a doubled name differently.
@@ -284,7 +284,9 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
         and (not issuer.groups or any(_matches(group, issuer.groups) for group in _groups(claims, issuer)))
     ):
         return principal_from_rule(issuer, subject)
-    raise Unauthenticated("The token is good, but its holder is not among those that this gateway lets in.")
+    raise Unauthenticated(
+        "The token is valid, but no rule of this gateway admits its holder. Ask its operator."
+    )
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

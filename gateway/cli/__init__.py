@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ _LOCAL = "Backends on this machine"
 _ACCESS = "Who may call"
 _OBSERVE = "Look at what happens"
 _REGISTRY = "The registry and its history"
+_SIGN_OFF = "Approvals and promotion"
 _SETUP = "The gateway and this machine"
 # By name: the module, and the function or group in it. A module is imported when its command runs.
 _COMMANDS: Final = {
@@ -27,7 +28,7 @@ _COMMANDS: Final = {
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
     "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
-    "evidence": LazyCommand("gateway.cli.rollouts.evidence", "evidence", _MODELS),
+    "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),
@@ -57,6 +58,12 @@ _COMMANDS: Final = {
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
     "export": LazyCommand("gateway.cli.registry.export", "export", _REGISTRY),
     "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
+    "sign-off": LazyCommand("gateway.cli.signoff.sign_off", "sign_off", _SIGN_OFF),
+    "request-approval": LazyCommand("gateway.cli.signoff.request_approval", "request_approval", _SIGN_OFF),
+    "approve": LazyCommand("gateway.cli.signoff.approve", "approve", _SIGN_OFF),
+    "reject": LazyCommand("gateway.cli.signoff.approve", "reject", _SIGN_OFF),
+    "promote": LazyCommand("gateway.cli.signoff.promote", "promote", _SIGN_OFF),
+    "approvals": LazyCommand("gateway.cli.signoff.approve", "approvals", _SIGN_OFF),
     "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
     "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
@@ -108,9 +115,25 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command(rich_help_panel=_SETUP)
-def version() -> None:
-    """Print the version of CHIPS."""
-    console.out.print(__version__)
+def version(
+    library: Annotated[
+        Literal["python", "r", "julia"] | None,
+        typer.Option("--library", help="Print instead where the backend library of this language is."),
+    ] = None,
+) -> None:
+    """Print the version of CHIPS.
+
+    Example: `chips version --library r`
+    """
+    if library is None:
+        console.out.print(__version__)
+        return
+    from gateway.deploy.backend_libraries import LibraryMissing, library_folder
+
+    try:
+        console.out.print(str(library_folder(library)))
+    except LibraryMissing as error:
+        raise console.Failure(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

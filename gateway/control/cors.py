@@ -67,7 +67,9 @@ class ControlCors:
             try:
                 return Response(204, _fields(await handler(asked)), b"")
             except web.HTTPForbidden:
-                raise Forbidden("This gateway's settings do not let that page send such a request.") from None
+                raise Forbidden(
+                    "This gateway's settings (edge.cors_origins) do not allow that page to send such a request."
+                ) from None
         response = web.Response()
         await self._prepare.send(asked, response)
         exchange.added_fields += _fields(response)

@@ -39,7 +39,10 @@ class EventStream:
     async def __call__(self, exchange: Exchange, *, boards: bool, window: str = DEFAULT_WINDOW) -> None:
         """Stream until the watcher leaves. `boards` False: requests alone."""
         if self._watchers >= _MAX_WATCHERS:
-            raise Overloaded("Too many people watch this gateway already.", retry_after_s=30)
+            raise Overloaded(
+                "Too many event streams are open on this gateway. Close one, or try again later.",
+                retry_after_s=30,
+            )
         self._watchers += 1
         try:
             await exchange.response.start(200, "OK", list(_FIELDS), None)

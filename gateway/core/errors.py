@@ -22,7 +22,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── UpstreamError             the backend failed
     │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
     │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
-    │   ├── UpstreamUnavailable   503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamNotTried   503 upstream-unavailable    no backend can take it now
     │   ├── UpstreamTimeout       504 upstream-timeout        slower than the model's time-out
     │   └── DeadlineExceeded      504 deadline-exceeded       slower than the caller said it would wait
     └── GatewayFault              we failed
@@ -120,7 +120,7 @@ class PayloadTooLarge(CallerError):
     code, status, title = "payload-too-large", 413, "Payload too large"
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"The request body is larger than the {limit_bytes} bytes this model takes.")
+        super().__init__(f"The request body is larger than the {limit_bytes} bytes that this model accepts.")
 
 
 class TargetTooLong(CallerError):
@@ -172,7 +172,7 @@ class UpstreamBroken(UpstreamError):
     code, status, title = "upstream-broken", 502, "Backend broke off"
 
 
-class UpstreamUnavailable(UpstreamError):
+class UpstreamNotTried(UpstreamError):
     """503: the backend's circuit is open, or the gateway cannot authenticate to it."""
 
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
@@ -236,4 +236,6 @@ class InternalError(GatewayFault):
     code, status, title = "internal-error", 500, "Internal error"
 
     def __init__(self) -> None:
-        super().__init__("The gateway met an error of its own. It has been logged with this request's id.")
+        super().__init__(
+            "The gateway failed with an internal error. Its log has the reason under this request's id."
+        )

@@ -203,7 +203,7 @@ def read_request_head(raw_headers: RawHeaders) -> RequestHead:
             elif index in _LIST_FIELDS:
                 read[index] = before + b", " + value
             else:
-                raise BadRequest(f"The header {name.decode('latin-1')} stands more than once.")
+                raise BadRequest(f"The header {name.decode('latin-1')} is given more than once.")
     connection = read[CONNECTION]
     if connection is not None:
         nominated = tokens(connection) - {b"keep-alive", b"close", b"upgrade", b""}

@@ -56,6 +56,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     platform: str = ""
     artifact: str = ""
     artifact_digest: str = ""
+    image: str = ""  # by its digest: …@sha256:…; empty where a platform needs none
     audience: str = ""  # what ID tokens for it are made for; empty: the origin of its URL
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()

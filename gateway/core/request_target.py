@@ -70,10 +70,10 @@ def _origin_form(target: str, scheme: str, host: str | None) -> str:
 def _split(target: str) -> RequestTarget:
     path, mark, query = target.partition("?")
     if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
-        raise BadRequest("The request target holds a character that must be percent-encoded.")
+        raise BadRequest("The request target contains a character that must be percent-encoded.")
     ambiguous = _AMBIGUOUS.search(path)
     if ambiguous:
-        raise BadRequest(f"The path holds {ambiguous.group()!r}, which the gateway does not pass on.")
+        raise BadRequest(f"The path contains {ambiguous.group()!r}, which the gateway does not forward.")
     query = mark + query
     if path == "/" or path.startswith("/-/") or path == "/-":
         return RequestTarget(path, query)

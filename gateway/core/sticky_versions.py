@@ -13,7 +13,7 @@ class StickyVersions:
 
     def __init__(self, sticky: StickyShares, model: Model) -> None:
         self.by = parse_sticky_by(sticky.by)
-        # The model's name is part of what is hashed: who is first at one model must not be first at all its copies.
+        # The model's name is part of what is hashed: the first callers of one model must not be the first of all its copies.
         self._hash = blake2b(digest_size=HASH_BYTES, key=bytes.fromhex(sticky.seed))
         self._hash.update(f"value\0{model.name}\0".encode())
         laid_out = lay_out(sticky, model.traffic).slots

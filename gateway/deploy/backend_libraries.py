@@ -13,6 +13,7 @@ class LibraryMissing(Exception):
 # What an image is made of, next to a person's own files.
 _BUILD_FILES: Final = {
     "python": ("chips_backend", "pyproject.toml", "requirements.lock", "Dockerfile", ".dockerignore"),
+    "r": ("R", "src", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore"),
 }
 _LEFT_OUT: Final = frozenset({"__pycache__"})
 

@@ -17,12 +17,15 @@ from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.core.text_encoding import decode_utf8
-from gateway.deploy.backend_libraries import build_files
+from gateway.deploy.backend_libraries import LibraryMissing, build_files, library_folder
 from gateway.deploy.model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
-PREDICT_NAME: Final = "predict.py"
+PREDICT_NAMES: Final = {"python": "predict.py", "r": "predict.R"}
+# What only a folder that contains the library itself has.
+_LIBRARY_PARTS: Final = {"python": "chips_backend", "r": "main.R"}
 _DOCKERFILE: Final = "Dockerfile"
+_DOCKERIGNORE: Final = ".dockerignore"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
 _LEFT_OUT: Final = frozenset(
     {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".Rproj.user"}
@@ -101,6 +104,8 @@ class BackendFolder:
             return [python if first == "python" else first, *others]
         if self.settings.language == "python":
             return [python, "-m", "chips_backend"]
+        if self._depends_on_library:
+            return ["sh", str(self._library() / "entrypoint.sh")]
         raise FolderError(
             f'{self.path / SETTINGS_NAME} does not say how it runs here: add language = "python", '
             'or command = ["COMMAND", "ARGUMENT"]'
@@ -113,13 +118,28 @@ class BackendFolder:
 
     def environment(self) -> dict[str, str]:
         """Environment variables for the backend that follow from the folder's files."""
-        own = self.path / PREDICT_NAME
-        return {"CHIPS_PREDICT": str(own.absolute())} if self._depends_on_library and own.exists() else {}
+        own = self._predict_file
+        return {} if own is None else {"CHIPS_PREDICT": str(own.absolute())}
+
+    @property
+    def _predict_file(self) -> Path | None:
+        """The code around the model, where the folder has some."""
+        if not self._depends_on_library:
+            return None
+        own = self.path / PREDICT_NAMES[self.settings.language]
+        return own if own.exists() else None
 
     @property
     def _depends_on_library(self) -> bool:
         """Whether the backend's code comes from the library, and not from the folder itself."""
-        return self.settings.language == "python" and not (self.path / "chips_backend").exists()
+        part = _LIBRARY_PARTS.get(self.settings.language)
+        return part is not None and not (self.path / part).exists()
+
+    def _library(self) -> Path:
+        try:
+            return library_folder(self.settings.language)
+        except LibraryMissing as error:
+            raise FolderError(str(error)) from None
 
     def source_archive(self) -> bytes:
         """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
@@ -145,11 +165,21 @@ class BackendFolder:
             yield from ((name, file, file.read_bytes()) for name, file in own)
             return
         for name, file in build_files(self.settings.language):
-            content = file.read_bytes()
-            if name == _DOCKERFILE and (self.path / PREDICT_NAME).exists():
-                content += f"ENV CHIPS_PREDICT=/app/{PREDICT_NAME}\n".encode()
-            yield name, file, content
+            yield name, file, file.read_bytes() + self._build_lines(name)
         yield from ((f"model/{name}", file, file.read_bytes()) for name, file in own)
+
+    def _build_lines(self, name: str) -> bytes:
+        """What a file of the library's build needs at its end for the folder's own files."""
+        own = self._predict_file
+        if self.settings.language == "python":
+            return b"ENV CHIPS_PREDICT=/app/predict.py\n" if name == _DOCKERFILE and own is not None else b""
+        if name == _DOCKERIGNORE:
+            return b"!model/\n"
+        if name != _DOCKERFILE:
+            return b""
+        return b"COPY model/ model/\n" + (
+            b"ENV CHIPS_PREDICT=/srv/app/model/predict.R\n" if own is not None else b""
+        )
 
     def sources_fingerprint(self) -> str:
         """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""

@@ -21,13 +21,30 @@ ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, an
 EVIDENCE: Final = (
     "evidence"  # what was found out about a version, bound to its artifact and image; not mirrored
 )
+SIGN_OFF: Final = "sign-off"  # the environment's policy: who must approve what
+APPROVALS: Final = "approvals"  # requests for approval, with the signed decisions
+EMERGENCIES: Final = "emergencies"  # what serves on one person's word, until somebody else has reviewed it
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
-KINDS: Final = frozenset({MODELS, KEYS, REVOCATIONS, KEY_USES, NETWORKS, ROLLOUTS, EVIDENCE, AUDIT})
+KINDS: Final = frozenset(
+    {
+        MODELS,
+        KEYS,
+        REVOCATIONS,
+        KEY_USES,
+        NETWORKS,
+        ROLLOUTS,
+        EVIDENCE,
+        SIGN_OFF,
+        APPROVALS,
+        EMERGENCIES,
+        AUDIT,
+    }
+)
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, EMERGENCIES})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
 
 import copy
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
@@ -11,7 +12,17 @@ from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.core.sticky_versions import compile_sticky
-from gateway.registry.base import MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Document, Listing
+from gateway.registry.base import (
+    EMERGENCIES,
+    MODELS,
+    NETWORKS,
+    REVOCATIONS,
+    ROLLOUTS,
+    Document,
+    Listing,
+)
+
+_log = logging.getLogger(__name__)
 
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
@@ -63,6 +74,7 @@ class Snapshot:
     """Everything the data plane needs, at one generation. Never changed after it is made."""
 
     __slots__ = (
+        "emergencies",
         "entries",
         "generation",
         "network_revisions",
@@ -86,6 +98,7 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
         rollouts: Mapping[str, Rollout] = MappingProxyType({}),
         rollout_revisions: tuple[tuple[str, int], ...] = (),
+        emergencies: tuple[str, ...] = (),
     ) -> None:
         self.registry_id = registry_id
         self.via_name = (
@@ -99,6 +112,7 @@ class Snapshot:
         self.network_revisions = network_revisions  # of the documents that `networks` was made from
         self.rollouts = rollouts  # by model, also those that have ended
         self.rollout_revisions = rollout_revisions
+        self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
         """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
@@ -124,7 +138,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
 
     Entries of `previous` are taken over where the document is still the same.
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
-    service, for a typing mistake must not take a model away from its callers.
+    service: a typing mistake must not take a model away from its callers.
     """
     if previous is not None and previous.registry_id != listing.registry_id:
         previous = None  # the revisions of another registry say nothing about this one's documents
@@ -134,6 +148,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     problems: list[str] = []
     networks: list[Document] = []
     rollouts: list[Document] = []
+    emergencies: list[Document] = []
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -154,6 +169,8 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
             networks.append(document)
         elif kind == ROLLOUTS:
             rollouts.append(document)
+        elif kind == EMERGENCIES:
+            emergencies.append(document)
     network_set, revisions = yield from _networks(networks, previous, problems)
     return Snapshot(
         listing.registry_id,
@@ -164,7 +181,22 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         network_set,
         revisions,
         *_rollouts(rollouts, previous, problems),
+        _emergencies(emergencies, previous),
     )
+
+
+def _emergencies(documents: list[Document], previous: Snapshot | None) -> tuple[str, ...]:
+    """A line for each: what serves on whose word, and until when that must be reviewed. New ones are logged."""
+    lines = []
+    for document in documents:
+        title, by, at, due = (
+            str(document.body.get(name, "?"))[:200] for name in ("title", "by", "at", "review_due")
+        )
+        line = f"{title} serves on the word of {by} since {at}; review by {due}"
+        lines.append(line)
+        if previous is None or line not in previous.emergencies:
+            _log.critical("EMERGENCY: %s", line)
+    return tuple(lines)
 
 
 def _rollouts(

@@ -32,7 +32,7 @@ from gateway.telemetry.metrics import Reading
 _log = logging.getLogger(__name__)
 
 AUTHOR: Final = "rollout controller"
-_TICK_S: Final = 2.0
+_TICK_S: Final = 5.0
 _LEAST_TICK_S: Final = 0.2
 _STOP_S: Final = 1.0
 _LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
@@ -116,7 +116,7 @@ class Controller:
 
     def _pause_s(self) -> float:
         shortest = min((rollout.plan.window_s for rollout in self._active().values()), default=_TICK_S)
-        return max(_LEAST_TICK_S, min(_TICK_S, shortest / 4))
+        return max(_LEAST_TICK_S, min(_TICK_S, shortest / 4, self._lease.ttl_s / 4))
 
     def _active(self) -> dict[str, Rollout]:
         snapshot = self._mirror.snapshot

@@ -20,7 +20,7 @@ _OFFSET: Final = -log2(_UNIT_S) * PER_DOUBLING
 _COLD_S: Final = 1.0  # shorter waits are not told apart from load
 
 
-def bucket(seconds: float) -> int:
+def latency_bucket(seconds: float) -> int:
     """The bucket of a duration: it holds `edge(bucket)` up to `edge(bucket + 1)`."""
     return int(log2(seconds) * PER_DOUBLING + _OFFSET) if seconds > _UNIT_S else 0
 
@@ -84,7 +84,7 @@ def _count(exchange: Exchange, tally: Tally) -> None:
         return
     number = (
         int(log2(duration_s) * PER_DOUBLING + _OFFSET) if duration_s > _UNIT_S else 0
-    )  # `bucket`, in line
+    )  # `latency_bucket`, in line
     latency = tally.latency
     try:
         latency[number] += 1

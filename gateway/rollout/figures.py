@@ -6,6 +6,7 @@ next. Nothing is counted, timed or written where no rollout runs.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -19,11 +20,15 @@ from gateway.core.rollout import Rollout
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.counter import Counter, Tally
+from gateway.rollout.lease import LeaseObserver
 from gateway.supervisor import HelperHealth, Supervisor
+from gateway.telemetry.metrics import Reading
 
 FIGURES: Final = "rollout-figures"
 _WINDOWS: Final = 8  # kept in a report: two minutes of 15 s each
 _STOP_S: Final = 1.0
+_UNATTENDED_S: Final = 60.0  # without a sign of life of any controller
+_log = logging.getLogger(__name__)
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,7 +85,10 @@ class _Open:
 
 
 class Reporter:
-    """Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away."""
+    """Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
+
+    `lease` is that of the controllers: whether one of them is there is looked at with each report.
+    """
 
     def __init__(
         self,
@@ -88,8 +96,11 @@ class Reporter:
         count_also: Callable[[Callable[[Exchange], None] | None], None],
         *,
         supervisor: Supervisor,
+        lease: LeaseObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._lease = lease
+        self._unattended = False
         self._store = store
         self._count_also = count_also
         self._supervisor = supervisor
@@ -107,6 +118,9 @@ class Reporter:
         if not active and not self._open:
             return
         now = self._clock()
+        if self._lease is not None and not (active and self._open):
+            self._unattended = False
+            self._lease.forget()
         for name in list(self._open):
             if name not in active or active[name].id != self._open[name].rollout.id:
                 self._ended.append(name)
@@ -146,8 +160,9 @@ class Reporter:
                 for name, counted in list(self._open.items()):
                     if self._clock() >= counted.due:
                         await self._report(name, counted)
+                        await self._look_for_controller(counted.rollout.plan.window_s)
             except RegistryError as error:
-                helper.failed(error)  # the windows are kept, and written with the next
+                await asyncio.sleep(helper.failed(error))  # the windows are kept, and written with the next
             else:
                 helper.succeeded()
 
@@ -174,6 +189,17 @@ class Reporter:
                 counted.revision = conflict.actual
             else:
                 return
+
+    async def _look_for_controller(self, window_s: float) -> None:
+        if self._lease is None:
+            return
+        unattended = await self._lease.look() > max(_UNATTENDED_S, 4 * window_s)
+        if unattended and not self._unattended:
+            _log.error("a rollout is under way, and no controller: start one with `chips rollouts run`")
+        self._unattended = unattended
+
+    def gauges(self) -> Reading:
+        return {"chips_rollout_unattended": {"": float(self._unattended and bool(self._open))}}
 
     async def _forget_ended(self) -> None:
         while self._ended:

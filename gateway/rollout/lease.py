@@ -30,7 +30,7 @@ class Lease:
         self._registry = registry
         self._name = name
         self._holder = holder
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
         self._clock = clock
         self._revision: int | None = None  # as last seen; None: not looked yet
         self._changed_at = 0.0  # when that was first seen
@@ -39,19 +39,19 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether no other process can have taken it over by now. Half of the time is for what is under way."""
-        return self._clock() - self._renewed_at < self._ttl_s / 2
+        return self._clock() - self._renewed_at < self.ttl_s / 2
 
     async def renew(self) -> bool:
         """Take the lease, or keep it, where that is possible. Raises RegistryError."""
         now = self._clock()
-        if now - self._renewed_at < self._ttl_s / 5:
+        if now - self._renewed_at < self.ttl_s / 5:
             return True
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         holder = "" if found is None else str(found.body.get("holder", ""))
         revision = 0 if found is None else found.revision
         if revision != self._revision:
             self._revision, self._changed_at = revision, self._clock()
-        if holder not in {"", self._holder} and self._clock() - self._changed_at < self._ttl_s:
+        if holder not in {"", self._holder} and self._clock() - self._changed_at < self.ttl_s:
             self._renewed_at = float("-inf")
             return False
         return await self._write(self._holder, revision, now)
@@ -72,3 +72,28 @@ class Lease:
         self._changed_at = self._clock()
         self._renewed_at = now
         return True
+
+
+class LeaseObserver:
+    """Whether anybody holds a lease, for those who would not take it: it must change from time to time."""
+
+    def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._name = name
+        self._clock = clock
+        self._seen: tuple[int, str] | None = None
+        self._changed_at = clock()
+
+    async def look(self) -> float:
+        """For how many seconds it has not changed, as far as was seen; 0.0 where it just did. Raises RegistryError."""
+        found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
+        seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
+        if seen != self._seen:
+            first, self._seen = self._seen is None, seen
+            if not first or seen[1]:
+                self._changed_at = self._clock()
+        return self._clock() - self._changed_at
+
+    def forget(self) -> None:
+        """Begin again: what was seen is from another time."""
+        self._seen, self._changed_at = None, self._clock()

@@ -55,15 +55,17 @@ class AiohttpRequestHandler:
 def _frame(request: web.BaseRequest) -> Framing:
     """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
     if request.version not in {HttpVersion11, HttpVersion10}:
-        raise VersionNotSupported("This gateway speaks HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     framing = determine_framing(
         request.method, request.raw_headers, version_11=request.version == HttpVersion11
     )
     if framing.length != 0 and not request.body_exists:  # it took the coding for another one, or for none
-        raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
+        raise BadRequest("The request's Transfer-Encoding must be exactly: chunked.")
     if _upgrades(request):  # aiohttp loses what came behind the head in one piece with it
         if framing.length != 0:
-            raise BadRequest("With server.path = plain, an upgrade that is not taken cannot have a body.")
+            raise BadRequest(
+                "With server.path = plain, a request for a protocol other than WebSocket cannot have a body."
+            )
         return framing._replace(closes=True)
     return framing
 

@@ -355,4 +355,4 @@ def _without_empty_lines(received: bytes) -> bytes:
 
 
 def _too_long() -> HeadersTooLarge:
-    return HeadersTooLarge("The request's head is longer than this gateway takes.")
+    return HeadersTooLarge("The request's head is longer than this gateway accepts.")

@@ -50,7 +50,7 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
     for name, value in headers:
         lower = name.lower()
         if b"_" in lower and lower.replace(b"_", b"-") in _FRAMING_FIELDS:  # some servers read "_" as "-"
-            raise BadRequest(f"The header {name.decode('latin-1')} could be taken for another one.")
+            raise BadRequest(f"The header {name.decode('latin-1')} could be confused with another one.")
         if lower == b"content-length":
             lengths.append(value)
         elif lower == b"transfer-encoding":
@@ -61,10 +61,10 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
             expects = expects or b"100-continue" in tokens(value)
     closes = b"close" in connection or not (version_11 or b"keep-alive" in connection)
     if method == "CONNECT":  # what follows its head would be no message, but a tunnel
-        raise BadRequest("This gateway opens no tunnels: CONNECT is not taken.")
+        raise BadRequest("This gateway does not support CONNECT.")
     if codings:
         if codings != [b"chunked"] or not version_11:
-            raise BadRequest("The only transfer coding this gateway reads is chunked, in HTTP/1.1.")
+            raise BadRequest("The only transfer coding this gateway supports is chunked, with HTTP/1.1.")
         if lengths:
             raise BadRequest("The request has both a Content-Length and a Transfer-Encoding.")
         return Framing(None, closes, expects and version_11)
@@ -95,14 +95,14 @@ def check_request_line(line: bytes) -> int:
         or not _TOKEN.fullmatch(parts[0])
         or not _TARGET.fullmatch(parts[1])
     ):
-        raise BadRequest("The request line is not valid: METHOD /path HTTP/1.1 is what this gateway reads.")
+        raise BadRequest("The request line is not valid. It must be: METHOD /path HTTP/1.1")
     if parts[0] == b"PRI":  # RFC 9113 section 3.4: so begins HTTP/2
         raise VersionNotSupported(
-            "This gateway speaks HTTP/1.1 and HTTP/1.0, not HTTP/2. Let the proxy in front of it speak HTTP/1.1 "
+            "This gateway supports HTTP/1.1 and HTTP/1.0, not HTTP/2. Let the proxy in front of it speak HTTP/1.1 "
             "(Cloud Run does unless the service is deployed with --use-http2)."
         )
     if version[1] != b"1":
-        raise VersionNotSupported("This gateway speaks HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     return int(version[2])
 
 
@@ -110,10 +110,10 @@ def error_for_refused_head(error: BaseException | None, line: bytes, limit_bytes
     """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target
-            return TargetTooLong("The request line is longer than this gateway takes.")
-        return HeadersTooLarge("A header field is longer than this gateway takes.")
+            return TargetTooLong("The request line is longer than this gateway accepts.")
+        return HeadersTooLarge("A header field is longer than this gateway accepts.")
     if isinstance(error, BadHttpMethod) and line:
-        return MethodNotImplemented("This gateway does not know the method of the request.")
+        return MethodNotImplemented("This gateway does not support the request's method.")
     if "Too many headers" in str(error):
         return HeadersTooLarge(f"The request has more than {MAX_FIELDS} header fields.")
     return BadRequest("The request is not valid HTTP/1.1.")

@@ -70,7 +70,7 @@ def parsed_head_of(message: Any) -> ParsedHead:
     version_11 = message.version == HttpVersion11
     length, closes, expects = determine_framing(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none
-        raise BadRequest("The request's Transfer-Encoding is not plainly chunked.")
+        raise BadRequest("The request's Transfer-Encoding must be exactly: chunked.")
     return ParsedHead(
         message.method,
         message.path,

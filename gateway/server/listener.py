@@ -157,7 +157,7 @@ def _send_away(connection: socket.socket) -> None:
 
 
 def _too_many() -> bytes:
-    error = Overloaded("The gateway has as many connections as it takes. Try again in a moment.")
+    error = Overloaded("The gateway has no room for another connection. Try again in a moment.")
     return render_refusal(error, new_trace_id(), b"")
 
 

@@ -33,7 +33,7 @@ class Authorize:
             raise Forbidden(f'Your credentials do not allow you to {_TOLD[verb]} the model "{model.name}".')
         if exchange.method not in allowed:
             allow = ", ".join(sorted(allowed))
-            raise MethodNotAllowed(f"Here you can use {allow}.", allow=allow)
+            raise MethodNotAllowed(f"The methods allowed here are {allow}.", allow=allow)
         if exchange.compiled_policy.networks is not None:
             self._check_address(exchange, exchange.compiled_policy.networks)
         limit = model.policy.body_limit_bytes or self._body_limit_bytes

@@ -17,9 +17,7 @@ class BufferRequestBody:
         """Wait. Raises RequestTimeout or Overloaded. The rest of a larger body is streamed later."""
         body = exchange.body
         if self.waiting >= self._limit:
-            raise Overloaded(
-                "The gateway waits for as many requests to arrive as it can. Try again in a moment."
-            )
+            raise Overloaded("The gateway is receiving as many requests as it can. Try again in a moment.")
         self.waiting += 1
         began = time.monotonic()
         try:

@@ -76,7 +76,7 @@ class ConcurrencyLimit:
         """A permit where one is free; None: `await` the stage itself to wait for one."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
-            raise Overloaded("The gateway has as many requests under way as it takes. Try again in a moment.")
+            raise Overloaded("The gateway is handling as many requests as it can. Try again in a moment.")
         queue = self._queues.get(model.name)
         if queue is None:
             queue = self._queues[model.name] = _ModelQueue()
@@ -113,7 +113,7 @@ class ConcurrencyLimit:
         if held >= allowed:
             self.refused += 1
             if not self._report_only:
-                raise TooManyRequests(f"You have {held} requests under way, as many as you may.")
+                raise TooManyRequests(f"You have reached your limit of requests in flight ({held}).")
             exchange.report_only_refusals += (TooManyRequests.code,)
         self._held[caller] = held + 1
         return caller

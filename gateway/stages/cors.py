@@ -26,7 +26,9 @@ class Cors:
                 fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
                     exchange.added_fields += cors.response_fields(None)
-                    raise Forbidden("This model's policy does not let that page send such a request.")
+                    raise Forbidden(
+                        "This model's CORS policy does not allow that page to send such a request."
+                    )
                 return Response(204, fields, b"")
         exchange.added_fields += cors.response_fields(origin)
         return None

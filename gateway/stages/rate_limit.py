@@ -59,7 +59,7 @@ class RateLimit:
             verdicts = await self._shared.charge(charged)
         except RedisUnavailable:
             if self._lost == "refuse":
-                raise Overloaded("Your limits cannot be counted now. Try again in a moment.") from None
+                raise Overloaded("Your limits cannot be checked now. Try again in a moment.") from None
             if self._lost == "admit":
                 return
             verdicts = self._local.charge(charged, now)

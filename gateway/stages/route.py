@@ -66,7 +66,7 @@ class Route:
         except RegistryError as error:
             # "There is none" would be a lie, and one that callers remember.
             raise RegistryUnavailable(
-                f'Whether there is a model "{name[:80]}" cannot be told now: the registry does not answer.'
+                f'The gateway cannot find out whether there is a model "{name[:80]}": the registry does not answer.'
             ) from error
         if entry is None:
             raise ModelNotFound(f'There is no model "{name[:80]}" here. GET / lists the models you may call.')

@@ -9,6 +9,7 @@ from gateway.telemetry.metrics import CallerUsage, MetricsState, Series
 _LARGEST = frozenset(
     {
         "chips_audit_unanchored_seconds",
+        "chips_emergencies",
         "chips_objective_availability_ratio",
         "chips_objective_latency_seconds",
         "chips_registry_age_seconds",
@@ -19,6 +20,7 @@ _LARGEST = frozenset(
         "chips_rollout_held",
         "chips_rollout_percent",
         "chips_rollout_returned",
+        "chips_rollout_unattended",
     }
 )
 _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})

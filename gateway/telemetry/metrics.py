@@ -184,7 +184,7 @@ class Metrics:
             counters |= read()
         for read in self._gauges:
             gauges |= read()
-        state.counters, state.gauges = counters, gauges  # whole, for several threads ask
+        state.counters, state.gauges = counters, gauges  # replaced whole, because several threads read them
         return state
 
     def all_series(self) -> list[Series]:

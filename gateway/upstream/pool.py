@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
-from gateway.core.inline_future import InlineFuture
+from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
+from gateway.core.immediate_future import ImmediateFuture
 from gateway.supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.tls import SessionResumingContext
@@ -30,15 +30,15 @@ class _Waiter:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.completion = InlineFuture()
+        self.completion = ImmediateFuture()
         self.connection: BackendConnection | None = None
 
 
 class Pool:
     """`acquire_idle` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
 
-    The connection used last is taken first, so that a burst's connections grow old and close; who waits is served in
-    the order of asking. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
+    The connection used last is taken first, so that a burst's connections grow old and close; requests that wait are
+    served in order of arrival. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
 
     A backend that lets connections time out, one after another, is not connected to for a moment: a request that needs a new
     connection is refused at once, and then one is tried. A backend that refuses a connection does so at once itself.
@@ -279,5 +279,5 @@ class Pool:
         return self._resolved
 
 
-def _circuit_open_error() -> UpstreamUnavailable:
-    return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")
+def _circuit_open_error() -> UpstreamNotTried:
+    return UpstreamNotTried("The backend could not be reached just now. Try again in a moment.")

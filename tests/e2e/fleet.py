@@ -82,9 +82,9 @@ class Version:
 class Fleet:
     """`start` gateways and controllers; `begin` a rollout; `load` runs until it is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry_url: str = "") -> None:
         self.folder = folder
-        self.registry_url = f"sqlite://{folder}/registry.db"
+        self.registry_url = registry_url or f"sqlite://{folder}/registry.db"
         self.registry = open_registry(self.registry_url)
         self.stable, self.candidate = Version("3"), Version("4")
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -138,7 +138,7 @@ class Fleet:
         return process
 
     def start_controller(self) -> subprocess.Popen[bytes]:
-        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="2")[0]
+        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="3")[0]
 
     async def begin(self, plan: Plan = PLAN) -> None:
         document = await self.registry.read(MODELS, "wine")

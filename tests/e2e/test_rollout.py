@@ -45,6 +45,26 @@ async def _assert_explained(fleet: Fleet) -> None:
     }
 
 
+async def test_a_rollout_on_firestore(tmp_path: Path, firestore: str):
+    """Gateways that only report, and a controller of its own, as on Cloud Run."""
+    fleet = Fleet(tmp_path, firestore)
+    try:
+        await fleet.set_up()
+        await asyncio.gather(
+            *(fleet.start_gateway("--server.workers=1", "--rollouts.controller=false") for _ in range(2))
+        )
+        fleet.start_controller()
+        async with fleet:
+            await fleet.begin()
+            await fleet.until("running", percent=25)
+            fleet.candidate.dead = True
+            rollout = await fleet.until("returned")
+        assert "fails more often" in rollout.reason
+        await _assert_explained(fleet)
+    finally:
+        await fleet.stop()
+
+
 async def test_a_good_version_goes_to_100_percent_by_itself_and_no_request_fails(fleet: Fleet):
     """Three gateways, one with two workers, each with a controller; the clock of one is 90 s fast."""
     site = fleet.folder / "site"

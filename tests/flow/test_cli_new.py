@@ -144,13 +144,23 @@ def test_r(shell: Shell, tmp_path: Path):
     require("r", available=shutil.which("Rscript") is not None, why="Rscript is not installed")
     shell.ok("new", "r", "uptake")
     folder = tmp_path / "models/uptake"
-    run(folder, "make", "train", "test", f"CHIPS={sys.executable} -m gateway.cli")
-    refused = subprocess.run(["make", "train"], cwd=folder, capture_output=True, text=True, check=False)
-    assert "OVERWRITE=1" in refused.stdout
+    assert {path.name for path in folder.iterdir()} == {"Makefile", "README.md", "backend.toml", "train.R"}
+    chips = f"CHIPS={sys.executable} -m gateway.cli"
+    run(folder, "make", "train", "test", chips)
+    refused = subprocess.run(
+        ["make", "train", chips], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert "--overwrite" in refused.stderr
     deploy_and_score(shell, folder, "uptake")
-    shell.ok("new", "r", "again", "--from", str(folder / "trained"))
-    assert not (tmp_path / "models/again/examples").exists()
-    shell.ok("verify", str(tmp_path / "models/again"))
+    shell.ok("new", "r", "again", "--from", str(folder / "trained"), "--predict")
+    again = tmp_path / "models/again"
+    assert not (again / "train.R").exists()
+    shell.ok("verify", str(again))
+    own = again / "predict.R"
+    own.write_text(own.read_text().replace("model_answer(", "1000 + model_answer("))
+    failed = shell("verify", str(again))
+    assert failed.code
+    assert "CHIPS_PREDICT" not in failed.err
 
 
 def test_julia(shell: Shell, tmp_path: Path):

@@ -65,7 +65,7 @@ async def test_requests_in_flight_per_key(scene: Scene):
     first = asyncio.create_task(scene.call(key=key))
     await arrived.wait()
     problem = assert_problem(await scene.call(key=key), 429, "too-many-requests")
-    assert "under way" in problem["detail"]
+    assert "in flight" in problem["detail"]
     go_on.set()
     assert (await first).status == 200
     assert (await scene.call(key=key)).status == 200

@@ -111,7 +111,7 @@ async def test_what_still_comes_does_not_cut_the_last_answer(scene: Scene, field
         await caller.send(raw if fields else raw.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         head = await caller.reader.readuntil(b"\r\n\r\n")
         assert b" 200 " in head
-        caller.writer.write(scene.request() * 200)  # for nobody
+        caller.writer.write(scene.request() * 200)  # and reads no answer
         answer = await caller.reader.read()
         assert len(answer) == size
 

@@ -139,6 +139,14 @@ ALERTS = [
         "a-rollout-has-returned",
     ),
     Alert(
+        "ChipsRolloutUnattended",
+        f"max ({m('chips_rollout_unattended')}) > 0",
+        "2m",
+        "page",
+        "A rollout is under way and nobody watches it: a bad version would not be taken back",
+        "a-rollout-is-unattended",
+    ),
+    Alert(
         "ChipsRolloutHeld",
         f"max {by('chips_rollout_held', 'model')} ({m('chips_rollout_held')}) > 0",
         "1h",
@@ -153,6 +161,14 @@ ALERTS = [
         "ticket",
         "{{ $value }} registry documents cannot be used",
         "a-registry-document-cannot-be-used",
+    ),
+    Alert(
+        "ChipsEmergency",
+        f"max ({m('chips_emergencies')}) > 0",
+        "0s",
+        "ticket",
+        "{{ $value }} versions serve on one person's word, in an emergency that nobody has reviewed yet",
+        "an-emergency-is-to-be-reviewed",
     ),
     Alert(
         "ChipsAuditUnanchored",

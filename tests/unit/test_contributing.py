@@ -1,6 +1,7 @@
 """CONTRIBUTING.md says where a change goes: each path there, and in the pages it refers to, is one of this tree."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,29 @@ def test_a_path_that_is_not_there_is_found():
     assert not _is_there("gateway/no_such.py")
     assert not _is_there("gateway/no_such_folder/NAME.py")
     assert _paths("`gateway/a/{b,c}.py` and `make docs`") == ["gateway/a/b.py", "gateway/a/c.py"]
+
+
+def test_the_page_on_a_new_language_lists_every_place_that_names_one():
+    """Julia stands for the next language: whatever file names it is a file that the next one touches."""
+    listed = subprocess.run(
+        ["git", "grep", "--files-with-matches", "--ignore-case", "--word-regexp", "julia"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a checkout: git knows which files are the project's")
+    told = {
+        word.replace("LANGUAGE", "julia").rstrip("/")
+        for word in re.findall(r"`([^`\s]+)`", _table("docs/how-to/new-language.md"))
+    }
+    # Tests and pages that mention a language in passing come and go; the page names those that list the languages.
+    no_place = ("CHANGELOG.md", "changelog.d/", "docs/", "tests/", "benchmarks/results/")
+    missing = [
+        file
+        for file in listed.stdout.split()
+        if not file.startswith(no_place)
+        and not any(file == path or file.startswith(f"{path}/") or Path(file).match(path) for path in told)
+    ]
+    assert not missing

@@ -17,7 +17,7 @@ WITH_COMMENTS = {
     "deploy/terraform": ["*.tf"],
 }
 ARCHAIC = re.compile(
-    r"\b(whoever|whomever|whom|shall|spoilt|beside|unwell|unwelcome|lest|whereof|thereof|commonest|tells of|for they|for it would|the short of it|anew|mended|spoils?|goes by it|held against|holds? a backend against|nobody but|whosoever|wherein)\b",
+    r"\b(whoever|whomever|whom|shall|spoilt|beside|unwell|unwelcome|lest|whereof|thereof|commonest|tells of|for they|for it would|the short of it|anew|mended|spoils?|goes by it|held against|holds? a backend against|nobody but|whosoever|wherein|whence|hence|upon|whilst|amongst|naught|thither|therein|thereby|hereby|erstwhile|notwithstanding|for (?:importing|there is|there are|one must|nobody|of many|several threads))\b",
     re.IGNORECASE,
 )
 

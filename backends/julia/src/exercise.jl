@@ -1,4 +1,4 @@
-# A backend's whole life for nobody, over loopback: run while the package is compiled, so that starts need not compile.
+# A backend's whole life without callers, over loopback: run while the package is compiled, so that starts need not compile.
 
 "A model as examples/wine/train.jl makes it, of one measurement."
 const TINY_MODEL = (means = [0.0;;], scales = [1.0;;], weights = [-1.0 1.0], intercepts = [0.0 0.0], classes = [0, 1])

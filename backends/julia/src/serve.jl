@@ -73,7 +73,7 @@ function load_or_error(config, predictor, environ, port)
     end
 end
 
-"Answer a request of each kind once, for nobody: Julia compiles then, and the first caller need not wait for it."
+"Answer a request of each kind once, without a caller: Julia compiles it then, and the first caller does not wait for that."
 function rehearse(config, loaded)
     app = App(config)
     become_ready!(app, loaded)

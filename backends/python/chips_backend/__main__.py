@@ -46,8 +46,9 @@ def share_processors(environ: MutableMapping[str, str], concurrency: int) -> Non
 async def serve(config: Config, log: Log) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
     # Imported here, so that a wrong setting is told at once.
-    from chips_backend.app import App, listen
+    from chips_backend.app import App
     from chips_backend.artifact import ArtifactError
+    from chips_backend.server import listen
     from chips_backend.service import Loaded, load
     from chips_backend.warm import StartError
 

@@ -1,23 +1,17 @@
-# Long: the only file that knows aiohttp: each route, with its headers, limits and log line.
-"""The web side, and the only file that knows aiohttp: routes, headers, limits, the log line of each request."""
+"""The routes of the backend: from a request to a prediction, an answer or a problem document."""
 
 import asyncio
-import errno
-import re
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
 
 import msgspec
-from aiohttp import HttpVersion11, web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import web
 
 from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
 from chips_backend.body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
+from chips_backend.call import JSON, Call
 from chips_backend.config import Config
 from chips_backend.fault import CannotTake, ModelFailed
 from chips_backend.logs import Log
@@ -28,39 +22,9 @@ from chips_backend.rendering import LARGE_ROWS, render_large
 from chips_backend.schema import Scoring, read_instances
 from chips_backend.service import Loaded
 from chips_backend.tensors import packed, read_tensors, tensor_outputs
-from chips_backend.trace import Trace, read_trace
 from chips_backend.typed import Instances, Tensors
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
-_JSON = "application/json"
-
-
-_HEADER_BYTES = 16 * 1024  # as the gateway takes them
-_READ_BYTES = (
-    256 * 1024
-)  # of a body are taken ahead; aiohttp's 64 KiB stop and start the connection again and again
 _encode = msgspec.json.Encoder().encode
-
-
-class Call:
-    """One request on its way: what it asked, how long its parts took, what the log will say."""
-
-    def __init__(self, request: web.BaseRequest) -> None:
-        self.request = request
-        self.path = request.raw_path.partition("?")[0]
-        given = request.headers.get("X-Request-Id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        self.trace: Trace | None = read_trace(request.headers)
-        self.caller = request.headers.get("X-Chips-Caller", "")[:128]
-        self.timing = {"queue": 0.0, "parse": 0.0, "predict": 0.0, "render": 0.0}  # milliseconds
-        self.arrived = time.monotonic()
-        self.bytes_in = 0
-        self.large = False  # its body was parsed off the event loop
-        self.headers = {"Content-Type": _JSON}  # of a good answer
-
-    @property
-    def open_inference(self) -> bool:
-        return self.path.startswith("/v2/")
 
 
 Route = Callable[[Call], Awaitable[bytes]]
@@ -132,7 +96,7 @@ class App:
             stack = problem.stack
             headers = {"Content-Type": "application/problem+json", **problem.headers}
         except asyncio.CancelledError:  # the caller has left, or time is up at the end
-            self._log_call(call, 499, 0, "client-closed-request", None)
+            call.log(self._log, 499, 0, "client-closed-request", None)
             raise
         except Exception as error:  # noqa: BLE001  (nothing a caller sends may end the process)
             failed = _prediction_failed()
@@ -142,7 +106,7 @@ class App:
         self._sign(response, call, code)
         if not request.content.is_eof():
             response.force_close()  # a body that nobody read would be taken for the next request
-        self._log_call(call, status, len(body), code, cause, stack)
+        call.log(self._log, status, len(body), code, cause, stack)
         return response
 
     def _sign(self, response: web.Response, call: Call, code: str) -> None:
@@ -162,7 +126,7 @@ class App:
         response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
         self._sign(response, call, problem.code)
         response.force_close()
-        self._log_call(call, problem.status, len(body), problem.code, cause)
+        call.log(self._log, problem.status, len(body), problem.code, cause)
         return response
 
     async def _answer(self, call: Call) -> bytes:
@@ -326,8 +290,8 @@ class App:
         lengths: Sequence[str] = (),
     ) -> Scoring:
         """`lengths` are the values of the header that says how much of the body is JSON."""
-        kind = call.request.headers.get("Content-Type", _JSON).partition(";")[0].strip().lower()
-        if kind != _JSON and not kind.endswith("+json") and not (lengths and kind == MEDIA_TYPE):
+        kind = call.request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
+        if kind != JSON and not kind.endswith("+json") and not (lengths and kind == MEDIA_TYPE):
             raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
         coding = call.request.headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in {"identity", ""}:
@@ -337,7 +301,7 @@ class App:
                 f"send the body as it is, without Content-Encoding: {coding[:80]}",
                 headers={"Accept-Encoding": "identity"},
             )
-        body = await self._read(call)
+        body = await call.read_body(self._config.max_body_bytes)
         began = time.monotonic()
         try:
             content, behind = split_body(body, lengths)
@@ -350,26 +314,9 @@ class App:
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 
-    async def _read(self, call: Call) -> bytes:
-        limit = self._config.max_body_bytes
-        request = call.request
-        too_large = Problem(413, "payload-too-large", f"the body is larger than {limit} bytes")
-        if (request.content_length or 0) > limit:
-            raise too_large
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        pieces = []
-        async for piece in request.content.iter_any():
-            call.bytes_in += len(piece)
-            if call.bytes_in > limit:
-                raise too_large
-            pieces.append(piece)
-        return b"".join(pieces)
-
     async def _score(self, call: Call, loaded: Loaded, scoring: Scoring) -> list[Any]:
         try:
-            outcome = await loaded.score(scoring.rows, scoring.parameters, self._deadline(call))
+            outcome = await loaded.score(scoring.rows, scoring.parameters, call.deadline())
         except CannotTake as error:
             problem = invalid_instances([_placed(scoring, *each) for each in error.problems])
             problem.stack = error.stack
@@ -382,74 +329,8 @@ class App:
         call.timing["predict"] = outcome.predict_s * 1000
         return outcome.predictions
 
-    def _deadline(self, call: Call) -> float | None:
-        """When the caller stops waiting, on the loop's clock, by X-Request-Timeout in milliseconds."""
-        allowed = call.request.headers.get("X-Request-Timeout", "")
-        if not allowed.isascii() or not allowed.isdigit():
-            return None
-        spent_s = time.monotonic() - call.arrived
-        left_s = int(allowed[:12]) / 1000 - spent_s
-        if left_s <= 0:
-            raise Problem(
-                504, "deadline-exceeded", "the time allowed was over before the prediction could begin"
-            )
-        return asyncio.get_running_loop().time() + left_s
-
     def _render(self, problem: Problem, call: Call) -> bytes:
         return problem.render(call.request_id, open_inference=call.open_inference)
-
-    def _log_call(
-        self,
-        call: Call,
-        status: int,
-        size: int,
-        code: str,
-        cause: BaseException | None,
-        stack: str = "",
-    ) -> None:
-        request = call.request
-        fields: dict[str, Any] = {
-            "httpRequest": {
-                "requestMethod": request.method,
-                "requestUrl": call.path[:512],
-                "status": status,
-                "requestSize": str(call.bytes_in),
-                "responseSize": str(size),
-                "latency": f"{time.monotonic() - call.arrived:.6f}s",
-            },
-            "request_id": call.request_id,
-            "timing": {name: round(ms, 3) for name, ms in call.timing.items()},
-        }
-        if call.caller:
-            fields["caller"] = call.caller
-        if code:
-            fields["code"] = code
-        severity = "ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO"
-        if code == "not-ready":
-            severity = "INFO"  # a platform asks this often while the model loads
-        self._log.request(
-            severity=severity,
-            message=f"{request.method} {call.path[:200]} {status}",
-            trace=call.trace,
-            **fields,
-        )
-        if status < 500 and stack:  # the caller is to blame: what the model said, without the way to it
-            self._log.request(
-                severity=severity,
-                message=f"request {call.request_id} was refused by the model",
-                trace=call.trace,
-                request_id=call.request_id,
-                reason=stack.strip().rpartition("\n")[2],
-            )
-        elif status >= 500 and (cause is not None or stack):
-            self._log.request(
-                severity=severity,
-                message=f"request {call.request_id} failed",
-                trace=call.trace,
-                cause=cause,
-                request_id=call.request_id,
-                **({"stack": stack} if stack else {}),
-            )
 
 
 def _prediction_failed() -> Problem:
@@ -458,66 +339,3 @@ def _prediction_failed() -> Problem:
 
 def _placed(scoring: Scoring, row: int | None, field: int | None, text: str) -> str:
     return text if row is None else f"{scoring.place(row, field)}: {text}"
-
-
-class _Connection(RequestHandler):
-    """Aiohttp's connection, with a problem where its parser refuses a request."""
-
-    __slots__ = ("app",)
-    app: App
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        if isinstance(exc, LineTooLong):
-            problem = Problem(431, "headers-too-large", "the request line or a header field is too long")
-        elif status < 500:
-            problem = Problem(400, "bad-request", "the request is not valid HTTP/1.1")
-        else:
-            problem = Problem(500, "prediction-failed", "the request failed; the log has the reason")
-        return self.app.refuse(request, problem, exc if problem.status == 500 else None)
-
-
-class _Server(web.Server):
-    def __init__(self, app: App, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._app = app
-
-    def __call__(self) -> RequestHandler:
-        connection = _Connection(self, loop=self._loop, **self._kwargs)
-        connection.app = self._app
-        return connection
-
-
-async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunner:
-    """Serve `app` on all interfaces; `cleanup()` of what is returned stops accepting and lets what runs finish."""
-    server = _Server(
-        app,
-        handler_cancellation=True,  # who has left waits no more, and is not predicted
-        access_log=None,
-        auto_decompress=False,  # a coding is refused, whatever the body is
-        max_line_size=_HEADER_BYTES,
-        max_field_size=_HEADER_BYTES,
-        lingering_time=2.0,  # for the rest of a body that was refused
-        read_bufsize=_READ_BYTES,
-        keepalive_timeout=650.0,  # longer than any caller keeps a connection
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)
-    await runner.setup()
-    await web.SockSite(runner, _socket(port)).start()
-    return runner
-
-
-def _socket(port: int) -> socket.socket:
-    """One socket for all interfaces of both families, so that port 0 means one port."""
-    if socket.has_dualstack_ipv6():
-        try:
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        except OSError as error:
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                raise
-    return socket.create_server(("", port))

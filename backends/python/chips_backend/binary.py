@@ -152,13 +152,12 @@ def pack(values: Iterable[Any], datatype: str) -> bytes | None:
     if dtype.kind == "f":
         array = array_of_floats(listed)
         array[~np.isfinite(array)] = np.nan
-        floats: bytes = array.astype(dtype).tobytes()
-        return floats
+        content: bytes = array.astype(dtype).tobytes()
+        return content
     integers = pack_integers(listed, datatype)
     if integers is not None:
         return integers
-    whole: bytes | None = None if None in listed else np.array(listed, dtype=dtype).tobytes()
-    return whole
+    return None if None in listed else np.array(listed, dtype=dtype).tobytes()
 
 
 def pack_integers(values: Sequence[Any], datatype: str) -> bytes | None:

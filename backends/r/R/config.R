@@ -1,5 +1,5 @@
 own_names <- c("CHIPS_MODEL", "CHIPS_VERSION", "CHIPS_ARTIFACT", "CHIPS_ARTIFACT_DIGEST", "CHIPS_CACHE_DIR",
-               "CHIPS_CONCURRENCY", "CHIPS_MAX_BODY_BYTES", "CHIPS_COMPILED")
+               "CHIPS_CONCURRENCY", "CHIPS_MAX_BODY_BYTES", "CHIPS_COMPILED", "CHIPS_PREDICT")
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 gateway_names <- paste0("CHIPS_", c("REGISTRY", "ARTIFACTS", "CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE"))
 
@@ -54,6 +54,10 @@ read_config <- function(environment = as.list(Sys.getenv())) {
     service = text("K_SERVICE"),
     revision = text("K_REVISION")
   )
+  own <- text("CHIPS_PREDICT")
+  if (nzchar(own) && !file.exists(own)) {
+    problems <- c(problems, sprintf("CHIPS_PREDICT='%s' is no file", substr(own, 1L, 80L)))
+  }
   if (!nzchar(config$cache_dir)) config$cache_dir <- file.path(dirname(tempdir()), "chips")
   if (length(problems) > 0) {
     stop(paste(problems, collapse = "; "), call. = FALSE)

@@ -26,13 +26,15 @@ chips_home <- local({
 #' @param overwrite Whether to replace the files of an earlier `chips_save()`.
 #' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param backend The folder of the backend that will serve it, with main.R and predict.R.
+#' @param predict A file with code of your own around the model, which replaces functions of the backend's predict.R; where
+#'   there is no such file, the backend's own is used.
 #' @param out A connection for the summary.
 #' @return A list of `folder`, `format`, `signature`, `samples` (how many), `runtime` (packages and their versions) and
 #'   `command`, which publishes it; invisibly.
 chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, packages = character(),
-                       backend = chips_home, out = stdout()) {
+                       backend = chips_home, predict = "", out = stdout()) {
   if (samples < 1L) stop_save("samples must be at least 1: a version without samples cannot be checked")
-  functions <- backend_functions(backend)
+  functions <- backend_functions(backend, predict)
   if (!has_compiled()) use_compiled(backend) # writes wide tables faster
   written <- file.path(folder, c("model.rds", "signature.json", "samples.json"))
   there <- basename(written)[file.exists(written)]
@@ -55,7 +57,7 @@ chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, 
   saveRDS(model, file.path(draft, "model.rds"))
   texts <- list(signature = pretty_json(signature), samples = pretty_json(content))
   for (name in names(texts)) write_text(paste0(texts[[name]], "\n"), file.path(draft, paste0(name, ".json")))
-  tryCatch(check_as_served(draft, texts$signature, content, runtime, backend), chips_cannot_save = function(error) {
+  tryCatch(check_as_served(draft, texts$signature, content, runtime, backend, predict), chips_cannot_save = function(error) {
     stop_save(conditionMessage(error), hint_of(example, columns))
   })
   if (!all(file.rename(file.path(draft, basename(written)), written))) stop_save(folder, " cannot be written")
@@ -70,13 +72,13 @@ stop_save <- function(...) {
 }
 
 # As main.R has them, so that nothing of this session is taken for the backend's.
-backend_functions <- function(backend) {
+backend_functions <- function(backend, predict = "") {
   files <- c(sort(Sys.glob(file.path(backend, "R", "*.R"))), file.path(backend, "predict.R"))
   if (!nzchar(backend) || !all(file.exists(files))) {
     stop_save("the backend's folder is not known: pass backend = \"backends/r\" of the checkout, or your copy of it")
   }
   functions <- new.env(parent = globalenv())
-  for (file in files) sys.source(file, functions)
+  for (file in c(files, predict[file.exists(predict)])) sys.source(file, functions, chdir = TRUE)
   functions
 }
 
@@ -177,7 +179,7 @@ sample_content <- function(columns, answered) {
 # -- as a backend serves it
 
 #' Load and score it in a process of its own, as main.R does; stops with what that says.
-check_as_served <- function(draft, signature, content, runtime, backend) {
+check_as_served <- function(draft, signature, content, runtime, backend, predict) {
   place <- tempfile("chips-save-")
   dir.create(place)
   on.exit(unlink(place, recursive = TRUE))
@@ -198,7 +200,8 @@ check_as_served <- function(draft, signature, content, runtime, backend) {
   program <- file.path(place, "check.R")
   write_text(check_program, program)
   said <- suppressWarnings(system2(file.path(R.home("bin"), "Rscript"),
-                                   shQuote(c("--vanilla", program, normalizePath(backend), normalizePath(place))),
+                                   shQuote(c("--vanilla", program, normalizePath(backend), normalizePath(place),
+                                             normalizePath(predict, mustWork = FALSE))),
                                    stdout = TRUE, stderr = TRUE))
   if (!is.null(attr(said, "status"))) {
     why <- sub("^cannot serve: ", "", utils::tail(grep("^cannot serve: ", said, value = TRUE), 1L))
@@ -221,12 +224,14 @@ check_program <- '
 options(warn = 1, keep.source = FALSE)
 arguments <- commandArgs(TRUE)
 backend <- new.env(parent = globalenv())
-for (file in c(sort(Sys.glob(file.path(arguments[[1]], "R", "*.R"))), file.path(arguments[[1]], "predict.R"))) {
-  sys.source(file, backend, keep.source = FALSE)
+own <- arguments[-(1:2)]
+for (file in c(sort(Sys.glob(file.path(arguments[[1]], "R", "*.R"))), file.path(arguments[[1]], "predict.R"),
+               own[file.exists(own)])) {
+  sys.source(file, backend, chdir = TRUE, keep.source = FALSE)
 }
 place <- arguments[[2]]
 invisible(backend$use_compiled(arguments[[1]]))
-rm(arguments, file)
+rm(arguments, file, own)
 tryCatch({
   config <- backend$read_config(list(CHIPS_ARTIFACT = file.path(place, "artifact"),
                                      CHIPS_CACHE_DIR = file.path(place, "cache"), CHIPS_CONCURRENCY = "1"))

@@ -107,7 +107,10 @@ def access_reasons(
     verb: Verb,
     address: Address | None,
 ) -> Iterator[Reason]:
-    """In the order in which the gateway asks. It goes on after a no, so that the reader sees everything that must be fixed."""
+    """Every reason for and against access, in the order in which the gateway checks.
+
+    It goes on after a "no", so that the reader sees everything that must be fixed.
+    """
     if address is not None:
         yield _admitted(settings, listed, address)
     if model is not None and not model.enabled:
@@ -126,7 +129,7 @@ def access_reasons(
 
 
 class MatchedRule(NamedTuple):
-    """Somebody with a token or certificate, and the entry of the settings that lets them in."""
+    """A caller with a token or certificate, and the rule in the settings that admits it."""
 
     entry: AccessRule
     subject: str

@@ -17,7 +17,7 @@ _STYLES = {"valid": "green", "expired": "yellow", "revoked": "red"}
 
 
 def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableType]:
-    """Id, label and state; then rights and limits; then dates. Each line wraps below its beginning."""
+    """The lines for one key: id, label and state; then rights and limits; then dates."""
     name = key_id(document.name)
     try:
         key = parse_key(document.body)
@@ -33,7 +33,7 @@ def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableT
 
 
 def key_state(key: Key) -> str:
-    """`valid`, `expired` or `revoked`."""
+    """The state of a key: `valid`, `expired` or `revoked`."""
     if key.revoked is not None:
         return "revoked"
     if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
@@ -42,7 +42,7 @@ def key_state(key: Key) -> str:
 
 
 def limit_texts(limits: Limits) -> Iterator[str]:
-    """`20 requests per second (burst 50)`, and so on; nothing where nothing is limited."""
+    """The limits as texts, such as `20 requests per second (burst 50)`; nothing without limits."""
     burst = f" (burst {limits.burst})" if limits.burst is not None else ""
     for number, what in (
         (limits.requests_per_s, f"requests per second{burst}"),

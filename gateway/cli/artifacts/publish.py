@@ -189,7 +189,7 @@ def _given(given: list[str]) -> dict[str, str] | None:
 
 
 def store_failure(error: StoreError) -> Failure:
-    """What to say where the artifact store cannot do it."""
+    """The Failure for an error of the artifact store, with a hint."""
     if isinstance(error, AlreadyPublished):
         return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):

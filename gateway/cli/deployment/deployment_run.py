@@ -14,8 +14,8 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.staged_backend import folder_command
-from gateway.cli.models.inspection import RegistrationRequest
-from gateway.cli.models.registration import Verification, register_backend
+from gateway.cli.models.backend_inspection import RegistrationRequest
+from gateway.cli.models.write_registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
@@ -33,7 +33,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class DeploymentRun:
-    """What is deployed where, and by which author."""
+    """What is deployed where and by which author, with the options of the command."""
 
     source: BackendFolder
     target: DeploymentTarget
@@ -47,7 +47,7 @@ class DeploymentRun:
 
     @property
     def described(self) -> DescribedArtifact:
-        """The artifact, described once. Raises DeployError."""
+        """The description of the artifact, made once. Raises DeployError."""
         if not self._described:
             settings = self.source.settings
             try:
@@ -69,17 +69,17 @@ class DeploymentRun:
         return self._described[0]
 
     @property
-    def artifacts(self) -> str:
-        """Where artifacts are published. A deployment to this machine needs no setting: it has a folder of its own."""
+    def artifact_store_url(self) -> str:
+        """The address of the artifact store; a deployment to this machine has a folder of its own if none is set."""
         is_local = self.target.name == "local"
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
-    def store(self) -> ArtifactStore:
-        return open_store(self.artifacts, state_folder=state_folder())
+    def open_artifact_store(self) -> ArtifactStore:
+        return open_store(self.artifact_store_url, state_folder=state_folder())
 
 
 class StepReport:
-    """Steps as they go, for people; one document at the end, for machines."""
+    """Reports the steps: as they go, for people; in one JSON document at the end, for machines."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -154,7 +154,7 @@ def _indented(text: str, style: str = "") -> None:
 
 
 def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
-    """Take all steps. Raises Failure, whose hint is what helps after the step that failed."""
+    """Take all steps. Raises Failure with a hint for the step that failed."""
     try:
         return take_steps(
             run.source,
@@ -186,7 +186,7 @@ def _hint(step: str, run: DeploymentRun) -> str:
 
 
 async def check_owner(run: DeploymentRun) -> None:
-    """Before anything is made: a name that belongs to somebody else is not taken by deploying to it."""
+    """Raise Failure where the model's name belongs to another owner. Called before anything is made."""
     name, owner = run.source.model, run.owner
     async with console.open_registry_of(run.settings) as registry:
         document = await registry.read(MODELS, name)
@@ -200,7 +200,7 @@ async def check_owner(run: DeploymentRun) -> None:
 
 
 def check_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Whether the artifact can be published under its version, before anything is started."""
+    """Check, before anything is started, that the artifact can be published under its version; return what was found."""
     described = run.described
     manifest = described.manifest
     for warning in [*described.warnings, *_too_little_memory(run)]:
@@ -221,7 +221,7 @@ def _too_little_memory(run: DeploymentRun) -> list[str]:
 
 
 def try_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Load and score it before a version is spent; what was seen."""
+    """Load the artifact and score its samples before a version is used up; return what was found."""
     if not run.trying:
         return "left out, as --no-try says"
     if _is_published(run):
@@ -257,7 +257,7 @@ def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
 
 def _is_published(run: DeploymentRun) -> bool:
     try:
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             return is_published(store, run.described.manifest)
     except StoreError as error:
         raise _store_error(error, run) from error
@@ -267,7 +267,7 @@ def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
     described = run.described
     try:
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
             tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
             return store.address(run.source.model, run.source.version)
@@ -322,7 +322,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
-    """The registration that the deployment asks for, of the backend at `url`."""
+    """The registration of the backend at `url` that this deployment asks for."""
     settings = run.source.settings
     return RegistrationRequest(
         name=run.source.model,
@@ -356,7 +356,7 @@ def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport)
 
 
 def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
-    """A dry run: all that can be checked without changing anything, laid out by step. Raises Failure where one fails."""
+    """Show a dry run: everything that can be checked without changing anything, by step. Raises Failure where a check fails."""
     source = run.source
     found: dict[str, str] = {}
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
@@ -367,7 +367,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
         step = "try"
         found["try"] = try_artifact(run, quiet)
         step = "publish"
-        with closing(run.store()) as store:
+        with closing(run.open_artifact_store()) as store:
             address = store.address(source.model, source.version)
         found["publish"] = f"{address} " + ("(there already)" if _is_published(run) else "(new)")
     except DeployError as error:
@@ -384,7 +384,7 @@ def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
                 "model": source.model,
                 "version": source.version,
                 "target": run.target.name,
-                "artifacts": run.artifacts,
+                "artifacts": run.artifact_store_url,
                 "steps": [name for name, _ in STEPS],
                 "found": found,
             }

@@ -12,9 +12,9 @@ _KEY: Final = ' -H "X-Api-Key: $KEY"'
 
 
 def example_call(address: str, manifest: Manifest, *, needs_key: bool) -> list[tuple[str, str]]:
-    """Label and command of each line: a key if the model needs one, and a `curl` of `address` with a row of the model's own.
+    """Lines for a shell, as (label, command): a key if the model needs one, and a `curl` of `address` with a row for the model.
 
-    Empty where the model shows no row, or where that is too long for a terminal.
+    Empty where no row is known, or where it is too long for a terminal.
     """
     request = _request(manifest)
     body = msgspec.json.encode(request).decode()

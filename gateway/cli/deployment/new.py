@@ -13,7 +13,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_libraries import LibraryMissing, library_root
-from gateway.deploy.folder import PREDICT_NAME
+from gateway.deploy.folder import PREDICT_NAMES
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
@@ -28,20 +28,7 @@ class _Template(NamedTuple):
 
 _TEMPLATES: Final = {
     "python": _Template((), None),
-    "r": _Template(
-        (
-            "R",
-            "src",
-            "main.R",
-            "predict.R",
-            "entrypoint.sh",
-            "DESCRIPTION",
-            "Dockerfile",
-            ".dockerignore",
-            ".lintr",
-        ),
-        ("backends/r/examples/co2", "examples/co2"),
-    ),
+    "r": _Template((), None),
     "julia": _Template(
         (
             "src",
@@ -56,7 +43,7 @@ _TEMPLATES: Final = {
         ("backends/julia/examples/wine", "examples/wine"),
     ),
 }
-_OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".lintr", ".JuliaFormatter.toml"})
+_OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".JuliaFormatter.toml"})
 _JUNK: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
 _EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
@@ -75,7 +62,7 @@ def new(
         typer.Option("--from", help="A model that is there: a folder that `save` wrote, or a model's file."),
     ] = None,
     predict: Annotated[
-        bool, typer.Option("--predict", help="Also write predict.py, for code around the model.")
+        bool, typer.Option("--predict", help="Also write predict.py or predict.R, for code around the model.")
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -90,8 +77,8 @@ def new(
     `chips new python churn && cd models/churn && make train test`
     """
     target = new_folder(name, folder)
-    if language != "python" and predict:
-        raise Failure("--predict is for Python: the other folders have the file already", code=EX_USAGE)
+    if language == "julia" and predict:
+        raise Failure("--predict is not for Julia: the folder has src/predict.jl already", code=EX_USAGE)
     seen = "" if source is None else digest_of(source)
     described = None if source is None else describe_model(source, name)
 
@@ -120,7 +107,7 @@ def new(
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
-    """Where the model's folder goes. Raises Failure where the name is wrong or something is there."""
+    """The folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)
     except ValueError as error:
@@ -152,7 +139,7 @@ def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
 def write_scaffold(
     language: str, name: str, target: Path, requirements: Sequence[str], *, left_out: Sequence[str] = ()
 ) -> None:
-    """The scaffold's own files, with the model's name in them."""
+    """Write the scaffold's own files, with the model's name filled in."""
     own = SCAFFOLD / language
     for source in sorted(own.rglob("*")):
         if source.is_file() and source.name not in left_out and "__pycache__" not in source.parts:
@@ -166,7 +153,7 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
 
 
 def describe_model(source: Path, name: str) -> DescribedArtifact:
-    """A model's files as they would be published. Raises Failure."""
+    """Describe a model's files as `chips publish` would. Raises Failure."""
     try:
         return describe_artifact(source, model=name, version="1", created_by="")
     except ValueError as error:
@@ -190,14 +177,15 @@ def _write(
     if described is None:
         write_scaffold(language, name, target, _installed(_EXAMPLE_NEEDS))
     else:
-        write_scaffold(language, name, target, needs_of(described), left_out=("train.py",))
+        write_scaffold(language, name, target, needs_of(described), left_out=("train.py", "train.R"))
         copy_described_artifact(described, target / COPY_NAME)
     if predict:
-        write_template(SCAFFOLD / "optional" / language / PREDICT_NAME, target / PREDICT_NAME, name)
+        file = PREDICT_NAMES[language]
+        write_template(SCAFFOLD / "optional" / language / file, target / file, name)
 
 
 def needs_of(described: DescribedArtifact) -> list[str]:
-    """The packages of a model as lines of requirements.txt."""
+    """The packages that a model needs, as lines of requirements.txt."""
     runtime = described.manifest.runtime
     return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
 
@@ -214,7 +202,7 @@ def _installed(packages: Sequence[str]) -> list[str]:
 
 
 def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None:
-    """The artifact's files and what describes them, as `chips publish` takes a folder."""
+    """Copy the artifact's files and their description, in the form that `chips publish` takes."""
     import msgspec
 
     for name, source in described.files:

@@ -21,7 +21,10 @@ _SUFFIX: Final = "-dev"
 
 
 def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: str | None) -> None:
-    """Until Ctrl-C. The scratch version has a store of its own, in which it may change; it is taken away at the end."""
+    """Deploy again at each change, until Ctrl-C.
+
+    The version is a temporary one with a store of its own, where it may change; it is removed at the end.
+    """
     version = source.version + _SUFFIX
     scratch = state_folder() / "scratch"
     settings = msgspec.structs.replace(settings, artifacts=str(scratch))

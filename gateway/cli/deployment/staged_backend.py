@@ -29,7 +29,7 @@ class StagedBackend(NamedTuple):
 
 
 def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
-    """How the folder's backend runs on this machine, with its requirements installed. Raises DeployError."""
+    """The command that runs the folder's backend here, with its requirements installed. Raises DeployError."""
     python = ""
     if source.runs_in_python:
         python = python_with_requirements(source.path, state_folder() / "environments", tell)

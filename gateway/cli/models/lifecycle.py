@@ -61,7 +61,7 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
 async def remove_version(
     settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
 ) -> bool:
-    """Take a version out without a question; False where it was not in. Raises Failure where it takes traffic."""
+    """Remove a version without asking; False where it was not registered. Raises Failure where it takes traffic."""
     async with console.open_registry_of(settings) as registry:
         document = await registry.read(MODELS, name)
         if document is None or console.read_model(document).backend(version) is None:

@@ -1,4 +1,4 @@
-"""Register a model server that is no CHIPS backend (MLServer, TorchServe, …): detect it, ask for confirmation once."""
+"""Register a model server that is not a CHIPS backend (MLServer, TorchServe, …): detect it, ask for confirmation once."""
 
 import sys
 from typing import Any
@@ -23,10 +23,10 @@ async def resolve_model_server(
     version: str | None,
     yes: bool,
 ) -> ModelServer:
-    """The service at `url`, as recognised, or as `path` and `version` name it.
+    """The model server at `url`: as detected, or as `path` and `version` describe it.
 
-    Asks on a terminal whether the proposal is right, unless all of it was given. Raises Failure, `failure` where nothing is
-    recognised and nothing was given.
+    Asks on a terminal for confirmation unless everything was given. Raises Failure: `failure` where nothing was detected and
+    nothing was given.
     """
     found = await detect_model_server(url, name, headers)
     if found is None and path is None:
@@ -60,7 +60,7 @@ def _confirm(name: str, url: str, service: ModelServer) -> None:
 
 
 def metadata_from_server(name: str, service: ModelServer) -> ModelMetadata:
-    """What is known of it, in the form in which one of ours says it."""
+    """What is known of the server, in the form of a CHIPS backend's metadata."""
     return ModelMetadata(
         name=name,
         versions=(service.version,),
@@ -71,5 +71,5 @@ def metadata_from_server(name: str, service: ModelServer) -> ModelMetadata:
 
 
 def describe_server(service: ModelServer) -> dict[str, Any]:
-    """What was detected of a server, as fields for JSON output."""
+    """What was detected of the server, as fields for JSON output."""
     return {"service": service.kind, "path": service.path, "example": service.example}

@@ -9,7 +9,7 @@ from gateway.cli.models.sticky import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
-from gateway.cli.support.verified import ForceOption, check_verified
+from gateway.cli.support.verified import ForceOption, check_verified, note_rollout
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -72,6 +72,7 @@ def traffic(
                 if share and not model.traffic.get(version)
             ]
             forced = await check_verified(registry, model, new, force=force, by_hand=True)
+            await note_rollout(registry, name)
             because = "; ".join(filter(None, (reason, forced)))
             body = merge_document(document.body, after)
             change = Put(kind=MODELS, name=name, body=body, expected=document.revision)

@@ -1,4 +1,4 @@
-"""What Cloud Logging holds of requests: the gateways' log lines, one found, the last ones, and new ones as they come."""
+"""Requests in Cloud Logging: find one of the gateways' log lines, show the last ones, follow new ones."""
 
 import threading
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line |
 def tail_lines(
     client: Any, project: str, *, model: str, errors: bool, last: int, follow: bool
 ) -> Iterator[Line]:
-    """The `last` lines that there are, the oldest first; then, to `follow`, those that come."""
+    """The `last` lines, oldest first; with `follow`, also new lines as they come."""
     wanted = _OURS
     if model:
         wanted += f" AND jsonPayload.model={_quoted(model)}"
@@ -106,7 +106,7 @@ def trace_id_of_line(line: Line) -> str:
 
 
 def request_row_of_line(line: Line) -> dict[str, Any]:
-    """A line in the words of `gateway.control.recorded_requests.request_row`, as far as it says."""
+    """A log line as a row of `gateway.control.recorded_requests.request_row`, as far as the line has its fields."""
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = said.get("timing_us", {})
     return {
@@ -129,7 +129,7 @@ def request_row_of_line(line: Line) -> dict[str, Any]:
 
 
 def spans_of_line(line: Line) -> list[Span]:
-    """A waterfall from a line alone, for a request whose trace was not kept: how long each part took, not when it began."""
+    """Spans made from a log line, for a request whose trace was not kept: durations are exact, begins are not."""
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = {name: us / 1e6 for name, us in said.get("timing_us", {}).items()}
     took_s = _latency_s(asked)

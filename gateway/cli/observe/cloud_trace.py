@@ -1,4 +1,4 @@
-"""A request as Google Cloud remembers it: its spans from Cloud Trace, else what its line in Cloud Logging says."""
+"""One request from Google Cloud: its spans from Cloud Trace, or else what Cloud Logging has of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _TRACE_ID_LENGTH = 32
 def spans_from_cloud(
     project: str, request_or_trace_id: str, *, trace: Any = None, logging: Any = None
 ) -> list[Span]:
-    """Spans, the first without a parent; at least one. `trace` and `logging` are clients, made here where none is given."""
+    """The request's spans, at least one, the first without a parent. `trace` and `logging` are clients for tests."""
     with _asking():
         spans = []
         if _may_be_trace(request_or_trace_id):  # an id we made may be a request's, which looks like a trace's

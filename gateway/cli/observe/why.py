@@ -243,7 +243,7 @@ def _error_text(s: RequestSummary) -> str:
 
 
 def draw_waterfall(spans: list[Span]) -> None:
-    """The waterfall: a line for each span."""
+    """Print the waterfall: a line for each span."""
     if not spans:
         return
     begin = min(span.start_s for span in spans)
@@ -281,9 +281,9 @@ def _ms(seconds: float) -> str:
 
 
 def request_line(request: dict[str, Any], *, width: int | None = None) -> Text:
-    """One kept request as one line, of `width` columns at most where one is given: the caller and the note go first.
+    """One recorded request as a line of at most `width` columns; caller and note are shortened first.
 
-    The request id stays whole, since `chips why` takes it.
+    The request id stays whole, because `chips why` takes it.
     """
     status = request["status"]
     served = printable(

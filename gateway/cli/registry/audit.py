@@ -1,6 +1,7 @@
 """`chips audit`: whether the history is what was written, what served at a time, and the history for auditors."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -8,12 +9,12 @@ import msgspec
 import typer
 
 from gateway.audit.export import to_csv, to_html, to_json
-from gateway.audit.timeline import ModelState, parse_time, states_at
+from gateway.audit.state_at import ModelState, parse_time, states_at
 from gateway.audit.verify import Report, verify_history
 from gateway.cli.support import console
 from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.registry.base import Registry
+from gateway.registry.base import APPROVALS, SIGN_OFF, Registry
 from gateway.settings import Settings
 
 _FORMATS: Final = (".json", ".csv", ".html")
@@ -98,17 +99,58 @@ def _show_time(settings: Settings, name: str | None, text: str, *, as_json: bool
         at = parse_time(text)
     except ValueError as error:
         raise Failure(str(error), code=EX_USAGE) from None
-    states = _with_registry(settings, lambda registry: states_at(registry, at, name))
+
+    async def work(registry: Registry) -> tuple[list[ModelState], dict[str, list[str]]]:
+        found = await states_at(registry, at, name)
+        return found, await _approvals(registry, found, at)
+
+    states, approvals = _with_registry(settings, work)
     if as_json:
-        console.print_json(msgspec.to_builtins(states))
+        console.print_json([{**msgspec.to_builtins(one), "approvals": _of(one, approvals)} for one in states])
         return
     if not states:
         console.out.print(f"no model was registered at {text}")
     for state in states:
-        _show_state(state, text)
+        _show_state(state, text, approvals)
 
 
-def _show_state(state: ModelState, at: str) -> None:
+def _of(state: ModelState, approvals: dict[str, list[str]]) -> dict[str, list[str]]:
+    titles = {one.version: f"{state.name}@{one.version}" for one in state.served}
+    return {version: approvals[title] for version, title in titles.items() if title in approvals}
+
+
+async def _approvals(registry: Registry, states: list[ModelState], at: datetime) -> dict[str, list[str]]:
+    """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
+    if await registry.read(SIGN_OFF, "policy") is None:
+        return {}
+    from gateway.signoff.gate import issuers_keys
+    from gateway.signoff.requests import read_policy, signed_for
+
+    try:
+        stored = await read_policy(registry)
+    except ValueError:
+        return {}
+    if stored is None:
+        return {}
+    keys, documents = await issuers_keys(stored.policy), await registry.list(APPROVALS)
+    found: dict[str, list[str]] = {}
+    for state in states:
+        for one in state.served:
+            title = f"{state.name}@{one.version}"
+            signed = signed_for(
+                documents, stored, keys, title=title, artifact=one.artifact_digest, image=one.image, until=at
+            )
+            for request in sorted({request for request, _ in signed}):
+                names = ", ".join(
+                    s.person.name + (" (EMERGENCY)" if s.predicate.decision == "emergency" else "")
+                    for r, s in signed
+                    if r == request
+                )
+                found.setdefault(title, []).append(f"approved by {names} (request {request})")
+    return found
+
+
+def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> None:
     entry = state.entry
     if entry is None:
         console.say(state.name, f"was not registered at {at}")
@@ -123,6 +165,8 @@ def _show_state(state: ModelState, at: str) -> None:
             console.say("", f"artifact {served.artifact} {served.artifact_digest}".rstrip())
         if served.image:
             console.say("", f"image {served.image}")
+        for line in approvals.get(f"{state.name}@{served.version}", ()):
+            console.say("", line)
         since = served.since
         console.say("", f"as such since entry {since.sequence or '–'}, {since.at} by {since.author}")
 
@@ -142,7 +186,7 @@ async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[
     return report, {
         **msgspec.to_builtins(report),
         "second_place": str(place),
-        "concerns": list(await place.concerns()),
+        "concerns": list(await place.retention_concerns()),
         "restored": msgspec.to_builtins(anchors.restored),
     }
 

@@ -43,7 +43,7 @@ def history(
 
 
 def print_change(change: Change) -> None:
-    """One change as a person reads it: a line of who, what and when, then a line for each difference."""
+    """Print one change: a line with author, change and time, then a line for each difference."""
     name = key_id(change.name) if change.kind in {KEYS, REVOCATIONS} else change.name
     why = f": {change.reason}" if change.reason else ""
     console.say(

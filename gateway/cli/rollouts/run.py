@@ -1,6 +1,7 @@
 """`chips rollouts`: the controller of a fleet, and all rollouts at a glance."""
 
 import asyncio
+import logging
 import signal
 import sys
 from typing import Annotated
@@ -10,7 +11,9 @@ import typer
 from gateway.cli.support import console
 from gateway.registry.base import ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.settings import Settings
+from gateway.settings import Settings, mask_url
+
+_log = logging.getLogger(__name__)
 
 rollouts = typer.Typer(
     name="rollouts", help="The rollouts of all models, and the controller that takes their steps."
@@ -105,7 +108,9 @@ async def _run(settings: Settings, host: str, port: int | None) -> int:
     try:
         await mirror.start()
         await controller.start()
+        _log.info("the controller of rollouts runs, on the registry %s", mask_url(settings.registry))
         await stop.wait()
+        _log.info("stopped")
     finally:
         await controller.stop()
         await mirror.stop()

@@ -74,7 +74,7 @@ def check_toolchains() -> Sequence[Finding]:
 
 
 def check_emulators(settings: Settings) -> Sequence[Finding]:
-    """An emulator's variable that was forgotten in a shell sends a command for the cloud to a test."""
+    """Check that no forgotten emulator variable sends a command for the cloud to a test server."""
     environ = process_environment()
     found = []
     for name, used in (
@@ -157,7 +157,7 @@ def check_artifact_store(settings: Settings) -> Finding:
 
 
 def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
-    """Read the models of a registry listing; each that is damaged is a finding."""
+    """The models of a registry listing; each damaged one is a finding."""
     models, problems = [], []
     for document in listing.documents:
         if document.kind == MODELS:
@@ -228,7 +228,7 @@ async def check_gateway(address: str, listing: Listing) -> AsyncGenerator[Findin
 
 
 def check_policy(model: Model) -> Sequence[Finding]:
-    """What the registry allows and Cloud Run does not."""
+    """Find what the model's policy allows but Cloud Run does not."""
     found = []
     limit = model.policy.body_limit_bytes
     on_cloud_run = [backend for backend in model.backends if ".run.app" in backend.url]
@@ -305,7 +305,7 @@ async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Fi
 
 
 def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
-    """What the registry says of each model, against what its service on Cloud Run is given."""
+    """Compare each model's registration with the settings of its Cloud Run service."""
     chosen = console.chosen_environment()
     if chosen is None or not chosen.environment.project or not chosen.environment.region:
         return []

@@ -31,16 +31,13 @@ def parse_header(text: str) -> tuple[str, str]:
 
 
 def is_cloud_run(url: str) -> bool:
-    """Whether an identity may go there: an ID token that a stranger gets could be used in our name."""
+    """Whether `url` is on Cloud Run, so that an ID token may be sent there: a stranger who gets one could use it in our name."""
     parts = urlsplit(url)
     return parts.scheme == "https" and (parts.hostname or "").endswith(".run.app")
 
 
 async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """What to send with every request to `url`: `headers`, else, where Cloud Run wants to know who asks, our identity.
-
-    Raises Failure.
-    """
+    """Header fields for requests to `url`: `headers` if given, else an ID token where Cloud Run requires one. Raises Failure."""
     if headers or await _status_of(url) not in _ASKS:
         return tuple(headers)
     if not is_cloud_run(url):
@@ -57,7 +54,7 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
 
 
 def credentials_refused(url: str) -> Failure:
-    """The failure of a backend that did not take what we showed, or wanted to see something."""
+    """The Failure for a backend that refused our credentials, or requires some."""
     if is_cloud_run(url):
         hint = "give the account that is logged in here the role roles/run.invoker on the service, or send other credentials with --header"
     else:

@@ -55,9 +55,9 @@ async def probe(
     progress: Callable[[str], None],
     headers: Mapping[str, str] | None = None,
 ) -> ModelMetadata:
-    """Wait until the backend at `url` is ready, and return what it says about `model`. Raises Failure.
+    """Wait until the backend at `url` is ready, and return its metadata about `model`. Raises Failure.
 
-    `headers` are credentials, where the backend is not open to everybody.
+    `headers` are credentials for a backend that requires them.
     """
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers

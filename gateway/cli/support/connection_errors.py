@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def connection_error_text(error: BaseException, url: str, timeout_s: float) -> str:
-    """One clause: why `url` could not be asked within `timeout_s` seconds."""
+    """Why `url` could not be reached within `timeout_s` seconds, as one clause."""
     import aiohttp
 
     parts = urlsplit(url)

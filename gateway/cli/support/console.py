@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -24,7 +24,17 @@ from gateway.cli.support.environments import (
 from gateway.core.model import Model, parse_model
 from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.core.suggestions import suggest
-from gateway.registry.base import MODELS, Delete, Document, Put, Registry, RegistryError
+from gateway.registry.base import (
+    APPROVALS,
+    EVIDENCE,
+    MODELS,
+    SIGN_OFF,
+    Delete,
+    Document,
+    Put,
+    Registry,
+    RegistryError,
+)
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
 from gateway.settings import (
@@ -41,6 +51,7 @@ EX_USAGE = 64
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_CONFLICT = 75
+EX_NOPERM = 77
 EX_PROTOCOL = 76
 EX_CONFIG = 78
 
@@ -90,17 +101,17 @@ err = _Screen(stderr=True)
 
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
-    """One line of a report: what it is about, in the left column, and the text."""
+    """Print one line of a report: `label` in the left column, then the text."""
     to.print(Text.assemble((printable(f"{label:<10}"), style), printable(text)))
 
 
 def note(text: str) -> None:
-    """One line on standard error that a reader may skip."""
+    """Print one line on standard error that a reader may skip."""
     err.print(text, style="dim")
 
 
 def short_value(value: Any) -> str:
-    """A value of a document in one short line."""
+    """A value of a document, shortened to one line."""
     if value is None:
         return "–"
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -172,7 +183,7 @@ def chosen_environment() -> ChosenEnvironment | None:
 
 
 def settings_for(registry: str | None) -> Settings:
-    """The settings of a command: `--registry`, then the environment that was named, the settings, the one in use."""
+    """The settings of a command. `--registry` wins, then a named environment, the settings, the environment in use."""
     chosen = chosen_environment()
     if chosen is None:
         return load_settings(flags={"registry": registry} if registry is not None else {})
@@ -192,7 +203,7 @@ def settings_for(registry: str | None) -> Settings:
 
 
 def gateway_address(given: str | None, settings: Settings) -> str:
-    """The gateway that a command looks at: as given, else the environment's, else the one on this machine."""
+    """The gateway to ask: as given, else the environment's, else the one on this machine."""
     chosen = chosen_environment()
     known = chosen.environment.gateway if chosen is not None else ""
     return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
@@ -216,8 +227,38 @@ def confirm_write(settings: Settings, *, store: str = "") -> None:
     choice.yes = True
 
 
+_SIGNED_BY_PEOPLE = frozenset(
+    {APPROVALS, EVIDENCE}
+)  # these collect signatures, and change nothing that serves
+
+
+async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) -> None:
+    """Raises Failure where the registry's sign-off policy wants approvals that are not there."""
+    if await registry.read(SIGN_OFF, "policy") is None:
+        return  # before the import, which takes a while
+    from gateway.signoff.gate import NotApproved, check_write
+
+    try:
+        found = await check_write(registry, changes)
+    except NotApproved as error:
+        raise Failure(
+            str(error),
+            hint="chips request-approval asks; chips approvals shows what is missing",
+            code=EX_NOPERM,
+        ) from None
+    for approved in found:
+        emergency = approved.verdict.emergency
+        if emergency is not None:
+            due = approved.verdict.review_due
+            err.print(
+                f"EMERGENCY: {approved.subject.title} goes into service on the word of {emergency.person.name} alone"
+                + (f"; a review is due by {due}" if due else ""),
+                style="bold red",
+            )
+
+
 class _Guarded:
-    """A registry that asks before it is written, where the environment is protected."""
+    """A registry that asks before it is written, where the environment is protected or wants approvals."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
@@ -228,7 +269,9 @@ class _Guarded:
         return getattr(self._registry, name)
 
     async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
-        confirm_write(self._settings)
+        if any(change.kind not in _SIGNED_BY_PEOPLE for change in changes):
+            await _check_approvals(self._registry, changes)
+            confirm_write(self._settings)
         generation = await self._registry.write(*changes, author=author, reason=reason)
         self.has_written = True
         return generation
@@ -236,7 +279,7 @@ class _Guarded:
 
 @asynccontextmanager
 async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry of `settings`; it asks before a write to a protected environment."""
+    """Open the registry of `settings`; writes to a protected environment must be confirmed."""
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -294,7 +337,7 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
 
 
 async def find_document(registry: Registry, name: str) -> Document:
-    """The document of the model `name`, readable or not."""
+    """The registry document of the model `name`, even if it cannot be read as a model. Raises Failure."""
     document = await registry.read(MODELS, name)
     if document is None:
         known = [listed.name for listed in await registry.list(MODELS)]
@@ -313,7 +356,7 @@ async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
 
 
 def read_model(document: Document) -> Model:
-    """The one way in which every verb reads a model's document. Raises Failure."""
+    """The model in a registry document. Raises Failure where it cannot be read."""
     try:
         return parse_model(document.body)
     except ValueError as error:

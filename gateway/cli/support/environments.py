@@ -89,7 +89,7 @@ def _explained(reason: str, table: object) -> str:
 
 
 def find_environment(environments: Mapping[str, Environment], name: str, path: Path) -> Environment:
-    """The environment called `name`, or UnknownEnvironment that says which there are."""
+    """The environment called `name`. Raises UnknownEnvironment, which lists those that exist."""
     if name in environments:
         return environments[name]
     if not environments:

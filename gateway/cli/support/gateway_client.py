@@ -38,7 +38,7 @@ class GatewayClient:
         self._address = address.rstrip("/")
 
     async def read(self, path: str, **query: str) -> Any:
-        """One document; None where there is none. Raises Failure."""
+        """The JSON document at `path`; None where there is none. Raises Failure."""
         import aiohttp
 
         try:
@@ -54,7 +54,7 @@ class GatewayClient:
             raise self._away(error) from None
 
     async def events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
-        """Server-sent events until the gateway ends them. Raises Failure."""
+        """The server-sent events at `path`, until the gateway ends them. Raises Failure."""
         import aiohttp
 
         try:

@@ -31,7 +31,7 @@ class LazyCommand(NamedTuple):
 
 
 class LazyCommands(MutableMapping[str, Any]):
-    """A group's commands by name, in the order of the help; each is imported when it is first asked for."""
+    """The commands of a group by name, in the order of the help; each module is imported on first use."""
 
     def __init__(self, loaded: Mapping[str, Any], lazy: Mapping[str, LazyCommand]) -> None:
         self._lazy = dict(lazy)
@@ -62,7 +62,7 @@ class LazyCommands(MutableMapping[str, Any]):
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[typer.core.TyperGroup]:
-    """A class for `typer.Typer(cls=…)` that has `commands` besides those that are registered the usual way."""
+    """A group class for `typer.Typer(cls=…)` that has `commands` in addition to those registered the usual way."""
 
     class LazyGroup(typer.core.TyperGroup):
         def __init__(self, **attributes: Any) -> None:

@@ -37,7 +37,7 @@ class ModelServer:
 
 
 class CachingProbe:
-    """Fetches pages of one server and remembers each answer; None where nothing usable came."""
+    """Fetches pages of one server, and caches each answer; None where the answer is not usable."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -56,7 +56,7 @@ class CachingProbe:
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
     async def openapi(self) -> dict[str, Any]:
-        """Its OpenAPI document, wherever the usual frameworks put it."""
+        """The server's OpenAPI document, from where common frameworks serve it."""
         for path in ("/openapi.json", "/docs.json", "/api-description"):
             found = await self.json(path)
             if isinstance(found, dict) and isinstance(found.get("paths"), dict):
@@ -95,7 +95,7 @@ async def detect_model_server(
 
 
 async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether the server at `url` keeps the CHIPS backend contract: its metadata name the model and version it serves."""
+    """Whether the server at `url` is a CHIPS backend: its metadata names the model and its version."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -301,5 +301,5 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
 
 
 def example_for_terminal(service: ModelServer) -> str:
-    """A model server's example request, short enough for a terminal."""
+    """The server's example request, shortened for a terminal."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

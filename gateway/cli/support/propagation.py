@@ -35,7 +35,7 @@ class _Readiness(msgspec.Struct):
 
 
 async def wait_until_served(address: str, listing: Listing) -> str:
-    """Watch the gateway at `address` until it has seen all of `listing`; return what keeps it, or nothing."""
+    """Wait until the gateway at `address` serves all of `listing`; return what prevents it, or an empty text."""
     import aiohttp
 
     give_up_at = time.monotonic() + _WAIT_S

@@ -26,7 +26,7 @@ RowsOption = Annotated[
 
 
 def published_samples(settings: Settings, metadata: ModelMetadata, version: str) -> ArtifactManifestSubset:
-    """The manifest of the artifact that the backend says it loaded; an empty one where it cannot be read from here."""
+    """The samples of the artifact that the backend says it loaded; empty where its manifest cannot be read from here."""
     address = metadata.text_parameter("artifact")
     content = _manifest_at(settings, address, metadata.name, version)
     if content is None:

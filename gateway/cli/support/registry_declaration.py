@@ -1,15 +1,4 @@
-"""What a file declares: models and networks as YAML, for a repository that says what is to be in the registry.
-
-chips: 1
-models:
-wine:
-owner: ana
-backends:
-- {version: "1", url: "https://wine.example.com"}
-traffic: {"1": 100}
-networks:
-192.0.2.0/24: {note: office Berlin}
-"""
+"""Models and networks declared in a YAML file, for a repository that says what the registry holds."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -65,7 +54,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def write_declaration(documents: Mapping[str, tuple[Document, ...]]) -> str:
-    """The YAML that declares what `documents` (by kind) hold."""
+    """The YAML text that declares `documents` (by kind)."""
     content: dict[str, Any] = {"chips": FORMAT}
     for kind, found in documents.items():
         content[kind] = dict(_entry(document) for document in found)
@@ -86,7 +75,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
 
 
 def read_declaration(text: str, place: str) -> Declared:
-    """What `text` declares, checked whole. Raises Failure that names everything that is wrong."""
+    """What `text` declares. Raises Failure with every problem in it."""
     if len(text) > _MAX_BYTES:
         raise Failure(f"{place} is larger than {_MAX_BYTES} bytes", code=EX_DATAERR)
     try:

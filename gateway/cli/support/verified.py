@@ -1,4 +1,4 @@
-"""A version gets traffic only when it is verified, or when somebody forces it, which the history then says."""
+"""Before a version gets traffic: is it verified, or forced, which the history then says; and is a rollout under way?"""
 
 from typing import Annotated
 
@@ -7,8 +7,9 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
-from gateway.registry.base import Registry
+from gateway.registry.base import ROLLOUTS, Registry
 from gateway.registry.evidence import NEVER_VERIFIED, unverified
+from gateway.registry.snapshot import read_rollout
 
 ForceOption = Annotated[
     bool,
@@ -41,3 +42,19 @@ async def check_verified(
             )
         found.append(f"forced: version {version}: {why}")
     return "; ".join(found)
+
+
+async def note_rollout(registry: Registry, name: str) -> None:
+    """Say that a rollout is under way: a change by hand will hold it."""
+    document = await registry.read(ROLLOUTS, name)
+    if document is None:
+        return
+    try:
+        rollout = read_rollout(document)
+    except ValueError:
+        return
+    if rollout.active:
+        console.note(
+            f"a rollout of version {rollout.candidate} is {rollout.state}, and a change by hand holds it: "
+            f"chips canary {name} --status"
+        )

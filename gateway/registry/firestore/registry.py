@@ -1,7 +1,7 @@
 """The registry for a fleet: documents in Google's Firestore, watched over one stream for each gateway.
 
 Writes use preconditions, not transactions, whose locks collapse under contention; see docs/adr. Google's packages are
-imported late and in a thread, for importing them takes longer than a caller should wait.
+imported late and in a thread, because importing them takes longer than a caller should wait.
 """
 
 import asyncio

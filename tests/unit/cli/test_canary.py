@@ -251,7 +251,8 @@ def test_a_model_that_was_changed_by_hand_keeps_its_split_at_an_abort_and_gets_t
     _two_versions(shell)
     shell.ok("canary", "wine", "4")
     _act(shell, Decision("advance", "the rollout begins", 1))
-    shell.ok("traffic", "wine", "3=40", "4=60")
+    by_hand = shell.ok("traffic", "wine", "3=40", "4=60")
+    assert "a rollout of version 4 is running, and a change by hand holds it" in by_hand.err
     assert "changed by hand" in shell.ok("canary", "wine").out
     shell.ok("canary", "wine", "--hold")
     shell.ok("canary", "wine", "--resume")

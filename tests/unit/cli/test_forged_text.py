@@ -48,6 +48,10 @@ TRIED: dict[str, list[list[str]] | str] = {
     "enable": [["enable", "wine", "--reason", EVIL]],
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
+    **dict.fromkeys(
+        ("sign-off", "request-approval", "approve", "reject", "approvals", "promote"),
+        "people and digests; titles and reasons by the same `say` and sieve",
+    ),
     "watch": "the lines of history (print_change)",
     "top": "models' names, which the registry holds to a-z, 0-9, - and _: test_the_picture_of_top",
     "tail": "requests: tests/unit/telemetry",

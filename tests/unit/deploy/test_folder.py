@@ -48,6 +48,23 @@ def test_code_around_the_model_is_taken(folder: Path):
     assert BackendFolder(folder).environment() == {"CHIPS_PREDICT": str(folder / "predict.py")}
 
 
+def test_r_has_a_library_too(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"r"'))
+    files = context(folder)
+    assert {"Dockerfile", "entrypoint.sh", "main.R", "predict.R", "R/main.R", "src/reader.cpp"} <= set(files)
+    assert "model/backend.toml" in files
+    assert files["Dockerfile"].endswith(b"COPY model/ model/\n")
+    assert files[".dockerignore"].endswith(b"!model/\n"), "else the build would not see it"
+    shell, script = BackendFolder(folder).command("python")
+    assert (shell, Path(script).name, Path(script).exists()) == ("sh", "entrypoint.sh", True)
+    (folder / "predict.R").write_text("")
+    assert context(folder)["Dockerfile"].endswith(b"ENV CHIPS_PREDICT=/srv/app/model/predict.R\n")
+    assert BackendFolder(folder).environment() == {"CHIPS_PREDICT": str(folder / "predict.R")}
+    (folder / "main.R").write_text("")
+    assert "R/main.R" not in context(folder), "a folder that contains the library is left alone"
+
+
 def test_a_dockerfile_of_a_person_is_left_alone(folder: Path):
     (folder / "Dockerfile").write_text("FROM scratch\n")
     assert context(folder)["Dockerfile"] == b"FROM scratch\n"

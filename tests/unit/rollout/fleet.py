@@ -11,7 +11,7 @@ from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
-from gateway.rollout.counter import Tally, bucket
+from gateway.rollout.counter import Tally, latency_bucket
 from gateway.rollout.figures import FIGURES, Report, Window
 from gateway.supervisor import Supervisor
 
@@ -58,7 +58,7 @@ def tally(requests: int, errors: int = 0, *, refusals: int = 0, seconds: float =
         requests=requests,
         errors=errors,
         refusals=refusals,
-        latency={bucket(seconds): requests} if requests else {},
+        latency={latency_bucket(seconds): requests} if requests else {},
     )
 
 

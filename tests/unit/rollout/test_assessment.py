@@ -7,7 +7,7 @@ import pytest
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import Plan
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.counter import Tally, bucket, edge
+from gateway.rollout.counter import Tally, edge, latency_bucket
 from gateway.rollout.figures import Report, Window
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally
 
@@ -27,7 +27,7 @@ def _report(
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-6, 0.0013, 0.25, 300.0])
 def test_a_bucket_holds_its_durations(seconds: float):
-    number = bucket(seconds)
+    number = latency_bucket(seconds)
     assert number >= 0
     assert seconds <= edge(number + 1)
     assert seconds < 1e-6 or edge(number) <= seconds * (1 + 1e-9)
@@ -66,7 +66,7 @@ def test_a_step_begins_at_nothing_and_keeps_the_evidence():
 def _times(rng: np.random.Generator, count: int, factor: float = 1.0) -> Tally:
     """Log-normal times, of which the 99th percentile is 3.2 times the median."""
     found: dict[int, int] = {}
-    for number in map(bucket, 0.02 * factor * rng.lognormal(0, 0.5, count)):
+    for number in map(latency_bucket, 0.02 * factor * rng.lognormal(0, 0.5, count)):
         found[number] = found.get(number, 0) + 1
     return Tally(requests=count, latency=found)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
-from gateway.rollout.counter import Counter, Tally, bucket
+from gateway.rollout.counter import Counter, Tally, latency_bucket
 from tests.unit.telemetry.exchanges import make_exchange
 
 
@@ -24,7 +24,7 @@ def test_a_good_answer_counts_with_its_time(counter: Counter):
     tally = _count(counter)
     assert (tally.requests, tally.errors, tally.refusals, tally.cold) == (1, 0, 0, 0)
     (number,) = tally.latency
-    assert abs(number - bucket(0.1)) <= 1
+    assert abs(number - latency_bucket(0.1)) <= 1
     assert _count(counter).latency == {number: 2}
 
 
@@ -35,7 +35,7 @@ def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: C
     slow.ended += 7.0  # it read the answer slowly
     counter(slow)
     (number,) = counter.tallies["wine"]["4"].latency
-    assert abs(number - bucket(0.1)) <= 1
+    assert abs(number - latency_bucket(0.1)) <= 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.counter import Counter, Tally
 from gateway.rollout.figures import FIGURES, Report, Reporter
+from gateway.rollout.lease import Lease, LeaseObserver
 from gateway.supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
 
@@ -144,10 +145,39 @@ async def test_windows_that_could_not_be_written_come_with_the_next(
         await asyncio.sleep(0)
     monkeypatch.setattr(scene.registry, "write_ephemeral", write)
     scene.clock.now += 15
-    scene.reporter._changed.set()
     report = await scene.reported(2)
     assert [window.number for window in report.windows] == [1, 2]
     await scene.reporter.stop()
+
+
+async def test_a_report_that_cannot_be_deleted_is_tried_again_with_pauses(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    await scene.show(position=0)
+    await scene.reporter.start()
+    tries = 0
+    pauses: list[float] = []
+    deleted = asyncio.Event()
+
+    async def away(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise Unavailable("away")
+        deleted.set()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(scene.registry, "delete_ephemeral", away)
+    monkeypatch.setattr("gateway.rollout.figures.asyncio.sleep", pause)
+    await scene.show(position=0, state="returned")
+    await deleted.wait()
+    monkeypatch.undo()
+    await scene.reporter.stop()
+    assert len(pauses) == 3
+    assert pauses == sorted(pauses)
+    assert pauses[0] > 0
 
 
 async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_reports(scene: Scene):
@@ -156,3 +186,33 @@ async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_rep
     await scene.reporter.stop()
     (report,) = await scene.reports()
     assert report.last == 1
+
+
+async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: pytest.LogCaptureFixture):
+    scene = Scene(clock)
+    reporter = scene.reporter = Reporter(
+        scene.registry,
+        scene.counting.append,
+        supervisor=Supervisor(),
+        lease=LeaseObserver(scene.registry, "rollouts", clock=clock),
+        clock=clock,
+    )
+    controller = Lease(scene.registry, "rollouts", "a", clock=clock)
+    await scene.show(position=0)
+
+    async def report(windows: int) -> float:
+        clock.now += 15
+        await reporter._report("wine", reporter._open["wine"])
+        await reporter._look_for_controller(15.0)
+        return reporter.gauges()["chips_rollout_unattended"][""]
+
+    assert [await report(number) for number in range(4)] == [0.0] * 4
+    assert await report(5) == 1.0  # for more than a minute nobody has come
+    assert "chips rollouts run" in caplog.text
+    await controller.renew()
+    assert await report(6) == 0.0
+    for number in range(4):
+        assert await report(number) == 0.0
+    assert await report(11) == 1.0  # it has gone
+    await scene.show(position=0, state="returned")
+    assert reporter.gauges()["chips_rollout_unattended"][""] == 0.0

@@ -130,7 +130,7 @@ def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
 
 
 def test_a_path_that_is_no_text_reaches_the_collector():
-    """What it stands for there is a question mark; the SDK would lose the whole batch."""
+    """Its stand-in is a question mark here; the SDK would lose the whole batch."""
     sent = ExportTraceServiceRequest.FromString(
         encode_otlp_traces([summary(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
     )

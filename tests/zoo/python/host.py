@@ -10,10 +10,11 @@ import json
 import sys
 from typing import Any
 
-from chips_backend.app import App, listen
+from chips_backend.app import App
 from chips_backend.artifact import ArtifactError
 from chips_backend.config import Config
 from chips_backend.logs import Log
+from chips_backend.server import listen
 from chips_backend.service import load
 from chips_backend.warm import StartError
 

@@ -191,7 +191,7 @@ async def run_conformance_checks(
 
 
 def validated_option(check: Any, value: str) -> str:
-    """Return `check(value)`; a ValueError becomes a Failure for the command line."""
+    """Return `check(value)`; a ValueError becomes a Failure."""
     try:
         result: str = check(value)
     except ValueError as error:

@@ -1,0 +1,191 @@
+"""`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import typer
+
+from gateway.cli.signoff.sign_off import read_policy_from
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.signing import (
+    AsOption,
+    Identity,
+    SshKeyOption,
+    TokenCommandOption,
+    identify,
+    policy_of,
+    registry_of,
+    signed,
+    split_version,
+)
+from gateway.core.evidence import not_about
+from gateway.core.model import Backend, Model
+from gateway.core.model_updates import to_document
+from gateway.registry.base import APPROVALS, Put, Registry
+from gateway.registry.evidence import list_evidence
+from gateway.settings import Settings
+from gateway.signoff.gate import issuers_keys
+from gateway.signoff.policy import policy_digest
+from gateway.signoff.requests import (
+    Request,
+    StoredPolicy,
+    evidence_digests,
+    evidence_problems,
+    request_id,
+)
+from gateway.signoff.statement import Keys
+from gateway.signoff.subject import Subject, subject_of
+
+
+def request_approval(
+    version: Annotated[
+        str | None, typer.Argument(metavar="MODEL@VERSION", help="The version, such as wine@4.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="ENV", help="The environment it is for: a name, or a registry's URL."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", metavar="FILE", help="Instead of a version: a new sign-off policy, in TOML."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="ENV", help="Where the version is now; otherwise the registry in use."
+        ),
+    ] = None,
+    ssh_key: SshKeyOption = None,
+    token_command: TokenCommandOption = None,
+    name: AsOption = None,
+    reason: console.ReasonOption = "",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Ask for the approvals that an environment's sign-off policy wants. The request is signed, and binds digests, not names.
+
+    The evidence that the policy asks for goes into the request, where approvers and auditors find it.
+
+    Example: `chips request-approval wine@4 --from qa --to prod --ssh-key ~/.ssh/id_ed25519`
+    """
+    if (version is None) == (policy is None) or to is None:
+        raise Failure(
+            "say what is to be approved, and where",
+            hint="MODEL@VERSION --to ENV, or --policy FILE --to ENV",
+            code=EX_USAGE,
+        )
+    target = console.settings_for(registry_of(to))
+    origin = console.settings_for(registry_of(source) if source is not None else registry_url)
+
+    async def work() -> dict[str, Any]:
+        async with console.open_registry_of(target) as registry:
+            stored = await policy_of(registry)
+            identity = identify(stored.policy, ssh_key, token_command, name)
+            keys = await issuers_keys(stored.policy)
+            if policy is not None:
+                new = policy_digest(msgspec.to_builtins(read_policy_from(policy)))
+                environment = (await registry.head()).registry_id
+                subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
+                return await _write(registry, stored, keys, identity, subject, reason)
+            assert version is not None  # noqa: S101  (one of the two is given)
+            found = await read_source(origin, stored.policy.evidence, *split_version(version))
+            environment = (await registry.head()).registry_id
+            subject = approvable_subject(found, stored, environment)
+            return await _write(registry, stored, keys, identity, subject, reason, found.evidence)
+
+    facts = console.run_async(work())
+    if as_json:
+        console.print_json(facts)
+        return
+    console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
+    for what, digest in facts["binds"].items():
+        console.say("", f"{what} {digest}")
+    console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
+
+
+class Source(NamedTuple):
+    """A version where it is now, with the evidence that the policy asks for, by sort."""
+
+    model: Model
+    backend: Backend
+    evidence: dict[str, dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name}@{self.backend.version}"
+
+
+async def read_source(origin: Settings, wanted: Collection[str], name: str, version: str) -> Source:
+    """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure."""
+    async with console.open_registry_of(origin) as registry:
+        _, model = await console.find_model(registry, name)
+        backend = model.backend(version)
+        if backend is None:
+            known = ", ".join(one.version for one in model.backends)
+            raise Failure(f"{name} has no version {version}", hint=f"it has {known}", code=EX_DATAERR)
+        records = await list_evidence(registry, name, version)
+    evidence = {
+        record.sort: to_document(record)
+        for record in records
+        if record.sort in wanted and not not_about(record, backend)
+    }
+    return Source(model, backend, evidence)
+
+
+def approvable_subject(source: Source, stored: StoredPolicy, environment: str) -> Subject:
+    """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
+    try:
+        subject = subject_of(
+            source.model,
+            source.backend,
+            environment=environment,
+            sign_off=stored.digest,
+            evidence=evidence_digests(source.evidence),
+        )
+        problems = evidence_problems(stored.policy, source.evidence, subject)
+    except ValueError as error:
+        raise Failure(f"{source.title} cannot be approved: {error}", code=EX_DATAERR) from None
+    if problems:
+        raise Failure(
+            f"{source.title} cannot be approved: {'; '.join(problems)}",
+            hint=f"chips evidence {source.title} shows what there is",
+            code=EX_DATAERR,
+        )
+    return subject
+
+
+async def _write(
+    registry: Registry,
+    stored: StoredPolicy,
+    keys: Keys,
+    identity: Identity,
+    subject: Subject,
+    reason: str,
+    evidence: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    statement = signed(identity, stored.policy, keys, "request", "", subject, reason)
+    request = Request(title=subject.title, request=statement, evidence=evidence or {})
+    name = request_id(statement)
+    body: dict[str, Any] = msgspec.to_builtins(request)
+    change = Put(kind=APPROVALS, name=name, body=body, expected=0)
+    await registry.write(change, author=identity.name, reason=reason)
+    binds = {
+        "image": subject.image,
+        "artifact": subject.artifact,
+        "contract": f"sha256:{subject.contract}" if subject.contract else "",
+        "policy": f"sha256:{subject.policy}" if subject.policy else "",
+        **{f"evidence {kind}": f"sha256:{digest}" for kind, digest in subject.evidence.items()},
+        "sign-off": f"sha256:{subject.sign_off}",
+        "new sign-off": f"sha256:{subject.new_sign_off}" if subject.new_sign_off else "",
+    }
+    return {
+        "id": name,
+        "title": subject.title,
+        "by": identity.name,
+        "binds": {what: digest for what, digest in binds.items() if digest},
+    }

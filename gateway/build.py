@@ -18,6 +18,7 @@ from gateway.registry.base import Registry
 from gateway.registry.fallback import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.schemes import open_registry
+from gateway.rollout.controller import Controller
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from gateway.audit.anchoring import Anchoring
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.cors import ControlCors
-    from gateway.rollout.controller import Controller
 
 _log = logging.getLogger(__name__)
+
+_SHADOW_CONNECTIONS = 512  # more than a shadow may use to both versions together
 
 
 def parse_networks(texts: Iterable[str]) -> list[Network]:
@@ -87,10 +89,8 @@ def build_figures(settings: Settings, registry: Registry) -> Registry:
 
 def build_controller(
     settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
-) -> "Controller":
+) -> Controller:
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
-    from gateway.rollout.controller import Controller
-
     file = settings.rollouts.webhook_secret_file
     try:
         secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
@@ -188,6 +188,23 @@ def build_upstream(
         ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
+    )
+
+
+def build_shadow_upstream(
+    settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
+) -> Upstream:
+    """Connections that shadows alone use. A shadow's own budget bounds them."""
+    upstream = settings.upstream
+    return PooledUpstream(
+        connections=_SHADOW_CONNECTIONS,
+        connect_timeout_s=upstream.connect_timeout_s,
+        idle_s=upstream.idle_s,
+        tunnel_idle_s=upstream.tunnel_idle_s,
+        ca_file=upstream.ca_file,
+        egress_policy=egress_policy,
+        identity=id_tokens,
+        supervisor=supervisor,
     )
 
 

@@ -14,7 +14,7 @@ LIBRARIES = {
 # Parts of the gateway that only some settings, or other commands, need.
 ASIDE = (
     *("artifacts", "audit.anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.cors", "cost", "deploy"),
-    *("registry.firestore", "rollout.controller", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_encoding", "telemetry.export_traces", "testing"),
+    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_encoding", "telemetry.export_traces", "testing"),
     *("upstream.aiohttp_client", "verify"),
 )  # fmt: skip
 SCRIPT = """

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
     "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
+    "shadow": LazyCommand("gateway.cli.models.shadow", "shadow", _MODELS),
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
     "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
     "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),

@@ -49,6 +49,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     signature: str = ""
     samples: str = ""
     rows: RowsPolicy = "independent"  # "together": its answers depend on all rows of a request, on purpose
+    pure: bool = False  # predicting changes nothing, so a request may be sent twice
     command: tuple[str, ...] = ()  # how it runs on this machine; the container runs what its Dockerfile says
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 1
     cpu: Annotated[float, Meta(gt=0, le=8)] = 1

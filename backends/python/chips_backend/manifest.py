@@ -71,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature = Signature()
     samples: tuple[Sample, ...] = ()
     rows: Literal["independent", "together"] = "independent"
+    pure: bool = False  # for the gateway: a request may be sent twice
 
     def main_file(self, *suffixes: str) -> str:
         """The path of the one file with such a suffix, or of the only file; ValueError where that names none, or several."""

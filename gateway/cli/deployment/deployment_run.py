@@ -60,6 +60,7 @@ class DeploymentRun:
                     signature=self.source.description_file("signature"),
                     samples=self.source.description_file("samples"),
                     rows=settings.rows,
+                    pure=settings.pure,
                 )
             except ValueError as error:
                 raise DeployError(

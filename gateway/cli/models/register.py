@@ -69,6 +69,13 @@ def register(
     ] = None,
     per_day: Annotated[int | None, typer.Option(help="Requests per day (UTC).")] = None,
     per_month: Annotated[int | None, typer.Option(help="Requests per month (UTC).")] = None,
+    pure: Annotated[
+        bool | None,
+        typer.Option(
+            "--pure/--not-pure",
+            help="Whether predicting changes nothing, so that a request may be sent twice.",
+        ),
+    ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(help="Origin of web pages that may call it; may be repeated; `none` takes all away."),
@@ -143,6 +150,7 @@ def register(
             "burst": burst,
             "requests_per_day": per_day,
             "requests_per_month": per_month,
+            "pure": pure,
             "cors": _cors(cors_origin, credentials=cors_credentials),
         },
         backend={

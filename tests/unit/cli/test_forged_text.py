@@ -34,6 +34,7 @@ TRIED: dict[str, list[list[str]] | str] = {
     "diff": [["diff", "one", "other"]],
     "explain-access": [["explain-access", DIGEST[:12], "wine"], ["explain-access", DIGEST[:12], "spoilt"]],
     "traffic": [["traffic", "wine"], ["traffic", "wine", "1=100"]],
+    "shadow": "figures and places in answers: the same `say` and sieve",
     "doctor": [["doctor"]],
     "plan": [["plan"]],
     "rollback": [["rollback", "wine", "--to", "1", "--dry-run"], ["rollback", "wine", "--dry-run"]],

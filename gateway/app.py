@@ -23,6 +23,7 @@ from gateway.build import (
     build_id_tokens,
     build_mirror,
     build_server,
+    build_shadow_upstream,
     build_signer,
     build_telemetry,
     build_upstream,
@@ -36,11 +37,13 @@ from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota
 from gateway.registry.schemes import open_registry
+from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.figures import Reporter
 from gateway.rollout.lease import LEASE, LeaseObserver
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
+from gateway.shadow.reporter import Shadows
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -92,6 +95,7 @@ class Gateway:
         self._make_telemetry(logs, folder)
         self._make_pipeline()
         self._make_rollouts()
+        self._make_shadows()
         self.port = 0
 
     def _make_authentication(self) -> None:
@@ -108,7 +112,7 @@ class Gateway:
 
     def _make_upstream(self) -> None:
         settings = self._settings
-        egress_policy = build_egress_policy(settings.upstream)
+        egress_policy = self._egress_policy = build_egress_policy(settings.upstream)
         self._id_tokens = build_id_tokens(settings.upstream, egress_policy, self.supervisor)
         self._signer = build_signer(settings.upstream)
         self.upstream = build_upstream(settings, egress_policy, self._id_tokens, self.supervisor)
@@ -177,6 +181,7 @@ class Gateway:
             proxies=parse_networks(edge.trusted_proxies),
             forwarded=edge.forwarding_header == "forwarded",
         )
+        self._forward = Forward(self.upstream, self._signer)
         self.pipeline = Pipeline(
             read_request_head=ReadRequestHead(proxies, self._name),
             control=self._control,
@@ -191,7 +196,7 @@ class Gateway:
             assign_version=AssignVersion(),
             concurrency_limit=self.concurrency_limit,
             backend_concurrency=self.backend_concurrency,
-            forward=Forward(self.upstream, self._signer),
+            forward=self._forward,
             record=self.telemetry.record,
         )
 
@@ -205,13 +210,30 @@ class Gateway:
             lease=LeaseObserver(self.registry, LEASE),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
-        self.mirror.on_swap = self._reporter.follow
+        self.mirror.on_swap = self._follow
         self._controller: Controller | None = None
         if settings.rollouts.controller:
             self._controller = build_controller(
                 settings, self.registry, self._figures, self.mirror, self.supervisor
             )
             self.telemetry.metrics.add_readers(counters=self._controller.counters)
+
+    def _make_shadows(self) -> None:
+        upstream = build_shadow_upstream(
+            self._settings, self._egress_policy, self._id_tokens, self.supervisor
+        )
+        self._shadows = Shadows(
+            self._figures,
+            self._forward.show_to,
+            upstream,
+            self.backend_concurrency,
+            supervisor=self.supervisor,
+        )
+        self.telemetry.metrics.add_readers(counters=self._shadows.counters)
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        self._reporter.follow(snapshot)
+        self._shadows.follow(snapshot)
 
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
@@ -229,6 +251,7 @@ class Gateway:
             parts = (
                 self.mirror,
                 self._reporter,
+                self._shadows,
                 self._controller,
                 self._last_used,
                 self._anchoring,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SHADOW_CONNECTIONS = 512  # more than a shadow may use to both versions together
+
 
 def parse_networks(texts: Iterable[str]) -> list[Network]:
     """Parse networks such as `192.0.2.0/24`. Raises ValueError."""
@@ -160,7 +162,7 @@ def build_id_tokens(
         return None
     return IdTokenProvider(
         metadata_host=upstream.metadata_host,
-        may_name_audience=egress_policy.may_name_audience,
+        may_choose_audience=egress_policy.may_choose_audience,
         supervisor=supervisor,
     )
 
@@ -186,6 +188,23 @@ def build_upstream(
         ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
+    )
+
+
+def build_shadow_upstream(
+    settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
+) -> Upstream:
+    """Connections that shadows alone use. A shadow's own budget bounds them."""
+    upstream = settings.upstream
+    return PooledUpstream(
+        connections=_SHADOW_CONNECTIONS,
+        connect_timeout_s=upstream.connect_timeout_s,
+        idle_s=upstream.idle_s,
+        tunnel_idle_s=upstream.tunnel_idle_s,
+        ca_file=upstream.ca_file,
+        egress_policy=egress_policy,
+        identity=id_tokens,
+        supervisor=supervisor,
     )
 
 

@@ -13,7 +13,7 @@ from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.headers import PINNED_VERSION
-from gateway.core.inline_future import switch_to_task
+from gateway.core.immediate_future import switch_to_task
 from gateway.core.problem_details import render_problem
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.heartbeat import LOOKS, HeartbeatMonitor
+from gateway.worker_heartbeat import LOOKS, HeartbeatMonitor
 
 Tell = Callable[[str, str], None]  # severity, message
 

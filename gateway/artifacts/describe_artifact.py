@@ -46,6 +46,7 @@ def describe_artifact(
     signature: Path | None = None,
     samples: Path | None = None,
     rows: RowsPolicy = "independent",
+    pure: bool = False,
 ) -> DescribedArtifact:
     """Inspect a model's files without running them, and return their manifest with warnings. ValueError says what is wrong, and what to do.
 
@@ -79,6 +80,7 @@ def describe_artifact(
         signature=read,
         samples=read_json(samples, list[Sample]) or (),
         rows=rows,
+        pure=pure,
     )
     return DescribedArtifact(manifest, files, warnings)
 

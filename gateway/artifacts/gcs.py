@@ -279,8 +279,12 @@ class GcsStore:
 
 
 def _named_by_content(manifest: Manifest) -> Manifest:
+    """Files by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
     files = tuple(
-        msgspec.structs.replace(file, path=f"{file.sha256[:16]}/{file.path}") for file in manifest.files
+        file
+        if file.path.startswith(f"{file.sha256[:16]}/")
+        else msgspec.structs.replace(file, path=f"{file.sha256[:16]}/{file.path}")
+        for file in manifest.files
     )
     return msgspec.structs.replace(manifest, files=files)
 

@@ -150,6 +150,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature = Signature()
     samples: tuple[Sample, ...] = ()
     rows: RowsPolicy = "independent"
+    # Predicting changes nothing and may be repeated. Not written where it is not said: older manifests keep their digests.
+    pure: bool | msgspec.UnsetType = msgspec.UNSET
 
     def encode(self) -> bytes:
         """The bytes that are stored: the same for the same content."""
@@ -291,6 +293,7 @@ def build_manifest(
     signature: Signature | None = None,
     samples: Sequence[Sample] = (),
     rows: RowsPolicy = "independent",
+    pure: bool = False,
 ) -> Manifest:
     """Build the manifest of `files`, reading each once for its digest; ValueError for a wrong name or version."""
     return Manifest(
@@ -305,6 +308,7 @@ def build_manifest(
         signature=signature or Signature(),
         samples=tuple(samples),
         rows=rows,
+        pure=pure or msgspec.UNSET,
     )
 
 

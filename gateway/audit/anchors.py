@@ -45,7 +45,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Anchors(msgspec.Struct, frozen=True, kw_only=True):
+class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the second place knows, and what is wrong with what lies there."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
@@ -64,7 +64,7 @@ async def write_anchor(place: SecondPlace, registry: Registry, signer: Signer) -
     return anchored
 
 
-async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> Anchors:
+async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
     """All anchors of `place` that one of `keys` has signed; the others are findings. Raises RegistryError."""
     heads: list[AnchoredHead] = []
     restored: list[Restored] = []
@@ -84,7 +84,7 @@ async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> Anchors:
     lost = {(one.registry_id, *pair) for one in restored for pair in one.lost}
     heads += [one.head() for one in restored]
     kept = [head for head in heads if (head.registry_id, head.sequence, head.digest) not in lost]
-    return Anchors(heads=tuple(kept), restored=tuple(restored), findings=tuple(findings))
+    return AnchorReport(heads=tuple(kept), restored=tuple(restored), findings=tuple(findings))
 
 
 async def write_restored(

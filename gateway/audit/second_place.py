@@ -32,7 +32,7 @@ class SecondPlace(Protocol):
     async def create(self, name: str, content: bytes) -> bool:
         """Create a file; False where there is one of that name."""
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         """Why what is there may not stay there."""
 
 
@@ -65,7 +65,7 @@ class FolderPlace:
     async def create(self, name: str, content: bytes) -> bool:
         return await asyncio.to_thread(self._create, name, content)
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         return ()
 
     def _read(self) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ class BucketPlace:
     async def create(self, name: str, content: bytes) -> bool:
         return await asyncio.to_thread(self._ask, lambda client: self._create(client, name, content))
 
-    async def concerns(self) -> tuple[str, ...]:
+    async def retention_concerns(self) -> tuple[str, ...]:
         return await asyncio.to_thread(self._ask, self._concerns)
 
     def _read(self, client: Any) -> dict[str, bytes]:

@@ -13,13 +13,14 @@ from gateway.registry.base import (
     NETWORKS,
     REVOCATIONS,
     ROLLOUTS,
+    SHADOWS,
     Change,
     Registry,
     RegistryError,
 )
 
 # When keys were last used is written, too, so often that it would hide all else.
-KINDS: Final = (MODELS, ROLLOUTS, NETWORKS, KEYS, REVOCATIONS)
+KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
 
 
 async def recent_changes(

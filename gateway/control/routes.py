@@ -15,7 +15,7 @@ from gateway.control.dashboard import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
 from gateway.control.recorded_requests import RecordedRequests, number_parameter, parse_query
-from gateway.control.rollout import rollout_document
+from gateway.control.rollout_view import rollout_document
 from gateway.control.time_windows import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,

@@ -22,7 +22,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── UpstreamError             the backend failed
     │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
     │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
-    │   ├── UpstreamUnavailable   503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamNotTried   503 upstream-unavailable    no backend can take it now
     │   ├── UpstreamTimeout       504 upstream-timeout        slower than the model's time-out
     │   └── DeadlineExceeded      504 deadline-exceeded       slower than the caller said it would wait
     └── GatewayFault              we failed
@@ -172,7 +172,7 @@ class UpstreamBroken(UpstreamError):
     code, status, title = "upstream-broken", 502, "Backend broke off"
 
 
-class UpstreamUnavailable(UpstreamError):
+class UpstreamNotTried(UpstreamError):
     """503: the backend's circuit is open, or the gateway cannot authenticate to it."""
 
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"

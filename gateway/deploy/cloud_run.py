@@ -125,7 +125,7 @@ class CloudRunTarget:
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
 
-    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:

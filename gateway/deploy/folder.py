@@ -49,6 +49,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     signature: str = ""
     samples: str = ""
     rows: RowsPolicy = "independent"  # "together": its answers depend on all rows of a request, on purpose
+    pure: bool = False  # predicting changes nothing, so a request may be sent twice
     command: tuple[str, ...] = ()  # how it runs on this machine; the container runs what its Dockerfile says
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 1
     cpu: Annotated[float, Meta(gt=0, le=8)] = 1
@@ -110,6 +111,11 @@ class BackendFolder:
             f'{self.path / SETTINGS_NAME} does not say how it runs here: add language = "python", '
             'or command = ["COMMAND", "ARGUMENT"]'
         )
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it says how it runs on this machine."""
+        return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 
     @property
     def runs_in_python(self) -> bool:

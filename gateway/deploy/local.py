@@ -206,7 +206,7 @@ class LocalProcessTarget:
                 raise
             return _deployed(local, tell, "is ready")
 
-    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
             for local in self.all(folder.model, folder.version):
                 spec = local.spec

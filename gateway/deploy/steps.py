@@ -63,5 +63,5 @@ def deploy(
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))
-    target.stop_replaced(folder, deployed)
+    target.retire_replaced(folder, deployed)
     return deployed

@@ -39,7 +39,7 @@ class DeploymentTarget(Protocol):
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
-    def stop_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """After registration: stop the older deployment of this version that `deployed` has replaced."""
 
     def credentials(self, url: str) -> dict[str, str]:

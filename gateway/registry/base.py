@@ -18,6 +18,9 @@ REVOCATIONS: Final = "revocations"
 KEY_USES: Final = "key-uses"  # when keys were last used, by digest; not mirrored
 NETWORKS: Final = "networks"  # whose callers are admitted, besides those of the settings
 ROLLOUTS: Final = "rollouts"  # by model: how a new version gets its traffic, and how far it is
+SHADOWS: Final = (
+    "shadows"  # by model: which requests a candidate version sees after their callers were answered
+)
 EVIDENCE: Final = (
     "evidence"  # what was found out about a version, bound to its artifact and image; not mirrored
 )
@@ -34,6 +37,7 @@ KINDS: Final = frozenset(
         KEY_USES,
         NETWORKS,
         ROLLOUTS,
+        SHADOWS,
         EVIDENCE,
         SIGN_OFF,
         APPROVALS,
@@ -44,7 +48,7 @@ KINDS: Final = frozenset(
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, EMERGENCIES})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.shadow import Shadow, parse_shadow
 from gateway.core.sticky_versions import compile_sticky
 from gateway.registry.base import (
     EMERGENCIES,
@@ -18,6 +19,7 @@ from gateway.registry.base import (
     NETWORKS,
     REVOCATIONS,
     ROLLOUTS,
+    SHADOWS,
     Document,
     Listing,
 )
@@ -84,10 +86,11 @@ class Snapshot:
         "revoked",
         "rollout_revisions",
         "rollouts",
+        "shadows",
         "via_name",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one for each kind of document)
         self,
         registry_id: str,
         generation: int,
@@ -98,6 +101,8 @@ class Snapshot:
         network_revisions: tuple[tuple[str, int], ...] = (),
         rollouts: Mapping[str, Rollout] = MappingProxyType({}),
         rollout_revisions: tuple[tuple[str, int], ...] = (),
+        *,
+        shadows: Mapping[str, Shadow] = MappingProxyType({}),
         emergencies: tuple[str, ...] = (),
     ) -> None:
         self.registry_id = registry_id
@@ -112,6 +117,7 @@ class Snapshot:
         self.network_revisions = network_revisions  # of the documents that `networks` was made from
         self.rollouts = rollouts  # by model, also those that have ended
         self.rollout_revisions = rollout_revisions
+        self.shadows = shadows  # by model, also those that have ended
         self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
@@ -146,9 +152,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     entries: dict[str, ModelEntry] = {}
     revoked = set()
     problems: list[str] = []
-    networks: list[Document] = []
-    rollouts: list[Document] = []
-    emergencies: list[Document] = []
+    others: dict[str, list[Document]] = {NETWORKS: [], ROLLOUTS: [], SHADOWS: [], EMERGENCIES: []}
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -165,13 +169,9 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
                 entries[name] = entry
         elif kind == REVOCATIONS:
             revoked.add(name)
-        elif kind == NETWORKS:
-            networks.append(document)
-        elif kind == ROLLOUTS:
-            rollouts.append(document)
-        elif kind == EMERGENCIES:
-            emergencies.append(document)
-    network_set, revisions = yield from _networks(networks, previous, problems)
+        elif kind in others:
+            others[kind].append(document)
+    network_set, revisions = yield from _networks(others[NETWORKS], previous, problems)
     return Snapshot(
         listing.registry_id,
         listing.generation,
@@ -180,8 +180,9 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         tuple(problems),
         network_set,
         revisions,
-        *_rollouts(rollouts, previous, problems),
-        _emergencies(emergencies, previous),
+        *_rollouts(others[ROLLOUTS], previous, problems),
+        shadows=_shadows(others[SHADOWS], problems),
+        emergencies=_emergencies(others[EMERGENCIES], previous),
     )
 
 
@@ -219,6 +220,17 @@ def _rollouts(
     return MappingProxyType(found), revisions
 
 
+def _shadows(documents: list[Document], problems: list[str]) -> Mapping[str, Shadow]:
+    """The shadows by model. One that cannot be read is none."""
+    found = {}
+    for document in documents:
+        try:
+            found[document.name] = read_shadow(document)
+        except ValueError as error:
+            problems.append(f"shadows/{document.name} revision {document.revision}: {error}")
+    return MappingProxyType(found)
+
+
 def _networks(
     documents: list[Document], previous: Snapshot | None, problems: list[str]
 ) -> Generator[None, None, tuple[NetworkSet, tuple[tuple[str, int], ...]]]:
@@ -248,6 +260,16 @@ def read_rollout(document: Document) -> Rollout:
     if rollout.model != document.name:
         raise ValueError(f'it says that it is of "{rollout.model}"')
     return rollout
+
+
+def read_shadow(document: Document) -> Shadow:
+    """A shadow's document. ValueError says everything that is wrong with it."""
+    if document.problem:
+        raise ValueError(document.problem)
+    shadow = parse_shadow(document.body)
+    if shadow.model != document.name:
+        raise ValueError(f'it says that it is of "{shadow.model}"')
+    return shadow
 
 
 def compile_entry(document: Document) -> ModelEntry:

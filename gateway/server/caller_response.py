@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
 from gateway.core.exchange import Exchange
-from gateway.core.inline_future import InlineFuture
+from gateway.core.immediate_future import ImmediateFuture
 from gateway.core.response import Response
 from gateway.core.response_fields import gateway_field_lines
 
@@ -91,7 +91,7 @@ class CallerResponse:
         self.relay_piece(piece)
         connection = self._connection
         if connection.writing_paused:
-            completion = connection.drained = InlineFuture()
+            completion = connection.drained = ImmediateFuture()
             await completion
 
     async def finish(self) -> None:

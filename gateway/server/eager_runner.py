@@ -1,6 +1,6 @@
 """Runs a request's coroutine eagerly in the socket callback, without an asyncio task unless it has to wait.
 
-While the coroutine awaits an `InlineFuture`, it stays suspended without a task; completing the future resumes it. The
+While the coroutine awaits an `ImmediateFuture`, it stays suspended without a task; completing the future resumes it. The
 first time it awaits anything else (the registry, a place in a queue), it becomes a task and stays one.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
-from gateway.core.inline_future import InlineFuture
+from gateway.core.immediate_future import ImmediateFuture
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class EagerCoroutineRunner:
         self._loop = loop
         self._ended = ended
         self._coroutine: Coroutine[Any, Any, None] | None = None
-        self._completion: InlineFuture | None = None
+        self._completion: ImmediateFuture | None = None
         self._task: asyncio.Task[None] | None = None
         self._running = False
 
@@ -54,7 +54,7 @@ class EagerCoroutineRunner:
         except BaseException as bug:  # noqa: BLE001  (the pipeline lets nothing escape; whatever calls us must not fall)
             _log.error("a request ended with an error that nobody caught", exc_info=bug)
         else:
-            if awaited.__class__ is InlineFuture:
+            if awaited.__class__ is ImmediateFuture:
                 self._completion = awaited
                 awaited.wake = self._step
             else:
@@ -94,7 +94,7 @@ class _Remainder:
         while True:
             error: BaseException | None = None
             try:
-                if awaited.__class__ is InlineFuture:
+                if awaited.__class__ is ImmediateFuture:
                     future = self._loop.create_future()
                     awaited.wake = partial(_wake, future)
                     yield from future

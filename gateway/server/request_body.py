@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import ChunkedDecoder
 from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.core.exchange import BUFFERED_BODY_BYTES
-from gateway.core.inline_future import InlineFuture
+from gateway.core.immediate_future import ImmediateFuture
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import CallerTransport
@@ -53,8 +53,8 @@ class CallerBody:
         self._count = 0
         self._limit_bytes = 0
         self._sink: BodySink | None = None
-        self._completion: InlineFuture | None = None  # of the reader that waits for its end
-        self._more: InlineFuture | None = None  # of the reader that reads it piece by piece
+        self._completion: ImmediateFuture | None = None  # of the reader that waits for its end
+        self._more: ImmediateFuture | None = None  # of the reader that reads it piece by piece
 
     # -- from the connection
 
@@ -152,7 +152,7 @@ class CallerBody:
         if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
             return
         self._ask()
-        completion = self._completion = InlineFuture()
+        completion = self._completion = ImmediateFuture()
         end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
         alarm = asyncio.get_running_loop().call_at(end, completion.complete, body_timeout_error())
         try:
@@ -182,7 +182,7 @@ class CallerBody:
                 return chunk
             if self.complete:
                 return None
-            self._more = InlineFuture()
+            self._more = ImmediateFuture()
             try:
                 await self._more
             finally:

@@ -139,12 +139,16 @@ def _readable(document: Document | None) -> Model | None:
 
 
 def _affected(before: Model | None, after: Model) -> list[Backend]:
-    """The backends that are new or differ; all that take traffic, where it differs how the model may be called."""
-    if before is not None and _rest(before) != _rest(after):
-        return [backend for backend in after.backends if after.traffic.get(backend.version, 0)]
-    return [
+    """The backends that are new or differ. Where only the way to call the model differs: those that take its traffic.
+
+    An approval of one version binds the model's policy, so a version may bring its policy along.
+    """
+    changed = [
         backend for backend in after.backends if before is None or before.backend(backend.version) != backend
     ]
+    if changed or before is None or _rest(before) == _rest(after):
+        return changed
+    return [backend for backend in after.backends if after.traffic.get(backend.version, 0)]
 
 
 def _rest(model: Model) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Forward the request to its backend, and stream the response back to the caller."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.exchange import Exchange
@@ -19,12 +19,19 @@ class Forward:
     def __init__(self, upstream: Upstream, signer: "CallerTokenSigner | None" = None) -> None:
         self._upstream = upstream
         self._signer = signer
+        self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
+
+    def show_to(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
+        """Have `observe` see each request just before it is sent; None: no longer."""
+        self._observe = observe
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
         backend, target = exchange.backend, exchange.target
         request = UpstreamRequest(
             exchange.method, backend.url, backend_path(backend, target), self._fields(exchange)
         )
+        if self._observe is not None:
+            self._observe(exchange, request)
         return self._upstream.send(exchange, request)
 
     def _fields(self, exchange: Exchange) -> list[bytes]:

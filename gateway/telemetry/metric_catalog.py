@@ -219,6 +219,20 @@ METRICS: Final = (
         "Steps of rollouts that this process has taken: advances, returns and holds.",
     ),
     Metric(
+        "chips_shadow_sampled_total",
+        "counter",
+        "",
+        ("model",),
+        "Requests that the model's running shadow has picked, in this process.",
+    ),
+    Metric(
+        "chips_shadow_dropped_total",
+        "counter",
+        "",
+        ("model",),
+        "Of those, the ones that did not fit the shadow's budget and were left out.",
+    ),
+    Metric(
         "chips_emergencies",
         "gauge",
         "",

@@ -18,7 +18,7 @@ and `BackendContract` with a fixture `backend` that says how to start or reach y
             return BackendUnderTest(command="Rscript serve.R", samples=Path("artifact/manifest.json"))
 """
 
-from gateway.testing.backend import BackendContract, BackendUnderTest
-from gateway.testing.registry import OpenClient, RegistryContract, put
+from gateway.testing.backend_contract import BackendContract, BackendUnderTest
+from gateway.testing.registry_contract import OpenClient, RegistryContract, put
 
 __all__ = ["BackendContract", "BackendUnderTest", "OpenClient", "RegistryContract", "put"]

@@ -70,12 +70,12 @@ class EgressPolicy:
         for info in found:
             self.check_address(str(info[4][0]))
 
-    def may_name_audience(self, url: str) -> bool:
-        """Whether the backend at `url` may get ID tokens for another audience than its own origin: if the settings name its host.
+    def may_choose_audience(self, backend_url: str) -> bool:
+        """Whether the backend at `backend_url` may get ID tokens for another audience than its own origin: if the settings name its host.
 
         Anybody can have a host under *.run.app, and could otherwise obtain a token that is valid at somebody else's service.
         """
-        host = (urlsplit(url).hostname or "").rstrip(".")
+        host = (urlsplit(backend_url).hostname or "").rstrip(".")
         return any(fnmatchcase(host, pattern) for pattern in self._named)
 
     def check_host(self, host: str) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from gateway.core.errors import UpstreamUnavailable
+from gateway.core.errors import UpstreamNotTried
 from gateway.core.headers import CRLF
 from gateway.supervisor import Supervisor
 
@@ -41,19 +41,19 @@ class _Claims(msgspec.Struct):
 class IdTokenProvider:
     """One token for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
 
-    The audience is the backend's origin, or the one it was registered with, if `may_name_audience` allows that for its URL.
+    The audience is the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
     """
 
     def __init__(
         self,
         *,
         metadata_host: str = "metadata.google.internal",
-        may_name_audience: Callable[[str], bool] = lambda _: True,
+        may_choose_audience: Callable[[str], bool] = lambda _: True,
         now: Callable[[], float] = time.time,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor or Supervisor()
-        self._may_name_audience = may_name_audience
+        self._may_choose_audience = may_choose_audience
         self._url = f"http://{metadata_host}{_PATH}"
         self._now = now
         self._tokens: dict[str, _Token] = {}
@@ -80,8 +80,8 @@ class IdTokenProvider:
             origin = self._origins[url] = f"https://{parts.netloc}" if parts.scheme == "https" else ""
         if not origin:
             return ()
-        if audience and audience != origin and not self._may_name_audience(url):
-            raise UpstreamUnavailable(
+        if audience and audience != origin and not self._may_choose_audience(url):
+            raise UpstreamNotTried(
                 "The gateway may not send this backend an ID token: the settings do not allow its audience."
             )
         audience = audience or origin
@@ -94,7 +94,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """As `cached_fields`, waiting for the metadata server. Raises UpstreamUnavailable."""
+        """As `cached_fields`, waiting for the metadata server. Raises UpstreamNotTried."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found
@@ -103,7 +103,7 @@ class IdTokenProvider:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamUnavailable("The gateway could not get an ID token for the backend.") from error
+            raise UpstreamNotTried("The gateway could not get an ID token for the backend.") from error
         return token.fields
 
     def _start(self, audience: str) -> asyncio.Task[_Token]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
-from gateway.core.inline_future import InlineFuture
+from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
+from gateway.core.immediate_future import ImmediateFuture
 from gateway.supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.tls import SessionResumingContext
@@ -30,7 +30,7 @@ class _Waiter:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.completion = InlineFuture()
+        self.completion = ImmediateFuture()
         self.connection: BackendConnection | None = None
 
 
@@ -279,5 +279,5 @@ class Pool:
         return self._resolved
 
 
-def _circuit_open_error() -> UpstreamUnavailable:
-    return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")
+def _circuit_open_error() -> UpstreamNotTried:
+    return UpstreamNotTried("The backend could not be reached just now. Try again in a moment.")

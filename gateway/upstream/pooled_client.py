@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import asks_for_websocket
-from gateway.core.inline_future import InlineFuture, switch_to_task
+from gateway.core.immediate_future import ImmediateFuture, switch_to_task
 from gateway.supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
@@ -207,7 +207,7 @@ def _begin(
     attempt: Attempt,
     connection: BackendConnection,
     proof: bytes,
-) -> InlineFuture:
+) -> ImmediateFuture:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
     upgrading = asks_for_websocket(method, exchange.head.read)

@@ -265,7 +265,7 @@ BESIDE_IT = {
     "serve.py": "start and stop, which the process waits for",
     "server/eager_runner.py": "a request, which its connection owns",
     "registry/firestore/registry.py": "the next message, which the watch waits for",
-    "testing/registry.py": "the suite for plug-ins",
+    "testing/registry_contract.py": "the suite for plug-ins",
     "audit/second_place.py": "downloads, which one call waits for",
 }
 _STARTS = {"create_task", "ensure_future", "Thread", "ThreadPoolExecutor", "start_soon", "TaskGroup"}

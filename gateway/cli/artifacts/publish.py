@@ -62,6 +62,12 @@ def publish(
         RowsPolicy,
         typer.Option(help="`together`: answers depend on all rows of a request on purpose, as in a ranking."),
     ] = "independent",
+    pure: Annotated[
+        bool,
+        typer.Option(
+            "--pure", help="Predicting changes nothing, so a request may be sent twice: for shadows."
+        ),
+    ] = False,
     runtime: Annotated[
         list[str] | None, typer.Option(help="What it was made with: NAME=VERSION; may be repeated.")
     ] = None,
@@ -103,6 +109,7 @@ def publish(
             signature=signature,
             samples=samples,
             rows=rows,
+            pure=pure,
         )
     except ValueError as error:
         hint = "name it with --format" if "format cannot be guessed" in str(error) else ""

@@ -14,8 +14,8 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.staged_backend import folder_command
-from gateway.cli.models.inspection import RegistrationRequest
-from gateway.cli.models.registration import Verification, register_backend
+from gateway.cli.models.backend_inspection import RegistrationRequest
+from gateway.cli.models.write_registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
@@ -60,6 +60,7 @@ class DeploymentRun:
                     signature=self.source.description_file("signature"),
                     samples=self.source.description_file("samples"),
                     rows=settings.rows,
+                    pure=settings.pure,
                 )
             except ValueError as error:
                 raise DeployError(
@@ -249,7 +250,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
-    if run.source.settings.command or run.source.settings.language == "python":
+    if run.source.runs_here:
         return folder_command(run.source, tell)
     known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None

@@ -153,7 +153,7 @@ def _write(
 def write_trained(model: ForeignModel, folder: Path, *, samples: bool) -> int:
     """Fill trained/ in `folder`, whose requirements.txt exists; return the number of samples. Raises Failure."""
     trained = folder / COPY_NAME
-    write_artifact(model, trained, SCAFFOLD / "imported")
+    write_artifact(model, trained, SCAFFOLD / "import_templates")
     examples = trained / "examples.json"
     if not samples or not model.examples:
         examples.unlink(missing_ok=True)

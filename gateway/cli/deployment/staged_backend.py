@@ -52,6 +52,7 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             signature=source.description_file("signature"),
             samples=source.description_file("samples"),
             rows=settings.rows,
+            pure=settings.pure,
         )
         words = folder_command(source, console.note)
     except (FolderError, ValueError) as error:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from gateway.artifacts.manifest import RowsPolicy
-from gateway.cli.models.inspection import (
+from gateway.cli.models.backend_inspection import (
     BackendInspection,
     ProgressReporter,
     RegistrationRequest,
@@ -18,7 +18,12 @@ from gateway.cli.models.inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.registration import _OUR_PATH, RegisteredVersion, Verification, write_registration
+from gateway.cli.models.write_registration import (
+    _OUR_PATH,
+    RegisteredVersion,
+    Verification,
+    write_registration,
+)
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
@@ -64,6 +69,13 @@ def register(
     ] = None,
     per_day: Annotated[int | None, typer.Option(help="Requests per day (UTC).")] = None,
     per_month: Annotated[int | None, typer.Option(help="Requests per month (UTC).")] = None,
+    pure: Annotated[
+        bool | None,
+        typer.Option(
+            "--pure/--not-pure",
+            help="Whether predicting changes nothing, so that a request may be sent twice.",
+        ),
+    ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(help="Origin of web pages that may call it; may be repeated; `none` takes all away."),
@@ -138,6 +150,7 @@ def register(
             "burst": burst,
             "requests_per_day": per_day,
             "requests_per_month": per_month,
+            "pure": pure,
             "cors": _cors(cors_origin, credentials=cors_credentials),
         },
         backend={
@@ -240,7 +253,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         egress_policy.check_url(url)
     except EgressRefused as refused:
         raise Failure(str(refused), code=EX_DATAERR) from None
-    if audience and not egress_policy.may_name_audience(url):
+    if audience and not egress_policy.may_choose_audience(url):
         raise Failure(
             "an audience is for backends behind a domain of your own, and upstream.hosts does not name this one",
             hint="without --audience, tokens are made for the backend's own origin",

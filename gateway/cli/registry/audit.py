@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from gateway.audit.export import to_csv, to_html, to_json
-from gateway.audit.timeline import ModelState, parse_time, states_at
+from gateway.audit.state_at import ModelState, parse_time, states_at
 from gateway.audit.verify import Report, verify_history
 from gateway.cli.support import console
 from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
@@ -186,7 +186,7 @@ async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[
     return report, {
         **msgspec.to_builtins(report),
         "second_place": str(place),
-        "concerns": list(await place.concerns()),
+        "concerns": list(await place.retention_concerns()),
         "restored": msgspec.to_builtins(anchors.restored),
     }
 

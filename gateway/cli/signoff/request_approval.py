@@ -1,5 +1,6 @@
 """`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,7 +28,7 @@ from gateway.registry.base import APPROVALS, Put, Registry
 from gateway.registry.evidence import list_evidence
 from gateway.settings import Settings
 from gateway.signoff.gate import issuers_keys
-from gateway.signoff.policy import SignOffPolicy, policy_digest
+from gateway.signoff.policy import policy_digest
 from gateway.signoff.requests import (
     Request,
     StoredPolicy,
@@ -92,7 +93,7 @@ def request_approval(
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
                 return await _write(registry, stored, keys, identity, subject, reason)
             assert version is not None  # noqa: S101  (one of the two is given)
-            found = await read_source(origin, stored.policy, *split_version(version))
+            found = await read_source(origin, stored.policy.evidence, *split_version(version))
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
             return await _write(registry, stored, keys, identity, subject, reason, found.evidence)
@@ -119,8 +120,8 @@ class Source(NamedTuple):
         return f"{self.model.name}@{self.backend.version}"
 
 
-async def read_source(origin: Settings, policy: SignOffPolicy, name: str, version: str) -> Source:
-    """The version in the registry of `origin`. Evidence about something else is left out. Raises Failure."""
+async def read_source(origin: Settings, wanted: Collection[str], name: str, version: str) -> Source:
+    """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure."""
     async with console.open_registry_of(origin) as registry:
         _, model = await console.find_model(registry, name)
         backend = model.backend(version)
@@ -131,7 +132,7 @@ async def read_source(origin: Settings, policy: SignOffPolicy, name: str, versio
     evidence = {
         record.sort: to_document(record)
         for record in records
-        if record.sort in policy.evidence and not not_about(record, backend)
+        if record.sort in wanted and not not_about(record, backend)
     }
     return Source(model, backend, evidence)
 

@@ -10,7 +10,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
-    from gateway.audit.anchors import Anchors
+    from gateway.audit.anchors import AnchorReport
 
 
 def second_place(settings: Settings) -> SecondPlace | None:
@@ -46,7 +46,7 @@ def read_keys(settings: Settings) -> "list[Key]":
         raise Failure(f"audit.trusted_keys: {error}", code=EX_CONFIG) from None
 
 
-async def read_second_place(place: SecondPlace, settings: Settings) -> "Anchors":
+async def read_second_place(place: SecondPlace, settings: Settings) -> "AnchorReport":
     """What the second place knows of the registry's history."""
     from gateway.audit.anchors import read_anchors
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, require_predictions
-from gateway.verify.checks.infer import flatten, infer_request, outputs_of
+from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
 from gateway.verify.raw_http import NoResponse, RawRequest
 from gateway.verify.row_scoring import (
     RowGroup,

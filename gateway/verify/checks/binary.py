@@ -15,7 +15,7 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.checks.infer import flatten, infer_request, outputs_of
+from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
 from gateway.verify.raw_http import Fields, RawRequest, RawResponse
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"

@@ -15,7 +15,7 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.checks.infer import infer_request
+from gateway.verify.checks.open_inference import infer_request
 from gateway.verify.raw_http import Fields, RawRequest
 
 Make = Callable[[CheckContext], RawRequest]

@@ -19,7 +19,7 @@ from gateway.verify.checks.binary import (
     require_same_outputs,
     unpack,
 )
-from gateway.verify.checks.infer import flatten
+from gateway.verify.checks.open_inference import flatten
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene

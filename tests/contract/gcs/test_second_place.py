@@ -31,16 +31,16 @@ async def test_what_is_there_is_created_once_and_read_back(gcs: Gcs):
 
 async def test_a_bucket_without_a_lock_is_a_concern(gcs: Gcs, client: Any):
     place = BucketPlace(gcs.bucket, "")
-    (concern,) = await place.concerns()
+    (concern,) = await place.retention_concerns()
     assert "no retention policy" in concern
     bucket = client.get_bucket(gcs.bucket)
     bucket.retention_period = 365 * 86400
     bucket.patch()
-    (concern,) = await place.concerns()
+    (concern,) = await place.retention_concerns()
     assert "not locked" in concern
     bucket.reload()
     bucket.lock_retention_policy()
-    assert await place.concerns() == ()
+    assert await place.retention_concerns() == ()
 
 
 async def test_a_locked_policy_holds_what_is_there_against_its_owner(gcs: Gcs, client: Any):

@@ -34,6 +34,7 @@ TRIED: dict[str, list[list[str]] | str] = {
     "diff": [["diff", "one", "other"]],
     "explain-access": [["explain-access", DIGEST[:12], "wine"], ["explain-access", DIGEST[:12], "spoilt"]],
     "traffic": [["traffic", "wine"], ["traffic", "wine", "1=100"]],
+    "shadow": "figures and places in answers: the same `say` and sieve",
     "doctor": [["doctor"]],
     "plan": [["plan"]],
     "rollback": [["rollback", "wine", "--to", "1", "--dry-run"], ["rollback", "wine", "--dry-run"]],
@@ -49,7 +50,7 @@ TRIED: dict[str, list[list[str]] | str] = {
     "disable": [["disable", "wine", "--reason", EVIL]],
     "deregister": [["deregister", "wine", "--yes", "--reason", EVIL]],
     **dict.fromkeys(
-        ("sign-off", "request-approval", "approve", "reject", "approvals"),
+        ("sign-off", "request-approval", "approve", "reject", "approvals", "promote"),
         "people and digests; titles and reasons by the same `say` and sieve",
     ),
     "watch": "the lines of history (print_change)",

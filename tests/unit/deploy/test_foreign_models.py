@@ -160,7 +160,9 @@ def test_a_model_is_copied_and_never_loaded_here(
 ):  # fmt: skip
     folder = make(tmp_path / "given")
     write_artifact(
-        read(folder), tmp_path / "trained", Path(__file__).parents[3] / "gateway/cli/scaffold/imported"
+        read(folder),
+        tmp_path / "trained",
+        Path(__file__).parents[3] / "gateway/cli/scaffold/import_templates",
     )
     shell = Shell(tmp_path, monkeypatch, capsys)
     shell.ok("import-model", f"{scheme}:{folder}", "--name", "evil", "--no-samples")

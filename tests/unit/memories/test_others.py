@@ -219,9 +219,9 @@ def test_tokens_that_name_the_caller(asked: list[tuple[str, str, int]]):
 def test_tokens_that_name_the_gateway(asked: list[tuple[str, str]]):
     """The audience is the URL's own or, where its host may name one, the one it is registered with."""
     guard = EgressPolicy("cloud", hosts=["own.example"])
-    remembering = IdTokenProvider(may_name_audience=guard.may_name_audience)
+    remembering = IdTokenProvider(may_choose_audience=guard.may_choose_audience)
     for url, audience in asked:
-        fresh = IdTokenProvider(may_name_audience=guard.may_name_audience)
+        fresh = IdTokenProvider(may_choose_audience=guard.may_choose_audience)
         for tokens in (remembering, fresh):
             for each in ("https://a.run.app", "https://b.run.app", "https://own.example", "aud"):
                 tokens._tokens[each] = _Token((each.encode(),), tokens._now() + 3600, tokens._now())

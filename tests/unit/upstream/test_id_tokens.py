@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from gateway.core.errors import UpstreamUnavailable
+from gateway.core.errors import UpstreamNotTried
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider
 from tests.flow.issuer import signer
@@ -136,14 +136,14 @@ async def test_a_failed_refresh_costs_nothing_as_long_as_the_old_one_is_good(
 async def test_what_is_no_token_is_not_sent(metadata: Metadata, tokens: IdTokenProvider, wrong):
     for name, value in wrong.items():
         setattr(metadata, name, value)
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(UpstreamNotTried):
         await tokens.fetch_fields(BACKEND)
 
 
 async def test_without_a_metadata_server():
     tokens = IdTokenProvider(metadata_host="127.0.0.1:9")
     await tokens.start()
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(UpstreamNotTried):
         await tokens.fetch_fields(BACKEND)
     await tokens.stop()
 
@@ -166,7 +166,9 @@ async def test_a_backend_behind_a_domain_of_its_own_names_its_audience(
 async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(metadata: Metadata):
     """A writer of the registry must not have a token that is good elsewhere sent to a service of their own."""
     egress_policy = EgressPolicy("cloud", hosts=("*.example.com",))
-    tokens = IdTokenProvider(metadata_host=metadata.host, may_name_audience=egress_policy.may_name_audience)
+    tokens = IdTokenProvider(
+        metadata_host=metadata.host, may_choose_audience=egress_policy.may_choose_audience
+    )
     await tokens.start()
     victim = "https://wine-abc.a.run.app"
     for url in (
@@ -174,9 +176,9 @@ async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(meta
         "https://example.com.evil.run.app",
         "https://evil.run.app/example.com",
     ):
-        with pytest.raises(UpstreamUnavailable):
+        with pytest.raises(UpstreamNotTried):
             tokens.cached_fields(url, victim)
-        with pytest.raises(UpstreamUnavailable):
+        with pytest.raises(UpstreamNotTried):
             await tokens.fetch_fields(url, victim)
     assert metadata.asked == []
     await tokens.fetch_fields("https://wine.example.com", victim)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 
 
-class InlineFuture:
+class ImmediateFuture:
     """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
 
     Only a coroutine that `gateway.server.eager_runner` runs can await one.
@@ -27,7 +27,7 @@ class InlineFuture:
             self.wake = None
             wake()
 
-    def __await__(self) -> Generator["InlineFuture | None", None, None]:
+    def __await__(self) -> Generator["ImmediateFuture | None", None, None]:
         if not self._done:
             yield self
         error = self._error

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.cli.models.inspection import (
+from gateway.cli.models.backend_inspection import (
     ProgressReporter,
     RegistrationRequest,
     probe_backend,

@@ -1,0 +1,74 @@
+"""Copies a published artifact from one store to another, bit for bit: what arrives has the digest that was asked for."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from gateway.artifacts.base import ArtifactStore, Progress, StoreError
+from gateway.artifacts.manifest import File, Manifest, parse_manifest
+
+
+def check_artifact(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
+    """The manifest of an artifact, if its stored bytes have the digest (`sha256:…`). Raises StoreError."""
+    where = store.address(model, version)
+    content = store.manifest_content(model, version)
+    if content is None:
+        raise StoreError(f"there is no artifact at {where}")
+    found = "sha256:" + hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise StoreError(f"the manifest at {where} has been changed: it is {found}, not {digest}")
+    try:
+        return parse_manifest(content)
+    except ValueError as error:
+        raise StoreError(f"{where}: {error}") from None
+
+
+def copy_artifact(
+    source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
+) -> bool:
+    """Copy an artifact; False where it was there already. Every file is checked on its way. Raises StoreError."""
+    manifest = check_artifact(source, model, version, digest)
+    if manifest.digest != digest:
+        raise StoreError(
+            f"the manifest at {source.address(model, version)} holds more than this release knows, so it cannot be "
+            "copied bit for bit: use the release that published it"
+        )
+    if target.manifest_content(model, version) is not None:
+        check_artifact(target, model, version, digest)
+        return False
+    with tempfile.TemporaryDirectory(prefix="chips-copy-") as name:
+        files = {
+            file.path: _fetched(source, manifest, file, Path(name) / str(number), progress)
+            for number, file in enumerate(manifest.files)
+        }
+        target.publish(manifest, files, progress)
+    try:
+        check_artifact(target, model, version, digest)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}. A folder and a bucket name an artifact's files in different ways: copy between stores of one kind"
+        ) from None
+    return True
+
+
+def _fetched(store: ArtifactStore, manifest: Manifest, file: File, path: Path, progress: Progress) -> Path:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("xb") as writer:
+            for block in store.blocks(manifest, file):
+                digest.update(block)
+                size += len(block)
+                writer.write(block)
+                progress(len(block))
+    except FileNotFoundError:
+        raise StoreError(
+            f"{file.path_in_artifact} is missing in the artifact {manifest.model} {manifest.version}"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{file.path_in_artifact} cannot be copied: {error.strerror}") from error
+    if (digest.hexdigest(), size) != (file.sha256, file.bytes):
+        raise StoreError(
+            f"{file.path_in_artifact} of {manifest.model} {manifest.version} is not what was published: "
+            f"{size} bytes of SHA-256 {digest.hexdigest()}, not {file.bytes} of {file.sha256}"
+        )
+    return path

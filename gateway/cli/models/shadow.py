@@ -1,0 +1,314 @@
+"""`chips shadow`: send a share of a model's requests to a candidate version as well, compare the answers, and say what came of it."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.cli.models.shadow_price import shadow_price
+from gateway.cli.models.shadow_report import show_report
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.published_manifest import published_manifest
+from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
+from gateway.core.model import Backend, Model
+from gateway.core.model_updates import to_document
+from gateway.core.rollout import fingerprint
+from gateway.core.shadow import LONGEST_S, Budget, Shadow, shadow_problems, utc_text, why_not_shadowed
+from gateway.registry.base import SHADOWS, Document, Put, Registry
+from gateway.registry.evidence import evidence_change
+from gateway.registry.schemes import open_registry
+from gateway.registry.snapshot import read_shadow
+from gateway.settings import Settings
+from gateway.shadow.findings import Report
+from gateway.shadow.reporter import FIGURES
+from gateway.shadow.verdict import combined, verdict_document
+
+_DURATION = re.compile(r"([0-9]+)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LAST_REPORT_S = 3.0
+
+
+def shadow(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    candidate: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="The version that sees the requests, too.")
+    ] = None,
+    percent: Annotated[float, typer.Option(help="Share of the stable version's requests.")] = 5.0,
+    for_: Annotated[str, typer.Option("--for", help="How long: 30m, 24h, 7d.")] = "24h",
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Percent of those that go to the stable version once more, to see how it differs from itself."
+        ),
+    ] = 20.0,
+    allowed: Annotated[
+        float, typer.Option(help="Percent by which the candidate's answers may differ more often.")
+    ] = 1.0,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How far numbers may be apart, relative to the larger one above 1: 1e-3, or OUTPUT=1e-3; may be repeated. "
+            "[default: 1e-6]"
+        ),
+    ] = None,
+    max_concurrency: Annotated[
+        int, typer.Option(help="Requests under way at once, in each gateway process.")
+    ] = 4,
+    max_rate: Annotated[float, typer.Option(help="Requests per second, in each gateway process.")] = 20.0,
+    max_body: Annotated[int, typer.Option(help="Bytes of an answer; larger ones are left out.")] = 1 << 20,
+    max_buffer: Annotated[
+        int, typer.Option(help="Bytes of all requests and answers held, in each gateway process.")
+    ] = 16 << 20,
+    rps: Annotated[
+        float | None, typer.Option(min=0, help="The model's requests a second, for the price.")
+    ] = None,
+    latency: Annotated[
+        str, typer.Option(help="How long a prediction takes, for the price: 40ms, 1.5s.")
+    ] = "100ms",
+    status: Annotated[bool, typer.Option("--status", help="Show what was found so far.")] = False,
+    stop: Annotated[
+        bool,
+        typer.Option(
+            "--stop", help="End it now, show what was found, and keep it as evidence about the version."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    gateway: WatchedGatewayOption = None,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Send a share of a model's requests to another version as well, after their callers have been answered, and compare.
+
+    Callers notice nothing. It ends by itself. Both versions must be declared pure: predicting changes nothing.
+
+    Examples:
+
+    `chips shadow wine 4 --percent 5 --for 24h`
+
+    `chips shadow wine --status`
+
+    `chips shadow wine --stop`
+    """
+    settings = console.settings_for(registry_url)
+    if candidate is None:
+        if not status and not stop:
+            raise Failure("name the version to try", hint="or --status, or --stop", code=EX_USAGE)
+        console.run_async(_look(settings, name, stop=stop, by=by, reason=reason, as_json=as_json))
+        return
+    if status or stop:
+        raise Failure("--status and --stop take no version", code=EX_USAGE)
+    tolerances = _tolerances(tolerance or [])
+    budget = Budget(
+        concurrency=max_concurrency, requests_per_s=max_rate, body_bytes=max_body, buffer_bytes=max_buffer
+    )
+    wanted = {
+        "candidate": candidate,
+        "percent": percent,
+        "noise_percent": noise,
+        "allowed": allowed / 100,
+        "until": utc_text(time.time() + _seconds(for_)),
+        "budget": budget,
+        "tolerance": tolerances.pop("", 1e-6),
+        "tolerances": tolerances,
+    }
+
+    async def work() -> None:
+        async with console.open_registry_of(settings) as registry:
+            document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
+            price = shadow_price(made, rps, latency, _seconds(for_))
+            if not yes and not as_json:
+                console.note(price.text)
+                if not typer.confirm("Begin?"):
+                    raise typer.Abort
+            generation = await _begin(settings, registry, document, made, reason)
+            obstacle = await wait_until_served(
+                console.gateway_address(gateway, settings), await registry.load()
+            )
+            if as_json:
+                console.print_json({**to_document(made), "price": price.document, "generation": generation})
+                return
+            console.say(
+                name, f"{percent:g} % of version {made.stable}'s requests go to version {candidate}, too"
+            )
+            console.say("until", made.until)
+            console.say("price", price.text)
+            if obstacle:
+                console.say("not live", obstacle, style="bold yellow")
+            console.say("look", f"chips shadow {name} --status")
+
+    console.run_async(work())
+
+
+async def _plan(
+    registry: Registry, settings: Settings, name: str, wanted: dict[str, Any], author: str
+) -> tuple[Document | None, Shadow]:
+    """The shadow as it will be, and the document that it replaces. Raises Failure for what cannot be honored."""
+    _, model = await console.find_model(registry, name)
+    stable = _stable_of(model, wanted["candidate"])
+    versions = {}
+    for version in (wanted["candidate"], stable):
+        backend = model.backend(version)
+        if backend is None:
+            raise Failure(
+                f"{name} has no version {version}",
+                hint=f"it has {', '.join(known.version for known in model.backends)}",
+                code=EX_DATAERR,
+            )
+        _check_pure(settings, model, backend)
+        versions[version] = fingerprint(backend)
+    made = Shadow(model=name, id=token_hex(6), stable=stable, versions=versions, by=author, **wanted)
+    problems = shadow_problems(made)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
+    document = await registry.read(SHADOWS, name)
+    if document is not None and not document.problem:
+        before = read_shadow(document)
+        if not why_not_shadowed(before, model, time.time()):
+            raise Failure(
+                f"version {before.candidate} is shadowed until {before.until}",
+                hint=f"end that first: chips shadow {name} --stop",
+                code=EX_DATAERR,
+            )
+    return document, made
+
+
+def _stable_of(model: Model, candidate: str) -> str:
+    """The version whose answers count: the one with most of the traffic."""
+    others = {v: share for v, share in model.traffic.items() if share and v != candidate}
+    if not others:
+        raise Failure(
+            f"no other version of {model.name} takes traffic, so there is nothing to compare with",
+            hint=f"chips traffic {model.name} shows the split",
+            code=EX_DATAERR,
+        )
+    return max(others, key=lambda version: (others[version], version))
+
+
+def _check_pure(settings: Settings, model: Model, backend: Backend) -> None:
+    """Sent twice, a request must do no harm. Raises Failure."""
+    if model.policy.pure:
+        return
+    manifest = published_manifest(settings, backend.artifact, model.name, backend.version)
+    if manifest is None or manifest.pure is not True:
+        raise Failure(
+            f"{model.name}@{backend.version} is not declared pure: a shadow sends requests once more",
+            hint="where predicting changes nothing, publish with --pure (backend.toml: pure = true), or say it of all "
+            f"versions: chips register {model.name} {backend.url} --pure",
+            code=EX_DATAERR,
+        )
+
+
+@asynccontextmanager
+async def _figures_of(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
+    """Where gateways report."""
+    if not settings.rollouts.figures:
+        yield registry
+        return
+    store = open_registry(settings.rollouts.figures)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _begin(
+    settings: Settings, registry: Registry, document: Document | None, made: Shadow, reason: str
+) -> int:
+    async with _figures_of(settings, registry) as store:
+        for old in await store.list_ephemeral(FIGURES):
+            if old.name.rpartition(".")[0] == made.model:
+                await store.delete_ephemeral(FIGURES, old.name)
+    expected = document.revision if document is not None else 0
+    change = Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)
+    return await registry.write(change, author=made.by, reason=reason)
+
+
+async def _look(
+    settings: Settings, name: str, *, stop: bool, by: str | None, reason: str, as_json: bool
+) -> None:
+    async with console.open_registry_of(settings) as registry:
+        document = await registry.read(SHADOWS, name)
+        if document is None:
+            raise Failure(
+                f"{name} has no shadow", hint=f"begin one: chips shadow {name} VERSION", code=EX_DATAERR
+            )
+        try:
+            found = read_shadow(document)
+        except ValueError as error:
+            raise Failure(f"its document cannot be read: {error}", code=EX_DATAERR) from None
+        _, model = await console.find_model(registry, name)
+        ended = why_not_shadowed(found, model, time.time())
+        author = console.author_name(by)
+        if stop and not ended:
+            found = msgspec.structs.replace(found, stopped=utc_text(time.time()))
+            change = Put(kind=SHADOWS, name=name, body=to_document(found), expected=document.revision)
+            await registry.write(change, author=author, reason=reason)
+            ended = why_not_shadowed(found, model, time.time())
+            await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
+        async with _figures_of(settings, registry) as store:
+            reports = [
+                msgspec.convert(one.body, Report, str_keys=True)
+                for one in await store.list_ephemeral(FIGURES)
+                if one.name.rpartition(".")[0] == name
+            ]
+        verdict = verdict_document(combined(reports, found.id), found.allowed)
+        if stop:
+            await _keep_verdict(registry, found, model, verdict, author=author, reason=reason)
+    gateways = sum(report.shadow == found.id for report in reports)
+    if as_json:
+        running = {"running": not ended, "ended": ended or None, "gateways": gateways}
+        console.print_json({"shadow": to_document(found), **running, **verdict})
+        return
+    show_report(found, verdict, ended=ended, gateways=gateways)
+
+
+async def _keep_verdict(
+    registry: Registry, found: Shadow, model: Model, verdict: dict[str, Any], *, author: str, reason: str
+) -> None:
+    """Write the verdict as evidence about the candidate, where that is still the same."""
+    candidate = model.backend(found.candidate)
+    if candidate is None or fingerprint(candidate) != found.versions[found.candidate]:
+        return
+    record = EvidenceRecord(
+        model=found.model,
+        version=found.candidate,
+        sort=SHADOW,
+        passed=verdict["finding"] == "agrees",
+        summary=f"{verdict['finding']} with version {found.stable}: {verdict['why']}",
+        backend=backend_address(candidate),
+        artifact_digest=candidate.artifact_digest,
+        facts={"shadow": found.id, **verdict},
+    )
+    await registry.write(await evidence_change(registry, record), author=author, reason=reason)
+
+
+def _tolerances(given: list[str]) -> dict[str, float]:
+    """By output; "" is for all others."""
+    found = {}
+    for text in given:
+        output, _, value = text.rpartition("=")
+        try:
+            found[output] = float(value)
+        except ValueError:
+            raise Failure(
+                f"{text!r} is no tolerance", hint="such as 1e-3 or price=0.01", code=EX_USAGE
+            ) from None
+    return found
+
+
+def _seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match is not None else 0
+    if not 0 < seconds <= LONGEST_S:
+        raise Failure(f"{text!r} is no time up to 30 days", hint="such as 30m, 24h or 7d", code=EX_USAGE)
+    return float(seconds)

@@ -1,0 +1,319 @@
+"""`chips promote`: bring a version from one environment to another, bit for bit, with the approvals that this wants."""
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
+
+import msgspec
+import typer
+
+from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.copy import check_artifact, copy_artifact
+from gateway.artifacts.store import open_store
+from gateway.cli.artifacts.publish import store_failure
+from gateway.cli.registry.history import difference_lines
+from gateway.cli.signoff.request_approval import Source, approvable_subject, read_source
+from gateway.cli.support import console
+from gateway.cli.support.backend_probe import probe
+from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
+from gateway.cli.support.environments import (
+    Environment,
+    UnknownEnvironment,
+    find_environment,
+    read_environments,
+)
+from gateway.cli.support.signing import registry_of, split_version
+from gateway.cli.support.transfer_progress import transfer_progress
+from gateway.cli.support.verified import check_verified
+from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
+from gateway.core.model_updates import merge_document, with_backend
+from gateway.registry.base import APPROVALS, MODELS, Document, Put, Registry
+from gateway.settings import Settings, environments_file, state_folder
+from gateway.signoff.gate import NotApproved, approved, issuers_keys
+from gateway.signoff.requests import StoredPolicy, read_policy
+from gateway.signoff.subject import subject_of
+
+_WAIT_S: Final = 10.0
+
+Result = TypeVar("Result")
+
+
+class Plan(NamedTuple):
+    """What a promotion will do."""
+
+    source: Source
+    document: Document | None  # the model in the target's registry now
+    model: Model  # as it will be there
+    approval: str  # by whose approvals, in words
+    facts: dict[str, Any]
+
+
+def promote(
+    version: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="The version, such as wine@4.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="ENV", help="Where it is: a name, or a registry's URL.")
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="ENV", help="Where it will be: a name, or a registry's URL.")
+    ],
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where its backend runs in the environment it goes to.")
+    ] = None,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Do not ask that backend what it serves.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; copy and write nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Promote a version: check the approvals and every digest, show the plan, copy the artifact, then register the version.
+
+    It carries digests, never tags: the image by its digest, the artifact by its manifest's, with contract and policy. A backend that says
+    that it serves another artifact is refused. Traffic stays as it is: `chips traffic` or `chips canary` shifts it.
+
+    Example: `chips promote wine@4 --from qa --to prod --url https://wine-4-abc.a.run.app`
+    """
+    if url is None and not dry_run:
+        raise Failure(
+            "say where its backend runs there", hint="--url URL, or --dry-run to see the plan", code=EX_USAGE
+        )
+    name, number = split_version(version)
+    origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
+    stores = _store_url(source, origin), _store_url(to, target)
+
+    async def work() -> Plan:
+        async with console.open_registry_of(target) as registry:
+            plan = await _plan(registry, origin, name, number, url or "", stores[1])
+            _check_stores(plan, *stores)
+            if not no_probe and url is not None:
+                await _check_backend(plan.source, url)
+            if not as_json:
+                _show(plan, source, to)
+            if dry_run:
+                return plan
+            _confirm(to, yes=yes)
+            _copy(plan, *stores, as_json=as_json)
+            note = await check_verified(
+                registry, plan.model, _with_traffic(plan.model, number), force=False, by_hand=True
+            )
+            why = "; ".join(filter(None, (reason, f"promoted from {source}, {plan.approval}", note)))
+            plan.facts["generation"] = await registry.write(
+                _change(plan), author=console.author_name(by), reason=why
+            )
+            plan.facts["written"] = True
+            return plan
+
+    plan = console.run_async(work())
+    if as_json:
+        console.print_json(plan.facts)
+    elif plan.facts["written"]:
+        console.say(
+            "promoted", f"{version} to {to}, generation {plan.facts['generation']}", style="bold green"
+        )
+    else:
+        console.say("dry run", "nothing was written", style="bold yellow")
+
+
+async def _plan(registry: Registry, origin: Settings, name: str, version: str, url: str, store: str) -> Plan:
+    stored = await _policy(registry)
+    source = await read_source(origin, stored.policy.evidence if stored is not None else (), name, version)
+    approval = await _approval(registry, stored, source)
+    document = await registry.read(MODELS, name)
+    model = _after(document, source, url, store)
+    before = document.body if document is not None else None
+    facts: dict[str, Any] = {
+        "model": name,
+        "version": version,
+        "image": source.backend.image,
+        "artifact_digest": source.backend.artifact_digest,
+        "approval": approval,
+        "changes": difference_lines(before, merge_document(before, model)),
+        "written": False,
+    }
+    return Plan(source, document, model, approval, facts)
+
+
+async def _policy(registry: Registry) -> StoredPolicy | None:
+    try:
+        return await read_policy(registry)
+    except ValueError as error:
+        raise Failure(f"the sign-off policy cannot be read: {error}", code=EX_NOPERM) from None
+
+
+async def _approval(registry: Registry, stored: StoredPolicy | None, source: Source) -> str:
+    """By whose approvals the source, as it is now, may be promoted. Raises Failure."""
+    environment = (await registry.head()).registry_id
+    if stored is None:
+        try:
+            subject_of(source.model, source.backend, environment=environment, sign_off="", evidence={})
+        except ValueError as error:
+            raise Failure(f"{source.title} cannot be promoted: {error}", code=EX_DATAERR) from None
+        return "no approvals asked for"
+    subject = approvable_subject(source, stored, environment)
+    keys = await issuers_keys(stored.policy)
+    try:
+        found = approved(subject, await registry.list(APPROVALS), stored, keys, with_evidence=True)
+    except NotApproved as error:
+        raise Failure(
+            str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM
+        ) from None
+    emergency = found.verdict.emergency
+    if emergency is not None:
+        return f"in an emergency by {emergency.person.name} (request {found.request})"
+    names = ", ".join(signed.person.name for signed in found.verdict.approvals)
+    return f"approved by {names} (request {found.request})"
+
+
+def _after(document: Document | None, source: Source, url: str, store: str) -> Model:
+    """The model in the target's registry with the promoted version: its policy and contract are those of the source."""
+    known = console.read_model(document) if document is not None else Model(name=source.model.name)
+    try:
+        address = normalize_backend_url(url) if url else source.backend.url
+    except ValueError as error:
+        raise Failure(str(error), code=EX_USAGE) from None
+    before = known.backend(source.backend.version)
+    backend = msgspec.structs.replace(
+        source.backend,
+        url=address,
+        audience=before.audience if before is not None else "",
+        artifact=_address(store, source)
+        if source.backend.artifact_digest and store
+        else source.backend.artifact,
+    )
+    model = msgspec.structs.replace(
+        known,
+        policy=source.model.policy,
+        description=known.description or source.model.description,
+        owner=known.owner or source.model.owner,
+    )
+    model = with_backend(model, backend, None)
+    problems = model_problems(model)
+    if problems:
+        raise Failure("; ".join(problems), code=EX_DATAERR)
+    return model
+
+
+def _address(store: str, source: Source) -> str:
+    with closing(_open(store)) as opened:
+        return opened.address(source.model.name, source.backend.version)
+
+
+def _with_traffic(model: Model, version: str) -> list[str]:
+    return [version] if model.traffic.get(version, 0) else []
+
+
+def _change(plan: Plan) -> Put:
+    known = plan.document
+    body = merge_document(known.body if known is not None else None, plan.model)
+    return Put(
+        kind=MODELS, name=plan.model.name, body=body, expected=known.revision if known is not None else 0
+    )
+
+
+# -- the artifact
+
+
+def _store_url(name: str, settings: Settings) -> str:
+    """The artifact store of an environment; of a registry that is given by its URL, the settings'."""
+    if ":" in name:
+        return settings.artifacts
+    path = environments_file()
+    try:
+        environment: Environment = find_environment(read_environments(path), name, path)
+    except UnknownEnvironment as error:
+        raise Failure(str(error)) from None
+    return environment.artifacts or settings.artifacts
+
+
+def _check_stores(plan: Plan, source: str, target: str) -> None:
+    """Before anything is written: the artifact must be what was approved, and there must be a place for it."""
+    digest = plan.source.backend.artifact_digest
+    if not digest:
+        return
+    if not source or not target:
+        missing = "it comes from" if not source else "it goes to"
+        raise Failure(
+            f"the environment that {missing} names no artifact store, and {plan.source.title} has an artifact",
+            hint='artifacts = "…" in the file of environments',
+            code=EX_USAGE,
+        )
+    plan.facts["artifact_copied"] = False
+    with closing(_open(source)) as store:
+        _asked(lambda: check_artifact(store, plan.model.name, plan.source.backend.version, digest))
+
+
+def _copy(plan: Plan, source: str, target: str, *, as_json: bool) -> None:
+    digest, model, version = plan.source.backend.artifact_digest, plan.model.name, plan.source.backend.version
+    if not digest:
+        return
+    with closing(_open(source)) as old, closing(_open(target)) as new:
+        size = _asked(lambda: check_artifact(old, model, version, digest)).total_bytes
+        with transfer_progress("copied", size, shown=not as_json) as told:
+            plan.facts["artifact_copied"] = _asked(
+                lambda: copy_artifact(old, new, model, version, digest, told)
+            )
+    if not as_json:
+        console.say(
+            "artifact", "copied, and checked" if plan.facts["artifact_copied"] else "was there already"
+        )
+
+
+def _open(url: str) -> ArtifactStore:
+    return _asked(lambda: open_store(url, state_folder=state_folder()))
+
+
+def _asked(work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except StoreError as error:
+        raise store_failure(error) from None
+
+
+# -- the backend
+
+
+async def _check_backend(source: Source, url: str) -> None:
+    """The backend there must say that it serves this version and this very artifact."""
+    backend: Backend = source.backend
+    said = await probe(
+        url.rstrip("/"),
+        source.model.name,
+        wait_s=_WAIT_S,
+        progress=lambda text: console.note(f"waiting: {text}"),
+    )
+    if said.versions and backend.version not in said.versions:
+        raise Failure(
+            f"{url} serves version {', '.join(said.versions)}, not {backend.version}", code=EX_DATAERR
+        )
+    digest = said.text_parameter("artifact_digest")
+    if digest != backend.artifact_digest:
+        raise Failure(
+            f"{url} serves another artifact: {digest or 'it names none'}, not {backend.artifact_digest or 'none'}",
+            hint="deploy the version that was approved, then promote it",
+            code=EX_DATAERR,
+        )
+
+
+def _show(plan: Plan, source: str, to: str) -> None:
+    console.say("plan", f"{plan.source.title} from {source} to {to}, {plan.approval}")
+    if plan.source.backend.image:
+        console.say("image", plan.source.backend.image)
+    if plan.source.backend.artifact_digest:
+        console.say("artifact", plan.source.backend.artifact_digest)
+    for line in plan.facts["changes"]:
+        console.say("", line)
+
+
+def _confirm(to: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure(
+            "this must be confirmed", hint="add --yes, or --dry-run to see the plan only", code=EX_USAGE
+        )
+    typer.confirm(f"Promote it to {to}?", abort=True, err=True)

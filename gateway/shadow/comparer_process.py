@@ -1,0 +1,105 @@
+"""Runs the process that compares, feeds it without ever waiting for it, and asks it for its findings."""
+
+import asyncio
+import contextlib
+import sys
+from typing import Final
+
+from gateway.shadow.comparer import LENGTH_BYTES, Ask, Forget, Pair, decode_findings, frame
+from gateway.shadow.findings import Findings
+
+_ANSWER_S: Final = 10.0
+_END_S: Final = 2.0
+_BACKLOG_BYTES: Final = 8 << 20  # that wait in the pipe: what comes then is dropped
+# The same code and libraries as here, and nothing of the environment: there are secrets in it.
+_PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from gateway.shadow.comparer import main; main()"
+
+
+class ComparerLost(Exception):
+    """The process has ended, or does not answer."""
+
+
+class ComparerProcess:
+    """One process; `start` it again where it was lost. What it had found is lost with it."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._asked = False  # an answer is still to come, or was given up
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._pipe() is not None
+
+    async def start(self) -> None:
+        """Raises OSError where the system gives no process."""
+        self._asked = False
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _PROGRAM.format(path=sys.path),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={},
+        )
+
+    def offer(self, pair: Pair) -> bool:
+        """Hand a pair over; False where the process is behind, or away."""
+        pipe = self._pipe()
+        if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:
+            return False
+        pipe.write(frame(pair))
+        return True
+
+    def forget(self, shadow: str) -> None:
+        pipe = self._pipe()
+        if pipe is not None:
+            pipe.write(frame(Forget(shadow)))
+
+    async def findings(self, shadow: str) -> Findings:
+        """Everything since the process began. Raises ComparerLost."""
+        pipe, process = self._pipe(), self._process
+        if pipe is None or process is None or process.stdout is None:
+            raise ComparerLost("the process that compares has ended")
+        if self._asked:
+            raise ComparerLost("the last answer of the process that compares was not read")
+        self._asked = True
+        pipe.write(frame(Ask(shadow)))
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                length = await process.stdout.readexactly(LENGTH_BYTES)
+                found = decode_findings(await process.stdout.readexactly(int.from_bytes(length)))
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
+            raise ComparerLost("the process that compares does not answer") from error
+        self._asked = False
+        return found
+
+    async def stop(self) -> None:
+        """May be cancelled, and called again."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(_END_S):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        self._process = None
+
+    def _pipe(self) -> asyncio.StreamWriter | None:
+        process = self._process
+        if (
+            process is None
+            or process.returncode is not None
+            or process.stdin is None
+            or process.stdin.is_closing()
+        ):
+            return None
+        return process.stdin

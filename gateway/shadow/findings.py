@@ -1,0 +1,125 @@
+"""What a shadow has found: counts that add up over gateways, and the worst examples. No payload, no values."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from gateway.rollout.counter import latency_bucket
+from gateway.shadow.answers import Answer
+from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
+
+WORST: Final = 20
+_MOST_OUTPUTS: Final = 200
+_OTHER: Final = "(other outputs)"
+
+
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request whose answers differed. `amount`: the largest difference where only numbers differ."""
+
+    request_id: str
+    differences: list[Difference]
+    amount: float | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return self.amount is None, self.amount or 0.0
+
+
+class OutputFigures(msgspec.Struct, omit_defaults=True):
+    """One output, over all pairs of answers that have it."""
+
+    compared: int = 0
+    agreed: int = 0
+    numbers: int = 0
+    sum_difference: float = 0.0
+    largest: float = 0.0
+
+    def add(self, other: "OutputFigures") -> None:
+        self.compared += other.compared
+        self.agreed += other.agreed
+        self.numbers += other.numbers
+        self.sum_difference = min(self.sum_difference + other.sum_difference, LARGEST_SUM)
+        self.largest = max(self.largest, other.largest)
+
+
+class PairFigures(msgspec.Struct, omit_defaults=True):
+    """Pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
+
+    compared: int = 0
+    agreed: int = 0
+    outputs: dict[str, OutputFigures] = {}
+
+    def count(self, comparison: Comparison) -> None:
+        self.compared += 1
+        self.agreed += comparison.agrees
+        for name, one in comparison.outputs.items():
+            self._output(name).add(OutputFigures(1, one.agrees, one.numbers, one.sum_difference, one.largest))
+
+    def add(self, other: "PairFigures") -> None:
+        self.compared += other.compared
+        self.agreed += other.agreed
+        for name, figures in other.outputs.items():
+            self._output(name).add(figures)
+
+    def _output(self, name: str) -> OutputFigures:
+        """Bounded: an answer may name its outputs as it likes."""
+        if name not in self.outputs and len(self.outputs) >= _MOST_OUTPUTS:
+            name = _OTHER
+        return self.outputs.setdefault(name[:120], OutputFigures())
+
+
+class VersionFigures(msgspec.Struct, omit_defaults=True):
+    """What one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.counter`)."""
+
+    requests: int = 0
+    failed: int = 0  # 5xx, or no whole answer
+    latency: dict[int, int] = {}
+
+    def count(self, answer: Answer) -> None:
+        self.requests += 1
+        self.failed += bool(answer.failure) or answer.status >= 500
+        number = latency_bucket(answer.duration_s)
+        self.latency[number] = self.latency.get(number, 0) + 1
+
+    def add(self, other: "VersionFigures") -> None:
+        self.requests += other.requests
+        self.failed += other.failed
+        for number, count in other.latency.items():
+            self.latency[number] = self.latency.get(number, 0) + count
+
+
+class Findings(msgspec.Struct, omit_defaults=True):
+    """Everything that was found for one shadow."""
+
+    candidate: VersionFigures = msgspec.field(default_factory=VersionFigures)
+    stable: VersionFigures = msgspec.field(default_factory=VersionFigures)
+    pairs: PairFigures = msgspec.field(default_factory=PairFigures)
+    noise: PairFigures = msgspec.field(default_factory=PairFigures)
+    worst: list[Example] = []
+
+    def add(self, other: "Findings") -> None:
+        self.candidate.add(other.candidate)
+        self.stable.add(other.stable)
+        self.pairs.add(other.pairs)
+        self.noise.add(other.noise)
+        self.keep_worst(other.worst)
+
+    def keep_worst(self, examples: Iterable[Example]) -> None:
+        self.worst = sorted([*self.worst, *examples], key=lambda one: one.rank, reverse=True)[:WORST]
+
+
+class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One gateway process's document: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
+
+    shadow: str  # its id
+    gateway: str
+    sampled: int = 0  # requests that the share picked
+    dropped: dict[str, int] = {}  # of those, by the bound that they met
+    findings: Findings = msgspec.field(default_factory=Findings)
+
+    def add(self, other: "Report") -> None:
+        self.sampled += other.sampled
+        for reason, count in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.findings.add(other.findings)

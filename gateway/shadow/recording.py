@@ -1,0 +1,190 @@
+"""Keeps a copy of the answer that a caller gets, while it goes to the caller as ever."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.response import Response
+from gateway.upstream.base import ResponseSource, StreamingResponse, UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.upstream.response_head import ResponseHead
+
+_CODING: Final = b"content-encoding"
+_JSON_LENGTH: Final = b"inference-header-content-length"
+_MOST_DIGITS: Final = 12
+
+
+class Recording:
+    """What is kept of an answer: its status, two header fields, its body up to a limit."""
+
+    __slots__ = (
+        "_limit",
+        "_pieces",
+        "coding",
+        "complete",
+        "json_length",
+        "on_end",
+        "size",
+        "status",
+        "too_large",
+    )
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._pieces: list[bytes] = []
+        self.size = 0
+        self.status = 0
+        self.coding = ""
+        self.json_length: int | None = None
+        self.complete = False
+        self.too_large = False
+        self.on_end: Callable[[], object] | None = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def begin(self, status: int, lines: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        for name, value in lines:
+            lower = name.lower()
+            if lower == _CODING:
+                self.coding = value.strip().decode("latin-1")
+            elif lower == _JSON_LENGTH and value.strip().isdigit() and len(value) <= _MOST_DIGITS:
+                self.json_length = int(value)
+
+    def begin_with(self, head: "ResponseHead") -> None:
+        lines = (line.partition(b":") for line in head.fields.split(b"\r\n"))
+        self.begin(head.status, [(name, value) for name, _, value in lines])
+
+    def take(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.size > self._limit:
+            self.too_large = True
+            self._pieces.clear()
+        elif piece:
+            self._pieces.append(piece)
+
+    def end(self) -> None:
+        self.complete = not self.too_large
+        if self.on_end is not None:
+            self.on_end()
+
+
+class RecordedResponse:
+    """A `StreamingResponse` that hands everything on to the caller's own, and keeps what a backend answers in `recording`."""
+
+    def __init__(self, response: StreamingResponse, recording: Recording, request: UpstreamRequest) -> None:
+        self._response = response
+        self.recording = recording
+        self.request = request  # as the stable version gets it
+
+    @property
+    def started(self) -> bool:
+        return self._response.started
+
+    async def send(self, answer: Response) -> None:
+        await self._response.send(answer)  # the gateway's own answer: nothing to compare
+
+    def abort(self) -> None:
+        self._response.abort()
+
+    # -- as the plain path writes it
+
+    async def start(
+        self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        self.recording.begin(status, fields)
+        await self._response.start(status, reason, fields, length)
+
+    async def write(self, chunk: bytes) -> None:
+        self.recording.take(chunk)
+        await self._response.write(chunk)
+
+    async def finish(self) -> None:
+        await self._response.finish()
+        self.recording.end()
+
+    # -- as the fast path relays it
+
+    def relay(
+        self,
+        head: "ResponseHead",
+        body: bytes,
+        *,
+        complete: bool,
+        source: ResponseSource,
+        trailers: bytes = b"",
+    ) -> None:
+        self._response.relay(head, body, complete=complete, source=source, trailers=trailers)
+        self.recording.begin_with(head)
+        self.recording.take(body)
+        if complete:
+            self.recording.end()
+
+    def relay_piece(self, piece: bytes) -> None:
+        self._response.relay_piece(piece)
+        self.recording.take(piece)
+
+    def relay_end(self, trailers: bytes) -> None:
+        self._response.relay_end(trailers)
+        self.recording.end()
+
+    def relay_interim(self, head: "ResponseHead") -> None:
+        self._response.relay_interim(head)
+
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None:
+        self._response.relay_tunnel(head, first, source)
+
+
+class HeldResponse:
+    """Takes a backend's answer that no caller waits for."""
+
+    started = False
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def abort(self) -> None: ...
+
+    def relay(
+        self,
+        head: "ResponseHead",
+        body: bytes,
+        *,
+        complete: bool,
+        source: ResponseSource,  # noqa: ARG002  (it is read as fast as it comes)
+        trailers: bytes = b"",
+    ) -> None:
+        self.recording.begin_with(head)
+        self.relay_piece(body)
+        if complete:
+            self.relay_end(trailers)
+
+    def relay_piece(self, piece: bytes) -> None:
+        self.recording.take(piece)
+
+    def relay_end(self, trailers: bytes) -> None:  # noqa: ARG002
+        self.recording.end()
+
+    def relay_interim(self, head: "ResponseHead") -> None: ...
+
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None: ...
+
+
+class HeldBody:
+    """A request's body that has arrived: a `PipedBody` to send again."""
+
+    complete = True
+    error = None
+    piping_started = False
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @property
+    def length(self) -> int:
+        return len(self._body)
+
+    def complete_body(self) -> bytes:
+        return self._body

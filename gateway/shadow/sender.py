@@ -1,0 +1,250 @@
+"""Sends a share of a model's requests to a candidate version, after their callers have been answered.
+
+A caller's answer is copied while it passes. Then the request goes to the candidate, and some of them to the stable version once
+more, over connections of their own. Nothing here is waited for by a caller: what does not fit the budget is dropped and counted.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from gateway.core.errors import GatewayError
+from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
+from gateway.core.model import Backend
+from gateway.core.randomness import random_share
+from gateway.core.shadow import Shadow
+from gateway.registry.token_bucket import TokenBucket
+from gateway.server.eager_runner import EagerCoroutineRunner
+from gateway.shadow.answers import Answer
+from gateway.shadow.comparer import Pair
+from gateway.shadow.recording import HeldBody, HeldResponse, RecordedResponse, Recording
+from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.forward import backend_path
+from gateway.upstream.base import Upstream, UpstreamRequest
+
+_NOT_COMPARED: Final = frozenset({429, 503})  # the backend did not do the work
+_MARK: Final = b"X-Chips-Shadow: 1\r\n"
+
+
+class _Waiting:
+    """A request whose caller has its answer."""
+
+    __slots__ = ("again", "body", "exchange", "recording", "request")
+
+    def __init__(self, exchange: Exchange, recorded: RecordedResponse, body: bytes, *, again: bool) -> None:
+        self.exchange = exchange
+        self.recording = recorded.recording
+        self.request = recorded.request
+        self.body = body
+        self.again = again
+
+    @property
+    def bytes_held(self) -> int:
+        return len(self.body) + self.recording.size
+
+
+class ShadowSender:
+    """The requests of one shadow in this process. `compare` takes a pair of answers, and says whether it had room."""
+
+    def __init__(
+        self,
+        shadow: Shadow,
+        candidate: Backend,
+        stable: Backend,
+        upstream: Upstream,
+        slots: BackendConcurrency,
+        compare: Callable[[Pair], bool],
+    ) -> None:
+        self.shadow = shadow
+        self.sampled = 0
+        self.dropped: dict[str, int] = {}
+        self._candidate = candidate
+        self._stable = stable
+        self._upstream = upstream
+        self._slots = slots
+        self._compare = compare
+        self._ends = time.monotonic() + shadow.ends_at - time.time()
+        rate = shadow.budget.requests_per_s
+        self._bucket = TokenBucket(per_second=rate, burst=max(1, int(rate)))
+        self._waiting: deque[_Waiting] = deque()
+        self._recorded: dict[Recording, Exchange] = {}  # answers on their way to their callers
+        self._held_bytes = 0
+        self._runners: set[EagerCoroutineRunner] = set()
+        self._loop = asyncio.get_running_loop()
+        self._one_ended = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self._ends
+
+    async def wait_idle(self) -> None:
+        """Until nothing waits or is under way."""
+        while self._waiting or self._runners:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+
+    def stop(self) -> None:
+        """End what is under way; its answers are not compared."""
+        self._ends = 0.0
+        self._waiting.clear()
+        for runner in list(self._runners):
+            runner.cancel()
+
+    # -- before the request is forwarded
+
+    def observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
+        """Have the answer copied where this request is one of the share, and fits the budget."""
+        shadow, target = self.shadow, exchange.target
+        if (
+            exchange.backend.version != shadow.stable
+            or exchange.assigned == "pin"
+            or exchange.method != "POST"
+            or target.rest != (target.path if target.infers else "")
+            or isinstance(exchange.response, RecordedResponse)
+            or random_share() * 100 >= shadow.percent
+            or self.over
+        ):
+            return
+        self.sampled += 1
+        body = exchange.body
+        if not body.complete or len(whole := body.complete_body()) >= BUFFERED_BODY_BYTES:
+            self._drop("large request")
+        elif self._is_full(len(whole)):
+            self._drop("busy")
+        elif not self._bucket.take():
+            self._drop("rate")
+        else:
+            self._record(exchange, request, whole)
+
+    def _is_full(self, more_bytes: int) -> bool:
+        budget, recorded = self.shadow.budget, self._recorded
+        if len(self._waiting) + len(recorded) >= budget.waiting:
+            for recording in [one for one, exchange in recorded.items() if exchange.ended]:
+                del recorded[recording]  # its caller left, or the backend broke off
+                self._drop("no whole answer")
+        held_bytes = self._held_bytes + sum(recording.size for recording in recorded)
+        return (
+            len(self._waiting) + len(recorded) >= budget.waiting
+            or held_bytes + more_bytes > budget.buffer_bytes
+        )
+
+    def _record(self, exchange: Exchange, request: UpstreamRequest, body: bytes) -> None:
+        again = random_share() * 100 < self.shadow.noise_percent
+        recording = Recording(self.shadow.budget.body_bytes)
+        recorded = RecordedResponse(exchange.response, recording, request)  # type: ignore[arg-type]  # the server's own
+        exchange.response = recorded
+        self._recorded[recording] = exchange
+        one = _Waiting(exchange, recorded, body, again=again)
+        # In a round of its own: the caller's answer has been written by then, and other callers have had their turn.
+        recording.on_end = partial(self._loop.call_soon, self._answered, one)
+
+    # -- after the caller has its answer
+
+    def _answered(self, one: _Waiting) -> None:
+        self._recorded.pop(one.recording, None)
+        if one.recording.too_large:
+            self._drop("large answer")
+        elif one.recording.status in _NOT_COMPARED:
+            self._drop("refused")
+        elif not self.over:
+            self._held_bytes += one.bytes_held
+            self._waiting.append(one)
+            self._pump()
+
+    def _pump(self) -> None:
+        while self._waiting and len(self._runners) < self.shadow.budget.concurrency:
+            self._start(self._waiting.popleft())
+
+    def _start(self, one: _Waiting) -> None:
+        def ended() -> None:
+            self._held_bytes -= one.bytes_held
+            self._runners.discard(runner)
+            self._one_ended.set()
+            self._loop.call_soon(self._pump)
+
+        runner = EagerCoroutineRunner(self._loop, ended)
+        self._runners.add(runner)
+        runner.start(self._carry(one))
+
+    async def _carry(self, one: _Waiting) -> None:
+        stable = _answer(one.recording, one.exchange)
+        candidate = await self._send(self._exchange(one, self._candidate), one)
+        again = await self._ask_again(one) if one.again else None
+        pair = Pair(
+            self.shadow.id,
+            one.exchange.request_id,
+            stable,
+            candidate,
+            again,
+            self.shadow.tolerance,
+            self.shadow.tolerances,
+        )
+        if not self._compare(pair):
+            self._drop("comparison")
+
+    async def _ask_again(self, one: _Waiting) -> Answer | None:
+        """The stable version's second answer, where one of its slots is free: callers come first."""
+        exchange = self._exchange(one, self._stable)
+        slot = self._slots.try_nowait(exchange)
+        exchange.may_wait = False
+        if slot is None:
+            self._drop("stable version busy")
+            return None
+        with slot:
+            answer = await self._send(exchange, one)
+        return None if answer.status in _NOT_COMPARED else answer
+
+    async def _send(self, exchange: Exchange, one: _Waiting) -> Answer:
+        backend = exchange.backend
+        request = UpstreamRequest(
+            exchange.method, backend.url, backend_path(backend, exchange.target), [*one.request.fields, _MARK]
+        )
+        response: HeldResponse = exchange.response  # type: ignore[assignment]
+        failure = ""
+        try:
+            await self._upstream.send(exchange, request)
+        except GatewayError as error:
+            failure = error.code
+        return _answer(response.recording, exchange, failure)
+
+    def _exchange(self, one: _Waiting, backend: Backend) -> Exchange:
+        """The same request once more, with a deadline of its own."""
+        was, now = one.exchange, time.monotonic()
+        exchange = Exchange(
+            was.method,
+            was.raw_target,
+            was.headers,
+            was.peer,
+            was.scheme,
+            HeldBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
+            HeldResponse(Recording(self.shadow.budget.body_bytes)),  # type: ignore[arg-type]
+            now,
+        )
+        exchange.request_id = was.request_id
+        exchange.head, exchange.target, exchange.trace = was.head, was.target, was.trace
+        exchange.model, exchange.backend = was.model, backend
+        exchange.deadline = now + was.model.policy.timeout_s
+        exchange.body_limit_bytes = was.body_limit_bytes
+        return exchange
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+def _answer(recording: Recording, exchange: Exchange, failure: str = "") -> Answer:
+    """What came back. A duration is that of the last attempt."""
+    attempt = exchange.attempts[-1] if exchange.attempts else None
+    ended = attempt.ended if attempt is not None and attempt.ended is not None else time.monotonic()
+    if not failure and not recording.complete:
+        failure = "too-large" if recording.too_large else "incomplete"
+    return Answer(
+        recording.status,
+        b"" if failure else recording.body,
+        recording.coding,
+        recording.json_length,
+        ended - attempt.began if attempt is not None else 0.0,
+        failure,
+    )

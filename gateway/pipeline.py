@@ -109,7 +109,10 @@ class Pipeline:
 
         def record(exchange: Exchange) -> None:
             recorder(exchange)
-            count(exchange)
+            try:
+                count(exchange)
+            except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its count must not undo that)
+                _log.exception("request %s could not be counted", exchange.request_id)
 
         self._record = record
 

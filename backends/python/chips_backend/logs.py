@@ -13,6 +13,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Log:
+    """Writes log lines: JSON for Cloud Logging, or text on a terminal."""
+
     def __init__(
         self, stream: TextIO | None = None, *, project: str = "", facts: dict[str, str] | None = None
     ) -> None:

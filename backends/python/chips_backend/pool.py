@@ -25,7 +25,7 @@ from chips_backend.scoring import scoring
 
 
 class Failed(NamedTuple):
-    """A prediction that failed: what was raised, as text, for an exception may not survive the way between processes."""
+    """A prediction that failed: what was raised, as text, because an exception may not survive the way between processes."""
 
     kind: str  # the exception's type
     text: str
@@ -38,7 +38,7 @@ Outcome = list[Any] | Failed
 
 
 class Unloaded(RuntimeError):
-    """A process that should have loaded the model could not."""
+    """A process that should have loaded the model has not."""
 
 
 class LoadFailed(RuntimeError):
@@ -70,6 +70,8 @@ BROKEN: Final = (BrokenProcessPool, Unloaded)
 
 
 class ThreadSlot:
+    """A slot whose predictions run in a thread of this process."""
+
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._what = (folder, manifest)
         self._outputs = tuple(tensor.name for tensor in manifest.signature.outputs)
@@ -100,7 +102,10 @@ class ThreadSlot:
 
 
 class ProcessSlot:
-    """A process that ends under a prediction costs that one prediction; the next finds a new process."""
+    """A slot with a process of its own.
+
+    If the process ends during a prediction, only that prediction is lost; the next one gets a new process.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, context: BaseContext) -> None:
         self._what = (folder, manifest)

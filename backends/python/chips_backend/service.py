@@ -21,6 +21,8 @@ EX_SOFTWARE = 70
 
 
 class Loaded(NamedTuple):
+    """A model in service: its artifact, its workers, and how to score rows."""
+
     artifact: Artifact
     workers: Workers
     score: Callable[[Rows, dict[str, Any], float | None], Awaitable[Outcome]]

@@ -1,3 +1,4 @@
+# Long: one year of a registry, told in order.
 """A year in the life of three models on a laptop: dev, qa and prod as three SQLite registries and folders."""
 
 import json

@@ -90,7 +90,7 @@ async def verify_history(registry: Registry, anchors: Sequence[AnchoredHead] = (
             entries=chain.entries,
             chained=chain.chained,
             findings=tuple(findings),
-            anchors=len(anchors),
+            anchors=sum(anchor.registry_id == head.registry_id for anchor in anchors),
             anchored=anchored,
         )
     raise Unavailable("others keep writing to the registry: its history could not be read as of one moment")
@@ -274,13 +274,17 @@ def _check_anchors(
 ) -> int:
     """Compare the chain with what the second place knows; return the last entry that it vouches for."""
     anchored = 0
+    known = {anchor.registry_id for anchor in anchors}
+    if known and head.registry_id not in known:
+        text = (
+            f"the second place knows the registry {', '.join(sorted(known))}, and this is {head.registry_id}"
+        )
+        findings.append(Finding(what="anchor", sequence=None, text=text))
     for anchor in anchors:
         problem = ""
         if anchor.registry_id != head.registry_id:
-            problem = (
-                f"the second place knows the registry {anchor.registry_id}, and this is {head.registry_id}"
-            )
-        elif anchor.sequence > head.sequence:
+            continue  # of another environment that shares the second place
+        if anchor.sequence > head.sequence:
             problem = (
                 f"the history ends with entry {head.sequence}; on {anchor.at} it had entry {anchor.sequence}"
             )

@@ -113,6 +113,11 @@ class BackendFolder:
         )
 
     @property
+    def runs_here(self) -> bool:
+        """Whether it says how it runs on this machine."""
+        return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
+
+    @property
     def runs_in_python(self) -> bool:
         command = self.settings.command
         return command[0] == "python" if command else self.settings.language == "python"

@@ -134,6 +134,7 @@ async def test_callers_of_a_sticky_share_move_once_and_never_back(fleet: Fleet):
     assert all(versions in (["3"], ["4"], ["3", "4"]) for versions in fleet.seen.values())
 
 
+@pytest.mark.slow
 async def test_a_version_that_is_right_but_cold_is_not_held_to_blame(fleet: Fleet):
     """A tenth of its requests wait 1.5 s for an instance, as a version does whose instances are started one by one."""
     await fleet.start_gateway("--server.workers=1")
@@ -155,6 +156,7 @@ async def test_a_slow_version_returns_to_0_percent(fleet: Fleet):
     assert {status for _, status in fleet.answers} == {200}
 
 
+@pytest.mark.slow
 async def test_controllers_are_killed_at_each_step_and_the_registry_is_locked_for_a_while(fleet: Fleet):
     await asyncio.gather(
         *(fleet.start_gateway("--server.workers=1", "--rollouts.controller=false") for _ in range(2))

@@ -151,6 +151,7 @@ def test_r(shell: Shell, tmp_path: Path):
         ["make", "train", chips], cwd=folder, capture_output=True, text=True, check=False
     )
     assert "--overwrite" in refused.stderr
+    assert "came out as published" in shell.ok("deploy", str(folder), "--target", "local", "--dry-run").out
     deploy_and_score(shell, folder, "uptake")
     shell.ok("new", "r", "again", "--from", str(folder / "trained"), "--predict")
     again = tmp_path / "models/again"

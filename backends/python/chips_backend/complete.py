@@ -1,20 +1,24 @@
 """`python -m chips_backend.complete FOLDER FORMAT`: the answers of an imported model to its example rows.
 
 FOLDER has the model, signature.json with its inputs, and examples.json, a list of instances. It gets samples.json, with an answer
-for each instance, and signature.json gets the outputs. Run by the Python that will serve the model, since it loads it.
+for each instance, and signature.json gets the outputs and the categories that the model's encoders know. Run by the Python that will serve the model, since it loads it.
 """
 
+import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from chips_backend.answers import as_predictions
+from chips_backend.columns import Column
 from chips_backend.draft import SAMPLES, SIGNATURE, TOLERANCE, plain, write_json
+from chips_backend.encoders import known_categories, with_known_categories
 from chips_backend.loaders import load_model
-from chips_backend.manifest import Signature, parse_manifest
+from chips_backend.manifest import Manifest, Signature, parse_manifest
 from chips_backend.saving import outputs_of
 from chips_backend.schema import read_instances
 from chips_backend.testing import manifest_of
@@ -40,7 +44,18 @@ def complete(folder: Path, kind: str) -> int:
     for instance in instances:
         rows = read_instances({"instances": [instance]}, known, {}).rows
         answers += as_predictions(loaded.predict(loaded.table(rows), {}), 1)
-    outputs = Signature(inputs=known.inputs, outputs=outputs_of(answers))
+    names = [tensor.name for tensor in known.inputs]
+    columns = [
+        Column(tensor.name, tensor.datatype, [_value(one, names, at) for one in instances], tensor.shape)
+        for at, tensor in enumerate(known.inputs)
+    ]
+    encoded = known_categories(_estimator(folder, kind, manifest), names)
+    listed = {column.name: column.categories for column in with_known_categories(columns, encoded)}
+    inputs = tuple(
+        msgspec.structs.replace(tensor, categories=tensor.categories or listed[tensor.name])
+        for tensor in known.inputs
+    )
+    outputs = Signature(inputs=inputs, outputs=outputs_of(answers))
     samples = [
         {"request": {"instances": [instance]}, "response": {"predictions": [answer]}, "tolerance": TOLERANCE}
         for instance, answer in zip(instances, answers, strict=True)
@@ -49,6 +64,22 @@ def complete(folder: Path, kind: str) -> int:
     write_json(folder / SIGNATURE, plain(outputs))
     (folder / EXAMPLES).unlink()
     return len(samples)
+
+
+def _value(instance: Any, names: Sequence[str], at: int) -> Any:
+    return instance.get(names[at]) if isinstance(instance, dict) else instance[at]
+
+
+def _estimator(folder: Path, kind: str, manifest: Manifest) -> Any:
+    """The scikit-learn model itself, whose encoders know categories; None where there is none."""
+    if kind == "joblib":
+        import joblib
+
+        return joblib.load(folder / manifest.main_file(".joblib"))
+    described = folder / "mlflow/MLmodel"
+    if kind == "python" and described.exists() and "\n  sklearn:" in described.read_text(encoding="utf-8"):
+        return importlib.import_module("mlflow.sklearn").load_model(str(described.parent))
+    return None
 
 
 def main() -> int:

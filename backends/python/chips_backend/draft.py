@@ -40,6 +40,10 @@ _EX_DATAERR: Final = 65
 def write_model(model: Any, kind: str, folder: Path, own: OwnCode) -> None:
     """Write the model and its author's modules into `folder`. Raises CannotSave."""
     path = folder / MODEL_FILES[kind]
+    if kind == "onnx" and not hasattr(model, "SerializeToString"):
+        raise CannotSave(
+            f"{type(model).__name__} is no ONNX model: convert it first, as with skl2onnx.to_onnx(model, X[:1]), and save the result"
+        )
     for name, source in own.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from chips_backend import CannotSave, save
 from chips_backend.columns import Column
+from chips_backend.complete import complete
 from chips_backend.draft import plain
 from chips_backend.encoders import catboost_categories, known_categories, with_known_categories
 from chips_backend.loaders import load_model
@@ -218,3 +219,21 @@ def test_it_is_loaded_with_plain_texts(tmp_path: Any):
     loaded = load_model(tmp_path / "trained", parse_manifest(msgspec.json.encode(described)))
     table = loaded.table([["web", 1, 2.0]])
     assert not isinstance(table["shop"].dtype, pd.CategoricalDtype)
+
+
+def test_an_imported_models_encoders_are_asked_too(tmp_path: Any):
+    import joblib
+
+    joblib.dump(wrapped(IGNORES).fit(FRAME, TARGET), tmp_path / "model.joblib")
+    inputs = [
+        {"name": "shop", "datatype": "BYTES"},
+        {"name": "month", "datatype": "INT64"},
+        {"name": "price", "datatype": "FP64"},
+    ]
+    (tmp_path / "signature.json").write_text(json.dumps({"inputs": inputs}))
+    rows = [{"shop": "web", "month": 1, "price": 2.0}, ["town", 2, None]]
+    (tmp_path / "examples.json").write_text(json.dumps(rows))
+    assert complete(tmp_path, "joblib") == 2
+    signature = json.loads((tmp_path / "signature.json").read_text())
+    assert [one.get("categories") for one in signature["inputs"]] == [SHOPS, None, None]
+    assert len(json.loads((tmp_path / "samples.json").read_text())) == 2

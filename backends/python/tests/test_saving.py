@@ -310,6 +310,9 @@ class TestOnnx:
         done, _ = saved(skl2onnx.to_onnx(model, x[:1]), tmp_path, x)
         assert done.format == "onnx"
         assert (tmp_path / "model.onnx").exists()
+        with pytest.raises(CannotSave, match="convert it first"):
+            save(model, tmp_path / "other", example=x, format="onnx")
+        assert not (tmp_path / "other").exists()
         samples = json.loads((tmp_path / "samples.json").read_text())
         rows = np.array(
             [list(sample["request"]["instances"][0].values()) for sample in samples], dtype=np.float32

@@ -54,15 +54,16 @@ read_config <- function(environment = as.list(Sys.getenv())) {
     service = text("K_SERVICE"),
     revision = text("K_REVISION")
   )
-  own <- text("CHIPS_PREDICT")
-  if (nzchar(own) && !file.exists(own)) {
-    problems <- c(problems, sprintf("CHIPS_PREDICT='%s' is no file", substr(own, 1L, 80L)))
-  }
+  problems <- c(problems, missing_file("CHIPS_PREDICT", text("CHIPS_PREDICT")))
   if (!nzchar(config$cache_dir)) config$cache_dir <- file.path(dirname(tempdir()), "chips")
   if (length(problems) > 0) {
     stop(paste(problems, collapse = "; "), call. = FALSE)
   }
   config
+}
+
+missing_file <- function(name, path) {
+  if (nzchar(path) && !file.exists(path)) sprintf("%s='%s' is no file", name, substr(path, 1L, 80L))
 }
 
 unknown_names <- function(given) {

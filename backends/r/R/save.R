@@ -26,8 +26,8 @@ chips_home <- local({
 #' @param overwrite Whether to replace the files of an earlier `chips_save()`.
 #' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param backend The folder of the backend that will serve it, with main.R and predict.R.
-#' @param predict A file with code of your own around the model, which replaces functions of the backend's predict.R; where
-#'   there is no such file, the backend's own is used.
+#' @param predict A file with code of your own around the model, which replaces functions of the backend's predict.R;
+#'   where there is no such file, the backend's own is used.
 #' @param out A connection for the summary.
 #' @return A list of `folder`, `format`, `signature`, `samples` (how many), `runtime` (packages and their versions) and
 #'   `command`, which publishes it; invisibly.
@@ -57,9 +57,10 @@ chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, 
   saveRDS(model, file.path(draft, "model.rds"))
   texts <- list(signature = pretty_json(signature), samples = pretty_json(content))
   for (name in names(texts)) write_text(paste0(texts[[name]], "\n"), file.path(draft, paste0(name, ".json")))
-  tryCatch(check_as_served(draft, texts$signature, content, runtime, backend, predict), chips_cannot_save = function(error) {
-    stop_save(conditionMessage(error), hint_of(example, columns))
-  })
+  tryCatch(
+    check_as_served(draft, texts$signature, content, runtime, backend, predict),
+    chips_cannot_save = function(error) stop_save(conditionMessage(error), hint_of(example, columns))
+  )
   if (!all(file.rename(file.path(draft, basename(written)), written))) stop_save(folder, " cannot be written")
   saved <- list(folder = folder, format = "rds", signature = signature, samples = length(content), runtime = runtime,
                 command = publish_command(folder, runtime))
@@ -276,7 +277,8 @@ summary_lines <- function(saved, columns, left_out, answered) {
     sprintf("needs   %s", toString(paste(c("R", packages), unlist(saved$runtime[c("R", packages)])))),
     sprintf("written %s (rds), with %d samples that a backend predicts as the model does here",
             file.path(saved$folder, "model.rds"), saved$samples),
-    sprintf("next    %s", saved$command),
+    sprintf("next    chips new r NAME --from %s, then chips deploy models/NAME", shell_word(saved$folder)),
+    sprintf("or      %s", saved$command),
     if (!answered$takes_missing) "note    the model takes no row with a missing value: callers who send null get 422",
     "note    readRDS runs code when it loads: publish only what you trained yourself"
   )

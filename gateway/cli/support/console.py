@@ -102,7 +102,7 @@ err = _Screen(stderr=True)
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """Print one line of a report: `label` in the left column, then the text."""
-    to.print(Text.assemble((printable(f"{label:<10}"), style), printable(text)))
+    to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
 def note(text: str) -> None:

@@ -119,6 +119,10 @@ async def test_what_was_cut_off_or_rewritten_does_not_fit_the_kept_heads(tmp_pat
     await put(other, "wine", "beer")
     (finding,) = (await verify_history(other, heads)).findings
     assert "the second place knows the registry" in finding.text
+    await write_anchor(place, other, signer)
+    heads = (await read_anchors(place, [signer.public_key])).heads
+    report = await verify_history(other, heads)
+    assert (report.findings, report.anchors, report.anchored) == ((), 1, 2), "two may share a second place"
 
 
 async def test_a_restore_is_noted_in_the_second_place(tmp_path: Path, key: Path):

@@ -1,0 +1,210 @@
+# Long: one year of a registry, told in order.
+"""A year in the life of three models on a laptop: dev, qa and prod as three SQLite registries and folders."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.support import console
+from tests.unit.audit.test_anchors import write_key
+from tests.unit.cli.shell import Ended, Shell
+from tests.unit.signoff.people import People
+
+ENVIRONMENTS = ("dev", "qa", "prod")
+MODELS = {"wine": "joblib", "iris": "rds", "cars": "jld2"}  # trained in Python, R and Julia
+FIRST_BYTES = {
+    "joblib": b"\x80",
+    "rds": b"\x1f\x8b\x08",
+    "jld2": b"\x89HDF\r\n\x1a\n",
+}
+
+
+class Year:
+    def __init__(self, shell: Shell, folder: Path, people: People) -> None:
+        self.shell, self.folder, self.people = shell, folder, people
+
+    def chips(self, env: str, *words: str) -> Ended:
+        return self.shell.ok("--env", env, "--yes", *words)
+
+    def publish(self, name: str, version: str, content: bytes) -> str:
+        suffix = MODELS[name]
+        trained = self.folder / "trained" / name / version
+        trained.mkdir(parents=True)
+        (trained / f"model.{suffix}").write_bytes(FIRST_BYTES[suffix] + content)
+        words = ("publish", str(trained), "--model", name, "--version", version, "--no-try", "--json")
+        digest: str = self.shell.ok(*words, "--store", str(self.folder / "dev-store")).json()["digest"]
+        return digest
+
+    def register(self, name: str, version: str, digest: str) -> None:
+        """In dev, as a backend that says which artifact it serves would be."""
+        exported = self.folder / "dev.yaml"
+        self.chips(
+            "dev", "register", name, f"http://dev/{name}-{version}", "--no-probe", "--version", version
+        )
+        self.chips("dev", "export", str(exported))
+        address = f"http://dev/{name}-{version}"
+        text = exported.read_text().replace(
+            f"url: {address}\n", f"url: {address}\n      artifact_digest: {digest}\n"
+        )
+        exported.write_text(text)
+        self.chips("dev", "import", str(exported), "--yes")
+
+    def release(self, name: str, version: str, content: bytes) -> None:
+        """Train, try in dev, promote to qa."""
+        self.register(name, version, self.publish(name, version, content))
+        self.promote(f"{name}@{version}", "dev", "qa")
+
+    def promote(self, version: str, source: str, to: str) -> Ended:
+        url = f"http://{to}/{version.replace('@', '-')}"
+        words = ("promote", version, "--from", source, "--to", to, "--url", url, "--no-probe", "--yes")
+        return self.shell("--yes", *words)
+
+    def request(self, version: str) -> str:
+        words = ("request-approval", version, "--from", "qa", "--to", "prod", "--json")
+        identity: str = self.shell.ok(*words, "--ssh-key", self.people.key("ana")).json()["id"]
+        return identity
+
+    def sign(self, identity: str, who: str, *more: str) -> None:
+        self.chips("prod", "approve", identity, "--ssh-key", self.people.key(who), *more)
+
+    def to_prod(self, version: str) -> None:
+        identity = self.request(version)
+        for who in ("bea", "dan"):
+            self.sign(identity, who)
+        ended = self.promote(version, "qa", "prod")
+        assert ended.code == 0, ended
+
+    def files(self, env: str) -> dict[str, bytes]:
+        store = self.folder / f"{env}-store"
+        return {
+            str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()
+        }
+
+
+@pytest.fixture
+def year(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: People) -> Year:
+    (tmp_path / "environments.toml").write_text(
+        "".join(
+            f'[{env}]\nregistry = "sqlite://{tmp_path}/{env}.db"\nartifacts = "{tmp_path}/{env}-store"\n'
+            for env in ENVIRONMENTS
+        )
+    )
+    monkeypatch.setenv("CHIPS_ENVIRONMENTS", str(tmp_path / "environments.toml"))
+    monkeypatch.delenv("CHIPS_REGISTRY")
+    monkeypatch.setenv("CHIPS_AUDIT__SECOND_PLACE", str(tmp_path / "kept"))
+    monkeypatch.setenv("CHIPS_AUDIT__SIGNING_KEY", str(write_key(tmp_path / "head.pem")))
+    (tmp_path / "sign-off.toml").write_text(people.policy())
+    year = Year(shell, tmp_path, people)
+    year.chips("prod", "sign-off", "set", str(tmp_path / "sign-off.toml"))
+    return year
+
+
+def backup(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
+@pytest.mark.timeout(180)
+def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spring(year)
+    a_damaged_file(year, tmp_path)
+    with monkeypatch.context() as then:
+        an_approval_that_was_given_too_long_ago(year, then)
+    an_emergency(year)
+    a_leaked_key(year)
+    a_restored_backup(year, tmp_path)
+    a_rewritten_history(year, tmp_path)
+
+
+def spring(year: Year) -> None:
+    """Three models go dev, qa, prod; prod runs bit for bit what qa saw."""
+    for name in MODELS:
+        year.release(name, "1", b"first")
+        assert year.promote(f"{name}@1", "qa", "prod").code == console.EX_NOPERM, "nobody has approved it"
+        year.to_prod(f"{name}@1")
+    assert year.files("prod") == year.files("qa") == year.files("dev")
+    assert "qa and prod are alike: 3 models" in year.shell.ok("diff", "qa", "prod").out
+
+    # A version that turns out to be bad takes a tenth of the traffic, and goes back without anybody's signature.
+    year.release("wine", "2", b"second")
+    year.to_prod("wine@2")
+    year.chips("prod", "traffic", "wine", "1=90", "2=10")
+    year.chips("prod", "traffic", "wine", "1=100", "--reason", "version 2 is too slow")
+
+
+def a_damaged_file(year: Year, tmp_path: Path) -> None:
+    """Somebody puts another file into qa's store after the approval: it does not arrive."""
+    year.release("wine", "3", b"third")
+    identity = year.request("wine@3")
+    for who in ("bea", "dan"):
+        year.sign(identity, who)
+    damaged = tmp_path / "qa-store/wine/3/model.joblib"
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:-1] + b"!")
+    ended = year.promote("wine@3", "qa", "prod")
+    assert ended.code == console.EX_DATAERR
+    assert "is not what was published" in ended.err
+    damaged.write_bytes(good)
+
+
+def an_approval_that_was_given_too_long_ago(year: Year, then: pytest.MonkeyPatch) -> None:
+    year.release("iris", "2", b"second")
+    identity = year.request("iris@2")
+    for who, days in (("bea", 15), ("dan", 13)):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        then.setattr("gateway.signoff.statement.now_rfc3339", lambda at=at: at)
+        words = ("approve", identity, "--ssh-key", year.people.key(who))
+        assert (year.shell("--env", "prod", "--yes", *words).code == 0) is (who == "dan")
+    then.undo()
+    assert "approver is missing" in year.promote("iris@2", "qa", "prod").err
+    year.sign(identity, "bea")
+    assert year.promote("iris@2", "qa", "prod").code == 0
+
+
+def an_emergency(year: Year) -> None:
+    """By night, and reviewed in the morning."""
+    year.release("cars", "2", b"second")
+    identity = year.request("cars@2")
+    year.sign(identity, "cy", "--emergency", "--reason", "version 1 answers nonsense")
+    assert "EMERGENCY" in year.promote("cars@2", "qa", "prod").err
+    due = year.chips("prod", "approvals", identity, "--json").json()[0]["review_due"]
+    assert due
+    year.sign(identity, "bea", "--review", "--reason", "seen")
+    assert not year.chips("prod", "approvals", identity, "--json").json()[0]["review_due"]
+
+
+def a_leaked_key(year: Year) -> None:
+    key = year.chips("prod", "keys", "create", "app").out.strip().splitlines()[-1]
+    year.chips("prod", "keys", "revoke", key, "--reason", "it was in a repository")
+    assert year.chips("prod", "audit", "--verify").code == 0
+
+
+def a_restored_backup(year: Year, tmp_path: Path) -> None:
+    """The disk breaks. A backup is restored, the check says what is lost, and the restore is noted."""
+    backup(tmp_path / "prod.db", tmp_path / "backup.db")
+    year.chips("prod", "traffic", "iris", "1=50", "2=50")
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"prod.db{suffix}").unlink(missing_ok=True)
+    shutil.copy(tmp_path / "backup.db", tmp_path / "prod.db")
+    ended = year.shell("--env", "prod", "audit", "--verify")
+    assert (ended.code, "the history ends with entry" in ended.out) == (1, True)
+    year.chips("prod", "audit", "--restored", "--reason", "the disk broke", "--by", "ana")
+    assert "the disk broke" in year.chips("prod", "audit", "--verify").out
+
+
+def a_rewritten_history(year: Year, tmp_path: Path) -> None:
+    """Somebody with the database's rights rewrites who approved what. It is found."""
+    with closing(sqlite3.connect(tmp_path / "prod.db")) as db, db:
+        for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {trigger}")
+        db.execute("UPDATE history SET author = 'nobody' WHERE kind = 'approvals'")
+    ended = year.shell("--env", "prod", "audit", "--verify", "--json")
+    found = json.loads(ended.out)["findings"]
+    assert (ended.code, {one["what"] for one in found}) == (1, {"edited"})
+    for env in ("dev", "qa"):
+        assert year.shell("--env", env, "audit", "--verify").code == 0

@@ -53,6 +53,7 @@ check_names <- function(manifest, wrong) {
   if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
   }
+  if (given(manifest, "pure") && !isTRUE(manifest$pure) && !isFALSE(manifest$pure)) wrong("pure is neither true nor false")
 }
 
 is_name <- function(text) grepl(model_name_pattern, text) && text != "v2"

@@ -89,7 +89,7 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
             origin.pool.busy.add(backend)
             origin.pool.release(backend)
             server = CallerConnectionFactory(
-                gateway.pipeline,
+                gateway.pipeline.__call__,
                 keepalive_timeout_s=3600,
                 head_timeout_s=3600,
                 body_timeout_s=3600,

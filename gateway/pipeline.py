@@ -1,3 +1,4 @@
+# Long: the way of one request is one function, since each call costs every request.
 """The pipeline: the stages that every request passes, in order.
 
 To learn what happens to a request, read `Pipeline._pass`. To add a step: write a stage in `gateway/stages`, build it in
@@ -8,6 +9,7 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
@@ -18,7 +20,7 @@ from gateway.core.problem_details import render_problem
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
@@ -33,8 +35,15 @@ from gateway.telemetry.recorder import Recorder
 _log = logging.getLogger(__name__)
 
 
+class _Record(Protocol):
+    def __call__(self, exchange: Exchange, /) -> None: ...
+
+
 class Pipeline:
-    """Calls the stages in order for each request; every error becomes a problem document."""
+    """Calls the stages in order for each request; every error becomes a problem document.
+
+    `stage.__call__(…)` is what `stage(…)` does, for a third less: CPython specializes the call of a method, not of an instance.
+    """
 
     __slots__ = (
         "_assign_version",
@@ -89,7 +98,7 @@ class Pipeline:
         self._backend_concurrency = backend_concurrency
         self._forward = forward
         self._recorder = record
-        self._record: Callable[[Exchange], None] = record
+        self._record: _Record = record
 
     def count_also(self, count: Callable[[Exchange], None] | None) -> None:
         """Have finished exchanges counted by `count`, too; None: no longer. Where nothing counts, it costs nothing."""
@@ -100,7 +109,10 @@ class Pipeline:
 
         def record(exchange: Exchange) -> None:
             recorder(exchange)
-            count(exchange)
+            try:
+                count(exchange)
+            except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its count must not undo that)
+                _log.exception("request %s could not be counted", exchange.request_id)
 
         self._record = record
 
@@ -122,18 +134,18 @@ class Pipeline:
             await self._refuse(exchange, exchange.error)
         finally:
             exchange.ended = time.monotonic()
-            self._record(exchange)
+            self._record.__call__(exchange)
             # Their tracebacks lead back here: a refused request would wait for the garbage collector.
             exchange.error = exchange.cause = None
 
-    async def _pass(self, exchange: Exchange) -> None:  # noqa: C901  (a line or two for each step)
-        self._read_request_head(exchange)
+    async def _pass(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912  (a line or two for each step)
+        self._read_request_head.__call__(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
         if self._control.is_health_probe(exchange):
             await switch_to_task()
             await self._control.answer(exchange)
             return
-        self._ip_allowlist(exchange)  # before route: an outsider must not learn which models exist
+        self._ip_allowlist.__call__(exchange)  # before route: an outsider must not learn which models exist
         if not exchange.target.model:
             await switch_to_task()
             await self._control.answer(exchange)
@@ -142,7 +154,7 @@ class Pipeline:
         if not self._route.try_nowait(exchange):
             await self._route(exchange)
         exchange.routed = time.monotonic()
-        preflight = self._cors(exchange)  # before authenticate: a browser asks without credentials
+        preflight = self._cors.__call__(exchange)  # before authenticate: a browser asks without credentials
         if preflight is not None:
             await exchange.response.send(preflight)
             return
@@ -150,12 +162,12 @@ class Pipeline:
             await switch_to_task()
             await self._authenticate(exchange)
         exchange.authenticated = time.monotonic()
-        self._authorize(exchange)
+        self._authorize.__call__(exchange)
         if self._control.is_model_description(exchange):
             await switch_to_task()
             await self._control.describe_model(exchange)
             return
-        self._trace_sampling(exchange)  # before limit: a wait in the queue is part of the trace
+        self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
@@ -164,12 +176,17 @@ class Pipeline:
             await self._buffer_request_body(exchange)
         if exchange.sticky is not None or exchange.head.read[PINNED_VERSION] is not None:
             self._assign_version(exchange)  # after the body, which may hold what the share sticks to
-        with self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange):
+        permit = self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange)
+        try:
             while True:  # once, unless the backend refuses before it begins
                 slot = self._backend_concurrency.try_nowait(exchange)
-                with slot or await self._backend_concurrency(exchange):
+                if slot is ANYWHERE:
                     exchange.permitted = time.monotonic()
-                    await self._forward(exchange)
+                    await self._forward.__call__(exchange)
+                else:
+                    with slot or await self._backend_concurrency(exchange):
+                        exchange.permitted = time.monotonic()
+                        await self._forward.__call__(exchange)
                 refusal = exchange.refusal
                 if refusal is None:
                     return
@@ -177,6 +194,8 @@ class Pipeline:
                 if not self._backend_concurrency.should_retry(exchange):
                     await refusal.deliver()
                     return
+        finally:
+            permit.give_back()
 
     async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.response.started:

@@ -94,7 +94,7 @@ class ApiKeyAuthenticator(Authenticator):
                 return NEEDS_WAIT
         elif known.look_at <= tick:
             self._refresh(digest, known)
-        return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
+        return self._authentication(digest, known, self._now(), in_authorization)
 
     async def __call__(self, head: RequestHead) -> Authentication | None:
         at_once = self.try_nowait(head)
@@ -106,22 +106,24 @@ class ApiKeyAuthenticator(Authenticator):
         last = head.last_digest
         digest = digest_key_bytes(raw) if last is None else last.digest(raw)
         known = await self._read_through(digest)
-        return self._authentication(digest, known, self._now(), in_authorization=in_authorization)
+        return self._authentication(digest, known, self._now(), in_authorization)
 
     def owns_authorization(self, authorization: bytes) -> bool:
         return PREFIX.encode() in authorization.lower()  # also where it is written wrongly: it is still a key
 
     def _authentication(
-        self, digest: str, known: _CachedKey | None, now: float, *, in_authorization: bool
+        self,
+        digest: str,
+        known: _CachedKey | None,
+        now: float,
+        in_authorization: bool,  # noqa: FBT001
     ) -> Authentication:
-        if known is None or known.expires_at <= now or self._is_revoked(digest):
+        snapshot = self._mirror.snapshot
+        is_revoked = snapshot is not None and digest in snapshot.revoked
+        if known is None or known.expires_at <= now or is_revoked:
             raise Unauthenticated(_UNKNOWN)
         self.used[digest] = now
         return known.in_authorization if in_authorization else known.in_own_field
-
-    def _is_revoked(self, digest: str) -> bool:
-        snapshot = self._mirror.snapshot
-        return snapshot is not None and digest in snapshot.revoked
 
     async def _read_through(self, digest: str) -> _CachedKey | None:
         reading = self._reading.get(digest)

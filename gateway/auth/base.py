@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from gateway.core.headers import RequestHead
 from gateway.core.principal import Principal
 
 
-class Authentication(NamedTuple):
+class Authentication(msgspec.Struct, frozen=True):
     """A successful authentication: the principal, and whether its credential came in Authorization (which then ends here)."""
 
     principal: Principal

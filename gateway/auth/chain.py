@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+import msgspec
+
 from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
 from gateway.core.errors import AddressNotAllowed, TooManyRequests, Unauthenticated
 from gateway.core.headers import RequestHead
@@ -99,5 +101,5 @@ class AuthenticatorChain:
             return authentication
         self.refused += 1
         if self._networks_report_only:
-            return authentication._replace(outside_networks=True)
+            return msgspec.structs.replace(authentication, outside_networks=True)
         raise AddressNotAllowed(f"Your credentials may not be used from your address, {head.address}.")

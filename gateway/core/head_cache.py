@@ -8,7 +8,9 @@ plainly the same goes to the parser, as each does the first time.
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from gateway.core.headers import (
     API_KEY,
@@ -22,7 +24,7 @@ from gateway.core.headers import (
     RequestHead,
     read_index,
 )
-from gateway.core.line_template import LineTemplate
+from gateway.core.line_template import LineTemplate, byte_table
 
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
@@ -34,14 +36,14 @@ _SECRETS: Final = re.compile(
     rb"|session|nonce|otp|ticket|bearer|[cx]srf|private|licen[cs]e"
 )
 _MAX_LENGTH_DIGITS: Final = 15
-_VISIBLE: Final = re.compile(rb"[!-~]*").fullmatch  # what a particular value consists of
+_VISIBLE: Final = byte_table(bytes(range(0x21, 0x7F)))  # what a particular value consists of
 _MAX_BYTES: Final = 4096  # of a head that is remembered
 _MAX_LINES: Final = 64
 _MAX_TARGET: Final = 128
 _MAX_HEADS: Final = 512
 
 
-class ParsedHead(NamedTuple):
+class ParsedHead(msgspec.Struct, frozen=True):
     """A parsed head: method, target, version, header fields and framing."""
 
     method: str
@@ -56,7 +58,7 @@ class ParsedHead(NamedTuple):
 class CachedHead:
     """A parsed head without the values of its variable fields."""
 
-    __slots__ = ("_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
+    __slots__ = ("_last_length", "_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
     def __init__(
         self,
@@ -70,25 +72,41 @@ class CachedHead:
         self.has_length = len(places) > len(indexes)  # it stands last in `values`
         self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
         self.via = ""  # what the gateway was called in Via when it was read
+        self._last_length = (b"", 0)
         self._template = LineTemplate(lines, [place for place, _ in places])
         self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials
         if AUTHORIZATION in indexes:
             at = indexes.index(AUTHORIZATION)
             self._lead = at, places[at][1].partition(b": ")[2]
 
-    def match(self, raw: bytes) -> list[bytes] | None:
+    def match(self, raw: bytes) -> Sequence[bytes] | None:
         """The variable values of `raw`, at `indexes`, and Content-Length where there is one; None where `raw` is another head."""
         values = self._template.match(raw)
-        if values is None or not _VISIBLE(b"".join(values)):
+        if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None
-        if self.has_length and not (values[-1].isdigit() and len(values[-1]) <= _MAX_LENGTH_DIGITS):
-            return None
+        if self.has_length:
+            length = values[-1]
+            if length != self._last_length[0] and not (
+                length.isdigit() and len(length) <= _MAX_LENGTH_DIGITS
+            ):
+                return None
         if self._lead is not None:
             at, scheme = self._lead
             if not values[at]:  # a scheme alone: the blank behind it would not be a part of the value
                 return None
-            values[at] = scheme + values[at]
+            return (*values[:at], scheme + values[at], *values[at + 1 :])
         return values
+
+    def length(self, values: Sequence[bytes]) -> int | None:
+        """The length of the body of the request with these `values`; None where it comes in chunks."""
+        if not self.has_length:
+            return self.parsed.length
+        text = values[-1]
+        last, number = self._last_length
+        if text != last:
+            number = int(text)
+            self._last_length = (text, number)
+        return number
 
 
 class HeadCache:
@@ -101,7 +119,7 @@ class HeadCache:
 
     def lookup(
         self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
-    ) -> tuple[CachedHead, list[bytes]] | None:
+    ) -> tuple[CachedHead, Sequence[bytes]] | None:
         """The cached head that `raw` matches, and the variable values of `raw`; None where there is none.
 
         `last`, the last head of the same connection, is tried first.
@@ -184,4 +202,4 @@ def _without(parsed: ParsedHead, places: Sequence[tuple[int, bytes]]) -> ParsedH
     """Nothing particular stays in memory."""
     taken = {place - 1 for place, _ in places}
     headers = tuple(field for i, field in enumerate(parsed.headers) if i not in taken)
-    return parsed._replace(headers=headers)
+    return msgspec.structs.replace(parsed, headers=headers)

@@ -4,8 +4,10 @@ Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by 
 caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
+
+import msgspec
 
 from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest
@@ -136,65 +138,47 @@ _learned: dict[bytes, bytes | int] = {}
 _LEARNED_LIMIT: Final = 1024
 
 
-class RequestHead:
+def _nothing_read() -> list[bytes | None]:
+    return _blank.copy()
+
+
+class RequestHead(msgspec.Struct, eq=False):
     """A caller's request head: the fields the gateway reads, those it forwards, and the client's address.
 
     `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
     """
 
-    __slots__ = (
-        "address",
-        "ends_here",
-        "forwarded_for",
-        "last_digest",
-        "outbound",
-        "read",
-        "target",
-        "vouched",
-        "way",
+    read: list[bytes | None] = msgspec.field(default_factory=_nothing_read)
+    outbound: bytes = b""
+    ends_here: frozenset[int] = (
+        _NOTHING  # positions of fields that Connection names: read here, but never sent on
     )
-
-    def __init__(self) -> None:
-        self.read: list[bytes | None] = _blank.copy()
-        self.outbound = b""
-        self.ends_here = _NOTHING  # positions of fields that Connection names: read here, but never sent on
-        self.address: Address | None = None  # the caller's, as far as trusted proxies say
-        self.vouched = False  # it came through a trusted proxy, which answers for the fields that it writes
-        self.last_digest: LastKeyDigest | None = None  # what its connection remembers of the last API key
-        self.forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
-        self.target: RequestTarget
-        self.way = b""  # the field lines that tell a backend how the request came here
+    address: Address | None = None  # the caller's, as far as trusted proxies say
+    vouched: bool = False  # it came through a trusted proxy, which answers for the fields that it writes
+    last_digest: LastKeyDigest | None = None  # what its connection remembers of the last API key
+    forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it
+    target: RequestTarget = None  # type: ignore[assignment]  # until it has been parsed
+    way: bytes = b""  # the field lines that tell a backend how the request came here
 
     def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":
         """A template copy of the head without the values of the fields at `indexes`."""
-        head = self._copy()
+        head = _copy(self)
+        head.last_digest = None
+        head.read = read = self.read.copy()
         for index in indexes:
-            head.read[index] = None
+            read[index] = None
         return head
 
     def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
         """A copy of this template with `values` at `indexes`."""
-        head = self._copy()
-        read = head.read
+        head = _copy(self)
+        head.read = read = self.read.copy()
         for place, index in enumerate(indexes):
             read[index] = values[place]
         return head
 
-    def _copy(self) -> "RequestHead":
-        head = _new_head(RequestHead)
-        head.read = self.read.copy()
-        head.outbound = self.outbound
-        head.ends_here = self.ends_here
-        head.address = self.address
-        head.vouched = self.vouched
-        head.last_digest = None
-        head.forwarded_for = self.forwarded_for
-        head.target = self.target
-        head.way = self.way
-        return head
 
-
-_new_head = RequestHead.__new__
+_copy: Final[Callable[[RequestHead], RequestHead]] = RequestHead.__copy__  # type: ignore[attr-defined]  # msgspec's
 
 
 def read_request_head(raw_headers: RawHeaders) -> RequestHead:

@@ -10,6 +10,6 @@ from typing import Final
 _source: Final = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_source.seed)
 
-random_bits: Final = _source.getrandbits
+random_bytes: Final = _source.randbytes
 random_share: Final = _source.random
 random_between: Final = _source.uniform

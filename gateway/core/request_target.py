@@ -6,7 +6,8 @@ normalized, so that the path we authorize is the path the backend sees.
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.core.errors import BadRequest, TargetTooLong
 
@@ -23,7 +24,7 @@ _AMBIGUOUS = re.compile(
 OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
-class RequestTarget(NamedTuple):
+class RequestTarget(msgspec.Struct, frozen=True):
     """A request target, split. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
 
     path: str

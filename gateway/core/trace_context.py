@@ -1,42 +1,76 @@
 """Trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
 
+import os
 import re
+from typing import Final
 
-from gateway.core.randomness import random_bits
+import msgspec
+
+from gateway.core.randomness import random_bytes
 
 _REST = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-_TRACEPARENT = re.compile(b"00" + _REST)
+# A traceparent of version 00 by its shape, which takes a third of what a regular expression takes: hexadecimal digits become 1.
+_SHAPE: Final = bytes(45 if byte == 45 else byte in b"0123456789abcdef" for byte in range(256))
+_TRACEPARENT: Final = b"-".join(b"\1" * size for size in (2, 32, 16, 2))
+_SAMPLED_FLAGS: Final = frozenset(f"{flags:02x}" for flags in range(1, 256, 2))
+_IDS_AT_ONCE: Final = 64
 _LATER_TRACEPARENT = re.compile(b"(?!00|ff)[0-9a-f]{2}" + _REST + b"(?:-.*)?", re.DOTALL)
 _ODD = frozenset("13579bdf")
 _CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
 _NO_TRACE = "0" * 32
+_NO_PARENT: Final = "0" * 16
 _SAMPLED = 0x01
 
 
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True):
     """A request's trace id, its own span id, its parent's, and whether the trace is sampled."""
 
-    __slots__ = ("parent_id", "sampled", "span_id", "trace_id")
-
-    def __init__(self, trace_id: str, parent_id: str | None, span_id: str, sampled: bool) -> None:  # noqa: FBT001
-        self.trace_id = trace_id  # 32 lower-case hex digits
-        self.parent_id = parent_id  # the caller's span, 16 hex digits; None where the trace begins here
-        self.span_id = span_id  # our span for the request, 16 hex digits: the parent of each attempt's
-        self.sampled = sampled  # the caller's wish; whether it is granted stands in the exchange
+    trace_id: str  # 32 lower-case hex digits
+    parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
+    span_id: str  # our span for the request, 16 hex digits: the parent of each attempt's
+    sampled: bool  # the caller's wish; whether it is granted stands in the exchange
 
     def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
         """The traceparent field's value for a backend; the attempt's `span_id` is the parent of what the backend does."""
         return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
 
 
+_span_ids: Final[list[str]] = []
+_trace_ids: Final[list[str]] = []
+
+
 def new_span_id() -> str:
     """A random span id: 16 hexadecimal digits."""
-    return "%016x" % (random_bits(64) or 1)
+    try:
+        return _span_ids.pop()
+    except IndexError:
+        return _draw(_span_ids, 16)
 
 
 def new_trace_id() -> str:
     """A random trace id: 32 hexadecimal digits."""
-    return "%032x" % (random_bits(128) or 1)
+    try:
+        return _trace_ids.pop()
+    except IndexError:
+        return _draw(_trace_ids, 32)
+
+
+def _draw(ids: list[str], digits: int) -> str:
+    """One id, and put more of them into `ids`: to draw and write many at once takes a quarter as long for each."""
+    size = digits // 2
+    drawn = random_bytes(size * _IDS_AT_ONCE).hex(" ", size).split()
+    nothing = "0" * digits  # which means that there is none
+    one, *more = [each for each in drawn if each != nothing] if nothing in drawn else drawn
+    ids += more
+    return one
+
+
+def _forget_ids() -> None:
+    _span_ids.clear()
+    _trace_ids.clear()
+
+
+os.register_at_fork(after_in_child=_forget_ids)  # what was drawn before belongs to the parent
 
 
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:
@@ -54,7 +88,13 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
     """Parse a `traceparent` field (W3C Trace Context); None where it is not valid."""
-    if _TRACEPARENT.fullmatch(value) is None and _LATER_TRACEPARENT.fullmatch(value) is None:
+    if value.translate(_SHAPE) == _TRACEPARENT:
+        version, trace_id, parent_id, flags = value.decode().split("-")
+        if trace_id == _NO_TRACE or parent_id == _NO_PARENT:
+            return None
+        if version == "00":
+            return TraceContext(trace_id, parent_id, new_span_id(), flags in _SAMPLED_FLAGS)
+    if _LATER_TRACEPARENT.fullmatch(value) is None:
         return None
     text = value.decode("latin-1")
     return TraceContext(text[3:35], text[36:52], new_span_id(), text[54] in _ODD)

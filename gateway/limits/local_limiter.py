@@ -18,13 +18,18 @@ class LocalLimiter:
 
     def charge(self, quota_charges: Sequence[Charge], now: float) -> list[Verdict]:
         """Take one request from all of `quota_charges`, or from none where one of them is used up."""
-        verdicts = [self._look(charge, now) for charge in quota_charges]
-        if any([verdict.wait_s for verdict in verdicts]):  # noqa: C419  (a generator costs more than one or two verdicts)
-            return [v if v.wait_s else v._replace(remaining=v.remaining + 1) for v in verdicts]
+        verdicts, waits = [], False
+        for charge in quota_charges:
+            verdict = self._look(charge, now)
+            verdicts.append(verdict)
+            if verdict.wait_s:
+                waits = True
+        if waits:
+            return [v if v.wait_s else Verdict(v.remaining + 1, v.reset_s, 0.0) for v in verdicts]
         for charge in quota_charges:
             if charge.interval_s:
-                earned_at = max(self._earned_at.get(charge.account, 0.0), now)
-                self._earned_at[charge.account] = earned_at + charge.interval_s
+                earned_at = self._earned_at.get(charge.account, 0.0)
+                self._earned_at[charge.account] = (earned_at if earned_at > now else now) + charge.interval_s
             else:
                 used, _ = self._counts.get(charge.account, (0, 0.0))
                 self._counts[charge.account] = (used + 1, charge.ends_at)
@@ -34,11 +39,13 @@ class LocalLimiter:
     def _look(self, charge: Charge, now: float) -> Verdict:
         """What `charge` says after one request more."""
         if charge.interval_s:
-            earned_at = max(self._earned_at.get(charge.account, 0.0), now) + charge.interval_s
-            spare_s = charge.quota * charge.interval_s - (earned_at - now)
+            interval_s = charge.interval_s
+            earned_at = self._earned_at.get(charge.account, 0.0)
+            earned_at = (earned_at if earned_at > now else now) + interval_s  # max() takes ten times as long
+            spare_s = charge.quota * interval_s - (earned_at - now)
             if spare_s < -_ROUNDING_S:
-                return Verdict(0, earned_at - charge.interval_s - now, -spare_s)
-            return Verdict(int((spare_s + _ROUNDING_S) / charge.interval_s), earned_at - now, 0.0)
+                return Verdict(0, earned_at - interval_s - now, -spare_s)
+            return Verdict(int((spare_s + _ROUNDING_S) / interval_s), earned_at - now, 0.0)
         used, _ = self._counts.get(charge.account, (0, 0.0))
         left_s = charge.ends_at - now
         if used >= charge.quota:

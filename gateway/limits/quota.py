@@ -4,14 +4,16 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
-from gateway.core.principal import Quota
+import msgspec
+
+from gateway.core.principal import UNLIMITED, Quota
 
 DAY_S: Final = 86_400
 
 
-class Charge(NamedTuple):
+class Charge(msgspec.Struct, frozen=True):
     """One limit that a request counts against."""
 
     policy: str  # what callers are told it is called
@@ -22,7 +24,7 @@ class Charge(NamedTuple):
     ends_at: float  # of a count: when the window ends, in seconds since the epoch
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
 
     remaining: int
@@ -32,7 +34,7 @@ class Verdict(NamedTuple):
 
 def quota_charges(whose: str, account: str, quota: Quota, now: float) -> tuple[Charge, ...]:
     """What one request counts against under `quota`. `whose` is `key` or `model`; `account` is its id."""
-    return _charges_of_day(whose, account, quota, int(now // DAY_S))
+    return () if quota is UNLIMITED else _charges_of_day(whose, account, quota, int(now // DAY_S))
 
 
 @lru_cache(maxsize=16384)
@@ -59,7 +61,7 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_fields(
-    charged: Sequence[Charge], verdicts: Sequence[Verdict]
+    charged: tuple[Charge, ...], verdicts: Sequence[Verdict]
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
     states = ", ".join(
@@ -68,7 +70,7 @@ def rate_limit_fields(
             for charge, verdict in zip(charged, verdicts, strict=True)
         ]
     )
-    return ((b"RateLimit-Policy", _policies(tuple(charged))), (b"RateLimit", states.encode("ascii")))
+    return ((b"RateLimit-Policy", _policies(charged)), (b"RateLimit", states.encode("ascii")))
 
 
 @lru_cache(maxsize=16384)

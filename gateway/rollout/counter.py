@@ -4,7 +4,7 @@ Latencies go into logarithmic buckets, 32 for each doubling, so that a threshold
 quantiles are not known when a request is counted.
 """
 
-import logging
+import collections
 from dataclasses import dataclass, field
 from math import log2
 from typing import Final
@@ -12,10 +12,9 @@ from typing import Final
 from gateway.core.exchange import Exchange
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, is_cold_start, responsible_side
 
-_log = logging.getLogger(__name__)
-
 PER_DOUBLING: Final = 32
 _UNIT_S: Final = 1e-6
+_FOLD_AT: Final = 4096  # times; bounds what is kept of a window
 _OFFSET: Final = -log2(_UNIT_S) * PER_DOUBLING
 _COLD_S: Final = 1.0  # shorter waits are not told apart from load
 
@@ -41,52 +40,69 @@ class Tally:
     latency: dict[int, int] = field(default_factory=dict)
 
 
-class Counter:
-    """Give it each finished exchange of the models in `tallies`, which is by model and version."""
+class Collector:
+    """Gathers one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
+
+    __slots__ = ("tally", "times_s")
 
     def __init__(self) -> None:
-        self.tallies: dict[str, dict[str, Tally]] = {}
+        self.tally = Tally()
+        self.times_s: list[float] = []
+
+    def fold(self) -> Tally:
+        """All that was gathered until now."""
+        times_s, self.times_s = self.times_s, []
+        tally = self.tally
+        tally.requests += len(times_s)
+        for number, count in collections.Counter(map(latency_bucket, times_s)).items():
+            tally.latency[number] = tally.latency.get(number, 0) + count
+        return tally
+
+
+class Counter:
+    """Give it each finished exchange of the models in `collectors`, which is by model and version."""
+
+    def __init__(self) -> None:
+        self.collectors: dict[str, dict[str, Collector]] = {}
 
     def __call__(self, exchange: Exchange) -> None:
-        if not exchange.routed or exchange.unlogged:
+        """Every request pays for this while a rollout runs, so it is one function."""
+        if not exchange.routed:
             return
-        versions = self.tallies.get(exchange.model.name)
-        if versions is None:
+        versions = self.collectors.get(exchange.model.name)
+        collector = versions.get(exchange.backend.version) if versions is not None else None
+        # A caller who names a version was not assigned to it by chance.
+        if collector is None or exchange.assigned == "pin":
             return
-        try:
-            tally = versions.get(exchange.backend.version)
-            # A caller who names a version was not assigned to it by chance.
-            if tally is not None and exchange.assigned != "pin":
-                _count(exchange, tally)
-        except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its count must not undo that)
-            _log.exception("request %s could not be counted", exchange.request_id)
-
-
-def _count(exchange: Exchange, tally: Tally) -> None:
-    attempts = exchange.attempts
-    if exchange.status >= 400 or exchange.caller_disconnected:
-        status = CLIENT_CLOSED_REQUEST if exchange.caller_disconnected else exchange.status
-        side, code = responsible_side(exchange, status)
-        if side == "backend":
-            tally.errors += 1
+        attempts = exchange.attempts
+        ended = exchange.ended
+        if exchange.status >= 400 or exchange.caller_disconnected:
+            if not _counts_as_failed(exchange, collector.tally):
+                return
         elif not attempts:
-            return  # it never reached the backend, and that was not the backend's fault
-        elif code == "answered-4xx":
-            tally.refusals += 1
-    elif not attempts:
-        return
-    tally.requests += 1
-    # What the caller's own connection took to send the body and to read the answer says nothing of the version.
-    ended = (attempts[-1].ended if attempts else None) or exchange.ended
-    duration_s = ended - exchange.arrived - exchange.buffering_s - exchange.rate_limit_s
-    if duration_s > _COLD_S and attempts and is_cold_start(exchange):
-        tally.cold += 1
-        return
-    number = (
-        int(log2(duration_s) * PER_DOUBLING + _OFFSET) if duration_s > _UNIT_S else 0
-    )  # `latency_bucket`, in line
-    latency = tally.latency
-    try:
-        latency[number] += 1
-    except KeyError:
-        latency[number] = 1
+            return
+        if attempts:
+            # What the caller's own connection took to read the answer, or to send the body, says nothing of the version.
+            ended = attempts[-1].ended or ended
+        duration_s = ended - exchange.arrived - exchange.buffering_s - exchange.rate_limit_s
+        if duration_s > _COLD_S and attempts and is_cold_start(exchange):
+            collector.tally.requests += 1
+            collector.tally.cold += 1
+            return
+        times_s = collector.times_s
+        times_s.append(duration_s)
+        if len(times_s) >= _FOLD_AT:
+            collector.fold()
+
+
+def _counts_as_failed(exchange: Exchange, tally: Tally) -> bool:
+    """Count whose fault it was; False where the request never reached the backend, and that was not the backend's fault."""
+    status = CLIENT_CLOSED_REQUEST if exchange.caller_disconnected else exchange.status
+    side, code = responsible_side(exchange, status)
+    if side == "backend":
+        tally.errors += 1
+    elif not exchange.attempts:
+        return False
+    elif code == "answered-4xx":
+        tally.refusals += 1
+    return True

@@ -19,7 +19,7 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.counter import Counter, Tally
+from gateway.rollout.counter import Collector, Counter, Tally
 from gateway.rollout.lease import LeaseObserver
 from gateway.supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
@@ -63,7 +63,7 @@ class _Open:
         self.number = 0
         self.revision = 0
         self.windows: list[Window] = []
-        self.tallies = {rollout.candidate: Tally(), rollout.stable: Tally()}
+        self.collectors = {rollout.candidate: Collector(), rollout.stable: Collector()}
 
     def close_window(self, now: float) -> None:
         self.number += 1
@@ -72,12 +72,12 @@ class _Open:
                 number=self.number,
                 position=self.rollout.position,
                 after_s=round(self.began - self.stepped_at, 3),
-                versions=dict(self.tallies),
+                versions={version: collector.fold() for version, collector in self.collectors.items()},
             )
         )
         del self.windows[:-_WINDOWS]
-        for version in self.tallies:
-            self.tallies[version] = Tally()
+        for version in self.collectors:
+            self.collectors[version] = Collector()
         self.began = now
 
     def report(self, gateway: str, *, final: bool) -> Report:
@@ -134,7 +134,7 @@ class Reporter:
                 counted.rollout, counted.stepped_at = rollout, now
             else:
                 counted.rollout = rollout
-        self._counter.tallies = {name: counted.tallies for name, counted in self._open.items()}
+        self._counter.collectors = {name: counted.collectors for name, counted in self._open.items()}
         self._count_also(self._counter if self._open else None)
         self._changed.set()
 

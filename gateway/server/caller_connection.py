@@ -138,7 +138,8 @@ class CallerConnection(CallerStream):
             received = self._received = _without_empty_lines(received)
             if not received:
                 return False
-        end = received.find(b"\r\n\r\n", max(0, self._head_seen - 3))
+        seen = self._head_seen
+        end = received.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
         if end < 0:
             self._wait_for_head(received)
             return False
@@ -216,7 +217,7 @@ class CallerConnection(CallerStream):
             return parsed, parsed.length, self._known, ()
         known, values = found
         self._known = known
-        return known.parsed, int(values[-1]) if known.has_length else known.parsed.length, known, values
+        return known.parsed, known.length(values), known, values
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""

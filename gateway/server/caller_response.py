@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
 _status_lines: dict[tuple[bool, int, bytes], bytes] = {}
 _KNOWN_LIMIT: Final = 1024
 _KNOWN_REASON_BYTES: Final = 64
@@ -81,9 +82,9 @@ class CallerResponse:
                 reason.encode("latin-1"),
                 _lines(fields),
                 -1 if length is None else length,
-                chunked=length is None,
-                dated=any(name.lower() == b"date" for name, _ in fields),
-                bodiless=self._head_only or status in {204, 304},
+                length is None,
+                any(name.lower() == b"date" for name, _ in fields),
+                self._head_only or status in {204, 304},
             )
         )
 
@@ -119,9 +120,9 @@ class CallerResponse:
             head.reason,
             head.fields,
             head.length,
-            chunked=head.chunked,
-            dated=head.dated,
-            bodiless=self._head_only or status in {204, 304},
+            head.chunked,
+            head.dated,
+            self._head_only or status in {204, 304},
         )
         if body:
             self.exchange.bytes_out = len(body)
@@ -174,10 +175,9 @@ class CallerResponse:
         reason: bytes,
         fields: bytes,
         length: int,
-        *,
-        chunked: bool,
-        dated: bool,
-        bodiless: bool,
+        chunked: bool,  # noqa: FBT001
+        dated: bool,  # noqa: FBT001
+        bodiless: bool,  # noqa: FBT001
     ) -> bytes:
         """The head, its empty line included. Decides how the body is framed and whether the connection lives on."""
         connection, exchange = self._connection, self.exchange
@@ -205,6 +205,8 @@ class CallerResponse:
         if exchange.added_fields:
             fields += _lines(exchange.added_fields)
         own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        if status == 200 and reason == b"OK" and self._version_11:
+            return _OK + fields + date + own
         return _status_line(self._version_11, status, reason) + fields + date + own
 
 

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from types import TracebackType
 
+import msgspec
+
 from gateway.core.errors import DeadlineExceeded, GatewayError, Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
 
@@ -20,21 +22,22 @@ class _ModelQueue:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
 
-class Permit:
+class Permit(msgspec.Struct, frozen=True, eq=False):
     """Held while a request is at a backend; leaving the `with` block gives it back."""
 
-    __slots__ = ("_held_for", "_limit", "_queue_of_model")
-
-    def __init__(self, limit: "ConcurrencyLimit", queue: _ModelQueue, held_for: str | None) -> None:
-        self._limit = limit
-        self._queue_of_model = queue
-        self._held_for = held_for  # the caller whose requests in flight are counted
+    _limit: "ConcurrencyLimit"
+    _queue_of_model: _ModelQueue
+    _held_for: str | None  # the caller whose requests in flight are counted
 
     def __enter__(self) -> None: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Once. What leaving the `with` does, at less cost."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)

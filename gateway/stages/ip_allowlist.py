@@ -34,7 +34,7 @@ class IpAllowlist:
         address = exchange.address
         if address is None:
             return False
-        if address in self._networks:
+        if self._networks.__contains__(address):  # as `in`, without the way through a slot of C
             return True
         snapshot = self._snapshot()
         return snapshot is not None and address in snapshot.networks

@@ -67,11 +67,12 @@ class RateLimit:
             exchange.rate_limit_s = time.monotonic() - began
         self._judge(exchange, charged, verdicts)
 
-    def _judge(self, exchange: Exchange, charged: Sequence[Charge], verdicts: Sequence[Verdict]) -> None:
+    def _judge(self, exchange: Exchange, charged: tuple[Charge, ...], verdicts: Sequence[Verdict]) -> None:
         exchange.added_fields += rate_limit_fields(charged, verdicts)
-        wait_s, policy = max([(v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True)])
-        if not wait_s:
+        waits = [(v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True) if v.wait_s]
+        if not waits:
             return
+        wait_s, policy = max(waits)
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (TooManyRequests.code,)

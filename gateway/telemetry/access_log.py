@@ -78,7 +78,7 @@ class JsonAccessLog:
                 more = _timing(exchange)
             else:
                 more = (
-                    f',"timing_us":{{"queue":{_whole(exchange.queued_s * 1e6)}'
+                    f',"timing_us":{{"queue":{_whole(exchange.queued_s * 1e6) if exchange.queued_s else 0}'
                     f',"backend":{_whole((answered - last.began) * 1e6)}'
                     f',"receive":{_whole((ended - answered) * 1e6)}}}'
                 )

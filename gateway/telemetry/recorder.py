@@ -4,7 +4,7 @@ Runs for every request, however it ended, and never raises. docs/explanation/tra
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
 from gateway.core.randomness import random_share
@@ -39,7 +39,7 @@ class Recorder:
         gateway: str = "",
     ) -> None:
         self._write = writer.write
-        self._line: Callable[[Exchange, int, bool], bytes] = (
+        self._line: JsonAccessLog | TextAccessLog = (
             JsonAccessLog(project) if json else TextAccessLog(writer.colored)
         )
         self._metrics = metrics
@@ -59,7 +59,7 @@ class Recorder:
             series = self._metrics.observe(exchange, status)
             why = self._why_keep(exchange, status, series)
             if status >= 400 or self._log_ratio >= 1 or random_share() < self._log_ratio:
-                self._write(self._line(exchange, status, why is not None and why != "recent"))
+                self._write(self._line.__call__(exchange, status, why is not None and why != "recent"))
             if why is not None:
                 self._keep(exchange, status, why)
         except Exception:  # noqa: BLE001  (the answer has gone out; a fault in its record must not undo that)

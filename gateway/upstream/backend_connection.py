@@ -138,7 +138,7 @@ class BackendConnection(RequestUpload):
                 self._received = data
             return None
         try:
-            head = self._parse_head(data, end)
+            head = self._parse_head.__call__(data, end)
         except ValueError as error:
             self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
             return None

@@ -1,14 +1,16 @@
 """The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
 from gateway.core.headers import CRLF, TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 
-class UpstreamRequest(NamedTuple):
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body.
 
     `fields` are whole header field lines, each with its CRLF.
@@ -143,10 +145,9 @@ def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
     """
     trace = exchange.trace
     traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
-    line = b"traceparent: " + traceparent + CRLF
     head = exchange.head
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.
     if tracestate is None or trace.parent_id is None or TRACESTATE in head.ends_here:
-        return (line,)
-    return (line, b"tracestate: ", tracestate, CRLF)
+        return (b"traceparent: ", traceparent, CRLF)
+    return (b"traceparent: ", traceparent, b"\r\ntracestate: ", tracestate, CRLF)

@@ -210,7 +210,7 @@ def _begin(
 ) -> ImmediateFuture:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
-    upgrading = asks_for_websocket(method, exchange.head.read)
+    upgrading = method == "GET" and asks_for_websocket(method, exchange.head.read)
     parts = [origin.prefix(method, request.path), *request.fields, *trace_fields(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")

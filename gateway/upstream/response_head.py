@@ -8,8 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
-from gateway.core.line_template import LineTemplate
+from gateway.core.line_template import LineTemplate, byte_table
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -19,7 +21,7 @@ _FIELD: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)"
 )  # linear, on any input
 
-_VALUES: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*").fullmatch
+_VALUES: Final = byte_table(b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)))
 
 # What a field line means. A line, once read, is known by its bytes: backends send few different ones.
 _KEPT: Final = 0
@@ -52,33 +54,18 @@ _KNOWN_LIMIT: Final = 4096
 _KNOWN_LINE_BYTES: Final = 128
 
 
-class ResponseHead:
+class ResponseHead(msgspec.Struct, eq=False):
     """A parsed response head: status, framing, and the field lines for the caller."""
 
-    __slots__ = (
-        "addresses",
-        "chunked",
-        "dated",
-        "fields",
-        "keep_alive",
-        "length",
-        "reason",
-        "status",
-        "timing",
-    )
-
-    def __init__(self, status: int, reason: bytes, keep_alive: bool) -> None:  # noqa: FBT001
-        self.status = status
-        self.reason = reason
-        self.fields = b""  # the lines that go on, each with its CRLF
-        self.addresses: list[tuple[bytes, bytes]] | None = (
-            None  # fields that callers must not get as they are
-        )
-        self.length = -1  # -1: not given
-        self.chunked = False
-        self.keep_alive = keep_alive
-        self.timing: bytes | None = None  # the value of Server-Timing
-        self.dated = False
+    status: int
+    reason: bytes
+    keep_alive: bool
+    fields: bytes = b""  # the lines that go on, each with its CRLF
+    length: int = -1  # -1: not given
+    chunked: bool = False
+    timing: bytes | None = None  # the value of Server-Timing
+    dated: bool = False
+    addresses: list[tuple[bytes, bytes]] | None = None  # fields that callers must not get as they are
 
 
 class ResponseHeadReader:
@@ -108,7 +95,17 @@ class ResponseHeadReader:
 class _KnownHead:
     """A head that was read."""
 
-    __slots__ = ("_after", "_before", "_date", "_length", "_like", "_template", "_timing")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_date",
+        "_last_length",
+        "_last_text",
+        "_length",
+        "_like",
+        "_template",
+        "_timing",
+    )
 
     def __init__(
         self, like: ResponseHead, template: LineTemplate, kinds: Sequence[int], before: bytes, after: bytes
@@ -121,25 +118,27 @@ class _KnownHead:
         )
         self._before = before  # what goes on, up to the value of Date
         self._after = after
+        self._last_text, self._last_length = b"", -1  # of Content-Length
 
     def read(self, raw: bytes) -> ResponseHead | None:
         """The head that `raw` is; None where it is another one, or not valid."""
         values = self._template.match(raw)
-        if values is None or not _VALUES(b"".join(values)):
+        if values is None or 0 in b"".join(values).translate(_VALUES):
             return None
         like = self._like
-        head = ResponseHead(like.status, like.reason, like.keep_alive)
-        head.chunked = like.chunked
-        head.dated = like.dated
+        length = -1
         if self._length >= 0:
-            length = values[self._length]
-            if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
-                return None
-            head.length = int(length)
-        if self._timing >= 0:
-            head.timing = values[self._timing].strip(b" \t")
-        head.fields = self._before if self._date < 0 else self._before + values[self._date] + self._after
-        return head
+            text = values[self._length]
+            if text != self._last_text:
+                if not text.isdigit() or len(text) > _MAX_LENGTH_DIGITS:
+                    return None
+                self._last_text, self._last_length = text, int(text)
+            length = self._last_length
+        fields = self._before if self._date < 0 else self._before + values[self._date] + self._after
+        timing = values[self._timing].strip(b" \t") if self._timing >= 0 else None
+        return ResponseHead(
+            like.status, like.reason, like.keep_alive, fields, length, like.chunked, timing, like.dated
+        )
 
 
 def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:

@@ -61,6 +61,31 @@ def test_the_same_again_is_unchanged_and_writes_nothing(shell: Shell, background
     assert (again["written"], again["changes"]) == (False, [])
 
 
+def test_what_was_verified_is_kept_as_evidence_about_this_very_backend(
+    shell: Shell, background: BackgroundServers
+):
+    first, second = background.backend(Contract()), background.backend(Contract("wine", "2"))
+    shell.ok("register", "wine", first.url)
+    shell.ok("register", "wine", second.url)
+    (record,) = shell.ok("evidence", "wine@2", "--json").json()
+    assert (record["sort"], record["passed"], record["counts"]) == ("verify", True, True)
+    assert record["backend"] == f"{second.url}/predict"
+    assert record["facts"]["failed"] == []
+    assert f"{record['facts']['passed']} checks passed" in record["summary"]
+    shell.ok("canary", "wine", "2")
+
+
+def test_a_version_that_was_registered_without_a_question_is_verified_when_it_is_registered_again(
+    shell: Shell, background: BackgroundServers
+):
+    first, second = background.backend(Contract()), background.backend(Contract("wine", "2"))
+    shell.ok("register", "wine", first.url)
+    shell.ok("register", "wine", second.url, "--version", "2", "--no-probe")
+    assert "it was never verified" in shell("canary", "wine", "2").err
+    shell.ok("register", "wine", second.url)
+    shell.ok("canary", "wine", "2")
+
+
 def test_a_person_sees_what_will_change(shell: Shell, background: BackgroundServers):
     first, second = background.backend(Contract()), background.backend(Contract("wine", "2"))
     assert "new model" in shell.ok("register", "wine", first.url).out
@@ -370,6 +395,8 @@ def test_what_was_forced_stands_in_the_history(shell: Shell, background: Backgro
     assert told["verified"]["passed"] > 15
     reason = shell.model()["changed"]["reason"]
     assert reason == "canary; forced although the backend breaks the contract: about/concurrency"
+    (record,) = shell.ok("evidence", f"wine@{shell.model()['backends'][0]['version']}", "--json").json()
+    assert (record["passed"], record["facts"]["failed"]) == (False, ["about/concurrency"])
 
 
 def test_force_says_nothing_where_nothing_was_forced(shell: Shell, background: BackgroundServers):

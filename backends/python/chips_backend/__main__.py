@@ -33,7 +33,7 @@ def main() -> int:
         "revision": config.revision,
     }
     log = Log(project=config.project)
-    log.know(**{name: fact for name, fact in facts.items() if fact})
+    log.add_facts(**{name: fact for name, fact in facts.items() if fact})
     # Not asyncio.run, which would wait at the end for threads: for a download, or for a prediction past its grace.
     return asyncio.new_event_loop().run_until_complete(serve(config, log))
 

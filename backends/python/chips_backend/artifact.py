@@ -38,6 +38,8 @@ class ArtifactError(Exception):
 
 
 class Artifact(NamedTuple):
+    """An artifact on this machine: its folder, its manifest, and the digest and address that it was fetched by."""
+
     folder: Path
     manifest: Manifest
     digest: str  # sha256:… of the manifest, which holds those of all files
@@ -54,7 +56,7 @@ class _Source(Protocol):
 
 
 class Wanted(NamedTuple):
-    """Which artifact it must be; None is any."""
+    """Which artifact it must be; None accepts any."""
 
     model: str | None = None
     version: str | None = None

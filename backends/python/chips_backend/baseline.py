@@ -30,7 +30,7 @@ _SMALLEST: Final = 2.2250738585072014e-308 * GAMMA  # smaller ones count as zero
 
 
 class Sketch:
-    """The numbers of a column, in bins. `joined`: how often gamma was squared."""
+    """The numbers of a column, counted in bins of equal relative width (gamma). `joined`: how often gamma was squared."""
 
     def __init__(self) -> None:
         self.joined = 0

@@ -26,7 +26,7 @@ _MEMORY: Final = 0.98  # how much of what was learned remains after each call
 
 
 class Cost:
-    """What a call costs by its number of rows: a line through what was seen, the newest counting most."""
+    """Estimates the seconds of a call from its number of rows: a line fitted to past calls, newest first in weight."""
 
     def __init__(self) -> None:
         self._n = self._x = self._y = self._xx = self._xy = 0.0
@@ -100,6 +100,8 @@ class _Entry:
 
 
 class Batcher:
+    """Collects requests that wait at the same moment, and predicts them in one call."""
+
     def __init__(self, workers: Workers, target_s: float) -> None:
         self._workers = workers
         self._target_s = target_s

@@ -1,4 +1,4 @@
-"""Rows kept by column, as NumPy arrays: what most requests become, and what most models are given without a detour."""
+"""Rows kept by column, as NumPy arrays: most requests become one, and most models take it without a conversion."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -96,7 +96,7 @@ def array_of_floats(values: Sequence[Any]) -> Any:
 
 
 def listed(column: Column) -> list[Any]:
-    """A column as JSON values."""
+    """A column as a list of JSON values."""
     if isinstance(column, list):
         return column
     if column.dtype.kind == "f" and (missing := np.isnan(column)).any():
@@ -107,7 +107,7 @@ def listed(column: Column) -> list[Any]:
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of several requests, one after the other."""
+    """The rows of several requests, concatenated."""
     if len(parts) == 1:
         return parts[0]
     blocks = [part for part in parts if isinstance(part, Block)]

@@ -17,6 +17,8 @@ class CannotSave(ValueError):
 
 
 class Column(NamedTuple):
+    """One column of a table of examples."""
+
     name: str
     datatype: str  # of the Open Inference Protocol
     values: list[Any]  # as JSON has them; None where one is missing

@@ -44,6 +44,8 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """The settings of a backend, from its environment (backends/CONTRACT.md lists them)."""
+
     artifact: str
     model: str | None = None  # where they are not given, the manifest says what is served
     version: str | None = None

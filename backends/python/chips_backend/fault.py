@@ -1,8 +1,4 @@
-"""Whose fault it was that a prediction failed: the caller's, and then in which row and field, or the model's.
-
-The contract's "Whose fault was it?". No library's texts are read for it: a row that fails is compared with the good row,
-the one that made this backend ready, by predicting both again, and then mixtures of both.
-"""
+"""Find out why a prediction failed: because of the caller's rows (and which row and field), or because of the model."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -36,7 +32,7 @@ class CannotTake(Exception):
 async def explain(
     failed: Failed, rows: Rows, parameters: dict[str, Any], good: Row | None, predict: Predict
 ) -> CannotTake | ModelFailed:
-    """What to raise for `rows`, which failed. `predict` tries others."""
+    """The exception to raise for `rows`, which failed. `predict` is called with other rows to find the cause."""
     if failed.refused is not None:
         row, field = failed.refused
         return CannotTake([(row, field, failed.text)])

@@ -1,4 +1,4 @@
-"""Wrong files, told as what they are: an empty one, a Git LFS pointer, a web page, a pickle whose class nobody has here."""
+"""Recognize wrong files by their content: empty, a Git LFS pointer, a web page, a pickle of a class that is not installed."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ _NUMBERS: Final = (0, 1)
 
 
 def likely_rows(signature: Signature, examples: Sequence[Row] = ()) -> Iterator[Row]:
-    """`examples` first, then zeros and ones with several texts, first categories everywhere."""
+    """Rows that the model is likely to accept: `examples` first, then zeros and ones with several texts and first categories."""
     yield from examples
     if not signature.inputs:
         yield []

@@ -13,6 +13,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Log:
+    """Writes log lines: JSON for Cloud Logging, or text on a terminal."""
+
     def __init__(
         self, stream: TextIO | None = None, *, project: str = "", facts: dict[str, str] | None = None
     ) -> None:
@@ -21,8 +23,8 @@ class Log:
         self._prefix = f"projects/{project}/traces/" if project else ""
         self._facts = dict(facts or {})
 
-    def know(self, **facts: str) -> None:
-        """From now on, every line says this too."""
+    def add_facts(self, **facts: str) -> None:
+        """Add these fields to every line from now on."""
         self._facts.update({name: fact for name, fact in facts.items() if fact})
 
     def info(self, message: str, **fields: Any) -> None:

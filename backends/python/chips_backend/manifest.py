@@ -38,28 +38,36 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs and outputs of a model."""
+
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of an artifact: path, size in bytes, SHA-256."""
+
     path: str  # where it lies in the store
     bytes: int
     sha256: str
 
     @property
     def place(self) -> str:
-        """Its path in the artifact: what `chips publish` put before it, to name objects by their content, is left out."""
+        """The path inside the artifact, without the digest prefix that `chips publish` may add."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A request and the response that the model must reproduce."""
+
     request: dict[str, Any]
     response: dict[str, Any]
     tolerance: float = 1e-6
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest of one published version."""
+
     schema: Literal[1]
     model: str
     version: str

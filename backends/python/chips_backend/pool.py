@@ -25,7 +25,7 @@ from chips_backend.scoring import scoring
 
 
 class Failed(NamedTuple):
-    """A prediction that failed: what was raised, as text, for an exception may not survive the way between processes."""
+    """A prediction that failed: what was raised, as text, because an exception may not survive the way between processes."""
 
     kind: str  # the exception's type
     text: str
@@ -38,7 +38,7 @@ Outcome = list[Any] | Failed
 
 
 class Unloaded(RuntimeError):
-    """A process that should have loaded the model could not."""
+    """A process that should have loaded the model has not."""
 
 
 class LoadFailed(RuntimeError):
@@ -60,8 +60,8 @@ class Slot(Protocol):
     def end_running(self) -> bool:
         """End what runs here, whatever it does; False where that cannot be done."""
 
-    def mend(self) -> None:
-        """Begin again, after `submit` ended with one of `BROKEN`."""
+    def restart(self) -> None:
+        """Start afresh, after `submit` ended with one of `BROKEN`."""
 
     def stop(self) -> None: ...
 
@@ -70,6 +70,8 @@ BROKEN: Final = (BrokenProcessPool, Unloaded)
 
 
 class ThreadSlot:
+    """A slot whose predictions run in a thread of this process."""
+
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._what = (folder, manifest)
         self._outputs = tuple(tensor.name for tensor in manifest.signature.outputs)
@@ -93,14 +95,17 @@ class ThreadSlot:
     def end_running(self) -> bool:
         return False
 
-    def mend(self) -> None: ...
+    def restart(self) -> None: ...
 
     def stop(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 class ProcessSlot:
-    """A process that ends under a prediction costs that one prediction; the next finds a new process."""
+    """A slot with a process of its own.
+
+    If the process ends during a prediction, only that prediction is lost; the next one gets a new process.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, context: BaseContext) -> None:
         self._what = (folder, manifest)
@@ -128,7 +133,7 @@ class ProcessSlot:
         try:
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
         except BrokenProcessPool:  # it ended while idle
-            self.mend()
+            self.restart()
             return loop.run_in_executor(self._executor, _predict_here, rows, parameters)
 
     def end_running(self) -> bool:
@@ -136,7 +141,7 @@ class ProcessSlot:
             process.kill()
         return True
 
-    def mend(self) -> None:
+    def restart(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = self._new_process()
         self._executor.submit(_load_here, *self._what)

@@ -1,4 +1,4 @@
-"""predict.py, and what its author replaced of it: CHIPS_PREDICT names a file with `load`, `predict` or settings of its own."""
+"""The module that predicts: predict.py, with the parts that the author's file (CHIPS_PREDICT) replaces."""
 
 import functools
 import importlib.util
@@ -12,7 +12,7 @@ _NAMES: Final = ("RUNS_IN", "TRUSTED_TYPES", "PARAMETERS", "load", "predict")
 
 @functools.cache
 def scoring() -> Any:
-    """The module whose `load` and `predict` count. Raises whatever the author's file raises."""
+    """The module whose `load` and `predict` are used. Raises whatever the author's file raises."""
     from chips_backend import predict
 
     own = os.environ.get("CHIPS_PREDICT")

@@ -21,6 +21,8 @@ EX_SOFTWARE = 70
 
 
 class Loaded(NamedTuple):
+    """A model in service: its artifact, its workers, and how to score rows."""
+
     artifact: Artifact
     workers: Workers
     score: Callable[[Rows, dict[str, Any], float | None], Awaitable[Outcome]]
@@ -46,7 +48,7 @@ async def load(config: Config, log: Log) -> Loaded:
     wanted = Wanted(config.model, config.version, config.artifact_digest)
     artifact = await asyncio.to_thread(obtain, config.artifact, config.cache_dir, wanted, log)
     manifest = artifact.manifest
-    log.know(model=manifest.model, version=manifest.version)
+    log.add_facts(model=manifest.model, version=manifest.version)
     log.info(f"the artifact {artifact.address} is complete and checked", artifact_digest=artifact.digest)
     workers = Workers(config.concurrency)
     try:

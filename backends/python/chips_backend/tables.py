@@ -128,7 +128,10 @@ def dict_table(signature: Signature) -> Table:
 
 
 class Apart:
-    """What keeps rows apart: a missing integer makes its column floating point, also for the rows of others."""
+    """Decides which rows must be predicted separately.
+
+    A missing integer makes a whole column floating point, also for the rows of other requests.
+    """
 
     def __init__(self, whole: Sequence[int]) -> None:
         self._whole = whole  # the places of the inputs that are integers or booleans

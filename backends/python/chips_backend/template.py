@@ -1,9 +1,4 @@
-"""The process from which those that predict are forked: it loads the model once, and its memory is theirs until they write to it.
-
-It is multiprocessing's fork server, which imports `chips_backend.preloaded` before it forks anything, and never predicts. So the
-pages of a model, which nobody writes to, exist once however many slots there are. Where loading has started threads, which a
-fork would lose (ONNX Runtime's, for example), each process loads the model by itself; so it does where there is no fork server.
-"""
+"""The process that prediction processes are forked from: it loads the model once, and they share its memory."""
 
 import gc
 import multiprocessing
@@ -31,7 +26,7 @@ _loaded: tuple[_Asked, Any] | None = None  # what was asked for, and what `pool.
 
 
 def prepare(folder: Path, manifest: Manifest, slots: int) -> BaseContext:
-    """A context for so many processes, which find this model loaded, where that can be. A program has one model."""
+    """A multiprocessing context for `slots` processes that find this model loaded, where that is possible."""
     if slots == 1 or sys.platform != "linux":  # elsewhere a system's own libraries start threads
         return multiprocessing.get_context("spawn")
     handle, name = tempfile.mkstemp(prefix="chips-template-")
@@ -65,5 +60,5 @@ def load_once() -> None:
 
 
 def found(folder: Path, manifest: Manifest) -> Any:
-    """The model as the template loaded it, or None where this process was not forked from one that did."""
+    """The model that the template process loaded; None where this process was not forked from one."""
     return _loaded[1] if _loaded is not None and _loaded[0] == _Asked(str(folder), manifest) else None

@@ -52,6 +52,8 @@ def write_artifact(folder: Path, files: Mapping[str, bytes], /, **fields: Any) -
 
 
 class Answer(NamedTuple):
+    """A response of the backend under test."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes

@@ -11,6 +11,8 @@ _CLOUD_TRACE = re.compile(r"(?!0{32})([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=(
 
 
 class Trace(NamedTuple):
+    """The trace that a request belongs to: trace id, the caller's span id, and whether it is sampled."""
+
     trace_id: str
     span_id: str
     sampled: bool

@@ -1,8 +1,4 @@
-"""Requests as most callers send them, decoded by types made from the signature, straight to columns.
-
-The types accept nothing that the careful readers (schema.py, tensors.py) would refuse, and whatever they do not accept is left to
-these: they alone know what is wrong and where, and what is right in an unusual way, such as 1.0 for an integer.
-"""
+"""Read usual requests fast: decoded by types made from the signature, straight to columns."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +60,7 @@ def _type(tensor: Tensor) -> Any:
 
 
 class Instances:
-    """Reads `{"instances": […], "parameters": {…}}`."""
+    """Reads `{"instances": […], "parameters": {…}}` by types made from the signature."""
 
     def __init__(self, signature: Signature, known: Mapping[str, str]) -> None:
         self._inputs = signature.inputs
@@ -90,7 +86,7 @@ class Instances:
             return {}
 
     def read(self, content: bytes) -> Scoring | None:
-        """The request, or None where it is left to the careful reader."""
+        """The request, or None where `schema.read_instances` must read it, which says what is wrong."""
         if not self._kinds:
             return None
         at = content.find(b"[") + 1
@@ -221,7 +217,7 @@ _with_none: Final = {
 
 
 class Tensors:
-    """Reads requests of the Open Inference Protocol, in JSON and in binary form."""
+    """Reads requests of the Open Inference Protocol, in JSON and in binary form, by types made from the signature."""
 
     def __init__(self, signature: Signature, known: Mapping[str, str]) -> None:
         self._inputs = signature.inputs
@@ -231,7 +227,7 @@ class Tensors:
         self._is_floats = all(tensor.datatype in FLOATS for tensor in self._inputs)
 
     def read(self, content: bytes, behind: memoryview | None) -> Scoring | None:
-        """The request, or None where it is left to the careful reader."""
+        """The request, or None where `tensors.read_tensors` must read it, which says what is wrong."""
         if not self._inputs:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Ready means that the model has predicted: the samples as they were published, or a row that it can take."""
+"""Warm up: the backend is ready once the model has predicted its samples, or a row that it can take."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""As many predictions at once as were declared, and a short line of requests behind them."""
+"""Run as many predictions at once as declared, with a short queue of requests behind them."""
 
 import asyncio
 import time
@@ -18,6 +18,8 @@ WAITING_PER_SLOT = 16
 
 
 class Outcome(NamedTuple):
+    """The predictions of one request, and how many seconds it waited and was predicted."""
+
     predictions: list[Any]
     queue_s: float
     predict_s: float
@@ -38,6 +40,8 @@ def took_too_long() -> Problem:
 
 
 class Workers:
+    """Runs as many predictions at once as declared; a few more requests wait in a queue."""
+
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.waiting_limit = concurrency * WAITING_PER_SLOT
@@ -155,7 +159,7 @@ class Workers:
         self._overdue.discard(slot)
         broke = not done.cancelled() and isinstance(done.exception(), BROKEN)
         if broke:
-            slot.mend()
+            slot.restart()
         self.give_back(slot, last=broke)
 
     async def stop(self, grace_s: float) -> None:

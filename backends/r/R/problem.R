@@ -6,7 +6,7 @@ problem_titles <- c(
 
 #' A condition that becomes an answer: RFC 9457 problem details, one shape in every language.
 #'
-#' @param detail Text for the caller: what is wrong, and how to mend it.
+#' @param detail Text for the caller: what is wrong, and how to fix it.
 new_problem <- function(status, code, detail, headers = list()) {
   structure(
     class = c("chips_problem", "error", "condition"),

@@ -3,13 +3,14 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from gateway.cli.support import console
 from gateway.core.evidence import EvidenceRecord
 from gateway.core.model_updates import to_document
-from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, SIGN_OFF
+from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, MODELS, SIGN_OFF
 from tests.unit.cli.sign_off_stage import ARTIFACT, IMAGE, Stage
 
 
@@ -249,3 +250,29 @@ def test_what_is_wrong_with_a_request_is_told(stage: Stage):
     (stage.folder / "bad.toml").write_text("approvals = {}")
     assert "sign-off.md" in stage.refused("sign-off", "set", "bad.toml").err
     assert stage.refused("sign-off", "set", "none.toml").code == console.EX_DATAERR
+
+
+def test_the_doctor_finds_what_serves_without_approvals(stage: Stage):
+    def findings() -> dict[str, Any]:
+        ended = stage.shell("--env", "prod", "doctor", "--json")
+        return {one["subject"]: one for one in ended.json()}
+
+    stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))  # past the command line
+    found = findings()
+    assert found["wine@4 sign-off"]["outcome"] == "wrong"
+    assert found["history"]["outcome"] == "skipped"
+    identity = stage.request()
+    stage.prod("approve", identity, "--emergency", "--reason", "down", "--ssh-key", stage.people.key("cy"))
+    found = findings()
+    assert found["wine@4 sign-off"]["outcome"] == "ok"
+    assert "review is due" in found[f"emergency {identity}"]["text"]
+    stage.approve(identity, "bea", "dan")
+    found = findings()
+    assert f"emergency {identity}" not in found
+    assert (
+        found["wine@4 sign-off"]["text"] == "signed for by cy@example.com, bea@example.com, dan@example.com"
+    )
+    stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9", image="wine:latest"))
+    found = findings()
+    assert "can move" in found["wine@4 image"]["text"]
+    assert found["wine@4 sign-off"]["outcome"] == "wrong"

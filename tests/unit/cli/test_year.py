@@ -1,3 +1,4 @@
+# Long: one year of a registry, told in order.
 """A year in the life of three models on a laptop: dev, qa and prod as three SQLite registries and folders."""
 
 import json
@@ -110,7 +111,18 @@ def backup(source: Path, target: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    # Spring: three models go dev, qa, prod; prod runs bit for bit what qa saw.
+    spring(year)
+    a_damaged_file(year, tmp_path)
+    with monkeypatch.context() as then:
+        an_approval_that_was_given_too_long_ago(year, then)
+    an_emergency(year)
+    a_leaked_key(year)
+    a_restored_backup(year, tmp_path)
+    a_rewritten_history(year, tmp_path)
+
+
+def spring(year: Year) -> None:
+    """Three models go dev, qa, prod; prod runs bit for bit what qa saw."""
     for name in MODELS:
         year.release(name, "1", b"first")
         assert year.promote(f"{name}@1", "qa", "prod").code == console.EX_NOPERM, "nobody has approved it"
@@ -124,7 +136,9 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
     year.chips("prod", "traffic", "wine", "1=90", "2=10")
     year.chips("prod", "traffic", "wine", "1=100", "--reason", "version 2 is too slow")
 
-    # Somebody puts another file into qa's store after the approval: it does not arrive.
+
+def a_damaged_file(year: Year, tmp_path: Path) -> None:
+    """Somebody puts another file into qa's store after the approval: it does not arrive."""
     year.release("wine", "3", b"third")
     identity = year.request("wine@3")
     for who in ("bea", "dan"):
@@ -137,18 +151,23 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
     assert "is not what was published" in ended.err
     damaged.write_bytes(good)
 
-    # Summer: the approval was given too long ago.
-    with monkeypatch.context() as then:
-        long_ago = (datetime.now(UTC) - timedelta(days=15)).isoformat()
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: long_ago)
-        year.release("iris", "2", b"second")
-        identity = year.request("iris@2")
-    year.sign(identity, "bea")
+
+def an_approval_that_was_given_too_long_ago(year: Year, then: pytest.MonkeyPatch) -> None:
+    year.release("iris", "2", b"second")
+    identity = year.request("iris@2")
+    for who, days in (("bea", 15), ("dan", 13)):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        then.setattr("gateway.signoff.statement.now_rfc3339", lambda at=at: at)
+        words = ("approve", identity, "--ssh-key", year.people.key(who))
+        assert (year.shell("--env", "prod", "--yes", *words).code == 0) is (who == "dan")
+    then.undo()
     assert "approver is missing" in year.promote("iris@2", "qa", "prod").err
-    year.sign(identity, "dan")
+    year.sign(identity, "bea")
     assert year.promote("iris@2", "qa", "prod").code == 0
 
-    # An emergency by night, reviewed in the morning.
+
+def an_emergency(year: Year) -> None:
+    """By night, and reviewed in the morning."""
     year.release("cars", "2", b"second")
     identity = year.request("cars@2")
     year.sign(identity, "cy", "--emergency", "--reason", "version 1 answers nonsense")
@@ -158,12 +177,15 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
     year.sign(identity, "bea", "--review", "--reason", "seen")
     assert not year.chips("prod", "approvals", identity, "--json").json()[0]["review_due"]
 
-    # A key leaks and is revoked.
+
+def a_leaked_key(year: Year) -> None:
     key = year.chips("prod", "keys", "create", "app").out.strip().splitlines()[-1]
     year.chips("prod", "keys", "revoke", key, "--reason", "it was in a repository")
     assert year.chips("prod", "audit", "--verify").code == 0
 
-    # Autumn: the disk breaks. A backup is restored, the check says what is lost, and the restore is noted.
+
+def a_restored_backup(year: Year, tmp_path: Path) -> None:
+    """The disk breaks. A backup is restored, the check says what is lost, and the restore is noted."""
     backup(tmp_path / "prod.db", tmp_path / "backup.db")
     year.chips("prod", "traffic", "iris", "1=50", "2=50")
     for suffix in ("", "-wal", "-shm"):
@@ -174,7 +196,9 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
     year.chips("prod", "audit", "--restored", "--reason", "the disk broke", "--by", "ana")
     assert "the disk broke" in year.chips("prod", "audit", "--verify").out
 
-    # Winter: somebody with the database's rights rewrites who approved what. It is found.
+
+def a_rewritten_history(year: Year, tmp_path: Path) -> None:
+    """Somebody with the database's rights rewrites who approved what. It is found."""
     with closing(sqlite3.connect(tmp_path / "prod.db")) as db, db:
         for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             db.execute(f"DROP TRIGGER {trigger}")

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core import trace_context
 from gateway.core.trace_context import (
+    _forget_ids,
     continue_trace,
     new_span_id,
     new_trace_id,
@@ -103,6 +105,25 @@ def test_what_is_no_such_header_begins_a_new_trace(value: str):
     assert continue_trace(None, value.encode()).trace_id != TRACE
 
 
+_WRITTEN = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@given(st.integers(0, 54), st.binary(min_size=1, max_size=2), st.integers(0, 2), st.booleans())
+def test_a_traceparent_is_read_where_and_only_where_the_specification_has_it(
+    at: int, put: bytes, taken: int, is_zero: bool
+):
+    value = f"00-{TRACE}-{SPAN}-01".encode()
+    if is_zero:
+        value = re.sub(rb"[0-9a-f]", b"0", value)
+    value = value[:at] + put + value[at + taken :]
+    read = parse_traceparent(value)
+    if value.startswith(b"00"):
+        assert (read is not None) == (_WRITTEN.fullmatch(value) is not None)
+    if read is not None and len(value) == 55:
+        assert (read.trace_id, read.parent_id) == (value[3:35].decode(), value[36:52].decode())
+        assert read.sampled == bool(int(value[53:], 16) & 1)
+
+
 @given(st.binary(max_size=80))
 def test_no_bytes_break_the_parsers(value: bytes):
     for parsed in (parse_traceparent(value), parse_cloud_trace(value), continue_trace(value, value)):
@@ -111,9 +132,17 @@ def test_no_bytes_break_the_parsers(value: bytes):
 
 
 def test_ids_are_well_formed_and_differ():
+    _forget_ids()
     made = {new_trace_id() for _ in range(1000)}
     assert len(made) == 1000
     assert all(re.fullmatch(r"[0-9a-f]{32}", made_id) for made_id in made)
     spans = {new_span_id() for _ in range(1000)}
     assert len(spans) == 1000
     assert all(re.fullmatch(r"[0-9a-f]{16}", span) and int(span, 16) for span in spans)
+
+
+def test_an_id_of_zeros_is_never_given(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trace_context, "random_bytes", lambda size: bytes(8) + b"\1" * (size - 8))
+    _forget_ids()
+    assert {new_span_id() for _ in range(63)} == {"01" * 8}
+    _forget_ids()

@@ -102,11 +102,12 @@ class Scene:
         self.mirror = FixedMirror(self.registry)
         self.gateway = ReportingGateway(self.registry)
 
-    def controller(self, registry: Registry | None = None) -> Controller:
+    def controller(self, registry: Registry | None = None, *, secret: str = "") -> Controller:
         return Controller(
             registry or self.registry,
             self.registry,
             self.mirror,  # type: ignore[arg-type]
+            secret=secret,
             supervisor=Supervisor(),
             clock=self.clock,
         )

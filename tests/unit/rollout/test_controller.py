@@ -1,6 +1,7 @@
 """The controller against a registry in memory: steps, returns, hand changes, two of them at once, one that takes over."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from gateway.rollout.assessment import ASSESSMENTS
 from gateway.rollout.controller import AUTHOR
 from gateway.rollout.figures import FIGURES
 from tests.unit.rollout.fleet import (
+    PLAN,
     Clock,
     ReportingGateway,
     Scene,
@@ -251,6 +253,36 @@ async def test_a_third_version_that_is_removed_or_added_meanwhile_does_not_distu
     await scene.serve(controller, windows=40)
     assert (await scene.rollout()).state == "succeeded"
     assert await scene.traffic() == {"3": 0, "4": 100, "5": 0}
+
+
+async def test_each_step_is_told_to_the_webhook_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    told: list[tuple[str, str, dict[str, Any]]] = []
+
+    async def post(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
+        assert (url, secret) == ("https://example.com/hook", "s3cret")
+        told.append((identity, message["state"], message))
+        return True
+
+    monkeypatch.setattr("gateway.rollout.webhook.post", post)
+    await scene.begin(plan=msgspec.structs.replace(PLAN, webhook="https://example.com/hook"))
+    controller = scene.controller(secret="s3cret")
+    await scene.turn(controller)
+    await scene.serve(controller, windows=1, errors=100)
+    await controller.stop()
+    assert [(identity, state) for identity, state, _ in told] == [("r1-1", "running"), ("r1-2", "returned")]
+    message = told[1][2]
+    assert (message["model"], message["version"], message["percent"]) == ("wine", "4", 0)
+    assert message["evidence"]["errors"]["finding"] == "worse"
+    assert "s3cret" not in caplog.text
+
+
+async def test_without_a_secret_no_webhook_is_told(scene: Scene, caplog: pytest.LogCaptureFixture):
+    await scene.begin(plan=msgspec.structs.replace(PLAN, webhook="https://example.com/hook"))
+    await scene.turn(scene.controller())
+    assert "set rollouts.webhook_secret_file" in caplog.text
+    assert await scene.traffic() == {"3": 95, "4": 5}
 
 
 async def test_without_a_rollout_nothing_is_written(scene: Scene):

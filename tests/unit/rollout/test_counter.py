@@ -3,21 +3,21 @@
 import pytest
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
-from gateway.rollout.counter import Counter, Tally, latency_bucket
+from gateway.rollout.counter import Collector, Counter, Tally, latency_bucket
 from tests.unit.telemetry.exchanges import make_exchange
 
 
 @pytest.fixture
 def counter() -> Counter:
     counter = Counter()
-    counter.tallies = {"wine": {"3": Tally(), "4": Tally()}}
+    counter.collectors = {"wine": {"3": Collector(), "4": Collector()}}
     return counter
 
 
 def _count(counter: Counter, *, took_s: float = 0.1, **changes) -> Tally:
     counter(make_exchange(version="4", took_s=took_s, **changes))
-    assert counter.tallies["wine"]["3"] == Tally()
-    return counter.tallies["wine"]["4"]
+    assert counter.collectors["wine"]["3"].fold() == Tally()
+    return counter.collectors["wine"]["4"].fold()
 
 
 def test_a_good_answer_counts_with_its_time(counter: Counter):
@@ -34,7 +34,7 @@ def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: C
     slow.arrived -= 5.0
     slow.ended += 7.0  # it read the answer slowly
     counter(slow)
-    (number,) = counter.tallies["wine"]["4"].latency
+    (number,) = counter.collectors["wine"]["4"].fold().latency
     assert abs(number - latency_bucket(0.1)) <= 1
 
 
@@ -60,7 +60,6 @@ def test_what_is_the_versions_fault(counter: Counter, changes, errors: int, refu
         {"status": 429, "error": Overloaded("x"), "attempts": 0},  # it never reached the backend
         {"attempts": 0},  # a browser's preflight
         {"assigned": "pin"},  # its caller chose the version
-        {"unlogged": True},
         {"routed": 0.0},
     ],
 )
@@ -72,16 +71,26 @@ def test_models_and_versions_of_no_rollout_are_left_alone(counter: Counter):
     counter(make_exchange(model="iris"))
     counter(make_exchange(version="9"))
     counter(make_exchange(model=None))
-    assert counter.tallies == {"wine": {"3": Tally(), "4": Tally()}}
+    assert [collector.fold() for collector in counter.collectors["wine"].values()] == [Tally(), Tally()]
+
+
+def test_what_is_kept_of_a_window_is_bounded(counter: Counter):
+    exchange = make_exchange(version="4")
+    for _ in range(10_000):
+        counter(exchange)
+    collector = counter.collectors["wine"]["4"]
+    assert len(collector.times_s) < 5000
+    tally = collector.fold()
+    assert tally.requests == sum(tally.latency.values()) == 10_000
 
 
 def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: Counter):
     assert _count(counter, took_s=8.0, server_timing=b"predict;dur=12.5").cold == 1
-    assert counter.tallies["wine"]["4"].latency == {}
+    assert counter.collectors["wine"]["4"].fold().latency == {}
     # It was slow itself, or does not say: then it is slow.
     assert _count(counter, took_s=8.0, server_timing=b"predict;dur=7500").cold == 1
     assert _count(counter, took_s=8.0).cold == 1
-    assert sum(counter.tallies["wine"]["4"].latency.values()) == 2
+    assert sum(counter.collectors["wine"]["4"].fold().latency.values()) == 2
 
 
 def test_a_cold_start_that_fails_is_an_error(counter: Counter):

@@ -38,7 +38,7 @@ class Scene:
     def tally(self, version: str = "4") -> Tally:
         counter = self.counting[-1]
         assert isinstance(counter, Counter)
-        return counter.tallies["wine"][version]
+        return counter.collectors["wine"][version].tally
 
     async def reports(self) -> list[Report]:
         found = await self.registry.list_ephemeral(FIGURES)

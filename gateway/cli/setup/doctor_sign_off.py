@@ -1,0 +1,81 @@
+"""What `chips doctor` finds about sign-off: versions that serve without approvals, emergencies to review, images by tags."""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+
+from gateway.cli.setup.doctor_checks import Finding
+from gateway.core.model import Model
+from gateway.registry.base import APPROVALS, EMERGENCIES, SIGN_OFF, Document, Registry
+from gateway.settings import Settings
+
+
+async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
+    """A finding for each version with traffic that nobody has signed for; nothing where no policy asks for it."""
+    for document in await registry.list(EMERGENCIES):
+        said = document.body
+        yield Finding(
+            f"emergency {document.name}",
+            "wrong",
+            f"{said.get('title')} serves on the word of {said.get('by')}; a review is due by {said.get('review_due')}",
+            f"chips approve {document.name} --review --ssh-key FILE",
+        )
+    for model in models:
+        for backend in model.backends:
+            if backend.image and "@sha256:" not in backend.image:
+                yield Finding(
+                    f"{model.name}@{backend.version} image",
+                    "warning",
+                    f"{backend.image} is named by a tag, which can move",
+                    "register it as …@sha256:…",
+                )
+    if await registry.read(SIGN_OFF, "policy") is not None:
+        async for finding in _check_approvals(registry, models):
+            yield finding
+
+
+async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
+    from gateway.signoff.gate import issuers_keys
+    from gateway.signoff.policy import missing_roles
+    from gateway.signoff.requests import read_policy, signed_for
+
+    try:
+        stored = await read_policy(registry)
+    except ValueError as error:
+        yield Finding("sign-off", "wrong", f"the policy cannot be read: {error}", "chips sign-off set FILE")
+        return
+    if stored is None:
+        return
+    keys = await issuers_keys(stored.policy)
+    documents: Sequence[Document] = await registry.list(APPROVALS)
+    for model in models:
+        for backend in model.backends:
+            if not model.traffic.get(backend.version, 0):
+                continue
+            title = f"{model.name}@{backend.version}"
+            signed = signed_for(
+                documents,
+                stored,
+                keys,
+                title=title,
+                artifact=backend.artifact_digest,
+                image=backend.image,
+                until=datetime.now(UTC),
+            )
+            people = {one.person.name: one.person for _, one in signed}
+            alone = any(one.predicate.decision == "emergency" for _, one in signed)
+            if alone or not missing_roles(stored.policy.approvals, list(people.values())):
+                yield Finding(f"{title} sign-off", "ok", f"signed for by {', '.join(people)}")
+            else:
+                yield Finding(
+                    f"{title} sign-off",
+                    "wrong",
+                    "it serves without the approvals that the sign-off policy asks for",
+                    f"chips request-approval {title} --from ENV --to ENV --ssh-key FILE",
+                )
+
+
+def check_second_place(settings: Settings) -> Finding:
+    """Whether the history's head is kept apart from the registry."""
+    if settings.audit.second_place:
+        return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
+    return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")

@@ -127,6 +127,7 @@ stays_inside(path) = !any(in(("", ".", "..")), split(path, '/')) && !any(c -> c 
 function read_manifest(given)
     field(given, "schema", Int64, "\$") == 1 || throw(ManifestError("schema must be 1 - at \$.schema"))
     foreach(name -> field(given, name, String, "\$", ""), ("created", "created_by"))
+    field(given, "pure", Bool, "\$", false)  # for the gateway: a request may be sent twice
     return Manifest(
         field(given, "model", String, "\$"),
         field(given, "version", String, "\$"),

@@ -50,8 +50,15 @@ check_names <- function(manifest, wrong) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
+  check_behaviour(manifest, wrong)
+}
+
+check_behaviour <- function(manifest, wrong) {
   if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
+  }
+  if (given(manifest, "pure") && !isTRUE(manifest$pure) && !isFALSE(manifest$pure)) {
+    wrong("pure is neither true nor false")
   }
 }
 

@@ -187,6 +187,16 @@ def test_watching_looks_at_the_source_too(shell: Shell, tmp_path: Path, train: C
         process.communicate(timeout=patience(60))
 
 
+def test_a_column_that_was_renamed_is_told_before_it_gets_traffic(shell: Shell, folder: Path, tmp_path: Path):
+    assert deploy(shell).code == 0
+    assert "warning" not in deploy(shell, "--version", "2").err
+    renamed = TRAIN.replace('"a"', '"b"')
+    subprocess.run([sys.executable, "-c", renamed, "2"], cwd=tmp_path, check=True, capture_output=True)
+    told = deploy(shell, "--version", "3").err
+    assert "warning: inputs that are gone: a; new inputs: b" in told
+    assert "requests that version 1 takes may get 422 from version 3" in told
+
+
 def test_a_damaged_record_says_what_to_do(shell: Shell, folder: Path):
     (folder / "source.json").write_text("{}")
     refused = deploy(shell)

@@ -146,7 +146,8 @@ def test_a_source_that_is_no_model_any_more_loses_nothing(shell: Shell, folder: 
 def test_a_model_file_alone(shell: Shell, tmp_path: Path, train: Callable[[int], None]):
     train(2)
     (model,) = (tmp_path / "trained").glob("model.*")
-    shell.ok("new", "python", "prices", "--from", str(model))
+    said = shell.ok("new", "python", "prices", "--from", str(model)).out
+    assert f"--from {model.parent} takes those next to it" in said
     copied = tmp_path / "models/prices/trained" / model.name
     before = copied.read_bytes()
     train(3)

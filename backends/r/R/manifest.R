@@ -50,10 +50,17 @@ check_names <- function(manifest, wrong) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
+  check_promises(manifest, wrong)
+}
+
+# What the model's author says of it.
+check_promises <- function(manifest, wrong) {
   if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
   }
-  if (given(manifest, "pure") && !isTRUE(manifest$pure) && !isFALSE(manifest$pure)) wrong("pure is neither true nor false")
+  if (given(manifest, "pure") && !isTRUE(manifest$pure) && !isFALSE(manifest$pure)) {
+    wrong("pure is neither true nor false")
+  }
 }
 
 is_name <- function(text) grepl(model_name_pattern, text) && text != "v2"

@@ -50,11 +50,10 @@ check_names <- function(manifest, wrong) {
     wrong("%s@%s is no model and version", printable(manifest$model), printable(manifest$version))
   }
   if (!nzchar(manifest$format)) wrong("its format is empty")
-  check_promises(manifest, wrong)
+  check_behaviour(manifest, wrong)
 }
 
-# What the model's author says of it.
-check_promises <- function(manifest, wrong) {
+check_behaviour <- function(manifest, wrong) {
   if (given(manifest, "rows") && !isTRUE(manifest$rows %in% c("independent", "together"))) {
     wrong("rows are neither independent nor together")
   }

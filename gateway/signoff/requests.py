@@ -84,6 +84,8 @@ def evidence_problems(
             problems.append(f"the evidence {sort} says that it failed")
         elif record.get("artifact_digest", "") != subject.artifact:
             problems.append(f"the evidence {sort} is about another artifact")
+        elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
+            problems.append(f"the evidence {sort} is about another image")
     return problems
 
 

@@ -16,6 +16,8 @@ TERMS = re.findall(
 GIVEN_UP = frozenset({
     "Turn", "Gather", "Drive", "Outlet", "Pulse", "Remembered", "KnownHead", "KnownHeads", "Rules", "Bench", "Came",
     "spared", "particular", "dam", "let_go", "in_task", "vouched_for", "resting", "last_said", "says_the_same_as",
+    "FastServer", "FastUpstream", "PlainUpstream", "PlainBody", "FolderCandidate", "LastDigest", "pass_on", "now_text",
+    "begin_to_linger",
 })  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gateway.cli.deployment.changed_inputs import changed_inputs
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
     StepReport,
@@ -110,6 +111,9 @@ def deploy(
         console.run_async(check_owner(run))
         console.confirm_write(settings)
         report.summarize(run, run_deployment(run, report))
+        changed = console.run_async(changed_inputs(settings, source.model, source.version))
+        if changed:
+            console.err.print(f"warning: {changed}", style="yellow")
 
 
 def undeploy(

@@ -339,16 +339,16 @@ def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest
 def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport) -> str:
     headers: Mapping[str, str] = run.target.credentials(deployed.url)
     steps: dict[str, str] = report.facts["steps"]
+    image = steps.get("build", "")
+    request = registration_request_of(run, deployed.url)
     entered = console.run_async(
         register_backend(
             run.settings,
-            registration_request_of(run, deployed.url),
+            request._replace(backend={**request.backend, "image": image}),
             author=run.author,
             reason=run.reason,
             headers=headers,
-            verified=Verification(
-                passed=True, summary=steps.get("verify", ""), facts={}, image=steps.get("build", "")
-            ),
+            verified=Verification(passed=True, summary=steps.get("verify", ""), facts={}, image=image),
         )
     )
     report.facts |= entered

@@ -97,13 +97,19 @@ def new(
     if described is not None and not described.manifest.samples:
         console.say(
             "note",
-            "it has no samples, so nobody knows what it must answer: `save` writes some",
+            f"it has no samples, so nobody knows what it must answer: {_where_samples_are(source)}",
             style="yellow",
         )
     steps = (
         "chips verify . && chips deploy ." if described is not None else "make train test && chips deploy ."
     )
     console.say("next", f"cd {shlex.quote(str(target))} && {steps}")
+
+
+def _where_samples_are(source: Path | None) -> str:
+    if source is not None and source.is_file() and (source.parent / "samples.json").is_file():
+        return f"--from {shlex.quote(str(source.parent))} takes those next to it"
+    return "`save` writes some"
 
 
 def new_folder(name: str, folder: Path | None) -> Path:

@@ -89,6 +89,9 @@ def register(
     artifact: Annotated[
         str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="The image that it runs, by its digest (…@sha256:…), for approvals.")
+    ] = None,
     audience: Annotated[
         str | None,
         typer.Option(
@@ -156,6 +159,7 @@ def register(
         backend={
             "concurrency": concurrency,
             "artifact": artifact,
+            "image": image,
             "audience": "" if audience == "origin" else audience,
             "predict_path": path,
         },

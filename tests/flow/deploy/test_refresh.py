@@ -146,7 +146,8 @@ def test_a_source_that_is_no_model_any_more_loses_nothing(shell: Shell, folder: 
 def test_a_model_file_alone(shell: Shell, tmp_path: Path, train: Callable[[int], None]):
     train(2)
     (model,) = (tmp_path / "trained").glob("model.*")
-    shell.ok("new", "python", "prices", "--from", str(model))
+    said = shell.ok("new", "python", "prices", "--from", str(model)).out
+    assert f"--from {model.parent} takes those next to it" in said
     copied = tmp_path / "models/prices/trained" / model.name
     before = copied.read_bytes()
     train(3)
@@ -185,6 +186,16 @@ def test_watching_looks_at_the_source_too(shell: Shell, tmp_path: Path, train: C
         assert (tmp_path / "models/prices/trained" / model.name).read_bytes() == model.read_bytes()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=patience(60))
+
+
+def test_a_column_that_was_renamed_is_told_before_it_gets_traffic(shell: Shell, folder: Path, tmp_path: Path):
+    assert deploy(shell).code == 0
+    assert "warning" not in deploy(shell, "--version", "2").err
+    renamed = TRAIN.replace('"a"', '"b"')
+    subprocess.run([sys.executable, "-c", renamed, "2"], cwd=tmp_path, check=True, capture_output=True)
+    told = deploy(shell, "--version", "3").err
+    assert "warning: inputs that are gone: a; new inputs: b" in told
+    assert "requests that version 1 takes may get 422 from version 3" in told
 
 
 def test_a_damaged_record_says_what_to_do(shell: Shell, folder: Path):

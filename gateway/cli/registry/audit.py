@@ -133,12 +133,20 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
     if stored is None:
         return {}
     keys, documents = await issuers_keys(stored.policy), await registry.list(APPROVALS)
+    environment = (await registry.head()).registry_id
     found: dict[str, list[str]] = {}
     for state in states:
         for one in state.served:
             title = f"{state.name}@{one.version}"
             signed = signed_for(
-                documents, stored, keys, title=title, artifact=one.artifact_digest, image=one.image, until=at
+                documents,
+                stored,
+                keys,
+                environment=environment,
+                title=title,
+                artifact=one.artifact_digest,
+                image=one.image,
+                until=at,
             )
             for request in sorted({request for request, _ in signed}):
                 names = ", ".join(

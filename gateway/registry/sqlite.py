@@ -39,7 +39,6 @@ from gateway.registry.sqlite_write import read_entries, read_head, read_stored, 
 
 _log = logging.getLogger(__name__)
 
-_BEYOND_LAST: Final = 2**62  # no sequence of the history is as large
 _POLL_S: Final = 0.1  # `PRAGMA data_version` costs some ten microseconds
 
 
@@ -112,7 +111,7 @@ class SqliteRegistry:
         return await self._run(read_head)
 
     async def entries(self) -> AsyncIterator[Entry]:
-        before = _BEYOND_LAST
+        before: int | None = None
         while page := await self._run(partial(read_entries, before=before)):
             for entry in page:
                 yield entry

@@ -26,11 +26,12 @@ _SSH_KEY: Final = re.compile(
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose identity token counts: its issuer, and its verified e-mail address or its subject."""
+    """Whose identity token counts: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
 
     issuer: str = "https://accounts.google.com"
     email: str = ""
     subject: str = ""
+    client: str = ""  # the audience of tokens whose nonce is the statement's digest; empty: a nonce does not count
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,10 +94,20 @@ def policy_digest(body: Mapping[str, Any]) -> str:
 def policy_problems(policy: SignOffPolicy) -> list[str]:
     """Everything that is wrong with `policy`, a sentence each."""
     names = [person.name for person in policy.people]
-    problems = [f"{name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    folded = [name.casefold() for name in names]
+    problems = [f"{name} is listed twice" for name in sorted({n for n in folded if folded.count(n) > 1})]
     keys = [key for person in policy.people for key in person.ssh_keys]
     problems += [
         f"two people have the key {key[:40]}…" for key in sorted({k for k in keys if keys.count(k) > 1})
+    ]
+    tokens = [
+        (token.issuer, token.email.casefold() or token.subject)
+        for person in policy.people
+        for token in person.tokens
+    ]
+    problems += [
+        f"the token of {issuer} for {account} is listed twice, and it proves to be one person"
+        for issuer, account in sorted({t for t in tokens if tokens.count(t) > 1})
     ]
     for person in policy.people:
         problems += [f"{person.name}: {problem}" for problem in _person_problems(person)]

@@ -128,6 +128,18 @@ async def test_what_is_written_back_as_it_was_is_no_change(sqlite_base):
     await registry.close()
 
 
+@pytest.mark.parametrize("sequence", [2**62, 2**63 - 1, 0, -1, -(2**63)])
+async def test_an_entry_far_from_the_others_is_seen(sqlite_base, sequence: int):
+    """`chips history` shows the one with the largest number first."""
+    path, base, anchors = sqlite_base
+    forged = msgspec.structs.replace(base.entries[-1], sequence=sequence, author="mallory")
+    write_sqlite(path, State(base.head, [*base.entries, forged], base.documents))
+    registry = SqliteRegistry(path)
+    report = await verify_history(registry, anchors)
+    await registry.close()
+    assert any(finding.sequence == sequence for finding in report.findings)
+
+
 # -- Firestore
 
 

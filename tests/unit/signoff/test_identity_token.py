@@ -37,7 +37,9 @@ def is_good(given: bytes, *tokens: Token, message: bytes = MESSAGE, at: datetime
 
 def test_a_token_that_was_made_for_the_statement():
     assert is_good(token())
-    assert is_good(token(aud="another client", nonce=audience_of(MESSAGE)))
+    mine = Token(email="bea@example.com", client="chips")
+    assert is_good(token(aud="chips", nonce=audience_of(MESSAGE)), BEA, mine)
+    assert is_good(token(), mine)
     assert is_good(token(aud=["x", audience_of(MESSAGE)], email_verified="true"))
     assert is_good(token(), Token(subject="123"))
     late = datetime.now(UTC) + timedelta(days=3)
@@ -48,6 +50,7 @@ def test_a_token_that_was_made_for_the_statement():
     "changes",
     [
         {"aud": "https://gateway.example"},
+        {"aud": "", "nonce": audience_of(MESSAGE)},
         {"aud": audience_of(b"another statement")},
         {"email": "eve@example.com"},
         {"email_verified": False},
@@ -60,6 +63,16 @@ def test_a_token_that_was_made_for_the_statement():
 )
 def test_any_other_token_is_none(changes: dict[str, Any]):
     assert not is_good(token(**changes))
+
+
+def test_a_site_where_somebody_signs_in_cannot_approve_in_their_name():
+    """It chooses the nonce of their token, and its audience is that site."""
+    stolen = token(aud="client-of-a-shop", nonce=audience_of(MESSAGE))
+    assert not is_good(stolen)
+    assert not is_good(stolen, Token(email="bea@example.com", client="chips"))
+    assert not is_good(
+        token(aud="chips", nonce=audience_of(b"another")), Token(email="bea@example.com", client="chips")
+    )
 
 
 def test_a_token_of_another_key_or_algorithm_is_none():

@@ -31,7 +31,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     issuer: str = "https://accounts.google.com"
     email: str = ""
     subject: str = ""
-    client: str = ""  # the audience of tokens whose nonce is the statement's digest; empty: a nonce does not count
+    client: str = ""  # whose tokens may have the statement's digest as their nonce; empty: no client's
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

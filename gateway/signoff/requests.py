@@ -290,14 +290,8 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
         return f"it has expired after {policy.valid_days:g} days"
     if predicate.decision == "request":
         return "a request is no decision"
-    if predicate.decision == "emergency" and not predicate.subject.model:
-        return "an emergency puts a version into service; another sign-off policy needs its approvals"
     if predicate.decision == "emergency":
-        return (
-            ""
-            if signed.person.name in policy.emergency.people
-            else "the policy does not let this person alone"
-        )
+        return _why_not_alone(signed, policy)
     if predicate.decision == "review":
         return (
             ""
@@ -309,6 +303,13 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
     if not set(signed.person.roles) & policy.approvals.keys():
         return "this person has no role that approves"
     return ""
+
+
+def _why_not_alone(signed: Signed, policy: SignOffPolicy) -> str:
+    if not signed.predicate.subject.model:
+        return "an emergency puts a version into service; another sign-off policy needs its approvals"
+    allowed = signed.person.name in policy.emergency.people
+    return "" if allowed else "the policy does not let this person alone"
 
 
 def _review_due(emergencies: Sequence[Signed], decisions: Sequence[Signed], policy: SignOffPolicy) -> str:

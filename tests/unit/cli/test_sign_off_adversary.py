@@ -23,7 +23,9 @@ def finding(stage: Stage) -> dict[str, Any]:
     return next(one for one in found if one["subject"] == "wine@4 sign-off")
 
 
-@pytest.mark.parametrize("words", [("approve",), ("reject", "--reason", "it is over"), ("approve", "--review")])
+@pytest.mark.parametrize(
+    "words", [("approve",), ("reject", "--reason", "it is over"), ("approve", "--review")]
+)
 def test_who_acted_alone_cannot_end_their_own_emergency(stage: Stage, words: tuple[str, ...]):
     identity = act_alone(stage)
     stage.prod(words[0], identity, *words[1:], "--ssh-key", stage.people.key("cy"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +19,8 @@ from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
+
+_log = logging.getLogger(__name__)
 
 FIGURES: Final = "shadow-figures"
 _LAST_S: Final = 2.0  # after its end: how long what is under way may take
@@ -140,7 +143,10 @@ class Shadows:
     def _observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
         one = self._running.get(exchange.model.name)
         if one is not None:
-            one.sender.observe(exchange, request)
+            try:
+                one.sender.observe(exchange, request)
+            except Exception:  # noqa: BLE001  (a caller waits for this request)
+                _log.exception("request %s could not be shadowed", exchange.request_id)
 
     def _end(self, name: str) -> None:
         self._ended.append(self._running.pop(name))

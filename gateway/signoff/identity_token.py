@@ -14,7 +14,7 @@ import jwt
 import msgspec
 
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
-from gateway.signoff.policy import Token
+from gateway.signoff.policy import AcceptedIdentity
 
 _PREFIX: Final = "chips-approval:sha256:"
 _MAX_BYTES: Final = 8 * 1024
@@ -55,7 +55,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
 def has_signed(
     message: bytes,
     token: bytes,
-    tokens: Sequence[Token],
+    tokens: Sequence[AcceptedIdentity],
     keys: Mapping[str, Mapping[str, PublicKey]],
     at: datetime,
 ) -> bool:
@@ -84,7 +84,7 @@ def has_signed(
     return any(_is_of(claims, wanted) for wanted in tokens)
 
 
-def _is_of(claims: _Claims, wanted: Token) -> bool:
+def _is_of(claims: _Claims, wanted: AcceptedIdentity) -> bool:
     if claims.iss != wanted.issuer:
         return False
     if wanted.subject:

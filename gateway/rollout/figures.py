@@ -203,8 +203,9 @@ class Reporter:
 
     async def _forget_ended(self) -> None:
         while self._ended:
-            await self._store.delete_ephemeral(FIGURES, self._name(self._ended[-1]))
-            self._ended.pop()
+            name = self._ended[-1]
+            await self._store.delete_ephemeral(FIGURES, self._name(name))
+            self._ended.remove(name)  # others may have ended meanwhile
 
     def _name(self, model: str) -> str:
         return f"{model}.{self._gateway}"

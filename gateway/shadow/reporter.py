@@ -201,7 +201,7 @@ class Shadows:
             one.sender.stop()
             await self._report(one)
             self._comparer.forget(one.shadow.id)
-            self._ended.pop()
+            self._ended.remove(one)  # others may have ended meanwhile
 
     async def _report(self, one: _Running) -> None:
         one.last = await self._comparer.findings(one.shadow.id)

@@ -118,6 +118,24 @@ async def test_counting_ends_with_the_rollout_and_the_report_is_deleted(scene: S
     assert await scene.reports() == []
 
 
+async def test_a_rollout_that_ends_while_anothers_report_is_deleted_is_not_forgotten(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    delete, deleted = scene.registry.delete_ephemeral, []
+
+    async def slow(kind: str, name: str) -> None:
+        deleted.append(name)
+        if len(deleted) == 1:
+            scene.reporter._ended.append("beer")  # as `follow` does when it ends meanwhile
+        await delete(kind, name)
+
+    monkeypatch.setattr(scene.registry, "delete_ephemeral", slow)
+    scene.reporter._ended.append("wine")
+    await scene.reporter._forget_ended()
+    assert deleted == [scene.reporter._name("wine"), scene.reporter._name("beer")]
+    assert scene.reporter._ended == []
+
+
 async def test_a_rollout_that_was_deleted_has_ended(scene: Scene):
     await scene.show(position=0)
     await scene.registry.write(Delete(kind=ROLLOUTS, name="wine", expected=scene.revision), author="ana")

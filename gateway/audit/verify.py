@@ -70,7 +70,7 @@ async def verify_history(registry: Registry, anchors: Sequence[AnchoredHead] = (
         chain, documents = _Chain(head, findings), _Documents(findings)
         at_anchors = dict.fromkeys((anchor.sequence for anchor in anchors), "")
         kinds = set(KINDS)
-        async for entry in registry.entries():
+        async for entry in registry.history_entries():
             kinds.add(entry.kind)
             takeover = chain.take(entry)
             documents.take(entry, chained=chain.is_inside)

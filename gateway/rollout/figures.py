@@ -21,7 +21,7 @@ from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.counter import Collector, Counter, Tally
 from gateway.rollout.lease import LeaseObserver
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 FIGURES: Final = "rollout-figures"
@@ -203,8 +203,9 @@ class Reporter:
 
     async def _forget_ended(self) -> None:
         while self._ended:
-            await self._store.delete_ephemeral(FIGURES, self._name(self._ended[-1]))
-            self._ended.pop()
+            name = self._ended[-1]
+            await self._store.delete_ephemeral(FIGURES, self._name(name))
+            self._ended.remove(name)  # others may have ended meanwhile
 
     def _name(self, model: str) -> str:
         return f"{model}.{self._gateway}"

@@ -17,7 +17,7 @@ from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.findings import Findings, Report
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ class Shadows:
             one.sender.stop()
             await self._report(one)
             self._comparer.forget(one.shadow.id)
-            self._ended.pop()
+            self._ended.remove(one)  # others may have ended meanwhile
 
     async def _report(self, one: _Running) -> None:
         one.last = await self._comparer.findings(one.shadow.id)

@@ -20,7 +20,7 @@ from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.shadow.answers import Answer
 from gateway.shadow.comparer import Pair
-from gateway.shadow.recording import HeldBody, HeldResponse, RecordedResponse, Recording
+from gateway.shadow.recording import HeldResponse, RecordedResponse, Recording, ResendableBody
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
@@ -171,8 +171,12 @@ class ShadowSender:
 
     async def _carry(self, one: _Waiting) -> None:
         stable = _answer(one.recording, one.exchange)
-        candidate = await self._send(self._exchange(one, self._candidate), one)
-        again = await self._ask_again(one) if one.again else None
+        candidate = await self._ask(one, self._candidate, "candidate busy")
+        if candidate is None:
+            return
+        again = await self._ask(one, self._stable, "stable version busy") if one.again else None
+        if again is not None and again.status in _NOT_COMPARED:
+            again = None
         pair = Pair(
             self.shadow.id,
             one.exchange.request_id,
@@ -185,17 +189,16 @@ class ShadowSender:
         if not self._compare(pair):
             self._drop("comparison")
 
-    async def _ask_again(self, one: _Waiting) -> Answer | None:
-        """The stable version's second answer, where one of its slots is free: callers come first."""
-        exchange = self._exchange(one, self._stable)
+    async def _ask(self, one: _Waiting, backend: Backend, busy: str) -> Answer | None:
+        """The answer of `backend`, where one of its slots is free: callers come first, also at a candidate that has some."""
+        exchange = self._exchange(one, backend)
         slot = self._slots.try_nowait(exchange)
         exchange.may_wait = False
         if slot is None:
-            self._drop("stable version busy")
+            self._drop(busy)
             return None
         with slot:
-            answer = await self._send(exchange, one)
-        return None if answer.status in _NOT_COMPARED else answer
+            return await self._send(exchange, one)
 
     async def _send(self, exchange: Exchange, one: _Waiting) -> Answer:
         backend = exchange.backend
@@ -219,7 +222,7 @@ class ShadowSender:
             was.headers,
             was.peer,
             was.scheme,
-            HeldBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
+            ResendableBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
             HeldResponse(Recording(self.shadow.budget.body_bytes)),  # type: ignore[arg-type]
             now,
         )

@@ -17,7 +17,7 @@ import jwt
 import msgspec
 
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
-from gateway.signoff.policy import Token
+from gateway.signoff.policy import AcceptedIdentity
 
 _PREFIX: Final = "chips-approval:sha256:"
 _MAX_BYTES: Final = 8 * 1024
@@ -58,7 +58,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
 def has_signed(
     message: bytes,
     token: bytes,
-    tokens: Sequence[Token],
+    tokens: Sequence[AcceptedIdentity],
     keys: Mapping[str, Mapping[str, PublicKey]],
     at: datetime,
 ) -> bool:
@@ -85,13 +85,13 @@ def has_signed(
     return any(_is_of(claims, wanted) and _was_made_for(claims, made_for, wanted) for wanted in tokens)
 
 
-def _was_made_for(claims: _Claims, made_for: str, wanted: Token) -> bool:
+def _was_made_for(claims: _Claims, made_for: str, wanted: AcceptedIdentity) -> bool:
     audience = {claims.aud} if isinstance(claims.aud, str) else set(claims.aud)
     by_nonce = bool(wanted.client) and wanted.client in audience and claims.nonce == made_for
     return by_nonce or made_for in audience
 
 
-def _is_of(claims: _Claims, wanted: Token) -> bool:
+def _is_of(claims: _Claims, wanted: AcceptedIdentity) -> bool:
     if claims.iss != wanted.issuer:
         return False
     if wanted.subject:

@@ -25,7 +25,7 @@ _SSH_KEY: Final = re.compile(
 )
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose identity token counts: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
 
     issuer: str = "https://accounts.google.com"
@@ -40,7 +40,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str
     roles: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()  # public keys, as in the file that ssh-keygen writes
-    tokens: tuple[Token, ...] = ()
+    tokens: tuple[AcceptedIdentity, ...] = ()
 
 
 class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -339,6 +339,33 @@ async def test_the_stable_version_gets_no_second_request_while_it_is_full(scene:
     assert (await second).status == 200
 
 
+async def test_a_candidate_that_is_full_of_its_own_callers_gets_no_copy(scene: Scene):
+    it = await stage(scene)
+    one, two = it.model.backends
+    it.model = msgspec.structs.replace(it.model, backends=(one, msgspec.structs.replace(two, concurrency=1)))
+    await scene.put_model(it.model)
+    held = asyncio.Event()
+
+    async def slow(request: Message, peer: Peer) -> None:
+        await held.wait()
+        await predict(request, peer)
+
+    it.candidate.script = slow
+    made = await it.shadow()
+    tester = await scene.make_key("wine", verbs=("score", "pin"))
+    own = asyncio.create_task(scene.call(key=tester, fields=[("X-Chips-Version", "2")], body=rows(1)))
+    async with asyncio.timeout(patience(5)):
+        while not it.candidate.seen:
+            await asyncio.sleep(0.005)
+    assert (await scene.call(body=rows(2))).status == 200
+    await it.report(made, lambda found: found.dropped == {"candidate busy": 1})
+    held.set()
+    assert (await own).status == 200
+    await scene.call(body=rows(3))
+    await it.report(made, compared(1))
+    assert [json.loads(seen.body)["instances"][0][0] for seen in it.candidate.seen] == [1, 3]
+
+
 async def test_the_process_that_compares_may_die_and_is_begun_again(scene: Scene):
     it = await stage(scene)
     made = await it.shadow()
@@ -361,3 +388,30 @@ async def test_without_a_shadow_there_is_no_process(scene: Scene):
     await scene.call(body=rows(1))
     assert scene.gateway._shadows._comparer.pid is None
     assert not it.candidate.seen
+
+
+async def test_a_shadow_that_ends_while_another_one_is_closed_is_closed_too(scene: Scene):
+    shadows, closed = scene.gateway._shadows, []
+
+    class Ended:
+        """As much of a shadow as closing one needs."""
+
+        def __init__(self, name: str, meanwhile: "Ended | None" = None) -> None:
+            self.name, self.meanwhile = name, meanwhile
+            self.sender, self.shadow = self, self
+            self.id = name
+
+        async def wait_idle(self) -> None:
+            if self.meanwhile is not None:
+                shadows._ended.append(self.meanwhile)  # type: ignore[arg-type]
+
+        def stop(self) -> None:
+            closed.append(self.name)
+
+    async def report(_: object) -> None: ...
+
+    shadows._report = report  # type: ignore[method-assign, assignment]
+    shadows._ended.append(Ended("wine", Ended("beer")))  # type: ignore[arg-type]
+    await shadows._close_ended()
+    assert closed == ["wine", "beer"]
+    assert shadows._ended == []

@@ -248,7 +248,7 @@ def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
 
     async def work(registry: Registry) -> tuple[Report, str]:
         report, _ = await _report(settings, registry)
-        entries = [entry async for entry in registry.entries()]
+        entries = [entry async for entry in registry.history_entries()]
         entries = [entry for entry in entries if entry.generation <= report.head.generation]
         return report, _formatted(file.suffix, report, entries)
 

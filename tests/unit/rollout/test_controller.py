@@ -71,6 +71,25 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     assert record.summary == (await scene.rollout()).reason
 
 
+@pytest.mark.parametrize(("go_on_after_s", "passed"), [(None, True), (60.0, False)])
+async def test_only_a_proof_is_evidence_that_passes(scene: Scene, go_on_after_s: float | None, passed: bool):
+    plan = msgspec.structs.replace(PLAN, undecided_after_s=go_on_after_s)
+    await scene.begin(plan)
+    controller = scene.controller()
+    await scene.turn(controller)
+    if passed:
+        await scene.serve(controller, windows=40)
+    else:
+        for _ in range(3):
+            await scene.turn(controller, seconds=61.0)
+    rollout = await scene.rollout()
+    assert (rollout.state, rollout.percent) == ("succeeded", 100)
+    record = await read_evidence(scene.registry, "wine", "4", CANARY)
+    assert record is not None
+    assert record.passed is passed
+    assert ("undecided" in record.summary) is not passed
+
+
 async def test_a_version_that_fails_returns_in_the_turn_that_sees_it(scene: Scene):
     await scene.begin()
     controller = scene.controller()

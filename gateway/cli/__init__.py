@@ -39,7 +39,7 @@ _COMMANDS: Final = {
     "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
     "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
-    "plan": LazyCommand("gateway.cli.deployment.plan", "plan", _DEPLOY),
+    "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
     "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
     "logs": LazyCommand("gateway.cli.deployment.local_backends", "logs", _LOCAL),

@@ -26,7 +26,7 @@ from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
 from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 _log = logging.getLogger(__name__)

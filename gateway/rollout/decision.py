@@ -55,7 +55,7 @@ def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    if seen.too_cold:
+    if seen.too_many_cold_starts:
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
     last = rollout.position + 1 >= len(plan.steps)

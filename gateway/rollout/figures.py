@@ -21,7 +21,7 @@ from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.counter import Collector, Count, Counter, Tally
 from gateway.rollout.lease import LeaseObserver
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 FIGURES: Final = "rollout-figures"

@@ -172,7 +172,7 @@ class HeldResponse:
     def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None: ...
 
 
-class HeldBody:
+class ResendableBody:
     """A request's body that has arrived: a `PipedBody` to send again."""
 
     complete = True

@@ -17,7 +17,7 @@ from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.findings import Findings, Report
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)

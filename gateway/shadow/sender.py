@@ -20,7 +20,7 @@ from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.shadow.answers import Answer
 from gateway.shadow.comparer import Pair
-from gateway.shadow.recording import HeldBody, HeldResponse, RecordedResponse, Recording
+from gateway.shadow.recording import HeldResponse, RecordedResponse, Recording, ResendableBody
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
@@ -222,7 +222,7 @@ class ShadowSender:
             was.headers,
             was.peer,
             was.scheme,
-            HeldBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
+            ResendableBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
             HeldResponse(Recording(self.shadow.budget.body_bytes)),  # type: ignore[arg-type]
             now,
         )

@@ -80,9 +80,9 @@ def run(
 
 
 async def _run(settings: Settings, host: str, port: int | None) -> int:
-    from gateway.build import build_controller, build_figures, build_mirror
+    from gateway.make_components import build_controller, build_figures, build_mirror
     from gateway.registry.schemes import open_registry
-    from gateway.supervisor import Supervisor
+    from gateway.task_supervisor import Supervisor
     from gateway.telemetry.logs import LogWriter, configure_logging, should_log_json
 
     writer = LogWriter(sys.stdout)

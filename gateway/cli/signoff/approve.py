@@ -136,7 +136,7 @@ def _decide(
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:
             raise Failure(mine[-1], code=EX_DATAERR)
-        more = await _emergency_changes(registry, identity, request.title, decision, verdict)
+        more = await _emergency_changes(registry, identity, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
         )
@@ -158,7 +158,7 @@ def _decide(
 
 
 async def _emergency_changes(
-    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict, by: str
 ) -> list[Put | Delete]:
     """What makes gateways loud about an emergency, until it is reviewed."""
     known = await registry.read(EMERGENCIES, identity)
@@ -173,7 +173,8 @@ async def _emergency_changes(
             "review_due": verdict.review_due,
         }
         return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
-    if known is not None and not verdict.review_due:
+    is_by_another = known is not None and known.body.get("by") != by
+    if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
         return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
     return []
 

@@ -108,7 +108,7 @@ def request_approval(
     console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
 
 
-class Source(NamedTuple):
+class VersionWithEvidence(NamedTuple):
     """A version where it is now, with the evidence that the policy asks for, by sort."""
 
     model: Model
@@ -120,7 +120,9 @@ class Source(NamedTuple):
         return f"{self.model.name}@{self.backend.version}"
 
 
-async def read_source(origin: Settings, wanted: Collection[str], name: str, version: str) -> Source:
+async def read_source(
+    origin: Settings, wanted: Collection[str], name: str, version: str
+) -> VersionWithEvidence:
     """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure."""
     async with console.open_registry_of(origin) as registry:
         _, model = await console.find_model(registry, name)
@@ -134,10 +136,10 @@ async def read_source(origin: Settings, wanted: Collection[str], name: str, vers
         for record in records
         if record.sort in wanted and not not_about(record, backend)
     }
-    return Source(model, backend, evidence)
+    return VersionWithEvidence(model, backend, evidence)
 
 
-def approvable_subject(source: Source, stored: StoredPolicy, environment: str) -> Subject:
+def approvable_subject(source: VersionWithEvidence, stored: StoredPolicy, environment: str) -> Subject:
     """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
     try:
         subject = subject_of(

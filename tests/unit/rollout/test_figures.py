@@ -15,7 +15,7 @@ from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.counter import Counter, Tally
 from gateway.rollout.figures import FIGURES, Report, Reporter
 from gateway.rollout.lease import Lease, LeaseObserver
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
 
 

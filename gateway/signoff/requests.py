@@ -191,6 +191,7 @@ def signed_for(
     title: str,
     artifact: str,
     image: str,
+    url: str,
     until: datetime,
 ) -> list[tuple[str, Signed]]:
     """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
@@ -211,6 +212,8 @@ def signed_for(
         if (subject.environment, subject.title) != (environment, title):
             continue
         if (subject.artifact, subject.image) != (artifact, image.rpartition("@")[2]):
+            continue
+        if subject.address not in {"", url}:
             continue
         latest: dict[tuple[str, str], Signed] = {}
         for content in request.decisions:
@@ -237,6 +240,7 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
         "version": "it was asked for another version",
         "image": "the image has changed",
         "artifact": "the artifact has changed",
+        "address": "the address (it has neither image nor artifact) has changed",
         "contract": "the contract (path, inputs, outputs, concurrency) has changed",
         "policy": "the model's policy has changed",
         "evidence": "the evidence has changed",

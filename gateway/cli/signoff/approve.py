@@ -230,6 +230,7 @@ def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, An
         "reason": predicate.reason,
         "image": subject.image,
         "artifact": subject.artifact,
+        "address": subject.address,
         "evidence": request.evidence,
     }
 
@@ -256,7 +257,7 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
     style = "bold green" if facts["approved"] else "bold"
     console.say(state, f"{facts['id']}  {facts['title']}{by}", style=style)
     if whole:
-        for what in ("reason", "image", "artifact"):
+        for what in ("reason", "image", "artifact", "address"):
             if facts.get(what):
                 console.say("", f"{what} {facts[what]}")
         for sort, record in facts.get("evidence", {}).items():

@@ -179,6 +179,7 @@ async def _write(
     binds = {
         "image": subject.image,
         "artifact": subject.artifact,
+        "address": subject.address,
         "contract": f"sha256:{subject.contract}" if subject.contract else "",
         "policy": f"sha256:{subject.policy}" if subject.policy else "",
         **{f"evidence {kind}": f"sha256:{digest}" for kind, digest in subject.evidence.items()},

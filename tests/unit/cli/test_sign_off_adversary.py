@@ -1,5 +1,6 @@
 """Sign-off against people who are in the policy, or may write the registry, and want more than they may."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +79,24 @@ def test_decisions_about_something_else_are_shown_nowhere_as_approvals(stage: St
     stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))
     assert finding(stage)["outcome"] == "wrong"
     assert "approved by" not in stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z").out
+
+
+def test_the_address_of_what_has_neither_image_nor_artifact_is_bound(stage: Stage):
+    def declare(url: str) -> tuple[str, ...]:
+        bare = stage.model(url=url, image="", artifact_digest="")
+        (stage.folder / "bare.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": bare}}))
+        return ("import", "bare.yaml", "--yes")
+
+    stage.put("qa", MODELS, "wine", stage.model(image="", artifact_digest=""))
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    assert "address http://qa" in stage.prod("approvals", identity).out
+    told = "the address (it has neither image nor artifact) has changed since it was asked for"
+    assert told in stage.refused(*declare("http://elsewhere")).err
+    stage.prod(*declare("http://qa"))
+    assert finding(stage)["outcome"] == "ok"
+    stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9", image="", artifact_digest=""))
+    assert finding(stage)["outcome"] == "wrong"
 
 
 def test_approvals_of_two_requests_do_not_add_up(stage: Stage):

@@ -105,7 +105,8 @@ def request_approval(
     console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
     for what, digest in facts["binds"].items():
         console.say("", f"{what} {digest}")
-    console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
+    where, option = ("chips", f" --registry {to}") if ":" in to else (f"chips --env {to}", "")
+    console.say("approve", f"{where} approve {facts['id']}{option} --ssh-key FILE")
 
 
 class VersionWithEvidence(NamedTuple):

@@ -70,8 +70,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 def fingerprint(backend: Backend) -> str:
-    """What makes a backend the version that evidence is about: its address and its artifact."""
-    return f"{backend.url}{backend.predict_path} {backend.artifact_digest}".strip()
+    """What makes a backend the version that evidence is about: its address, its artifact and its image."""
+    return " ".join(
+        filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
+    )
 
 
 def parse_rollout(document: Mapping[str, Any]) -> Rollout:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address
+from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, not_about
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
@@ -236,7 +236,10 @@ class Controller:
         """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+        image = backend.image if backend is not None else ""
+        if backend is not None and not image:
+            verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+            image = verified.image if verified is not None and not not_about(verified, backend) else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
@@ -245,7 +248,7 @@ class Controller:
             summary=rollout.reason,
             backend=backend_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
-            image=verified.image if verified is not None else "",
+            image=image,
             facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
         )
         return await evidence_change(self._registry, record)

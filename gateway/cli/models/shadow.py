@@ -293,6 +293,7 @@ async def _keep_verdict(
         summary=f"{verdict['finding']} with version {found.stable}: {verdict['why']}",
         backend=backend_address(candidate),
         artifact_digest=candidate.artifact_digest,
+        image=candidate.image,
         facts={"shadow": found.id, **verdict},
     )
     await registry.write(await evidence_change(registry, record), author=author, reason=reason)

@@ -106,8 +106,11 @@ def read_request(document: Document) -> Request:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """A short id for a request that is about to be written."""
-    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:12]
+    """The id of a request: 128 bits of its digest.
+
+    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    """
+    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any]) -> Put:

@@ -81,6 +81,16 @@ def test_decisions_about_something_else_are_shown_nowhere_as_approvals(stage: St
     assert "approved by" not in stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z").out
 
 
+def test_a_request_that_was_exchanged_is_not_approved(stage: Stage):
+    """The approver has seen one, and is to sign another under the same id."""
+    seen, other = stage.request(), stage.request("wine@4", "--reason", "again")
+    assert len(seen) == 32, "with a quarter of the bits, two requests with one id are found in seconds"
+    stage.put("prod", APPROVALS, seen, stage.read("prod", APPROVALS, other).body)
+    ended = stage.refused("approve", seen, "--ssh-key", stage.people.key("bea"))
+    assert "another one was put in its place" in ended.err
+    assert stage.read("prod", APPROVALS, seen).body["decisions"] == []
+
+
 def test_the_address_of_what_has_neither_image_nor_artifact_is_bound(stage: Stage):
     def declare(url: str) -> tuple[str, ...]:
         bare = stage.model(url=url, image="", artifact_digest="")

@@ -277,11 +277,15 @@ def _decisions(
 
 
 def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
-    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other."""
+    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
+
+    The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
+    """
     decision = signed.predicate.decision
     of_whom = signed.person.name, decision if decision in {"emergency", "review"} else "vote"
     known = latest.get(of_whom)
-    if known is None or signed.at >= known.at:
+    tolerance = _MAX_SKEW if decision == "reject" else timedelta()
+    if known is None or signed.at >= known.at - tolerance:
         latest[of_whom] = signed
 
 

@@ -1,7 +1,7 @@
 """Sign-off against people who are in the policy, or may write the registry, and want more than they may."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -79,6 +79,20 @@ def test_decisions_about_something_else_are_shown_nowhere_as_approvals(stage: St
     stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))
     assert finding(stage)["outcome"] == "wrong"
     assert "approved by" not in stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z").out
+
+
+def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    behind = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+    with monkeypatch.context() as then:
+        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: behind)
+        stage.prod("reject", identity, "--ssh-key", stage.people.key("dan"), "--reason", "I was wrong")
+    assert "dan@example.com rejected it: I was wrong" in stage.register(ok=False).err
+    body = stage.read("prod", APPROVALS, identity).body
+    assert len(body["decisions"]) == 3
+    stage.approve(identity, "dan")
+    stage.register()
 
 
 def test_a_request_that_was_exchanged_is_not_approved(stage: Stage):

@@ -167,6 +167,10 @@ def _failure(error: Exception) -> console.Failure:
         return console.Failure(str(error), code=console.EX_CONFLICT)
     if isinstance(error, RegistryError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)
+    from gateway.signoff.ssh import SshError
+
+    if isinstance(error, SshError):
+        return console.Failure(str(error), code=console.EX_UNAVAILABLE)
     return console.Failure(
         f"{type(error).__name__}: {error}", hint="set CHIPS_DEBUG=1 to see where it happened"
     )

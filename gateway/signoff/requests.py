@@ -106,8 +106,11 @@ def read_request(document: Document) -> Request:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """A short id for a request that is about to be written."""
-    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:12]
+    """The id of a request: 128 bits of its digest.
+
+    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    """
+    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any]) -> Put:
@@ -191,6 +194,7 @@ def signed_for(
     title: str,
     artifact: str,
     image: str,
+    url: str,
     until: datetime,
 ) -> list[tuple[str, Signed]]:
     """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
@@ -211,6 +215,8 @@ def signed_for(
         if (subject.environment, subject.title) != (environment, title):
             continue
         if (subject.artifact, subject.image) != (artifact, image.rpartition("@")[2]):
+            continue
+        if subject.address not in {"", url}:
             continue
         latest: dict[tuple[str, str], Signed] = {}
         for content in request.decisions:
@@ -237,6 +243,7 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
         "version": "it was asked for another version",
         "image": "the image has changed",
         "artifact": "the artifact has changed",
+        "address": "the address (it has neither image nor artifact) has changed",
         "contract": "the contract (path, inputs, outputs, concurrency) has changed",
         "policy": "the model's policy has changed",
         "evidence": "the evidence has changed",
@@ -270,11 +277,15 @@ def _decisions(
 
 
 def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
-    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other."""
+    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
+
+    The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
+    """
     decision = signed.predicate.decision
     of_whom = signed.person.name, decision if decision in {"emergency", "review"} else "vote"
     known = latest.get(of_whom)
-    if known is None or signed.at >= known.at:
+    tolerance = _MAX_SKEW if decision == "reject" else timedelta()
+    if known is None or signed.at >= known.at - tolerance:
         latest[of_whom] = signed
 
 

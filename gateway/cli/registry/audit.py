@@ -146,6 +146,7 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
                 title=title,
                 artifact=one.artifact_digest,
                 image=one.image,
+                url=one.url,
                 until=at,
             )
             for request in sorted({request for request, _ in signed}):

@@ -64,6 +64,7 @@ async def _check_approvals(registry: Registry, models: Sequence[Model]) -> Async
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
+                url=backend.url,
                 until=datetime.now(UTC),
             )
             enough = _enough(signed, stored.policy.approvals)

@@ -105,7 +105,8 @@ def request_approval(
     console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
     for what, digest in facts["binds"].items():
         console.say("", f"{what} {digest}")
-    console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
+    where, option = ("chips", f" --registry {to}") if ":" in to else (f"chips --env {to}", "")
+    console.say("approve", f"{where} approve {facts['id']}{option} --ssh-key FILE")
 
 
 class VersionWithEvidence(NamedTuple):
@@ -179,6 +180,7 @@ async def _write(
     binds = {
         "image": subject.image,
         "artifact": subject.artifact,
+        "address": subject.address,
         "contract": f"sha256:{subject.contract}" if subject.contract else "",
         "policy": f"sha256:{subject.policy}" if subject.policy else "",
         **{f"evidence {kind}": f"sha256:{digest}" for kind, digest in subject.evidence.items()},

@@ -1,6 +1,7 @@
 """Sign-off against people who are in the policy, or may write the registry, and want more than they may."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +79,48 @@ def test_decisions_about_something_else_are_shown_nowhere_as_approvals(stage: St
     stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))
     assert finding(stage)["outcome"] == "wrong"
     assert "approved by" not in stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z").out
+
+
+def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    behind = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+    with monkeypatch.context() as then:
+        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: behind)
+        stage.prod("reject", identity, "--ssh-key", stage.people.key("dan"), "--reason", "I was wrong")
+    assert "dan@example.com rejected it: I was wrong" in stage.register(ok=False).err
+    body = stage.read("prod", APPROVALS, identity).body
+    assert len(body["decisions"]) == 3
+    stage.approve(identity, "dan")
+    stage.register()
+
+
+def test_a_request_that_was_exchanged_is_not_approved(stage: Stage):
+    """The approver has seen one, and is to sign another under the same id."""
+    seen, other = stage.request(), stage.request("wine@4", "--reason", "again")
+    assert len(seen) == 32, "with a quarter of the bits, two requests with one id are found in seconds"
+    stage.put("prod", APPROVALS, seen, stage.read("prod", APPROVALS, other).body)
+    ended = stage.refused("approve", seen, "--ssh-key", stage.people.key("bea"))
+    assert "another one was put in its place" in ended.err
+    assert stage.read("prod", APPROVALS, seen).body["decisions"] == []
+
+
+def test_the_address_of_what_has_neither_image_nor_artifact_is_bound(stage: Stage):
+    def declare(url: str) -> tuple[str, ...]:
+        bare = stage.model(url=url, image="", artifact_digest="")
+        (stage.folder / "bare.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": bare}}))
+        return ("import", "bare.yaml", "--yes")
+
+    stage.put("qa", MODELS, "wine", stage.model(image="", artifact_digest=""))
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    assert "address http://qa" in stage.prod("approvals", identity).out
+    told = "the address (it has neither image nor artifact) has changed since it was asked for"
+    assert told in stage.refused(*declare("http://elsewhere")).err
+    stage.prod(*declare("http://qa"))
+    assert finding(stage)["outcome"] == "ok"
+    stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9", image="", artifact_digest=""))
+    assert finding(stage)["outcome"] == "wrong"
 
 
 def test_approvals_of_two_requests_do_not_add_up(stage: Stage):

@@ -284,7 +284,7 @@ def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
 
 
 async def test_a_request_that_was_never_attempted_gives_its_place_back():
-    """Its proof of identity was not to be had, say, and whoever sent it caught that."""
+    """As where no ID token for the backend could be had."""
     stage = BackendConcurrency()
     place = await enter(stage, asking(declared=1))
     waits = asyncio.create_task(enter(stage, asking(declared=1)))

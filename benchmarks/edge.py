@@ -22,7 +22,6 @@ from typing import Any
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.jwt import TokenAuthenticator
-from gateway.core.access_rules import Issuer
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
@@ -32,6 +31,7 @@ from gateway.core.model_updates import to_document
 from gateway.core.networks import NetworkSet, parse_address
 from gateway.core.request_target import parse_target
 from gateway.core.response import Response
+from gateway.core.token_and_certificate_rules import Issuer
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.mirror import Mirror

@@ -1,4 +1,4 @@
-"""The composition root: settings in, a whole gateway out. `gateway/build.py` makes single parts of it; nothing else does.
+"""The composition root: settings in, a whole gateway out. `gateway/make_components.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsedRecorder
-from gateway.build import (
+from gateway.component_metrics import ComponentMetrics
+from gateway.control.routes import ControlRoutes
+from gateway.core.client_address import TrustedProxies
+from gateway.limits.redis_limiter import RedisLimiter
+from gateway.make_components import (
     build_anchoring,
     build_authenticators,
     build_connections,
@@ -29,10 +33,6 @@ from gateway.build import (
     build_upstream,
     parse_networks,
 )
-from gateway.component_metrics import ComponentMetrics
-from gateway.control.routes import ControlRoutes
-from gateway.core.client_address import TrustedProxies
-from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.client_ip_quota import ClientIpQuota

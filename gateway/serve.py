@@ -20,7 +20,7 @@ from gateway.core.printable import printable, printable_json
 from gateway.process_memory import freeze_objects, keep_large_buffers
 from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
-from gateway.supervisor import Supervisor, describe_error
+from gateway.task_supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, configure_logging, local_time_of_day, rfc3339, should_log_json
 from gateway.worker_heartbeat import start_heartbeat
 from gateway.workers import AWAITED, WorkerPool, allowed_cpus, reserve_port

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.artifacts.base import ArtifactStore, Progress, StoreError
@@ -26,7 +27,7 @@ def check_artifact(store: ArtifactStore, model: str, version: str, digest: str) 
 def copy_artifact(
     source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
 ) -> bool:
-    """Copy an artifact; False where it was there already. Every file is checked on its way. Raises StoreError."""
+    """Copy an artifact; False where it was there already. Every file that is there in the end was checked. Raises StoreError."""
     manifest = check_artifact(source, model, version, digest)
     if manifest.digest != digest:
         raise StoreError(
@@ -35,6 +36,9 @@ def copy_artifact(
         )
     if target.manifest_content(model, version) is not None:
         check_artifact(target, model, version, digest)
+        for file in manifest.files:
+            for _ in _checked_blocks(target, manifest, file, progress):
+                pass
         return False
     with tempfile.TemporaryDirectory(prefix="chips-copy-") as name:
         files = {
@@ -52,23 +56,33 @@ def copy_artifact(
 
 
 def _fetched(store: ArtifactStore, manifest: Manifest, file: File, path: Path, progress: Progress) -> Path:
-    digest, size = hashlib.sha256(), 0
     try:
         with path.open("xb") as writer:
-            for block in store.blocks(manifest, file):
-                digest.update(block)
-                size += len(block)
-                writer.write(block)
-                progress(len(block))
+            writer.writelines(_checked_blocks(store, manifest, file, progress))
+    except OSError as error:
+        raise StoreError(f"{file.path_in_artifact} cannot be copied: {error.strerror}") from error
+    return path
+
+
+def _checked_blocks(
+    store: ArtifactStore, manifest: Manifest, file: File, progress: Progress
+) -> Iterator[bytes]:
+    """The bytes of a file. StoreError, at the end, where they are not those of the manifest."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for block in store.blocks(manifest, file):
+            digest.update(block)
+            size += len(block)
+            yield block
+            progress(len(block))
     except FileNotFoundError:
         raise StoreError(
             f"{file.path_in_artifact} is missing in the artifact {manifest.model} {manifest.version}"
         ) from None
     except OSError as error:
-        raise StoreError(f"{file.path_in_artifact} cannot be copied: {error.strerror}") from error
+        raise StoreError(f"{file.path_in_artifact} cannot be read: {error.strerror}") from error
     if (digest.hexdigest(), size) != (file.sha256, file.bytes):
         raise StoreError(
             f"{file.path_in_artifact} of {manifest.model} {manifest.version} is not what was published: "
             f"{size} bytes of SHA-256 {digest.hexdigest()}, not {file.bytes} of {file.sha256}"
         )
-    return path

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.audit.second_place import SecondPlace
 from gateway.registry.base import Registry, RegistryError
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 
 _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 

@@ -95,7 +95,7 @@ async def write_restored(
     Raises RegistryError where no anchor is lost.
     """
     anchors = await read_anchors(place, keys)
-    digests = {entry.sequence: entry.digest async for entry in registry.entries()}
+    digests = {entry.sequence: entry.digest async for entry in registry.history_entries()}
     head = await registry.head()
     lost = tuple(
         sorted(

@@ -47,7 +47,7 @@ async def states_at(registry: Registry, at: datetime, name: str | None = None) -
     An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at` counts.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
-    async for entry in registry.entries():
+    async for entry in registry.history_entries():
         if entry.kind == MODELS and (name is None or entry.name == name):
             of_model = entries.setdefault(entry.name, [])
             if of_model or datetime.fromisoformat(entry.at) <= at:

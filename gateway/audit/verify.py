@@ -62,15 +62,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     anchored: int = 0  # the last entry for which the second place vouches
 
 
-async def verify_history(registry: Registry, anchors: Sequence[AnchoredHead] = ()) -> Report:
-    """Check the whole history, every document and every anchored head, as of one moment. Raises RegistryError."""
+async def verify_history(
+    registry: Registry, anchors: Sequence[AnchoredHead] = (), *, registry_id: str = ""
+) -> Report:
+    """Check the whole history, every document and every anchored head, as of one moment. Raises RegistryError.
+
+    `registry_id` is that of the registry that must be there; empty: it is not known.
+    """
     for _ in range(_ATTEMPTS):
         head = await registry.head()
-        findings: list[Finding] = []
+        findings = _check_id(head, registry_id)
         chain, documents = _Chain(head, findings), _Documents(findings)
         at_anchors = dict.fromkeys((anchor.sequence for anchor in anchors), "")
         kinds = set(KINDS)
-        async for entry in registry.entries():
+        async for entry in registry.history_entries():
             kinds.add(entry.kind)
             takeover = chain.take(entry)
             documents.take(entry, chained=chain.is_inside)
@@ -267,6 +272,14 @@ class _Documents:
     def _tell(self, entry: Entry | None, text: str) -> None:
         sequence = entry.sequence if entry is not None else None
         self._findings.append(Finding(what="document", sequence=sequence, text=text))
+
+
+def _check_id(head: Head, registry_id: str) -> list[Finding]:
+    """Somebody who may write the database can put a whole other registry in the place of this one."""
+    if registry_id in {"", head.registry_id}:
+        return []
+    text = f"this is the registry {head.registry_id}, not {registry_id} as audit.registry_id says: it was replaced"
+    return [Finding(what="anchor", sequence=None, text=text)]
 
 
 def _check_anchors(

@@ -21,7 +21,7 @@ from gateway.core.randomness import random_between
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.token_bucket import TokenBucket
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from gateway.auth.base import Authentication, Authenticator
-from gateway.core.access_rules import Certificate, is_printable_subject
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import Unauthenticated
 from gateway.core.headers import RequestHead, register_credential_field
 from gateway.core.principal import Principal
+from gateway.core.token_and_certificate_rules import Certificate, is_printable_subject
 
 _REMEMBERED: Final = 10_000
 

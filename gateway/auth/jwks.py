@@ -21,9 +21,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.core.access_rules import is_trusted_jwks_url
 from gateway.core.networks import embedded_addresses
-from gateway.supervisor import Supervisor
+from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
+from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

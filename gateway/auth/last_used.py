@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway.registry.base import KEY_USES, Put, Registry, RegistryError
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ _COMMANDS: Final = {
     "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
     "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
-    "plan": LazyCommand("gateway.cli.deployment.plan", "plan", _DEPLOY),
+    "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
     "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
     "logs": LazyCommand("gateway.cli.deployment.local_backends", "logs", _LOCAL),
@@ -166,6 +166,10 @@ def _failure(error: Exception) -> console.Failure:
     if isinstance(error, Conflict):
         return console.Failure(str(error), code=console.EX_CONFLICT)
     if isinstance(error, RegistryError):
+        return console.Failure(str(error), code=console.EX_UNAVAILABLE)
+    from gateway.signoff.ssh import SshError
+
+    if isinstance(error, SshError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)
     return console.Failure(
         f"{type(error).__name__}: {error}", hint="set CHIPS_DEBUG=1 to see where it happened"

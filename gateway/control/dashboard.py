@@ -16,7 +16,7 @@ from gateway.control.time_windows import (
 )
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.merge import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS

@@ -35,7 +35,7 @@ from gateway.core.response import Response, json_response
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.exposition import CONTENT_TYPE, render_exposition
 from gateway.telemetry.trace_store import TraceStoreReader

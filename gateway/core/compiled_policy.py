@@ -2,11 +2,11 @@
 
 from functools import lru_cache
 
-from gateway.core.access_rules import AccessRule
 from gateway.core.cors_policy import CorsPolicy
 from gateway.core.model import Limits, Policy
 from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import UNLIMITED, Principal, Quota
+from gateway.core.token_and_certificate_rules import AccessRule
 
 
 class CompiledPolicy:

@@ -69,4 +69,11 @@ def not_about(record: EvidenceRecord, backend: Backend) -> str:
         return f"it is about {record.backend}"
     if record.artifact_digest != backend.artifact_digest:
         return "it is about another artifact"
+    if record.image and backend.image and _digest(record.image) != _digest(backend.image):
+        return "it is about another image"
     return ""
+
+
+def _digest(image: str) -> str:
+    """An image may have several names."""
+    return image.rpartition("@")[2]

@@ -70,8 +70,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 def fingerprint(backend: Backend) -> str:
-    """What makes a backend the version that evidence is about: its address and its artifact."""
-    return f"{backend.url}{backend.predict_path} {backend.artifact_digest}".strip()
+    """What makes a backend the version that evidence is about: its address, its artifact and its image."""
+    return " ".join(
+        filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
+    )
 
 
 def parse_rollout(document: Mapping[str, Any]) -> Rollout:
@@ -137,7 +139,11 @@ def plan_problems(plan: Plan) -> list[str]:
         if value is not None and not (math.isfinite(value) and least <= value <= most):
             problems.append(f"{name} must lie between {least:g} and {most:g}, not {value:g}")
     if not 1 <= plan.min_requests <= 10**9:
-        problems.append("at least 1 request is needed at each step")
+        problems.append(f"the requests at each step must be 1 to {10**9}, not {plan.min_requests}")
+    if plan.confirm and len(steps) == 1:
+        problems.append(
+            "a plan of one step begins with it, so no last step can wait for a person: give two steps"
+        )
     if plan.undecided_after_s is not None and plan.undecided_after_s < plan.every_s:
         problems.append("it cannot go on undecided before the time of a step is over")
     if plan.webhook:

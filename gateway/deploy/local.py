@@ -24,7 +24,7 @@ import msgspec
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
 from gateway.deploy.folder import BackendFolder
-from gateway.deploy.python_environment import python_with_requirements
+from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.deploy.try_candidate import failure_reason
 from gateway.ports import free_port

@@ -26,18 +26,18 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     requirements_digest: str = ""  # of requirements.txt, as it was written
     samples: bool = True  # whether the model answered its example
 
-    def path(self, folder: Path) -> Path:
+    def copied_from(self, folder: Path) -> Path:
         """Where the model was copied from."""
         return Path(os.path.normpath(folder.absolute() / self.place))
 
     def text(self, folder: Path) -> str:
         """The source as a person writes it."""
-        place = str(self.path(folder)) if self.is_path else self.place
+        place = str(self.copied_from(folder)) if self.is_path else self.place
         return place if self.kind == "saved" else f"{self.kind}:{place}"
 
     def has_changed(self, folder: Path) -> bool:
         """Whether the source differs from what was copied. A source that is not there, or is an address, has not."""
-        path = self.path(folder)
+        path = self.copied_from(folder)
         return self.is_path and path.exists() and digest_of(path) != self.source_digest
 
     def is_copy_edited(self, folder: Path) -> bool:

@@ -259,7 +259,7 @@ class Registry(Protocol):
     async def head(self) -> Head:
         """The end of the hash chain. Every write replaces it atomically with what it writes."""
 
-    def entries(self) -> AsyncIterator[Entry]:
+    def history_entries(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
     async def stored(self, kind: str) -> tuple[StoredDocument, ...]:

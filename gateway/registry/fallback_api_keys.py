@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.core.model import Key, parse_key
 from gateway.registry.base import KEYS, Listing, Registry
-from gateway.registry.history import changes_since
+from gateway.registry.changes_since import changes_since
 
 MOST: Final = 10_000  # a million would make the copy large, and every start from it slow
 

@@ -161,7 +161,7 @@ class MemoryRegistry:
     async def head(self) -> Head:
         return self._store.head
 
-    async def entries(self) -> AsyncIterator[Entry]:
+    async def history_entries(self) -> AsyncIterator[Entry]:
         for entry in reversed(tuple(self._store.entries)):
             yield entry
 

@@ -187,13 +187,14 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
 
 
 def _emergencies(documents: list[Document], previous: Snapshot | None) -> tuple[str, ...]:
-    """A line for each: what serves on whose word, and until when that must be reviewed. New ones are logged."""
+    """A line for each: what serves on one person's word, and until when that must be reviewed. New ones are logged.
+
+    Whose word it is stands in the registry: names of people are not for logs.
+    """
     lines = []
     for document in documents:
-        title, by, at, due = (
-            str(document.body.get(name, "?"))[:200] for name in ("title", "by", "at", "review_due")
-        )
-        line = f"{title} serves on the word of {by} since {at}; review by {due}"
+        title, at, due = (str(document.body.get(name, "?"))[:200] for name in ("title", "at", "review_due"))
+        line = f"{title} serves on one person's word since {at}; review by {due}: chips approvals {document.name}"
         lines.append(line)
         if previous is None or line not in previous.emergencies:
             _log.critical("EMERGENCY: %s", line)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote
 
-from gateway.registry import sqlite_ephemeral
+from gateway.registry import sqlite_ephemeral_documents
 from gateway.registry.base import (
     Change,
     Delete,
@@ -28,7 +28,7 @@ from gateway.registry.base import (
 )
 from gateway.registry.schemes import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
-from gateway.registry.sqlite_statements import (
+from gateway.registry.sqlite_read import (
     WatchState,
     load,
     read_documents,
@@ -39,7 +39,6 @@ from gateway.registry.sqlite_write import read_entries, read_head, read_stored, 
 
 _log = logging.getLogger(__name__)
 
-_BEYOND_LAST: Final = 2**62  # no sequence of the history is as large
 _POLL_S: Final = 0.1  # `PRAGMA data_version` costs some ten microseconds
 
 
@@ -100,19 +99,19 @@ class SqliteRegistry:
         return await self._run(lambda db: read_history(db, kind, name, limit))
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
-        return await self._run(lambda db: sqlite_ephemeral.read(db, kind))
+        return await self._run(lambda db: sqlite_ephemeral_documents.read(db, kind))
 
     async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
-        return await self._run(lambda db: sqlite_ephemeral.write(db, kind, name, body, expected))
+        return await self._run(lambda db: sqlite_ephemeral_documents.write(db, kind, name, body, expected))
 
     async def delete_ephemeral(self, kind: str, name: str) -> None:
-        await self._run(lambda db: sqlite_ephemeral.delete(db, kind, name))
+        await self._run(lambda db: sqlite_ephemeral_documents.delete(db, kind, name))
 
     async def head(self) -> Head:
         return await self._run(read_head)
 
-    async def entries(self) -> AsyncIterator[Entry]:
-        before = _BEYOND_LAST
+    async def history_entries(self) -> AsyncIterator[Entry]:
+        before: int | None = None
         while page := await self._run(partial(read_entries, before=before)):
             for entry in page:
                 yield entry

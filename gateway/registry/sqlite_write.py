@@ -124,12 +124,13 @@ def read_head(db: sqlite3.Connection) -> Head:
     return Head(registry_id=registry_id, generation=generation, sequence=sequence, digest=digest)
 
 
-def read_entries(db: sqlite3.Connection, before: int) -> list[Entry]:
-    """The entries with the largest sequences below `before`, the newest first: a page of them."""
+def read_entries(db: sqlite3.Connection, before: int | None) -> list[Entry]:
+    """The entries with the largest sequences below `before` (None: of all), the newest first: a page of them."""
+    where = "" if before is None else "WHERE sequence < :before"
     columns = f"{_PLAIN}, previous, digest" if is_chained(db) else _PLAIN
     rows = db.execute(
-        f"SELECT {columns} FROM history WHERE sequence < ? ORDER BY sequence DESC LIMIT ?",  # noqa: S608
-        (before, _PAGE),
+        f"SELECT {columns} FROM history {where} ORDER BY sequence DESC LIMIT :page",  # noqa: S608
+        {"before": before, "page": _PAGE},
     )
     return [_entry(row) for row in rows]
 

@@ -91,11 +91,11 @@ class Assessment(msgspec.Struct, kw_only=True):
     def _observe_latency(self, plan: Plan, candidate: Tally, stable: Tally) -> None:
         slower = ceil(log2(1 + plan.slower) * PER_DOUBLING)
         for name, share in SLOW.items():
-            threshold = self.threshold(share)
+            threshold = self.stable_bucket_exceeded_by(share)
             if threshold is not None:
                 self.questions[name].observe(_above(candidate, threshold + slower), _above(stable, threshold))
 
-    def threshold(self, share: float) -> int | None:
+    def stable_bucket_exceeded_by(self, share: float) -> int | None:
         """The bucket above which at most `share` of the stable version's requests lie; None: too few are known."""
         total = sum(self.stable_latency.values())
         if total < _ENOUGH:
@@ -127,7 +127,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 
     @property
-    def too_cold(self) -> bool:
+    def too_many_cold_starts(self) -> bool:
         """Whether so many requests waited for an instance that the times of the others say little."""
         return self.cold_here > MOST_COLD * self.requests
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address
+from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, not_about
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
@@ -26,7 +26,7 @@ from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
 from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 _log = logging.getLogger(__name__)
@@ -164,11 +164,16 @@ class Controller:
                 ASSESSMENTS, name, to_document(seen), expected=watched.revision
             )
         if decision.action == "wait":
-            if self._told.get(name) != decision.reason.split(":")[0]:
-                self._told[name] = decision.reason.split(":")[0]
-                _log.info("rollout of %s waits: %s", name, decision.reason)
+            self._log_once(logging.INFO, name, "waits", decision.reason)
         elif self._lease.held:
-            await self._act(name, rollout, decision, seen.evidence())
+            await self._act(name, rollout, decision, seen)
+
+    def _log_once(self, level: int, name: str, what: str, reason: str) -> None:
+        """Not again with each turn, nor for each new count in `reason`."""
+        about = f"{what}: {reason.split(':', maxsplit=1)[0]}"
+        if self._told.get(name) != about:
+            self._told[name] = about
+            _log.log(level, "rollout of %s %s: %s", name, what, reason)
 
     async def _resume(self, name: str, rollout: Rollout) -> _Watched:
         """Go on where another controller was, if one was."""
@@ -207,22 +212,28 @@ class Controller:
         ages = [now - gateway.reported_at for gateway in watched.gateways.values()]
         return sum(late_s < age < max(_GONE_S, 4 * late_s) for age in ages)
 
-    async def _act(self, name: str, rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> None:
+    async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
         """Take one step: the rollout and the model's traffic in one write. Raises Conflict."""
         document = await self._registry.read(ROLLOUTS, name)
         if document is None or not _is(document, rollout):
             return  # the mirror is behind: decide again when it is not
+        evidence = seen.evidence()
         new = apply(rollout, decision, evidence)
         changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
         if new.traffic != rollout.traffic:
             found = await self._registry.read(MODELS, name)
             model = _model(found)
+            if found is not None and model is None:
+                self._log_once(
+                    logging.ERROR, name, "cannot go on: the model's document is unreadable", decision.reason
+                )
+                return
             if found is None or model is None or changed_by_hand(rollout, model):
                 return  # decided again, as a hold, when the mirror shows it
             body = merge_document(found.body, with_traffic(model, new.traffic))
             changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
         if not new.active:
-            changes.append(await self._verdict(name, new, evidence))
+            changes.append(await self._verdict(name, new, seen))
         generation = await self._registry.write(*changes, author=AUTHOR, reason=decision.reason)
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
@@ -231,21 +242,24 @@ class Controller:
             self._tell(new, generation, evidence)
         await self._clean_up(name, keep=new.id if new.active else "")
 
-    async def _verdict(self, name: str, rollout: Rollout, evidence: dict[str, Any]) -> Put:
-        """The end of a rollout as evidence about the candidate."""
+    async def _verdict(self, name: str, rollout: Rollout, seen: Assessment) -> Put:
+        """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+        image = backend.image if backend is not None else ""
+        if backend is not None and not image:
+            verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
+            image = verified.image if verified is not None and not not_about(verified, backend) else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
             sort=CANARY,
-            passed=rollout.state == "succeeded",
+            passed=rollout.state == "succeeded" and not seen.unproven(),
             summary=rollout.reason,
             backend=backend_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
-            image=verified.image if verified is not None else "",
-            facts={"rollout": rollout.id, "stable": rollout.stable, **evidence},
+            image=image,
+            facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
         )
         return await evidence_change(self._registry, record)
 

@@ -7,7 +7,9 @@ quantiles are not known when a request is counted.
 import collections
 from dataclasses import dataclass, field
 from math import log2
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from gateway.core.exchange import Exchange
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, is_cold_start, responsible_side
@@ -29,15 +31,20 @@ def edge(number: int) -> float:
     return float(2.0 ** (number / PER_DOUBLING)) * _UNIT_S
 
 
+Count = Annotated[
+    int, Meta(ge=0, le=2**53)
+]  # in a report, which a gateway that was broken into may have written
+
+
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
 class Tally:
     """What one version did in one window. `latency` is by bucket; of `requests`, `cold` are not in it."""
 
-    requests: int = 0
-    errors: int = 0  # that the backend is responsible for
-    refusals: int = 0  # the backend's own 4xx
-    cold: int = 0  # waited for an instance to start
-    latency: dict[int, int] = field(default_factory=dict)
+    requests: Count = 0
+    errors: Count = 0  # that the backend is responsible for
+    refusals: Count = 0  # the backend's own 4xx
+    cold: Count = 0  # waited for an instance to start
+    latency: dict[Count, Count] = field(default_factory=dict)
 
 
 class Collector:

@@ -55,7 +55,7 @@ def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    if seen.too_cold:
+    if seen.too_many_cold_starts:
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
     last = rollout.position + 1 >= len(plan.steps)
@@ -138,8 +138,11 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
     """
     if rollout.state not in {"running", "held", "returned"}:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
-    traffic = rollout.traffic if changed_by_hand(rollout, model) else with_share(rollout, 0)
-    return _moved(rollout, "aborted", traffic, reason or "aborted by hand")
+    by_hand = changed_by_hand(rollout, model)
+    why = reason or "aborted by hand"
+    if by_hand:
+        return _moved(rollout, "aborted", rollout.traffic, f"{why}; {by_hand}, and that stays as it is")
+    return _moved(rollout, "aborted", with_share(rollout, 0), why)
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:

@@ -19,9 +19,9 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.counter import Collector, Counter, Tally
+from gateway.rollout.counter import Collector, Count, Counter, Tally
 from gateway.rollout.lease import LeaseObserver
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
 FIGURES: Final = "rollout-figures"
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What both versions did in one window at one gateway, at one step of the plan."""
 
-    number: int  # from 1 on
+    number: Count  # from 1 on
     position: int  # of the step
     after_s: float  # how long that step was in force when the window began
     versions: dict[str, Tally]
@@ -203,8 +203,9 @@ class Reporter:
 
     async def _forget_ended(self) -> None:
         while self._ended:
-            await self._store.delete_ephemeral(FIGURES, self._name(self._ended[-1]))
-            self._ended.pop()
+            name = self._ended[-1]
+            await self._store.delete_ephemeral(FIGURES, self._name(name))
+            self._ended.remove(name)  # others may have ended meanwhile
 
     def _name(self, model: str) -> str:
         return f"{model}.{self._gateway}"

@@ -51,7 +51,12 @@ async def post(url: str, secret: str, identity: str, message: dict[str, Any]) ->
                     if 200 <= answer.status < 300:
                         return True
                     why = f"status {answer.status}"
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (
+                aiohttp.ClientError,
+                TimeoutError,
+                OSError,
+                ValueError,
+            ) as error:  # no such name can exist
                 why = type(error).__name__
         _log.error("the rollout's webhook was not told: %s after %d attempts", why, _TRIES)
         return False

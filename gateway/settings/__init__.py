@@ -25,7 +25,7 @@ from gateway.settings.loader import (
     setting_types,
 )
 from gateway.settings.masking import mask_url
-from gateway.settings.process_environment import (
+from gateway.settings.other_environment import (
     default_registry,
     endpoint_override,
     environments_file,

@@ -28,6 +28,12 @@ class Audit(Group, frozen=True):
             description="Files of public keys (PEM) whose heads count in `chips audit --verify`. None: that of the signing key."
         ),
     ] = ()
+    registry_id: Annotated[
+        str,
+        Meta(
+            description="Id of the environment's registry. `chips audit --verify` shows it, and finds another registry in its place."
+        ),
+    ] = ""
     every_s: Annotated[
         float, Meta(ge=1, description="How often a gateway writes the head there, where it has changed.")
     ] = 600.0

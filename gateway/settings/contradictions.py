@@ -13,9 +13,9 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gateway.auth.plugins import CERTIFICATE, TOKEN
-from gateway.core.access_rules import apply_preset
 from gateway.core.headers import FIELDS_IN_USE
 from gateway.core.networks import parse_network
+from gateway.core.token_and_certificate_rules import apply_preset
 from gateway.settings.groups import Settings
 
 _HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.core.access_rules import Certificate, Issuer
+from gateway.core.token_and_certificate_rules import Certificate, Issuer
 from gateway.settings.audit import Audit
 from gateway.settings.group import Group
 from gateway.settings.rollouts import Rollouts

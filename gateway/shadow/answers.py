@@ -11,6 +11,7 @@ _IGNORED: Final = frozenset(
     {"model", "version", "model_name", "model_version", "id"}
 )  # they differ on purpose
 _MOST_INFLATED: Final = 64 << 20
+_MOST_PLACES_PER_VALUE: Final = 4
 # Of the Open Inference Protocol: the code and size of each datatype for `struct`.
 _FORMATS: Final = {
     "BOOL": ("?", 1), "INT8": ("b", 1), "UINT8": ("B", 1), "INT16": ("h", 2), "UINT16": ("H", 2), "INT32": ("i", 4),
@@ -66,7 +67,9 @@ def _predictions(value: Any) -> dict[str, Any]:
     """One output, or several by name where each row is an object."""
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         names = dict.fromkeys(name for row in value for name in row)
-        return {name: [row.get(name) for row in value] for name in names}
+        # Rows with names of their own are no columns: each name would need a place for every row.
+        if len(names) * len(value) <= _MOST_PLACES_PER_VALUE * sum(map(len, value)):
+            return {name: [row.get(name) for row in value] for name in names}
     return {"predictions": value}
 
 
@@ -76,7 +79,7 @@ def _tensors(outputs: list[Any], rest: bytes) -> dict[str, Any]:
     for tensor in outputs:
         if not isinstance(tensor, dict) or not isinstance(name := tensor.get("name"), str):
             raise ValueError("an output is no tensor with a name")
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        size = _binary_size(tensor)
         if size is None:
             data = tensor.get("data")
         else:
@@ -86,6 +89,19 @@ def _tensors(outputs: list[Any], rest: bytes) -> dict[str, Any]:
     if position != len(rest):
         raise ValueError("the bytes of the tensors are not as many as their head says")
     return found
+
+
+def _binary_size(tensor: dict[str, Any]) -> int | None:
+    """How many bytes of the tensor's data follow the JSON; None where the data is in it."""
+    parameters = tensor.get("parameters")
+    if parameters is None:
+        return None
+    if not isinstance(parameters, dict):
+        raise ValueError("a tensor's parameters are no object")
+    size = parameters.get("binary_data_size")
+    if size is not None and (type(size) is not int or size < 0):
+        raise ValueError("a tensor's binary_data_size is no size")
+    return size
 
 
 def _binary(raw: bytes, datatype: str) -> list[Any]:

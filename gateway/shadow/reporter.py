@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,8 +17,10 @@ from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.findings import Findings, Report
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
+
+_log = logging.getLogger(__name__)
 
 FIGURES: Final = "shadow-figures"
 _LAST_S: Final = 2.0  # after its end: how long what is under way may take
@@ -140,7 +143,10 @@ class Shadows:
     def _observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
         one = self._running.get(exchange.model.name)
         if one is not None:
-            one.sender.observe(exchange, request)
+            try:
+                one.sender.observe(exchange, request)
+            except Exception:  # noqa: BLE001  (a caller waits for this request)
+                _log.exception("request %s could not be shadowed", exchange.request_id)
 
     def _end(self, name: str) -> None:
         self._ended.append(self._running.pop(name))
@@ -195,7 +201,7 @@ class Shadows:
             one.sender.stop()
             await self._report(one)
             self._comparer.forget(one.shadow.id)
-            self._ended.pop()
+            self._ended.remove(one)  # others may have ended meanwhile
 
     async def _report(self, one: _Running) -> None:
         one.last = await self._comparer.findings(one.shadow.id)

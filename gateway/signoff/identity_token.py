@@ -3,6 +3,9 @@
 An identity token says who somebody is, not what they agree to. So it counts only where its audience or its nonce is the
 digest of the statement: it was then asked for to approve this, and is worth nothing anywhere else. Google makes such
 tokens for service accounts (`gcloud auth print-identity-token --audiences=…`); other issuers take a nonce.
+
+Every site where somebody signs in chooses the nonce of their token. So a nonce counts only in a token for a client that the
+policy names: any other site could have somebody sign in, and gets their approval.
 """
 
 import hashlib
@@ -14,7 +17,7 @@ import jwt
 import msgspec
 
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
-from gateway.signoff.policy import Token
+from gateway.signoff.policy import AcceptedIdentity
 
 _PREFIX: Final = "chips-approval:sha256:"
 _MAX_BYTES: Final = 8 * 1024
@@ -55,7 +58,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
 def has_signed(
     message: bytes,
     token: bytes,
-    tokens: Sequence[Token],
+    tokens: Sequence[AcceptedIdentity],
     keys: Mapping[str, Mapping[str, PublicKey]],
     at: datetime,
 ) -> bool:
@@ -76,15 +79,19 @@ def has_signed(
         claims = msgspec.convert(verified, _Claims)
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError):
         return False
-    audience = {claims.aud} if isinstance(claims.aud, str) else set(claims.aud)
-    if audience_of(message) not in audience | {claims.nonce}:
-        return False
     if not claims.iat - _SKEW_S <= at.timestamp() <= claims.exp + _SKEW_S:
         return False
-    return any(_is_of(claims, wanted) for wanted in tokens)
+    made_for = audience_of(message)
+    return any(_is_of(claims, wanted) and _was_made_for(claims, made_for, wanted) for wanted in tokens)
 
 
-def _is_of(claims: _Claims, wanted: Token) -> bool:
+def _was_made_for(claims: _Claims, made_for: str, wanted: AcceptedIdentity) -> bool:
+    audience = {claims.aud} if isinstance(claims.aud, str) else set(claims.aud)
+    by_nonce = bool(wanted.client) and wanted.client in audience and claims.nonce == made_for
+    return by_nonce or made_for in audience
+
+
+def _is_of(claims: _Claims, wanted: AcceptedIdentity) -> bool:
     if claims.iss != wanted.issuer:
         return False
     if wanted.subject:

@@ -25,12 +25,13 @@ _SSH_KEY: Final = re.compile(
 )
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose identity token counts: its issuer, and its verified e-mail address or its subject."""
+class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose identity token counts: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
 
     issuer: str = "https://accounts.google.com"
     email: str = ""
     subject: str = ""
+    client: str = ""  # whose tokens may have the statement's digest as their nonce; empty: no client's
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +40,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str
     roles: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()  # public keys, as in the file that ssh-keygen writes
-    tokens: tuple[Token, ...] = ()
+    tokens: tuple[AcceptedIdentity, ...] = ()
 
 
 class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,10 +94,20 @@ def policy_digest(body: Mapping[str, Any]) -> str:
 def policy_problems(policy: SignOffPolicy) -> list[str]:
     """Everything that is wrong with `policy`, a sentence each."""
     names = [person.name for person in policy.people]
-    problems = [f"{name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    folded = [name.casefold() for name in names]
+    problems = [f"{name} is listed twice" for name in sorted({n for n in folded if folded.count(n) > 1})]
     keys = [key for person in policy.people for key in person.ssh_keys]
     problems += [
         f"two people have the key {key[:40]}…" for key in sorted({k for k in keys if keys.count(k) > 1})
+    ]
+    tokens = [
+        (token.issuer, token.email.casefold() or token.subject)
+        for person in policy.people
+        for token in person.tokens
+    ]
+    problems += [
+        f"the token of {issuer} for {account} is listed twice, and it proves to be one person"
+        for issuer, account in sorted({t for t in tokens if tokens.count(t) > 1})
     ]
     for person in policy.people:
         problems += [f"{person.name}: {problem}" for problem in _person_problems(person)]

@@ -44,7 +44,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()  # why not, a sentence each
     approvals: tuple[Signed, ...] = ()  # those that count
     ignored: tuple[str, ...] = ()  # decisions that do not count, and why
-    emergency: Signed | None = None  # who put it into service alone
+    emergency: Signed | None = None  # who put it into service alone, also when that has expired
     review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
     expires: str = ""  # when the first of the approvals that count ends
 
@@ -106,8 +106,11 @@ def read_request(document: Document) -> Request:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """A short id for a request that is about to be written."""
-    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:12]
+    """The id of a request: 128 bits of its digest.
+
+    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    """
+    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any]) -> Put:
@@ -153,25 +156,31 @@ def evaluate(
     if not bound.sign_off == wanted.sign_off == stored.digest:
         problems.append("the sign-off policy has changed since it was asked for")
     decisions, ignored = _decisions(identity, request, asked, stored, keys, now)
-    emergency = next((one for one in decisions if one.predicate.decision == "emergency"), None)
+    emergencies = [one for one in decisions if one.predicate.decision == "emergency"]
+    emergency = max(emergencies, key=lambda one: one.at, default=None)
+    valid = timedelta(days=policy.valid_days)
+    holds = emergency is not None and now <= emergency.at + valid
     approvals = [one for one in decisions if one.predicate.decision == "approve"]
     problems += [
         f"{one.person.name} rejected it: {one.predicate.reason}"
         for one in decisions
         if one.predicate.decision == "reject"
     ]
-    if emergency is None:
+    if not holds:
         missing = missing_roles(policy.approvals, [one.person for one in approvals])
         problems += [f"an approval by a person of the role {role} is missing" for role in missing]
-    counted = [*approvals, *([emergency] if emergency is not None else [])]
-    valid = timedelta(days=policy.valid_days)
+    if emergency is not None and not holds:
+        ignored.append(
+            f"{emergency.person.name}: emergency does not count: it has expired after {policy.valid_days:g} days"
+        )
+    counted = [*approvals, *([emergency] if emergency is not None and holds else [])]
     return Verdict(
         approved=not problems,
         problems=tuple(problems),
         approvals=tuple(approvals),
         ignored=tuple(ignored),
         emergency=emergency,
-        review_due=_review_due(emergency, decisions, policy),
+        review_due=_review_due(emergencies, decisions, policy),
         expires=min((one.at + valid for one in counted), default=now).isoformat() if counted else "",
     )
 
@@ -181,31 +190,48 @@ def signed_for(
     stored: StoredPolicy,
     keys: Keys,
     *,
+    environment: str,
     title: str,
     artifact: str,
     image: str,
+    url: str,
     until: datetime,
 ) -> list[tuple[str, Signed]]:
     """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
 
-    People that the present policy does not know are left out: their signatures cannot be verified.
+    Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
+    cannot be verified.
     """
     found = []
     for document in documents:
         try:
             request = read_request(document)
-            asked = read_statement(request.request, stored.policy, keys).predicate.subject
+            asked = read_statement(request.request, stored.policy, keys)
         except (ValueError, SigningError):
             continue
-        if (asked.title, asked.artifact, asked.image) != (title, artifact, image.rpartition("@")[2]):
+        subject = asked.predicate.subject
+        if asked.predicate.decision != "request" or document.name != request_id(request.request):
             continue
+        if (subject.environment, subject.title) != (environment, title):
+            continue
+        if (subject.artifact, subject.image) != (artifact, image.rpartition("@")[2]):
+            continue
+        if subject.address not in {"", url}:
+            continue
+        latest: dict[tuple[str, str], Signed] = {}
         for content in request.decisions:
             try:
                 signed = read_statement(content, stored.policy, keys)
             except SigningError:
                 continue
-            if signed.predicate.decision in {"approve", "emergency"} and signed.at <= until:
-                found.append((document.name, signed))
+            counts = not _why_not(document.name, signed, asked, stored.policy, signed.at)
+            if counts and signed.at <= until:
+                _keep_latest(latest, signed)
+        found += [
+            (document.name, signed)
+            for signed in latest.values()
+            if signed.predicate.decision in {"approve", "emergency"}
+        ]
     return found
 
 
@@ -217,6 +243,7 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
         "version": "it was asked for another version",
         "image": "the image has changed",
         "artifact": "the artifact has changed",
+        "address": "the address (it has neither image nor artifact) has changed",
         "contract": "the contract (path, inputs, outputs, concurrency) has changed",
         "policy": "the model's policy has changed",
         "evidence": "the evidence has changed",
@@ -233,7 +260,7 @@ def _decisions(
     identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys, now: datetime
 ) -> tuple[list[Signed], list[str]]:
     """The last decision of each person that counts, and why others do not."""
-    latest: dict[tuple[str, bool], Signed] = {}
+    latest: dict[tuple[str, str], Signed] = {}
     ignored = []
     for content in request.decisions:
         try:
@@ -245,11 +272,21 @@ def _decisions(
         if why:
             ignored.append(f"{signed.person.name}: {signed.predicate.decision} does not count: {why}")
             continue
-        of_whom = signed.person.name, signed.predicate.decision == "review"
-        known = latest.get(of_whom)
-        if known is None or signed.at >= known.at:
-            latest[of_whom] = signed
+        _keep_latest(latest, signed)
     return list(latest.values()), ignored
+
+
+def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
+    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
+
+    The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
+    """
+    decision = signed.predicate.decision
+    of_whom = signed.person.name, decision if decision in {"emergency", "review"} else "vote"
+    known = latest.get(of_whom)
+    tolerance = _MAX_SKEW if decision == "reject" else timedelta()
+    if known is None or signed.at >= known.at - tolerance:
+        latest[of_whom] = signed
 
 
 def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy, now: datetime) -> str:
@@ -260,16 +297,12 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
         return "it is about something else"
     if signed.at > now + _MAX_SKEW:
         return f"it is dated {predicate.at}, which is to come"
-    if predicate.decision in {"approve", "emergency"} and now > signed.at + timedelta(days=policy.valid_days):
+    if predicate.decision == "approve" and now > signed.at + timedelta(days=policy.valid_days):
         return f"it has expired after {policy.valid_days:g} days"
     if predicate.decision == "request":
         return "a request is no decision"
     if predicate.decision == "emergency":
-        return (
-            ""
-            if signed.person.name in policy.emergency.people
-            else "the policy does not let this person alone"
-        )
+        return _why_not_alone(signed, policy)
     if predicate.decision == "review":
         return (
             ""
@@ -283,14 +316,21 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
     return ""
 
 
-def _review_due(emergency: Signed | None, decisions: Sequence[Signed], policy: SignOffPolicy) -> str:
-    if emergency is None:
+def _why_not_alone(signed: Signed, policy: SignOffPolicy) -> str:
+    if not signed.predicate.subject.model:
+        return "an emergency puts a version into service; another sign-off policy needs its approvals"
+    allowed = signed.person.name in policy.emergency.people
+    return "" if allowed else "the policy does not let this person alone"
+
+
+def _review_due(emergencies: Sequence[Signed], decisions: Sequence[Signed], policy: SignOffPolicy) -> str:
+    """Until when somebody who has not acted alone must look at the last of `emergencies`; empty where that was done."""
+    if not emergencies:
         return ""
+    alone = {one.person.name for one in emergencies}
+    last = max(one.at for one in emergencies)
     reviewed = any(
-        one.predicate.decision in {"review", "approve"}
-        and one.person.name != emergency.person.name
-        and one.at >= emergency.at
+        one.predicate.decision in {"review", "approve"} and one.person.name not in alone and one.at >= last
         for one in decisions
     )
-    due = emergency.at + timedelta(days=policy.emergency.review_days)
-    return "" if reviewed else due.isoformat()
+    return "" if reviewed else (last + timedelta(days=policy.emergency.review_days)).isoformat()

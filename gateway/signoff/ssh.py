@@ -21,6 +21,8 @@ class SshError(Exception):
 
 def public_key_of(key: Path) -> str:
     """The public key (type and base64) of a private key, or of a public one whose private half is in an agent."""
+    if not key.name:
+        raise SshError(f"{str(key)!r} is not the file of an SSH key")
     public = key if key.suffix == ".pub" else key.with_name(f"{key.name}.pub")
     try:
         text = (

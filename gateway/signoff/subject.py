@@ -1,7 +1,8 @@
 """What an approval is about, by digests: one version as it would serve, or a new sign-off policy.
 
 Addresses are left out, since they differ between environments: the same image and artifact may be copied to another
-registry and bucket. Tags are left out since they move.
+registry and bucket. Tags are left out since they move. Of a version with neither image nor artifact, the address is all
+that says what it is, so there it is bound.
 """
 
 import re
@@ -27,6 +28,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     image: str = ""  # sha256:…; empty where a backend has none
     artifact: str = ""  # sha256:… of its manifest; empty where a backend has none
+    address: str = ""  # URL of a backend that has neither; empty for others
     contract: str = ""  # SHA-256 of path, platform, concurrency, inputs, outputs
     policy: str = ""  # SHA-256 of the model's policy
     evidence: dict[str, str] = {}  # SHA-256 by kind
@@ -48,13 +50,15 @@ def subject_of(
     model: Model, backend: Backend, *, environment: str, sign_off: str, evidence: Mapping[str, str]
 ) -> Subject:
     """The subject of one version. ValueError says what has no digest, and so could be replaced unseen."""
+    image, artifact = _image_digest(backend.image), _artifact_digest(backend)
     return Subject(
         environment=environment,
         sign_off=sign_off,
         model=model.name,
         version=backend.version,
-        image=_image_digest(backend.image),
-        artifact=_artifact_digest(backend),
+        image=image,
+        artifact=artifact,
+        address="" if image or artifact else backend.url,
         contract=_digest_of({name: getattr(backend, name) for name in _CONTRACT}),
         policy=_digest_of(model.policy),
         evidence=dict(evidence),

@@ -103,8 +103,8 @@ class ConcurrencyWindow:
 
     def grow_or_shrink(self, exchange: Exchange, now: float) -> None:
         """Adapt the window to how long an answer took. Called while requests wait, or while the window is smaller than declared."""
-        attempt = exchange.attempts[-1]
-        if attempt.answered is None:
+        attempt = exchange.attempts[-1] if exchange.attempts else None
+        if attempt is None or attempt.answered is None:
             return  # it failed, which says nothing about room
         work_s = _work_s(exchange.backend_server_timing)
         outside_s = max(0.0, attempt.answered - attempt.began - work_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.merge import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import Metrics, MetricsState, Series

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.printable import printable, printable_json, printable_lines
-from gateway.supervisor import HelperHealth, Supervisor
+from gateway.task_supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",

@@ -280,7 +280,7 @@ class RegistryContract:
         head = await other.head()
         assert (head.generation, head.sequence) == (generation, 4)
         assert head.registry_id == (await registry.load()).registry_id
-        entries = [entry async for entry in registry.entries()]
+        entries = [entry async for entry in registry.history_entries()]
         assert [entry.sequence for entry in entries] == [4, 3, 2, 1]
         assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
         assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]

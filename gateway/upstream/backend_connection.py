@@ -23,7 +23,7 @@ from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, Respo
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ConnectionOwner, ResponseSink
+    from gateway.upstream.base import OwningPool, ResponseSink
 
 _INTERIM_LIMIT: Final = 32
 _LAST_WORDS_S: Final = 10.0
@@ -50,7 +50,7 @@ class BackendConnection(RequestUpload):
         "uses",
     )
 
-    def __init__(self, pool: "ConnectionOwner", dialed: float | None = None) -> None:
+    def __init__(self, pool: "OwningPool", dialed: float | None = None) -> None:
         super().__init__(pool)
         self.dialed = dialed  # when TCP was there and TLS began
         self.uses = 0

@@ -37,7 +37,7 @@ class Upstream(Protocol):
     async def stop(self) -> None: ...
 
 
-class ConnectionOwner(Protocol):
+class OwningPool(Protocol):
     """What a connection uses of the pool that it belongs to."""
 
     tunnel_idle_s: float

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.core.errors import UpstreamNotTried
 from gateway.core.headers import CRLF
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import aiohappyeyeballs
 
 from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
 from gateway.core.immediate_future import ImmediateFuture
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.tls import SessionResumingContext
 

@@ -9,7 +9,7 @@ from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.headers import asks_for_websocket
 from gateway.core.immediate_future import ImmediateFuture, switch_to_task
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
 from gateway.upstream.pool import Pool

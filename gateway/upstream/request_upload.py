@@ -8,7 +8,7 @@ from gateway.core.chunked import encode_chunk, encode_last_chunk
 from gateway.core.exchange import Attempt, Exchange
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ConnectionOwner, PipedBody
+    from gateway.upstream.base import OwningPool, PipedBody
 
 NEVER: Final = float("inf")
 
@@ -35,7 +35,7 @@ class RequestUpload(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, pool: "ConnectionOwner") -> None:
+    def __init__(self, pool: "OwningPool") -> None:
         self.pool = pool
         self.transport: asyncio.Transport | None = None
         self.deadline = NEVER

@@ -70,3 +70,11 @@ async def test_a_webhook_that_never_takes_it_is_an_error_in_the_log(caplog: pyte
     assert "status 500 after 3 attempts" in caplog.text
     assert not await webhook.post(receiver.url, "secret", "r1-3", MESSAGE)
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example"])
+async def test_a_host_name_that_cannot_exist_is_an_error_in_the_log(
+    host: str, caplog: pytest.LogCaptureFixture
+):
+    assert not await webhook.post(f"https://{host}/hook", "secret", "r1-3", MESSAGE)
+    assert "UnicodeError after 3 attempts" in caplog.text

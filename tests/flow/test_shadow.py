@@ -225,7 +225,51 @@ async def test_what_does_not_fit_the_budget_is_left_out_and_counted(scene: Scene
     limited = await it.shadow(budget=Budget(requests_per_s=0.01))
     for number in range(3):
         await scene.call(body=rows(number))
-    assert (await it.report(limited, compared(1))).dropped.get("rate") == 2
+    report = await it.report(limited, lambda found: found.sampled == 3 and compared(1)(found))
+    assert report.dropped == {"rate": 2}
+
+
+async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_failure(scene: Scene):
+    async def wordy(request: Message, peer: Peer) -> None:
+        await answer(peer, list(range(200)))
+
+    it = await stage(scene, wordy)
+    made = await it.shadow(budget=Budget(body_bytes=100, requests_per_s=10_000))
+    assert (await scene.call(body=rows(1))).status == 200
+    report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
+    assert report.findings.candidate.failed == 0
+    assert report.findings.noise.compared == 0
+
+
+async def test_answers_on_their_way_count_in_the_bytes_that_are_held(scene: Scene):
+    whole = b'{"predictions": [1]}' + b" " * 10_000
+    rest = asyncio.Event()
+
+    async def slow(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole) + whole[:9000])
+        await rest.wait()
+        await peer.write(whole[9000:])
+
+    it = await stage(scene, predict, slow)
+    made = await it.shadow(budget=Budget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
+    calls = [asyncio.create_task(scene.call(body=rows(1))) for _ in range(5)]
+    sender = scene.gateway._shadows._running["wine"].sender
+
+    def left_out() -> int:
+        return sender.dropped.get("busy", 0) + sum(one.recording.crowded_out for one in sender._recorded)
+
+    async with asyncio.timeout(patience(10)):
+        while left_out() < 3:
+            await asyncio.sleep(0.005)
+    assert sender._held.now <= 25_000
+    rest.set()
+    for call in calls:
+        assert (await call).body == whole, "callers have their answers whole"
+    await it.report(
+        made, lambda found: found.findings.candidate.requests == 2 and found.dropped == {"busy": 3}
+    )
+    await sender.wait_idle()
+    assert sender._held.now == 0
 
 
 async def test_only_what_was_assigned_to_the_stable_version_and_scores_is_shadowed(scene: Scene):
@@ -282,16 +326,31 @@ async def test_it_ends_when_it_is_stopped_and_when_a_version_is_replaced(scene: 
 
 async def test_it_ends_by_itself(scene: Scene):
     it = await stage(scene)
-    made = await it.shadow(until=utc_text(time.time() + 2))
+    made = await it.shadow()
     await scene.call(body=rows(1))
     await it.report(made, compared(1))
-    async with asyncio.timeout(patience(10)):
-        while scene.gateway._shadows._running:
-            await asyncio.sleep(0.02)
-    assert time.time() >= made.ends_at
+    sender = scene.gateway._shadows._running["wine"].sender
+    assert 3000 < sender._ends - time.monotonic() <= 3600
+    sender._ends = time.monotonic()  # its time is over
     await scene.call(body=rows(2))
+    async with asyncio.timeout(patience(10)):
+        while scene.gateway._forward._observe is not None:
+            await asyncio.sleep(0.01)
+    await scene.call(body=rows(3))
     assert len(it.candidate.seen) == 1
-    assert (await it.report(made, compared(1))).findings.pairs.compared == 1, "what was found stays"
+    report = await it.report(made, compared(1))
+    assert (report.sampled, report.findings.pairs.compared) == (1, 1), "what was found stays"
+
+
+async def test_a_fault_in_the_shadow_is_no_callers(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    it = await stage(scene)
+    await it.shadow()
+    monkeypatch.setattr(scene.gateway._shadows._running["wine"].sender, "observe", broken)
+    got = await scene.call(body=rows(1))
+    assert (got.status, got.json()["predictions"]) == (200, [1.5])
 
 
 async def test_the_stable_version_gets_no_second_request_while_it_is_full(scene: Scene):
@@ -323,6 +382,33 @@ async def test_the_stable_version_gets_no_second_request_while_it_is_full(scene:
     assert (await second).status == 200
 
 
+async def test_a_candidate_that_is_full_of_its_own_callers_gets_no_copy(scene: Scene):
+    it = await stage(scene)
+    one, two = it.model.backends
+    it.model = msgspec.structs.replace(it.model, backends=(one, msgspec.structs.replace(two, concurrency=1)))
+    await scene.put_model(it.model)
+    held = asyncio.Event()
+
+    async def slow(request: Message, peer: Peer) -> None:
+        await held.wait()
+        await predict(request, peer)
+
+    it.candidate.script = slow
+    made = await it.shadow()
+    tester = await scene.make_key("wine", verbs=("score", "pin"))
+    own = asyncio.create_task(scene.call(key=tester, fields=[("X-Chips-Version", "2")], body=rows(1)))
+    async with asyncio.timeout(patience(5)):
+        while not it.candidate.seen:
+            await asyncio.sleep(0.005)
+    assert (await scene.call(body=rows(2))).status == 200
+    await it.report(made, lambda found: found.dropped == {"candidate busy": 1})
+    held.set()
+    assert (await own).status == 200
+    await scene.call(body=rows(3))
+    await it.report(made, compared(1))
+    assert [json.loads(seen.body)["instances"][0][0] for seen in it.candidate.seen] == [1, 3]
+
+
 async def test_the_process_that_compares_may_die_and_is_begun_again(scene: Scene):
     it = await stage(scene)
     made = await it.shadow()
@@ -345,3 +431,30 @@ async def test_without_a_shadow_there_is_no_process(scene: Scene):
     await scene.call(body=rows(1))
     assert scene.gateway._shadows._comparer.pid is None
     assert not it.candidate.seen
+
+
+async def test_a_shadow_that_ends_while_another_one_is_closed_is_closed_too(scene: Scene):
+    shadows, closed = scene.gateway._shadows, []
+
+    class Ended:
+        """As much of a shadow as closing one needs."""
+
+        def __init__(self, name: str, meanwhile: "Ended | None" = None) -> None:
+            self.name, self.meanwhile = name, meanwhile
+            self.sender, self.shadow = self, self
+            self.id = name
+
+        async def wait_idle(self) -> None:
+            if self.meanwhile is not None:
+                shadows._ended.append(self.meanwhile)  # type: ignore[arg-type]
+
+        def stop(self) -> None:
+            closed.append(self.name)
+
+    async def report(_: object) -> None: ...
+
+    shadows._report = report  # type: ignore[method-assign, assignment]
+    shadows._ended.append(Ended("wine", Ended("beer")))  # type: ignore[arg-type]
+    await shadows._close_ended()
+    assert closed == ["wine", "beer"]
+    assert shadows._ended == []

@@ -14,7 +14,7 @@ from gateway.cli.deployment.deployment_run import (
     run_deployment,
 )
 from gateway.cli.deployment.redeploy_on_change import watch_folder
-from gateway.cli.deployment.refresh_model import current_model
+from gateway.cli.deployment.refresh_model import bring_model_up_to_date
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
@@ -92,7 +92,7 @@ def deploy(
             raise Failure("--watch deploys to this machine, for people", code=EX_USAGE)
         watch_folder(_read_folder(path, version), settings, console.author_name(by), owner)
         return
-    with current_model(path, refresh=refresh, dry_run=dry_run) as artifact:
+    with bring_model_up_to_date(path, refresh=refresh, dry_run=dry_run) as artifact:
         source = _read_folder(path, version, artifact)
         run = DeploymentRun(
             source=source,

@@ -13,7 +13,7 @@ from gateway.artifacts.describe_artifact import DescribedArtifact, describe_arti
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.staged_backend import folder_command
+from gateway.cli.deployment.unpublished_backend import folder_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
 from gateway.cli.models.write_registration import Verification, register_backend
 from gateway.cli.support import console

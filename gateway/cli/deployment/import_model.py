@@ -18,7 +18,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
 from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
-from gateway.deploy.python_environment import python_with_requirements
+from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from gateway.cli.deployment.deployment_run import DeploymentRun, StepReport, check_owner, run_deployment
-from gateway.cli.deployment.refresh_model import current_model, source_path
+from gateway.cli.deployment.refresh_model import bring_model_up_to_date, source_path
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -68,7 +68,7 @@ def _deploy_once(
 def _refresh(path: Path) -> bool:
     """Take the model from its source where that has changed; False where it cannot be taken."""
     try:
-        with current_model(path, refresh=None, dry_run=False):
+        with bring_model_up_to_date(path, refresh=None, dry_run=False):
             return True
     except Failure as failure:
         _report(failure)

@@ -36,7 +36,7 @@ class _Copy(NamedTuple):
 
 
 @contextmanager
-def current_model(folder: Path, *, refresh: bool | None, dry_run: bool) -> Iterator[Path | None]:
+def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool) -> Iterator[Path | None]:
     """Bring trained/ in `folder` up to date with its source.
 
     Yields None, or in a dry run the path of the newer artifact: the folder is not changed then. `refresh`: True takes the
@@ -50,7 +50,7 @@ def current_model(folder: Path, *, refresh: bool | None, dry_run: bool) -> Itera
     if copy is None or not _is_due(copy, refresh):
         yield None
         return
-    seen = digest_of(copy.record.path(folder)) if copy.record.is_path else ""
+    seen = digest_of(copy.record.copied_from(folder)) if copy.record.is_path else ""
     with tempfile.TemporaryDirectory(prefix=".refresh-", dir=None if dry_run else folder) as place:
         needs = _take(copy, Path(place))
         if dry_run:
@@ -75,7 +75,7 @@ def note_stale_model(folder: Path) -> None:
 def source_path(folder: Path) -> Path | None:
     """Where the folder's model was copied from; None where it was not copied, or not from a path."""
     copy = _copy_in(folder)
-    return None if copy is None or not copy.record.is_path else copy.record.path(folder)
+    return None if copy is None or not copy.record.is_path else copy.record.copied_from(folder)
 
 
 def _copy_in(folder: Path) -> _Copy | None:
@@ -88,7 +88,7 @@ def _copy_in(folder: Path) -> _Copy | None:
 
 def _is_due(copy: _Copy, refresh: bool | None) -> bool:
     folder, record = copy
-    is_there = not record.is_path or record.path(folder).exists()
+    is_there = not record.is_path or record.copied_from(folder).exists()
     if refresh and not is_there:
         raise Failure(
             f"{copy.source}, from which the model was copied, is not there any more",
@@ -116,7 +116,7 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
     has_requirements = (folder / REQUIREMENTS_NAME).exists()
     is_edited = has_requirements and record.are_requirements_edited(folder)
     if record.kind == "saved":
-        described = describe_model(record.path(folder), folder.absolute().name)
+        described = describe_model(record.copied_from(folder), folder.absolute().name)
         copy_described_artifact(described, place / COPY_NAME)
         needs = needs_of(described)
     else:
@@ -130,7 +130,7 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
 
 def _import(copy: _Copy, place: Path, *, is_edited: bool) -> list[str]:
     folder, record = copy
-    where = str(record.path(folder)) if record.is_path else record.place
+    where = str(record.copied_from(folder)) if record.is_path else record.place
     try:
         with foreign_model(record.kind, where) as model:
             if is_edited:
@@ -154,7 +154,7 @@ def _replace(copy: _Copy, place: Path, needs: list[str] | None, source_digest: s
     write_source(
         folder,
         record.kind,
-        record.path(folder) if record.is_path else record.place,
+        record.copied_from(folder) if record.is_path else record.place,
         source_digest=source_digest,
         requirements_digest=record.requirements_digest if needs is None else None,
         samples=record.samples,

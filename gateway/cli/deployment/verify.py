@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.deployment.staged_backend import StagedBackend, stage_backend
+from gateway.cli.deployment.unpublished_backend import StagedBackend, stage_backend
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure

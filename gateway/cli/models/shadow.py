@@ -31,7 +31,7 @@ from gateway.shadow.findings import Report
 from gateway.shadow.reporter import FIGURES
 from gateway.shadow.verdict import combined, verdict_document
 
-_DURATION = re.compile(r"([0-9]+)([smhd])")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LAST_REPORT_S = 3.0
 
@@ -171,15 +171,21 @@ async def _plan(
     if problems:
         raise Failure("; ".join(problems), code=EX_DATAERR)
     document = await registry.read(SHADOWS, name)
-    if document is not None and not document.problem:
-        before = read_shadow(document)
-        if not why_not_shadowed(before, model, time.time()):
-            raise Failure(
-                f"version {before.candidate} is shadowed until {before.until}",
-                hint=f"end that first: chips shadow {name} --stop",
-                code=EX_DATAERR,
-            )
+    before = _readable(document)
+    if before is not None and not why_not_shadowed(before, model, time.time()):
+        raise Failure(
+            f"version {before.candidate} is shadowed until {before.until}",
+            hint=f"end that first: chips shadow {name} --stop",
+            code=EX_DATAERR,
+        )
     return document, made
+
+
+def _readable(document: Document | None) -> Shadow | None:
+    try:
+        return None if document is None else read_shadow(document)
+    except ValueError:
+        return None  # no gateway runs it: another one may take its place
 
 
 def _stable_of(model: Model, candidate: str) -> str:
@@ -287,6 +293,7 @@ async def _keep_verdict(
         summary=f"{verdict['finding']} with version {found.stable}: {verdict['why']}",
         backend=backend_address(candidate),
         artifact_digest=candidate.artifact_digest,
+        image=candidate.image,
         facts={"shadow": found.id, **verdict},
     )
     await registry.write(await evidence_change(registry, record), author=author, reason=reason)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.models.sticky import StickyOption, with_sticky_option
+from gateway.cli.models.sticky_option import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served

@@ -147,7 +147,7 @@ async def _evidence(
         summary=verified.summary,
         backend=backend_address(backend),
         artifact_digest=backend.artifact_digest,
-        image=verified.image,
+        image=verified.image or backend.image,
         facts=verified.facts,
     )
     return [await evidence_change(registry, record)]

@@ -1,6 +1,6 @@
 """`chips audit`: whether the history is what was written, what served at a time, and the history for auditors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,7 +10,7 @@ import typer
 
 from gateway.audit.export import to_csv, to_html, to_json
 from gateway.audit.state_at import ModelState, parse_time, states_at
-from gateway.audit.verify import Report, verify_history
+from gateway.audit.verify import AnchoredHead, Report, verify_history
 from gateway.cli.support import console
 from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
@@ -133,12 +133,21 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
     if stored is None:
         return {}
     keys, documents = await issuers_keys(stored.policy), await registry.list(APPROVALS)
+    environment = (await registry.head()).registry_id
     found: dict[str, list[str]] = {}
     for state in states:
         for one in state.served:
             title = f"{state.name}@{one.version}"
             signed = signed_for(
-                documents, stored, keys, title=title, artifact=one.artifact_digest, image=one.image, until=at
+                documents,
+                stored,
+                keys,
+                environment=environment,
+                title=title,
+                artifact=one.artifact_digest,
+                image=one.image,
+                url=one.url,
+                until=at,
             )
             for request in sorted({request for request, _ in signed}):
                 names = ", ".join(
@@ -176,19 +185,30 @@ def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> 
 
 async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[str, Any]]:
     """The check with what the second place knows, and the facts to print."""
-    place = second_place(settings)
+    place, registry_id = second_place(settings), settings.audit.registry_id
     if place is None:
-        report = await verify_history(registry)
+        report = await verify_history(registry, registry_id=registry_id)
         return report, {**msgspec.to_builtins(report), "second_place": "", "concerns": [], "restored": []}
     anchors = await read_second_place(place, settings)
-    report = await verify_history(registry, anchors.heads)
+    report = await verify_history(registry, anchors.heads, registry_id=registry_id)
     report = msgspec.structs.replace(report, findings=(*report.findings, *anchors.findings))
     return report, {
         **msgspec.to_builtins(report),
         "second_place": str(place),
-        "concerns": list(await place.retention_concerns()),
+        "concerns": [
+            *await place.retention_concerns(),
+            *([] if registry_id else _other_registries(report, anchors.heads)),
+        ],
         "restored": msgspec.to_builtins(anchors.restored),
     }
+
+
+def _other_registries(report: Report, heads: Sequence[AnchoredHead]) -> list[str]:
+    others = sorted({head.registry_id for head in heads} - {report.head.registry_id})
+    if not others:
+        return []
+    text = f"heads of {', '.join(others)} are kept there too: whether one of them was in this one's place before is not known"
+    return [f"{text}; audit.registry_id={report.head.registry_id} says that this is the one"]
 
 
 def _verify(settings: Settings, *, as_json: bool) -> None:
@@ -206,6 +226,7 @@ def _show_report(report: Report, facts: dict[str, Any]) -> None:
         "history", f"{report.entries} entries, {report.chained} in the chain, generation {head.generation}"
     )
     console.say("head", head.digest or "–")
+    console.say("registry", head.registry_id)
     for note in facts["restored"]:
         console.say(
             "restored", f"{note['at']} by {note['by']}, {len(note['lost'])} kept heads lost: {note['reason']}"
@@ -240,7 +261,7 @@ def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
 
     async def work(registry: Registry) -> tuple[Report, str]:
         report, _ = await _report(settings, registry)
-        entries = [entry async for entry in registry.entries()]
+        entries = [entry async for entry in registry.history_entries()]
         entries = [entry for entry in entries if entry.generation <= report.head.generation]
         return report, _formatted(file.suffix, report, entries)
 

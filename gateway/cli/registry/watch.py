@@ -8,7 +8,7 @@ import msgspec
 from gateway.cli.registry.history import print_change
 from gateway.cli.support import console
 from gateway.registry.base import MODELS, Listing, Registry, Unavailable
-from gateway.registry.history import changes_since
+from gateway.registry.changes_since import changes_since
 
 _AGAIN_S = 1.0
 _CATCH_UP = 1000

@@ -26,6 +26,7 @@ _RUNNING = "A rollout that is under way"
 
 
 def canary(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
     version: Annotated[
         str | None, typer.Argument(help="The new version; it is registered already, and takes no traffic.")
@@ -111,8 +112,9 @@ def canary(
     ]
     if len(asked) > 1 or (asked and version is not None):
         raise Failure("give either a version, or one of --status, --hold, --resume, --abort", code=EX_USAGE)
-    if not asked and version is None:
-        asked = ["--status"]
+    if version is None:
+        _check_no_plan(context)
+        asked = asked or ["--status"]
     if asked and asked != ["--status"]:
         facts = console.with_registry(
             registry_url, lambda registry: _move(registry, name, asked[0], console.author_name(by), reason)
@@ -143,6 +145,23 @@ def canary(
         console.print_json(facts)
     else:
         print_status(facts)
+
+
+def _check_no_plan(context: typer.Context) -> None:
+    """A rollout that is under way keeps its plan, so a new one must not look as if it counted. Raises Failure."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if getattr(parameter, "rich_help_panel", None) == _PLAN
+        and (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise Failure(
+            f"{', '.join(given)}: a plan is given together with the new version, and does not change after that",
+            hint="to change it, end the rollout with --abort and begin another one",
+            code=EX_USAGE,
+        )
 
 
 def _flags(**given: bool) -> list[tuple[str, bool]]:
@@ -197,7 +216,11 @@ async def _move(registry: Registry, name: str, option: str, author: str, reason:
         else:
             new = aborted(rollout, model, reason)
     except ValueError as error:
-        raise Failure(str(error), hint=f"chips canary {name} --status", code=EX_DATAERR) from None
+        raise Failure(
+            str(error),
+            hint=f"chips canary {name} --status shows it; chips traffic {name} VERSION=PERCENT… splits the traffic by hand",
+            code=EX_DATAERR,
+        ) from None
     changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
     by_hand = option == "--abort" and new.traffic == rollout.traffic
     if found is not None and model is not None and not by_hand and dict(model.traffic) != new.traffic:

@@ -1,12 +1,16 @@
 """What `chips doctor` finds about sign-off: versions that serve without approvals, emergencies to review, images by tags."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from gateway.cli.setup.doctor_checks import Finding
 from gateway.core.model import Model
 from gateway.registry.base import APPROVALS, EMERGENCIES, SIGN_OFF, Document, Registry
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.signoff.statement import Signed
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -35,7 +39,6 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
     from gateway.signoff.gate import issuers_keys
-    from gateway.signoff.policy import missing_roles
     from gateway.signoff.requests import read_policy, signed_for
 
     try:
@@ -47,6 +50,7 @@ async def _check_approvals(registry: Registry, models: Sequence[Model]) -> Async
         return
     keys = await issuers_keys(stored.policy)
     documents: Sequence[Document] = await registry.list(APPROVALS)
+    environment = (await registry.head()).registry_id
     for model in models:
         for backend in model.backends:
             if not model.traffic.get(backend.version, 0):
@@ -56,15 +60,16 @@ async def _check_approvals(registry: Registry, models: Sequence[Model]) -> Async
                 documents,
                 stored,
                 keys,
+                environment=environment,
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
+                url=backend.url,
                 until=datetime.now(UTC),
             )
-            people = {one.person.name: one.person for _, one in signed}
-            alone = any(one.predicate.decision == "emergency" for _, one in signed)
-            if alone or not missing_roles(stored.policy.approvals, list(people.values())):
-                yield Finding(f"{title} sign-off", "ok", f"signed for by {', '.join(people)}")
+            enough = _enough(signed, stored.policy.approvals)
+            if enough:
+                yield Finding(f"{title} sign-off", "ok", f"signed for by {', '.join(enough)}")
             else:
                 yield Finding(
                     f"{title} sign-off",
@@ -72,6 +77,21 @@ async def _check_approvals(registry: Registry, models: Sequence[Model]) -> Async
                     "it serves without the approvals that the sign-off policy asks for",
                     f"chips request-approval {title} --from ENV --to ENV --ssh-key FILE",
                 )
+
+
+def _enough(signed: "Sequence[tuple[str, Signed]]", required: Mapping[str, int]) -> list[str]:
+    """The people who have signed one request, where they suffice; approvals of different requests do not add up."""
+    from gateway.signoff.policy import missing_roles
+
+    by_request: dict[str, list[Signed]] = {}
+    for request, one in signed:
+        by_request.setdefault(request, []).append(one)
+    for decisions in by_request.values():
+        approvers = [one.person for one in decisions if one.predicate.decision == "approve"]
+        alone = any(one.predicate.decision == "emergency" for one in decisions)
+        if alone or not missing_roles(required, approvers):
+            return list(dict.fromkeys(one.person.name for one in decisions))
+    return []
 
 
 def check_second_place(settings: Settings) -> Finding:

@@ -27,6 +27,7 @@ from gateway.signoff.requests import (
     evaluate,
     find_request,
     read_request,
+    request_id,
     with_decision,
 )
 from gateway.signoff.statement import Decision, Keys, read_statement
@@ -55,7 +56,7 @@ def approve(
 ) -> None:
     """Approve a request, by a signature. It holds for exactly what the request binds, and ends when anything of it changes.
 
-    Example: `chips --env prod approve 3f2a91c04b7d --ssh-key ~/.ssh/id_ed25519`
+    Example: `chips --env prod approve $ID --ssh-key ~/.ssh/id_ed25519`
     """
     if emergency and review:
         raise Failure(
@@ -78,7 +79,7 @@ def reject(
 ) -> None:
     """Reject a request, by a signature and with a reason. Nobody else's approval outweighs it.
 
-    Example: `chips --env prod reject 3f2a91c04b7d --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
+    Example: `chips --env prod reject $ID --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
     """
     if not reason:
         raise Failure("a rejection needs a reason", hint='--reason "…"', code=EX_USAGE)
@@ -131,14 +132,14 @@ def _decide(
         keys = await issuers_keys(stored.policy)
         document, request = await _find(registry, identity)
         who = identify(stored.policy, ssh_key, token_command, name)
-        subject = _subject(request, stored, keys)
+        subject = _subject(identity, request, stored, keys)
         statement = signed(who, stored.policy, keys, decision, identity, subject, reason)
         change = with_decision(document, statement)
         verdict = evaluate(identity, read_request(_with(document, change.body)), stored, keys)
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:
             raise Failure(mine[-1], code=EX_DATAERR)
-        more = await _emergency_changes(registry, identity, request.title, decision, verdict)
+        more = await _emergency_changes(registry, identity, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
         )
@@ -160,7 +161,7 @@ def _decide(
 
 
 async def _emergency_changes(
-    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict, by: str
 ) -> list[Put | Delete]:
     """What makes gateways loud about an emergency, until it is reviewed."""
     known = await registry.read(EMERGENCIES, identity)
@@ -175,7 +176,8 @@ async def _emergency_changes(
             "review_due": verdict.review_due,
         }
         return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
-    if known is not None and not verdict.review_due:
+    is_by_another = known is not None and known.body.get("by") != by
+    if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
         return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
     return []
 
@@ -199,7 +201,13 @@ async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
     return found
 
 
-def _subject(request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
+def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
+    if identity != request_id(request.request):
+        raise Failure(
+            f"the request {identity} is not the one that was asked for: another one was put in its place",
+            hint="chips audit --verify; chips request-approval asks again",
+            code=EX_DATAERR,
+        )
     try:
         return read_statement(request.request, stored.policy, keys).predicate.subject
     except SigningError as error:
@@ -231,6 +239,7 @@ def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, An
         "reason": predicate.reason,
         "image": subject.image,
         "artifact": subject.artifact,
+        "address": subject.address,
         "evidence": request.evidence,
     }
 
@@ -257,7 +266,7 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
     style = "bold green" if facts["approved"] else "bold"
     console.say(state, f"{facts['id']}  {facts['title']}{by}", style=style)
     if whole:
-        for what in ("reason", "image", "artifact"):
+        for what in ("reason", "image", "artifact", "address"):
             if facts.get(what):
                 console.say("", f"{what} {facts[what]}")
         for sort, record in facts.get("evidence", {}).items():

@@ -14,7 +14,7 @@ from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
-from gateway.cli.signoff.request_approval import Source, approvable_subject, read_source
+from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 class Plan(NamedTuple):
     """What a promotion will do."""
 
-    source: Source
+    source: VersionWithEvidence
     document: Document | None  # the model in the target's registry now
     model: Model  # as it will be there
     approval: str  # by whose approvals, in words
@@ -146,7 +146,7 @@ async def _policy(registry: Registry) -> StoredPolicy | None:
         raise Failure(f"the sign-off policy cannot be read: {error}", code=EX_NOPERM) from None
 
 
-async def _approval(registry: Registry, stored: StoredPolicy | None, source: Source) -> str:
+async def _approval(registry: Registry, stored: StoredPolicy | None, source: VersionWithEvidence) -> str:
     """By whose approvals the source, as it is now, may be promoted. Raises Failure."""
     environment = (await registry.head()).registry_id
     if stored is None:
@@ -170,7 +170,7 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Sou
     return f"approved by {names} (request {found.request})"
 
 
-def _after(document: Document | None, source: Source, url: str, store: str) -> Model:
+def _after(document: Document | None, source: VersionWithEvidence, url: str, store: str) -> Model:
     """The model in the target's registry with the promoted version: its policy and contract are those of the source."""
     known = console.read_model(document) if document is not None else Model(name=source.model.name)
     try:
@@ -199,7 +199,7 @@ def _after(document: Document | None, source: Source, url: str, store: str) -> M
     return model
 
 
-def _address(store: str, source: Source) -> str:
+def _address(store: str, source: VersionWithEvidence) -> str:
     with closing(_open(store)) as opened:
         return opened.address(source.model.name, source.backend.version)
 
@@ -266,7 +266,7 @@ def _asked(work: Callable[[], Result]) -> Result:
 # -- the backend
 
 
-async def _check_backend(source: Source, url: str) -> None:
+async def _check_backend(source: VersionWithEvidence, url: str) -> None:
     """The backend there must say that it serves this version and this very artifact."""
     backend: Backend = source.backend
     said = await probe(

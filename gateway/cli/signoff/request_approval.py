@@ -108,10 +108,11 @@ def request_approval(
     console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
     for what, digest in facts["binds"].items():
         console.say("", f"{what} {digest}")
-    console.say("approve", f"chips --env {to} approve {facts['id']} --ssh-key FILE")
+    where, option = ("chips", f" --registry {to}") if ":" in to else (f"chips --env {to}", "")
+    console.say("approve", f"{where} approve {facts['id']}{option} --ssh-key FILE")
 
 
-class Source(NamedTuple):
+class VersionWithEvidence(NamedTuple):
     """A version where it is now, with the evidence that the policy asks for, by sort."""
 
     model: Model
@@ -125,7 +126,7 @@ class Source(NamedTuple):
 
 async def read_source(
     origin: Settings, store: str, wanted: Collection[str], name: str, version: str
-) -> Source:
+) -> VersionWithEvidence:
     """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure.
 
     The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
@@ -145,10 +146,10 @@ async def read_source(
     card = published_card(store, name, backend) if CARD in wanted else None
     if card is not None:
         evidence[CARD] = to_document(card)
-    return Source(model, backend, evidence)
+    return VersionWithEvidence(model, backend, evidence)
 
 
-def approvable_subject(source: Source, stored: StoredPolicy, environment: str) -> Subject:
+def approvable_subject(source: VersionWithEvidence, stored: StoredPolicy, environment: str) -> Subject:
     """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
     try:
         subject = subject_of(
@@ -188,6 +189,7 @@ async def _write(
     binds = {
         "image": subject.image,
         "artifact": subject.artifact,
+        "address": subject.address,
         "contract": f"sha256:{subject.contract}" if subject.contract else "",
         "policy": f"sha256:{subject.policy}" if subject.policy else "",
         **{f"evidence {kind}": f"sha256:{digest}" for kind, digest in subject.evidence.items()},

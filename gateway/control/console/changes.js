@@ -7,7 +7,8 @@ import { having, href } from './place.js';
 
 export const every = 5000;
 const STEP = 50;
-const KINDS = { '': 'Everything', models: 'Models', rollouts: 'Rollouts', networks: 'Networks', keys: 'Keys', revocations: 'Revoked keys' };
+const OF_MODELS = { models: 'model', rollouts: 'rollout of', shadows: 'shadow of' };
+const KINDS = { '': 'Everything', models: 'Models', rollouts: 'Rollouts', shadows: 'Shadows', networks: 'Networks', keys: 'Keys', revocations: 'Revoked keys' };
 const ACTIONS = { create: 'Created', update: 'Changed', delete: 'Removed' };
 
 export function load({ query }) {
@@ -33,7 +34,7 @@ function Change({ change }) {
   const { kind, name, label, network, action, at, author, reason, generation, revision, differences } = change;
   const back = undo(change);
   const shownDifferences = kind === 'rollouts' ? differences.filter((one) => /^(state|traffic\.)/.test(one.path)) : differences;
-  const what = kind === 'models' || kind === 'rollouts' ? html`${kind === 'models' ? 'model' : 'rollout of'} <a href=${href('model', name)}>${name}</a>` : kind === 'networks' ? `network ${network || name}` : kind === 'keys' ? `key ${name}${label && ` “${label}”`}` : `key ${name}`;
+  const what = OF_MODELS[kind] ? html`${OF_MODELS[kind]} <a href=${href('model', name)}>${name}</a>` : kind === 'networks' ? `network ${network || name}` : kind === 'keys' ? `key ${name}${label && ` “${label}”`}` : `key ${name}`;
   return html`<article class="card change">
     <h2>${kind === 'revocations' ? 'Revoked' : ACTIONS[action]} ${what} ${reason && html`<span class="reason">“${reason}”</span>`}</h2>
     <p class="soft">${at.slice(0, 19).replace('T', ' ')} UTC, by ${author || 'somebody'}. Generation ${generation}${kind === 'models' && `, revision ${revision}`}.</p>

@@ -159,7 +159,7 @@ class FirestoreRegistry:
             return await self.head()
         return layout.read_chain(head, found.fields)
 
-    async def entries(self) -> AsyncIterator[Entry]:
+    async def history_entries(self) -> AsyncIterator[Entry]:
         async for entry in read_entries(await self._rpc(), self._names):
             yield entry
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.registry import sqlite_statements
+from gateway.registry import sqlite_read
 from gateway.registry.base import (
     KEYS,
     MODELS,
@@ -48,7 +48,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return decode(kind, name, revision, text)
 
-    monkeypatch.setattr(sqlite_statements, "decode_document", noted)
+    monkeypatch.setattr(sqlite_read, "decode_document", noted)
     return names
 
 

@@ -24,7 +24,7 @@ SEED = 20_261_130
 
 
 async def read_state(registry: Registry) -> State:
-    entries = [entry async for entry in registry.entries()]
+    entries = [entry async for entry in registry.history_entries()]
     documents = {(one.kind, one.name): one for kind in sorted(KINDS) for one in await registry.stored(kind)}
     return State(await registry.head(), entries[::-1], documents)
 
@@ -126,6 +126,18 @@ async def test_what_is_written_back_as_it_was_is_no_change(sqlite_base):
     registry = SqliteRegistry(path)
     assert (await verify_history(registry, anchors)).findings == ()
     await registry.close()
+
+
+@pytest.mark.parametrize("sequence", [2**62, 2**63 - 1, 0, -1, -(2**63)])
+async def test_an_entry_far_from_the_others_is_seen(sqlite_base, sequence: int):
+    """`chips history` shows the one with the largest number first."""
+    path, base, anchors = sqlite_base
+    forged = msgspec.structs.replace(base.entries[-1], sequence=sequence, author="mallory")
+    write_sqlite(path, State(base.head, [*base.entries, forged], base.documents))
+    registry = SqliteRegistry(path)
+    report = await verify_history(registry, anchors)
+    await registry.close()
+    assert any(finding.sequence == sequence for finding in report.findings)
 
 
 # -- Firestore

@@ -28,7 +28,7 @@ from gateway.audit.signing import (
 from gateway.audit.verify import verify_history
 from gateway.registry.base import MODELS, Put, Registry, RegistryError, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 
 
 def write_key(path: Path, key=None) -> Path:

@@ -78,6 +78,30 @@ def test_each_write_of_a_command_keeps_the_head(anchored: Shell, tmp_path: Path)
     assert "by ana, 1 kept heads lost: the disk broke" in ended.out
 
 
+def test_another_registry_in_the_place_of_this_one_is_found(
+    anchored: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A new one has an id of its own, and writers keep its heads as they would another environment's."""
+    anchored.register("wine", "1")
+    registry_id = anchored.ok("audit", "--verify", "--json").json()["head"]["registry_id"]
+    monkeypatch.setenv("CHIPS_AUDIT__REGISTRY_ID", registry_id)
+    ended = anchored.ok("audit", "--verify")
+    assert registry_id in ended.out
+    assert "are kept there too" not in ended.out
+    for path in tmp_path.glob("registry.db*"):
+        path.unlink()
+    anchored.register("wine", "1")
+    ended = anchored("audit", "--verify")
+    assert ended.code == 1
+    assert f"not {registry_id} as audit.registry_id says" in ended.out
+    monkeypatch.delenv("CHIPS_AUDIT__REGISTRY_ID")
+    assert f"heads of {registry_id} are kept there too" in anchored.ok("audit", "--verify").out
+    monkeypatch.delenv("CHIPS_AUDIT__SECOND_PLACE")
+    monkeypatch.delenv("CHIPS_AUDIT__SIGNING_KEY")
+    monkeypatch.setenv("CHIPS_AUDIT__REGISTRY_ID", registry_id)
+    assert anchored("audit", "--verify").code == 1
+
+
 def test_a_second_place_that_cannot_be_written_is_told_and_loses_no_write(anchored: Shell, tmp_path: Path):
     (tmp_path / "kept").write_text("")
     ended = anchored("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1")

@@ -129,12 +129,16 @@ def test_a_rollout_is_begun_with_its_plan_and_moves_no_traffic_itself(shell: She
         (("4", "--every", "10"), 64, "not a duration"),
         (("4", "--max-errors", "0.005"), 64, "not a percentage"),
         (("4", "--slower", "-1%"), 64, "not a percentage"),
-        (("4", "--min-requests", "0"), 65, "at least 1"),
+        (("4", "--min-requests", "0"), 65, "must be 1 to 1000000000, not 0"),
+        (("4", "--min-requests", "1000000001"), 65, "not 1000000001"),
+        (("4", "--steps", "50", "--confirm"), 65, "give two steps"),
         (("4", "--go-on-after", "1m"), 65, "cannot go on undecided"),
         (("4", "--webhook", "http://example.com"), 65, "https://"),
         (("4", "--status"), 64, "either a version, or one of"),
         (("--hold", "--abort"), 64, "either a version, or one of"),
         (("--hold",), 65, "no rollout of wine"),
+        (("--every", "5m"), 64, "--every: a plan is given together with the new version"),
+        (("--resume", "--confirm", "--steps", "5,50"), 64, "--steps, --confirm: a plan is given"),
         (("--status",), 65, "no rollout of wine"),
     ],
 )
@@ -258,8 +262,10 @@ def test_a_model_that_was_changed_by_hand_keeps_its_split_at_an_abort_and_gets_t
     shell.ok("canary", "wine", "--resume")
     assert shell.model()["traffic"] == {"3": 95, "4": 5}
     shell.ok("traffic", "wine", "3=40", "4=60")
-    shell.ok("canary", "wine", "--abort")
+    aborted = shell.ok("canary", "wine", "--abort", "--reason", "the night is over")
     assert shell.model()["traffic"] == {"3": 40, "4": 60}
+    assert "the night is over; the traffic was changed by hand: version 3 40 %, version 4 60 %" in aborted.out
+    assert "that stays as it is" in aborted.out
 
 
 def test_a_candidate_that_was_replaced_cannot_be_resumed(shell: Shell):

@@ -212,6 +212,17 @@ def test_a_copy_between_stores_is_checked_at_its_end(promotion: Promotion, tmp_p
     assert not copy_artifact(source, target, "wine", "4", promotion.digest, lambda _: None)
 
 
+def test_an_artifact_that_is_there_already_is_read_to_its_end(promotion: Promotion):
+    promotion.approve()
+    promotion.ok()
+    arrived = promotion.folder / "prod-store/wine/4/model.joblib"
+    arrived.chmod(0o644)
+    arrived.write_bytes(b"\x80WEIGHTS")  # as long as before; the manifest is the one that was approved
+    ended = promotion.run()
+    assert ended.code == console.EX_DATAERR
+    assert "model.joblib of wine 4 is not what was published" in ended.err
+
+
 CARD = "".join(f"## {name}\n\nWritten <b>{name}</b>.\n\n" for name in SECTIONS)
 
 

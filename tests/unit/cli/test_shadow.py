@@ -215,3 +215,5 @@ def test_a_document_that_nobody_can_read_is_told(shell: Shell):
     ended = shell("shadow", "wine", "--status")
     assert ended.code == 65
     assert "cannot be read" in ended.err
+    begin(shell)
+    assert "runs until" in shell.ok("shadow", "wine", "--status").out, "another one takes its place"

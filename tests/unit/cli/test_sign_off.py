@@ -283,3 +283,24 @@ def test_an_image_is_registered_by_its_digest(stage: Stage):
     stage.shell.ok("--env", "qa", *words, "--image", IMAGE)
     backends = {one["version"]: one for one in stage.read("qa", MODELS, "wine").body["backends"]}
     assert backends["5"]["image"] == IMAGE
+
+
+def test_the_command_that_approves_is_printed_as_it_runs(stage: Stage):
+    registry = f"sqlite://{stage.folder}/prod.db"
+    words = ("request-approval", "wine@4", "--from", "qa", "--to", registry)
+    ended = stage.shell.ok(*words, "--ssh-key", stage.people.key("ana"))
+    chips, *printed = ended.out.splitlines()[-1].split()[1:]
+    assert chips == "chips"
+    stage.shell.ok(*printed[:-1], stage.people.key("bea"))
+
+
+def test_a_key_or_a_program_that_is_not_there_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    identity = stage.request()
+    for key in (".", "/", ""):
+        ended = stage.refused("approve", identity, "--ssh-key", key)
+        assert "is not the file of an SSH key" in ended.err
+    monkeypatch.setenv("PATH", str(stage.folder))
+    for words in (("approvals",), ("approve", identity, "--ssh-key", stage.people.key("bea"))):
+        ended = stage.refused(*words)
+        assert ended.code == console.EX_UNAVAILABLE
+        assert "error: ssh-keygen is not installed: apt install openssh-client\n" in ended.err

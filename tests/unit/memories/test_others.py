@@ -19,7 +19,6 @@ from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.caller_token import CallerTokenSigner
 from gateway.auth.certificate import CertificateAuthenticator
 from gateway.core import headers, problem_details
-from gateway.core.access_rules import Certificate
 from gateway.core.api_keys import digest_key, make_key
 from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
@@ -28,6 +27,7 @@ from gateway.core.networks import NetworkSet, parse_address, parse_network
 from gateway.core.principal import Principal, Quota
 from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
+from gateway.core.token_and_certificate_rules import Certificate
 from gateway.limits.quota import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror

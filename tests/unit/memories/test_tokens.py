@@ -12,9 +12,9 @@ from gateway.auth.base import Authentication
 from gateway.auth.jwks import PublicKey
 from gateway.auth.jwt import TokenAuthenticator
 from gateway.auth.ttl_cache import TtlCache
-from gateway.core.access_rules import Issuer
 from gateway.core.errors import GatewayError, Unauthenticated
 from gateway.core.headers import RequestHead, read_request_head
+from gateway.core.token_and_certificate_rules import Issuer
 from tests.flow.issuer import AUDIENCE, ISSUER, Signer, signer
 
 OTHER = "https://other.example"

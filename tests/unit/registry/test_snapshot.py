@@ -181,10 +181,15 @@ def test_a_hostile_address_is_reported_and_hides_no_other(url: str):
 
 
 def test_an_emergency_is_in_the_snapshot_and_is_logged_once(caplog: pytest.LogCaptureFixture):
-    body = {"title": "wine@4", "by": "cy", "at": "2026-11-20T10:00Z", "review_due": "2026-11-23T10:00Z"}
+    body = {
+        "title": "wine@4",
+        "by": "cy@example.com",
+        "at": "2026-11-20T10:00Z",
+        "review_due": "2026-11-23T10:00Z",
+    }
     document = Document(kind=EMERGENCIES, name="1", revision=1, body=body)
     snapshot = compile_snapshot(Listing(registry_id="r", generation=1, documents=(document,)))
-    line = "wine@4 serves on the word of cy since 2026-11-20T10:00Z; review by 2026-11-23T10:00Z"
+    line = "wine@4 serves on one person's word since 2026-11-20T10:00Z; review by 2026-11-23T10:00Z: chips approvals 1"
     assert snapshot.emergencies == (line,)
     compile_snapshot(Listing(registry_id="r", generation=2, documents=(document,)), snapshot)
     assert [record.getMessage() for record in caplog.records] == [f"EMERGENCY: {line}"]

@@ -13,7 +13,7 @@ from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.counter import Tally, latency_bucket
 from gateway.rollout.figures import FIGURES, Report, Window
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 
 PLAN = Plan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
 

@@ -134,7 +134,7 @@ def test_without_enough_stable_requests_there_is_no_threshold():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
     seen.take(rollout, _report((0, tally(50, seconds=5.0), tally(50))))
-    assert seen.threshold(0.05) is None
+    assert seen.stable_bucket_exceeded_by(0.05) is None
     assert not seen.worse()
 
 

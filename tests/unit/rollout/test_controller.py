@@ -71,6 +71,42 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     assert record.summary == (await scene.rollout()).reason
 
 
+async def test_evidence_is_bound_to_the_image(scene: Scene):
+    old, new = wine().backends
+    image = f"registry.example/wine@sha256:{'a' * 64}"
+    named = msgspec.structs.replace(new, image=image)
+    await scene.begin(model=wine(backends=(old, named)))
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.serve(controller, windows=2, errors=30)
+    record = await read_evidence(scene.registry, "wine", "4", CANARY)
+    assert record is not None
+    assert record.image == image
+    assert not_about(record, named) == ""
+    assert not_about(record, msgspec.structs.replace(new, image=image.replace("registry", "mirror"))) == ""
+    other = msgspec.structs.replace(new, image=image.replace("a" * 64, "b" * 64))
+    assert not_about(record, other) == "it is about another image"
+
+
+@pytest.mark.parametrize(("go_on_after_s", "passed"), [(None, True), (60.0, False)])
+async def test_only_a_proof_is_evidence_that_passes(scene: Scene, go_on_after_s: float | None, passed: bool):
+    plan = msgspec.structs.replace(PLAN, undecided_after_s=go_on_after_s)
+    await scene.begin(plan)
+    controller = scene.controller()
+    await scene.turn(controller)
+    if passed:
+        await scene.serve(controller, windows=40)
+    else:
+        for _ in range(3):
+            await scene.turn(controller, seconds=61.0)
+    rollout = await scene.rollout()
+    assert (rollout.state, rollout.percent) == ("succeeded", 100)
+    record = await read_evidence(scene.registry, "wine", "4", CANARY)
+    assert record is not None
+    assert record.passed is passed
+    assert ("undecided" in record.summary) is not passed
+
+
 async def test_a_version_that_fails_returns_in_the_turn_that_sees_it(scene: Scene):
     await scene.begin()
     controller = scene.controller()
@@ -193,6 +229,33 @@ async def test_a_controller_that_dies_is_replaced_and_nothing_is_gathered_anew(s
     assert controllers > 10
 
 
+async def test_a_model_that_nobody_can_read_is_not_overwritten_and_told_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+):
+    """Gateways serve its last good state meanwhile, so the step would not reach them."""
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.turn(controller)  # the mirror shows the step
+    document = await scene.registry.read(MODELS, "wine")
+    assert document is not None
+    body = {**document.body, "backends": "none"}
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
+    )
+    await scene.gateway.report(0, candidate=tally(100, 100), stable=tally(900))
+    for _ in range(3):
+        await scene.turn(controller)
+    (told,) = [record for record in caplog.records if "unreadable" in record.getMessage()]
+    assert "returns to 0 %" in told.getMessage()
+    assert (await scene.rollout()).state == "running"
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=document.body, expected=document.revision + 1), author="bea"
+    )
+    await scene.turn(controller)
+    assert (await scene.rollout()).state == "returned"
+
+
 async def test_a_held_rollout_goes_on_when_it_is_resumed(scene: Scene):
     await scene.begin(state="held", reason="lunch")
     controller = scene.controller()
@@ -218,6 +281,31 @@ async def test_figures_of_another_rollout_and_what_cannot_be_read_are_left_out(s
     await scene.registry.write_ephemeral(FIGURES, "winery.g1", {"windows": "none"}, expected=0)
     await scene.turn(controller)
     assert (await scene.rollout()).state == "running"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"requests": -5},
+        {"requests": 10**400},
+        {"errors": -1},
+        {"cold": 2**60},
+        {"latency": {"5": 10**400}},
+        {"latency": {"-5": 1}},
+        {"number": 10**400},
+    ],
+)
+async def test_a_report_that_no_gateway_counts_stops_nothing(scene: Scene, odd: dict[str, Any]):
+    """A gateway that was broken into may write its figures, and nothing else."""
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    versions = {"4": odd, "3": {"requests": 900}}
+    window = {"number": 1, "position": 0, "after_s": 60.0, "versions": versions, **odd}
+    body = {"rollout": "r1", "gateway": "g9", "windows": [window]}
+    await scene.registry.write_ephemeral(FIGURES, "wine.g9", body, expected=0)
+    await scene.serve(controller, windows=40)
+    assert (await scene.rollout()).state == "succeeded"
 
 
 async def test_what_gateways_that_are_gone_have_left_is_deleted_at_the_end(scene: Scene):

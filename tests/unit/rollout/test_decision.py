@@ -166,10 +166,12 @@ def test_a_model_that_was_changed_by_hand_is_left_alone(model, why: str):
     assert decide(held, model, seen, silent=0).action == "wait"
 
 
-def test_another_artifact_of_the_candidate_is_another_version():
+@pytest.mark.parametrize("change", [{"artifact_digest": "sha256:1"}, {"image": "wine@sha256:1"}])
+def test_another_artifact_or_image_of_the_candidate_is_another_version(change: dict[str, str]):
+    """The address may stay the same: a service's revisions can have one."""
     rollout = _at(0)
     old, new = wine().backends
-    replaced = msgspec.structs.replace(new, artifact_digest="sha256:1")
+    replaced = msgspec.structs.replace(new, **change)
     decision = decide(
         rollout, wine(traffic=rollout.traffic, backends=(old, replaced)), _seen(rollout), silent=0
     )

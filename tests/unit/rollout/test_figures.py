@@ -15,7 +15,7 @@ from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.counter import Counter, Tally
 from gateway.rollout.figures import FIGURES, Report, Reporter
 from gateway.rollout.lease import Lease, LeaseObserver
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
 
 
@@ -116,6 +116,24 @@ async def test_counting_ends_with_the_rollout_and_the_report_is_deleted(scene: S
         await asyncio.sleep(0)
     await scene.reporter.stop()
     assert await scene.reports() == []
+
+
+async def test_a_rollout_that_ends_while_anothers_report_is_deleted_is_not_forgotten(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    delete, deleted = scene.registry.delete_ephemeral, []
+
+    async def slow(kind: str, name: str) -> None:
+        deleted.append(name)
+        if len(deleted) == 1:
+            scene.reporter._ended.append("beer")  # as `follow` does when it ends meanwhile
+        await delete(kind, name)
+
+    monkeypatch.setattr(scene.registry, "delete_ephemeral", slow)
+    scene.reporter._ended.append("wine")
+    await scene.reporter._forget_ended()
+    assert deleted == [scene.reporter._name("wine"), scene.reporter._name("beer")]
+    assert scene.reporter._ended == []
 
 
 async def test_a_rollout_that_was_deleted_has_ended(scene: Scene):

@@ -207,3 +207,32 @@ def test_what_is_nested_too_deeply_is_compared_by_its_bytes_or_not_at_all():
     assert compare(nested(5000, 1), nested(5000, 1), 0.0, {}).agrees
     assert told(compare(nested(5000, 1), nested(5000, 2), 0.0, {})) == [("body", "bytes")]
     assert told(compare(nested(200, 1), nested(200, 2), 0.0, {})) == [("predictions", "unreadable")]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"parameters": [1]},
+        {"parameters": "x"},
+        {"parameters": {"binary_data_size": "4"}},
+        {"parameters": {"binary_data_size": [4]}},
+        {"parameters": {"binary_data_size": 4.0}},
+        {"parameters": {"binary_data_size": True}},
+        {"parameters": {"binary_data_size": -4}},
+    ],
+)
+def test_a_tensor_that_is_none_is_unreadable_and_ends_no_process(tensor: dict[str, Any]):
+    odd = {"outputs": [{"name": "a", "datatype": "FP32", "shape": [1], **tensor}]}
+    assert told(compared(odd, odd)) == [("", "unreadable")]
+    assert told(compared(predictions(1), odd)) == [("", "unreadable")]
+
+
+def test_rows_with_names_of_their_own_are_one_output():
+    """As columns they would need a place for each name in each row: the square of the answer."""
+    before = [{f"word-{number}": number, "bias": 1} for number in range(3000)]
+    after = [*before[:-1], {"word-2999": 7, "bias": 1}]
+    found = compared({"predictions": before}, {"predictions": after})
+    assert list(found.outputs) == ["predictions"]
+    assert told(found) == [("predictions[2999].word-2999", "number")]
+    rare = [{"price": 1.0}, {"price": 2.0}, {"price": 3.0, "why": "new"}]
+    assert list(compared({"predictions": rare}, {"predictions": rare}).outputs) == ["price", "why"]

@@ -10,12 +10,12 @@ import pytest
 
 from gateway.auth.jwks import parse_keys
 from gateway.signoff.identity_token import audience_of, fetch_keys, has_signed
-from gateway.signoff.policy import Token
+from gateway.signoff.policy import AcceptedIdentity
 from tests.flow.issuer import KeyServer, signer
 
 ISSUER = "https://accounts.google.com"
 MESSAGE = b"DSSEv1 and more"
-BEA = Token(email="bea@example.com")
+BEA = AcceptedIdentity(email="bea@example.com")
 KEYS = {ISSUER: parse_keys(json.dumps({"keys": [signer().jwk()]}).encode())}
 
 
@@ -31,15 +31,19 @@ def token(**changes: Any) -> bytes:
     return signer().token(**claims).encode()
 
 
-def is_good(given: bytes, *tokens: Token, message: bytes = MESSAGE, at: datetime | None = None) -> bool:
+def is_good(
+    given: bytes, *tokens: AcceptedIdentity, message: bytes = MESSAGE, at: datetime | None = None
+) -> bool:
     return has_signed(message, given, tokens or (BEA,), KEYS, at or datetime.now(UTC))
 
 
 def test_a_token_that_was_made_for_the_statement():
     assert is_good(token())
-    assert is_good(token(aud="another client", nonce=audience_of(MESSAGE)))
+    mine = AcceptedIdentity(email="bea@example.com", client="chips")
+    assert is_good(token(aud="chips", nonce=audience_of(MESSAGE)), BEA, mine)
+    assert is_good(token(), mine)
     assert is_good(token(aud=["x", audience_of(MESSAGE)], email_verified="true"))
-    assert is_good(token(), Token(subject="123"))
+    assert is_good(token(), AcceptedIdentity(subject="123"))
     late = datetime.now(UTC) + timedelta(days=3)
     assert not is_good(token(), at=late), "a statement is dated within its token's life"
 
@@ -48,6 +52,7 @@ def test_a_token_that_was_made_for_the_statement():
     "changes",
     [
         {"aud": "https://gateway.example"},
+        {"aud": "", "nonce": audience_of(MESSAGE)},
         {"aud": audience_of(b"another statement")},
         {"email": "eve@example.com"},
         {"email_verified": False},
@@ -62,10 +67,21 @@ def test_any_other_token_is_none(changes: dict[str, Any]):
     assert not is_good(token(**changes))
 
 
+def test_a_site_where_somebody_signs_in_cannot_approve_in_their_name():
+    """It chooses the nonce of their token, and its audience is that site."""
+    stolen = token(aud="client-of-a-shop", nonce=audience_of(MESSAGE))
+    assert not is_good(stolen)
+    assert not is_good(stolen, AcceptedIdentity(email="bea@example.com", client="chips"))
+    assert not is_good(
+        token(aud="chips", nonce=audience_of(b"another")),
+        AcceptedIdentity(email="bea@example.com", client="chips"),
+    )
+
+
 def test_a_token_of_another_key_or_algorithm_is_none():
     given = token()
-    assert not is_good(given, Token(email="dan@example.com"))
-    assert not is_good(given, Token(email="bea@example.com", issuer="https://other.example"))
+    assert not is_good(given, AcceptedIdentity(email="dan@example.com"))
+    assert not is_good(given, AcceptedIdentity(email="bea@example.com", issuer="https://other.example"))
     assert not is_good(given[:-4] + b"AAAA")
     assert not is_good(b"x" * 9000)
     other = signer("k2").token(
@@ -89,5 +105,5 @@ async def test_keys_come_by_the_issuers_discovery_document():
         keys = await fetch_keys([server.issuer, "http://127.0.0.1:9"])
         assert set(keys[server.issuer]) == {"k1"}
         assert keys["http://127.0.0.1:9"] == {}
-        bea = Token(email="bea@example.com", issuer=server.issuer)
+        bea = AcceptedIdentity(email="bea@example.com", issuer=server.issuer)
         assert has_signed(MESSAGE, token(iss=server.issuer), (bea,), keys, datetime.now(UTC))

@@ -59,6 +59,22 @@ def test_two_people_with_one_key_are_one_person():
         )
 
 
+def test_an_address_in_other_letters_is_the_same_person():
+    other = GOOD.partition("\n[[people]]")[2].replace("ana@example.com", "Ana@Example.com")
+    with pytest.raises(ValueError, match=r"ana@example\.com is listed twice"):
+        read_policy_file(f"{GOOD}\n[[people]]{other.replace('1aaa', '1bbb')}")
+
+
+@pytest.mark.parametrize("token", ["{email = 'bea@x.org'}", "{email = 'Bea@X.org'}"])
+def test_two_people_with_one_token_are_one_person(token: str):
+    people = (("bea", "{email = 'bea@x.org'}"), ("bob", token))
+    more = "".join(f'[[people]]\nname = "{name}"\ntokens = [{one}]\n' for name, one in people)
+    with pytest.raises(ValueError, match=r"the token of .* for bea@x\.org is listed twice"):
+        read_policy_file(GOOD + more)
+    more = more.replace(token, "{email = 'bea@x.org', issuer = 'https://i.org'}", 1)
+    assert len(read_policy_file(GOOD + more).people) == 3
+
+
 def person(name: str, *roles: str) -> Person:
     return Person(name=name, roles=roles)
 

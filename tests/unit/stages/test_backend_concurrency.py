@@ -281,3 +281,14 @@ def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
         assert crowd.stage.waiting_by_backend().get("wine", 0.0) == 0.0
 
     asyncio.run(play())
+
+
+async def test_a_request_that_was_never_attempted_gives_its_place_back():
+    """As where no ID token for the backend could be had."""
+    stage = BackendConcurrency()
+    place = await enter(stage, asking(declared=1))
+    waits = asyncio.create_task(enter(stage, asking(declared=1)))
+    await settle()
+    leave(place)
+    async with asyncio.timeout(patience(5)):
+        leave(await waits)

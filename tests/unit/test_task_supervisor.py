@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway.supervisor import HelperHealth, Supervisor, UnrecoverableError
+from gateway.task_supervisor import HelperHealth, Supervisor, UnrecoverableError
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.upstream.pooled_client import PooledUpstream
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.supervisor._FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("gateway.task_supervisor._FIRST_DELAY_S", 0.001)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -276,10 +276,10 @@ def test_nothing_is_started_beside_the_supervisor():
     found = set()
     for path in root.rglob("*.py"):
         place = path.relative_to(root)
-        if place.parts[0] in {"artifacts", "cli", "deploy", "supervisor.py", "verify"}:
+        if place.parts[0] in {"artifacts", "cli", "deploy", "task_supervisor.py", "verify"}:
             continue  # commands end with what they began
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             function = node.func if isinstance(node, ast.Call) else None
             if getattr(function, "attr", getattr(function, "id", "")) in _STARTS:
                 found.add(place.as_posix())
-    assert found <= {*BESIDE_IT, "registry/sqlite.py"}, "start it with gateway.supervisor"
+    assert found <= {*BESIDE_IT, "registry/sqlite.py"}, "start it with gateway.task_supervisor"

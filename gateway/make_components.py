@@ -24,7 +24,7 @@ from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
-from gateway.supervisor import Supervisor
+from gateway.task_supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.base import Upstream

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.deploy import python_environment
-from gateway.deploy.python_environment import python_with_requirements
+from gateway.deploy import requirements_venv
+from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
 
 
@@ -28,7 +28,7 @@ def bare_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (library / "pyproject.toml").write_text(
         "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
     )
-    monkeypatch.setattr(python_environment, "library_folder", lambda _: library)
+    monkeypatch.setattr(requirements_venv, "library_folder", lambda _: library)
 
 
 def silent(_: str) -> None: ...
@@ -65,7 +65,7 @@ def test_this_python_has_it_all(requirements: str | None, folder: Path, tmp_path
     ],
 )
 def test_what_this_python_lacks(line: str):
-    assert python_environment._missing(f"scikit-learn\n{line}\n") == [line]
+    assert requirements_venv._missing(f"scikit-learn\n{line}\n") == [line]
 
 
 def wheel(folder: Path, value: int) -> Path:

@@ -81,7 +81,7 @@ def evidence_problems(
         if record is None:
             problems.append(f"the evidence {sort} is missing for {subject.title}")
         elif record.get("passed") is not True:
-            problems.append(f"the evidence {sort} says that it failed")
+            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
         elif record.get("artifact_digest", "") != subject.artifact:
             problems.append(f"the evidence {sort} is about another artifact")
         elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.audit.signing import SigningError
+from gateway.cli.rollouts.version_evidence import say_card
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.signing import (
@@ -15,6 +16,7 @@ from gateway.cli.support.signing import (
     policy_of,
     signed,
 )
+from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
 from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
 from gateway.signoff.gate import issuers_keys
@@ -269,6 +271,8 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
                 console.say("", f"{what} {facts[what]}")
         for sort, record in facts.get("evidence", {}).items():
             console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
+            if sort == CARD:
+                say_card(record.get("facts", {}))
     _show_verdict(facts)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS
+from gateway.cli.support import console
+from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF
 from tests.unit.cli.sign_off_stage import Stage
 
 EMERGENCY = ("--emergency", "--reason", "production is down")
@@ -93,6 +94,35 @@ def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch:
     assert len(body["decisions"]) == 3
     stage.approve(identity, "dan")
     stage.register()
+
+
+def test_an_approval_counts_in_one_environment(stage: Stage):
+    """Another one with the very same policy, people and models takes no copy of it."""
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    for kind, name in ((SIGN_OFF, "policy"), (APPROVALS, identity)):
+        stage.put("qa", kind, name, stage.read("prod", kind, name).body)
+    declared = json.dumps({"chips": 1, "models": {"wine": stage.model(url="http://other")}})
+    (stage.folder / "declared.yaml").write_text(declared)
+    ended = stage.shell("--env", "qa", "import", "declared.yaml", "--yes")
+    assert ended.code == console.EX_NOPERM
+    assert "it was asked for another environment" in ended.err
+    assert (
+        "approved by" not in stage.shell.ok("--env", "qa", "audit", "wine", "--at", "2999-01-01T00:00Z").out
+    )
+
+
+def test_one_person_with_two_keys_is_one_person(stage: Stage):
+    stage.put("prod", SIGN_OFF, "policy", None)
+    stage.people.make_key("bea-too")
+    mine, other = stage.people.public("bea"), stage.people.public("bea-too")
+    policy = stage.people.policy().replace(f'"{mine}"', f'"{mine}", "{other}"')
+    (stage.folder / "sign-off.toml").write_text(policy)
+    stage.prod("sign-off", "set", "sign-off.toml")
+    identity = stage.request()
+    stage.approve(identity, "bea", "bea-too")
+    assert stage.state(identity)["approved_by"] == ["bea@example.com"]
+    assert "approver is missing" in stage.register(ok=False).err
 
 
 def test_a_request_that_was_exchanged_is_not_approved(stage: Stage):

@@ -18,6 +18,7 @@ from gateway.artifacts.manifest import (
     guess_format,
     signature_problems,
 )
+from gateway.artifacts.model_card import CARD_NAME, MAX_BYTES, parse_card
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
 from gateway.core.text_encoding import decode_utf8
 
@@ -62,14 +63,19 @@ def describe_artifact(
     if not files:
         raise ValueError(f"{source} holds no model, only what describes one")
     kind = format or _guess(files)
+    count = sum(name != CARD_NAME for name, _ in files)
     for name, path in files:
-        if _is_model(name, kind, len(files)) and (instead := detect_wrong_file_type(path, kind)):
+        if (
+            name != CARD_NAME
+            and _is_model(name, kind, count)
+            and (instead := detect_wrong_file_type(path, kind))
+        ):
             raise ValueError(f"{path} is {instead}")
     read = read_json(signature, Signature) or Signature()
     problems = signature_problems(read)
     if problems:
         raise ValueError(f"{signature}: " + "; ".join(problems))
-    warnings: list[str] = []
+    warnings = _card_warnings(dict(files).get(CARD_NAME))
     manifest = build_manifest(
         files,
         model=model,
@@ -107,6 +113,20 @@ def read_json(path: Path | None, kind: Any) -> Any:
         return msgspec.json.decode(text, type=kind)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _card_warnings(path: Path | None) -> list[str]:
+    """What is still to be written in the model card. ValueError says what is wrong with it."""
+    if path is None:
+        return []
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    try:
+        card = parse_card(content)
+    except ValueError as error:
+        raise ValueError(f"{path.parent}: {error}") from None
+    unwritten = ", ".join(card.unwritten)
+    return [f"{CARD_NAME} is a draft: {unwritten} still to be written"] if unwritten else []
 
 
 def _guess(files: Sequence[tuple[str, Path]]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
+from gateway.artifacts.card_views import read_cards
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
 from gateway.control.assets import find_asset, prefers_html
@@ -24,13 +25,14 @@ from gateway.core.errors import (
     GatewayError,
     MethodNotAllowed,
     PageNotFound,
+    RegistryUnavailable,
     Unauthenticated,
 )
 from gateway.core.exchange import Exchange
 from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
 from gateway.core.response import Response, json_response
-from gateway.registry.base import Registry
+from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
@@ -86,6 +88,7 @@ class ControlRoutes:
             "/-/requests": self._listed,
             "/-/callers": self._callers,
             "/-/history": self._history,
+            "/-/cards": self._cards,
         }
 
     def is_health_probe(self, exchange: Exchange) -> bool:
@@ -233,6 +236,21 @@ class ControlRoutes:
         limit = max(1, min(int(number_parameter(asked, "limit", 100)), 1000))
         found = await recent_changes(self._registry, kind=kind, name=asked.get("model") or None, limit=limit)
         return json_response(found, headers=_NO_STORE)
+
+    async def _cards(self, exchange: Exchange) -> Response:
+        """The model cards of one model's versions."""
+        name = parse_query(exchange.target.query, {"model"}).get("model", "")
+        snapshot = self._mirror.snapshot
+        entry = snapshot.entries.get(name) if snapshot is not None else None
+        if entry is None:
+            raise PageNotFound("There is no such model in this registry.")
+        try:
+            cards = await read_cards(self._registry, entry.model)
+        except RegistryError as error:
+            raise RegistryUnavailable(
+                "The registry does not answer, so the model cards cannot be shown."
+            ) from error
+        return json_response({"cards": cards}, headers=_NO_STORE)
 
     async def _ready(self, exchange: Exchange) -> Response:
         """Ready or not, to anybody; what is served and how old it is, to callers that may see the registry."""

@@ -15,6 +15,7 @@ from gateway.core.name_validation import check_model_name, check_version
 VERIFY: Final = "verify"  # the backend contract, as `chips verify` checks it
 CANARY: Final = "canary"  # the verdict of a rollout
 SHADOW: Final = "shadow"  # the verdict of a comparison in the shadow
+CARD: Final = "card"  # the model card in the artifact
 
 _SORT: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 

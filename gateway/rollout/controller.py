@@ -164,11 +164,16 @@ class Controller:
                 ASSESSMENTS, name, to_document(seen), expected=watched.revision
             )
         if decision.action == "wait":
-            if self._told.get(name) != decision.reason.split(":")[0]:
-                self._told[name] = decision.reason.split(":")[0]
-                _log.info("rollout of %s waits: %s", name, decision.reason)
+            self._log_once(logging.INFO, name, "waits", decision.reason)
         elif self._lease.held:
             await self._act(name, rollout, decision, seen)
+
+    def _log_once(self, level: int, name: str, what: str, reason: str) -> None:
+        """Not again with each turn, nor for each new count in `reason`."""
+        about = f"{what}: {reason.split(':', maxsplit=1)[0]}"
+        if self._told.get(name) != about:
+            self._told[name] = about
+            _log.log(level, "rollout of %s %s: %s", name, what, reason)
 
     async def _resume(self, name: str, rollout: Rollout) -> _Watched:
         """Go on where another controller was, if one was."""
@@ -218,6 +223,11 @@ class Controller:
         if new.traffic != rollout.traffic:
             found = await self._registry.read(MODELS, name)
             model = _model(found)
+            if found is not None and model is None:
+                self._log_once(
+                    logging.ERROR, name, "cannot go on: the model's document is unreadable", decision.reason
+                )
+                return
             if found is None or model is None or changed_by_hand(rollout, model):
                 return  # decided again, as a hold, when the mirror shows it
             body = merge_document(found.body, with_traffic(model, new.traffic))

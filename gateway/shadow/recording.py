@@ -14,14 +14,27 @@ _JSON_LENGTH: Final = b"inference-header-content-length"
 _MOST_DIGITS: Final = 12
 
 
+class HeldBytes:
+    """How many bytes are held `now`, of `limit` together."""
+
+    __slots__ = ("limit", "now")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.now = 0
+
+
 class Recording:
-    """What is kept of an answer: its status, two header fields, its body up to a limit."""
+    """What is kept of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
 
     __slots__ = (
+        "_held",
         "_limit",
         "_pieces",
         "coding",
         "complete",
+        "crowded_out",
+        "ended",
         "json_length",
         "on_end",
         "size",
@@ -29,15 +42,18 @@ class Recording:
         "too_large",
     )
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, held: HeldBytes | None = None) -> None:
         self._limit = limit_bytes
+        self._held = held or HeldBytes(limit_bytes)
         self._pieces: list[bytes] = []
         self.size = 0
         self.status = 0
         self.coding = ""
         self.json_length: int | None = None
         self.complete = False
+        self.ended = False
         self.too_large = False
+        self.crowded_out = False  # it is not too large itself
         self.on_end: Callable[[], object] | None = None
 
     @property
@@ -58,15 +74,24 @@ class Recording:
         self.begin(head.status, [(name, value) for name, _, value in lines])
 
     def take(self, piece: bytes) -> None:
+        if self.too_large or self.crowded_out or not piece:
+            return
         self.size += len(piece)
-        if self.size > self._limit:
-            self.too_large = True
-            self._pieces.clear()
-        elif piece:
-            self._pieces.append(piece)
+        self._held.now += len(piece)
+        self._pieces.append(piece)
+        self.too_large = self.size > self._limit
+        self.crowded_out = not self.too_large and self._held.now > self._held.limit
+        if self.too_large or self.crowded_out:
+            self.release()
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._held.now -= sum(map(len, self._pieces))
+        self._pieces.clear()
 
     def end(self) -> None:
-        self.complete = not self.too_large
+        self.ended = True
+        self.complete = not (self.too_large or self.crowded_out)
         if self.on_end is not None:
             self.on_end()
 

@@ -20,12 +20,13 @@ from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.shadow.answers import Answer
 from gateway.shadow.comparer import Pair
-from gateway.shadow.recording import HeldResponse, RecordedResponse, Recording, ResendableBody
+from gateway.shadow.recording import HeldBytes, HeldResponse, RecordedResponse, Recording, ResendableBody
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _NOT_COMPARED: Final = frozenset({429, 503})  # the backend did not do the work
+_TOO_LARGE: Final = "too-large"  # for the budget
 _MARK: Final = b"X-Chips-Shadow: 1\r\n"
 
 
@@ -40,10 +41,6 @@ class _Waiting:
         self.request = recorded.request
         self.body = body
         self.again = again
-
-    @property
-    def bytes_held(self) -> int:
-        return len(self.body) + self.recording.size
 
 
 class ShadowSender:
@@ -70,8 +67,8 @@ class ShadowSender:
         rate = shadow.budget.requests_per_s
         self._bucket = TokenBucket(per_second=rate, burst=max(1, int(rate)))
         self._waiting: deque[_Waiting] = deque()
-        self._recorded: dict[Recording, Exchange] = {}  # answers on their way to their callers
-        self._held_bytes = 0
+        self._recorded: set[_Waiting] = set()  # answers on their way to their callers
+        self._held = HeldBytes(shadow.budget.buffer_bytes)
         self._runners: set[EagerCoroutineRunner] = set()
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
@@ -122,37 +119,45 @@ class ShadowSender:
     def _is_full(self, more_bytes: int) -> bool:
         budget, recorded = self.shadow.budget, self._recorded
         if len(self._waiting) + len(recorded) >= budget.waiting:
-            for recording in [one for one, exchange in recorded.items() if exchange.ended]:
-                del recorded[recording]  # its caller left, or the backend broke off
+            for one in [one for one in recorded if one.exchange.ended and not one.recording.ended]:
+                recorded.discard(one)  # its caller left, or the backend broke off
+                self._let_go(one)
                 self._drop("no whole answer")
-        held_bytes = self._held_bytes + sum(recording.size for recording in recorded)
         return (
             len(self._waiting) + len(recorded) >= budget.waiting
-            or held_bytes + more_bytes > budget.buffer_bytes
+            or self._held.now + more_bytes > self._held.limit
         )
 
     def _record(self, exchange: Exchange, request: UpstreamRequest, body: bytes) -> None:
         again = random_share() * 100 < self.shadow.noise_percent
-        recording = Recording(self.shadow.budget.body_bytes)
+        recording = Recording(self.shadow.budget.body_bytes, self._held)
         recorded = RecordedResponse(exchange.response, recording, request)  # type: ignore[arg-type]  # the server's own
         exchange.response = recorded
-        self._recorded[recording] = exchange
         one = _Waiting(exchange, recorded, body, again=again)
+        self._recorded.add(one)
+        self._held.now += len(body)
         # In a round of its own: the caller's answer has been written by then, and other callers have had their turn.
         recording.on_end = partial(self._loop.call_soon, self._answered, one)
 
     # -- after the caller has its answer
 
     def _answered(self, one: _Waiting) -> None:
-        self._recorded.pop(one.recording, None)
-        if one.recording.too_large:
-            self._drop("large answer")
-        elif one.recording.status in _NOT_COMPARED:
-            self._drop("refused")
-        elif not self.over:
-            self._held_bytes += one.bytes_held
+        self._recorded.discard(one)
+        if one.recording.complete and one.recording.status not in _NOT_COMPARED and not self.over:
             self._waiting.append(one)
             self._pump()
+            return
+        self._let_go(one)
+        if one.recording.too_large:
+            self._drop("large answer")
+        elif one.recording.crowded_out:
+            self._drop("busy")
+        elif one.recording.status in _NOT_COMPARED:
+            self._drop("refused")
+
+    def _let_go(self, one: _Waiting) -> None:
+        self._held.now -= len(one.body)
+        one.recording.release()
 
     def _pump(self) -> None:
         while self._waiting and len(self._runners) < self.shadow.budget.concurrency:
@@ -160,7 +165,7 @@ class ShadowSender:
 
     def _start(self, one: _Waiting) -> None:
         def ended() -> None:
-            self._held_bytes -= one.bytes_held
+            self._let_go(one)
             self._runners.discard(runner)
             self._one_ended.set()
             self._loop.call_soon(self._pump)
@@ -174,8 +179,11 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
+        if candidate.failure == _TOO_LARGE:  # no failure of its own
+            self._drop("large answer")
+            return
         again = await self._ask(one, self._stable, "stable version busy") if one.again else None
-        if again is not None and again.status in _NOT_COMPARED:
+        if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
             again = None
         pair = Pair(
             self.shadow.id,
@@ -242,7 +250,7 @@ def _answer(recording: Recording, exchange: Exchange, failure: str = "") -> Answ
     attempt = exchange.attempts[-1] if exchange.attempts else None
     ended = attempt.ended if attempt is not None and attempt.ended is not None else time.monotonic()
     if not failure and not recording.complete:
-        failure = "too-large" if recording.too_large else "incomplete"
+        failure = _TOO_LARGE if recording.too_large else "incomplete"
     return Answer(
         recording.status,
         b"" if failure else recording.body,

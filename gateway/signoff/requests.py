@@ -81,7 +81,7 @@ def evidence_problems(
         if record is None:
             problems.append(f"the evidence {sort} is missing for {subject.title}")
         elif record.get("passed") is not True:
-            problems.append(f"the evidence {sort} says that it failed")
+            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
         elif record.get("artifact_digest", "") != subject.artifact:
             problems.append(f"the evidence {sort} is about another artifact")
         elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
@@ -106,8 +106,11 @@ def read_request(document: Document) -> Request:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """A short id for a request that is about to be written."""
-    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:12]
+    """The id of a request: 128 bits of its digest.
+
+    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    """
+    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any]) -> Put:
@@ -274,11 +277,15 @@ def _decisions(
 
 
 def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
-    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other."""
+    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
+
+    The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
+    """
     decision = signed.predicate.decision
     of_whom = signed.person.name, decision if decision in {"emergency", "review"} else "vote"
     known = latest.get(of_whom)
-    if known is None or signed.at >= known.at:
+    tolerance = _MAX_SKEW if decision == "reject" else timedelta()
+    if known is None or signed.at >= known.at - tolerance:
         latest[of_whom] = signed
 
 

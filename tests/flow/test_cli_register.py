@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.artifacts.model_card import SECTIONS
 from gateway.ports import free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken
@@ -73,6 +74,30 @@ def test_what_was_verified_is_kept_as_evidence_about_this_very_backend(
     assert record["facts"]["failed"] == []
     assert f"{record['facts']['passed']} checks passed" in record["summary"]
     shell.ok("canary", "wine", "2")
+
+
+def test_the_model_card_of_the_artifact_is_kept_as_evidence(
+    shell: Shell, background: BackgroundServers, tmp_path: Path
+):
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "model.joblib").write_bytes(b"\x80weights")
+    card = "".join(f"## {name}\n\nWritten.\n\n" for name in SECTIONS)
+    (trained / "card.md").write_text(card.replace("Written", "TODO", 1))
+    words = ("publish", str(trained), "--model", "wine", "--version", "1", "--no-try", "--store", "store")
+    published = shell.ok(*words, "--json").json()
+    parameters = {"artifact": published["artifact"], "artifact_digest": published["digest"]}
+    backend = background.backend(Contract(parameters={"concurrency": 2, **parameters}))
+    shell.ok("register", "wine", backend.url)
+    first, second = shell.ok("evidence", "wine@1", "--json").json()
+    assert (first["sort"], first["passed"], first["counts"]) == ("card", False, True)
+    assert (first["summary"], second["sort"]) == ("card.md: Owner still to be written", "verify")
+    assert "card.md: Owner still to be written" in shell.ok("show", "wine").out
+    again = shell.ok("register", "wine", backend.url, "--json").json()
+    assert not again["written"], "the same is known"
+    elsewhere = ("--no-probe", "--version", "1", "--artifact", str(tmp_path / "elsewhere"))
+    shell.ok("register", "wine", backend.url, *elsewhere)
+    assert "card      does not count: it is about another artifact" in shell.ok("show", "wine").out
 
 
 def test_a_version_that_was_registered_without_a_question_is_verified_when_it_is_registered_again(

@@ -15,7 +15,10 @@ from tests.console.stage import Stage, staged
 from tests.flow.scene import assert_problem
 from tests.patience import eventually, patience
 
-OPERATORS_PAGES = ("metrics", "models", "models/wine", "overview", "requests", "callers", "history", "events")
+OPERATORS_PAGES = (
+    *("metrics", "models", "models/wine", "overview", "requests", "callers", "history", "events"),
+    "cards?model=wine",
+)
 
 
 @pytest.fixture

@@ -229,6 +229,49 @@ async def test_what_does_not_fit_the_budget_is_left_out_and_counted(scene: Scene
     assert report.dropped == {"rate": 2}
 
 
+async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_failure(scene: Scene):
+    async def wordy(request: Message, peer: Peer) -> None:
+        await answer(peer, list(range(200)))
+
+    it = await stage(scene, wordy)
+    made = await it.shadow(budget=Budget(body_bytes=100, requests_per_s=10_000))
+    assert (await scene.call(body=rows(1))).status == 200
+    report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
+    assert report.findings.candidate.failed == 0
+    assert report.findings.noise.compared == 0
+
+
+async def test_answers_on_their_way_count_in_the_bytes_that_are_held(scene: Scene):
+    whole = b'{"predictions": [1]}' + b" " * 10_000
+    rest = asyncio.Event()
+
+    async def slow(request: Message, peer: Peer) -> None:
+        await peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole) + whole[:9000])
+        await rest.wait()
+        await peer.write(whole[9000:])
+
+    it = await stage(scene, predict, slow)
+    made = await it.shadow(budget=Budget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
+    calls = [asyncio.create_task(scene.call(body=rows(1))) for _ in range(5)]
+    sender = scene.gateway._shadows._running["wine"].sender
+
+    def left_out() -> int:
+        return sender.dropped.get("busy", 0) + sum(one.recording.crowded_out for one in sender._recorded)
+
+    async with asyncio.timeout(patience(10)):
+        while left_out() < 3:
+            await asyncio.sleep(0.005)
+    assert sender._held.now <= 25_000
+    rest.set()
+    for call in calls:
+        assert (await call).body == whole, "callers have their answers whole"
+    await it.report(
+        made, lambda found: found.findings.candidate.requests == 2 and found.dropped == {"busy": 3}
+    )
+    await sender.wait_idle()
+    assert sender._held.now == 0
+
+
 async def test_only_what_was_assigned_to_the_stable_version_and_scores_is_shadowed(scene: Scene):
     it = await stage(scene)
     made = await it.shadow()

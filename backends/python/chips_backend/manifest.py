@@ -17,7 +17,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NO_PATH: Final = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 _LARGEST_BYTES: Final = 2**53 - 1  # what every language holds exactly
 MANIFEST_NAME: Final = "manifest.json"
-SIDE_FILES: Final = frozenset({"baseline.json"})  # next to a model, never the model itself
+SIDE_FILES: Final = frozenset({"baseline.json", "card.md"})  # next to a model, never the model itself
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, dict=True):

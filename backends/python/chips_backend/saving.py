@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 from chips_backend.answers import WrongAnswer, as_predictions
 from chips_backend.baseline import LEAST_COUNT, Baseline
+from chips_backend.card import CARD, draft_card, write_new
 from chips_backend.columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
 from chips_backend.draft import (
     MODEL_FILES,
@@ -118,12 +119,21 @@ def save(
             if training is not None:
                 described = _baseline(sliceable(training), columns, predictor, signature)
                 write_json(draft / BASELINE, described, indent=None)
+            packages = _packages(model, own)
+            card = draft_card(
+                f"{type(model).__module__}.{type(model).__qualname__}",
+                kind,
+                signature,
+                packages=packages,
+                training_rows=None if training is None else _row_count(training),
+            )
             _put_in_place(draft, target, written)
+            if write_new(target, card):
+                written.append(CARD)
     except BaseException:
         if is_new:
             target.rmdir()
         raise
-    packages = _packages(model, own)
     saved = Saved(target, kind, signature, len(chosen), tuple(own.files), packages)
     _summarize(saved, columns, written, out or sys.stdout)
     return saved
@@ -168,7 +178,7 @@ def _samples(columns: Sequence[Column], chosen: Sequence[int], predictions: Sequ
 def _baseline(training: Any, columns: Sequence[Column], predictor: "_Predictor", signature: Signature) -> Any:
     known = {column.name: column.datatype for column in columns}
     baseline = Baseline()
-    size = training.shape[0] if hasattr(training, "shape") else len(training)
+    size = _row_count(training)
     every = -(-size // _MOST_PREDICTED)  # so many rows that one of them is predicted
     for piece in pieces(training, max(1, _CELLS_AT_ONCE // len(columns))):
         found = columns_of(piece, list(known), known)
@@ -185,6 +195,10 @@ def _baseline(training: Any, columns: Sequence[Column], predictor: "_Predictor",
                 one.name: (one.datatype, [prediction[one.name] for prediction in predictions]) for one in outputs
             })  # fmt: skip
     return baseline.described()
+
+
+def _row_count(table: Any) -> int:
+    return int(table.shape[0] if hasattr(table, "shape") else len(table))
 
 
 # -- what the model is
@@ -331,6 +345,11 @@ def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], 
         lines.append(
             f"         {BASELINE}: each column and the predictions in figures; a text that fewer than {LEAST_COUNT} rows have is left out"
         )
+    lines.append(
+        f"         {CARD}: a draft of the model card; write what it asks for"
+        if CARD in written
+        else f"         {CARD} was kept as it is: does it still describe this model?"
+    )
     if saved.packages:
         lines.append(f"needs    {', '.join(saved.packages)}")
     lines += [
@@ -345,7 +364,7 @@ def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], 
     foreign = sorted(
         path.name
         for path in saved.folder.iterdir()
-        if path.name not in {name.partition("/")[0] for name in written}
+        if path.name not in {CARD, *(name.partition("/")[0] for name in written)}
     )
     if foreign:
         lines.append(

@@ -128,6 +128,7 @@ def test_modules_next_to_a_script_and_what_they_import(tmp_path):
     )
     files = serve_and_compare(tmp_path, done)
     assert files == [
+        "card.md",
         "features.py",
         "helpers/__init__.py",
         "helpers/constants.py",

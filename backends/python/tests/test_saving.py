@@ -163,6 +163,24 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     saved(model, tmp_path, frame.head(9), overwrite=True)
 
 
+def test_a_draft_of_the_model_card_says_what_is_known_and_replaces_nothing_that_a_person_wrote(tmp_path):
+    model, frame = churn()
+    _, told = saved(model, tmp_path, frame, training=frame)
+    card = (tmp_path / "card.md").read_text()
+    assert "a draft of the model card" in told
+    assert [line[3:] for line in card.split("\n") if line.startswith("## ")] == [
+        "Owner", "Purpose", "Data", "Limits", "Metrics",
+    ]  # fmt: skip
+    assert card.count("\nTODO: ") == 5
+    assert f"Trained on {len(frame)} rows" in card
+    assert "`age` INT64, `income` FP64, `plan` BYTES, `active` BOOL" in card
+    assert "scikit-learn==" in card
+    (tmp_path / "card.md").write_text("mine")
+    _, told = saved(model, tmp_path, frame.head(9), overwrite=True)
+    assert (tmp_path / "card.md").read_text() == "mine"
+    assert "card.md was kept as it is" in told
+
+
 def test_a_model_that_sees_other_columns_is_refused(tmp_path):
     model, frame = churn()
     with pytest.raises(CannotSave, match="does not predict the rows"):

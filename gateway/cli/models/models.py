@@ -1,9 +1,12 @@
 """`chips models` and `chips show`: what the registry holds."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
+from gateway.artifacts.card_views import CardView, read_cards
 from gateway.cli.support import console
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Document, Registry
@@ -53,23 +56,25 @@ def show(
     Example: `chips show wine`
     """
 
-    async def work(registry: Registry) -> tuple[Document, Any]:
+    async def work(registry: Registry) -> tuple[Document, Any, list[CardView]]:
         document = await console.find_document(registry, name)
-        return document, await registry.history(kind=MODELS, name=name, limit=1)
+        changes = await registry.history(kind=MODELS, name=name, limit=1)
+        return document, changes, await read_cards(registry, _readable(document))
 
-    document, changes = console.with_registry(registry_url, work)
+    document, changes, cards = console.with_registry(registry_url, work)
     last = changes[0] if changes else None
     if as_json:
         changed = {"at": last.at, "by": last.author, "reason": last.reason} if last is not None else None
-        console.print_json({**document.body, "revision": document.revision, "changed": changed})
+        more = {"cards": msgspec.to_builtins(cards)} if cards else {}
+        console.print_json({**document.body, **more, "revision": document.revision, "changed": changed})
         return
-    _show(console.read_model(document))
+    _show(console.read_model(document), cards)
     if last is not None:
         why = f": {last.reason}" if last.reason else ""
         console.say("changed", f"revision {document.revision}, {last.at} by {last.author}{why}")
 
 
-def _show(model: Model) -> None:
+def _show(model: Model, cards: Sequence[CardView]) -> None:
     console.say(
         model.name, (model.description or "no description") + ("" if model.enabled else "  (disabled)")
     )
@@ -93,6 +98,18 @@ def _show(model: Model) -> None:
             ("digest", backend.artifact_digest),
             ("inputs", ", ".join(f"{t.name} {t.datatype}" for t in backend.inputs)),
             ("outputs", ", ".join(f"{t.name} {t.datatype}" for t in backend.outputs)),
+            ("card", _about_card([card for card in cards if card.version == backend.version])),
         ):
             if text:
                 console.say("", f"{label:<9} {text}")
+
+
+def _readable(document: Document) -> Model | None:
+    try:
+        return parse_model(document.body)
+    except ValueError:
+        return None
+
+
+def _about_card(cards: Sequence[CardView]) -> str:
+    return "".join(f"does not count: {card.why_not}" if card.why_not else card.summary for card in cards)

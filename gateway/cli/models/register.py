@@ -188,6 +188,7 @@ def register(
                 "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
                 verified=_verification(seen, report) if probing else None,
+                store=settings.artifacts,
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)

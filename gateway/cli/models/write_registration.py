@@ -13,11 +13,12 @@ from gateway.cli.models.backend_inspection import (
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.evidence import VERIFY, EvidenceRecord, backend_address
+from gateway.cli.support.published_manifest import published_card
+from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
-from gateway.registry.evidence import evidence_change, unverified
+from gateway.registry.evidence import evidence_change, read_evidence, unverified
 from gateway.settings import Settings
 
 _OUR_PATH = "/predict"
@@ -53,7 +54,15 @@ async def register_backend(
     metadata = await probe_backend(wish, 10.0, report, headers)
     async with console.open_registry_of(settings) as registry:
         outcome = await write_registration(
-            registry, wish, metadata, report, author, reason, dry_run=False, verified=verified
+            registry,
+            wish,
+            metadata,
+            report,
+            author,
+            reason,
+            dry_run=False,
+            verified=verified,
+            store=settings.artifacts,
         )
     model = outcome.model
     return {**report.facts, "traffic": dict(model.traffic), "access": model.policy.access}
@@ -69,10 +78,11 @@ async def write_registration(
     *,
     dry_run: bool,
     verified: Verification | None = None,
+    store: str = "",
 ) -> RegisteredVersion:
     """Merge the request into the registry's document, report the changes, and write it unless `dry_run`.
 
-    What was `verified` is written with it, as evidence.
+    What was `verified` is written with it, as evidence, and the model card of its artifact, where `store` or this machine has it.
     """
     document = await registry.read(MODELS, wish.name)
     model, version = _wanted(wish, metadata, document)
@@ -100,7 +110,10 @@ async def write_registration(
     outcome = RegisteredVersion(model, version)
     if dry_run:
         report.tell("dry run", "nothing was written", style="bold yellow")
-    evidence = await _evidence(registry, outcome, verified, changed=bool(changes))
+    evidence = [
+        *await _evidence(registry, outcome, verified, changed=bool(changes)),
+        *await card_changes(registry, model, version, store),
+    ]
     if dry_run or not (changes or evidence):
         return outcome
     expected = document.revision if document is not None else 0
@@ -137,6 +150,15 @@ async def _evidence(
         image=verified.image or backend.image,
         facts=verified.facts,
     )
+    return [await evidence_change(registry, record)]
+
+
+async def card_changes(registry: Registry, model: Model, version: str, store: str) -> list[Put]:
+    """The change that writes the version's model card as evidence; none where it has none, or the same is known."""
+    backend = model.backend(version)
+    record = None if backend is None else published_card(store, model.name, backend)
+    if record is None or record == await read_evidence(registry, model.name, version, CARD):
+        return []
     return [await evidence_change(registry, record)]
 
 

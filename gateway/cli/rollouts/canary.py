@@ -216,7 +216,11 @@ async def _move(registry: Registry, name: str, option: str, author: str, reason:
         else:
             new = aborted(rollout, model, reason)
     except ValueError as error:
-        raise Failure(str(error), hint=f"chips canary {name} --status", code=EX_DATAERR) from None
+        raise Failure(
+            str(error),
+            hint=f"chips canary {name} --status shows it; chips traffic {name} VERSION=PERCENT… splits the traffic by hand",
+            code=EX_DATAERR,
+        ) from None
     changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
     by_hand = option == "--abort" and new.traffic == rollout.traffic
     if found is not None and model is not None and not by_hand and dict(model.traffic) != new.traffic:

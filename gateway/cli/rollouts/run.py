@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support import console
+from gateway.cli.support.console import EX_CONFIG, EX_UNAVAILABLE, Failure
 from gateway.registry.base import ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.settings import Settings, mask_url
@@ -103,7 +104,10 @@ async def _run(settings: Settings, host: str, port: int | None) -> int:
     registry = open_registry(settings.registry)
     figures = build_figures(settings, registry)
     mirror = build_mirror(settings, registry, supervisor)
-    controller = build_controller(settings, registry, figures, mirror, supervisor)
+    try:
+        controller = build_controller(settings, registry, figures, mirror, supervisor)
+    except ValueError as error:
+        raise Failure(str(error), hint="the controller signs webhooks with it", code=EX_CONFIG) from None
     server = await _listen(host, port) if port is not None else None
     try:
         await mirror.start()
@@ -137,4 +141,11 @@ async def _listen(host: str, port: int) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, host, port, limit=16_384)
+    try:
+        return await asyncio.start_server(answer, host, port, limit=16_384)
+    except OSError as error:
+        raise Failure(
+            f"cannot listen at {host}:{port}: {error.strerror or error}",
+            hint="--host and --port say where",
+            code=EX_UNAVAILABLE,
+        ) from None

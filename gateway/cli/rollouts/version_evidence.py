@@ -1,13 +1,15 @@
 """`chips evidence`: what is known about a version, bound to its artifact and image."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from gateway.artifacts.model_card import card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.evidence import not_about
+from gateway.core.evidence import CARD, not_about
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence import list_evidence
 
@@ -17,7 +19,7 @@ def evidence(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show what was found out about a version: its verification, the verdict of its rollout, and what they are about.
+    """Show what was found out about a version: its verification, the verdict of its rollout, its model card, and what they are about.
 
     A record that is about another artifact or address than the one that is registered now is marked: it does not count.
 
@@ -67,8 +69,18 @@ def evidence(
             console.say("", f"{one['at']} by {one['by']}")
         if one["why_not"]:
             console.say("", f"does not count: {one['why_not']}", style="bold yellow")
+        if one["sort"] == CARD:
+            say_card(one.get("facts", {}))
     if not found:
         console.out.print(f"nothing is known of {which}: chips register verifies it")
+
+
+def say_card(facts: Mapping[str, Any]) -> None:
+    """Print the sections of a model card, as its author wrote them."""
+    for section in card_sections(facts):
+        console.say("", f"## {section.heading}")
+        for line in section.text.split("\n"):
+            console.say("", f"   {line}")
 
 
 def _written(changes: tuple[Change, ...]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.audit.signing import SigningError
+from gateway.cli.rollouts.version_evidence import say_card
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.signing import (
@@ -15,6 +16,7 @@ from gateway.cli.support.signing import (
     policy_of,
     signed,
 )
+from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
 from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
 from gateway.signoff.gate import issuers_keys
@@ -25,6 +27,7 @@ from gateway.signoff.requests import (
     evaluate,
     find_request,
     read_request,
+    request_id,
     with_decision,
 )
 from gateway.signoff.statement import Decision, Keys, read_statement
@@ -53,7 +56,7 @@ def approve(
 ) -> None:
     """Approve a request, by a signature. It holds for exactly what the request binds, and ends when anything of it changes.
 
-    Example: `chips --env prod approve 3f2a91c04b7d --ssh-key ~/.ssh/id_ed25519`
+    Example: `chips --env prod approve $ID --ssh-key ~/.ssh/id_ed25519`
     """
     if emergency and review:
         raise Failure(
@@ -76,7 +79,7 @@ def reject(
 ) -> None:
     """Reject a request, by a signature and with a reason. Nobody else's approval outweighs it.
 
-    Example: `chips --env prod reject 3f2a91c04b7d --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
+    Example: `chips --env prod reject $ID --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
     """
     if not reason:
         raise Failure("a rejection needs a reason", hint='--reason "…"', code=EX_USAGE)
@@ -129,7 +132,7 @@ def _decide(
         keys = await issuers_keys(stored.policy)
         document, request = await _find(registry, identity)
         who = identify(stored.policy, ssh_key, token_command, name)
-        subject = _subject(request, stored, keys)
+        subject = _subject(identity, request, stored, keys)
         statement = signed(who, stored.policy, keys, decision, identity, subject, reason)
         change = with_decision(document, statement)
         verdict = evaluate(identity, read_request(_with(document, change.body)), stored, keys)
@@ -198,7 +201,13 @@ async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
     return found
 
 
-def _subject(request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
+def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
+    if identity != request_id(request.request):
+        raise Failure(
+            f"the request {identity} is not the one that was asked for: another one was put in its place",
+            hint="chips audit --verify; chips request-approval asks again",
+            code=EX_DATAERR,
+        )
     try:
         return read_statement(request.request, stored.policy, keys).predicate.subject
     except SigningError as error:
@@ -262,6 +271,8 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
                 console.say("", f"{what} {facts[what]}")
         for sort, record in facts.get("evidence", {}).items():
             console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
+            if sort == CARD:
+                say_card(record.get("facts", {}))
     _show_verdict(facts)
 
 

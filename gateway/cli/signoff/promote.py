@@ -12,24 +12,19 @@ from gateway.artifacts.base import ArtifactStore, StoreError
 from gateway.artifacts.copy import check_artifact, copy_artifact
 from gateway.artifacts.store import open_store
 from gateway.cli.artifacts.publish import store_failure
+from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.environments import (
-    Environment,
-    UnknownEnvironment,
-    find_environment,
-    read_environments,
-)
-from gateway.cli.support.signing import registry_of, split_version
+from gateway.cli.support.signing import registry_of, split_version, store_of
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.cli.support.verified import check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import APPROVALS, MODELS, Document, Put, Registry
-from gateway.settings import Settings, environments_file, state_folder
+from gateway.settings import Settings, state_folder
 from gateway.signoff.gate import NotApproved, approved, issuers_keys
 from gateway.signoff.requests import StoredPolicy, read_policy
 from gateway.signoff.subject import subject_of
@@ -84,11 +79,11 @@ def promote(
         )
     name, number = split_version(version)
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
-    stores = _store_url(source, origin), _store_url(to, target)
+    stores = store_of(source, origin), store_of(to, target)
 
     async def work() -> Plan:
         async with console.open_registry_of(target) as registry:
-            plan = await _plan(registry, origin, name, number, url or "", stores[1])
+            plan = await _plan(registry, origin, name, number, url or "", stores)
             _check_stores(plan, *stores)
             if not no_probe and url is not None:
                 await _check_backend(plan.source, url)
@@ -103,7 +98,10 @@ def promote(
             )
             why = "; ".join(filter(None, (reason, f"promoted from {source}, {plan.approval}", note)))
             plan.facts["generation"] = await registry.write(
-                _change(plan), author=console.author_name(by), reason=why
+                _change(plan),
+                *await card_changes(registry, plan.model, number, stores[1]),
+                author=console.author_name(by),
+                reason=why,
             )
             plan.facts["written"] = True
             return plan
@@ -119,12 +117,15 @@ def promote(
         console.say("dry run", "nothing was written", style="bold yellow")
 
 
-async def _plan(registry: Registry, origin: Settings, name: str, version: str, url: str, store: str) -> Plan:
+async def _plan(
+    registry: Registry, origin: Settings, name: str, version: str, url: str, stores: tuple[str, str]
+) -> Plan:
     stored = await _policy(registry)
-    source = await read_source(origin, stored.policy.evidence if stored is not None else (), name, version)
+    wanted = stored.policy.evidence if stored is not None else ()
+    source = await read_source(origin, stores[0], wanted, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
-    model = _after(document, source, url, store)
+    model = _after(document, source, url, stores[1])
     before = document.body if document is not None else None
     facts: dict[str, Any] = {
         "model": name,
@@ -216,18 +217,6 @@ def _change(plan: Plan) -> Put:
 
 
 # -- the artifact
-
-
-def _store_url(name: str, settings: Settings) -> str:
-    """The artifact store of an environment; of a registry that is given by its URL, the settings'."""
-    if ":" in name:
-        return settings.artifacts
-    path = environments_file()
-    try:
-        environment: Environment = find_environment(read_environments(path), name, path)
-    except UnknownEnvironment as error:
-        raise Failure(str(error)) from None
-    return environment.artifacts or settings.artifacts
 
 
 def _check_stores(plan: Plan, source: str, target: str) -> None:

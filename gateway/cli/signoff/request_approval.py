@@ -10,6 +10,7 @@ import typer
 from gateway.cli.signoff.sign_off import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.published_manifest import published_card
 from gateway.cli.support.signing import (
     AsOption,
     Identity,
@@ -20,8 +21,9 @@ from gateway.cli.support.signing import (
     registry_of,
     signed,
     split_version,
+    store_of,
 )
-from gateway.core.evidence import not_about
+from gateway.core.evidence import CARD, not_about
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, Put, Registry
@@ -81,6 +83,7 @@ def request_approval(
         )
     target = console.settings_for(registry_of(to))
     origin = console.settings_for(registry_of(source) if source is not None else registry_url)
+    store = origin.artifacts if source is None else store_of(source, origin)
 
     async def work() -> dict[str, Any]:
         async with console.open_registry_of(target) as registry:
@@ -93,7 +96,7 @@ def request_approval(
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
                 return await _write(registry, stored, keys, identity, subject, reason)
             assert version is not None  # noqa: S101  (one of the two is given)
-            found = await read_source(origin, stored.policy.evidence, *split_version(version))
+            found = await read_source(origin, store, stored.policy.evidence, *split_version(version))
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
             return await _write(registry, stored, keys, identity, subject, reason, found.evidence)
@@ -122,9 +125,12 @@ class VersionWithEvidence(NamedTuple):
 
 
 async def read_source(
-    origin: Settings, wanted: Collection[str], name: str, version: str
+    origin: Settings, store: str, wanted: Collection[str], name: str, version: str
 ) -> VersionWithEvidence:
-    """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure."""
+    """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure.
+
+    The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
+    """
     async with console.open_registry_of(origin) as registry:
         _, model = await console.find_model(registry, name)
         backend = model.backend(version)
@@ -137,6 +143,9 @@ async def read_source(
         for record in records
         if record.sort in wanted and not not_about(record, backend)
     }
+    card = published_card(store, name, backend) if CARD in wanted else None
+    if card is not None:
+        evidence[CARD] = to_document(card)
     return VersionWithEvidence(model, backend, evidence)
 
 

@@ -1,4 +1,4 @@
-"""Read the published manifest of a backend's artifact, for the samples that the backend must reproduce."""
+"""Read what was published with a backend's artifact: its manifest, the samples that it must reproduce, its model card."""
 
 import hashlib
 from contextlib import closing
@@ -8,11 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from gateway.artifacts.base import StoreError
+from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.copy import check_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from gateway.artifacts.model_card import CARD_NAME, MAX_BYTES, card_record
 from gateway.artifacts.store import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
+from gateway.core.evidence import EvidenceRecord
+from gateway.core.model import Backend
 from gateway.settings import Settings, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
@@ -52,6 +56,57 @@ def published_manifest(settings: Settings, address: str, model: str, version: st
     except ValueError as error:
         console.note(f"{address}: {error}")
         return None
+
+
+def published_card(store_url: str, model: str, backend: Backend) -> EvidenceRecord | None:
+    """The model card of a version as evidence, by the artifact's digest; None where there is none, or none that can be read from here."""
+    root = _root_of(store_url, model, backend)
+    if not root:
+        return None
+    try:
+        with closing(open_store(root, state_folder=state_folder())) as store:
+            content = _card_in(store, model, backend)
+    except StoreError as error:
+        console.note(f"the model card cannot be read: {error}")
+        return None
+    return None if content is None else card_record(model, backend, content)
+
+
+def _root_of(store_url: str, model: str, backend: Backend) -> str:
+    """The store that holds the version's artifact: the one that is set, or a folder of this machine. Empty where it is unknown."""
+    address, place = backend.artifact.rstrip("/"), f"/{model}/{backend.version}"
+    if not backend.artifact_digest:
+        return ""
+    if store_url:
+        try:
+            with closing(open_store(store_url, state_folder=state_folder())) as store:
+                if address in {"", store.address(model, backend.version).rstrip("/")}:
+                    return store_url
+        except StoreError:
+            return ""
+    is_folder = urlsplit(address).scheme in {"", "file"} and address.endswith(place)
+    return address.removesuffix(place) if is_folder else ""
+
+
+def _card_in(store: ArtifactStore, model: str, backend: Backend) -> bytes | None:
+    """The bytes of card.md. Raises StoreError where they are not what was published."""
+    if store.manifest_content(model, backend.version) is None:
+        return None
+    manifest = check_artifact(store, model, backend.version, backend.artifact_digest)
+    file = next((file for file in manifest.files if file.path_in_artifact == CARD_NAME), None)
+    if file is None:
+        return None
+    content, where = b"", store.address(model, backend.version)
+    try:
+        for block in store.blocks(manifest, file):
+            content += block
+            if len(content) > MAX_BYTES:  # no card, whatever its digest
+                return content
+    except OSError as error:
+        raise StoreError(f"{CARD_NAME} is missing at {where}: {error}") from None
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise StoreError(f"{CARD_NAME} at {where} has been changed since it was published")
+    return content
 
 
 def _manifest_at(settings: Settings, address: str, model: str, version: str) -> bytes | None:

@@ -15,12 +15,13 @@ export async function load(place, before) {
   const name = encodeURIComponent(place.name);
   const [detail, slow, failed] = await Promise.all([read(`/-/models/${name}?window=${windowOf(place)}`), read(`/-/requests?kind=slowest&limit=6&model=${name}`), read(`/-/requests?kind=failed&limit=6&model=${name}`)]);
   const { generation } = detail.registry;
-  let changes = before && before.generation === generation ? before.changes : null;
+  let { changes, cards } = before && before.generation === generation ? before : {};
   if (!changes) changes = (await read(`/-/history?limit=5&model=${name}`).catch(() => ({ changes: [] }))).changes;
-  return { detail, slow: slow.requests, failed: failed.requests, note: slow.note, changes, generation };
+  if (!cards) cards = (await read(`/-/cards?model=${name}`).catch(() => ({ cards: [] }))).cards;
+  return { detail, slow: slow.requests, failed: failed.requests, note: slow.note, changes, cards, generation };
 }
 
-export function page(place, { detail, slow, failed, note, changes }) {
+export function page(place, { detail, slow, failed, note, changes, cards }) {
   const { model, versions, figures, window, issues } = detail;
   const policy = model.policy || {};
   const names = versions.map((one) => one.version);
@@ -43,6 +44,7 @@ export function page(place, { detail, slow, failed, note, changes }) {
       <div class="pad commands"><${Command} label="Split the traffic anew (edit the figures)" text=${traffic(model.name, model.traffic)} />${model.enabled !== false && html`<${Command} label="Take the model out of service" text=${chips('disable', model.name)} />`}</div>
     </section>
     ${detail.rollout && html`<${Rollout} found=${detail.rollout} />`}
+    ${cards.map((card) => html`<${Card} key=${card.version} card=${card} />`)}
     <div class="columns">
       <section class="card"><h2>How long requests took in the last hour</h2><${Legend} names=${names} /><${Distribution} bounds=${detail.bounds_ms} versions=${versions} /></section>
       <section class="card"><h2>p99 (solid) and median (dashed) over the last hour</h2><${Legend} names=${names} /><${Latencies} history=${detail.history} names=${names} now=${detail.window_ends} limit=${policy.latency_s ? policy.latency_s * 1000 : null} /></section>
@@ -89,6 +91,13 @@ function Rollout({ found }) {
     <div class="commands">${active && html`<${Command} label="Give all traffic back to the stable version" text=${chips('canary', found.model, '--abort')} />`}
       ${found.state === 'running' && html`<${Command} label="Stay at this step" text=${chips('canary', found.model, '--hold')} />`}
       ${found.state === 'held' && html`<${Command} label="Go on" text=${chips('canary', found.model, '--resume')} />`}</div></section>`;
+}
+
+// A version's model card: its author's Markdown, shown as the text that it is.
+function Card({ card }) {
+  const [mood, state] = card.why_not ? ['bad', `does not count: ${card.why_not}`] : card.passed ? ['ok', 'complete'] : ['warn', card.summary];
+  return html`<section class="card" id=${`card-${card.version}`}><h2>Model card of version ${card.version} <${Pill} mood=${mood}>${state}<//></h2>
+    <${Facts} rows=${card.sections.map(({ heading, text }) => [heading, html`<span class="written">${text}</span>`])} /></section>`;
 }
 
 function Errors({ errors, model }) {

@@ -25,7 +25,7 @@ class Stage:
 
     def model(self, **changes: Any) -> dict[str, Any]:
         backend = {"version": "4", "url": "http://qa", "artifact_digest": ARTIFACT, "image": IMAGE, **changes}
-        return {"name": "wine", "backends": [backend], "traffic": {"4": 100}}
+        return {"name": "wine", "backends": [backend], "traffic": {backend["version"]: 100}}
 
     def prod(self, *words: str) -> Ended:
         return self.shell.ok("--env", "prod", "--yes", *words)

@@ -10,8 +10,11 @@ from gateway.artifacts.base import StoreError
 from gateway.artifacts.copy import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.artifacts.model_card import SECTIONS, card_record
 from gateway.cli.support import console
-from gateway.registry.base import MODELS
+from gateway.core.model import parse_model
+from gateway.core.model_updates import to_document
+from gateway.registry.base import EVIDENCE, MODELS
 from tests.unit.cli.shell import Ended
 from tests.unit.cli.sign_off_stage import IMAGE, Stage
 
@@ -19,17 +22,9 @@ from tests.unit.cli.sign_off_stage import IMAGE, Stage
 class Promotion:
     """wine@4 is published in qa's store and registered in qa; prod has a store of its own."""
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
+    def __init__(self, stage: Stage, folder: Path, *, card: str = "") -> None:
         self.stage, self.folder = stage, folder
-        trained = folder / "trained"
-        trained.mkdir()
-        (trained / "model.joblib").write_bytes(b"\x80weights")
-        (trained / "more.bin").write_bytes(b"more weights")
-        published = stage.shell.ok(
-            *("publish", str(trained), "--model", "wine", "--version", "4", "--no-try"),
-            *("--store", str(folder / "qa-store"), "--json"),
-        )
-        self.digest: str = published.json()["digest"]
+        self.digest = self.publish("4", card=card)
         (folder / "environments.toml").write_text(
             "".join(
                 f'[{env}]\nregistry = "sqlite://{folder}/{env}.db"\nartifacts = "{folder}/{env}-store"\n'
@@ -37,6 +32,21 @@ class Promotion:
             )
         )
         self.register()
+
+    def publish(self, version: str, *, card: str = "") -> str:
+        """Into the store of qa; the artifact's digest, which the next registration has."""
+        trained = self.folder / f"trained-{version}"
+        trained.mkdir()
+        (trained / "model.joblib").write_bytes(b"\x80weights")
+        (trained / "more.bin").write_bytes(b"more weights")
+        if card:
+            (trained / "card.md").write_text(card)
+        published = self.stage.shell.ok(
+            *("publish", str(trained), "--model", "wine", "--version", version, "--no-try"),
+            *("--store", str(self.folder / "qa-store"), "--json"),
+        )
+        self.digest = published.json()["digest"]
+        return self.digest
 
     def register(self, **changes: Any) -> None:
         self.stage.put("qa", MODELS, "wine", self.stage.model(artifact_digest=self.digest, **changes))
@@ -211,3 +221,76 @@ def test_an_artifact_that_is_there_already_is_read_to_its_end(promotion: Promoti
     ended = promotion.run()
     assert ended.code == console.EX_DATAERR
     assert "model.joblib of wine 4 is not what was published" in ended.err
+
+
+CARD = "".join(f"## {name}\n\nWritten <b>{name}</b>.\n\n" for name in SECTIONS)
+
+
+@pytest.fixture
+def carded(stage: Stage, tmp_path: Path) -> Promotion:
+    """A version with a model card, and a policy in prod that asks for one."""
+    (tmp_path / "asks.toml").write_text(stage.people.policy(evidence='"card"'))
+    asked = stage.request("--policy", "asks.toml")
+    stage.approve(asked, "bea", "dan")
+    stage.prod("sign-off", "set", "asks.toml")
+    return Promotion(stage, tmp_path, card=CARD)
+
+
+def test_a_policy_may_ask_for_a_model_card_which_approvers_read(carded: Promotion):
+    identity = carded.approve()
+    shown = carded.stage.prod("approvals", identity).out
+    assert "evidence card: owner Written <b>Owner</b>." in shown
+    assert "## Limits\n" in shown
+    assert "Written <b>Limits</b>.\n" in shown
+    carded.ok()
+    assert "card      owner Written <b>Owner</b>." in carded.stage.prod("show", "wine").out
+    (card,) = carded.stage.prod("show", "wine", "--json").json()["cards"]
+    assert (card["version"], card["passed"], card["why_not"]) == ("4", True, "")
+    assert card["sections"][3] == {"heading": "Limits", "text": "Written <b>Limits</b>."}
+    assert "## Metrics\n" in carded.stage.prod("evidence", "wine@4").out
+
+
+def test_a_draft_or_no_card_cannot_be_approved(stage: Stage, carded: Promotion):
+    carded.publish("5", card=CARD.replace("Written <b>Limits</b>.", "TODO: write it"))
+    carded.register(version="5")
+    ended = stage.shell(
+        "request-approval", "wine@5", "--from", "qa", "--to", "prod", "--ssh-key", stage.people.key("ana")
+    )
+    assert "the evidence card says that it failed: card.md: Limits still to be written" in ended.err
+    carded.publish("6", card="")
+    carded.register(version="6")
+    ended = stage.shell(
+        "request-approval", "wine@6", "--from", "qa", "--to", "prod", "--ssh-key", stage.people.key("ana")
+    )
+    assert "the evidence card is missing for wine@6" in ended.err
+
+
+def test_a_card_that_was_edited_after_it_was_published_counts_nowhere(stage: Stage, carded: Promotion):
+    path = carded.published / "card.md"
+    path.write_text(path.read_text().replace("Limits</b>.", "Limits</b>, none."))
+    words = (
+        "request-approval",
+        "wine@4",
+        "--from",
+        "qa",
+        "--to",
+        "prod",
+        "--ssh-key",
+        stage.people.key("ana"),
+    )
+    ended = stage.shell(*words)
+    assert ended.code == console.EX_DATAERR
+    assert "has been changed since it was published" in ended.err
+    assert "the evidence card is missing" in ended.err
+
+
+def test_a_card_is_taken_from_the_artifact_and_not_from_what_the_registry_says_of_it(
+    stage: Stage, carded: Promotion
+):
+    identity = carded.approve()
+    backend = parse_model(stage.read("qa", MODELS, "wine").body).backends[0]
+    forged = card_record("wine", backend, CARD.replace("Limits</b>.", "Limits</b>, none.").encode())
+    stage.put("qa", EVIDENCE, forged.name, to_document(forged))
+    carded.ok()
+    shown = stage.prod("approvals", identity).out
+    assert "none" not in shown

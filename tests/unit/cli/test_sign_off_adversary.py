@@ -1,12 +1,13 @@
 """Sign-off against people who are in the policy, or may write the registry, and want more than they may."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS
+from gateway.cli.support import console
+from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF
 from tests.unit.cli.sign_off_stage import Stage
 
 EMERGENCY = ("--emergency", "--reason", "production is down")
@@ -79,6 +80,59 @@ def test_decisions_about_something_else_are_shown_nowhere_as_approvals(stage: St
     stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))
     assert finding(stage)["outcome"] == "wrong"
     assert "approved by" not in stage.prod("audit", "wine", "--at", "2999-01-01T00:00Z").out
+
+
+def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    behind = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+    with monkeypatch.context() as then:
+        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: behind)
+        stage.prod("reject", identity, "--ssh-key", stage.people.key("dan"), "--reason", "I was wrong")
+    assert "dan@example.com rejected it: I was wrong" in stage.register(ok=False).err
+    body = stage.read("prod", APPROVALS, identity).body
+    assert len(body["decisions"]) == 3
+    stage.approve(identity, "dan")
+    stage.register()
+
+
+def test_an_approval_counts_in_one_environment(stage: Stage):
+    """Another one with the very same policy, people and models takes no copy of it."""
+    identity = stage.request()
+    stage.approve(identity, "bea", "dan")
+    for kind, name in ((SIGN_OFF, "policy"), (APPROVALS, identity)):
+        stage.put("qa", kind, name, stage.read("prod", kind, name).body)
+    declared = json.dumps({"chips": 1, "models": {"wine": stage.model(url="http://other")}})
+    (stage.folder / "declared.yaml").write_text(declared)
+    ended = stage.shell("--env", "qa", "import", "declared.yaml", "--yes")
+    assert ended.code == console.EX_NOPERM
+    assert "it was asked for another environment" in ended.err
+    assert (
+        "approved by" not in stage.shell.ok("--env", "qa", "audit", "wine", "--at", "2999-01-01T00:00Z").out
+    )
+
+
+def test_one_person_with_two_keys_is_one_person(stage: Stage):
+    stage.put("prod", SIGN_OFF, "policy", None)
+    stage.people.make_key("bea-too")
+    mine, other = stage.people.public("bea"), stage.people.public("bea-too")
+    policy = stage.people.policy().replace(f'"{mine}"', f'"{mine}", "{other}"')
+    (stage.folder / "sign-off.toml").write_text(policy)
+    stage.prod("sign-off", "set", "sign-off.toml")
+    identity = stage.request()
+    stage.approve(identity, "bea", "bea-too")
+    assert stage.state(identity)["approved_by"] == ["bea@example.com"]
+    assert "approver is missing" in stage.register(ok=False).err
+
+
+def test_a_request_that_was_exchanged_is_not_approved(stage: Stage):
+    """The approver has seen one, and is to sign another under the same id."""
+    seen, other = stage.request(), stage.request("wine@4", "--reason", "again")
+    assert len(seen) == 32, "with a quarter of the bits, two requests with one id are found in seconds"
+    stage.put("prod", APPROVALS, seen, stage.read("prod", APPROVALS, other).body)
+    ended = stage.refused("approve", seen, "--ssh-key", stage.people.key("bea"))
+    assert "another one was put in its place" in ended.err
+    assert stage.read("prod", APPROVALS, seen).body["decisions"] == []
 
 
 def test_the_address_of_what_has_neither_image_nor_artifact_is_bound(stage: Stage):

@@ -229,6 +229,33 @@ async def test_a_controller_that_dies_is_replaced_and_nothing_is_gathered_anew(s
     assert controllers > 10
 
 
+async def test_a_model_that_nobody_can_read_is_not_overwritten_and_told_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+):
+    """Gateways serve its last good state meanwhile, so the step would not reach them."""
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    await scene.turn(controller)  # the mirror shows the step
+    document = await scene.registry.read(MODELS, "wine")
+    assert document is not None
+    body = {**document.body, "backends": "none"}
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
+    )
+    await scene.gateway.report(0, candidate=tally(100, 100), stable=tally(900))
+    for _ in range(3):
+        await scene.turn(controller)
+    (told,) = [record for record in caplog.records if "unreadable" in record.getMessage()]
+    assert "returns to 0 %" in told.getMessage()
+    assert (await scene.rollout()).state == "running"
+    await scene.registry.write(
+        Put(kind=MODELS, name="wine", body=document.body, expected=document.revision + 1), author="bea"
+    )
+    await scene.turn(controller)
+    assert (await scene.rollout()).state == "returned"
+
+
 async def test_a_held_rollout_goes_on_when_it_is_resumed(scene: Scene):
     await scene.begin(state="held", reason="lunch")
     controller = scene.controller()

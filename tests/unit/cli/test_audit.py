@@ -76,6 +76,9 @@ def test_each_write_of_a_command_keeps_the_head(anchored: Shell, tmp_path: Path)
     assert "restored to entry 1; 1 kept heads are lost" in noted.out
     ended = anchored.ok("audit", "--verify")
     assert "by ana, 1 kept heads lost: the disk broke" in ended.out
+    other = ("--registry", f"sqlite://{tmp_path}/other.db")  # it shares the second place
+    anchored.ok("register", "beer", "http://127.0.0.1:9", "--version", "1", "--no-probe", *other)
+    assert "the disk broke" not in anchored.ok("audit", "--verify", *other).out
 
 
 def test_another_registry_in_the_place_of_this_one_is_found(

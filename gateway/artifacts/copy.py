@@ -19,9 +19,12 @@ def check_artifact(store: ArtifactStore, model: str, version: str, digest: str) 
     if found != digest:
         raise StoreError(f"the manifest at {where} has been changed: it is {found}, not {digest}")
     try:
-        return parse_manifest(content)
+        manifest = parse_manifest(content)
     except ValueError as error:
         raise StoreError(f"{where}: {error}") from None
+    if (manifest.model, manifest.version) != (model, version):
+        raise StoreError(f"the manifest at {where} is of {manifest.model} {manifest.version}")
+    return manifest
 
 
 def copy_artifact(

@@ -7,6 +7,7 @@ Each is a DSSE envelope. A restored backup has lost entries that anchors know: a
 reason. The note is in the second place, so that the database alone cannot excuse a history that was cut off.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,6 +22,8 @@ from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 
 HEAD_TYPE: Final = "application/vnd.chips.registry-head.v1+json"
 RESTORED_TYPE: Final = "application/vnd.chips.registry-restored.v1+json"
+_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +63,7 @@ async def write_anchor(place: SecondPlace, registry: Registry, signer: Signer) -
         return None
     anchored = _anchored(head)
     content = sign(anchored, HEAD_TYPE, signer)
-    await place.create(f"{head.registry_id}/{_name(head.sequence, anchored.digest)}", content)
+    await place.create(_name(head), content)
     return anchored
 
 
@@ -121,7 +124,7 @@ async def write_restored(
         by=by,
         reason=reason,
     )
-    name = f"{head.registry_id}/restored-{_name(head.sequence, anchored.digest)}"
+    name = _name(head, "restored-")
     if not await place.create(name, sign(note, RESTORED_TYPE, signer)):
         raise RegistryError(f"{name} is there already: this restore is noted")
     return note
@@ -137,8 +140,15 @@ def _anchored(head: Head) -> AnchoredHead:
     )
 
 
-def _name(sequence: int, digest: str) -> str:
-    return f"{sequence:012d}-{digest[:16]}.json"
+def _name(head: Head, prefix: str = "") -> str:
+    """Somebody who may write the database chooses id and digest: they must not lead out of the second place."""
+    digest = head.digest or ""
+    if not _ID.fullmatch(head.registry_id) or not _DIGEST.fullmatch(digest):
+        raise RegistryError(
+            f"the head {digest[:80]!r} of the registry {head.registry_id[:80]!r} is none: `chips audit --verify` "
+            "shows what was edited"
+        )
+    return f"{head.registry_id}/{prefix}{head.sequence:012d}-{digest[:16]}.json"
 
 
 def _read(content: bytes, keys: Sequence[Key]) -> AnchoredHead | Restored:

@@ -1,15 +1,16 @@
 """The history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
 
 import csv
+import html
 import io
 from collections.abc import Sequence
-from html import escape
 from typing import Any, Final
 
 import msgspec
 
 from gateway.audit.verify import Report
 from gateway.core.model_updates import differences
+from gateway.core.printable import printable
 from gateway.registry.base import Entry
 from gateway.registry.chain import canonical_entry
 
@@ -59,15 +60,15 @@ def _cell(value: Any) -> str:
 def to_html(report: Report, entries: Sequence[Entry]) -> str:
     """One page without scripts or other files: what was found, then each change."""
     head = report.head
-    verdict = "".join(f"<li>{escape(finding.text)}</li>" for finding in report.findings)
+    verdict = "".join(f"<li>{_escape(finding.text)}</li>" for finding in report.findings)
     verdict = f"<ul class=bad>{verdict}</ul>" if verdict else "<p class=good>Nothing was found.</p>"
     rows = "".join(_row(entry) for entry in entries)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>History of a CHIPS registry</title>"
         f"<style>{_STYLE}</style><h1>History of a CHIPS registry</h1>"
-        f"<dl><dt>registry<dd>{escape(head.registry_id)}<dt>generation<dd>{head.generation}"
+        f"<dl><dt>registry<dd>{_escape(head.registry_id)}<dt>generation<dd>{head.generation}"
         f"<dt>entries<dd>{report.entries}, {report.chained} in the chain"
-        f"<dt>head<dd><code>{escape(head.digest or '')}</code>"
+        f"<dt>head<dd><code>{_escape(head.digest or '')}</code>"
         f"<dt>second place<dd>{report.anchors} heads, up to entry {report.anchored}</dl>"
         f"<h2>The check</h2>{verdict}<h2>Changes</h2>"
         "<table><thead><tr><th>entry<th>when (UTC)<th>who<th>what<th>why<th>difference<th>digest</thead>"
@@ -83,20 +84,25 @@ _STYLE: Final = (
 )
 
 
+def _escape(text: str) -> str:
+    """`text` for the page, where no character may turn around or hide what stands next to it."""
+    return html.escape(printable(text))
+
+
 def _row(entry: Entry) -> str:
     change = entry.change()
     lines = "".join(
-        f"<div>{escape(path)}: {escape(_shown(old))} → {escape(_shown(new))}</div>"
+        f"<div>{_escape(path)}: {_escape(_shown(old))} → {_escape(_shown(new))}</div>"
         for path, old, new in differences(change.before, change.after)
     )
     cells = (
         str(entry.sequence or ""),
-        escape(entry.at),
-        escape(entry.author),
-        f"{escape(entry.action)} {escape(entry.kind)}/{escape(entry.name)} revision {entry.revision}",
-        escape(entry.reason),
+        _escape(entry.at),
+        _escape(entry.author),
+        f"{_escape(entry.action)} {_escape(entry.kind)}/{_escape(entry.name)} revision {entry.revision}",
+        _escape(entry.reason),
         lines,
-        f"<code>{escape((entry.digest or '')[:16])}</code>",
+        f"<code>{_escape((entry.digest or '')[:16])}</code>",
     )
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.registry.base import MODELS, Entry, Registry, decode_document
+from gateway.registry.base import MODELS, Entry, Registry, RegistryError, decode_document
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,14 +45,24 @@ async def states_at(registry: Registry, at: datetime, name: str | None = None) -
     """The models at the time `at`, by name; the one called `name`, where it is given.
 
     An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at` counts.
+    Raises RegistryError where an entry has no time.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     async for entry in registry.history_entries():
         if entry.kind == MODELS and (name is None or entry.name == name):
             of_model = entries.setdefault(entry.name, [])
-            if of_model or datetime.fromisoformat(entry.at) <= at:
+            if of_model or _time_of(entry) <= at:
                 of_model.append(entry)
     return [_state(each, found) for each, found in sorted(entries.items()) if found or name is not None]
+
+
+def _time_of(entry: Entry) -> datetime:
+    try:
+        return parse_time(entry.at)
+    except ValueError as error:
+        raise RegistryError(
+            f"entry {entry.sequence} of the history: {error}. `chips audit --verify` shows what was edited"
+        ) from None
 
 
 def _state(name: str, entries: list[Entry]) -> ModelState:

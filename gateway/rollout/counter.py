@@ -18,6 +18,7 @@ PER_DOUBLING: Final = 32
 _UNIT_S: Final = 1e-6
 _FOLD_AT: Final = 4096  # times; bounds what is kept of a window
 _OFFSET: Final = -log2(_UNIT_S) * PER_DOUBLING
+_SWITCHING_PROTOCOLS: Final = 101
 _COLD_S: Final = 1.0  # shorter waits are not told apart from load
 
 
@@ -86,8 +87,8 @@ class Counter:
         if exchange.status >= 400 or exchange.caller_disconnected:
             if not _counts_as_failed(exchange, collector.tally):
                 return
-        elif not attempts:
-            return
+        elif not attempts or exchange.status == _SWITCHING_PROTOCOLS:
+            return  # a tunnel lasts as long as its caller wants
         if attempts:
             # What the caller's own connection took to read the answer, or to send the body, says nothing of the version.
             ended = attempts[-1].ended or ended

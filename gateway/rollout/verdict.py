@@ -32,6 +32,9 @@ _MEMORY_REQUESTS: Final = 3000.0  # requests of one version after which older on
 _ALARM_SHARE: Final = (
     0.002  # of each bet that goes on a sudden failure: costs 0.4 of log evidence in 200 blocks
 )
+_ALARM_BLOCKS: Final = (
+    200  # after which the share falls as one over their number: 100 000 cost 2.5 more, not 200
+)
 _ALARM_RATE: Final = 0.5
 
 
@@ -87,6 +90,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     margin: float
     fine_margin: float
     guess: float  # of both rates, before anything was seen
+    blocks: int = 0
     worse: float = 0.0
     fine: float = 0.0
     worst: float = 0.0  # the largest `worse` so far: what was once proved stays proved
@@ -100,6 +104,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         if candidate.requests and stable.requests:
             p = self._rate(self.candidate)
             q = self._rate(self.stable)
+            self.blocks += 1
             self.worse += self._log_worse(candidate, stable, p, q)
             self.worst = max(self.worst, self.worse)
             if p < q + self.fine_margin:
@@ -116,7 +121,8 @@ class Evidence(msgspec.Struct, kw_only=True):
             return bet
         alarm = log_e_value(candidate, stable, alarm_rate, q, self.margin)
         high = max(bet, alarm)
-        return high + log((1 - _ALARM_SHARE) * exp(bet - high) + _ALARM_SHARE * exp(alarm - high))
+        share = _ALARM_SHARE * min(1.0, _ALARM_BLOCKS / self.blocks)
+        return high + log((1 - share) * exp(bet - high) + share * exp(alarm - high))
 
     def _rate(self, seen: tuple[float, float]) -> float:
         requests, hits = seen

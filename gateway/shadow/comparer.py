@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from gateway.shadow.findings import Example, Findings
 COMMAND: Final = (sys.executable, "-m", "gateway.shadow.comparer")
 LENGTH_BYTES: Final = 4
 _NICENESS: Final = 10  # callers come first where processors are short
+_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
 
 
 class Pair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
@@ -96,6 +98,10 @@ def main() -> None:
     )  # a terminal's Ctrl-C is for the gateway, which then closes the pipe
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
+    with contextlib.suppress(
+        OSError
+    ):  # where memory is short, an answer that swells must not cost the gateway
+        _OOM_SCORE.write_text("1000")
     with contextlib.suppress(BrokenPipeError):
         run(sys.stdin.buffer, sys.stdout.buffer)
 

@@ -206,6 +206,8 @@ def signed_for(
     for document in documents:
         try:
             request = read_request(document)
+            if request.title != title:  # before its signature is checked, which starts a program
+                continue
             asked = read_statement(request.request, stored.policy, keys)
         except (ValueError, SigningError):
             continue

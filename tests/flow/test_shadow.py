@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -424,6 +425,16 @@ async def test_the_process_that_compares_may_die_and_is_begun_again(scene: Scene
     await scene.call(body=rows(2))
     report = await it.report(made, compared(2))
     assert report.findings.pairs.agreed == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="this is not Linux")
+async def test_where_memory_is_short_the_process_that_compares_goes_first(scene: Scene):
+    it = await stage(scene)
+    made = await it.shadow()
+    await scene.call(body=rows(1))
+    await it.report(made, compared(1))  # so it has begun
+    pid = scene.gateway._shadows._comparer.pid
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
 
 
 async def test_without_a_shadow_there_is_no_process(scene: Scene):

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Annotated, Any
@@ -126,10 +127,8 @@ def shadow(
         async with console.open_registry_of(settings) as registry:
             document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
             price = shadow_price(made, rps, latency, _seconds(for_))
-            if not yes and not as_json:
-                console.note(price.text)
-                if not typer.confirm("Begin?"):
-                    raise typer.Abort
+            if not yes:
+                _confirm(price.text)
             generation = await _begin(settings, registry, document, made, reason)
             obstacle = await wait_until_served(
                 console.gateway_address(gateway, settings), await registry.load()
@@ -147,6 +146,13 @@ def shadow(
             console.say("look", f"chips shadow {name} --status")
 
     console.run_async(work())
+
+
+def _confirm(price: str) -> None:
+    console.note(price)
+    if not sys.stdin.isatty():
+        raise Failure("this costs what is said above, and must be confirmed", hint="add --yes", code=EX_USAGE)
+    typer.confirm("Begin?", abort=True, err=True)
 
 
 async def _plan(
@@ -262,11 +268,7 @@ async def _look(
             ended = why_not_shadowed(found, model, time.time())
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with _figures_of(settings, registry) as store:
-            reports = [
-                msgspec.convert(one.body, Report, str_keys=True)
-                for one in await store.list_ephemeral(FIGURES)
-                if one.name.rpartition(".")[0] == name
-            ]
+            reports = _reports(await store.list_ephemeral(FIGURES), name)
         verdict = verdict_document(combined(reports, found.id), found.allowed)
         if stop:
             await _keep_verdict(registry, found, model, verdict, author=author, reason=reason)
@@ -276,6 +278,17 @@ async def _look(
         console.print_json({"shadow": to_document(found), **running, **verdict})
         return
     show_report(found, verdict, ended=ended, gateways=gateways)
+
+
+def _reports(documents: Iterable[Document], name: str) -> list[Report]:
+    found = []
+    for one in documents:
+        if one.name.rpartition(".")[0] == name:
+            try:
+                found.append(msgspec.convert(one.body, Report, str_keys=True))
+            except msgspec.ValidationError as error:  # of another release, say
+                console.note(f"the report {one.name} cannot be read and is left out: {error}")
+    return found
 
 
 async def _keep_verdict(

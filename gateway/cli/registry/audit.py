@@ -199,7 +199,9 @@ async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[
             *await place.retention_concerns(),
             *([] if registry_id else _other_registries(report, anchors.heads)),
         ],
-        "restored": msgspec.to_builtins(anchors.restored),
+        "restored": msgspec.to_builtins(
+            [note for note in anchors.restored if note.registry_id == report.head.registry_id]
+        ),
     }
 
 

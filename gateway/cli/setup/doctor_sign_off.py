@@ -33,8 +33,13 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
                     "register it as …@sha256:…",
                 )
     if await registry.read(SIGN_OFF, "policy") is not None:
-        async for finding in _check_approvals(registry, models):
-            yield finding
+        from gateway.signoff.ssh import SshError
+
+        try:
+            async for finding in _check_approvals(registry, models):
+                yield finding
+        except SshError as error:
+            yield Finding("sign-off", "wrong", f"no signature can be checked: {error}")
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:

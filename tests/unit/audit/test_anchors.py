@@ -99,6 +99,26 @@ async def test_a_head_is_kept_once(tmp_path: Path, key: Path):
     assert (anchors.heads, anchors.findings) == ((first,), ())
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"registry_id": "../outside"},
+        {"registry_id": "/outside"},
+        {"registry_id": "."},
+        {"registry_id": "a\n"},
+        {"digest": "../../../outside"},
+        {"digest": ""},
+    ],
+)
+async def test_an_edited_head_leads_nowhere_else(tmp_path: Path, key: Path, change: dict[str, str]):
+    place, store = FolderPlace(tmp_path / "in" / "kept"), SharedStore()
+    await put(MemoryRegistry(store), "wine")
+    store.head = msgspec.structs.replace(store.head, **change)
+    with pytest.raises(RegistryError, match="shows what was edited"):
+        await write_anchor(place, MemoryRegistry(store), read_signer(key))
+    assert not (tmp_path / "in").exists()
+
+
 async def test_what_was_cut_off_or_rewritten_does_not_fit_the_kept_heads(tmp_path: Path, key: Path):
     place, signer = FolderPlace(tmp_path / "kept"), read_signer(key)
     store = SharedStore()

@@ -76,6 +76,9 @@ def test_each_write_of_a_command_keeps_the_head(anchored: Shell, tmp_path: Path)
     assert "restored to entry 1; 1 kept heads are lost" in noted.out
     ended = anchored.ok("audit", "--verify")
     assert "by ana, 1 kept heads lost: the disk broke" in ended.out
+    other = ("--registry", f"sqlite://{tmp_path}/other.db")  # it shares the second place
+    anchored.ok("register", "beer", "http://127.0.0.1:9", "--version", "1", "--no-probe", *other)
+    assert "the disk broke" not in anchored.ok("audit", "--verify", *other).out
 
 
 def test_another_registry_in_the_place_of_this_one_is_found(
@@ -167,6 +170,16 @@ def test_it_says_how_it_is_used(shell: Shell, words: list[str]):
     assert "hint:" in ended.err
 
 
+@pytest.mark.parametrize("at", ["soon", "2026-11-20T10:00:00"])
+def test_an_entry_without_a_time_is_told(shell: Shell, tmp_path: Path, at: str):
+    shell.register("wine")
+    tamper(tmp_path, f"UPDATE history SET at = '{at}'")  # noqa: S608
+    ended = shell("audit", "--at", "2999-01-01T00:00Z")
+    assert ended.code == console.EX_UNAVAILABLE
+    assert "entry 1 of the history: " in ended.err
+    assert "chips audit --verify" in ended.err
+
+
 def test_the_exports(shell: Shell, tmp_path: Path):
     shell.register("wine", "1", "--owner", "<b>ana</b>", "--reason", "=cmd()")
     shell.register("wine", "2")
@@ -188,5 +201,9 @@ def test_the_exports(shell: Shell, tmp_path: Path):
     assert "<b>ana</b>" not in page
     assert "&lt;b&gt;ana&lt;/b&gt;" in page
     assert "Nothing was found" in page
+    shell.ok("disable", "wine", "--by", "bea", "--reason", "by \u202eana")
+    shell.ok("audit", "--export", str(tmp_path / "history.html"))
+    page = (tmp_path / "history.html").read_text()
+    assert "by \\u202eana" in page, "no character turns around what stands next to it"
     assert shell("audit", "--export", str(tmp_path / "history.txt")).code == console.EX_USAGE
     assert shell("audit", "--export", str(tmp_path / "no" / "history.csv")).code == console.EX_DATAERR

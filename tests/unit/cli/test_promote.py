@@ -1,5 +1,6 @@
 """`chips promote`: bit for bit from qa to prod, with approvals; and everything that must not slip through on the way."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,17 @@ def test_a_copy_between_stores_is_checked_at_its_end(promotion: Promotion, tmp_p
     target = LocalStore(tmp_path / "y")
     assert copy_artifact(source, target, "wine", "4", promotion.digest, lambda _: None)
     assert not copy_artifact(source, target, "wine", "4", promotion.digest, lambda _: None)
+
+
+def test_an_artifact_of_another_model_is_not_copied(promotion: Promotion):
+    """It would be written where its manifest says: under a name that nobody has approved."""
+    manifest = promotion.published / MANIFEST_NAME
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "model": "beer"}))
+    promotion.digest = "sha256:" + hashlib.sha256(manifest.read_bytes()).hexdigest()
+    promotion.register()
+    promotion.approve()
+    promotion.refused("is of beer 4", console.EX_DATAERR)
 
 
 def test_an_artifact_that_is_there_already_is_read_to_its_end(promotion: Promotion):

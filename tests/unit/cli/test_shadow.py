@@ -27,7 +27,7 @@ def two_versions(shell: Shell, *options: str) -> None:
 
 
 def begin(shell: Shell, *options: str) -> Any:
-    return shell.ok("shadow", "wine", "4", "--json", *options).json()
+    return shell.ok("shadow", "wine", "4", "--yes", "--json", *options).json()
 
 
 async def _report(url: str, report: Report) -> None:
@@ -69,9 +69,11 @@ def test_it_is_written_with_its_bounds_and_its_price(shell: Shell):
 
 def test_the_price_is_said_before_the_question_and_nothing_is_written_without_a_yes(shell: Shell):
     two_versions(shell)
-    ended = shell.run("shadow", "wine", "4", "--rps", "100", "--for", "24h")
-    assert ended.code == 130
-    assert "432,000 requests in 24 hours" in ended.err + ended.out
+    for option in ((), ("--json",)):
+        ended = shell.run("shadow", "wine", "4", "--rps", "100", "--for", "24h", *option)
+        assert ended.code == 64
+        assert "432,000 requests in 24 hours" in ended.err
+        assert "--yes" in ended.err + ended.out
     assert shell("shadow", "wine", "--status").code == 65
     told = shell.ok("shadow", "wine", "4", "--rps", "100", "--yes").out
     assert "price" in told
@@ -217,3 +219,19 @@ def test_a_document_that_nobody_can_read_is_told(shell: Shell):
     assert "cannot be read" in ended.err
     begin(shell)
     assert "runs until" in shell.ok("shadow", "wine", "--status").out, "another one takes its place"
+
+
+def test_a_report_that_nobody_can_read_is_left_out_and_told(shell: Shell):
+    two_versions(shell)
+    begun = begin(shell)
+    report(shell, begun["id"], "g1", findings=findings(0, 10))
+
+    async def damage() -> None:
+        registry = open_registry(shell.registry)
+        await registry.write_ephemeral(FIGURES, "wine.g2", {"shadow": 7}, expected=0)
+        await registry.close()
+
+    asyncio.run(damage())
+    ended = shell.ok("shadow", "wine", "--status", "--json")
+    assert ended.json()["compared"] == 10
+    assert "wine.g2 cannot be read" in ended.err

@@ -304,3 +304,7 @@ def test_a_key_or_a_program_that_is_not_there_is_told(stage: Stage, monkeypatch:
         ended = stage.refused(*words)
         assert ended.code == console.EX_UNAVAILABLE
         assert "error: ssh-keygen is not installed: apt install openssh-client\n" in ended.err
+    stage.put("prod", MODELS, "wine", stage.model(url="http://127.0.0.1:9"))
+    found = {one["subject"]: one for one in stage.shell("--env", "prod", "doctor", "--json").json()}
+    assert found["sign-off"]["text"].startswith("no signature can be checked: ssh-keygen is not installed")
+    assert "history" in found, "the other checks are done all the same"

@@ -59,6 +59,7 @@ def test_what_is_the_versions_fault(counter: Counter, changes, errors: int, refu
     [
         {"status": 429, "error": Overloaded("x"), "attempts": 0},  # it never reached the backend
         {"attempts": 0},  # a browser's preflight
+        {"status": 101, "took_s": 3600.0},  # a tunnel
         {"assigned": "pin"},  # its caller chose the version
         {"routed": 0.0},
     ],

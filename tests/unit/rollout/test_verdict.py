@@ -133,6 +133,20 @@ def test_a_version_that_dies_late_is_found_in_its_first_block() -> None:
     assert judge(evidence, questions=_QUESTIONS) == "worse"
 
 
+def test_a_long_rollout_does_not_dull_the_verdict() -> None:
+    """A day of six gateways: what is bet on a sudden failure must not use up the evidence of a later one."""
+    evidence = Evidence(margin=0.005, fine_margin=0.005, guess=0.01)
+    for _ in range(30_000):
+        evidence.observe(Counts(20, 0), Counts(380, 0))
+    assert evidence.worse > -3
+    rng = np.random.default_rng(3)
+    blocks = 0
+    while judge(evidence, questions=_QUESTIONS) != "worse":
+        evidence.observe(Counts(20, int(rng.binomial(20, 0.03))), Counts(380, 0))
+        blocks += 1
+    assert blocks * 20 <= 2_500
+
+
 def test_an_equal_version_is_called_fine_within_the_tolerance() -> None:
     rng = np.random.default_rng(3)
     found = [_first(rng, "fine", candidate=0.002, stable=0.002, margin=0.005, blocks=400) for _ in range(20)]

@@ -17,6 +17,7 @@ chips_home <- local({
 #' Writes model.rds, signature.json (names, datatypes, categories) and samples.json (a few rows with the model's own
 #' answers). Then a backend in a process of its own loads them and scores the samples, each alone and all together: what
 #' cannot be served exactly as it predicts here is refused here. Nothing of an earlier `chips_save()` is lost then.
+#' Where there is no card.md, a draft of the model card is written.
 #'
 #' @param model An R object that predict.R can predict with.
 #' @param example Rows as the model takes them, 10 to 1000 of the training data: a data frame, or a matrix of numbers.
@@ -62,9 +63,19 @@ chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, 
     chips_cannot_save = function(error) stop_save(conditionMessage(error), hint_of(example, columns))
   )
   if (!all(file.rename(file.path(draft, basename(written)), written))) stop_save(folder, " cannot be written")
+  card <- file.path(folder, "card.md")
+  has_card <- file.exists(card) # of a person, who knows more
+  if (!has_card) write_text(paste0(draft_card(model, signature, runtime), "\n"), card)
   saved <- list(folder = folder, format = "rds", signature = signature, samples = length(content), runtime = runtime,
                 command = publish_command(folder, runtime))
-  writeLines(summary_lines(saved, columns, left_out, answered), out)
+  about_card <- if (has_card) "was kept: does it still describe this model?" else "is a draft: write what it asks for"
+  foreign <- setdiff(list.files(folder), c(basename(written), "card.md"))
+  writeLines(c(
+    summary_lines(saved, columns, left_out, answered),
+    sprintf("note    card.md %s", about_card),
+    if (length(foreign)) sprintf("note    %s in %s would be published too: better save to a folder of its own",
+                                 toString(utils::head(foreign, 5L)), folder)
+  ), out)
   invisible(saved)
 }
 
@@ -251,9 +262,7 @@ write_text <- function(text, path) writeBin(charToRaw(enc2utf8(text)), path)
 # -- what it says
 
 publish_command <- function(folder, runtime) {
-  place <- function(file) shell_word(file.path(folder, file))
-  words <- c("chips publish", place("model.rds"), "--signature", place("signature.json"), "--samples",
-             place("samples.json"), paste0("--runtime ", names(runtime), "=", unlist(runtime)),
+  words <- c("chips publish", shell_word(folder), paste0("--runtime ", names(runtime), "=", unlist(runtime)),
              "--model NAME --version 1")
   paste(words, collapse = " ")
 }

@@ -43,7 +43,7 @@ test_that("a model with texts, factors, integers and booleans is saved, and says
 test_that("what was saved is what chips_publish() takes, and a backend serves", {
   folder <- withr::local_tempdir()
   saved <- save_to(folder, fitted_to("y ~ kind + n"), seen)
-  expect_match(saved$command, "chips publish .*model.rds --signature .* --runtime R=")
+  expect_match(saved$command, "chips publish [^ ]+ --runtime R=")
   samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
   suppressMessages(chips_publish(file.path(folder, "model.rds"), "m", "1", saved$signature$inputs,
                                  saved$signature$outputs, samples, store = file.path(folder, "store")))
@@ -91,7 +91,25 @@ test_that("what a backend could not serve is refused, and nothing of an earlier 
   expect_error(save_to(folder, fitted_to("y ~ only_here(n)"), seen, overwrite = TRUE), "only_here.*this session",
                class = "chips_cannot_save")
   expect_equal(tools::md5sum(list.files(folder, full.names = TRUE)), before)
-  expect_equal(list.files(folder, all.files = TRUE, no.. = TRUE), c("model.rds", "samples.json", "signature.json"))
+  expect_equal(list.files(folder, all.files = TRUE, no.. = TRUE),
+               c("card.md", "model.rds", "samples.json", "signature.json"))
+})
+
+test_that("a draft of the model card is written where there is none, and names say nothing else than names", {
+  folder <- withr::local_tempdir()
+  save_to(folder, fitted_to("y ~ n"), seen)
+  card <- readLines(file.path(folder, "card.md"))
+  expect_equal(sub("## ", "", grep("^## ", card, value = TRUE)), c("Owner", "Purpose", "Data", "Limits", "Metrics"))
+  expect_length(grep("^TODO: ", card), 5L)
+  expect_match(paste(card, collapse = "\n"), "Inputs: `n` INT32")
+  writeLines("mine", file.path(folder, "card.md"))
+  writeLines("1", file.path(folder, "data.csv"))
+  said <- save_to(folder, fitted_to("y ~ n"), seen, overwrite = TRUE, lines = TRUE)
+  expect_match(paste(said, collapse = "\n"), "card.md was kept.*note    data.csv in .* would be published too")
+  expect_equal(readLines(file.path(folder, "card.md")), "mine")
+  expect_equal(card_name("a`b\n## Owner\u202e"), "a'b\\u000a## Owner\\u202e")
+  many <- rep(list(list(name = strrep("x", 90L), datatype = "FP64")), 31L)
+  expect_match(card_columns(many), "^`x{59}\u2026` FP64, .* and 1 more$")
 })
 
 test_that("a model whose rows depend on each other is refused", {

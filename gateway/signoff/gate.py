@@ -59,11 +59,13 @@ async def check_write(registry: Registry, changes: Iterable[Put | Delete]) -> li
     if stored is None:
         return []
     environment = (await registry.head()).registry_id
-    approvals = await registry.list(APPROVALS)
-    keys = await issuers_keys(stored.policy)
     subjects = [
         subject for change in wanted for subject in await _subjects(registry, change, stored, environment)
     ]
+    if not subjects:
+        return []  # a bad version is taken out of service also where no issuer can be reached
+    approvals = await registry.list(APPROVALS)
+    keys = await issuers_keys(stored.policy)
     return [approved(subject, approvals, stored, keys) for subject in subjects]
 
 

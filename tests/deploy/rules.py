@@ -168,3 +168,8 @@ def nothing_can_be_deleted_by_accident(plan: Sequence[Resource]) -> list[str]:
         "google_storage_bucket": lambda values: bool(values["retention_policy"]),
     }
     return [r.address for r in plan if r.type in kept and not kept[r.type](r.values)]
+
+
+def grants_of(plan: Sequence[Resource], member: str) -> list[Resource]:
+    """What a member may do by this plan, wherever it is granted."""
+    return [grant for grant in _iam(plan) if grant.values.get("member") == member]

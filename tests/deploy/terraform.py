@@ -75,7 +75,10 @@ class Checkout:
             'terraform {\n  backend "local" {}\n}\n'
         )
         self.init_local(folder)
-        given = [f"-var={name}={json.dumps(value)}" for name, value in (variables or {}).items()]
+        given = [
+            f"-var={name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in (variables or {}).items()
+        ]
         ended = self.run(
             folder,
             "plan",

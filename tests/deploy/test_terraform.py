@@ -1,36 +1,16 @@
 """deploy/terraform, checked by terraform itself, by rules of our own, and by mistakes planted to see each check fire."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.settings import load_settings
-from tests.conftest import require
 
 pytestmark = pytest.mark.timeout(300)
 
 ENVIRONMENTS = ("dev", "qa", "prod")
 MODULES = sorted(path.parent.name for path in Path("deploy/terraform/modules").glob("*/tests"))
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[object]:
-    require("terraform", available=shutil.which("terraform") is not None, why="terraform is not installed")
-    from tests.deploy.provider import Provider
-
-    provider = Provider()
-    yield provider
-    provider.stop()
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, provider):
-    from tests.deploy.terraform import Checkout
-
-    return Checkout(tmp_path, provider)
 
 
 def rules():

@@ -68,12 +68,6 @@ variable "alert_emails" {
   default     = []
 }
 
-variable "registrars" {
-  description = "IAM members who may register models."
-  type        = list(string)
-  default     = []
-}
-
 variable "publishers" {
   description = "IAM members who may publish artifacts."
   type        = list(string)
@@ -95,4 +89,46 @@ variable "rollouts" {
   description = "Whether a controller takes the steps of rollouts (chips canary): one small instance that always runs."
   type        = bool
   default     = false
+}
+
+variable "readers" {
+  description = "IAM members who may see models, artifacts, images and services."
+  type        = list(string)
+  default     = []
+}
+
+variable "registrars" {
+  description = "IAM members who may register models, publish artifacts and push images."
+  type        = list(string)
+  default     = []
+}
+
+variable "approvers" {
+  description = "IAM members who may approve versions; none of them is a registrar or an operator."
+  type        = list(string)
+  default     = []
+}
+
+variable "operators" {
+  description = "IAM members who may deploy backends, and read logs and figures."
+  type        = list(string)
+  default     = []
+}
+
+variable "auditors" {
+  description = "IAM members who may read the registry, its kept heads and the audit log."
+  type        = list(string)
+  default     = []
+}
+
+variable "audit_bucket" {
+  description = "Name of a bucket for signed heads of the history; its retention is locked in production. Empty: none is made."
+  type        = string
+  default     = ""
+}
+
+variable "audit_project" {
+  description = "Project of that bucket; best one that the registry's administrators do not own. Empty: this one."
+  type        = string
+  default     = ""
 }

@@ -96,6 +96,17 @@ def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch:
     stage.register()
 
 
+def test_taking_out_of_service_asks_no_issuer(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    act_alone(stage)
+
+    async def unreachable(policy: object) -> None:
+        raise AssertionError(policy)
+
+    monkeypatch.setattr("gateway.signoff.gate.issuers_keys", unreachable)
+    stage.prod("disable", "wine")
+    stage.prod("deregister", "wine", "--yes")
+
+
 def test_an_approval_counts_in_one_environment(stage: Stage):
     """Another one with the very same policy, people and models takes no copy of it."""
     identity = stage.request()

@@ -1,9 +1,3 @@
-variable "auditors" {
-  description = "IAM members who may read the registry and its history."
-  type        = list(string)
-  default     = []
-}
-
 variable "gateway_max_instances" {
   description = "Most gateway instances."
   type        = number

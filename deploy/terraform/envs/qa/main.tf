@@ -18,7 +18,13 @@ module "chips" {
   public           = var.public
   models           = var.models
   alert_emails     = var.alert_emails
+  readers          = var.readers
   registrars       = var.registrars
+  approvers        = var.approvers
+  operators        = var.operators
+  auditors         = var.auditors
+  audit_bucket     = var.audit_bucket
+  audit_project    = var.audit_project
   rollouts         = var.rollouts
   publishers       = var.publishers
   domains          = var.domains

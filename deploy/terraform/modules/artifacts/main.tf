@@ -43,11 +43,14 @@ resource "google_storage_bucket" "artifacts" {
   }
 }
 
+# A publisher creates and reads; a published version is never replaced or deleted.
 resource "google_storage_bucket_iam_member" "publisher" {
-  for_each = toset(var.publishers)
-  bucket   = google_storage_bucket.artifacts.name
-  role     = "roles/storage.objectUser"
-  member   = each.value
+  for_each = {
+    for pair in setproduct(var.publishers, ["roles/storage.objectCreator", "roles/storage.objectViewer"]) : "${pair[0]} ${pair[1]}" => { member = pair[0], role = pair[1] }
+  }
+  bucket = google_storage_bucket.artifacts.name
+  role   = each.value.role
+  member = each.value.member
 }
 
 resource "google_artifact_registry_repository" "images" {

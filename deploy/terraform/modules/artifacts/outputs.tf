@@ -12,3 +12,8 @@ output "images" {
   description = "Where images are pushed to."
   value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.repository_id}"
 }
+
+output "repository" {
+  description = "Name of the image repository."
+  value       = google_artifact_registry_repository.images.repository_id
+}

@@ -7,3 +7,8 @@ output "service_account" {
   description = "The backend's account."
   value       = google_service_account.backend.email
 }
+
+output "service_account_name" {
+  description = "The account's resource name, for grants on it."
+  value       = google_service_account.backend.name
+}

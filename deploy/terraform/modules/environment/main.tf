@@ -6,8 +6,34 @@ module "registry" {
   location            = var.region
   database            = var.database
   deletion_protection = var.protected
-  registrars          = var.registrars
-  auditors            = var.auditors
+}
+
+module "audit" {
+  source         = "../audit"
+  count          = var.audit_bucket == "" ? 0 : 1
+  project        = var.audit_project == "" ? var.project : var.audit_project
+  bucket         = var.audit_bucket
+  location       = var.region
+  retention_days = var.audit_retention_days
+  locked         = var.protected
+  gateway_member = module.gateway.member
+}
+
+module "access" {
+  source           = "../access"
+  project          = var.project
+  region           = var.region
+  database         = var.database
+  artifact_bucket  = module.artifacts.bucket
+  repository       = module.artifacts.repository
+  heads_bucket     = var.audit_bucket
+  backend_accounts = { for name, backend in module.backend : name => backend.service_account_name }
+  readers          = var.readers
+  registrars       = var.registrars
+  approvers        = var.approvers
+  operators        = var.operators
+  auditors         = var.auditors
+  depends_on       = [module.audit]
 }
 
 module "artifacts" {

@@ -27,3 +27,13 @@ output "backends" {
   description = "Addresses to register, by model."
   value       = { for name, backend in module.backend : name => backend.url }
 }
+
+output "audit_url" {
+  description = "CHIPS_AUDIT__SECOND_PLACE for the command line and the gateway; null without a bucket."
+  value       = one(module.audit[*].url)
+}
+
+output "approver_account" {
+  description = "The account whose identity tokens approvers sign with; null without approvers."
+  value       = module.access.approver_account
+}

@@ -26,26 +26,3 @@ resource "google_firestore_backup_schedule" "weekly" {
     day = "SUNDAY"
   }
 }
-
-# Who may write what stands in docs/how-to/permissions.md; conditions name this database alone.
-resource "google_project_iam_member" "registrar" {
-  for_each = toset(var.registrars)
-  project  = var.project
-  role     = "roles/datastore.user"
-  member   = each.value
-  condition {
-    title      = "only the registry"
-    expression = "resource.name == \"projects/${var.project}/databases/${var.database}\""
-  }
-}
-
-resource "google_project_iam_member" "auditor" {
-  for_each = toset(var.auditors)
-  project  = var.project
-  role     = "roles/datastore.viewer"
-  member   = each.value
-  condition {
-    title      = "only the registry"
-    expression = "resource.name == \"projects/${var.project}/databases/${var.database}\""
-  }
-}

@@ -33,15 +33,3 @@ variable "backup_retention_days" {
     error_message = "Firestore keeps backups for 1 to 98 days."
   }
 }
-
-variable "registrars" {
-  description = "IAM members who may register models, such as group:ml@example.com."
-  type        = list(string)
-  default     = []
-}
-
-variable "auditors" {
-  description = "IAM members who may read the registry and its history."
-  type        = list(string)
-  default     = []
-}

@@ -24,7 +24,7 @@ from gateway.signoff.requests import (
 from gateway.signoff.statement import Keys
 from gateway.signoff.subject import Subject, subject_of
 
-_FREE: Final = ("enabled", "description", "owner", "traffic")
+_FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
 
 
 class Approved(NamedTuple):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
-from gateway.artifacts.card_views import read_cards
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
 from gateway.control.assets import find_asset, prefers_html
@@ -244,6 +243,8 @@ class ControlRoutes:
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
             raise PageNotFound("There is no such model in this registry.")
+        from gateway.artifacts.card_views import read_cards
+
         try:
             cards = await read_cards(self._registry, entry.model)
         except RegistryError as error:

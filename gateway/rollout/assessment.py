@@ -20,9 +20,9 @@ _WORDS: Final = {
     "p95": "is slower at the 95th percentile",
     "p99": "is slower at the 99th percentile",
 }
-MOST_COLD: Final = (
-    0.2  # of the requests at a step; a slow version that does not account for its time looks the same
-)
+# Of the requests at a step. A slow version that does not account for its time looks the same, so the last step bears less.
+MOST_COLD: Final = 0.2
+MOST_COLD_AT_LAST: Final = 0.05
 _LEAST_PROOF: Final = 0.001
 _ENOUGH: Final = 200  # requests of the stable version before its quantiles count
 _MOST: Final = 20_000  # after which older ones count half
@@ -126,10 +126,9 @@ class Assessment(msgspec.Struct, kw_only=True):
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 
-    @property
-    def too_many_cold_starts(self) -> bool:
-        """Whether so many requests waited for an instance that the times of the others say little."""
-        return self.cold_here > MOST_COLD * self.requests
+    def too_many_cold_starts(self, *, last: bool) -> bool:
+        """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
+        return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
     def unproven(self) -> list[str]:
         """The questions that are not yet answered with "fine"."""

@@ -55,11 +55,11 @@ def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    if seen.too_many_cold_starts:
+    last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
+    if seen.too_many_cold_starts(last=last):
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
-    last = rollout.position + 1 >= len(plan.steps)
-    if last or plan.steps[rollout.position + 1] == 100:
+    if last:
         unproven = seen.unproven()
         if unproven:
             return f"undecided: not yet proved to be fine: {', '.join(unproven)}"

@@ -136,13 +136,13 @@ async def test_callers_of_a_sticky_share_move_once_and_never_back(fleet: Fleet):
 
 @pytest.mark.slow
 async def test_a_version_that_is_right_but_cold_is_not_held_to_blame(fleet: Fleet):
-    """A tenth of its requests wait 1.5 s for an instance, as a version does whose instances are started one by one."""
+    """One in thirty of its requests waits 1.5 s for an instance, as a version does whose instances are started one by one."""
     await fleet.start_gateway("--server.workers=1")
-    fleet.candidate.cold_every = 10
+    fleet.candidate.cold_every = 30
     async with fleet:
         await fleet.begin()
         rollout = await fleet.until("succeeded", within_s=60)
-    assert rollout.steps[-1].evidence["cold_starts"] > 5
+    assert rollout.steps[-1].evidence["cold_starts"] > 2
     assert {status for _, status in fleet.answers} == {200}
 
 

@@ -74,6 +74,17 @@ def test_a_version_of_which_most_requests_seem_cold_does_not_advance():
     assert "201 of 1000 requests at this step waited for an instance" in decision.reason
 
 
+def test_the_step_before_100_percent_bears_fewer_cold_starts():
+    """A version that stalls for one request in ten, and does not account for it, is no version for all traffic."""
+    rollout = _at(len(PLAN.steps) - 2)
+    seen = _seen(rollout, windows=100)
+    assert not seen.unproven()
+    seen.cold_here = seen.requests // 20
+    assert decide(rollout, _model(rollout), seen, silent=0).action == "advance"
+    seen.cold_here += 1
+    assert decide(rollout, _model(rollout), seen, silent=0).action == "wait"
+
+
 def test_a_step_that_nothing_speaks_against_is_followed_by_the_next():
     rollout = _at(0)
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=10), silent=0)

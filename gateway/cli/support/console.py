@@ -34,6 +34,7 @@ from gateway.registry.base import (
     Put,
     Registry,
     RegistryError,
+    Unavailable,
 )
 from gateway.registry.fallback import open_fallback, refresh_fallback
 from gateway.registry.schemes import open_registry
@@ -270,7 +271,10 @@ class _Guarded:
 
     async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
         if any(change.kind not in _SIGNED_BY_PEOPLE for change in changes):
-            await _check_approvals(self._registry, changes)
+            try:
+                await _check_approvals(self._registry, changes)
+            except Unavailable as error:
+                raise Unavailable(f"{error} Nothing was written.") from error
             confirm_write(self._settings)
         generation = await self._registry.write(*changes, author=author, reason=reason)
         self.has_written = True

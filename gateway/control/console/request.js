@@ -81,7 +81,7 @@ function help(one) {
 }
 
 // The spans in order, each with its depth, and a row for time that no span covers.
-function rows({ spans, duration_s }) {
+export function rows({ spans, duration_s }) {
   const depths = {};
   const found = spans.map((span) => {
     depths[span.span_id] = span.parent_id in depths ? depths[span.parent_id] + 1 : 0;

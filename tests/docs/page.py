@@ -91,8 +91,9 @@ def commands(page: Path) -> list[Command]:
     return [step for step in steps(page) if isinstance(step, Command)]
 
 
-# A gateway shows requests a moment after their answers; no reader types as fast as a test.
-_LOOKS_BACK = ("chips tail", "chips why", "chips top")
+# A gateway shows requests a moment after their answers, and takes up a change a moment after it was written; no reader types
+# as fast as a test.
+_LOOKS_BACK = ("chips tail", "chips why", "chips top", "curl ")
 
 
 class Reader:

@@ -1,3 +1,4 @@
+# Long: one fleet with a shadow, told from its callers' side and from the candidate's.
 """A candidate in the shadow of the stable version: callers notice nothing, and what differs is found."""
 
 import asyncio

@@ -84,10 +84,7 @@ def save(
     if samples < 1:
         raise CannotSave("samples must be at least 1: a version without samples cannot be checked")
     example = sliceable(example)
-    columns = columns_of(example, _names_of(model))
-    known = known_categories(model, [column.name for column in columns])
-    known = known or catboost_categories(model, columns, training)
-    columns = with_known_categories(columns, known, accept_unknown=accept_unknown)
+    columns = _columns(model, example, training, accept_unknown=accept_unknown)
     kind = format or _safest_format(model)
     if kind not in MODEL_FILES:
         raise CannotSave(f'the format "{kind}" is not known; choose {", ".join(MODEL_FILES)}')
@@ -120,13 +117,7 @@ def save(
                 described = _baseline(sliceable(training), columns, predictor, signature)
                 write_json(draft / BASELINE, described, indent=None)
             packages = _packages(model, own)
-            card = draft_card(
-                f"{type(model).__module__}.{type(model).__qualname__}",
-                kind,
-                signature,
-                packages=packages,
-                training_rows=None if training is None else _row_count(training),
-            )
+            card = _card(model, kind, signature, packages, training)
             _put_in_place(draft, target, written)
             if write_new(target, card):
                 written.append(CARD)
@@ -307,6 +298,26 @@ def _output(name: str, values: Sequence[Any]) -> Tensor:
 
 
 # -- what it says
+
+
+def _columns(
+    model: Any, example: Any, training: Any, *, accept_unknown: bool | Sequence[str]
+) -> list[Column]:
+    """The example's columns, with the categories that the model knows."""
+    columns = columns_of(example, _names_of(model))
+    known = known_categories(model, [column.name for column in columns])
+    known = known or catboost_categories(model, columns, training)
+    return with_known_categories(columns, known, accept_unknown=accept_unknown)
+
+
+def _card(model: Any, kind: str, signature: Signature, packages: Sequence[str], training: Any) -> str:
+    return draft_card(
+        f"{type(model).__module__}.{type(model).__qualname__}",
+        kind,
+        signature,
+        packages=packages,
+        training_rows=None if training is None else _row_count(training),
+    )
 
 
 def _packages(model: Any, own: OwnCode) -> tuple[str, ...]:

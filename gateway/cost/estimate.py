@@ -113,10 +113,3 @@ def estimate_cost(load: TrafficLoad, deployment: InstanceSettings, prices: Price
             ),
         ],
     )
-
-
-def always_on_cost(deployment: InstanceSettings, prices: Prices, instances: int = 1) -> float:
-    """The monthly cost of instances with CPU always allocated, as the gateway has them."""
-    run = prices.cloud_run
-    rate = deployment.cpu * run.cpu_always + deployment.memory_gib * run.memory_gib_always
-    return instances * MONTH_S * rate

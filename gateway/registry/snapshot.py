@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
 from types import MappingProxyType
+from typing import Any
 
 from gateway.core.compiled_policy import compile_policy
 from gateway.core.model import Backend, Model, parse_model
@@ -255,29 +256,31 @@ def _all_read(snapshot: Snapshot) -> bool:
 
 def read_rollout(document: Document) -> Rollout:
     """A rollout's document. ValueError says everything that is wrong with it."""
-    if document.problem:
-        raise ValueError(document.problem)
-    rollout = parse_rollout(document.body)
-    if rollout.model != document.name:
-        raise ValueError(f'it says that it is of "{rollout.model}"')
+    rollout = parse_rollout(_readable_body(document))
+    _check_name(document, rollout.model, "of ")
     return rollout
 
 
 def read_shadow(document: Document) -> Shadow:
     """A shadow's document. ValueError says everything that is wrong with it."""
-    if document.problem:
-        raise ValueError(document.problem)
-    shadow = parse_shadow(document.body)
-    if shadow.model != document.name:
-        raise ValueError(f'it says that it is of "{shadow.model}"')
+    shadow = parse_shadow(_readable_body(document))
+    _check_name(document, shadow.model, "of ")
     return shadow
 
 
 def compile_entry(document: Document) -> ModelEntry:
     """Compile a model's document for routing. ValueError says everything that is wrong with it."""
+    model = parse_model(_readable_body(document))
+    _check_name(document, model.name)
+    return ModelEntry(model, document.revision)
+
+
+def _readable_body(document: Document) -> dict[str, Any]:
     if document.problem:
         raise ValueError(document.problem)
-    model = parse_model(document.body)
-    if model.name != document.name:
-        raise ValueError(f'it says that it is "{model.name}"')
-    return ModelEntry(model, document.revision)
+    return document.body
+
+
+def _check_name(document: Document, named: str, relation: str = "") -> None:
+    if named != document.name:
+        raise ValueError(f'it says that it is {relation}"{named}"')

@@ -6,11 +6,10 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, Failure
-from gateway.cli.support.environments import UnknownEnvironment, find_environment, read_environments
+from gateway.cli.support.named_environments import registry_of_environment
 from gateway.core.model_updates import differences
 from gateway.registry.base import MODELS, Document
 from gateway.registry.schemes import open_registry
-from gateway.settings import environments_file
 
 # Where a backend runs differs between environments by nature; that is no news.
 _EXPECTED = (": url", ": artifact")
@@ -80,17 +79,9 @@ def _show(found: dict[str, list[tuple[str, Any, Any]]], before: str, after: str,
 
 
 async def _models(name: str) -> dict[str, Document]:
-    path = environments_file()
+    url = registry_of_environment(name)
     try:
-        environment = find_environment(read_environments(path), name, path)
-    except UnknownEnvironment as error:
-        raise Failure(str(error), code=EX_CONFIG) from None
-    if not environment.registry:
-        raise Failure(
-            f'the environment "{name}" names no registry', hint=f"add one in {path}", code=EX_CONFIG
-        )
-    try:
-        registry = open_registry(environment.registry)
+        registry = open_registry(url)
     except ValueError as error:
         raise Failure(f'the registry of "{name}": {error}', code=EX_CONFIG) from None
     try:

@@ -11,9 +11,9 @@ from gateway.cli.support.environments import (
     EXAMPLE,
     Environment,
     UnknownEnvironment,
-    find_environment,
     read_environments,
 )
+from gateway.cli.support.named_environments import environment_named
 from gateway.settings import environments_file, mask_url
 
 env = typer.Typer(help="Named environments: list them, choose one, look at one.", no_args_is_help=True)
@@ -22,13 +22,6 @@ env = typer.Typer(help="Named environments: list them, choose one, look at one."
 def _read() -> dict[str, Environment]:
     try:
         return read_environments(environments_file())
-    except UnknownEnvironment as error:
-        raise Failure(str(error), code=EX_CONFIG) from None
-
-
-def _find(name: str) -> Environment:
-    try:
-        return find_environment(_read(), name, environments_file())
     except UnknownEnvironment as error:
         raise Failure(str(error), code=EX_CONFIG) from None
 
@@ -80,7 +73,7 @@ def use(
     Example: `chips env use dev`
     """
     if name is not None:
-        _find(name)
+        environment_named(name)
     console.current_environment_file().write(name or "")
     if as_json:
         console.print_json({"in_use": name})
@@ -105,7 +98,7 @@ def show(
         if chosen is None:
             raise Failure("no environment is in use", hint="chips env use NAME", code=EX_CONFIG)
         name, by = chosen.name, chosen.by
-    found = _find(name)
+    found = environment_named(name)
     if as_json:
         console.print_json({"name": name, "chosen_by": by or None, **msgspec.to_builtins(found)})
         return

@@ -18,7 +18,8 @@ from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.signing import registry_of, split_version, store_of
+from gateway.cli.support.named_environments import registry_of, store_of
+from gateway.cli.support.signing import split_version
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.cli.support.verified import check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url

@@ -10,6 +10,7 @@ import typer
 from gateway.cli.signoff.sign_off import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.named_environments import registry_of, store_of
 from gateway.cli.support.published_manifest import published_card
 from gateway.cli.support.signing import (
     AsOption,
@@ -18,10 +19,8 @@ from gateway.cli.support.signing import (
     TokenCommandOption,
     identify,
     policy_of,
-    registry_of,
     signed,
     split_version,
-    store_of,
 )
 from gateway.core.evidence import CARD, not_about
 from gateway.core.model import Backend, Model

@@ -8,10 +8,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from gateway.audit.signing import SigningError
-from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environments import UnknownEnvironment, find_environment, read_environments
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
-from gateway.settings import Settings, environments_file
 from gateway.signoff.policy import SignOffPolicy
 from gateway.signoff.requests import StoredPolicy, read_policy
 from gateway.signoff.ssh import SshError, public_key_of
@@ -134,34 +132,6 @@ async def policy_of(registry: Registry) -> StoredPolicy:
             code=EX_DATAERR,
         )
     return stored
-
-
-def registry_of(name: str) -> str:
-    """The registry's URL of an environment; a URL is taken as it is. Raises Failure."""
-    if ":" in name:
-        return name
-    path = environments_file()
-    try:
-        environment = find_environment(read_environments(path), name, path)
-    except UnknownEnvironment as error:
-        raise Failure(str(error), code=EX_CONFIG) from None
-    if not environment.registry:
-        raise Failure(
-            f'the environment "{name}" names no registry', hint=f"add one in {path}", code=EX_CONFIG
-        )
-    return environment.registry
-
-
-def store_of(name: str, settings: Settings) -> str:
-    """The artifact store of an environment; of a registry that is given by its URL, the settings'. Raises Failure."""
-    if ":" in name:
-        return settings.artifacts
-    path = environments_file()
-    try:
-        environment = find_environment(read_environments(path), name, path)
-    except UnknownEnvironment as error:
-        raise Failure(str(error), code=EX_CONFIG) from None
-    return environment.artifacts or settings.artifacts
 
 
 def split_version(text: str) -> tuple[str, str]:

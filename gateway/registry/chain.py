@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.registry.base import Entry, Head, StoredDocument
+from gateway.registry.base import Conflict, Delete, Entry, Head, Put, StoredDocument
 
 TAKEOVER: Final = "takeover"  # the name of the entry that commits to a history from before the chain
 TAKEOVER_REASON: Final = "the history is a hash chain from here on"
@@ -64,6 +64,45 @@ def canonical_entry(entry: Entry, registry_id: str) -> dict[str, Any]:
 def entry_digest(entry: Entry, registry_id: str) -> str:
     """The digest that `entry` must hold, in hexadecimal."""
     return hashlib.sha256(canonical(canonical_entry(entry, registry_id))).hexdigest()
+
+
+def check_expected(change: Put | Delete, revision: int, before: str | None) -> None:
+    """Raises Conflict where the document, stored as `revision` with the text `before`, is not what `change` expects.
+
+    None is a deleted document, or none; both are expected as 0.
+    """
+    actual = revision if before is not None else 0
+    if actual != change.expected:
+        raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+
+
+def entry_of(
+    change: Put | Delete,
+    revision: int,
+    before: str | None,
+    after: str | None,
+    *,
+    generation: int,
+    at: str,
+    author: str,
+    reason: str,
+    write_id: str | None = None,
+) -> Entry:
+    """The entry of a change of a document from `revision` and its text to the next one; `seal` gives it its number."""
+    return Entry(
+        sequence=0,
+        generation=generation,
+        at=at,
+        author=author,
+        reason=reason,
+        action="delete" if after is None else "create" if before is None else "update",
+        kind=change.kind,
+        name=change.name,
+        revision=revision + 1,
+        before=before,
+        after=after,
+        write_id=write_id,
+    )
 
 
 def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:

@@ -24,7 +24,7 @@ from gateway.registry.base import (
     decode_document,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS, seal
+from gateway.registry.chain import GENESIS, check_expected, entry_of, seal
 from gateway.registry.schemes import refuse_query
 
 _LOOK_S = 5.0
@@ -47,6 +47,11 @@ class SharedStore:
             for (kind, name), stored in sorted(self.documents.items())
             if stored.body is not None
         ]
+
+    def stored(self, change: Put | Delete) -> tuple[int, str | None]:
+        """The revision and the text of the document that `change` is about; 0 and None where there was none."""
+        was = self.documents.get((change.kind, change.name))
+        return (was.revision, was.body) if was is not None else (0, None)
 
 
 _named: dict[str, SharedStore] = {}
@@ -108,10 +113,7 @@ class MemoryRegistry:
             raise ValueError("a write changes at least one document")
         store = self._store
         for change in changes:
-            current = store.documents.get((change.kind, change.name))
-            actual = current.revision if current is not None and current.body is not None else 0
-            if actual != change.expected:
-                raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+            check_expected(change, *store.stored(change))
         # Through JSON, as every other registry does it: what is not JSON must fail here too, before anything is written.
         texts = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
@@ -119,29 +121,19 @@ class MemoryRegistry:
         ]
         generation, at = store.head.generation + 1, now_rfc3339()
         for change, after in zip(changes, texts, strict=True):
-            where = (change.kind, change.name)
-            was = store.documents.get(where)
-            before = was.body if was is not None else None
-            revision = (was.revision if was is not None else 0) + 1
-            store.documents[where] = StoredDocument(
-                kind=change.kind, name=change.name, revision=revision, body=after
+            entry = entry_of(
+                change,
+                *store.stored(change),
+                after,
+                generation=generation,
+                at=at,
+                author=author,
+                reason=reason,
             )
-            entry, store.head = seal(
-                Entry(
-                    sequence=0,
-                    generation=generation,
-                    at=at,
-                    author=author,
-                    reason=reason,
-                    action="delete" if after is None else "create" if before is None else "update",
-                    kind=change.kind,
-                    name=change.name,
-                    revision=revision,
-                    before=before,
-                    after=after,
-                ),
-                store.head,
+            store.documents[entry.kind, entry.name] = StoredDocument(
+                kind=entry.kind, name=entry.name, revision=entry.revision, body=after
             )
+            entry, store.head = seal(entry, store.head)
             store.entries.append(entry)
         store.head = msgspec.structs.replace(store.head, generation=generation)
         for changed in store.changed:

@@ -7,7 +7,6 @@ import msgspec
 
 from gateway.registry.base import (
     AUDIT,
-    Conflict,
     Delete,
     Entry,
     Head,
@@ -16,7 +15,7 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, seal, take_over
+from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
 
 _PLAIN: Final = "sequence, generation, at, author, reason, action, kind, name, revision, before, after"
@@ -52,32 +51,18 @@ def _write_one(
     row = db.execute(
         "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
     ).fetchone()
-    last_revision, before = row if row is not None else (0, None)
-    actual = last_revision if before is not None else 0
-    if actual != change.expected:
-        raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
+    revision, before = row if row is not None else (0, None)
+    check_expected(change, revision, before)
     after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
+    entry = entry_of(
+        change, revision, before, after, generation=generation, at=at, author=author, reason=reason
+    )
     db.execute(
         "INSERT INTO documents VALUES (?, ?, ?, ?) "
         "ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
-        (change.kind, change.name, last_revision + 1, after),
+        (entry.kind, entry.name, entry.revision, after),
     )
-    entry, new_head = seal(
-        Entry(
-            sequence=0,
-            generation=generation,
-            at=at,
-            author=author,
-            reason=reason,
-            action="delete" if after is None else "create" if before is None else "update",
-            kind=change.kind,
-            name=change.name,
-            revision=last_revision + 1,
-            before=before,
-            after=after,
-        ),
-        head,
-    )
+    entry, new_head = seal(entry, head)
     try:
         db.execute(
             f"INSERT INTO history ({_PLAIN}, previous, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608

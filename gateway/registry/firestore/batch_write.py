@@ -9,7 +9,6 @@ import msgspec
 
 from gateway.core.randomness import random_between
 from gateway.registry.base import (
-    Conflict,
     Delete,
     Entry,
     Head,
@@ -18,7 +17,7 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS, seal
+from gateway.registry.chain import GENESIS, check_expected, entry_of, seal
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument
 from gateway.registry.firestore.location import FirestoreLocation
@@ -174,22 +173,17 @@ class BatchWrite:
     ) -> Entry:
         was = found.get(document_location(self._names, change.kind, change.name))
         stored = layout.decode_stored(was.fields if was is not None else None)
-        before = stored.body if stored is not None else None
-        actual = stored.revision if stored is not None and before is not None else 0
-        if actual != change.expected:
-            raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
-        return Entry(
-            sequence=0,
+        revision, before = (stored.revision, stored.body) if stored is not None else (0, None)
+        check_expected(change, revision, before)
+        return entry_of(
+            change,
+            revision,
+            before,
+            body,
             generation=generation,
             at=self._at,
             author=self._author,
             reason=self._reason,
-            action="delete" if body is None else "create" if before is None else "update",
-            kind=change.kind,
-            name=change.name,
-            revision=(stored.revision if stored is not None else 0) + 1,
-            before=before,
-            after=body,
             write_id=self._id,
         )
 

@@ -19,7 +19,7 @@ from gateway.cli.support.signing import (
 from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
 from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
-from gateway.signoff.gate import issuers_keys
+from gateway.signoff.records import issuers_keys, read_records
 from gateway.signoff.requests import (
     Request,
     StoredPolicy,
@@ -99,12 +99,11 @@ def approvals(
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
-        stored = await policy_of(registry)
-        keys = await issuers_keys(stored.policy)
-        documents = [one for one in await registry.list(APPROVALS) if identity in {None, one.name}]
+        records = await read_records(registry, await policy_of(registry))
+        documents = [one for one in records.requests if identity in {None, one.name}]
         if identity is not None and not documents:
             await _find(registry, identity)  # says what there is
-        return [_facts(document, stored, keys) for document in documents]
+        return [_facts(document, records.stored, records.keys) for document in documents]
 
     found = console.with_registry(registry_url, work)
     if as_json:

@@ -28,8 +28,8 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, Put, Registry
 from gateway.registry.evidence import list_evidence
 from gateway.settings import Settings
-from gateway.signoff.gate import issuers_keys
 from gateway.signoff.policy import policy_digest
+from gateway.signoff.records import issuers_keys
 from gateway.signoff.requests import (
     Request,
     StoredPolicy,

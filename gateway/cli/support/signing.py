@@ -11,7 +11,8 @@ from gateway.audit.signing import SigningError
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
 from gateway.signoff.policy import SignOffPolicy
-from gateway.signoff.requests import StoredPolicy, read_policy
+from gateway.signoff.records import read_policy
+from gateway.signoff.requests import StoredPolicy
 from gateway.signoff.ssh import SshError, public_key_of
 from gateway.signoff.statement import (
     Decision,

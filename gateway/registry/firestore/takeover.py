@@ -17,6 +17,7 @@ from gateway.registry.base import (
 )
 from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, seal
 from gateway.registry.chain import take_over as plan_takeover
+from gateway.registry.damage import DAMAGED_ENTRY
 from gateway.registry.firestore import layout
 from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument
 
@@ -34,7 +35,7 @@ async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator
         async for found in rpc.query(names.history, first=first, limit=_PAGE):
             count, last = count + 1, found.identity
             if found.identity != first:  # a page begins with the last entry of the page before
-                yield layout.read_entry(found) or layout.DAMAGED_ENTRY
+                yield layout.read_entry(found) or DAMAGED_ENTRY
         if count < _PAGE:
             return
         first = last

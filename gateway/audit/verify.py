@@ -19,7 +19,7 @@ from gateway.registry.base import (
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.chain import (
+from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
     Takeover,
@@ -83,7 +83,7 @@ async def verify_history(
                 documents.take_over(takeover)
             if entry.sequence in at_anchors:
                 at_anchors[entry.sequence] = entry.digest or ""
-        stored = [one for kind in sorted(kinds) for one in await registry.stored(kind)]
+        stored = [one for kind in sorted(kinds) for one in await registry.raw_documents_with_deleted(kind)]
         if await registry.head() != head:
             continue  # somebody wrote meanwhile: what was read is of several moments
         if head.digest is not None:

@@ -26,7 +26,7 @@ from gateway.registry.base import (
     RegistryError,
     StoredDocument,
 )
-from gateway.registry.schemes import refuse_query
+from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
@@ -117,7 +117,7 @@ class SqliteRegistry:
                 yield entry
             before = page[-1].sequence
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_stored(db, kind))
 
     async def close(self) -> None:

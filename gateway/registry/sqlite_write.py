@@ -15,7 +15,7 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
+from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
 
 _PLAIN: Final = "sequence, generation, at, author, reason, action, kind, name, revision, before, after"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.registry.chain import text_digest
+from gateway.registry.hash_chain import text_digest
 
 POLICY: Final = "policy"  # the name of its document
 

@@ -11,12 +11,12 @@ from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact
 from gateway.settings import inherited_environment, state_folder
-from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
+from gateway.verify.run_checks import ArtifactManifestSubset, parse_manifest_or_samples
 
 
 class StagedBackend(NamedTuple):

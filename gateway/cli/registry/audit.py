@@ -123,8 +123,8 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
     """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
     if await registry.read(SIGN_OFF, "policy") is None:
         return {}
-    from gateway.signoff.gate import issuers_keys
-    from gateway.signoff.requests import read_policy, signed_for
+    from gateway.signoff.approval_requests import read_policy, signed_for
+    from gateway.signoff.enforce_policy import issuers_keys
 
     try:
         stored = await read_policy(registry)

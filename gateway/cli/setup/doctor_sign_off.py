@@ -10,7 +10,7 @@ from gateway.registry.base import APPROVALS, EMERGENCIES, SIGN_OFF, Document, Re
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.signoff.statement import Signed
+    from gateway.signoff.in_toto_statement import Signed
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -33,7 +33,7 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
                     "register it as …@sha256:…",
                 )
     if await registry.read(SIGN_OFF, "policy") is not None:
-        from gateway.signoff.ssh import SshError
+        from gateway.signoff.ssh_signature import SshError
 
         try:
             async for finding in _check_approvals(registry, models):
@@ -43,8 +43,8 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.gate import issuers_keys
-    from gateway.signoff.requests import read_policy, signed_for
+    from gateway.signoff.approval_requests import read_policy, signed_for
+    from gateway.signoff.enforce_policy import issuers_keys
 
     try:
         stored = await read_policy(registry)

@@ -6,7 +6,7 @@ overwrite each other. Every write bumps the registry's `generation` by one and a
 chain: `gateway.registry.hash_chain`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 
@@ -25,6 +25,7 @@ EVIDENCE: Final = (
     "evidence"  # what was found out about a version, bound to its artifact and image; not mirrored
 )
 SIGN_OFF: Final = "sign-off"  # the environment's policy: who must approve what
+SIGN_OFF_POLICY: Final = "policy"  # the name of its document
 APPROVALS: Final = "approvals"  # requests for approval, with the signed decisions
 EMERGENCIES: Final = "emergencies"  # what serves on one person's word, until somebody else has reviewed it
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
@@ -84,6 +85,14 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     expected: int
+
+
+class Precondition(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that a write depends on and does not change: its revision must still be `expected`."""
+
+    kind: str
+    name: str
+    expected: int  # 0: there must be none
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,10 +238,17 @@ class Registry(Protocol):
     async def list(self, kind: str) -> tuple[Document, ...]:
         """All documents of a kind, by name."""
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         """Write all of `changes` or none; return the new generation, which a following `load` shows or exceeds.
 
-        Raises Conflict where a document is not at its expected revision.
+        Raises Conflict where a document, of `changes` or of `preconditions`, is not at its expected revision at the moment
+        of the write.
         """
 
     async def history(

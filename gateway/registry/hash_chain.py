@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.registry.base import Conflict, Delete, Entry, Head, Put, StoredDocument
+from gateway.registry.base import Conflict, Delete, Entry, Head, Precondition, Put, StoredDocument
 
 TAKEOVER: Final = "takeover"  # the name of the entry that commits to a history from before the chain
 TAKEOVER_REASON: Final = "the history is a hash chain from here on"
@@ -66,7 +66,7 @@ def entry_digest(entry: Entry, registry_id: str) -> str:
     return hashlib.sha256(canonical(canonical_entry(entry, registry_id))).hexdigest()
 
 
-def check_expected(change: Put | Delete, revision: int, before: str | None) -> None:
+def check_expected(change: Put | Delete | Precondition, revision: int, before: str | None) -> None:
     """Raises Conflict where the document, stored as `revision` with the text `before`, is not what `change` expects.
 
     None is a deleted document, or none; both are expected as 0.

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import SplitResult
 from uuid import uuid4
@@ -18,6 +18,7 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     StoredDocument,
@@ -48,7 +49,7 @@ class SharedStore:
             if stored.body is not None
         ]
 
-    def stored(self, change: Put | Delete) -> tuple[int, str | None]:
+    def stored(self, change: Put | Delete | Precondition) -> tuple[int, str | None]:
         """The revision and the text of the document that `change` is about; 0 and None where there was none."""
         was = self.documents.get((change.kind, change.name))
         return (was.revision, was.body) if was is not None else (0, None)
@@ -108,12 +109,18 @@ class MemoryRegistry:
     async def list(self, kind: str) -> tuple[Document, ...]:
         return tuple(one for one in self._store.current() if one.kind == kind)
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         if not changes:
             raise ValueError("a write changes at least one document")
         store = self._store
-        for change in changes:
-            check_expected(change, *store.stored(change))
+        for expectation in (*preconditions, *changes):
+            check_expected(expectation, *store.stored(expectation))
         # Through JSON, as every other registry does it: what is not JSON must fail here too, before anything is written.
         texts = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None

@@ -6,7 +6,7 @@ All of it runs in one thread of its own, so no statement ever blocks the event l
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     RegistryError,
@@ -90,8 +91,14 @@ class SqliteRegistry:
     async def list(self, kind: str) -> tuple[Document, ...]:
         return await self._run(lambda db: read_documents(db, "WHERE kind = ?", (kind,)))
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
-        return await self._run(lambda db: write(db, changes, author, reason))
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
+        return await self._run(lambda db: write(db, changes, author, reason, preconditions))
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100

@@ -1,6 +1,7 @@
 """The registry's writes to SQLite, and its hash chain: what a write adds, and what the audit reads."""
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -10,6 +11,7 @@ from gateway.registry.base import (
     Delete,
     Entry,
     Head,
+    Precondition,
     Put,
     RegistryError,
     StoredDocument,
@@ -22,12 +24,20 @@ _PLAIN: Final = "sequence, generation, at, author, reason, action, kind, name, r
 _PAGE: Final = 500  # entries read at once
 
 
-def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
+def write(
+    db: sqlite3.Connection,
+    changes: tuple[Put | Delete, ...],
+    author: str,
+    reason: str,
+    preconditions: Sequence[Precondition] = (),
+) -> int:
     """Write all changes and the chain's head in one transaction; return the new generation. Raises Conflict."""
     if not changes:
         raise ValueError("a write changes at least one document")
     at = now_rfc3339()
     with transaction(db):
+        for precondition in preconditions:
+            check_expected(precondition, *_stored(db, precondition))
         if not is_chained(db):
             _take_over(db, at)
         head = read_head(db)
@@ -48,10 +58,7 @@ def _write_one(
     author: str,
     reason: str,
 ) -> Head:
-    row = db.execute(
-        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
-    ).fetchone()
-    revision, before = row if row is not None else (0, None)
+    revision, before = _stored(db, change)
     check_expected(change, revision, before)
     after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
     entry = entry_of(
@@ -73,6 +80,14 @@ def _write_one(
             "the history does not end where its head says: `chips audit --verify` shows where"
         ) from error
     return new_head
+
+
+def _stored(db: sqlite3.Connection, change: Put | Delete | Precondition) -> tuple[int, str | None]:
+    """The revision and the text of the document that `change` is about; 0 and None where there was none."""
+    found: tuple[int, str | None] | None = db.execute(
+        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
+    ).fetchone()
+    return found if found is not None else (0, None)
 
 
 def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:

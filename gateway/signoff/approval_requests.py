@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Put, Registry
+from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import Keys, Signed, read_statement
-from gateway.signoff.policy import POLICY, SignOffPolicy, missing_roles, parse_policy, policy_digest
+from gateway.signoff.policy import SignOffPolicy, missing_roles
 
 _MAX_SKEW: Final = timedelta(minutes=5)
 
@@ -47,18 +47,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     emergency: Signed | None = None  # who put it into service alone, also when that has expired
     review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
     expires: str = ""  # when the first of the approvals that count ends
-
-
-async def read_policy(registry: Registry) -> StoredPolicy | None:
-    """The sign-off policy of a registry; None where it asks for nothing. ValueError says what is wrong with it."""
-    document = await registry.read(SIGN_OFF, POLICY)
-    if document is None:
-        return None
-    if document.problem:
-        raise ValueError(document.problem)
-    return StoredPolicy(
-        policy=parse_policy(document.body), digest=policy_digest(document.body), revision=document.revision
-    )
 
 
 def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

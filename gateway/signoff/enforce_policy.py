@@ -3,26 +3,36 @@
 It stands in front of every write of the command line. What a version is made of (image, artifact, contract, address) and
 how it may be called (the model's policy) needs an approval; shifting traffic between approved versions, disabling and
 removing do not, so that nobody waits for a signature in order to take a bad version out of service.
+
+The check only reads. What it returns names the revisions that it has read as preconditions of the write, so that a
+rejection or another policy that comes in between is never passed over.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from gateway.core.model import Backend, Model, parse_model
-from gateway.registry.base import APPROVALS, MODELS, SIGN_OFF, Delete, Document, Put, Registry
+from gateway.registry.base import (
+    APPROVALS,
+    MODELS,
+    SIGN_OFF,
+    Delete,
+    Document,
+    Precondition,
+    Put,
+    Registry,
+)
 from gateway.signoff.approval_requests import (
     StoredPolicy,
     Verdict,
     evaluate,
-    read_policy,
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.identity_token_signature import fetch_keys
-from gateway.signoff.in_toto_statement import Keys
-from gateway.signoff.policy import SignOffPolicy, policy_digest
+from gateway.signoff.policy import policy_digest
+from gateway.signoff.records import SignOffRecords, policy_precondition, read_records, stored_policy
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
 
@@ -31,8 +41,15 @@ class Approved(NamedTuple):
     """A subject that may serve, and by which request."""
 
     subject: Subject
-    request: str
+    request: Document
     verdict: Verdict
+
+
+class Clearance(NamedTuple):
+    """Why a write is allowed, and what must be unchanged when it is made."""
+
+    approved: tuple[Approved, ...]
+    preconditions: tuple[Precondition, ...]
 
 
 class NotApproved(Exception):
@@ -44,48 +61,38 @@ class NotApproved(Exception):
         self.problems = tuple(problems)
 
 
-async def check_write(registry: Registry, changes: Iterable[Put | Delete]) -> list[Approved]:
-    """The approvals by which `changes` are allowed; raises NotApproved where one is missing. Nothing is written.
+async def check_write(registry: Registry, changes: Sequence[Put | Delete], policy: Document) -> Clearance:
+    """Why `changes` are allowed by the sign-off policy in the document `policy`; raises NotApproved where they are not.
 
-    A policy that cannot be read allows nothing.
+    Nothing is written. A policy that cannot be read allows nothing.
     """
-    wanted = [change for change in changes if change.kind in {MODELS, SIGN_OFF}]
-    if not wanted:
-        return []
     try:
-        stored = await read_policy(registry)
+        stored = stored_policy(policy)
     except ValueError as error:
         raise NotApproved("nothing", [f"the sign-off policy cannot be read: {error}"]) from None
-    if stored is None:
-        return []
     environment = (await registry.head()).registry_id
     subjects = [
-        subject for change in wanted for subject in await _subjects(registry, change, stored, environment)
+        subject for change in changes for subject in await _subjects(registry, change, stored, environment)
     ]
+    unchanged = (policy_precondition(policy),)
     if not subjects:
-        return []  # a bad version is taken out of service also where no issuer can be reached
-    approvals = await registry.list(APPROVALS)
-    keys = await issuers_keys(stored.policy)
-    return [approved(subject, approvals, stored, keys) for subject in subjects]
+        return Clearance(
+            (), unchanged
+        )  # without a request to any issuer: a bad version must go also while it is away
+    records = await read_records(registry, stored)
+    found = tuple(approved(subject, records) for subject in subjects)
+    requests = {
+        one.request.name: Precondition(kind=APPROVALS, name=one.request.name, expected=one.request.revision)
+        for one in found
+    }
+    return Clearance(found, (*unchanged, *requests.values()))
 
 
-async def issuers_keys(policy: SignOffPolicy) -> Keys:
-    """The present keys of all issuers of the policy's identity tokens; no request where there is none."""
-    issuers = sorted({token.issuer for person in policy.people for token in person.tokens})
-    return await fetch_keys(issuers) if issuers else {}
-
-
-def approved(
-    subject: Subject,
-    approvals: Sequence[Document],
-    stored: StoredPolicy,
-    keys: Keys,
-    *,
-    with_evidence: bool = False,
-) -> Approved:
+def approved(subject: Subject, records: SignOffRecords, *, with_evidence: bool = False) -> Approved:
     """The request that approves `subject`. Raises NotApproved."""
     nearest: Verdict | None = None
-    for document in approvals:
+    stored, keys = records.stored, records.keys
+    for document in records.requests:
         try:
             request = read_request(document)
         except ValueError:
@@ -94,7 +101,7 @@ def approved(
             continue
         verdict = evaluate(document.name, request, stored, keys, subject=subject, with_evidence=with_evidence)
         if verdict.approved:
-            return Approved(subject, document.name, verdict)
+            return Approved(subject, document, verdict)
         if nearest is None or len(verdict.problems) < len(nearest.problems):
             nearest = verdict
     problems = (
@@ -107,6 +114,8 @@ async def _subjects(
     registry: Registry, change: Put | Delete, stored: StoredPolicy, environment: str
 ) -> list[Subject]:
     """What `change` needs approvals for."""
+    if change.kind not in {MODELS, SIGN_OFF}:
+        return []
     if change.kind == SIGN_OFF:
         if isinstance(change, Delete):
             raise NotApproved(

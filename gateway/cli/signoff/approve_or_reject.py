@@ -30,8 +30,8 @@ from gateway.signoff.approval_requests import (
     with_decision,
 )
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.enforce_policy import issuers_keys
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
+from gateway.signoff.records import issuers_keys, read_records
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
 
@@ -99,12 +99,11 @@ def approvals(
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
-        stored = await policy_of(registry)
-        keys = await issuers_keys(stored.policy)
-        documents = [one for one in await registry.list(APPROVALS) if identity in {None, one.name}]
+        records = await read_records(registry, await policy_of(registry))
+        documents = [one for one in records.requests if identity in {None, one.name}]
         if identity is not None and not documents:
             await _find(registry, identity)  # says what there is
-        return [_facts(document, stored, keys) for document in documents]
+        return [_facts(document, records.stored, records.keys) for document in documents]
 
     found = console.with_registry(registry_url, work)
     if as_json:

@@ -24,11 +24,12 @@ from gateway.cli.support.traffic_preconditions import check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
-from gateway.registry.base import APPROVALS, MODELS, Document, Put, Registry
+from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
-from gateway.signoff.approval_requests import StoredPolicy, read_policy
+from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
-from gateway.signoff.enforce_policy import NotApproved, approved, issuers_keys
+from gateway.signoff.enforce_policy import NotApproved, approved
+from gateway.signoff.records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
 
@@ -157,18 +158,17 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
             raise Failure(f"{source.title} cannot be promoted: {error}", code=EX_DATAERR) from None
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
-    keys = await issuers_keys(stored.policy)
     try:
-        found = approved(subject, await registry.list(APPROVALS), stored, keys, with_evidence=True)
+        found = approved(subject, await read_records(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM
         ) from None
     emergency = found.verdict.emergency
     if emergency is not None:
-        return f"in an emergency by {emergency.person.name} (request {found.request})"
+        return f"in an emergency by {emergency.person.name} (request {found.request.name})"
     names = ", ".join(signed.person.name for signed in found.verdict.approvals)
-    return f"approved by {names} (request {found.request})"
+    return f"approved by {names} (request {found.request.name})"
 
 
 def _after(document: Document | None, source: VersionWithEvidence, url: str, store: str) -> Model:

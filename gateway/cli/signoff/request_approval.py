@@ -36,9 +36,9 @@ from gateway.signoff.approval_requests import (
     request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.enforce_policy import issuers_keys
 from gateway.signoff.in_toto_statement import Keys
 from gateway.signoff.policy import policy_digest
+from gateway.signoff.records import issuers_keys
 
 
 def request_approval(

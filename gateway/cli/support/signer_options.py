@@ -10,7 +10,7 @@ import typer
 from gateway.audit.dsse_envelope import SigningError
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
-from gateway.signoff.approval_requests import StoredPolicy, read_policy
+from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import (
     Decision,
@@ -22,6 +22,7 @@ from gateway.signoff.in_toto_statement import (
     token_signer,
 )
 from gateway.signoff.policy import SignOffPolicy
+from gateway.signoff.records import read_policy
 from gateway.signoff.ssh_signature import SshError, public_key_of
 
 _TOKEN_S = 120.0

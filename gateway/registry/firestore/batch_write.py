@@ -12,6 +12,7 @@ from gateway.registry.base import (
     Delete,
     Entry,
     Head,
+    Precondition,
     Put,
     RegistryError,
     Unavailable,
@@ -54,12 +55,15 @@ class BatchWrite:
         author: str,
         reason: str,
         location: FirestoreLocation,
+        *,
+        preconditions: Sequence[Precondition] = (),
     ) -> None:
         if not changes:
             raise ValueError("a write changes at least one document")
         self._rpc = rpc
         self._names = names
         self._changes = changes
+        self._preconditions = preconditions
         self._author = author.encode(errors="replace").decode()
         self._reason = reason.encode(errors="replace").decode()
         self._place = location
@@ -129,7 +133,10 @@ class BatchWrite:
         )
 
     async def _read(self) -> dict[tuple[str, str], FirestoreDocument]:
-        wanted = [self._head_at, *(document_location(self._names, c.kind, c.name) for c in self._changes)]
+        wanted = [
+            self._head_at,
+            *(document_location(self._names, c.kind, c.name) for c in (*self._preconditions, *self._changes)),
+        ]
         if self._asked:
             wanted.append((self._names.history, document_layout.change_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
@@ -141,6 +148,10 @@ class BatchWrite:
     def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[Write]]":
         from gateway.registry.firestore.rpc import Write
 
+        # All of `found` is as of one moment, and a write of one of these documents changes the head, which the commit
+        # names as a precondition of its own: so none of them has changed when it is written.
+        for precondition in self._preconditions:
+            check_expected(precondition, *self._stored(found, precondition))
         was = found.get(self._head_at)
         known = document_layout.decode_head(was.fields if was is not None else None)
         if known is None or was is None:
@@ -171,9 +182,7 @@ class BatchWrite:
         body: str | None,
         generation: int,
     ) -> Entry:
-        was = found.get(document_location(self._names, change.kind, change.name))
-        stored = document_layout.decode_stored(was.fields if was is not None else None)
-        revision, before = (stored.revision, stored.body) if stored is not None else (0, None)
+        revision, before = self._stored(found, change)
         check_expected(change, revision, before)
         return entry_of(
             change,
@@ -186,6 +195,13 @@ class BatchWrite:
             reason=self._reason,
             write_id=self._id,
         )
+
+    def _stored(
+        self, found: dict[tuple[str, str], FirestoreDocument], change: Put | Delete | Precondition
+    ) -> tuple[int, str | None]:
+        was = found.get(document_location(self._names, change.kind, change.name))
+        stored = document_layout.decode_stored(was.fields if was is not None else None)
+        return (stored.revision, stored.body) if stored is not None else (0, None)
 
     def _writes_of(
         self, found: dict[tuple[str, str], FirestoreDocument], entry: Entry, index: int

@@ -7,7 +7,7 @@ imported late and in a thread, because importing them takes longer than a caller
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult
@@ -20,6 +20,7 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     RegistryError,
@@ -123,10 +124,19 @@ class FirestoreRegistry:
         ]
         return tuple(sorted(found, key=lambda document: document.name))
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         rpc = await self._rpc()
         async with self._writing:
-            return await BatchWrite(rpc, self._names, changes, author, reason, self._place).run()
+            batch = BatchWrite(
+                rpc, self._names, changes, author, reason, self._place, preconditions=preconditions
+            )
+            return await batch.run()
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100

@@ -124,7 +124,7 @@ def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
     """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Document(
             kind=kind, name=name, revision=revision, body={}, problem=f"not a JSON object: {error}"
         )

@@ -27,6 +27,7 @@ from gateway.registry.base import (
     RegistryError,
     StoredDocument,
 )
+from gateway.registry.damage import Damaged
 from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
@@ -36,7 +37,7 @@ from gateway.registry.sqlite_read import (
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import read_entries, read_head, read_stored, write
+from gateway.registry.sqlite_write import check_tables, read_entries, read_head, read_stored, write
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ def open_url(parts: SplitResult) -> Registry:
     if parts.netloc or not path or path.endswith("/"):
         raise ValueError("a SQLite registry is written sqlite:///absolute/path.db or sqlite:relative/path.db")
     return SqliteRegistry(Path(path))
+
+
+def _read_whole_head(db: sqlite3.Connection) -> Head:
+    check_tables(db)
+    return read_head(db)
 
 
 class SqliteRegistry:
@@ -115,14 +121,14 @@ class SqliteRegistry:
         await self._run(lambda db: sqlite_ephemeral_documents.delete(db, kind, name))
 
     async def head(self) -> Head:
-        return await self._run(read_head)
+        return await self._run(_read_whole_head)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
-        before: int | None = None
-        while page := await self._run(partial(read_entries, before=before)):
+        page, before = await self._run(partial(read_entries, before=None))
+        while page:
             for entry in page:
                 yield entry
-            before = page[-1].sequence
+            page, before = await self._run(partial(read_entries, before=before))
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_stored(db, kind))
@@ -152,6 +158,10 @@ class SqliteRegistry:
                 self._connections += 1  # each counts changes from a beginning of its own
                 self._inode = self._inode or self._file()
             return work(self._connection)
+        except OverflowError as error:  # somebody has set a number that has no successor
+            raise Damaged(
+                f"a number in the registry {self.path} is too large: `chips audit --verify` shows what was edited"
+            ) from error
         except (sqlite3.Error, OSError) as error:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()

@@ -27,6 +27,7 @@ from gateway.registry.base import (
     StoredDocument,
     decode_document,
 )
+from gateway.registry.damage import DAMAGED, Damaged, StoredValues, entry_from, stored_values
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500
@@ -36,23 +37,9 @@ _LAST_GENERATION: Final = 10**15
 _LAST_INDEX: Final = 10**6
 _KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
-_DAMAGED: Final = "not as a registry writes it"
+_MISSING: Final = object()  # a body that is not there, which is not a deleted one
 _OF_THE_CHAIN: Final = frozenset({"sequence", "previous", "digest"})
 _ENTRY_FIELDS: Final = frozenset(Entry.__struct_fields__)
-# Stands for what lies in the history and is no entry.
-DAMAGED_ENTRY: Final = Entry(
-    sequence=0,
-    generation=0,
-    at="",
-    author="",
-    reason=_DAMAGED,
-    action="update",
-    kind="",
-    name="",
-    revision=0,
-    before=None,
-    after=None,
-)
 
 Fields = dict[str, Any]
 
@@ -70,14 +57,6 @@ class RegistryHead(NamedTuple):
 
     registry_id: str
     generation: int
-
-
-class RegistryDocument(NamedTuple):
-    """A document as it lies in Firestore; `body` is None where it was deleted."""
-
-    revision: int
-    body: str | None
-    problem: str
 
 
 class Collections(NamedTuple):
@@ -140,7 +119,7 @@ def decode_head(fields: Fields | None) -> RegistryHead | None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
     if not isinstance(registry_id, str) or not registry_id or not isinstance(generation, int):
-        raise RegistryError(
+        raise Damaged(
             "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
             "(a whole number). Restore it from a backup, or correct it by hand."
         )
@@ -153,7 +132,7 @@ def read_chain(head: RegistryHead, fields: Fields) -> Head:
     if sequence is None and digest is None:
         return Head(registry_id=head.registry_id, generation=head.generation)
     if not isinstance(sequence, int) or not isinstance(digest, str):
-        raise RegistryError(
+        raise Damaged(
             "the registry's head document in Firestore is damaged: sequence must be a whole number and digest a text. "
             "`chips audit --verify` needs it; restore it from a backup."
         )
@@ -168,17 +147,11 @@ def encode_head(head: Head, write_id: str, at: str) -> Fields:
     return {**fields, "write_id": write_id, "at": at}
 
 
-def decode_stored(fields: Fields | None) -> RegistryDocument | None:
+def decode_stored(fields: Fields | None) -> StoredValues | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
-    revision, body = fields.get("revision"), fields.get("body")
-    problem = ""
-    if not isinstance(revision, int) or revision < 1:
-        revision, problem = 1, "its revision is not a whole number"
-    if "body" not in fields or not (body is None or isinstance(body, str)):
-        body, problem = "{}", "its body is not JSON text"
-    return RegistryDocument(revision, body, problem)
+    return stored_values(fields.get("revision"), fields.get("body", _MISSING))
 
 
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
@@ -191,7 +164,7 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
         or found.fields.get("kind") != kind
         or found.fields.get("name") != name
     ):
-        return StoredDocument(kind=kind, name=name, revision=0, body=_DAMAGED)
+        return StoredDocument(kind=kind, name=name, revision=0, body=DAMAGED)
     generation = found.fields.get("generation")
     return StoredDocument(
         kind=kind,
@@ -232,9 +205,8 @@ def write_entry(entry: Entry) -> Fields:
 def read_entry(found: FirestoreDocument) -> Entry | None:
     """An entry of the history exactly as it lies there; None where it is none."""
     unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
-    try:
-        entry = msgspec.convert({**unchained, **found.fields}, Entry)
-    except msgspec.ValidationError:
+    entry = entry_from({**unchained, **found.fields})
+    if entry is None:
         return None
     in_place = found.identity.startswith(f"{_LAST_GENERATION - entry.generation:016d}-")
     return entry if in_place and not found.fields.keys() - _ENTRY_FIELDS else None

@@ -1,4 +1,4 @@
-"""Read a stored history from Firestore, and migrate one from before the hash chain into it."""
+"""Read a stored history from Firestore, and migrate one from before the hash chain into it.
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
+from gateway.registry.damage import DAMAGED_ENTRY
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
 from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal
@@ -34,7 +35,7 @@ async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator
         async for found in rpc.query(names.history, first=first, limit=_PAGE):
             count, last = count + 1, found.identity
             if found.identity != first:  # a page begins with the last entry of the page before
-                yield document_layout.read_entry(found) or document_layout.DAMAGED_ENTRY
+                yield document_layout.read_entry(found) or DAMAGED_ENTRY
         if count < _PAGE:
             return
         first = last

@@ -96,4 +96,4 @@ def test_a_takeover_after_a_chained_part_follows_it():
 
 def test_every_kind_of_document_is_compared_by_the_audit():
     texts = {value for name, value in vars(base).items() if name.isupper() and isinstance(value, str)}
-    assert texts == base.KINDS
+    assert texts - {base.SIGN_OFF_POLICY} == base.KINDS

@@ -53,7 +53,16 @@ class Gateway:
         }
         for version in ("1", "2"):
             self.chips(
-                *("register", "bench", f"{backend}/{version}", "--no-probe", "--version", version, "--pure")
+                *(
+                    "register",
+                    "bench",
+                    f"{backend}/{version}",
+                    "--no-probe",
+                    "--force",
+                    "--version",
+                    version,
+                    "--pure",
+                )
             )
         self._key = self.chips("keys", "create", "bench").strip()
         self.url = f"http://127.0.0.1:{self._environ['CHIPS_SERVER__PORT']}"

@@ -155,7 +155,7 @@ def main() -> None:
             ).stdout
 
         stack.enter_context(process("nginx", "-c", str(conf)))
-        chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--version", "1")
+        chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--force", "--version", "1")
         key = chips("keys", "create", "bench", "--verbs", "score", "--verbs", "operate").strip()
         gateways = []
         for number, (case, environ) in enumerate(CASES.items()):

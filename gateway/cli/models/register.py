@@ -108,7 +108,8 @@ def register(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Also a backend that breaks the contract or does not answer; the history says so."
+            "--force",
+            help="Also a backend that breaks the contract, does not answer, or was not asked; the history says so.",
         ),
     ] = False,
     yes: Annotated[
@@ -188,6 +189,7 @@ def register(
                 "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
                 verified=_verification(seen, report) if probing else None,
+                force=force,
                 store=settings.artifacts,
             )
             if not dry_run:

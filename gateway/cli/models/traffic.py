@@ -71,7 +71,7 @@ def traffic(
                 for version, share in after.traffic.items()
                 if share and not model.traffic.get(version)
             ]
-            forced = await check_verified(registry, model, new, force=force, by_hand=True)
+            forced = await check_verified(registry, model, new, force=force)
             await note_rollout(registry, name)
             because = "; ".join(filter(None, (reason, forced)))
             body = merge_document(document.body, after)

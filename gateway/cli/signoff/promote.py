@@ -14,13 +14,14 @@ from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
+from gateway.cli.signoff.carried_verification import carried_verification
 from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
 from gateway.cli.support.environment_stores import registry_of, store_of
 from gateway.cli.support.signer_options import split_version
-from gateway.cli.support.traffic_preconditions import check_verified
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
@@ -63,6 +64,7 @@ def promote(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; copy and write nothing.")
     ] = False,
+    force: ForceOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
@@ -93,14 +95,17 @@ def promote(
                 _show(plan, source, to)
             if dry_run:
                 return plan
+            verified: list[Put] = []
+            if not no_probe:
+                verified = await carried_verification(registry, origin, plan.source, plan.model, source)
+            new = [] if verified else _with_traffic(plan.model, number)
+            note = await check_verified(registry, plan.model, new, force=force)
             _confirm(to, yes=yes)
             _copy(plan, *stores, as_json=as_json)
-            note = await check_verified(
-                registry, plan.model, _with_traffic(plan.model, number), force=False, by_hand=True
-            )
             why = "; ".join(filter(None, (reason, f"promoted from {source}, {plan.approval}", note)))
             plan.facts["generation"] = await registry.write(
                 _change(plan),
+                *verified,
                 *await card_changes(registry, plan.model, number, stores[1]),
                 author=console.author_name(by),
                 reason=why,

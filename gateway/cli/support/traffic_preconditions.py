@@ -8,7 +8,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
 from gateway.registry.base import ROLLOUTS, Registry
-from gateway.registry.evidence import NEVER_VERIFIED, unverified
+from gateway.registry.evidence import unverified
 from gateway.registry.snapshot import read_rollout
 
 ForceOption = Annotated[
@@ -17,21 +17,13 @@ ForceOption = Annotated[
 ]
 
 
-async def check_verified(
-    registry: Registry, model: Model, versions: list[str], *, force: bool, by_hand: bool = False
-) -> str:
-    """Look for the evidence of `versions`; return what to add to the reason. Raises Failure where it lacks, without `force`.
-
-    `by_hand`: a person decides, so a version that was registered without being asked (`--no-probe`) is only noted.
-    """
+async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:
+    """Look for the evidence of `versions`; return what to add to the reason. Raises Failure where it lacks, without `force`."""
     found = []
     for version in versions:
         backend = model.backend(version)
         why = await unverified(registry, model.name, backend) if backend is not None else ""
         if not why or backend is None:
-            continue
-        if by_hand and why == NEVER_VERIFIED and not force:
-            console.note(f"version {version} of {model.name}: {why}")
             continue
         if not force:
             raise Failure(

@@ -1,4 +1,4 @@
-"""Read a stored history from Firestore, and migrate one from before the hash chain into it.
+"""Read a stored history from Firestore, and migrate one from before the hash chain into it."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final

@@ -68,7 +68,7 @@ def test_the_command_line_takes_it(tmp_path: Path, site: Path):
             check=False,
         )
 
-    registered = chips("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1")
+    registered = chips("register", "wine", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1")
     assert registered.returncode == 0, registered.stderr
     assert '"name": "wine"' in chips("models", "--json").stdout
     assert "created   models/wine revision 1" in chips("history").stdout

@@ -279,7 +279,7 @@ def test_the_doctor_finds_what_serves_without_approvals(stage: Stage):
 
 
 def test_an_image_is_registered_by_its_digest(stage: Stage):
-    words = ("register", "wine", "http://127.0.0.1:9/wine-4", "--no-probe", "--version", "5")
+    words = ("register", "wine", "http://127.0.0.1:9/wine-4", "--no-probe", "--force", "--version", "5")
     stage.shell.ok("--env", "qa", *words, "--image", IMAGE)
     backends = {one["version"]: one for one in stage.read("qa", MODELS, "wine").body["backends"]}
     assert backends["5"]["image"] == IMAGE

@@ -14,7 +14,7 @@ from typing import Final
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
 from gateway.deploy.target import DeployError
 from gateway.verify.check import Result, run_check
-from gateway.verify.run_checks import (
+from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
     parse_manifest_or_samples,

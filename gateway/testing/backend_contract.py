@@ -9,7 +9,7 @@ import pytest
 
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.run_checks import (
+from gateway.verify.run import (
     CHECKS,
     ArtifactManifestSubset,
     Report,

@@ -3,7 +3,7 @@
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from gateway.verify.run_checks import Report
+from gateway.verify.run import Report
 
 
 def as_json(report: Report) -> dict[str, Any]:

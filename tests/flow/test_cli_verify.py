@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
-from gateway.verify.run_checks import CHECKS
+from gateway.verify.run import CHECKS
 from tests.contract.backends.broken import SAMPLES, Whole
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import ScriptedBackend

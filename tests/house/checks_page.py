@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gateway.verify.run_checks import CHECKS
+from gateway.verify.run import CHECKS
 
 HEAD = """\
 # What `chips verify` checks

@@ -26,7 +26,7 @@ from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, inherited_environment, state_folder
-from gateway.verify.run_checks import (
+from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
     read_samples,

@@ -16,7 +16,7 @@ from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact
 from gateway.settings import inherited_environment, state_folder
-from gateway.verify.run_checks import ArtifactManifestSubset, parse_manifest_or_samples
+from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 
 class StagedBackend(NamedTuple):

@@ -21,7 +21,7 @@ from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check, Result
 from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
-from gateway.verify.run_checks import (
+from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
     Report,
@@ -29,7 +29,7 @@ from gateway.verify.run_checks import (
     select_checks,
     started_backend,
 )
-from gateway.verify.run_checks import verify as run_checks
+from gateway.verify.run import verify as run_checks
 
 
 def verify(

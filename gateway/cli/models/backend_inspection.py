@@ -14,7 +14,7 @@ from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, p
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
 from gateway.core.name_validation import check_version
-from gateway.verify.run_checks import ArtifactManifestSubset, BackendNotReady, select_checks, verify
+from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
 
 
 class RegistrationRequest(NamedTuple):

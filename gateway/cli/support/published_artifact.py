@@ -18,7 +18,7 @@ from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.core.evidence import EvidenceRecord
 from gateway.core.model import Backend
 from gateway.settings import Settings, state_folder
-from gateway.verify.run_checks import ArtifactManifestSubset, parse_manifest_or_samples
+from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 RowsOption = Annotated[
     Literal["independent", "together"] | None,

@@ -22,7 +22,7 @@ from gateway.verify.check import (
     run_check,
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
-from gateway.verify.run_checks import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,

@@ -12,7 +12,7 @@ import pytest
 from gateway.verify import second_instance
 from gateway.verify.check import Result
 from gateway.verify.checks import process_lifecycle
-from gateway.verify.run_checks import (
+from gateway.verify.run import (
     CHECKS,
     BackendNotReady,
     read_samples,

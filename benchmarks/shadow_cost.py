@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.trace_cost import LUA, NGINX, cpu_s, process, wait_for
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _PERCENT = "5"
 _SETTLE_S = 1.0

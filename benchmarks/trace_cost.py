@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 LUA = 'wrk.method="POST"; wrk.body=string.rep("x",1024); wrk.headers["Content-Type"]="application/json"'

@@ -25,9 +25,9 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
-from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
 from gateway.rollout.outbox import Outbox
+from gateway.rollout.reporter import FIGURES, Report
 from gateway.rollout.reporting_gateways import ReportingGateways
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading

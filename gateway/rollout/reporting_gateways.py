@@ -3,8 +3,8 @@
 from typing import Final
 
 from gateway.registry.base import Document
-from gateway.rollout.figures import Report
 from gateway.rollout.local_process import has_ended
+from gateway.rollout.reporter import Report
 
 LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
 

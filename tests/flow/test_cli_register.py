@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.artifacts.model_card import SECTIONS
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.images.engine import IMAGES, ROOT, Engine, _revision
 
 UID: Final = 10001

@@ -13,8 +13,8 @@ from gateway.cli.models.backend_inspection import (
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.cli.support.published_manifest import published_card
-from gateway.cli.support.verified import check_verified
+from gateway.cli.support.published_artifact import published_card
+from gateway.cli.support.traffic_preconditions import check_verified
 from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend

@@ -11,10 +11,10 @@ from gateway.cli.models.sticky_option import with_sticky_option
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.verified import ForceOption, check_verified
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, with_traffic
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted
@@ -138,7 +138,7 @@ def canary(
     elif asked:
         facts = console.with_registry(registry_url, lambda registry: read_status(registry, name))
     else:
-        plan = Plan(
+        plan = RolloutPlan(
             steps=_steps(steps),
             every_s=_duration("--every", every),
             min_requests=min_requests,
@@ -191,7 +191,7 @@ async def _begin(
     registry: Registry,
     name: str,
     version: str,
-    plan: Plan,
+    plan: RolloutPlan,
     author: str,
     reason: str,
     *,

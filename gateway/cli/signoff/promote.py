@@ -9,8 +9,8 @@ import msgspec
 import typer
 
 from gateway.artifacts.base import ArtifactStore, StoreError
-from gateway.artifacts.copy import check_artifact, copy_artifact
-from gateway.artifacts.store import open_store
+from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
@@ -19,25 +19,25 @@ from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.named_environments import registry_of, store_of
-from gateway.cli.support.signing import split_version
+from gateway.cli.support.environment_stores import registry_of, store_of
+from gateway.cli.support.signer_options import split_version
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
-from gateway.cli.support.verified import ForceOption, check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
-from gateway.signoff.gate import NotApproved, approved
+from gateway.signoff.approval_requests import StoredPolicy
+from gateway.signoff.approval_subject import subject_of
+from gateway.signoff.enforce_policy import NotApproved, approved
 from gateway.signoff.records import read_policy, read_records
-from gateway.signoff.requests import StoredPolicy
-from gateway.signoff.subject import subject_of
 
 _WAIT_S: Final = 10.0
 
 Result = TypeVar("Result")
 
 
-class Plan(NamedTuple):
+class PromotionPlan(NamedTuple):
     """What a promotion will do."""
 
     source: VersionWithEvidence
@@ -85,7 +85,7 @@ def promote(
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
     stores = store_of(source, origin), store_of(to, target)
 
-    async def work() -> Plan:
+    async def work() -> PromotionPlan:
         async with console.open_registry_of(target) as registry:
             plan = await _plan(registry, origin, name, number, url or "", stores)
             _check_stores(plan, *stores)
@@ -126,7 +126,7 @@ def promote(
 
 async def _plan(
     registry: Registry, origin: Settings, name: str, version: str, url: str, stores: tuple[str, str]
-) -> Plan:
+) -> PromotionPlan:
     stored = await _policy(registry)
     wanted = stored.policy.evidence if stored is not None else ()
     source = await read_source(origin, stores[0], wanted, name, version)
@@ -143,7 +143,7 @@ async def _plan(
         "changes": difference_lines(before, merge_document(before, model)),
         "written": False,
     }
-    return Plan(source, document, model, approval, facts)
+    return PromotionPlan(source, document, model, approval, facts)
 
 
 async def _policy(registry: Registry) -> StoredPolicy | None:
@@ -214,7 +214,7 @@ def _with_traffic(model: Model, version: str) -> list[str]:
     return [version] if model.traffic.get(version, 0) else []
 
 
-def _change(plan: Plan) -> Put:
+def _change(plan: PromotionPlan) -> Put:
     known = plan.document
     body = merge_document(known.body if known is not None else None, plan.model)
     return Put(
@@ -225,7 +225,7 @@ def _change(plan: Plan) -> Put:
 # -- the artifact
 
 
-def _check_stores(plan: Plan, source: str, target: str) -> None:
+def _check_stores(plan: PromotionPlan, source: str, target: str) -> None:
     """Before anything is written: the artifact must be what was approved, and there must be a place for it."""
     digest = plan.source.backend.artifact_digest
     if not digest:
@@ -242,7 +242,7 @@ def _check_stores(plan: Plan, source: str, target: str) -> None:
         _asked(lambda: check_artifact(store, plan.model.name, plan.source.backend.version, digest))
 
 
-def _copy(plan: Plan, source: str, target: str, *, as_json: bool) -> None:
+def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> None:
     digest, model, version = plan.source.backend.artifact_digest, plan.model.name, plan.source.backend.version
     if not digest:
         return
@@ -294,7 +294,7 @@ async def _check_backend(source: VersionWithEvidence, url: str) -> None:
         )
 
 
-def _show(plan: Plan, source: str, to: str) -> None:
+def _show(plan: PromotionPlan, source: str, to: str) -> None:
     console.say("plan", f"{plan.source.title} from {source} to {to}, {plan.approval}")
     if plan.source.backend.image:
         console.say("image", plan.source.backend.image)

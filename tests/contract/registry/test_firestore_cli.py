@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import KEYS, REVOCATIONS
-from gateway.registry.fallback import open_fallback
+from gateway.registry.fallback_copy import open_fallback
 from tests.firestore.emulator import Emulator
 from tests.firestore.fixture import registry_url
 from tests.gcs.fixture import Gcs

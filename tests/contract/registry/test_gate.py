@@ -19,12 +19,12 @@ from gateway.registry.base import (
     Put,
     Registry,
 )
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.settings import Settings, load_settings
+from gateway.signoff.approval_requests import Request, find_request, request_id, with_decision
+from gateway.signoff.approval_subject import Subject, subject_of
+from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
-from gateway.signoff.requests import Request, find_request, request_id, with_decision
-from gateway.signoff.statement import Decision, make_statement, ssh_signer
-from gateway.signoff.subject import Subject, subject_of
 from tests.unit.signoff.people import People
 
 WINE: dict[str, Any] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import Registry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.testing import RegistryContract
 from tests.patience import patience
 

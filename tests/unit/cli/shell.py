@@ -14,7 +14,7 @@ import pytest
 from gateway.cli import main
 from gateway.core.evidence import VERIFY, EvidenceRecord
 from gateway.registry.evidence import evidence_change
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.patience import patience
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth.last_used import LastUsedRecorder
 from gateway.core.api_keys import digest_key, is_well_formed, key_id
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.unit.cli.shell import Shell
 
 

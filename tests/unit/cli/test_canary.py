@@ -9,10 +9,10 @@ from gateway.core.model import parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import AWAITS_CONFIRMATION, Decision, apply
-from gateway.rollout.figures import Report, Window
+from gateway.rollout.reporter import Report, Window
 from tests.unit.cli.shell import Shell
 from tests.unit.rollout.fleet import tally
 

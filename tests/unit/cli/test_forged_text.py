@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from gateway.cli import app
-from gateway.core.printable import printable_lines
+from gateway.core.escape_unprintable import printable_lines
 from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell

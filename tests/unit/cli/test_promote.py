@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.artifacts.base import StoreError
-from gateway.artifacts.copy import copy_artifact
+from gateway.artifacts.copy_artifact import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.artifacts.model_card import SECTIONS, card_record

@@ -107,18 +107,18 @@ def test_a_rejection_outweighs_approvals_until_it_is_taken_back(stage: Stage):
 def test_approvals_expire(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     long_ago = (datetime.now(UTC) - timedelta(days=15)).isoformat()
     with monkeypatch.context() as then:
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: long_ago)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: long_ago)
         identity = stage.request()
         words = ("approve", identity, "--ssh-key", stage.people.key("bea"))
         assert "it has expired after 14 days" in stage.refused(*words).err
     with monkeypatch.context() as then:
         day = (datetime.now(UTC) - timedelta(days=13)).isoformat()
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: day)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: day)
         stage.approve(identity, "bea")
     stage.approve(identity, "dan")
     assert stage.state(identity)["approved"]
     future = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    monkeypatch.setattr("gateway.signoff.statement.now_rfc3339", lambda: future)
+    monkeypatch.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: future)
     assert "which is to come" in stage.refused("approve", identity, "--ssh-key", stage.people.key("bea")).err
 
 

@@ -176,7 +176,7 @@ def an_approval_that_was_given_too_long_ago(year: Year, then: pytest.MonkeyPatch
     identity = year.request("iris@2")
     for who, days in (("bea", 15), ("dan", 13)):
         at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda at=at: at)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda at=at: at)
         words = ("approve", identity, "--ssh-key", year.people.key(who))
         assert (year.shell("--env", "prod", "--yes", *words).code == 0) is (who == "dan")
     then.undo()

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from gateway.registry.base import ROLLOUTS
-from gateway.rollout.figures import FIGURES
 from gateway.rollout.local_process import has_ended, this_process
+from gateway.rollout.reporter import FIGURES
 from tests.unit.rollout.fleet import PLAN, Clock, ReportingGateway, Scene, tally
 
 pytestmark = pytest.mark.skipif(not this_process(), reason="the system does not say when a process began")

@@ -19,7 +19,8 @@ from gateway.registry.base import (
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.chain import (
+from gateway.registry.damage import Damaged
+from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
     Takeover,
@@ -27,7 +28,6 @@ from gateway.registry.chain import (
     entry_digest,
     text_digest,
 )
-from gateway.registry.damage import Damaged
 
 _ATTEMPTS: Final = 10
 
@@ -98,7 +98,7 @@ async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_
                 documents.take_over(takeover)
             if entry.sequence in at_anchors:
                 at_anchors[entry.sequence] = entry.digest or ""
-        stored = [one for kind in sorted(kinds) for one in await registry.stored(kind)]
+        stored = [one for kind in sorted(kinds) for one in await registry.raw_documents_with_deleted(kind)]
         if await registry.head() != head:
             continue  # somebody wrote meanwhile: what was read is of several moments
         if head.digest is not None:

@@ -3,7 +3,7 @@
 A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
 one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
 overwrite each other. Every write bumps the registry's `generation` by one and appends to its history, which is a hash
-chain: `gateway.registry.chain`.
+chain: `gateway.registry.hash_chain`.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -270,7 +270,7 @@ class Registry(Protocol):
     async def delete_ephemeral(self, kind: str, name: str) -> None:
         """Delete one ephemeral document, if it is there. One that comes back begins at revision 1 again."""
 
-    # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.chain` makes the digests.
+    # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
         """The end of the hash chain. Every write replaces it atomically with what it writes."""
@@ -278,7 +278,7 @@ class Registry(Protocol):
     def history_entries(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
-        """Every document of a kind exactly as it is stored, in any order, those that were deleted included."""
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
+        """Every document of a kind exactly as it is stored, with those that were deleted, in any order."""
 
     async def close(self) -> None: ...

@@ -25,8 +25,8 @@ from gateway.registry.base import (
     decode_document,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS, check_expected, entry_of, seal
-from gateway.registry.schemes import refuse_query
+from gateway.registry.hash_chain import GENESIS, check_expected, entry_of, seal
+from gateway.registry.open_by_url import refuse_query
 
 _LOOK_S = 5.0
 
@@ -164,7 +164,7 @@ class MemoryRegistry:
         for entry in reversed(tuple(self._store.entries)):
             yield entry
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return tuple(one for (k, _), one in self._store.documents.items() if k == kind)
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:

@@ -28,7 +28,7 @@ from gateway.registry.base import (
     StoredDocument,
 )
 from gateway.registry.damage import Damaged
-from gateway.registry.schemes import refuse_query
+from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
@@ -130,7 +130,7 @@ class SqliteRegistry:
                 yield entry
             page, before = await self._run(partial(read_entries, before=before))
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_stored(db, kind))
 
     async def close(self) -> None:

@@ -17,8 +17,8 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
 from gateway.registry.damage import Damaged, stored_document, stored_values
+from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
 from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
 

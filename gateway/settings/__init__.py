@@ -24,7 +24,6 @@ from gateway.settings.loader import (
     load_settings,
     setting_types,
 )
-from gateway.settings.masking import mask_url
 from gateway.settings.other_environment import (
     default_registry,
     docker_folder,
@@ -37,6 +36,7 @@ from gateway.settings.other_environment import (
     wants_debug,
 )
 from gateway.settings.rollouts import Rollouts
+from gateway.settings.url_masking import mask_url
 
 __all__ = [
     "GROUPS",

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.registry.base import SIGN_OFF_POLICY
-from gateway.registry.chain import text_digest
+from gateway.registry.hash_chain import text_digest
 
 POLICY: Final = SIGN_OFF_POLICY
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
-from gateway.signoff.identity_token import fetch_keys
+from gateway.signoff.approval_requests import StoredPolicy, signed_for
+from gateway.signoff.identity_token_signature import fetch_keys
+from gateway.signoff.in_toto_statement import Keys, Signed
 from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
-from gateway.signoff.requests import StoredPolicy, signed_for
-from gateway.signoff.statement import Keys, Signed
 
 
 class SignOffRecords(NamedTuple):

@@ -20,7 +20,7 @@ from gateway.registry.base import (
     Registry,
     Unavailable,
 )
-from gateway.registry.chain import entry_digest
+from gateway.registry.hash_chain import entry_digest
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 30.0
@@ -324,7 +324,10 @@ class RegistryContract:
         assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
         assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]
         assert [entry.change() for entry in entries] == list(await other.history())
-        stored = {(one.name, one.revision, one.body is None) for one in await other.stored(MODELS)}
+        stored = {
+            (one.name, one.revision, one.body is None)
+            for one in await other.raw_documents_with_deleted(MODELS)
+        }
         assert stored == {("wine", 2, False), ("beer", 2, True)}
         assert (await verify_history(other)).findings == ()
 

@@ -53,7 +53,7 @@ def test_the_approved_image_is_copied_then_deployed_then_registered(stage: Stage
     assert asyncio.run(image.pulled(prod, "models/wine")) == image.digests
     assert stage.prod("models", "--json").json() == []
 
-    facts = stage.shell.ok(*words, "--url", "http://prod", "--no-probe", "--json").json()
+    facts = stage.shell.ok(*words, "--url", "http://prod", "--no-probe", "--force", "--json").json()
     assert (facts["image_copied"], facts["written"]) == (False, True)
     (backend,) = stage.read("prod", MODELS, "wine").body["backends"]
     assert backend["image"] == f"{prod}/models/wine@{image.digest}"
@@ -72,7 +72,19 @@ def test_an_image_that_is_gone_promotes_nothing(stage: Stage, hosts: tuple[str, 
     stage.put("qa", MODELS, "wine", model)
     stage.approve(stage.request(), "bea", "dan")
     ended = stage.shell(
-        *("promote", "wine@4", "--from", "qa", "--to", "prod", "--yes", "--url", "http://prod", "--no-probe")
+        *(
+            "promote",
+            "wine@4",
+            "--from",
+            "qa",
+            "--to",
+            "prod",
+            "--yes",
+            "--url",
+            "http://prod",
+            "--no-probe",
+            "--force",
+        )
     )
     assert (ended.code, f"there is no image {hosts[0]}/team/wine@{image.digest}" in ended.err) == (65, True)
     assert stage.prod("models", "--json").json() == []

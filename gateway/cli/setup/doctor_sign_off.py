@@ -10,8 +10,8 @@ from gateway.registry.base import EMERGENCIES, Registry
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.signoff.in_toto_statement import Signed
     from gateway.signoff.records import SignOffRecords
-    from gateway.signoff.statement import Signed
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -39,7 +39,7 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
     from gateway.signoff.records import read_sign_off
-    from gateway.signoff.ssh import SshError
+    from gateway.signoff.ssh_signature import SshError
 
     try:
         records = await read_sign_off(registry)

@@ -9,35 +9,36 @@ import msgspec
 import typer
 
 from gateway.artifacts.base import ArtifactStore, StoreError
-from gateway.artifacts.copy import check_artifact, copy_artifact
-from gateway.artifacts.store import open_store
+from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
+from gateway.cli.signoff.carried_verification import carried_verification
 from gateway.cli.signoff.copy_image import copy_to, target_image
 from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.named_environments import images_of, registry_of, store_of
-from gateway.cli.support.signing import split_version
+from gateway.cli.support.environment_stores import images_of, registry_of, store_of
+from gateway.cli.support.signer_options import split_version
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
-from gateway.cli.support.verified import check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
-from gateway.signoff.gate import NotApproved, approved
+from gateway.signoff.approval_requests import StoredPolicy
+from gateway.signoff.approval_subject import subject_of
+from gateway.signoff.enforce_policy import NotApproved, approved
 from gateway.signoff.records import read_policy, read_records
-from gateway.signoff.requests import StoredPolicy
-from gateway.signoff.subject import subject_of
 
 _WAIT_S: Final = 10.0
 
 Result = TypeVar("Result")
 
 
-class Plan(NamedTuple):
+class PromotionPlan(NamedTuple):
     """What a promotion will do."""
 
     source: VersionWithEvidence
@@ -71,6 +72,7 @@ def promote(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; copy and write nothing.")
     ] = False,
+    force: ForceOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
@@ -79,7 +81,8 @@ def promote(
     """Promote a version: check the approvals and every digest, show the plan, copy image and artifact, then register the version.
 
     It carries digests, never tags: the image by its digest, the artifact by its manifest's, with contract and policy. The image is
-    copied where the environment has a repository of its own (`images`). A backend that says that it serves another artifact is refused. Traffic stays as it is: `chips traffic` or `chips canary` shifts it.
+    copied where the environment has a repository of its own (`images`). A backend that says that it serves another
+    artifact is refused. Traffic stays as it is: `chips traffic` or `chips canary` shifts it.
 
     Example: `chips promote wine@4 --from qa --to prod --url https://wine-4-abc.a.run.app`
     """
@@ -93,7 +96,7 @@ def promote(
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
     stores, images = (store_of(source, origin), store_of(to, target)), images_of(to)
 
-    async def work() -> Plan:
+    async def work() -> PromotionPlan:
         async with console.open_registry_of(target) as registry:
             plan = await _plan(registry, origin, name, number, url or "", stores, images)
             _check_stores(plan, *stores)
@@ -103,17 +106,20 @@ def promote(
                 _show(plan, source, to)
             if dry_run:
                 return plan
+            verified: list[Put] = []
+            if not (no_probe or copy_only):
+                verified = await carried_verification(registry, origin, plan.source, plan.model, source)
+            new = [] if verified or copy_only else _with_traffic(plan.model, number)
+            note = await check_verified(registry, plan.model, new, force=force)
             _confirm(to, yes=yes)
             await _copy_image(plan, as_json=as_json)
             _copy(plan, *stores, as_json=as_json)
             if copy_only:
                 return plan
-            note = await check_verified(
-                registry, plan.model, _with_traffic(plan.model, number), force=False, by_hand=True
-            )
             why = "; ".join(filter(None, (reason, f"promoted from {source}, {plan.approval}", note)))
             plan.facts["generation"] = await registry.write(
                 _change(plan),
+                *verified,
                 *await card_changes(registry, plan.model, number, stores[1]),
                 author=console.author_name(by),
                 reason=why,
@@ -124,14 +130,8 @@ def promote(
     plan = console.run_async(work())
     if as_json:
         console.print_json(plan.facts)
-    elif plan.facts["written"]:
-        console.say(
-            "promoted", f"{version} to {to}, generation {plan.facts['generation']}", style="bold green"
-        )
-    elif dry_run:
-        console.say("dry run", "nothing was written", style="bold yellow")
     else:
-        console.say("copied", f"deploy {plan.image or version} in {to}, then promote it with --url")
+        _show_outcome(plan, to, dry_run=dry_run)
 
 
 async def _plan(
@@ -142,7 +142,7 @@ async def _plan(
     url: str,
     stores: tuple[str, str],
     images: str,
-) -> Plan:
+) -> PromotionPlan:
     stored = await _policy(registry)
     wanted = stored.policy.evidence if stored is not None else ()
     source = await read_source(origin, stores[0], wanted, name, version)
@@ -160,7 +160,7 @@ async def _plan(
         "changes": difference_lines(before, merge_document(before, model)),
         "written": False,
     }
-    return Plan(source, document, model, image, approval, facts)
+    return PromotionPlan(source, document, model, image, approval, facts)
 
 
 async def _policy(registry: Registry) -> StoredPolicy | None:
@@ -232,7 +232,7 @@ def _with_traffic(model: Model, version: str) -> list[str]:
     return [version] if model.traffic.get(version, 0) else []
 
 
-def _change(plan: Plan) -> Put:
+def _change(plan: PromotionPlan) -> Put:
     known = plan.document
     body = merge_document(known.body if known is not None else None, plan.model)
     return Put(
@@ -243,7 +243,7 @@ def _change(plan: Plan) -> Put:
 # -- the image and the artifact
 
 
-async def _copy_image(plan: Plan, *, as_json: bool) -> None:
+async def _copy_image(plan: PromotionPlan, *, as_json: bool) -> None:
     """By digest, which the registry of the target and this command both check."""
     image = plan.source.backend.image
     if plan.image == image:
@@ -253,7 +253,7 @@ async def _copy_image(plan: Plan, *, as_json: bool) -> None:
         console.say("image", "copied, and checked" if plan.facts["image_copied"] else "was there already")
 
 
-def _check_stores(plan: Plan, source: str, target: str) -> None:
+def _check_stores(plan: PromotionPlan, source: str, target: str) -> None:
     """Before anything is written: the artifact must be what was approved, and there must be a place for it."""
     digest = plan.source.backend.artifact_digest
     if not digest:
@@ -270,7 +270,7 @@ def _check_stores(plan: Plan, source: str, target: str) -> None:
         _asked(lambda: check_artifact(store, plan.model.name, plan.source.backend.version, digest))
 
 
-def _copy(plan: Plan, source: str, target: str, *, as_json: bool) -> None:
+def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> None:
     digest, model, version = plan.source.backend.artifact_digest, plan.model.name, plan.source.backend.version
     if not digest:
         return
@@ -322,7 +322,7 @@ async def _check_backend(source: VersionWithEvidence, url: str) -> None:
         )
 
 
-def _show(plan: Plan, source: str, to: str) -> None:
+def _show(plan: PromotionPlan, source: str, to: str) -> None:
     console.say("plan", f"{plan.source.title} from {source} to {to}, {plan.approval}")
     if plan.image:
         where = (
@@ -333,6 +333,16 @@ def _show(plan: Plan, source: str, to: str) -> None:
         console.say("artifact", plan.source.backend.artifact_digest)
     for line in plan.facts["changes"]:
         console.say("", line)
+
+
+def _show_outcome(plan: PromotionPlan, to: str, *, dry_run: bool) -> None:
+    if plan.facts["written"]:
+        text = f"{plan.source.title} to {to}, generation {plan.facts['generation']}"
+        console.say("promoted", text, style="bold green")
+    elif dry_run:
+        console.say("dry run", "nothing was written", style="bold yellow")
+    else:
+        console.say("copied", f"deploy {plan.image or plan.source.title} in {to}, then promote it with --url")
 
 
 def _confirm(to: str, *, yes: bool) -> None:

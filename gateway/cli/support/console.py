@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from gateway.cli.support.environments import (
+from gateway.cli.support.environments_file import (
     ChosenEnvironment,
     CurrentEnvironmentFile,
     UnknownEnvironment,
     find_environment,
     read_environments,
 )
+from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.core.model import Model, parse_model
-from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.core.suggestions import suggest
 from gateway.registry.base import (
     APPROVALS,
@@ -38,8 +38,8 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.fallback import open_fallback, refresh_fallback
-from gateway.registry.schemes import open_registry
+from gateway.registry.fallback_copy import open_fallback, refresh_fallback
+from gateway.registry.open_by_url import open_registry
 from gateway.settings import (
     Settings,
     environments_file,
@@ -242,7 +242,7 @@ async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) 
     policy = await registry.read(SIGN_OFF, SIGN_OFF_POLICY)
     if policy is None:  # before the import, which takes a while
         return (Precondition(kind=SIGN_OFF, name=SIGN_OFF_POLICY, expected=0),)
-    from gateway.signoff.gate import NotApproved, check_write
+    from gateway.signoff.enforce_policy import NotApproved, check_write
 
     try:
         clearance = await check_write(registry, changes, policy)
@@ -326,8 +326,8 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
 async def _keep_head(settings: Settings, registry: Registry) -> None:
     """A writer also keeps the head of the history in the second place; if that fails, the write is still valid."""
     from gateway.audit.anchors import write_anchor
+    from gateway.audit.dsse_envelope import SigningError, read_signer
     from gateway.audit.second_place import open_second_place
-    from gateway.audit.signing import SigningError, read_signer
 
     try:
         signer = read_signer(Path(settings.audit.signing_key))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.leftovers import MARK
 from tests.patience import patience
 from tests.probes import is_ready

@@ -7,7 +7,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.patience import patience
 from tests.probes import is_ready
 

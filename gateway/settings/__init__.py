@@ -4,6 +4,7 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. What may ch
 in the registry.
 """
 
+from gateway.settings.cost import Cost
 from gateway.settings.groups import (
     GROUPS,
     Auth,
@@ -40,6 +41,7 @@ from gateway.settings.rollouts import Rollouts
 __all__ = [
     "GROUPS",
     "Auth",
+    "Cost",
     "Edge",
     "EffectiveSetting",
     "Limits",

@@ -30,6 +30,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, example_for_terminal
 from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
 from gateway.cli.support.published_manifest import RowsOption, published_samples
+from gateway.cli.support.sizes import given_resources
 from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Model, normalize_backend_url
 from gateway.core.name_validation import check_model_name, check_version
@@ -85,6 +86,17 @@ def register(
     ] = False,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
+    ] = None,
+    cpu: Annotated[
+        float | None,
+        typer.Option(min=0.08, max=256, help="Processors of one instance; chips cost counts with it."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of one instance, such as 512Mi or 2Gi; chips cost counts with it."),
+    ] = None,
+    min_instances: Annotated[
+        int | None, typer.Option(min=0, help="Instances that are kept warm; chips cost counts with them.")
     ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
@@ -158,6 +170,7 @@ def register(
         },
         backend={
             "concurrency": concurrency,
+            "resources": given_resources(cpu, memory, min_instances),
             "artifact": artifact,
             "image": image,
             "audience": "" if audience == "origin" else audience,

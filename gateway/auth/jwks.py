@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.core.networks import embedded_addresses
+from gateway.core.ip_network_set import embedded_addresses
 from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
 from gateway.task_supervisor import Supervisor
 

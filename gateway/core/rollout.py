@@ -18,7 +18,7 @@ _MAX_TEXT = 2000
 _LONGEST_S = 30 * 86_400.0
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """When a rollout advances and when it returns. Times in seconds, shares in percent, tolerances as fractions."""
 
     steps: tuple[int, ...] = (1, 5, 25, 50, 100)
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     webhook: str = ""  # told of each step
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One thing that happened to a rollout. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
@@ -49,7 +49,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     id: str  # differs for each rollout of the model
     candidate: str
     stable: str
-    plan: Plan
+    plan: RolloutPlan
     state: State = "running"
     reason: str = ""  # why it is in this state
     by: str = ""
@@ -57,7 +57,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     confirmed: bool = False
     traffic: dict[str, int]  # the model's split as this rollout has left it
     versions: dict[str, str]  # what candidate and stable version were when it began: `fingerprint`
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RolloutStep, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -114,7 +114,7 @@ def rollout_problems(rollout: Rollout) -> list[str]:
     return problems
 
 
-def plan_problems(plan: Plan) -> list[str]:
+def plan_problems(plan: RolloutPlan) -> list[str]:
     """What is wrong with a plan, a sentence each: none that could not be honoured gets by."""
     problems = []
     steps = plan.steps
@@ -169,7 +169,7 @@ def webhook_problems(url: str) -> list[str]:
     return []
 
 
-def start_problems(model: Model, candidate: str, plan: Plan) -> list[str]:
+def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
     """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
     if model.backend(candidate) is None:
         known = ", ".join(backend.version for backend in model.backends)
@@ -190,7 +190,7 @@ def start_problems(model: Model, candidate: str, plan: Plan) -> list[str]:
 
 
 def begin_rollout(
-    model: Model, candidate: str, plan: Plan, *, identity: str, by: str, reason: str
+    model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
     """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
     problems = [*plan_problems(plan), *start_problems(model, candidate, plan)]

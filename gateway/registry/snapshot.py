@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from gateway.core.budget import Budget, parse_budget
 from gateway.core.compiled_policy import compile_policy
+from gateway.core.compiled_sticky_shares import compile_sticky
+from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model
-from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.prices import Prices, parse_prices
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.core.shadow import Shadow, parse_shadow
-from gateway.core.sticky_versions import compile_sticky
 from gateway.registry.base import (
     BUDGETS,
     EMERGENCIES,

@@ -24,8 +24,8 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
-from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
+from gateway.rollout.reporter import FIGURES, Report
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 

@@ -13,7 +13,7 @@ from gateway.cost.ledger import Entry, kept_warm, make_ledger
 from gateway.cost.prices import registry_prices
 from gateway.cost.usage import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, Registry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_budget
 from gateway.settings import Settings, endpoint_override
 

@@ -9,7 +9,7 @@ import typer
 from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environments import Environment, UnknownEnvironment, read_environments
+from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
 from gateway.core.budget import MICRO, Budget
 from gateway.cost.budgets import counts_for
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, Entry, Line, add_up, sum_lines

@@ -12,8 +12,8 @@ from gateway.artifacts.describe_artifact import DescribedArtifact, describe_arti
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name
-from gateway.deploy.backend_libraries import LibraryMissing, library_root
-from gateway.deploy.folder import PREDICT_NAMES
+from gateway.deploy.backend_folder import PREDICT_NAMES
+from gateway.deploy.backend_libraries import BackendLibrariesMissing, library_root
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
@@ -131,7 +131,7 @@ def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
     try:
         target.mkdir(parents=True, exist_ok=True)
         return work()
-    except LibraryMissing as error:
+    except BackendLibrariesMissing as error:
         shutil.rmtree(target, ignore_errors=True)
         raise Failure(str(error)) from None
     except OSError as error:

@@ -10,10 +10,10 @@ import typer
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.verified import ForceOption, check_verified
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, with_traffic
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted
@@ -122,7 +122,7 @@ def canary(
     elif asked:
         facts = console.with_registry(registry_url, lambda registry: read_status(registry, name))
     else:
-        plan = Plan(
+        plan = RolloutPlan(
             steps=_steps(steps),
             every_s=_duration("--every", every),
             min_requests=min_requests,
@@ -169,7 +169,7 @@ def _flags(**given: bool) -> list[tuple[str, bool]]:
 
 
 async def _begin(
-    registry: Registry, name: str, version: str, plan: Plan, author: str, reason: str, *, force: bool
+    registry: Registry, name: str, version: str, plan: RolloutPlan, author: str, reason: str, *, force: bool
 ) -> dict[str, Any]:
     _, model = await console.find_model(registry, name)
     document = await registry.read(ROLLOUTS, name)

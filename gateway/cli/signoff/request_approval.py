@@ -7,12 +7,12 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from gateway.cli.signoff.sign_off import read_policy_from
+from gateway.cli.signoff.sign_off_policy import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.named_environments import registry_of, store_of
-from gateway.cli.support.published_manifest import published_card
-from gateway.cli.support.signing import (
+from gateway.cli.support.environment_stores import registry_of, store_of
+from gateway.cli.support.published_artifact import published_card
+from gateway.cli.support.signer_options import (
     AsOption,
     Identity,
     SshKeyOption,
@@ -28,17 +28,17 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, Put, Registry
 from gateway.registry.evidence import list_evidence
 from gateway.settings import Settings
-from gateway.signoff.gate import issuers_keys
-from gateway.signoff.policy import policy_digest
-from gateway.signoff.requests import (
+from gateway.signoff.approval_requests import (
     Request,
     StoredPolicy,
     evidence_digests,
     evidence_problems,
     request_id,
 )
-from gateway.signoff.statement import Keys
-from gateway.signoff.subject import Subject, subject_of
+from gateway.signoff.approval_subject import Subject, subject_of
+from gateway.signoff.in_toto_statement import Keys
+from gateway.signoff.policy import policy_digest
+from gateway.signoff.records import issuers_keys
 
 
 def request_approval(

@@ -9,7 +9,7 @@ import pytest
 from gateway.core.budget import Budget
 from gateway.cost.budgets import WARNINGS
 from gateway.registry.base import Registry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.unit.cost.fleet import NOON, SECOND, FleetGateway, put_wine, set_budget
 
 REQUEST = SECOND + 0.8  # a second of an instance, and two requests: in millionths

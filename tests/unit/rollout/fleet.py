@@ -6,16 +6,16 @@ import msgspec
 
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, parse_rollout
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.counter import Tally, latency_bucket
-from gateway.rollout.figures import FIGURES, Report, Window
+from gateway.rollout.reporter import FIGURES, Report, Window
 from gateway.task_supervisor import Supervisor
 
-PLAN = Plan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
+PLAN = RolloutPlan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
 
 
 class Clock:
@@ -48,7 +48,7 @@ def wine(**changes: Any) -> Model:
     return msgspec.structs.replace(model, **changes)
 
 
-def rollout_of(model: Model | None = None, plan: Plan = PLAN, **changes: Any) -> Rollout:
+def rollout_of(model: Model | None = None, plan: RolloutPlan = PLAN, **changes: Any) -> Rollout:
     begun = begin_rollout(model or wine(), "4", plan, identity="r1", by="ana", reason="a better scaler")
     return msgspec.structs.replace(begun, **changes)
 
@@ -112,7 +112,7 @@ class Scene:
             clock=self.clock,
         )
 
-    async def begin(self, plan: Plan = PLAN, model: Model | None = None, **changes: Any) -> None:
+    async def begin(self, plan: RolloutPlan = PLAN, model: Model | None = None, **changes: Any) -> None:
         model = model or wine()
         await self.registry.write(
             Put(kind=MODELS, name="wine", body={**to_document(model), "future": 1}, expected=0),

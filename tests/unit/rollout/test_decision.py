@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Plan, Rollout, rollout_problems, with_share
+from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, with_share
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.decision import apply, decide
-from gateway.rollout.figures import Report, Window
+from gateway.rollout.reporter import Report, Window
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
 
-def _at(position: int, *, plan: Plan = PLAN, **changes: object) -> Rollout:
+def _at(position: int, *, plan: RolloutPlan = PLAN, **changes: object) -> Rollout:
     rollout = rollout_of(plan=plan, position=position)
     traffic = with_share(rollout, plan.steps[position])
     return msgspec.structs.replace(rollout, traffic=traffic, **changes)

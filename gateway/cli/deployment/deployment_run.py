@@ -221,8 +221,7 @@ def check_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
-    memory = run.source.settings.memory
-    has_gib = float(memory[:-2]) / (1024 if memory.endswith("Mi") else 1)
+    memory, has_gib = run.source.settings.memory, run.source.settings.memory_gib
     needs_gib = memory_needed_gib(run.described.manifest.total_bytes / 1024**3)
     if run.target.name == "local" or has_gib >= needs_gib:
         return []
@@ -342,7 +341,7 @@ def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest
         traffic=run.traffic,
         model={"owner": run.owner},
         policy={"timeout_s": settings.timeout_s if settings.timeout_s != 60.0 else None},
-        backend={"concurrency": settings.concurrency},
+        backend={"concurrency": settings.concurrency, "resources": settings.resources()},
     )
 
 

@@ -70,7 +70,9 @@ class Scene:
     async def decide(self, decision: Decision, who: str) -> None:
         found = await find_request(self.registry, self.id)
         assert found is not None
-        await self.registry.write(with_decision(found[0], self.statement(decision, self.id, who)), author=who)
+        await self.registry.write(
+            with_decision(found[0], self.statement(decision, self.id, who), {}), author=who
+        )
 
     async def write(self, between: Callable[[], Awaitable[object]]) -> None:
         async with console.open_registry_of(self.settings) as guarded:

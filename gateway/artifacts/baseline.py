@@ -1,4 +1,4 @@
-"""`baseline.json` of an artifact: statistics of its training data, which `save` writes in Python, R and Julia.
+"""`baseline.json` of an artifact: statistics of its training data, which `save` writes in each language.
 
 Numbers are counted in the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019, https://arxiv.org/abs/1908.10693); two sketches
 are merged by adding their bins. docs/how-to/save-a-model.md describes the file.

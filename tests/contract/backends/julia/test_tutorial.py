@@ -12,9 +12,7 @@ from tests.docs.page import ROOT, Reader, steps
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 
-def test_the_tutorial_does_what_it_says(
-    each_julia: Julia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_tutorial_does_what_it_says(each_julia: Julia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     require(
         "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
     )

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.local import write_environment
-from gateway.ports import free_port, is_free
+from gateway.free_ports import free_port, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080

@@ -19,7 +19,7 @@ from gateway.limits.redis_limiter import RedisLimiter
 from gateway.make_components import (
     build_anchoring,
     build_authenticators,
-    build_connections,
+    build_caller_connections,
     build_control_cors,
     build_controller,
     build_egress_policy,
@@ -32,15 +32,16 @@ from gateway.make_components import (
     build_telemetry,
     build_upstream,
     parse_networks,
+    reporting_process,
 )
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
-from gateway.registry.client_ip_quota import ClientIpQuota
-from gateway.registry.schemes import open_registry
+from gateway.registry.client_ip_token_buckets import ClientIpQuota
+from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import Controller
-from gateway.rollout.figures import Reporter
-from gateway.rollout.lease import LEASE, LeaseObserver
+from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
+from gateway.rollout.reporter import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.reporter import Shadows
@@ -54,8 +55,8 @@ from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
-from gateway.stages.read_request_head import ReadRequestHead
-from gateway.stages.route import Route
+from gateway.stages.read_request_context import ReadRequestContext
+from gateway.stages.route import RouteRequest
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
@@ -183,10 +184,10 @@ class Gateway:
         )
         self._forward = Forward(self.upstream, self._signer)
         self.pipeline = Pipeline(
-            read_request_head=ReadRequestHead(proxies, self._name),
+            read_request_context=ReadRequestContext(proxies, self._name),
             control=self._control,
             ip_allowlist=self.ip_allowlist,
-            route=Route(self.mirror),
+            route=RouteRequest(self.mirror),
             cors=Cors(),
             authenticate=Authenticate(self._chain),
             authorize=self.authorize,
@@ -207,7 +208,8 @@ class Gateway:
             self._figures,
             self.pipeline.count_also,
             supervisor=self.supervisor,
-            lease=LeaseObserver(self.registry, LEASE),
+            lease=LeaseRenewalMonitor(self.registry, LEASE),
+            process=reporting_process(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
@@ -264,7 +266,7 @@ class Gateway:
                 if part is not None:
                     await part.start()
                     stack.push_async_callback(part.stop)
-            self.connections = build_connections(self._settings, self.supervisor)
+            self.connections = build_caller_connections(self._settings, self.supervisor)
             http = build_server(server, self.pipeline, self.connections)
             stack.push_async_callback(http.shutdown, _CANCEL_S)
             sockets = listen(server.host, server.port, shared=self._shares_port)

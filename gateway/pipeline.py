@@ -27,8 +27,8 @@ from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
-from gateway.stages.read_request_head import ReadRequestHead
-from gateway.stages.route import Route
+from gateway.stages.read_request_context import ReadRequestContext
+from gateway.stages.route import RouteRequest
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.recorder import Recorder
 
@@ -57,7 +57,7 @@ class Pipeline:
         "_forward",
         "_ip_allowlist",
         "_rate_limit",
-        "_read_request_head",
+        "_read_request_context",
         "_record",
         "_recorder",
         "_route",
@@ -67,10 +67,10 @@ class Pipeline:
     def __init__(  # noqa: PLR0913  (one argument for each step)
         self,
         *,
-        read_request_head: ReadRequestHead,
+        read_request_context: ReadRequestContext,
         control: ControlRoutes,
         ip_allowlist: IpAllowlist,
-        route: Route,
+        route: RouteRequest,
         cors: Cors,
         authenticate: Authenticate,
         authorize: Authorize,
@@ -83,7 +83,7 @@ class Pipeline:
         forward: Forward,
         record: Recorder,
     ) -> None:
-        self._read_request_head = read_request_head
+        self._read_request_context = read_request_context
         self._control = control
         self._ip_allowlist = ip_allowlist
         self._route = route
@@ -139,7 +139,7 @@ class Pipeline:
             exchange.error = exchange.cause = None
 
     async def _pass(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912  (a line or two for each step)
-        self._read_request_head.__call__(exchange)
+        self._read_request_context.__call__(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
         if self._control.is_health_probe(exchange):
             await switch_to_task()
@@ -191,7 +191,7 @@ class Pipeline:
                 if refusal is None:
                     return
                 exchange.refusal = None
-                if not self._backend_concurrency.should_retry(exchange):
+                if not self._backend_concurrency.waits_for_another_slot(exchange):
                     await refusal.deliver()
                     return
         finally:

@@ -21,7 +21,7 @@ from gateway.artifacts.manifest import (
 )
 from gateway.artifacts.model_card import CARD_NAME, MAX_BYTES, parse_card
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
-from gateway.core.text_encoding import decode_utf8
+from gateway.core.decode_text_file import decode_utf8
 
 _NAMES_SHOWN: Final = 5
 # Suffixes that several formats share say nothing about which file is the model.

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.control.time_windows import RequestTotals, Window, to_milliseconds
+from gateway.control.window_totals import RequestTotals, Window, to_milliseconds
 from gateway.core.model import Model
 from gateway.telemetry.metrics import MetricsState, Series
-from gateway.telemetry.trace_store import Tick
+from gateway.telemetry.sqlite_trace_store import Tick
 
 
 def version_rows(model: Model, state: MetricsState, window: Window, hour: Window) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.cors_policy import CorsRule, cors_problems
+from gateway.core.ip_network_set import parse_network
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.core.networks import parse_network
 from gateway.core.principal import CALLER_VERBS, Verb
-from gateway.core.sticky import StickyShares, sticky_problems
+from gateway.core.sticky_shares import StickyShares, sticky_problems
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest

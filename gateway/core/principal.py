@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.core.networks import NetworkSet
+from gateway.core.ip_network_set import NetworkSet
 
 Verb = Literal["score", "metadata", "pin", "operate"]
 

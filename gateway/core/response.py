@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.core.printable import printable_json
+from gateway.core.escape_unprintable import printable_json
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 

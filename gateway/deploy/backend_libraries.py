@@ -6,8 +6,8 @@ from typing import Final
 import gateway
 
 
-class LibraryMissing(Exception):
-    """This installation lacks the backend libraries."""
+class BackendLibrariesMissing(Exception):
+    """The backend libraries are missing from this installation."""
 
 
 # What an image is made of, next to a person's own files.
@@ -25,7 +25,7 @@ def library_root() -> Path:
     for root in (package / "templates", package.parent):
         if (root / "backends").is_dir():
             return root
-    raise LibraryMissing(
+    raise BackendLibrariesMissing(
         "this installation lacks the backend libraries: install chips-gateway from its wheel or a checkout"
     )
 

@@ -49,8 +49,8 @@ class GoogleClients:
             transport=self._transport(ArtifactRegistryRestTransport, "artifactregistry")
         )
 
-    def upload(self, bucket: str, path: str, content: bytes) -> None:
-        """Store `content` unless an object of that name exists; the name is its digest, so the content is the same."""
+    def upload_if_absent(self, bucket: str, path: str, content: bytes) -> None:
+        """Upload `content` to Cloud Storage unless an object of that name exists; the name is its digest, so the content is the same."""
         from google.cloud import storage
 
         blob = storage.Client().bucket(bucket).blob(path)

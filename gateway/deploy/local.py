@@ -22,12 +22,12 @@ from typing import Any, Final
 import msgspec
 
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
-from gateway.deploy.folder import BackendFolder
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.deploy.try_candidate import failure_reason
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
@@ -98,8 +98,8 @@ class LocalBackend:
         self.note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.note, msgspec.to_builtins(spec))
 
-    def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        """Start its supervisor. A backend that was left without one is ended first."""
+    def launch_supervisor(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Launch the process that supervises the backend. A backend that was left without one is ended first."""
         left: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if left is not None and left.backend is not None and not left.supervisor.is_alive:
             _signal(left.backend, signal.SIGTERM)
@@ -196,7 +196,7 @@ class LocalProcessTarget:
             spec = self._spec(folder, artifact, identity, self.python(folder, tell))
             local = LocalBackend(self._note(spec))
             local.write_spec(spec)
-            supervisor = local.launch(self._environ)
+            supervisor = local.launch_supervisor(self._environ)
             tell(f"started; its log is {spec.log}")
             try:
                 self._wait(local, supervisor)
@@ -206,7 +206,7 @@ class LocalProcessTarget:
                 raise
             return _deployed(local, tell, "is ready")
 
-    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
             for local in self.all(folder.model, folder.version):
                 spec = local.spec

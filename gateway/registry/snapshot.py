@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.core.compiled_policy import compile_policy
+from gateway.core.compiled_sticky_shares import compile_sticky
+from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model
-from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.core.shadow import Shadow, parse_shadow
-from gateway.core.sticky_versions import compile_sticky
 from gateway.registry.base import (
     EMERGENCIES,
     MODELS,

@@ -24,9 +24,9 @@ from gateway.settings.loader import (
     load_settings,
     setting_types,
 )
-from gateway.settings.masking import mask_url
 from gateway.settings.other_environment import (
     default_registry,
+    docker_folder,
     endpoint_override,
     environments_file,
     inherited_environment,
@@ -36,6 +36,7 @@ from gateway.settings.other_environment import (
     wants_debug,
 )
 from gateway.settings.rollouts import Rollouts
+from gateway.settings.url_masking import mask_url
 
 __all__ = [
     "GROUPS",
@@ -52,6 +53,7 @@ __all__ = [
     "Trace",
     "Upstream",
     "default_registry",
+    "docker_folder",
     "endpoint_override",
     "environment_variable_name",
     "environments_file",

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from gateway.core.token_and_certificate_rules import Certificate, Issuer
 from gateway.settings.audit import Audit
-from gateway.settings.group import Group
+from gateway.settings.base_group import Group
 from gateway.settings.rollouts import Rollouts
 
 

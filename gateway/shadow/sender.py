@@ -18,9 +18,15 @@ from gateway.core.randomness import random_share
 from gateway.core.shadow import Shadow
 from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_runner import EagerCoroutineRunner
-from gateway.shadow.answers import Answer
-from gateway.shadow.comparer import Pair
-from gateway.shadow.recording import HeldBytes, HeldResponse, RecordedResponse, Recording, ResendableBody
+from gateway.shadow.answer_recording import (
+    HeldBytes,
+    HeldResponse,
+    RecordedResponse,
+    Recording,
+    ResendableBody,
+)
+from gateway.shadow.comparer_main import Pair
+from gateway.shadow.decode_answer import Answer
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest

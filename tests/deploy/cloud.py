@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.deploy.enums import _schemas
 from tests.patience import patience
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.flow.background_servers import BackgroundServers
 from tests.unit.cli.shell import Shell
 

@@ -20,7 +20,7 @@ import pytest
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.patience import patience

@@ -8,7 +8,7 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.patience import patience
 
 _JAR = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.conftest import require
 from tests.flow.scene import Scene
 from tests.flow.scripted import ScriptedBackend

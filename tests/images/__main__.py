@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.images.engine import IMAGES, ROOT, Engine, _revision
 
 UID: Final = 10001
@@ -122,7 +122,7 @@ def run_gateway(root: Path, config: dict[str, Any], shared: Path) -> dict[str, A
         with started(root, config, port, shared, *settings):
             wait_for(f"http://127.0.0.1:{port}/-/ready", shared)
             start_s = time.monotonic() - began
-            _chips(shared, "register", "wine", backend, "--version=1", "--no-probe", "--access=public", "--owner=images",
+            _chips(shared, "register", "wine", backend, "--version=1", "--no-probe", "--force", "--access=public", "--owner=images",
                    f"--gateway=http://127.0.0.1:{port}")  # fmt: skip
             answer = post(f"http://127.0.0.1:{port}/wine", {"instances": [[1.0]]})
             expect(answer, {"predictions": [42.0]})

@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.published_manifest import published_manifest
+from gateway.cli.support.published_artifact import published_manifest
 from gateway.core.model import Model
 from gateway.cost.estimate import (
     UTILIZATION,

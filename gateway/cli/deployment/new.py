@@ -14,7 +14,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.name_validation import check_model_name
 from gateway.core.text_encoding import decode_utf8
-from gateway.deploy.folder import PREDICT_NAMES
+from gateway.deploy.backend_folder import PREDICT_NAMES
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")

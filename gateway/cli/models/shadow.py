@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.models.shadow_price import shadow_price
+from gateway.cli.models.shadow_cost import shadow_price
 from gateway.cli.models.shadow_report import show_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
-from gateway.cli.support.published_manifest import published_manifest
+from gateway.cli.support.published_artifact import published_manifest
+from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
@@ -25,7 +25,7 @@ from gateway.core.rollout import fingerprint
 from gateway.core.shadow import LONGEST_S, Budget, Shadow, shadow_problems, utc_text, why_not_shadowed
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.findings import Report

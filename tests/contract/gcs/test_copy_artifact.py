@@ -8,10 +8,10 @@ import pytest
 from google.cloud import storage
 
 from gateway.artifacts.base import StoreError
-from gateway.artifacts.copy import check_artifact, copy_artifact
+from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.local import LocalStore
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from tests.gcs.fixture import Gcs
 
 

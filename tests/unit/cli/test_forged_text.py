@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from gateway.cli import app
-from gateway.core.printable import printable_lines
+from gateway.core.escape_unprintable import printable_lines
 from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell
@@ -41,7 +41,17 @@ TRIED: dict[str, list[list[str]] | str] = {
     "export": [["export"]],
     "import": [["import", "{folder}/declared.yaml", "--dry-run"]],
     "register": [
-        ["register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1", "--reason", EVIL]
+        [
+            "register",
+            "wine",
+            "http://127.0.0.1:9",
+            "--no-probe",
+            "--force",
+            "--version",
+            "1",
+            "--reason",
+            EVIL,
+        ]
     ],
     "canary": [["canary", "wine", "--hold", "--reason", EVIL], ["canary", "wine"], ["canary", "spoilt", "9"]],
     "rollouts": [["rollouts", "list"]],
@@ -179,7 +189,9 @@ def test_no_text_forges_a_line(verb: str, as_json: bool, shell: Shell, tmp_path:
 
 
 def test_what_is_exported_is_imported_as_it_was(shell: Shell, tmp_path: Path):
-    shell.ok("register", "beer", "http://127.0.0.1:9", "--no-probe", "--version", "1", "--owner", EVIL)
+    shell.ok(
+        "register", "beer", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1", "--owner", EVIL
+    )
     shell.ok("deregister", "spoilt", "--yes")
     asyncio.run(_remove_networks(tmp_path / "registry.db"))
     exported = shell.ok("export").out

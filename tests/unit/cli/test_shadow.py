@@ -9,7 +9,7 @@ import pytest
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
 from gateway.registry.base import SHADOWS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.shadow.comparison import Difference
 from gateway.shadow.findings import Example, Findings, OutputFigures, PairFigures, Report, VersionFigures
 from gateway.shadow.reporter import FIGURES

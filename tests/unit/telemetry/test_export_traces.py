@@ -16,7 +16,7 @@ from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.spans import spans_of
 from tests.conftest import require
 from tests.patience import patience
-from tests.unit.telemetry.test_trace_store import summary
+from tests.unit.telemetry.test_sqlite_trace_store import summary
 
 require(
     "opentelemetry",

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
 from gateway.core.model import Policy
-from gateway.telemetry.exposition import render_exposition
-from gateway.telemetry.merge import merge_states, quantile
+from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
 from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing
+from gateway.telemetry.prometheus_exposition import render_exposition
 from tests.unit.telemetry.exchanges import make_exchange
 
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+|inf)')

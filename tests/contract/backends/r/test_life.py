@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.conftest import require
 from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R

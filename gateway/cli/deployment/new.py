@@ -12,8 +12,8 @@ import typer
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name
-from gateway.core.text_encoding import decode_utf8
 from gateway.deploy.backend_folder import PREDICT_NAMES
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 

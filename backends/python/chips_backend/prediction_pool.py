@@ -1,4 +1,4 @@
-"""Where predictions run: off the event loop, each slot with a thread or a process of its own.
+"""The pool of threads or processes in which predictions run, off the event loop.
 
 Nothing that model code raises crosses a future: a StopIteration in one is never delivered, and a SystemExit ends the event
 loop. What a prediction comes to is a value, `Failed` where it failed.
@@ -18,10 +18,10 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from chips_backend import template
+from chips_backend import forkserver
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Model, Refused, Rows, facts_of
-from chips_backend.scoring import scoring
+from chips_backend.predict_module import predict_module
 
 
 class Failed(NamedTuple):
@@ -153,11 +153,11 @@ class ProcessSlot:
 async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tuple[Sequence[Slot], Facts]:
     """Load the model once, for as many threads or for processes that share its memory, as predict.py says. Raises LoadFailed."""
     try:
-        predict = await asyncio.to_thread(scoring)
+        predict = await asyncio.to_thread(predict_module)
     except BaseException as error:  # noqa: BLE001  (a person edits that file)
         raise LoadFailed(_failed(error)) from None
     if predict.RUNS_IN == "process":
-        context = await asyncio.to_thread(template.prepare, folder, manifest, concurrency)
+        context = await asyncio.to_thread(forkserver.prepare, folder, manifest, concurrency)
         processes = [ProcessSlot(folder, manifest, context) for _ in range(concurrency)]
         facts = await asyncio.gather(*(slot.load() for slot in processes))
         return processes, facts[0]
@@ -171,7 +171,7 @@ async def open_slots(concurrency: int, folder: Path, manifest: Manifest) -> tupl
 def load_safely(folder: Path, manifest: Manifest) -> tuple[Any, Facts] | Failed:
     """What `predict.load` gives, and the facts of it, with whatever it raises as a value."""
     try:
-        predict = scoring()
+        predict = predict_module()
         model = predict.load(folder, manifest)
         return model, facts_of(model, manifest.signature, getattr(predict, "PARAMETERS", {}))
     except BaseException as error:  # noqa: BLE001  (sys.exit in a model's module, too)
@@ -211,16 +211,16 @@ def _failed(error: BaseException) -> Failed:
 
 
 def _wrong_answer() -> type[Exception]:
-    from chips_backend.answers import WrongAnswer
+    from chips_backend.predictions_as_json import WrongAnswer
 
     return WrongAnswer
 
 
 def _predict(model: Any, rows: Rows, parameters: dict[str, Any], outputs: Sequence[str]) -> list[Any]:
-    from chips_backend.answers import as_predictions
-    from chips_backend.tables import Apart
+    from chips_backend.input_tables import Apart
+    from chips_backend.predictions_as_json import as_predictions
 
-    predict = scoring()
+    predict = predict_module()
     if not rows:
         return []
     apart = model.apart if isinstance(model, Model) else None
@@ -264,7 +264,7 @@ def _end_with_parent() -> None:
 
 def _load_here(folder: Path, manifest: Manifest) -> Facts | Failed:
     global _model, _outputs, _is_loaded  # noqa: PLW0603  (a process has one model)
-    loaded = template.found(folder, manifest) or load_safely(folder, manifest)
+    loaded = forkserver.found(folder, manifest) or load_safely(folder, manifest)
     if isinstance(loaded, Failed):
         return loaded
     _model, facts = loaded

@@ -1,11 +1,11 @@
-"""Find out why a prediction failed: because of the caller's rows (and which row and field), or because of the model."""
+"""Find the cause of a failed prediction: the caller's rows (and which row and field), or the model."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from chips_backend.decode_instances import shown
 from chips_backend.model import Row, Rows
-from chips_backend.pool import Failed, Outcome
-from chips_backend.schema import shown
+from chips_backend.prediction_pool import Failed, Outcome
 
 MOST_FIELDS: Final = 10
 

@@ -1,4 +1,4 @@
-"""A large answer as JSON, written in pieces: one call of the encoder holds the interpreter until it is done."""
+"""Render a large answer as JSON in pieces: one call of the encoder holds the interpreter until it is done."""
 
 from typing import Any, Final
 

@@ -8,10 +8,8 @@ import msgspec
 import numpy as np
 
 from chips_backend import binary
-from chips_backend.block import array_of_floats, listed
-from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import invalid_instances
-from chips_backend.schema import (
+from chips_backend.column_block import array_of_floats, listed
+from chips_backend.decode_instances import (
     CHECKS,
     EXACT,
     FLOATS,
@@ -24,6 +22,8 @@ from chips_backend.schema import (
     read_parameters,
     shown,
 )
+from chips_backend.manifest import Signature, Tensor
+from chips_backend.problem_details import invalid_instances
 
 _FIELDS: Final = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 _IGNORED: Final = ("content_type",)  # the signature says what goes in

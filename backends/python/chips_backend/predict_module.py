@@ -1,4 +1,4 @@
-"""The module that predicts: predict.py, with the parts that the author's file (CHIPS_PREDICT) replaces."""
+"""Load the module that predicts: predict.py, with the parts that the author's file (CHIPS_PREDICT) replaces."""
 
 import functools
 import importlib.util
@@ -11,7 +11,7 @@ _NAMES: Final = ("RUNS_IN", "TRUSTED_TYPES", "PARAMETERS", "load", "predict")
 
 
 @functools.cache
-def scoring() -> Any:
+def predict_module() -> Any:
     """The module whose `load` and `predict` are used. Raises whatever the author's file raises."""
     from chips_backend import predict
 

@@ -1,4 +1,4 @@
-"""What a table of examples has: a name, a datatype and the categories of each column, and its values as JSON has them."""
+"""The columns of a table of examples: a name, a datatype and the categories of each, and its values as JSON has them."""
 
 import datetime as dt
 import math

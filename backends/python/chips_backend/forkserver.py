@@ -1,4 +1,4 @@
-"""The process that prediction processes are forked from: it loads the model once, and they share its memory."""
+"""The fork server of prediction processes: it loads the model once, and they share its memory."""
 
 import gc
 import multiprocessing
@@ -13,7 +13,7 @@ import msgspec
 
 from chips_backend.manifest import Manifest
 
-_WHAT: Final = "_CHIPS_BACKEND_TEMPLATE"  # in the environment: the file that says which model to load
+_WHAT: Final = "_CHIPS_BACKEND_FORKSERVER"  # in the environment: the file that says which model to load
 _THREADS: Final = Path("/proc/self/task")
 
 
@@ -29,19 +29,19 @@ def prepare(folder: Path, manifest: Manifest, slots: int) -> BaseContext:
     """A multiprocessing context for `slots` processes that find this model loaded, where that is possible."""
     if slots == 1 or sys.platform != "linux":  # elsewhere a system's own libraries start threads
         return multiprocessing.get_context("spawn")
-    handle, name = tempfile.mkstemp(prefix="chips-template-")
+    handle, name = tempfile.mkstemp(prefix="chips-forkserver-")
     with os.fdopen(handle, "wb") as file:
         file.write(msgspec.json.encode(_Asked(str(folder), manifest)))
     os.environ[_WHAT] = name
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["chips_backend.preloaded"])
+    context.set_forkserver_preload(["chips_backend.forkserver_preload"])
     return context
 
 
 def load_once() -> None:
     """In the fork server: load what `prepare` asked for."""
     global _loaded  # noqa: PLW0603  (a process has one model)
-    from chips_backend.pool import load_safely
+    from chips_backend.prediction_pool import load_safely
 
     path = Path(os.environ.pop(_WHAT, ""))
     try:

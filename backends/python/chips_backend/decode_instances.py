@@ -1,4 +1,4 @@
-"""From a caller's JSON to rows in the order of the signature. Every problem says where it is."""
+"""Decode the instances of a caller's JSON into rows in the order of the signature. Every problem says where it is."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ import msgspec
 
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Rows
-from chips_backend.problem import invalid_instances
+from chips_backend.problem_details import invalid_instances
 
 ENOUGH_PROBLEMS: Final = 11  # ten are shown, one more says that there are more
 EXACT: Final = 2**53  # a number with a fraction or an exponent is an integer up to here

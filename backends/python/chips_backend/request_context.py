@@ -1,4 +1,4 @@
-"""One request on its way through the backend: its head, its body, its deadline, its log line."""
+"""The context of one request in the backend: its head, its body, its deadline, its log line."""
 
 import asyncio
 import re
@@ -9,14 +9,14 @@ from uuid import uuid4
 from aiohttp import HttpVersion11, web
 
 from chips_backend.logs import Log
-from chips_backend.problem import Problem
-from chips_backend.trace import Trace, read_trace
+from chips_backend.problem_details import Problem
+from chips_backend.trace_context import Trace, read_trace
 
 JSON = "application/json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
-class Call:
+class RequestContext:
     """One request on its way: what it asked, how long its parts took, what the log will say."""
 
     def __init__(self, request: web.BaseRequest) -> None:

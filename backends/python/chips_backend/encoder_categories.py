@@ -1,4 +1,4 @@
-"""The categories that fitted encoders in a model hold: the values of a column that the model truly knows.
+"""The categories that fitted encoders in a model hold: the values of a column that the model knows.
 
 A model whose encoder ignores unknown values answers for any text, so a misspelt category would get a prediction without a word.
 """
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from chips_backend.columns import CannotSave, Column
+from chips_backend.example_columns import CannotSave, Column
 
 _DEEPEST: Final = 8  # of models in models
 _MOST_LISTED: Final = 10_000  # of more categories, the signature would be larger than many a model

@@ -1,6 +1,6 @@
 """A draft of an artifact: written, then loaded and scored as a backend does, before it takes its place.
 
-Run as a program (`python -m chips_backend.draft FOLDER FORMAT`), it checks a draft in a process that has none of the author's
+Run as a program (`python -m chips_backend.artifact_draft FOLDER FORMAT`), it checks a draft in a process that has none of the author's
 modules but those in the draft.
 """
 
@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from chips_backend.answers import WrongAnswer, as_predictions, is_close
-from chips_backend.columns import CannotSave
-from chips_backend.files import WrongArtifact
+from chips_backend.decode_instances import read_instances
+from chips_backend.example_columns import CannotSave
 from chips_backend.loaders import load_model
 from chips_backend.manifest import Manifest, Signature, Tensor, parse_manifest
 from chips_backend.model import Refused
 from chips_backend.own_code import OwnCode
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions, is_close
+from chips_backend.problem_details import Problem
 from chips_backend.testing import manifest_of
+from chips_backend.wrong_files import WrongArtifact
 
 TOLERANCE: Final = 1e-6  # of the samples: absolute, or relative to the larger number
 MODEL_FILES: Final = {
@@ -81,7 +81,7 @@ def check(folder: Path, kind: str, *, alone: bool) -> None:
         _check(folder, kind)
         return
     home = str(Path(__file__).resolve().parent.parent)
-    code = f"import sys; sys.path.append({home!r}); from chips_backend.draft import main; sys.exit(main())"
+    code = f"import sys; sys.path.append({home!r}); from chips_backend.artifact_draft import main; sys.exit(main())"
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-P", "-c", code, str(folder.absolute()), kind],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Read usual requests fast: decoded by types made from the signature, straight to columns."""
+"""Decode usual requests fast: by types made from the signature, straight to columns."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 
 from chips_backend import binary
-from chips_backend.block import Block, Column, array_of_floats
+from chips_backend.column_block import Block, Column, array_of_floats
+from chips_backend.decode_instances import FLOATS, INTEGERS, Scoring, read_parameters
+from chips_backend.duplicate_names import strings_in, strings_in_text
+from chips_backend.input_tables import dtype_of
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import Problem
-from chips_backend.schema import FLOATS, INTEGERS, Scoring, read_parameters
-from chips_backend.tables import dtype_of
-from chips_backend.tensors import read_asked
-from chips_backend.unique_names import strings_in, strings_in_text
+from chips_backend.open_inference import read_asked
+from chips_backend.problem_details import Problem
 
 
 class _Unusual(Exception):

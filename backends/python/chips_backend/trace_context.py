@@ -1,4 +1,4 @@
-"""Whose trace a request belongs to: W3C traceparent, else Google's older X-Cloud-Trace-Context."""
+"""The trace context of a request: W3C traceparent, else Google's older X-Cloud-Trace-Context."""
 
 import re
 from collections.abc import Mapping

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from chips_backend import CannotSave, save
-from chips_backend.columns import Column
-from chips_backend.complete import complete
-from chips_backend.draft import plain
-from chips_backend.encoders import catboost_categories, known_categories, with_known_categories
+from chips_backend.artifact_draft import plain
+from chips_backend.complete_import import complete
+from chips_backend.decode_instances import read_instances
+from chips_backend.encoder_categories import catboost_categories, known_categories, with_known_categories
+from chips_backend.example_columns import Column
 from chips_backend.loaders import load_model
 from chips_backend.manifest import Signature, parse_manifest
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
+from chips_backend.problem_details import Problem
 from chips_backend.testing import manifest_of
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer

@@ -1,4 +1,4 @@
-"""Models that talk as scikit-learn's do: what they take, what they give, which labels their probabilities have."""
+"""Models with the interface of scikit-learn's estimators: what they take, what they return, which labels their probabilities have."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,16 +6,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from chips_backend.answers import as_predictions, is_close
 from chips_backend.boosters import categories_of, lightgbm_predictor
-from chips_backend.encoders import encoded_columns, known_categories
-from chips_backend.files import WrongArtifact
-from chips_backend.likely import likely_rows
+from chips_backend.decode_instances import read_instances
+from chips_backend.encoder_categories import encoded_columns, known_categories
+from chips_backend.input_tables import Table, apart, array_table, dict_table, frame_table, text_table
+from chips_backend.likely_rows import likely_rows
 from chips_backend.manifest import Manifest, Signature, Tensor
 from chips_backend.model import Model, Refused, Row, Rows
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
-from chips_backend.tables import Table, apart, array_table, dict_table, frame_table, text_table
+from chips_backend.predictions_as_json import as_predictions, is_close
+from chips_backend.problem_details import Problem
+from chips_backend.wrong_files import WrongArtifact
 
 _FLAGS: Final = {"probabilities": bool, "classes": bool}
 _MOST_COLUMNS: Final = 1000  # of a model that says nothing of its columns are tried as a DataFrame

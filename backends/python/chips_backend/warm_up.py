@@ -3,15 +3,15 @@
 import asyncio
 from typing import Any
 
-from chips_backend.answers import is_close
 from chips_backend.artifact import EX_DATAERR
-from chips_backend.fault import CannotTake, ModelFailed
-from chips_backend.likely import likely_rows
+from chips_backend.decode_instances import read_instances
+from chips_backend.failure_cause import CannotTake, ModelFailed
+from chips_backend.likely_rows import likely_rows
 from chips_backend.logs import Log
 from chips_backend.manifest import Manifest, Sample
 from chips_backend.model import Facts, Row
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
+from chips_backend.predictions_as_json import is_close
+from chips_backend.problem_details import Problem
 from chips_backend.workers import Outcome, Workers
 
 _FAILURES = (Problem, CannotTake, ModelFailed)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from chips_backend.answers import WrongAnswer, as_predictions
 from chips_backend.model import Model, Refused
-from chips_backend.pool import Failed, _predict, predict_safely
+from chips_backend.prediction_pool import Failed, _predict, predict_safely
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions
 from scipy import sparse
 
 ZONE = dt.timezone(dt.timedelta(hours=2))

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from chips_backend import unique_names
-from chips_backend.body import parse
+from chips_backend import duplicate_names
+from chips_backend.duplicate_names import repeated_name, strings_in, strings_in_text
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import Problem
-from chips_backend.typed import Instances, Tensors
-from chips_backend.unique_names import repeated_name, strings_in, strings_in_text
+from chips_backend.parse_body import parse
+from chips_backend.problem_details import Problem
+from chips_backend.typed_decoding import Instances, Tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,9 +41,9 @@ def test_both_counts_agree_where_no_name_stands_twice(value: Any, written: Any):
 
 
 def test_many_strings_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unique_names, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(duplicate_names, "_PIECE_BYTES", 100)
     content = json.dumps([["a", None, 'b"', "c\\"]] * 500).encode()
-    assert len(content) > unique_names._LARGE_BYTES
+    assert len(content) > duplicate_names._LARGE_BYTES
     assert strings_in_text(content) == 1500
     assert strings_in_text(b" " * 9_999 + content) == 1500
 
@@ -139,6 +139,6 @@ def test_tensors_with_a_name_twice_are_not(old: str, new: str):
 
 
 def test_in_a_long_text_the_name_is_not_looked_for():
-    content = b'{"a": 1, "a": 2, "b": [' + b"1," * unique_names._NAMED_BYTES + b"1]}"
+    content = b'{"a": 1, "a": 2, "b": [' + b"1," * duplicate_names._NAMED_BYTES + b"1]}"
     with pytest.raises(Problem, match="a name stands twice"):
         parse(content)

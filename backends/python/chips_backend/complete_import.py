@@ -1,4 +1,4 @@
-"""`python -m chips_backend.complete FOLDER FORMAT`: the answers of an imported model to its example rows.
+"""`python -m chips_backend.complete_import FOLDER FORMAT`: complete an imported model with the answers to its example rows.
 
 FOLDER has the model, signature.json with its inputs, and examples.json, a list of instances. It gets samples.json, with an answer
 for each instance, and signature.json gets the outputs and the categories that the model's encoders know. Run by the Python that will serve the model, since it loads it.
@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from chips_backend.answers import as_predictions
-from chips_backend.columns import Column
-from chips_backend.draft import SAMPLES, SIGNATURE, TOLERANCE, plain, write_json
-from chips_backend.encoders import known_categories, with_known_categories
+from chips_backend.artifact_draft import SAMPLES, SIGNATURE, TOLERANCE, plain, write_json
+from chips_backend.decode_instances import read_instances
+from chips_backend.encoder_categories import known_categories, with_known_categories
+from chips_backend.example_columns import Column
 from chips_backend.loaders import load_model
 from chips_backend.manifest import Manifest, Signature, parse_manifest
+from chips_backend.predictions_as_json import as_predictions
 from chips_backend.saving import outputs_of
-from chips_backend.schema import read_instances
 from chips_backend.testing import manifest_of
 
 EXAMPLES = "examples.json"

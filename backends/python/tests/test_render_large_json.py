@@ -2,8 +2,8 @@
 
 import msgspec
 import pytest
-from chips_backend import rendering
-from chips_backend.rendering import render_large
+from chips_backend import render_large_json
+from chips_backend.render_large_json import render_large
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_the_same_bytes(value):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rendering, "_PIECE_ITEMS", 3)
+        patch.setattr(render_large_json, "_PIECE_ITEMS", 3)
         assert render_large({"predictions": value}) == msgspec.json.encode({"predictions": value})
 
 

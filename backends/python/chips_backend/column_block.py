@@ -1,4 +1,4 @@
-"""Rows kept by column, as NumPy arrays: most requests become one, and most models take it without a conversion."""
+"""A block of rows kept by column, as NumPy arrays: most requests become one, and most models take it without a conversion."""
 
 import struct
 from collections.abc import Iterator, Sequence

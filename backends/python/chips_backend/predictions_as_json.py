@@ -1,4 +1,4 @@
-"""What a model returned, as JSON values: rows first, one prediction for each row. The contract's "What comes out".
+"""Convert what a model returned to predictions as JSON values, one for each row. The contract's "What comes out".
 
 Models return lists, arrays, Series, DataFrames, sparse matrices, dictionaries of columns. Everything that has no single
 meaning as one prediction for each row is refused, so that parts of an answer are never taken for rows.

@@ -1,4 +1,4 @@
-"""Rows that a model is likely to take: what is tried where nobody has published samples."""
+"""Make rows that a model is likely to take, to try it where nobody has published samples."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A request's body as JSON values. A large one is parsed in pieces, so that other threads get their turn in between."""
+"""Parse a request's body as JSON. A large one is parsed in pieces, so that other threads get their turn in between."""
 
 import gc
 import re
@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import msgspec
 
-from chips_backend.problem import Problem, malformed_json
-from chips_backend.schema import shown
-from chips_backend.unique_names import repeated_name, strings_in, strings_in_text
+from chips_backend.decode_instances import shown
+from chips_backend.duplicate_names import repeated_name, strings_in, strings_in_text
+from chips_backend.problem_details import Problem, malformed_json
 
 LARGE_BYTES: Final = 256 * 1024  # from here on not on the event loop
 MOST_AT_ONCE: Final = 4 * 1024 * 1024  # of JSON are parsed in one go, in about 6 ms

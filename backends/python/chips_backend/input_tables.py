@@ -1,4 +1,4 @@
-"""Rows as the table that a model was trained on: a DataFrame with the same columns and dtypes, an array, a list of texts.
+"""Rows as the input table that a model was trained on: a DataFrame with the same columns and dtypes, an array, a list of texts.
 
 What a table looks like follows from the model and the signature alone, never from the rows of a request.
 """
@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from chips_backend.block import Block, listed
-from chips_backend.files import WrongArtifact
+from chips_backend.column_block import Block, listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused, Row, Rows
+from chips_backend.wrong_files import WrongArtifact
 
 Table = Callable[[Rows], Any]
 

@@ -1,4 +1,4 @@
-"""Whether a name stands twice in one object of a JSON text: a parser keeps the last value and says nothing.
+"""Find a name that stands twice in one object of a JSON text: a parser keeps the last value and says nothing.
 
 Each name and each text is between two quotation marks. A value that was parsed from a text has fewer of them than the text
 where, and only where, a name stood twice. To count both is far cheaper than to parse with a parser that looks at names.

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chips_backend.block import Block, joined
-from chips_backend.body import parse_json
+from chips_backend.column_block import Block, joined
+from chips_backend.decode_instances import Scoring, read_instances
+from chips_backend.input_tables import array_table, frame_table
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
-from chips_backend.problem import Problem
-from chips_backend.schema import Scoring, read_instances
-from chips_backend.tables import array_table, frame_table
-from chips_backend.tensors import read_tensors
-from chips_backend.typed import Instances, Tensors
+from chips_backend.open_inference import read_tensors
+from chips_backend.parse_body import parse_json
+from chips_backend.problem_details import Problem
+from chips_backend.typed_decoding import Instances, Tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

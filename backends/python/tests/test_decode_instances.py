@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from chips_backend import body
-from chips_backend.body import parse_json, parse_large
+from chips_backend import parse_body
+from chips_backend.decode_instances import read_instances
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import Problem
-from chips_backend.schema import read_instances
-from chips_backend.tensors import read_tensors, tensor_outputs
+from chips_backend.open_inference import read_tensors, tensor_outputs
+from chips_backend.parse_body import parse_json, parse_large
+from chips_backend.problem_details import Problem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -262,7 +262,7 @@ def test_a_large_body_parsed_in_pieces_is_the_same(rows, separators, late):
         }
     content = json.dumps(document, separators=separators).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(body, "_PIECE_BYTES", 500)
+        patch.setattr(parse_body, "_PIECE_BYTES", 500)
         assert parse_large(content) == document
         for wrong in (
             content[:-1],

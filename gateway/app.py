@@ -32,6 +32,7 @@ from gateway.make_components import (
     build_telemetry,
     build_upstream,
     parse_networks,
+    reporting_process,
 )
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
@@ -208,6 +209,7 @@ class Gateway:
             self.pipeline.count_also,
             supervisor=self.supervisor,
             lease=LeaseRenewalMonitor(self.registry, LEASE),
+            process=reporting_process(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow

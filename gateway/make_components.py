@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.controller import Controller
+from gateway.rollout.local_process import this_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -85,6 +87,12 @@ def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervis
 def build_figures(settings: Settings, registry: Registry) -> Registry:
     """Where gateways report while a rollout runs; the registry itself unless another store is named."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def reporting_process(settings: Settings) -> str:
+    """How reports name this process: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    store = settings.rollouts.figures or settings.registry
+    return this_process() if urlsplit(store).scheme == "sqlite" else ""
 
 
 def build_controller(

@@ -29,6 +29,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     confirm: bool = False  # the last step waits for a person
     undecided_after_s: float | None = None  # go on without a verdict after so long at a step; None: stay
     window_s: float = 15.0  # how often gateways report
+    min_gateways: int = 1  # gateway processes that must report for a step to end
     settle_s: float = 30.0  # after a step, times are not judged for so long
     webhook: str = ""  # told of each step
 
@@ -140,6 +141,8 @@ def plan_problems(plan: RolloutPlan) -> list[str]:
             problems.append(f"{name} must lie between {least:g} and {most:g}, not {value:g}")
     if not 1 <= plan.min_requests <= 10**9:
         problems.append(f"the requests at each step must be 1 to {10**9}, not {plan.min_requests}")
+    if not 1 <= plan.min_gateways <= 10_000:
+        problems.append(f"the gateway processes that report must be 1 to 10000, not {plan.min_gateways}")
     if plan.confirm and len(steps) == 1:
         problems.append(
             "a plan of one step begins with it, so no last step can wait for a person: give two steps"
@@ -217,16 +220,24 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
         return "the model was deregistered"
     if not model.enabled:
         return "the model was disabled"
+    replaced = replaced_versions(rollout, model)
+    if replaced:
+        return replaced
+    now = {version: share for version, share in model.traffic.items() if share}
+    left = {version: share for version, share in rollout.traffic.items() if share}
+    if now != left:
+        return f"the traffic was changed by hand: {_split(now)} instead of {_split(left)}"
+    return ""
+
+
+def replaced_versions(rollout: Rollout, model: Model) -> str:
+    """Which of the two versions is not what it was when the rollout began; empty where both are."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
             return f"version {version} was removed"
         if fingerprint(backend) != was:
             return f"version {version} was replaced"
-    now = {version: share for version, share in model.traffic.items() if share}
-    left = {version: share for version, share in rollout.traffic.items() if share}
-    if now != left:
-        return f"the traffic was changed by hand: {_split(now)} instead of {_split(left)}"
     return ""
 
 

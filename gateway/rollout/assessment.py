@@ -52,6 +52,9 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold: int = 0
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
     stable_latency: dict[int, int] = {}  # by bucket
+    reporting: int = 0  # gateway processes whose figures come in time
+    silent: int = 0  # and those whose do not: the step waits for them
+    left_out: int = 0  # that were waited for in vain
 
     @classmethod
     def begin(cls, rollout: Rollout) -> "Assessment":
@@ -145,7 +148,11 @@ class Assessment(msgspec.Struct, kw_only=True):
                 "stable": list(evidence.stable_total),
             }
             for name, evidence in self.questions.items()
-        } | {"cold_starts": self.cold}
+        } | {
+            "cold_starts": self.cold,
+            "gateways": self.reporting,
+            "gateways_left_out": self.left_out,
+        }
 
     def _compared(self, name: str) -> str:
         evidence = self.questions[name]

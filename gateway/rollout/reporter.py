@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Rollout
+from gateway.core.rollout import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.counter import Collector, Count, Counter, Tally
@@ -47,6 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateway: str
     windows: tuple[Window, ...]
     final: bool = False  # the gateway has stopped
+    process: str = ""  # `local_process.this_process`, where the store is of one machine
 
     @property
     def last(self) -> int:
@@ -56,8 +57,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _Open:
     """A rollout that is counted now."""
 
-    def __init__(self, rollout: Rollout, now: float) -> None:
+    def __init__(self, rollout: Rollout, now: float, *, counts: bool) -> None:
         self.rollout = rollout
+        self.counts = counts  # both versions are what they were when the rollout began
         self.stepped_at = self.began = now
         self.due = now + rollout.plan.window_s
         self.number = 0
@@ -80,8 +82,14 @@ class _Open:
             self.collectors[version] = Collector()
         self.began = now
 
-    def report(self, gateway: str, *, final: bool) -> Report:
-        return Report(rollout=self.rollout.id, gateway=gateway, windows=tuple(self.windows), final=final)
+    def report(self, gateway: str, process: str, *, final: bool) -> Report:
+        return Report(
+            rollout=self.rollout.id,
+            gateway=gateway,
+            windows=tuple(self.windows),
+            final=final,
+            process=process,
+        )
 
 
 class Reporter:
@@ -97,9 +105,11 @@ class Reporter:
         *,
         supervisor: Supervisor,
         lease: LeaseRenewalMonitor | None = None,
+        process: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
+        self._process = process
         self._unattended = False
         self._store = store
         self._count_also = count_also
@@ -127,15 +137,20 @@ class Reporter:
                 del self._open[name]
         for name, rollout in active.items():
             counted = self._open.get(name)
+            entry = snapshot.entries.get(name)
+            counts = entry is not None and not replaced_versions(rollout, entry.model)
             if counted is None:
-                self._open[name] = _Open(rollout, now)
+                counted = self._open[name] = _Open(rollout, now, counts=counts)
             elif counted.rollout.position != rollout.position:
                 counted.close_window(now)  # of the old share: no window has two
                 counted.rollout, counted.stepped_at = rollout, now
             else:
                 counted.rollout = rollout
-        self._counter.collectors = {name: counted.collectors for name, counted in self._open.items()}
-        self._count_also(self._counter if self._open else None)
+            if counts != counted.counts:
+                counted.counts = counts
+                counted.close_window(now)  # what another backend does under the same name is no evidence
+        self._counter.collectors = {n: one.collectors for n, one in self._open.items() if one.counts}
+        self._count_also(self._counter if self._counter.collectors else None)
         self._changed.set()
 
     async def start(self) -> None:
@@ -179,7 +194,7 @@ class Reporter:
         now = self._clock()
         counted.close_window(now)
         counted.due = now + counted.rollout.plan.window_s
-        body = to_document(counted.report(self._gateway, final=final))
+        body = to_document(counted.report(self._gateway, self._process, final=final))
         for _ in range(2):
             try:
                 counted.revision = await self._store.write_ephemeral(

@@ -27,9 +27,11 @@ async def read_status_view(registry: Registry, rollout: Rollout, model: Model | 
         "waits_for": _waits_for(rollout, model, seen),
         "controller": bool(leases.get(LEASE)),
         "by": rollout.by,
+        "sticky": model.sticky.by if model is not None and model.sticky is not None else None,
         "plan": msgspec.to_builtins(rollout.plan) | {"steps": list(rollout.plan.steps)},
         "evidence": seen.evidence(),
         "requests_at_this_step": seen.requests,
+        "gateways": {"reporting": seen.reporting, "silent": seen.silent, "left_out": seen.left_out},
         "steps": msgspec.to_builtins(rollout.steps),
     }
 
@@ -50,5 +52,5 @@ async def _assessment(registry: Registry, rollout: Rollout) -> Assessment:
 def _waits_for(rollout: Rollout, model: Model | None, seen: Assessment) -> str:
     if not rollout.active:
         return ""
-    decision = decide(rollout, model, seen, silent=0)
+    decision = decide(rollout, model, seen)
     return decision.reason if decision.action == "wait" else f"the controller: {decision.reason}"

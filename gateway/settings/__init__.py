@@ -26,6 +26,7 @@ from gateway.settings.loader import (
 )
 from gateway.settings.other_environment import (
     default_registry,
+    docker_folder,
     endpoint_override,
     environments_file,
     inherited_environment,
@@ -52,6 +53,7 @@ __all__ = [
     "Trace",
     "Upstream",
     "default_registry",
+    "docker_folder",
     "endpoint_override",
     "environment_variable_name",
     "environments_file",

@@ -14,7 +14,9 @@ from gateway.audit.dsse_envelope import SigningError
 from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.in_toto_statement import Keys, Signed, read_statement
+from gateway.signoff.identity_token_signature import token_key_name
+from gateway.signoff.in_toto_statement import Keys, Signed, read_statement, tokens_of
+from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
 
 _MAX_SKEW: Final = timedelta(minutes=5)
@@ -27,6 +29,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any]  # the signed statement of the person who asks
     evidence: dict[str, dict[str, Any]] = {}  # by sort: what the statement binds by digest
     decisions: tuple[dict[str, Any], ...] = ()
+    # The model, or the sign-off policy, as it would be: for people to compare. It counts where it fits the digests.
+    proposal: dict[str, Any] = {}
+    keys: tuple[KeptKey, ...] = ()  # that have verified the identity tokens above
 
 
 class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +106,15 @@ def request_id(statement: Mapping[str, Any]) -> str:
     return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
-def with_decision(document: Document, decision: Mapping[str, Any]) -> Put:
-    """The write that adds a decision to a request."""
+def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
+    """The write that adds a decision to a request, and the keys of issuers that verify it."""
     request = read_request(document)
     body = msgspec.to_builtins(
-        msgspec.structs.replace(request, decisions=(*request.decisions, dict(decision)))
+        msgspec.structs.replace(
+            request,
+            decisions=(*request.decisions, dict(decision)),
+            keys=(*request.keys, *keep_keys(tokens_of(decision), keys)),
+        )
     )
     return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
 
@@ -196,7 +205,7 @@ def signed_for(
             request = read_request(document)
             if request.title != title:  # before its signature is checked, which starts a program
                 continue
-            asked = read_statement(request.request, stored.policy, keys)
+            asked = _read_for_audit(request.request, request, stored, keys)
         except (ValueError, SigningError):
             continue
         subject = asked.predicate.subject
@@ -211,7 +220,7 @@ def signed_for(
         latest: dict[tuple[str, str], Signed] = {}
         for content in request.decisions:
             try:
-                signed = read_statement(content, stored.policy, keys)
+                signed = _read_for_audit(content, request, stored, keys)
             except SigningError:
                 continue
             counts = not _why_not(document.name, signed, asked, stored.policy, signed.at)
@@ -223,6 +232,19 @@ def signed_for(
             if signed.predicate.decision in {"approve", "emergency"}
         ]
     return found
+
+
+def _read_for_audit(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> Signed:
+    """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
+    try:
+        return read_statement(content, stored.policy, keys)
+    except SigningError:
+        if not request.keys:
+            raise
+        signed = read_statement(content, stored.policy, with_kept_keys(keys, request.keys))
+    names = {token_key_name(token) for token in tokens_of(content)}
+    kept = next((one.thumbprint for one in request.keys if (one.issuer, one.kid) in names), "")
+    return msgspec.structs.replace(signed, kept_key=kept)
 
 
 def _changes(asked: Subject, wanted: Subject) -> list[str]:
@@ -256,7 +278,9 @@ def _decisions(
         try:
             signed = read_statement(content, stored.policy, keys)
         except SigningError as error:
-            ignored.append(f"a decision does not count: {error}")
+            ignored.append(
+                f"a decision does not count: {_why_no_longer(content, request, stored, keys) or error}"
+            )
             continue
         why = _why_not(identity, signed, asked, stored.policy, now)
         if why:
@@ -264,6 +288,15 @@ def _decisions(
             continue
         _keep_latest(latest, signed)
     return list(latest.values()), ignored
+
+
+def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> str:
+    """Why a decision that counted when it was made does not count now; empty where it never did."""
+    try:
+        signed = _read_for_audit(content, request, stored, keys)
+    except SigningError:
+        return ""
+    return f"the issuer of the token of {signed.person.name} does not publish its key any more: sign it again"
 
 
 def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:

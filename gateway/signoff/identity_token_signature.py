@@ -55,6 +55,18 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
     return {issuer: keys.keys for issuer, keys in sets.items()}
 
 
+def token_key_name(token: bytes) -> tuple[str, str] | None:
+    """The issuer and the key id that `token` names, which is not verified; None where it is no token."""
+    if len(token) > _MAX_BYTES:
+        return None
+    try:
+        header = msgspec.convert(jwt.get_unverified_header(token), _Header)
+        issuer = msgspec.convert(jwt.decode(token, options={"verify_signature": False}), _Claims).iss
+    except (jwt.PyJWTError, msgspec.ValidationError, ValueError, RecursionError):
+        return None
+    return issuer, header.kid
+
+
 def has_signed(
     message: bytes,
     token: bytes,
@@ -64,16 +76,13 @@ def has_signed(
 ) -> bool:
     """Whether `token` is one of those of `tokens`, good at the time `at`, and was made for `message`.
 
-    Its issuer must still publish the key: when that is retired, the approval must be given again.
+    `keys` decides which keys count: the gate gives it those that issuers publish now, an audit also those that were kept.
     """
-    if len(token) > _MAX_BYTES:
+    name = token_key_name(token)
+    public = keys.get(name[0], {}).get(name[1]) if name is not None else None
+    if public is None:
         return False
     try:
-        header = msgspec.convert(jwt.get_unverified_header(token), _Header)
-        issuer = msgspec.convert(jwt.decode(token, options={"verify_signature": False}), _Claims).iss
-        public = keys.get(issuer, {}).get(header.kid)
-        if public is None:
-            return False
         options: Any = {"verify_aud": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
         verified = jwt.decode(token, public.key, algorithms=[public.algorithm], options=options)
         claims = msgspec.convert(verified, _Claims)

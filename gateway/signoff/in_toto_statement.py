@@ -59,6 +59,9 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
     predicate: Predicate
     person: Person
+    kept_key: str = (
+        ""  # the thumbprint of the key that verified it, where its issuer does not publish that any more
+    )
 
     @property
     def at(self) -> datetime:
@@ -137,6 +140,16 @@ def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
     ):
         raise SigningError(f"it bears no good signature of {person.name}")
     return Signed(predicate=predicate, person=person)
+
+
+def tokens_of(content: Mapping[str, Any]) -> list[bytes]:
+    """The identity tokens among the signatures of a statement. Raises SigningError."""
+    envelope = read_envelope(msgspec.json.encode(content))
+    return [
+        bytes.fromhex(signature.signature)
+        for key_id, signature in envelope.signatures.items()
+        if key_id.partition(":")[0] == _TOKEN
+    ]
 
 
 def _is_good(

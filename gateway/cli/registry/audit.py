@@ -143,7 +143,9 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
             )
             for request in sorted({request for request, _ in signed}):
                 names = ", ".join(
-                    s.person.name + (" (EMERGENCY)" if s.predicate.decision == "emergency" else "")
+                    s.person.name
+                    + (" (EMERGENCY)" if s.predicate.decision == "emergency" else "")
+                    + (f" (by the key {s.kept_key}, no longer published)" if s.kept_key else "")
                     for r, s in signed
                     if r == request
                 )

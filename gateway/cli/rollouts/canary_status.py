@@ -53,10 +53,25 @@ def print_status(facts: dict[str, Any]) -> None:
                 label if len(label) < 10 else f"{label} ",
                 f"{found['finding']}: {_share(found['candidate'])} against {_share(found['stable'])}",
             )
+    if facts["sticky"]:
+        console.say("sticky", facts["sticky"])
+    gateways = facts["gateways"]
+    if any(gateways.values()):
+        console.say("gateways", _gateways(gateways))
     for step in facts["steps"]:
         console.say(f"{step['percent']} %", f"{step['state']}: {step['reason']}", style="dim")
     if state == "running" and not facts["controller"]:
         console.note("no controller has been seen yet: `chips serve` runs one, and `chips rollouts run`")
+
+
+def _gateways(counted: dict[str, int]) -> str:
+    """How many are known: one that never reports is in none of these."""
+    said = [f"{counted['reporting']} processes report"]
+    if counted["silent"]:
+        said.append(f"{counted['silent']} are late")
+    if counted["left_out"]:
+        said.append(f"{counted['left_out']} were waited for in vain and left out")
+    return "; ".join(said)
 
 
 def _share(counted: list[int]) -> str:

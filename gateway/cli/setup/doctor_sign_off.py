@@ -69,7 +69,18 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
                 until=datetime.now(UTC),
             )
             enough = _enough(signed, records.stored.policy.approvals)
-            if enough:
+            published = _enough(
+                [one for one in signed if not one[1].kept_key], records.stored.policy.approvals
+            )
+            if enough and not published:
+                kept = sorted({one.kept_key for _, one in signed if one.kept_key})
+                yield Finding(
+                    f"{title} sign-off",
+                    "warning",
+                    f"signed for by {', '.join(enough)}, by tokens whose issuer no longer publishes the key {', '.join(kept)}",
+                    "compare it with the issuer's keys of that time; chips audit --verify shows that it was kept then",
+                )
+            elif enough:
                 yield Finding(f"{title} sign-off", "ok", f"signed for by {', '.join(enough)}")
             else:
                 yield Finding(

@@ -133,7 +133,7 @@ def _decide(
         who = identify(stored.policy, ssh_key, token_command, name)
         subject = _subject(identity, request, stored, keys)
         statement = signed(who, stored.policy, keys, decision, identity, subject, reason)
-        change = with_decision(document, statement)
+        change = with_decision(document, statement, keys)
         verdict = evaluate(identity, read_request(_with(document, change.body)), stored, keys)
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:

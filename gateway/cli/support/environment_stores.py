@@ -36,6 +36,11 @@ def registry_of_environment(name: str) -> str:
     return environment.registry
 
 
+def images_of(name: str) -> str:
+    """The repository for images of an environment; empty where it has none, or is given by its registry's URL. Raises Failure."""
+    return "" if ":" in name else environment_named(name).images
+
+
 def store_of(name: str, settings: Settings) -> str:
     """The artifact store of an environment; of a registry that is given by its URL, the settings'. Raises Failure."""
     return settings.artifacts if ":" in name else environment_named(name).artifacts or settings.artifacts

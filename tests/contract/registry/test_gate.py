@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.cli.support.console import open_registry_of
+from gateway.cli.support import console
 from gateway.core.model import parse_model
 from gateway.registry.base import (
     APPROVALS,
@@ -70,10 +70,12 @@ class Scene:
     async def decide(self, decision: Decision, who: str) -> None:
         found = await find_request(self.registry, self.id)
         assert found is not None
-        await self.registry.write(with_decision(found[0], self.statement(decision, self.id, who)), author=who)
+        await self.registry.write(
+            with_decision(found[0], self.statement(decision, self.id, who), {}), author=who
+        )
 
     async def write(self, between: Callable[[], Awaitable[object]]) -> None:
-        async with open_registry_of(self.settings) as guarded:
+        async with console.open_registry_of(self.settings) as guarded:
             inner: Registry = guarded._registry  # type: ignore[attr-defined]
             arrived = inner.write
 
@@ -86,7 +88,10 @@ class Scene:
 
 
 @pytest.fixture(params=["memory", "sqlite", "firestore"])
-async def scene(request: pytest.FixtureRequest, tmp_path: Path, people: People) -> AsyncIterator[Scene]:
+async def scene(
+    request: pytest.FixtureRequest, tmp_path: Path, people: People, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(console, "choice", console.GlobalOptions())  # not that of a test before
     urls = {"memory": f"memory://{tmp_path.name}", "sqlite": f"sqlite://{tmp_path}/registry.db"}
     url = urls.get(request.param) or request.getfixturevalue("firestore")
     scene = Scene(load_settings(flags={"registry": url}), people)

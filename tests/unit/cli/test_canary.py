@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model_updates import to_document
-from gateway.core.rollout import parse_rollout
+from gateway.core.model import parse_model
+from gateway.core.model_updates import merge_document, to_document
+from gateway.core.rollout import parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -41,7 +42,7 @@ def _act(shell: Shell, decision: Decision) -> None:
             Put(
                 kind="models",
                 name="wine",
-                body={**model.body, "traffic": new.traffic},
+                body=merge_document(model.body, with_traffic(parse_model(model.body), new.traffic)),
                 expected=model.revision,
             ),
             author="rollout controller",
@@ -101,6 +102,7 @@ def test_a_rollout_is_begun_with_its_plan_and_moves_no_traffic_itself(shell: She
         (("5",), 65, "no version 5"),
         (("3",), 65, "one stable version"),
         (("4", "--steps", "100"), 65, "compares nothing"),
+        (("4", "--min-gateways", "0"), 65, "must be 1 to 10000, not 0"),
         (("4", "--steps", "5,x"), 64, "whole percentages"),
         (("4", "--steps", "50,5"), 65, "grow"),
         (("4", "--every", "10"), 64, "not a duration"),
@@ -244,6 +246,36 @@ def test_a_model_that_was_changed_by_hand_keeps_its_split_at_an_abort_and_gets_t
     assert "that stays as it is" in aborted.out
 
 
+def test_what_shares_stick_to_is_written_together_with_the_rollout(shell: Shell):
+    _two_versions(shell)
+    ended = shell.ok("canary", "wine", "4", "--sticky", "header:X-User")
+    assert "header:x-user" in ended.out
+    model = shell.model()
+    assert model["sticky"]["by"] == "header:x-user"
+    assert model["traffic"] == {"3": 100, "4": 0}
+    newest, *_ = shell.ok("history", "wine", "--json").json()
+    generations = [
+        shell.ok("history", "wine", "--kind", kind, "--json").json()[0]["generation"]
+        for kind in ("models", "rollouts")
+    ]
+    assert generations == [newest["generation"]] * 2
+    _act(shell, Decision("advance", "the rollout begins", 1))
+    assert int(shell.model()["sticky"]["slots"]["4"], 16).bit_count() == 5
+    assert _rollout(shell)["state"] == "running", "that is no change by hand"
+    shell.ok("canary", "wine", "--abort")
+    shell.ok("canary", "wine", "4", "--sticky", "off")
+    assert "sticky" not in shell.model()
+
+
+def test_stickiness_that_cannot_be_is_refused_and_belongs_to_the_begin(shell: Shell):
+    _two_versions(shell)
+    assert "nothing that a share can stick to" in shell("canary", "wine", "4", "--sticky", "mood").err
+    assert shell.ok("rollouts", "list", "--json").json() == []
+    shell.ok("canary", "wine", "4", "--min-gateways", "3")
+    assert _rollout(shell)["plan"]["min_gateways"] == 3
+    assert shell("canary", "wine", "--hold", "--sticky", "caller").code == 64
+
+
 def test_a_candidate_that_was_replaced_cannot_be_resumed(shell: Shell):
     _two_versions(shell)
     shell.ok("canary", "wine", "4")
@@ -267,12 +299,14 @@ def test_the_status_shows_the_evidence(shell: Shell):
         seen = Assessment.begin(rollout)
         window = Window(number=1, position=0, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
         seen.take(rollout, Report(rollout=rollout.id, gateway="g1", windows=(window,)))
+        seen.reporting, seen.silent, seen.left_out = 3, 2, 1
         await registry.write_ephemeral(ASSESSMENTS, "wine", to_document(seen), expected=0)
         await registry.close()
 
     asyncio.run(report())
     ended = shell.ok("canary", "wine")
     assert "3 of 50 (6.00%) against 0 of 900" in ended.out
+    assert "3 processes report; 2 are late; 1 were waited for in vain" in ended.out
     assert _rollout(shell)["evidence"]["errors"]["candidate"] == [50, 3]
 
 

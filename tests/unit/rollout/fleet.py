@@ -65,8 +65,9 @@ def tally(requests: int, errors: int = 0, *, refusals: int = 0, seconds: float =
 class ReportingGateway:
     """One gateway: `report` writes what it counted in a window."""
 
-    def __init__(self, registry: Registry, name: str = "g1", rollout: str = "r1") -> None:
+    def __init__(self, registry: Registry, name: str = "g1", rollout: str = "r1", process: str = "") -> None:
         self.registry = registry
+        self.process = process
         self.name = name
         self.rollout = rollout
         self.windows: list[Window] = []
@@ -84,7 +85,11 @@ class ReportingGateway:
             )
         )
         report = Report(
-            rollout=self.rollout, gateway=self.name, windows=tuple(self.windows[-8:]), final=final
+            rollout=self.rollout,
+            gateway=self.name,
+            windows=tuple(self.windows[-8:]),
+            final=final,
+            process=self.process,
         )
         self.revision = await self.registry.write_ephemeral(
             FIGURES, f"wine.{self.name}", to_document(report), expected=self.revision
@@ -127,6 +132,10 @@ class Scene:
         await self.registry.write(
             Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
         )
+
+    async def write(self, rollout: Rollout, revision: int) -> None:
+        change = Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=revision)
+        await self.registry.write(change, author="ana")
 
     async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
         self.clock.now += seconds

@@ -9,14 +9,14 @@ import pytest
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.registry.base import ROLLOUTS, Delete, Put, Unavailable
+from gateway.registry.base import MODELS, ROLLOUTS, Delete, Put, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.counter import Counter, Tally
 from gateway.rollout.lease import Lease, LeaseRenewalMonitor
 from gateway.rollout.reporter import FIGURES, Report, Reporter
 from gateway.task_supervisor import Supervisor
-from tests.unit.rollout.fleet import PLAN, Clock, rollout_of
+from tests.unit.rollout.fleet import PLAN, Clock, rollout_of, wine
 
 
 class Scene:
@@ -27,7 +27,14 @@ class Scene:
         self.reporter = Reporter(self.registry, self.counting.append, supervisor=Supervisor(), clock=clock)
         self.revision = 0
 
+    async def model(self, revision: int = 0, **changes: Any) -> None:
+        await self.registry.write(
+            Put(kind=MODELS, name="wine", body=to_document(wine(**changes)), expected=revision), author="ana"
+        )
+
     async def show(self, **changes: Any) -> None:
+        if not self.revision:
+            await self.model()
         rollout = rollout_of(plan=msgspec.structs.replace(PLAN, window_s=15.0), **changes)
         await self.registry.write(
             Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=self.revision), author="ana"
@@ -234,3 +241,30 @@ async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: p
     assert await report(11) == 1.0  # it has gone
     await scene.show(position=0, state="returned")
     assert reporter.gauges()["chips_rollout_unattended"][""] == 0.0
+
+
+async def test_what_another_backend_does_under_the_same_name_is_not_counted(scene: Scene):
+    """A version is replaced and put back: the rollout may go on then, on its own requests."""
+    await scene.show(position=0)
+    scene.tally().requests += 3
+    old, new = wine().backends
+    await scene.model(1, backends=(old, msgspec.structs.replace(new, url="http://elsewhere")))
+    scene.clock.now += 2
+    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    assert scene.counting[-1] is None
+    await scene.model(2)
+    scene.clock.now += 2
+    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.tally().requests += 4
+    scene.clock.now += 2
+    await scene.reporter.stop()
+    (report,) = await scene.reports()
+    assert [window.versions["4"].requests for window in report.windows] == [3, 0, 4]
+
+
+async def test_a_model_that_is_deregistered_is_not_counted(scene: Scene):
+    await scene.show(position=0)
+    await scene.registry.write(Delete(kind=MODELS, name="wine", expected=1), author="ana")
+    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    assert scene.counting[-1] is None
+    await scene.reporter.stop()

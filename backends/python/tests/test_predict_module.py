@@ -1,7 +1,7 @@
 """CHIPS_PREDICT: a file of the model's author replaces what predict.py has."""
 
 import pytest
-from chips_backend.testing import running, start, write_artifact
+from chips_backend.testing import running, write_artifact
 
 MODEL = "def load(folder):\n    return 10\n\ndef predict(model, rows, parameters):\n    return [model * row[0] for row in rows]\n"
 SIGNATURE = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}
@@ -50,7 +50,7 @@ def test_it_counts_in_threads_and_processes(runs_in, artifact, tmp_path):
         ("def predcit(model, rows, parameters): ...", 70, "has none of"),
     ],
 )
-def test_one_that_is_wrong_stops_the_start(content, code, says, artifact, tmp_path):
+def test_one_that_is_wrong_stops_the_start(content, code, says, artifact, tmp_path, start):
     own = tmp_path / "predict.py"
     if content is not None:
         own.write_text(content)

@@ -21,6 +21,7 @@ from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
+from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
@@ -50,6 +51,7 @@ class Pipeline:
         "_authenticate",
         "_authorize",
         "_backend_concurrency",
+        "_budget_limit",
         "_buffer_request_body",
         "_concurrency_limit",
         "_control",
@@ -75,6 +77,7 @@ class Pipeline:
         authenticate: Authenticate,
         authorize: Authorize,
         trace_sampling: TraceSampling,
+        budget_limit: BudgetLimit,
         rate_limit: RateLimit,
         buffer_request_body: BufferRequestBody,
         assign_version: AssignVersion,
@@ -91,6 +94,7 @@ class Pipeline:
         self._authenticate = authenticate
         self._authorize = authorize
         self._trace_sampling = trace_sampling
+        self._budget_limit = budget_limit
         self._rate_limit = rate_limit
         self._buffer_request_body = buffer_request_body
         self._assign_version = assign_version
@@ -168,6 +172,8 @@ class Pipeline:
             await self._control.describe_model(exchange)
             return
         self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
+        if self._budget_limit.exhausted:
+            self._budget_limit(exchange)
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()

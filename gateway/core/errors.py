@@ -7,6 +7,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── CallerError               the caller can fix it
     │   ├── BadRequest            400 bad-request
     │   ├── Unauthenticated       401 unauthenticated
+    │   ├── BudgetExhausted       402 budget-exhausted
     │   ├── AddressNotAllowed     403 address-not-allowed
     │   ├── Forbidden             403 forbidden
     │   ├── ModelNotFound         404 model-not-found
@@ -72,6 +73,15 @@ class Unauthenticated(CallerError):
     def __init__(self, detail: str) -> None:
         # RFC 9110 section 11.6.1: a 401 names at least one challenge.
         super().__init__(detail, headers=((b"WWW-Authenticate", b'Bearer realm="chips"'),))
+
+
+class BudgetExhausted(CallerError):
+    """402: a budget is used up; `Retry-After` says when its period ends."""
+
+    code, status, title = "budget-exhausted", 402, "Budget exhausted"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
 
 
 class AddressNotAllowed(CallerError):

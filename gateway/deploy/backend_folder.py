@@ -70,6 +70,14 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     language: Literal["", "python", "r", "julia"] = ""
 
+    @property
+    def memory_gib(self) -> float:
+        return float(self.memory[:-2]) / (1024 if self.memory.endswith("Mi") else 1)
+
+    def resources(self) -> dict[str, float]:
+        """The fields of `gateway.core.model.Resources`."""
+        return {"cpu": self.cpu, "memory_gib": self.memory_gib, "min_instances": self.min_instances}
+
 
 class BackendFolder:
     """A folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""

@@ -12,11 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from chips_backend.answers import WrongAnswer, as_predictions
-from chips_backend.baseline import LEAST_COUNT, Baseline
-from chips_backend.card import CARD, draft_card, write_new
-from chips_backend.columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
-from chips_backend.draft import (
+from chips_backend.artifact_draft import (
     MODEL_FILES,
     SAMPLES,
     SIGNATURE,
@@ -27,11 +23,15 @@ from chips_backend.draft import (
     write_json,
     write_model,
 )
-from chips_backend.encoders import catboost_categories, known_categories, with_known_categories
-from chips_backend.files import WrongArtifact
+from chips_backend.baseline import LEAST_COUNT, Baseline
+from chips_backend.encoder_categories import catboost_categories, known_categories, with_known_categories
+from chips_backend.example_columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
+from chips_backend.model_card_draft import CARD, draft_card, write_new
 from chips_backend.own_code import OwnCode, own_code_of
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions
+from chips_backend.wrong_files import WrongArtifact
 
 BASELINE: Final = "baseline.json"
 _CELLS_AT_ONCE: Final = 1_000_000  # of the training data are looked at in one go

@@ -112,7 +112,7 @@ def test_categories_come_from_the_column_in_its_order(tmp_path):
     ],
 )
 def test_datatypes(values, datatype):
-    from chips_backend.columns import columns_of
+    from chips_backend.example_columns import columns_of
 
     (column,) = columns_of(pd.DataFrame({"x": values}), None)
     assert column.datatype == datatype

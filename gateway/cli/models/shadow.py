@@ -22,7 +22,7 @@ from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import fingerprint
-from gateway.core.shadow import LONGEST_S, Budget, Shadow, shadow_problems, utc_text, why_not_shadowed
+from gateway.core.shadow import LONGEST_S, Budget, PureBy, Shadow, shadow_problems, utc_text, why_not_shadowed
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change
 from gateway.registry.open_by_url import open_registry
@@ -162,6 +162,7 @@ async def _plan(
     _, model = await console.find_model(registry, name)
     stable = _stable_of(model, wanted["candidate"])
     versions = {}
+    pure_by: PureBy = "policy" if model.policy.pure else "artifacts"
     for version in (wanted["candidate"], stable):
         backend = model.backend(version)
         if backend is None:
@@ -172,7 +173,9 @@ async def _plan(
             )
         _check_pure(settings, model, backend)
         versions[version] = fingerprint(backend)
-    made = Shadow(model=name, id=token_hex(6), stable=stable, versions=versions, by=author, **wanted)
+    made = Shadow(
+        model=name, id=token_hex(6), stable=stable, versions=versions, pure_by=pure_by, by=author, **wanted
+    )
     problems = shadow_problems(made)
     if problems:
         raise Failure("; ".join(problems), code=EX_DATAERR)
@@ -210,6 +213,12 @@ def _check_pure(settings: Settings, model: Model, backend: Backend) -> None:
     """Sent twice, a request must do no harm. Raises Failure."""
     if model.policy.pure:
         return
+    if model.policy.pure is False:
+        raise Failure(
+            f"{model.name} is declared not pure: a shadow sends requests once more",
+            hint=f"where predicting changes nothing: chips register {model.name} {backend.url} --pure",
+            code=EX_DATAERR,
+        )
     manifest = published_manifest(settings, backend.artifact, model.name, backend.version)
     if manifest is None or manifest.pure is not True:
         raise Failure(

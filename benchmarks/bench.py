@@ -107,7 +107,7 @@ async def make_registry(
     from gateway.core.model import Backend, Key, Model
     from gateway.core.model_updates import to_document
     from gateway.registry.base import KEYS, MODELS, Put
-    from gateway.registry.schemes import open_registry
+    from gateway.registry.open_by_url import open_registry
 
     registry = open_registry(f"sqlite://{path}")
     key = key or make_key()

@@ -47,9 +47,9 @@ LIBRARIES = ("aiohttp", "msgspec", "multidict", "uvloop", "yarl")
 # Plain functions that a request goes through; each is counted with all that it calls.
 FUNCTIONS = (
     "gateway.core.head_cache:HeadCache.lookup",
-    "gateway.stages.read_request_head:ReadRequestHead.__call__",
+    "gateway.stages.read_request_context:ReadRequestContext.__call__",
     "gateway.stages.ip_allowlist:IpAllowlist.__call__",
-    "gateway.stages.route:Route.try_nowait",
+    "gateway.stages.route:RouteRequest.try_nowait",
     "gateway.stages.cors:Cors.__call__",
     "gateway.stages.authenticate:Authenticate.try_nowait",
     "gateway.stages.authorize:Authorize.__call__",

@@ -25,10 +25,10 @@ from gateway.auth.jwt import TokenAuthenticator
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
-from gateway.core.headers import read_request_head
+from gateway.core.headers import sort_request_headers
+from gateway.core.ip_network_set import NetworkSet, parse_address
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
-from gateway.core.networks import NetworkSet, parse_address
 from gateway.core.request_target import parse_target
 from gateway.core.response import Response
 from gateway.core.token_and_certificate_rules import Issuer
@@ -220,7 +220,7 @@ def _exchange(name: bytes, value: bytes) -> Exchange:
         response=nothing,
         arrived=0.0,
     )
-    exchange.head = read_request_head([(b"Host", b"chips"), (name, value)])
+    exchange.head = sort_request_headers([(b"Host", b"chips"), (name, value)])
     exchange.target = parse_target("/wine")
     return exchange
 

@@ -32,11 +32,11 @@ import uvloop
 from benchmarks.machine import cpu_us, tree
 from benchmarks.trace_cost import LUA, NGINX, process, wait_for
 from gateway.core.api_keys import digest_key, make_key
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.registry.base import KEYS, MODELS, Document, Listing, Put, Registry
-from gateway.registry.fallback import FileFallback, encode_fallback
+from gateway.registry.fallback_copy import FileFallback, encode_fallback
 from gateway.registry.mirror import Mirror
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import compile_snapshot
 from tests.firestore.cable import Cable
 from tests.firestore.emulator import Emulator

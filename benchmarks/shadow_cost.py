@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.trace_cost import LUA, NGINX, cpu_s, process, wait_for
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _PERCENT = "5"
 _SETTLE_S = 1.0
@@ -53,7 +53,16 @@ class Gateway:
         }
         for version in ("1", "2"):
             self.chips(
-                *("register", "bench", f"{backend}/{version}", "--no-probe", "--version", version, "--pure")
+                *(
+                    "register",
+                    "bench",
+                    f"{backend}/{version}",
+                    "--no-probe",
+                    "--force",
+                    "--version",
+                    version,
+                    "--pure",
+                )
             )
         self._key = self.chips("keys", "create", "bench").strip()
         self.url = f"http://127.0.0.1:{self._environ['CHIPS_SERVER__PORT']}"

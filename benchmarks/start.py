@@ -30,7 +30,7 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 
 LAZY = "import sys; from gateway.serve import serve; sys.exit(serve(sys.argv[1:]))"
 EAGER = f"import benchmarks.start as start; start.import_everything(); {LAZY}"

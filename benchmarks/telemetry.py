@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.core.exchange import Attempt, Exchange
+from gateway.core.ip_network_set import parse_address
 from gateway.core.model import Backend, Model
-from gateway.core.networks import parse_address
 from gateway.core.principal import Principal
 from gateway.core.trace_context import continue_trace, new_trace_id
 from gateway.telemetry.access_log import JsonAccessLog
@@ -22,7 +22,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.request_summary import summarize
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.trace_store import TraceStore
+from gateway.telemetry.sqlite_trace_store import TraceStore
 
 _MODEL = Model(name="wine", backends=(Backend(version="3", url="http://127.0.0.1:1"),), traffic={"3": 100})
 _CALLER = Principal(id="key-5f0c2a", label="bench", models=("*",))

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 LUA = 'wrk.method="POST"; wrk.body=string.rep("x",1024); wrk.headers["Content-Type"]="application/json"'
@@ -155,7 +155,7 @@ def main() -> None:
             ).stdout
 
         stack.enter_context(process("nginx", "-c", str(conf)))
-        chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--version", "1")
+        chips("register", "bench", f"http://127.0.0.1:{port}", "--no-probe", "--force", "--version", "1")
         key = chips("keys", "create", "bench", "--verbs", "score", "--verbs", "operate").strip()
         gateways = []
         for number, (case, environ) in enumerate(CASES.items()):

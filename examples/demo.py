@@ -10,6 +10,7 @@ made again each time. `--once` ends after the score, with 0 or 1; otherwise ever
 import argparse
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import shlex
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.local import write_environment
-from gateway.ports import free_port, is_free
+from gateway.free_ports import free_port, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
@@ -87,7 +88,10 @@ class Child:
         give_up_at = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < give_up_at:
             self.check()
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                urllib.request.urlopen(url, timeout=2) as answer,  # noqa: S310
+            ):
                 if answer.status == 200:
                     return
             time.sleep(0.1)

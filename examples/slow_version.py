@@ -27,9 +27,9 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
-from gateway.ports import free_port, is_free
+from gateway.free_ports import free_port, is_free
 from gateway.registry.base import KEYS, MODELS, Put, Registry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 

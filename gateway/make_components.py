@@ -6,19 +6,23 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from gateway.auth.base import Authenticator
 from gateway.auth.certificate import CertificateAuthenticator
 from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
-from gateway.core.networks import Network, NetworkSet, parse_address, parse_network
+from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
+from gateway.cost.usage import UNKNOWN_SIZE, InstanceSize, size_of
+from gateway.cost.usage_reporter import Totals, UsageReporter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
-from gateway.registry.fallback import open_fallback
+from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.rollout.controller import Controller
+from gateway.rollout.local_process import this_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -34,9 +38,9 @@ from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
-    from gateway.audit.anchoring import Anchoring
+    from gateway.audit.periodic_anchoring import Anchoring
     from gateway.auth.caller_token import CallerTokenSigner
-    from gateway.control.cors import ControlCors
+    from gateway.control.operator_pages_cors import ControlCors
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +70,9 @@ def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervis
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
-    from gateway.audit.anchoring import Anchoring
+    from gateway.audit.dsse_envelope import SigningError
+    from gateway.audit.periodic_anchoring import Anchoring
     from gateway.audit.second_place import open_second_place
-    from gateway.audit.signing import SigningError
 
     try:
         return Anchoring(
@@ -85,6 +89,35 @@ def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervis
 def build_figures(settings: Settings, registry: Registry) -> Registry:
     """Where gateways report while a rollout runs; the registry itself unless another store is named."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def build_usage_reporter(
+    settings: Settings, store: Registry, totals: Totals, mirror: Mirror, supervisor: Supervisor
+) -> UsageReporter | None:
+    """None where this gateway does not write down what callers use."""
+    cost = settings.cost
+    may_only_read = settings.registry.startswith("firestore:") and not settings.rollouts.figures
+    if cost.usage == "off" or (cost.usage == "auto" and may_only_read):
+        return None
+
+    def instance_size(model: str, version: str) -> InstanceSize:
+        entry = mirror.snapshot.entries.get(model) if mirror.snapshot is not None else None
+        backend = entry.model.backend(version) if entry is not None else None
+        return UNKNOWN_SIZE if backend is None else size_of(backend)
+
+    return UsageReporter(
+        store,
+        totals,
+        instance_size,
+        interval_s=cost.interval_s,
+        supervisor=supervisor,
+    )
+
+
+def reporting_process(settings: Settings) -> str:
+    """How reports name this process: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    store = settings.rollouts.figures or settings.registry
+    return this_process() if urlsplit(store).scheme == "sqlite" else ""
 
 
 def build_controller(
@@ -144,7 +177,7 @@ def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
     """CORS of the gateway's own pages; None where no origin is allowed."""
     if not origins:
         return None
-    from gateway.control.cors import ControlCors
+    from gateway.control.operator_pages_cors import ControlCors
 
     return ControlCors(origins)
 
@@ -229,7 +262,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
     )
 
 
-def build_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
+def build_caller_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
     """The callers' open connections, with limits that fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connection_limit()

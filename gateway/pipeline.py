@@ -21,14 +21,15 @@ from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
+from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.ip_allowlist import IpAllowlist
 from gateway.stages.rate_limit import RateLimit
-from gateway.stages.read_request_head import ReadRequestHead
-from gateway.stages.route import Route
+from gateway.stages.read_request_context import ReadRequestContext
+from gateway.stages.route import RouteRequest
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.recorder import Recorder
 
@@ -50,6 +51,7 @@ class Pipeline:
         "_authenticate",
         "_authorize",
         "_backend_concurrency",
+        "_budget_limit",
         "_buffer_request_body",
         "_concurrency_limit",
         "_control",
@@ -57,7 +59,7 @@ class Pipeline:
         "_forward",
         "_ip_allowlist",
         "_rate_limit",
-        "_read_request_head",
+        "_read_request_context",
         "_record",
         "_recorder",
         "_route",
@@ -67,14 +69,15 @@ class Pipeline:
     def __init__(  # noqa: PLR0913  (one argument for each step)
         self,
         *,
-        read_request_head: ReadRequestHead,
+        read_request_context: ReadRequestContext,
         control: ControlRoutes,
         ip_allowlist: IpAllowlist,
-        route: Route,
+        route: RouteRequest,
         cors: Cors,
         authenticate: Authenticate,
         authorize: Authorize,
         trace_sampling: TraceSampling,
+        budget_limit: BudgetLimit,
         rate_limit: RateLimit,
         buffer_request_body: BufferRequestBody,
         assign_version: AssignVersion,
@@ -83,7 +86,7 @@ class Pipeline:
         forward: Forward,
         record: Recorder,
     ) -> None:
-        self._read_request_head = read_request_head
+        self._read_request_context = read_request_context
         self._control = control
         self._ip_allowlist = ip_allowlist
         self._route = route
@@ -91,6 +94,7 @@ class Pipeline:
         self._authenticate = authenticate
         self._authorize = authorize
         self._trace_sampling = trace_sampling
+        self._budget_limit = budget_limit
         self._rate_limit = rate_limit
         self._buffer_request_body = buffer_request_body
         self._assign_version = assign_version
@@ -139,7 +143,7 @@ class Pipeline:
             exchange.error = exchange.cause = None
 
     async def _pass(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912  (a line or two for each step)
-        self._read_request_head.__call__(exchange)
+        self._read_request_context.__call__(exchange)
         # Before the allowlist: a platform probes from addresses nobody can list.
         if self._control.is_health_probe(exchange):
             await switch_to_task()
@@ -168,6 +172,8 @@ class Pipeline:
             await self._control.describe_model(exchange)
             return
         self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
+        if self._budget_limit.exhausted:
+            self._budget_limit(exchange)
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
@@ -191,7 +197,7 @@ class Pipeline:
                 if refusal is None:
                     return
                 exchange.refusal = None
-                if not self._backend_concurrency.should_retry(exchange):
+                if not self._backend_concurrency.waits_for_another_slot(exchange):
                     await refusal.deliver()
                     return
         finally:

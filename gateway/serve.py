@@ -16,8 +16,8 @@ import msgspec
 
 from gateway import __version__
 from gateway.app import Gateway
-from gateway.core.printable import printable, printable_json
-from gateway.process_memory import freeze_objects, keep_large_buffers
+from gateway.core.escape_unprintable import printable, printable_json
+from gateway.process_memory_tuning import freeze_objects, keep_large_buffers
 from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
 from gateway.task_supervisor import Supervisor, describe_error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = [
     "tests.closing",
+    "tests.leftovers",
     "tests.process_state",
     "tests.firestore.fixture",
     "tests.gcs.fixture",

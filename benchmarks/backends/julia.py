@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, genie_manifests, make_julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import JULIA_PREDICT, Backend

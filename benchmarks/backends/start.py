@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.backends.languages import Language
 from benchmarks.machine import rss_mb, tree
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.contract.backends.process import ROOT
 
 _PATIENCE_S = 120.0

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.decode_text_file import decode_utf8
 from gateway.core.evidence import CARD, EvidenceRecord, backend_address
 from gateway.core.model import Backend
-from gateway.core.text_encoding import decode_utf8
 
 CARD_NAME: Final = "card.md"
 SECTIONS: Final = ("Owner", "Purpose", "Data", "Limits", "Metrics")

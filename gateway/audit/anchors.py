@@ -15,8 +15,8 @@ import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key, Signer
 
+from gateway.audit.dsse_envelope import SigningError, read_envelope, sign, verified_by
 from gateway.audit.second_place import SecondPlace
-from gateway.audit.signing import SigningError, read_envelope, sign, verified_by
 from gateway.audit.verify import AnchoredHead, Finding
 from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.verify import Report
+from gateway.core.escape_unprintable import printable
 from gateway.core.model_updates import differences
-from gateway.core.printable import printable
 from gateway.registry.base import Entry
-from gateway.registry.chain import canonical_entry
+from gateway.registry.hash_chain import canonical_entry
 
 _RULE: Final = (
     "digest = SHA-256 over the canonical form (RFC 8785) of canonical; previous = the digest of the entry before; "

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.base import MODELS, Entry, Registry, RegistryError, decode_document
+from gateway.registry.damage import is_damaged
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,11 @@ async def states_at(registry: Registry, at: datetime, name: str | None = None) -
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     async for entry in registry.history_entries():
+        if is_damaged(entry):
+            raise RegistryError(
+                f"an entry of the history ({entry.sequence or 'without a number'}) is damaged, so what served then is not "
+                "known. `chips audit --verify` shows what was edited"
+            )
         if entry.kind == MODELS and (name is None or entry.name == name):
             of_model = entries.setdefault(entry.name, [])
             if of_model or _time_of(entry) <= at:
@@ -73,6 +79,8 @@ def _state(name: str, entries: list[Entry]) -> ModelState:
     if body is None:
         return ModelState(name=name, entry=entries[0])
     traffic = body.get("traffic", {})
+    if not isinstance(traffic, dict):
+        traffic = {}
     served = [
         Served(
             version=version,
@@ -81,7 +89,7 @@ def _state(name: str, entries: list[Entry]) -> ModelState:
             **{field: str(backend.get(field, "")) for field in _FIELDS},
         )
         for version, percent in traffic.items()
-        if percent and (backend := _backend(body, version)) is not None
+        if isinstance(percent, int) and percent and (backend := _backend(body, version)) is not None
     ]
     return ModelState(
         name=name, entry=entries[0], enabled=bool(body.get("enabled", True)), served=tuple(served)
@@ -109,4 +117,6 @@ def _body(entry: Entry) -> dict[str, Any] | None:
 
 def _backend(body: dict[str, Any], version: str) -> dict[str, Any] | None:
     backends = body.get("backends", [])
+    if not isinstance(backends, list):
+        return None
     return next((one for one in backends if isinstance(one, dict) and one.get("version") == version), None)

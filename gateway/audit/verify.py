@@ -19,7 +19,8 @@ from gateway.registry.base import (
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.chain import (
+from gateway.registry.damage import Damaged
+from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
     Takeover,
@@ -30,7 +31,7 @@ from gateway.registry.chain import (
 
 _ATTEMPTS: Final = 10
 
-What = Literal["edited", "missing", "broken", "unchained", "document", "anchor"]
+What = Literal["edited", "missing", "broken", "unchained", "document", "anchor", "damaged"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,20 @@ async def verify_history(
 
     `registry_id` is that of the registry that must be there; empty: it is not known.
     """
+    try:
+        return await _verify(registry, anchors, registry_id)
+    except Damaged as error:  # so much so that there is no history to be read
+        finding = Finding(what="damaged", sequence=None, text=str(error))
+        return Report(
+            head=Head(registry_id="", generation=0),
+            entries=0,
+            chained=0,
+            findings=(finding,),
+            anchors=len(anchors),
+        )
+
+
+async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_id: str) -> Report:
     for _ in range(_ATTEMPTS):
         head = await registry.head()
         findings = _check_id(head, registry_id)
@@ -83,7 +98,7 @@ async def verify_history(
                 documents.take_over(takeover)
             if entry.sequence in at_anchors:
                 at_anchors[entry.sequence] = entry.digest or ""
-        stored = [one for kind in sorted(kinds) for one in await registry.stored(kind)]
+        stored = [one for kind in sorted(kinds) for one in await registry.raw_documents_with_deleted(kind)]
         if await registry.head() != head:
             continue  # somebody wrote meanwhile: what was read is of several moments
         if head.digest is not None:
@@ -168,7 +183,7 @@ class _Chain:
     def _begin_takeover(self, entry: Entry) -> Takeover | None:
         try:
             takeover = msgspec.json.decode(entry.after or "", type=Takeover)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             self._tell("edited", entry.sequence, f"{_name(entry)} does not say what it has taken over")
             return None
         if entry.previous != GENESIS:

@@ -9,7 +9,7 @@ from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWa
 from gateway.core.errors import AddressNotAllowed, TooManyRequests, Unauthenticated
 from gateway.core.headers import RequestHead
 from gateway.core.log_throttle import LogThrottle
-from gateway.registry.client_ip_quota import ClientIpQuota
+from gateway.registry.client_ip_token_buckets import ClientIpQuota
 
 _throttled_log = LogThrottle(logging.getLogger(__name__))
 

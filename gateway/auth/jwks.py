@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.core.networks import embedded_addresses
+from gateway.core.ip_network_set import embedded_addresses
 from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
 from gateway.task_supervisor import Supervisor
 
@@ -256,7 +256,7 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
     keys: dict[str, PublicKey] = {}
     for entry in document.keys[:_MAX_KEYS]:
         key_id = entry.get("kid")
-        public = _public_key(entry)
+        public = parse_key(entry)
         if isinstance(key_id, str) and key_id not in keys and public is not None:
             keys[key_id] = public
     if not keys:
@@ -264,7 +264,8 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
     return keys
 
 
-def _public_key(entry: dict[str, Any]) -> PublicKey | None:
+def parse_key(entry: dict[str, Any]) -> PublicKey | None:
+    """The key in an entry of a key set (JWK, RFC 7517); None where it is not a public one that is used here."""
     if entry.get("kty") not in ("RSA", "EC") or entry.get("use", "sig") != "sig" or "d" in entry:
         return None  # never a shared secret, and never a key that is not public any more
     try:

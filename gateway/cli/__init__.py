@@ -17,6 +17,7 @@ _DEPLOY = "Build and deploy"
 _LOCAL = "Backends on this machine"
 _ACCESS = "Who may call"
 _OBSERVE = "Look at what happens"
+_COST = "What it costs"
 _REGISTRY = "The registry and its history"
 _SIGN_OFF = "Approvals and promotion"
 _SETUP = "The gateway and this machine"
@@ -28,7 +29,7 @@ _COMMANDS: Final = {
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
     "shadow": LazyCommand("gateway.cli.models.shadow", "shadow", _MODELS),
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
-    "rollouts": LazyCommand("gateway.cli.rollouts.run", "rollouts", _MODELS),
+    "rollouts": LazyCommand("gateway.cli.rollouts.run_controller", "rollouts", _MODELS),
     "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),
     "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
@@ -39,6 +40,9 @@ _COMMANDS: Final = {
     "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
     "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
+    "cost": LazyCommand("gateway.cli.cost.report", "cost", _COST),
+    "budget": LazyCommand("gateway.cli.cost.budgets", "budget", _COST),
+    "prices": LazyCommand("gateway.cli.cost.prices", "prices", _COST),
     "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
     "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
@@ -58,14 +62,14 @@ _COMMANDS: Final = {
     "diff": LazyCommand("gateway.cli.registry.diff", "diff", _REGISTRY),
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
     "export": LazyCommand("gateway.cli.registry.export", "export", _REGISTRY),
-    "import": LazyCommand("gateway.cli.registry.import_", "import_models", _REGISTRY),
-    "sign-off": LazyCommand("gateway.cli.signoff.sign_off", "sign_off", _SIGN_OFF),
+    "import": LazyCommand("gateway.cli.registry.import_yaml", "import_models", _REGISTRY),
+    "sign-off": LazyCommand("gateway.cli.signoff.sign_off_policy", "sign_off", _SIGN_OFF),
     "request-approval": LazyCommand("gateway.cli.signoff.request_approval", "request_approval", _SIGN_OFF),
-    "approve": LazyCommand("gateway.cli.signoff.approve", "approve", _SIGN_OFF),
-    "reject": LazyCommand("gateway.cli.signoff.approve", "reject", _SIGN_OFF),
+    "approve": LazyCommand("gateway.cli.signoff.approve_or_reject", "approve", _SIGN_OFF),
+    "reject": LazyCommand("gateway.cli.signoff.approve_or_reject", "reject", _SIGN_OFF),
     "promote": LazyCommand("gateway.cli.signoff.promote", "promote", _SIGN_OFF),
-    "approvals": LazyCommand("gateway.cli.signoff.approve", "approvals", _SIGN_OFF),
-    "check": LazyCommand("gateway.cli.setup.check", "check", _SETUP),
+    "approvals": LazyCommand("gateway.cli.signoff.approve_or_reject", "approvals", _SIGN_OFF),
+    "check": LazyCommand("gateway.cli.setup.check_settings", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
     "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
 }
@@ -129,11 +133,11 @@ def version(
     if library is None:
         console.out.print(__version__)
         return
-    from gateway.deploy.backend_libraries import LibraryMissing, library_folder
+    from gateway.deploy.backend_libraries import BackendLibrariesMissing, library_folder
 
     try:
         console.out.print(str(library_folder(library)))
-    except LibraryMissing as error:
+    except BackendLibrariesMissing as error:
         raise console.Failure(str(error)) from None
 
 
@@ -167,7 +171,7 @@ def _failure(error: Exception) -> console.Failure:
         return console.Failure(str(error), code=console.EX_CONFLICT)
     if isinstance(error, RegistryError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)
-    from gateway.signoff.ssh import SshError
+    from gateway.signoff.ssh_signature import SshError
 
     if isinstance(error, SshError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)

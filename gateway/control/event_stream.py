@@ -4,13 +4,13 @@ import asyncio
 
 import msgspec
 
-from gateway.control.dashboard import Dashboard
+from gateway.control.dashboard_data import Dashboard
 from gateway.control.recorded_requests import request_row
-from gateway.control.time_windows import DEFAULT_WINDOW
+from gateway.control.window_totals import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
+from gateway.core.escape_unprintable import printable_json
 from gateway.core.exchange import Exchange
-from gateway.core.printable import printable_json
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import TraceStoreReader
 
 _BOARD_S = 2.0
 _POLL_S = 0.5

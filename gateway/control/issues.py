@@ -5,12 +5,12 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.control.time_windows import RequestTotals, Window, sum_totals
+from gateway.control.window_totals import RequestTotals, Window, sum_totals
 from gateway.core.model import Model
 from gateway.core.model_updates import shift_traffic
-from gateway.telemetry.merge import quantile
+from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.trace_store import Tick
+from gateway.telemetry.sqlite_trace_store import Tick
 
 Side = Literal["gateway", "backend", "caller"]
 

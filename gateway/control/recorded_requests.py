@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from gateway.core.errors import BadRequest, PageNotFound
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.trace_store import RequestFilter, StoredRequest, TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import RequestFilter, StoredRequest, TraceStoreReader
 
 _KINDS = ("all", "failed", "bad", "slowest")
 _SIDES = ("gateway", "backend", "caller")

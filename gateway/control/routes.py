@@ -3,20 +3,20 @@
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
 from gateway.control.assets import find_asset, prefers_html
-from gateway.control.changes import KINDS, recent_changes
-from gateway.control.dashboard import ORDERS, Dashboard
+from gateway.control.dashboard_data import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
 from gateway.control.recorded_requests import RecordedRequests, number_parameter, parse_query
+from gateway.control.registry_changes import KINDS, recent_changes
 from gateway.control.rollout_view import rollout_document
-from gateway.control.time_windows import DEFAULT_WINDOW, parse_window
+from gateway.control.window_totals import DEFAULT_WINDOW, parse_window
 from gateway.core.errors import (
     AddressNotAllowed,
     BadRequest,
@@ -36,11 +36,11 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.aggregator import WorkerMetrics
-from gateway.telemetry.exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
+from gateway.telemetry.sqlite_trace_store import TraceStoreReader
 
 if TYPE_CHECKING:
-    from gateway.control.cors import ControlCors
+    from gateway.control.operator_pages_cors import ControlCors
 
 _READ = frozenset({"GET", "HEAD"})
 # Asked for by platforms, and the last by backends, from addresses that nobody can list.
@@ -69,6 +69,8 @@ class ControlRoutes:
         jwks: bytes = b'{"keys":[]}',
         cors: "ControlCors | None" = None,
     ) -> None:
+        # More parts of a model's page, from packages that this one must not know: each is called with the model's name.
+        self.model_views: dict[str, Callable[[str], Awaitable[Any]]] = {"rollout": self._rollout}
         self._admits = admits  # whether a caller's address is on the allowlist
         self._cors = cors  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
@@ -162,9 +164,12 @@ class ControlRoutes:
             model = await self._board.model_document(name, window)
             if model is None:
                 raise PageNotFound("There is no such model in this registry.")
-            rollout = await rollout_document(self._registry, self._mirror.snapshot, name)
-            return json_response({**model, "rollout": rollout}, headers=_NO_STORE)
+            more = {part: await view(name) for part, view in self.model_views.items()}
+            return json_response({**model, **more}, headers=_NO_STORE)
         raise PageNotFound(_NOTHING_HERE)
+
+    async def _rollout(self, name: str) -> dict[str, Any] | None:
+        return await rollout_document(self._registry, self._mirror.snapshot, name)
 
     async def describe_model(self, exchange: Exchange) -> None:
         await exchange.response.send(json_response(_description(exchange.model)))
@@ -243,7 +248,7 @@ class ControlRoutes:
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
             raise PageNotFound("There is no such model in this registry.")
-        from gateway.artifacts.card_views import read_cards
+        from gateway.artifacts.registered_cards import read_cards
 
         try:
             cards = await read_cards(self._registry, entry.model)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from gateway.core.headers import FORWARDED, FORWARDED_FOR, RequestHead
-from gateway.core.networks import Network, NetworkSet, parse_address
+from gateway.core.ip_network_set import Network, NetworkSet, parse_address
 
 _MAX_ENTRY_BYTES = 64
 _MAX_ENTRIES = 32

@@ -3,8 +3,8 @@
 from functools import lru_cache
 
 from gateway.core.cors_policy import CorsPolicy
+from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Limits, Policy
-from gateway.core.networks import NetworkSet, parse_network
 from gateway.core.principal import UNLIMITED, Principal, Quota
 from gateway.core.token_and_certificate_rules import AccessRule
 
@@ -40,6 +40,7 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
     return Principal(
         id=f"{entry.name}:{subject}",
         label=subject,
+        team=entry.team,
         models=entry.models,
         verbs=entry.verbs,
         networks=network_set(entry.networks),

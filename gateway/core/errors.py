@@ -7,6 +7,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── CallerError               the caller can fix it
     │   ├── BadRequest            400 bad-request
     │   ├── Unauthenticated       401 unauthenticated
+    │   ├── BudgetExhausted       402 budget-exhausted
     │   ├── AddressNotAllowed     403 address-not-allowed
     │   ├── Forbidden             403 forbidden
     │   ├── ModelNotFound         404 model-not-found
@@ -48,9 +49,8 @@ class GatewayError(Exception):
     side: ClassVar[str]  # who can fix it: caller, backend, gateway
     headers: HeaderList = ()
 
-    def __init__(
-        self, detail: str
-    ) -> None:  # does not call Exception's, which only costs time: strangers cause these
+    # Exception's own constructor is not called: it would only cost time, and strangers cause these errors.
+    def __init__(self, detail: str) -> None:
         self.detail = detail
 
     def __str__(self) -> str:
@@ -79,6 +79,16 @@ class Unauthenticated(CallerError):
     code, status, title = "unauthenticated", 401, "Not authenticated"
     # RFC 9110 section 11.6.1: a 401 names at least one challenge.
     headers = ((b"WWW-Authenticate", b'Bearer realm="chips"'),)
+
+
+class BudgetExhausted(CallerError):
+    """402: a budget is used up; `Retry-After` says when its period ends."""
+
+    code, status, title = "budget-exhausted", 402, "Budget exhausted"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.headers = _retry_after(ceil(retry_after_s) or 1)
 
 
 class AddressNotAllowed(CallerError):

@@ -13,15 +13,15 @@ from gateway.core.trace_context import new_span_id
 if TYPE_CHECKING:
     from gateway.core.api_keys import LastKeyDigest
     from gateway.core.compiled_policy import CompiledPolicy
+    from gateway.core.compiled_sticky_shares import StickyVersions
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.headers import RawHeaders, RequestHead
+    from gateway.core.ip_network_set import Address
     from gateway.core.model import Backend, Model
-    from gateway.core.networks import Address
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
-    from gateway.core.sticky_versions import StickyVersions
     from gateway.core.trace_context import TraceContext
 
 
@@ -195,7 +195,7 @@ class Exchange:
             variable_values  # what this request has instead of the fields that are not remembered
         )
         self.last_digest = last_digest  # what the connection remembers of its last API key
-        # read request head
+        # read request context
         self.request_id = ""
         self.head: RequestHead
         self.target: RequestTarget

@@ -24,7 +24,7 @@ from gateway.core.headers import (
     RequestHead,
     read_index,
 )
-from gateway.core.line_template import LineTemplate, byte_table
+from gateway.core.line_matcher import LineMatcher, byte_table
 
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
@@ -73,7 +73,7 @@ class CachedHead:
         self.head: RequestHead | None = None  # as far as it is the same each time, once it has been read
         self.via = ""  # what the gateway was called in Via when it was read
         self._last_length = (b"", 0)
-        self._template = LineTemplate(lines, [place for place, _ in places])
+        self._template = LineMatcher(lines, [place for place, _ in places])
         self._lead: tuple[int, bytes] | None = None  # the scheme that stands before the credentials
         if AUTHORIZATION in indexes:
             at = indexes.index(AUTHORIZATION)

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest
-from gateway.core.networks import Address
+from gateway.core.ip_network_set import Address
 from gateway.core.request_target import RequestTarget
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -161,7 +161,7 @@ class RequestHead(msgspec.Struct, eq=False):
     target: RequestTarget = None  # type: ignore[assignment]  # until it has been parsed
     way: bytes = b""  # the field lines that tell a backend how the request came here
 
-    def without_variable_values(self, indexes: Iterable[int]) -> "RequestHead":
+    def as_template(self, indexes: Iterable[int]) -> "RequestHead":
         """A template copy of the head without the values of the fields at `indexes`."""
         head = _copy(self)
         head.last_digest = None
@@ -182,8 +182,8 @@ class RequestHead(msgspec.Struct, eq=False):
 _copy: Final[Callable[[RequestHead], RequestHead]] = RequestHead.__copy__  # type: ignore[attr-defined]  # msgspec's
 
 
-def read_request_head(raw_headers: RawHeaders) -> RequestHead:
-    """Sort a caller's header fields into read, outbound and dropped.
+def sort_request_headers(raw_headers: RawHeaders) -> RequestHead:
+    """Sort a request's header fields into those that are read, forwarded and dropped.
 
     Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.
     """

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Backend, Model, Policy, Tensor
-from gateway.core.sticky import StickyShares, lay_out
+from gateway.core.sticky_shares import StickyShares, lay_out
 
 
 def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.core.networks import NetworkSet
+from gateway.core.ip_network_set import NetworkSet
 
 Verb = Literal["score", "metadata", "pin", "operate"]
 
@@ -37,6 +37,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     label: str = ""
+    team: str = ""  # who pays for its calls
     models: tuple[str, ...] = ()  # name patterns
     verbs: tuple[Verb, ...] = CALLER_VERBS
     networks: NetworkSet | None = None  # where it may call from; None: wherever callers are admitted

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.core.errors import HeaderList
-from gateway.core.printable import printable_json
+from gateway.core.escape_unprintable import printable_json
 
 
 class Response(NamedTuple):

@@ -18,7 +18,7 @@ _MAX_TEXT = 2000
 _LONGEST_S = 30 * 86_400.0
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """When a rollout advances and when it returns. Times in seconds, shares in percent, tolerances as fractions."""
 
     steps: tuple[int, ...] = (1, 5, 25, 50, 100)
@@ -29,11 +29,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     confirm: bool = False  # the last step waits for a person
     undecided_after_s: float | None = None  # go on without a verdict after so long at a step; None: stay
     window_s: float = 15.0  # how often gateways report
+    min_gateways: int = 1  # gateway processes that must report for a step to end
     settle_s: float = 30.0  # after a step, times are not judged for so long
     webhook: str = ""  # told of each step
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One thing that happened to a rollout. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
@@ -49,7 +50,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     id: str  # differs for each rollout of the model
     candidate: str
     stable: str
-    plan: Plan
+    plan: RolloutPlan
     state: State = "running"
     reason: str = ""  # why it is in this state
     by: str = ""
@@ -57,7 +58,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     confirmed: bool = False
     traffic: dict[str, int]  # the model's split as this rollout has left it
     versions: dict[str, str]  # what candidate and stable version were when it began: `fingerprint`
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RolloutStep, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -114,7 +115,7 @@ def rollout_problems(rollout: Rollout) -> list[str]:
     return problems
 
 
-def plan_problems(plan: Plan) -> list[str]:
+def plan_problems(plan: RolloutPlan) -> list[str]:
     """What is wrong with a plan, a sentence each: none that could not be honoured gets by."""
     problems = []
     steps = plan.steps
@@ -140,6 +141,8 @@ def plan_problems(plan: Plan) -> list[str]:
             problems.append(f"{name} must lie between {least:g} and {most:g}, not {value:g}")
     if not 1 <= plan.min_requests <= 10**9:
         problems.append(f"the requests at each step must be 1 to {10**9}, not {plan.min_requests}")
+    if not 1 <= plan.min_gateways <= 10_000:
+        problems.append(f"the gateway processes that report must be 1 to 10000, not {plan.min_gateways}")
     if plan.confirm and len(steps) == 1:
         problems.append(
             "a plan of one step begins with it, so no last step can wait for a person: give two steps"
@@ -169,7 +172,7 @@ def webhook_problems(url: str) -> list[str]:
     return []
 
 
-def start_problems(model: Model, candidate: str, plan: Plan) -> list[str]:
+def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
     """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
     if model.backend(candidate) is None:
         known = ", ".join(backend.version for backend in model.backends)
@@ -190,7 +193,7 @@ def start_problems(model: Model, candidate: str, plan: Plan) -> list[str]:
 
 
 def begin_rollout(
-    model: Model, candidate: str, plan: Plan, *, identity: str, by: str, reason: str
+    model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
     """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
     problems = [*plan_problems(plan), *start_problems(model, candidate, plan)]
@@ -217,16 +220,24 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
         return "the model was deregistered"
     if not model.enabled:
         return "the model was disabled"
+    replaced = replaced_versions(rollout, model)
+    if replaced:
+        return replaced
+    now = {version: share for version, share in model.traffic.items() if share}
+    left = {version: share for version, share in rollout.traffic.items() if share}
+    if now != left:
+        return f"the traffic was changed by hand: {_split(now)} instead of {_split(left)}"
+    return ""
+
+
+def replaced_versions(rollout: Rollout, model: Model) -> str:
+    """Which of the two versions is not what it was when the rollout began; empty where both are."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
             return f"version {version} was removed"
         if fingerprint(backend) != was:
             return f"version {version} was replaced"
-    now = {version: share for version, share in model.traffic.items() if share}
-    left = {version: share for version, share in rollout.traffic.items() if share}
-    if now != left:
-        return f"the traffic was changed by hand: {_split(now)} instead of {_split(left)}"
     return ""
 
 

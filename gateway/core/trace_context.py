@@ -28,7 +28,7 @@ class TraceContext(msgspec.Struct, frozen=True):
     trace_id: str  # 32 lower-case hex digits
     parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
     span_id: str  # our span for the request, 16 hex digits: the parent of each attempt's
-    sampled: bool  # the caller's wish; whether it is granted stands in the exchange
+    sampled: bool  # what the caller asks for; the exchange has the decision
 
     def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
         """The traceparent field's value for a backend; the attempt's `span_id` is the parent of what the backend does."""

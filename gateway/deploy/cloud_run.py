@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from google.api_core import exceptions
 
-from gateway.deploy.folder import BackendFolder, sha256_hex
+from gateway.deploy.backend_folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
 from gateway.deploy.google_errors import Result, call_google
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
@@ -98,7 +98,7 @@ class CloudRunTarget:
         build = self._running_build(key)
         if build is None:
             path = f"_sources/{folder.model}/{key}.tar.gz"
-            self._google.upload(self._bucket, path, source)
+            self._google.upload_if_absent(self._bucket, path, source)
             build = self._create_build(f"{name}:{key}", path, key)
             tell(f"build {build.id} began; its log: {build.log_url}")
         else:
@@ -125,7 +125,7 @@ class CloudRunTarget:
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
 
-    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:

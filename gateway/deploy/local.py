@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import http.client
 import os
 import signal
 import subprocess
@@ -22,12 +23,12 @@ from typing import Any, Final
 import msgspec
 
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
-from gateway.deploy.folder import BackendFolder
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
 from gateway.deploy.try_candidate import failure_reason
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
@@ -98,8 +99,8 @@ class LocalBackend:
         self.note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.note, msgspec.to_builtins(spec))
 
-    def launch(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        """Start its supervisor. A backend that was left without one is ended first."""
+    def launch_supervisor(self, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Launch the process that supervises the backend. A backend that was left without one is ended first."""
         left: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if left is not None and left.backend is not None and not left.supervisor.is_alive:
             _signal(left.backend, signal.SIGTERM)
@@ -148,7 +149,7 @@ class LocalBackend:
         try:
             with urllib.request.urlopen(f"{spec.url}/v2/health/ready", timeout=2) as answer:  # noqa: S310
                 return bool(answer.status == 200)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):  # another program may have its port
             return False
 
 
@@ -196,17 +197,18 @@ class LocalProcessTarget:
             spec = self._spec(folder, artifact, identity, self.python(folder, tell))
             local = LocalBackend(self._note(spec))
             local.write_spec(spec)
-            supervisor = local.launch(self._environ)
-            tell(f"started; its log is {spec.log}")
+            supervisor = local.launch_supervisor(self._environ)
             try:
+                tell(f"started; its log is {spec.log}")
                 self._wait(local, supervisor)
             except BaseException:
+                _end_supervisor(supervisor)
                 local.end()
                 local.note.unlink(missing_ok=True)  # the log stays
                 raise
             return _deployed(local, tell, "is ready")
 
-    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
             for local in self.all(folder.model, folder.version):
                 spec = local.spec
@@ -317,6 +319,17 @@ def _signal(process: ProcessIdentity, number: int) -> None:
     if process.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
+
+
+def _end_supervisor(supervisor: "subprocess.Popen[bytes]") -> None:
+    """End a supervisor of ours, also one that has not written its status yet. It ends its backend first."""
+    supervisor.terminate()
+    try:
+        supervisor.wait(STOP_GRACE_S + 2)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+    _children.pop(supervisor.pid, None)
 
 
 def _wait_for_end(process: ProcessIdentity) -> None:

@@ -7,7 +7,7 @@ where it stopped. What a later step fails on leaves nothing behind that takes tr
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.deploy.folder import BackendFolder
+from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.target import DeployedBackend, DeploymentTarget, Tell
 
 STEPS: Sequence[tuple[str, str]] = (
@@ -63,5 +63,5 @@ def deploy(
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))
-    target.retire_replaced(folder, deployed)
+    target.after_registration(folder, deployed)
     return deployed

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from gateway.deploy.folder import BackendFolder
+from gateway.deploy.backend_folder import BackendFolder
 
 Tell = Callable[[str], None]  # one line of progress
 
@@ -39,8 +39,8 @@ class DeploymentTarget(Protocol):
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
-    def retire_replaced(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """After registration: stop the older deployment of this version that `deployed` has replaced."""
+    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+        """Called after `deployed` is registered, to clean up an older deployment of this version (where keeping it costs nothing: do nothing)."""
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields that authenticate to the backend at `url`."""

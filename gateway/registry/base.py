@@ -3,10 +3,10 @@
 A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
 one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
 overwrite each other. Every write bumps the registry's `generation` by one and appends to its history, which is a hash
-chain: `gateway.registry.chain`.
+chain: `gateway.registry.hash_chain`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 
@@ -25,8 +25,12 @@ EVIDENCE: Final = (
     "evidence"  # what was found out about a version, bound to its artifact and image; not mirrored
 )
 SIGN_OFF: Final = "sign-off"  # the environment's policy: who must approve what
+SIGN_OFF_POLICY: Final = "policy"  # the name of its document
 APPROVALS: Final = "approvals"  # requests for approval, with the signed decisions
 EMERGENCIES: Final = "emergencies"  # what serves on one person's word, until somebody else has reviewed it
+PRICES: Final = "prices"  # by the day from which they are in force
+BUDGETS: Final = "budgets"  # what a model, a key or a team may spend
+PLANS: Final = "plans"  # by model: what `chips plan --save` expects it to cost; not mirrored
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
 KINDS: Final = frozenset(
@@ -42,13 +46,16 @@ KINDS: Final = frozenset(
         SIGN_OFF,
         APPROVALS,
         EMERGENCIES,
+        PRICES,
+        BUDGETS,
+        PLANS,
         AUDIT,
     }
 )
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES, PRICES, BUDGETS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +93,14 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     expected: int
 
 
+class Precondition(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that a write depends on and does not change: its revision must still be `expected`."""
+
+    kind: str
+    name: str
+    expected: int  # 0: there must be none
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the history, which is append-only."""
 
@@ -115,7 +130,7 @@ def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
     """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Document(
             kind=kind, name=name, revision=revision, body={}, problem=f"not a JSON object: {error}"
         )
@@ -229,10 +244,17 @@ class Registry(Protocol):
     async def list(self, kind: str) -> tuple[Document, ...]:
         """All documents of a kind, by name."""
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         """Write all of `changes` or none; return the new generation, which a following `load` shows or exceeds.
 
-        Raises Conflict where a document is not at its expected revision.
+        Raises Conflict where a document, of `changes` or of `preconditions`, is not at its expected revision at the moment
+        of the write.
         """
 
     async def history(
@@ -254,7 +276,7 @@ class Registry(Protocol):
     async def delete_ephemeral(self, kind: str, name: str) -> None:
         """Delete one ephemeral document, if it is there. One that comes back begins at revision 1 again."""
 
-    # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.chain` makes the digests.
+    # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
         """The end of the hash chain. Every write replaces it atomically with what it writes."""
@@ -262,7 +284,7 @@ class Registry(Protocol):
     def history_entries(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
-        """Every document of a kind exactly as it is stored, in any order, those that were deleted included."""
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
+        """Every document of a kind exactly as it is stored, with those that were deleted, in any order."""
 
     async def close(self) -> None: ...

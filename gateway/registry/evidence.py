@@ -1,13 +1,9 @@
 """Reads and writes evidence in the registry, and says whether a version may get traffic."""
 
-from typing import Final
-
 from gateway.core.evidence import VERIFY, EvidenceRecord, evidence_name, not_about, parse_evidence
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
 from gateway.registry.base import EVIDENCE, Put, Registry
-
-NEVER_VERIFIED: Final = "it was never verified"
 
 
 async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
@@ -44,7 +40,7 @@ async def unverified(registry: Registry, model: str, backend: Backend) -> str:
     """Why the version may not get traffic yet; empty where it may. Raises RegistryError."""
     record = await read_evidence(registry, model, backend.version, VERIFY)
     if record is None:
-        return NEVER_VERIFIED
+        return "it was never verified"
     elsewhere = not_about(record, backend)
     if elsewhere:
         return f"its verification does not count: {elsewhere}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import SplitResult
 from uuid import uuid4
@@ -18,14 +18,15 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     StoredDocument,
     decode_document,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS, check_expected, entry_of, seal
-from gateway.registry.schemes import refuse_query
+from gateway.registry.hash_chain import GENESIS, check_expected, entry_of, seal
+from gateway.registry.open_by_url import refuse_query
 
 _LOOK_S = 5.0
 
@@ -48,7 +49,7 @@ class SharedStore:
             if stored.body is not None
         ]
 
-    def stored(self, change: Put | Delete) -> tuple[int, str | None]:
+    def stored(self, change: Put | Delete | Precondition) -> tuple[int, str | None]:
         """The revision and the text of the document that `change` is about; 0 and None where there was none."""
         was = self.documents.get((change.kind, change.name))
         return (was.revision, was.body) if was is not None else (0, None)
@@ -108,12 +109,18 @@ class MemoryRegistry:
     async def list(self, kind: str) -> tuple[Document, ...]:
         return tuple(one for one in self._store.current() if one.kind == kind)
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         if not changes:
             raise ValueError("a write changes at least one document")
         store = self._store
-        for change in changes:
-            check_expected(change, *store.stored(change))
+        for expectation in (*preconditions, *changes):
+            check_expected(expectation, *store.stored(expectation))
         # Through JSON, as every other registry does it: what is not JSON must fail here too, before anything is written.
         texts = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
@@ -157,7 +164,7 @@ class MemoryRegistry:
         for entry in reversed(tuple(self._store.entries)):
             yield entry
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return tuple(one for (k, _), one in self._store.documents.items() if k == kind)
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:

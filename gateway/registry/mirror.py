@@ -15,8 +15,8 @@ from gateway.core.model import Key
 from gateway.core.name_validation import check_model_name
 from gateway.core.randomness import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.fallback import Fallback
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
+from gateway.registry.fallback_copy import Fallback
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import HelperHealth, Supervisor

@@ -6,7 +6,7 @@ All of it runs in one thread of its own, so no statement ever blocks the event l
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,14 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     RegistryError,
     StoredDocument,
 )
-from gateway.registry.schemes import refuse_query
+from gateway.registry.damage import Damaged
+from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
@@ -35,7 +37,7 @@ from gateway.registry.sqlite_read import (
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import read_entries, read_head, read_stored, write
+from gateway.registry.sqlite_write import check_tables, read_entries, read_head, read_stored, write
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,11 @@ def open_url(parts: SplitResult) -> Registry:
     if parts.netloc or not path or path.endswith("/"):
         raise ValueError("a SQLite registry is written sqlite:///absolute/path.db or sqlite:relative/path.db")
     return SqliteRegistry(Path(path))
+
+
+def _read_whole_head(db: sqlite3.Connection) -> Head:
+    check_tables(db)
+    return read_head(db)
 
 
 class SqliteRegistry:
@@ -90,8 +97,14 @@ class SqliteRegistry:
     async def list(self, kind: str) -> tuple[Document, ...]:
         return await self._run(lambda db: read_documents(db, "WHERE kind = ?", (kind,)))
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
-        return await self._run(lambda db: write(db, changes, author, reason))
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
+        return await self._run(lambda db: write(db, changes, author, reason, preconditions))
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
@@ -108,16 +121,16 @@ class SqliteRegistry:
         await self._run(lambda db: sqlite_ephemeral_documents.delete(db, kind, name))
 
     async def head(self) -> Head:
-        return await self._run(read_head)
+        return await self._run(_read_whole_head)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
-        before: int | None = None
-        while page := await self._run(partial(read_entries, before=before)):
+        page, before = await self._run(partial(read_entries, before=None))
+        while page:
             for entry in page:
                 yield entry
-            before = page[-1].sequence
+            page, before = await self._run(partial(read_entries, before=before))
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_stored(db, kind))
 
     async def close(self) -> None:
@@ -145,6 +158,10 @@ class SqliteRegistry:
                 self._connections += 1  # each counts changes from a beginning of its own
                 self._inode = self._inode or self._file()
             return work(self._connection)
+        except OverflowError as error:  # somebody has set a number that has no successor
+            raise Damaged(
+                f"a number in the registry {self.path} is too large: `chips audit --verify` shows what was edited"
+            ) from error
         except (sqlite3.Error, OSError) as error:
             # A connection that failed is not trusted again: the file may have been replaced under it.
             self._disconnect()

@@ -12,6 +12,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
+from gateway.registry.damage import Damaged
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+    db.text_factory = _text
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
@@ -95,6 +97,14 @@ def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _text(raw: bytes) -> str | bytes:
+    """A text of the database; its bytes where they are not UTF-8, so that one of them does not hide all others."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
@@ -181,10 +191,10 @@ def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> Registry
         return Unavailable(
             f"the registry {path} has been locked by another process for {_BUSY_TIMEOUT_S:.0f} s"
         )
+    if "no such table" in text or "no such column" in text:
+        return Damaged(f"the tables of the registry {path} are not as CHIPS makes them: {text}")
     if "not a database" in text or "malformed" in text:
-        return RegistryError(
-            f"{path} is not a CHIPS registry, or is damaged; move it away or name another file"
-        )
+        return Damaged(f"{path} is not a CHIPS registry, or is damaged; move it away or name another file")
     if "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
         return RegistryError(f"no permission to write the registry {path}: check its owner and mode")
     if "disk is full" in text or "disk full" in text:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.registry.base import Conflict, Document, decode_document
+from gateway.registry.base import Conflict, Document
+from gateway.registry.damage import document_of
 from gateway.registry.sqlite_connection import transaction
 
 _TABLE: Final = """
@@ -23,7 +24,8 @@ def read(db: sqlite3.Connection, kind: str) -> tuple[Document, ...]:
     if not _exists(db):
         return ()
     rows = db.execute("SELECT name, revision, body FROM ephemeral WHERE kind = ? ORDER BY name", (kind,))
-    return tuple(decode_document(kind, name, revision, body) for name, revision, body in rows)
+    found = (document_of(kind, name, revision, body) for name, revision, body in rows)
+    return tuple(document for document in found if document is not None)
 
 
 def write(db: sqlite3.Connection, kind: str, name: str, body: dict[str, Any], expected: int) -> int:

@@ -3,17 +3,22 @@
 import sqlite3
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from gateway.registry.base import (
     MIRRORED,
     Change,
     Document,
+    Entry,
     Listing,
-    decode_document,
-    decode_history_body,
 )
+from gateway.registry.damage import DAMAGED_ENTRY, Damaged, document_of, entry_from
 from gateway.registry.sqlite_connection import transaction
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
+
+
+ENTRY_COLUMNS: Final = "sequence, generation, at, author, reason, action, kind, name, revision, before, after"
 
 
 _KINDS: Final = tuple(sorted(MIRRORED))
@@ -69,7 +74,10 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
     It uses few statements, because each releases the interpreter's lock and may wait long for it.
     """
     since = _NEVER if held is None else held.last[0]
-    registry_id, generation, told, *entries = db.execute(_WHERE_WE_ARE, (since,)).fetchall()[0]
+    found = db.execute(_WHERE_WE_ARE, (since,)).fetchall()
+    if len(found) != 1 or not (isinstance(found[0][0], str) and isinstance(found[0][1], int)):
+        raise Damaged("the registry's head is damaged: restore it from a backup (docs/how-to/restore.md)")
+    registry_id, generation, told, *entries = found[0]
     last, known = tuple(entries[:3]), tuple(entries[3:])
     # The history must account for every generation since: all writes of any release are in it. It does not where a
     # backup was restored, or somebody has edited the file by hand: then all is read again.
@@ -84,17 +92,19 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
         documents = {}
         rows = db.execute(f"{_DOCUMENT} WHERE {_MIRRORED} ORDER BY kind, name", _KINDS)
     for kind, name, revision, body in rows:
-        if body is None:
+        document = document_of(kind, name, revision, body)
+        if document is None:
             documents.pop((kind, name), None)
         else:
-            documents[kind, name] = decode_document(kind, name, revision, body)
+            documents[kind, name] = document
     return WatchState(registry_id, generation, last, documents)
 
 
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
     """The documents that the SQL condition `where` selects, without tombstones."""
     rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
-    return tuple(decode_document(kind, name, revision, body) for kind, name, revision, body in rows)
+    found = (document_of(*row) for row in rows)
+    return tuple(document for document in found if document is not None)
 
 
 def read_history(
@@ -102,18 +112,17 @@ def read_history(
 ) -> tuple[Change, ...]:
     """The newest `limit` entries of the history, of one kind and name where given."""
     rows = db.execute(
-        "SELECT generation, at, author, reason, action, kind, name, revision, before, after FROM history "
+        f"SELECT {ENTRY_COLUMNS} FROM history "  # noqa: S608
         "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY sequence DESC LIMIT ?3",
         (kind, name, limit),
     )
-    return tuple(_change(row) for row in rows)
+    return tuple(entry_of_row(row).change() for row in rows)
 
 
-def _change(row: tuple[Any, ...]) -> Change:
-    *plain, before, after = row
-    fields = dict(zip(Change.__struct_fields__, plain, strict=False))
-    return Change(
-        **fields,
-        before=decode_history_body(before),
-        after=decode_history_body(after),
-    )
+def entry_of_row(row: tuple[object, ...]) -> Entry:
+    """The entry in a row of ENTRY_COLUMNS and, where the history is chained, `previous` and `digest`."""
+    found = entry_from(dict(zip(Entry.__struct_fields__, row, strict=False)))
+    if found is not None:
+        return found
+    sequence = row[0] if isinstance(row[0], int) else 0
+    return msgspec.structs.replace(DAMAGED_ENTRY, sequence=sequence)

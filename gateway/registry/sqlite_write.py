@@ -1,6 +1,7 @@
 """The registry's writes to SQLite, and its hash chain: what a write adds, and what the audit reads."""
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -10,24 +11,34 @@ from gateway.registry.base import (
     Delete,
     Entry,
     Head,
+    Precondition,
     Put,
     RegistryError,
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
+from gateway.registry.damage import Damaged, stored_document, stored_values
+from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
+from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
 
-_PLAIN: Final = "sequence, generation, at, author, reason, action, kind, name, revision, before, after"
 _PAGE: Final = 500  # entries read at once
 
 
-def write(db: sqlite3.Connection, changes: tuple[Put | Delete, ...], author: str, reason: str) -> int:
+def write(
+    db: sqlite3.Connection,
+    changes: tuple[Put | Delete, ...],
+    author: str,
+    reason: str,
+    preconditions: Sequence[Precondition] = (),
+) -> int:
     """Write all changes and the chain's head in one transaction; return the new generation. Raises Conflict."""
     if not changes:
         raise ValueError("a write changes at least one document")
     at = now_rfc3339()
     with transaction(db):
+        for precondition in preconditions:
+            check_expected(precondition, *_stored(db, precondition))
         if not is_chained(db):
             _take_over(db, at)
         head = read_head(db)
@@ -48,10 +59,7 @@ def _write_one(
     author: str,
     reason: str,
 ) -> Head:
-    row = db.execute(
-        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
-    ).fetchone()
-    revision, before = row if row is not None else (0, None)
+    revision, before = _stored(db, change)
     check_expected(change, revision, before)
     after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
     entry = entry_of(
@@ -65,7 +73,7 @@ def _write_one(
     entry, new_head = seal(entry, head)
     try:
         db.execute(
-            f"INSERT INTO history ({_PLAIN}, previous, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608
+            f"INSERT INTO history ({ENTRY_COLUMNS}, previous, digest) VALUES ({', '.join('?' * 13)})",  # noqa: S608
             msgspec.structs.astuple(entry)[:13],
         )
     except sqlite3.IntegrityError as error:
@@ -75,19 +83,27 @@ def _write_one(
     return new_head
 
 
+def _stored(db: sqlite3.Connection, change: Put | Delete | Precondition) -> tuple[int, str | None]:
+    """The revision and the text of the document that `change` is about; 0 and None where there was none."""
+    found = db.execute(
+        "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
+    ).fetchone()
+    return stored_values(*found)[:2] if found is not None else (0, None)
+
+
 def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:
     moved = db.execute(
         "UPDATE registry SET generation = ?, sequence = ?, digest = ? WHERE sequence = ? AND digest = ?",
         (new.generation, new.sequence, new.digest, old.sequence, old.digest),
     )
     if moved.rowcount != 1:  # the transaction holds the write lock, so only a damaged table gets here
-        raise RegistryError("the registry's head is damaged: `chips audit --verify` shows how")
+        raise Damaged("the registry's head is damaged: `chips audit --verify` shows how")
 
 
 def _take_over(db: sqlite3.Connection, at: str) -> None:
     """Make the history of an older release a chain, by one entry that commits to all that was there before."""
-    rows = db.execute(f"SELECT {_PLAIN} FROM history ORDER BY sequence DESC").fetchall()  # noqa: S608
-    takeover, head = take_over(read_head(db), map(_entry, rows), _documents(db, None))
+    rows = db.execute(f"SELECT {ENTRY_COLUMNS} FROM history ORDER BY sequence DESC").fetchall()  # noqa: S608
+    takeover, head = take_over(read_head(db), map(entry_of_row, rows), _documents(db, None))
     add_chain(db)
     db.execute("UPDATE registry SET sequence = ?, digest = ?", (head.sequence, head.digest))
     change = Put(kind=AUDIT, name=TAKEOVER, body=msgspec.to_builtins(takeover), expected=0)
@@ -96,28 +112,54 @@ def _take_over(db: sqlite3.Connection, at: str) -> None:
 
 
 def read_head(db: sqlite3.Connection) -> Head:
-    """The head of the chain; without a digest where the history is not chained yet."""
-    if not is_chained(db):
-        registry_id, generation = db.execute("SELECT id, generation FROM registry").fetchone()
-        return Head(registry_id=registry_id, generation=generation)
-    rows = db.execute("SELECT id, generation, sequence, digest FROM registry").fetchall()
+    """The head of the chain; without a digest where the history is not chained yet. Raises Damaged."""
+    chained = is_chained(db)
+    columns = "id, generation, sequence, digest" if chained else "id, generation"
+    rows = db.execute(f"SELECT {columns} FROM registry").fetchall()  # noqa: S608
     if len(rows) != 1:
-        raise RegistryError(
+        raise Damaged(
             f"the registry's table of its head holds {len(rows)} rows, not one: restore it from a backup"
         )
-    registry_id, generation, sequence, digest = rows[0]
-    return Head(registry_id=registry_id, generation=generation, sequence=sequence, digest=digest)
+    values = dict(zip(("registry_id", "generation", "sequence", "digest"), rows[0], strict=False))
+    try:
+        return msgspec.convert(values, Head)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"the registry's head is damaged, restore it from a backup: {error}") from None
 
 
-def read_entries(db: sqlite3.Connection, before: int | None) -> list[Entry]:
-    """The entries with the largest sequences below `before` (None: of all), the newest first: a page of them."""
-    where = "" if before is None else "WHERE sequence < :before"
-    columns = f"{_PLAIN}, previous, digest" if is_chained(db) else _PLAIN
+def check_tables(db: sqlite3.Connection) -> None:
+    """Raises Damaged where the tables cannot hold what a registry writes, or hold rows that no query by name finds."""
+    chained = is_chained(db)
+    expected = {
+        "registry": ["id", "generation", *(["sequence", "digest"] if chained else [])],
+        "documents": ["kind", "name", "revision", "body"],
+        "history": [*ENTRY_COLUMNS.split(", "), *(["previous", "digest"] if chained else [])],
+    }
+    for table, columns in expected.items():
+        kind = db.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        found = [row[1] for row in db.execute(f"PRAGMA table_xinfo({table})")]
+        if kind != ("table",) or found != columns:
+            raise Damaged(
+                f"the table {table} of the registry is not as CHIPS makes it: it should have the columns {', '.join(columns)}"
+            )
+    nameless = "SELECT count(*) FROM documents WHERE typeof(kind) <> 'text' OR typeof(name) <> 'text'"
+    (count,) = db.execute(nameless).fetchone()
+    if count:
+        raise Damaged(f"the table documents of the registry holds {count} rows whose kind or name is no text")
+
+
+def read_entries(db: sqlite3.Connection, before: int | None) -> tuple[list[Entry], int | None]:
+    """A page of the entries in rows below `before` (None: of all), the newest first, and the row that the next is below.
+
+    Pages are counted by SQLite's own number of the row: `sequence` is that number, unless somebody has made another table.
+    """
+    where = "" if before is None else "WHERE rowid < :before"
+    columns = f"{ENTRY_COLUMNS}, previous, digest" if is_chained(db) else ENTRY_COLUMNS
     rows = db.execute(
-        f"SELECT {columns} FROM history {where} ORDER BY sequence DESC LIMIT :page",  # noqa: S608
+        f"SELECT rowid, {columns} FROM history {where} ORDER BY rowid DESC LIMIT :page",  # noqa: S608
         {"before": before, "page": _PAGE},
-    )
-    return [_entry(row) for row in rows]
+    ).fetchall()
+    return [entry_of_row(row[1:]) for row in rows], rows[-1][0] if rows else None
 
 
 def read_stored(db: sqlite3.Connection, kind: str) -> tuple[StoredDocument, ...]:
@@ -129,8 +171,4 @@ def _documents(db: sqlite3.Connection, kind: str | None) -> list[StoredDocument]
     rows = db.execute(
         "SELECT kind, name, revision, body FROM documents WHERE ?1 IS NULL OR kind = ?1", (kind,)
     )
-    return [StoredDocument(kind=k, name=n, revision=r, body=b) for k, n, r, b in rows]
-
-
-def _entry(row: tuple[object, ...]) -> Entry:
-    return Entry(**dict(zip(Entry.__struct_fields__, row, strict=False)))  # type: ignore[arg-type]
+    return [stored_document(*row) for row in rows]

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.rollout import Plan, Rollout
+from gateway.core.rollout import Rollout, RolloutPlan
 from gateway.rollout.counter import PER_DOUBLING, Tally
-from gateway.rollout.figures import Report, Window
-from gateway.rollout.verdict import Counts, Evidence, Finding, judge
+from gateway.rollout.reporter import Report, Window
+from gateway.rollout.sequential_test import Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
@@ -28,14 +28,15 @@ _ENOUGH: Final = 200  # requests of the stable version before its quantiles coun
 _MOST: Final = 20_000  # after which older ones count half
 
 
-def _questions(plan: Plan) -> dict[str, Evidence]:
+def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
     proof = max(plan.max_errors, _LEAST_PROOF)
     asked = {
-        name: Evidence(margin=plan.max_errors, fine_margin=proof, guess=0.01) for name in (ERRORS, REFUSALS)
+        name: HigherRateTest(margin=plan.max_errors, fine_margin=proof, guess=0.01)
+        for name in (ERRORS, REFUSALS)
     }
     # The tolerance is in the threshold. For the proof, half of the share is granted in addition.
     return asked | {
-        name: Evidence(margin=0.0, fine_margin=share / 2, guess=share) for name, share in SLOW.items()
+        name: HigherRateTest(margin=0.0, fine_margin=share / 2, guess=share) for name, share in SLOW.items()
     }
 
 
@@ -44,13 +45,16 @@ class Assessment(msgspec.Struct, kw_only=True):
 
     rollout: str  # its id
     position: int
-    questions: dict[str, Evidence]
+    questions: dict[str, HigherRateTest]
     requests: int = 0  # of the candidate, at this step
     cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
     stable_latency: dict[int, int] = {}  # by bucket
+    reporting: int = 0  # gateway processes whose figures come in time
+    silent: int = 0  # and those whose do not: the step waits for them
+    left_out: int = 0  # that were waited for in vain
 
     @classmethod
     def begin(cls, rollout: Rollout) -> "Assessment":
@@ -88,7 +92,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self._observe_latency(rollout.plan, candidate, stable)
         self._learn(stable)
 
-    def _observe_latency(self, plan: Plan, candidate: Tally, stable: Tally) -> None:
+    def _observe_latency(self, plan: RolloutPlan, candidate: Tally, stable: Tally) -> None:
         slower = ceil(log2(1 + plan.slower) * PER_DOUBLING)
         for name, share in SLOW.items():
             threshold = self.stable_bucket_exceeded_by(share)
@@ -144,7 +148,11 @@ class Assessment(msgspec.Struct, kw_only=True):
                 "stable": list(evidence.stable_total),
             }
             for name, evidence in self.questions.items()
-        } | {"cold_starts": self.cold}
+        } | {
+            "cold_starts": self.cold,
+            "gateways": self.reporting,
+            "gateways_left_out": self.left_out,
+        }
 
     def _compared(self, name: str) -> str:
         evidence = self.questions[name]

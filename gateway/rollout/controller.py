@@ -7,15 +7,16 @@ lease cannot take it twice, and a model that somebody changed meanwhile is never
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import msgspec
 
 from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, not_about
-from gateway.core.model import Model, parse_model
+from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
@@ -24,8 +25,10 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply, decide
-from gateway.rollout.figures import FIGURES, Report
 from gateway.rollout.lease import LEASE, Lease
+from gateway.rollout.outbox import Outbox
+from gateway.rollout.reporter import FIGURES, Report
+from gateway.rollout.reporting_gateways import ReportingGateways
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -35,16 +38,6 @@ AUTHOR: Final = "rollout controller"
 _TICK_S: Final = 5.0
 _LEAST_TICK_S: Final = 0.2
 _STOP_S: Final = 1.0
-_LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
-_GONE_S: Final = 600.0  # without a report, it is gone
-
-
-class _Gateway:
-    """What is known of a gateway's reports: by our own clock, when the last one was new."""
-
-    def __init__(self, revision: int, now: float) -> None:
-        self.revision = revision
-        self.reported_at = now
 
 
 class _Watched:
@@ -53,7 +46,7 @@ class _Watched:
     def __init__(self, assessment: Assessment, revision: int, now: float) -> None:
         self.assessment = assessment
         self.revision = revision  # of the document `assessment` is kept in
-        self.gateways: dict[str, _Gateway] = {}
+        self.gateways = ReportingGateways()
         self.looked_at = now
 
 
@@ -74,13 +67,13 @@ class Controller:
         self._registry = registry
         self._figures = figures
         self._mirror = mirror
-        self._secret = secret
+        self._outbox = Outbox(registry, secret, supervisor=supervisor, clock=clock)
         self._supervisor = supervisor
         self._clock = clock
-        self._lease = Lease(registry, LEASE, uuid4().hex[:12], ttl_s=lease_s, clock=clock)
+        holder = f"{os.getpid()}-{uuid4().hex[:12]}"
+        self._lease = Lease(registry, LEASE, holder, ttl_s=lease_s, clock=clock)
         self._watched: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
-        self._telling: set[asyncio.Task[bool]] = set()
         self._told: dict[str, str] = {}  # by model: why it waits, as was last logged
         self.steps: dict[str, int] = {}  # taken by this process, by model
 
@@ -92,10 +85,7 @@ class Controller:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=_STOP_S)
-        for job in self._telling:
-            job.cancel()
+        await self._outbox.stop(_STOP_S)
         with contextlib.suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await self._lease.release()
@@ -115,27 +105,32 @@ class Controller:
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
-        shortest = min((rollout.plan.window_s for rollout in self._active().values()), default=_TICK_S)
+        shortest = min(
+            (one.plan.window_s for one in self._rollouts().values() if one.active), default=_TICK_S
+        )
         return max(_LEAST_TICK_S, min(_TICK_S, shortest / 4, self._lease.ttl_s / 4))
 
-    def _active(self) -> dict[str, Rollout]:
+    def _rollouts(self) -> dict[str, Rollout]:
         snapshot = self._mirror.snapshot
-        if snapshot is None or not self._mirror.is_authoritative:
-            return {}
-        return {name: rollout for name, rollout in snapshot.rollouts.items() if rollout.active}
+        return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
     async def turn(self) -> None:
         """Look at each rollout once, and do what is to be done. Raises RegistryError."""
-        active = self._active()
-        if not active:
+        rollouts = self._rollouts()
+        active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
+        if not active and not self._outbox.pending(rollouts.values()):
             self._watched.clear()
             return
         if not await self._lease.renew():
             self._watched.clear()
             return
+        try:
+            await self._outbox.look_after(rollouts.values())
+        except Conflict as error:
+            _log.info("webhooks: %s", error)
         for name in set(self._watched) - set(active):
             del self._watched[name]
-        documents = await self._figures.list_ephemeral(FIGURES)
+        documents = await self._figures.list_ephemeral(FIGURES) if active else ()
         for name, rollout in active.items():
             reports = [one for one in documents if one.name.startswith(f"{name}.")]
             try:
@@ -151,14 +146,14 @@ class Controller:
         now = self._clock()
         seen = watched.assessment
         seen.enter(rollout.position)
-        seen.waited_s += now - watched.looked_at
+        if rollout.state == "running":  # a rollout that is held for days has not been tried for days
+            seen.waited_s += now - watched.looked_at
         watched.looked_at = now
-        changed = False
-        for document in documents:
-            changed |= self._take(watched, rollout, document, now)
-        silent = self._silent(watched, rollout, documents, now)
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
-        decision = decide(rollout, entry.model if entry is not None else None, seen, silent=silent)
+        model = entry.model if entry is not None else None
+        timeout_s = model.policy.timeout_s if model is not None else DEFAULT_TIMEOUT_S
+        changed = await self._take(watched, rollout, documents, timeout_s, now)
+        decision = decide(rollout, model, seen)
         if changed or decision.action != "wait":
             watched.revision = await self._registry.write_ephemeral(
                 ASSESSMENTS, name, to_document(seen), expected=watched.revision
@@ -189,28 +184,31 @@ class Controller:
                 return _Watched(kept, document.revision, now)
         return _Watched(Assessment.begin(rollout), 0, now)
 
-    def _take(self, watched: _Watched, rollout: Rollout, document: Document, now: float) -> bool:
-        try:
-            report = msgspec.convert(document.body, Report, str_keys=True)
-        except msgspec.ValidationError as error:
-            _log.error("%s/%s cannot be read: %s", document.kind, document.name, error)
-            return False
-        if report.rollout != rollout.id:
-            return False
-        gateway = watched.gateways.get(document.name)
-        if gateway is None or gateway.revision != document.revision:
-            watched.gateways[document.name] = _Gateway(document.revision, now)
-        if report.final:
-            watched.gateways.pop(document.name, None)
-        return watched.assessment.take(rollout, report)
-
-    def _silent(self, watched: _Watched, rollout: Rollout, documents: list[Document], now: float) -> int:
-        """How many gateways have not reported for a while."""
+    async def _take(
+        self, watched: _Watched, rollout: Rollout, documents: list[Document], timeout_s: float, now: float
+    ) -> bool:
+        """Take in what gateways report; whether anything has changed. Raises RegistryError."""
+        seen, gateways = watched.assessment, watched.gateways
+        before = (seen.reporting, seen.silent, seen.left_out)
+        changed = False
+        for document in documents:
+            try:
+                report = msgspec.convert(document.body, Report, str_keys=True)
+            except msgspec.ValidationError as error:
+                _log.error("%s/%s cannot be read: %s", document.kind, document.name, error)
+                continue
+            if report.rollout == rollout.id:
+                gateways.saw(document, report, now)
+                changed |= seen.take(rollout, report)
         present = {document.name for document in documents}
-        watched.gateways = {name: one for name, one in watched.gateways.items() if name in present}
-        late_s = _LATE_WINDOWS * rollout.plan.window_s
-        ages = [now - gateway.reported_at for gateway in watched.gateways.values()]
-        return sum(late_s < age < max(_GONE_S, 4 * late_s) for age in ages)
+        ended, in_vain = gateways.end_turn(present, now, window_s=rollout.plan.window_s, timeout_s=timeout_s)
+        for name in (*ended, *in_vain):  # one that is there after all writes it again
+            await self._figures.delete_ephemeral(FIGURES, name)
+        for name in in_vain:
+            _log.warning("rollout of %s: it goes on without gateway %s, which is silent", rollout.model, name)
+        seen.reporting, seen.silent = gateways.reporting, gateways.silent
+        seen.left_out += len(in_vain)
+        return changed or before != (seen.reporting, seen.silent, seen.left_out)
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
         """Take one step: the rollout and the model's traffic in one write. Raises Conflict."""
@@ -238,8 +236,7 @@ class Controller:
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
         _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
-        if new.plan.webhook:
-            self._tell(new, generation, evidence)
+        await self._outbox.look_after([new])
         await self._clean_up(name, keep=new.id if new.active else "")
 
     async def _verdict(self, name: str, rollout: Rollout, seen: Assessment) -> Put:
@@ -262,29 +259,6 @@ class Controller:
             facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
         )
         return await evidence_change(self._registry, record)
-
-    def _tell(self, rollout: Rollout, generation: int, evidence: dict[str, Any]) -> None:
-        if not self._secret:
-            _log.error("the rollout's webhook was not told: set rollouts.webhook_secret_file")
-            return
-        message = {
-            "type": "rollout.step",
-            "model": rollout.model,
-            "version": rollout.candidate,
-            "stable": rollout.stable,
-            "state": rollout.state,
-            "percent": rollout.percent,
-            "reason": rollout.reason,
-            "rollout": rollout.id,
-            "generation": generation,
-            "evidence": evidence,
-        }
-        identity = f"{rollout.id}-{len(rollout.steps)}"
-        from gateway.rollout.webhook import post
-
-        telling = post(rollout.plan.webhook, self._secret, identity, message)
-        self._telling.add(job := self._supervisor.one_off_task("rollout webhook", telling))
-        job.add_done_callback(self._telling.discard)
 
     async def _clean_up(self, name: str, *, keep: str) -> None:
         """Delete what gateways that are gone have left of rollouts other than `keep`; those that run delete their own."""

@@ -23,11 +23,11 @@ _COLD_S: Final = 1.0  # shorter waits are not told apart from load
 
 
 def latency_bucket(seconds: float) -> int:
-    """The bucket of a duration: it holds `edge(bucket)` up to `edge(bucket + 1)`."""
+    """The bucket of a duration: it holds `bucket_lower_edge_s(bucket)` up to `bucket_lower_edge_s(bucket + 1)`."""
     return int(log2(seconds) * PER_DOUBLING + _OFFSET) if seconds > _UNIT_S else 0
 
 
-def edge(number: int) -> float:
+def bucket_lower_edge_s(number: int) -> float:
     """The lower edge of a bucket, in seconds."""
     return float(2.0 ** (number / PER_DOUBLING)) * _UNIT_S
 

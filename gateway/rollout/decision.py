@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout, State, Step, changed_by_hand, with_share
+from gateway.core.rollout import Rollout, RolloutStep, State, changed_by_hand, with_share
 from gateway.rollout.assessment import Assessment
 
 AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
@@ -19,8 +19,8 @@ class Decision(NamedTuple):
     position: int = -1
 
 
-def decide(rollout: Rollout, model: Model | None, seen: Assessment, *, silent: int) -> Decision:
-    """`silent` gateways have not reported in time: the verdict that all is fine waits for them."""
+def decide(rollout: Rollout, model: Model | None, seen: Assessment) -> Decision:
+    """What to do now. The verdict that all is fine waits for gateways that have not reported in time."""
     by_hand = changed_by_hand(rollout, model)
     if by_hand:
         return Decision(
@@ -34,23 +34,22 @@ def decide(rollout: Rollout, model: Model | None, seen: Assessment, *, silent: i
         return Decision("wait", rollout.reason)
     if rollout.position < 0:
         return Decision("advance", "the rollout begins", 0)
-    undecided = _undecided(rollout, seen, silent)
+    undecided = _undecided(rollout, seen)
     if undecided:
         return Decision("wait", undecided)
     return _go_on(rollout, seen)
 
 
-def _undecided(rollout: Rollout, seen: Assessment, silent: int) -> str:
+def _undecided(rollout: Rollout, seen: Assessment) -> str:
     """Why the step cannot end yet; empty where it can."""
     plan = rollout.plan
     if seen.waited_s < plan.every_s:
         return f"the step lasts {plan.every_s:g} s, of which {seen.waited_s:.0f} s are over"
-    if silent:
-        return (
-            f"{silent} gateways have not reported for a while"
-            if silent > 1
-            else "a gateway has not reported for a while"
-        )
+    if seen.silent:
+        who = f"{seen.silent} gateways have" if seen.silent > 1 else "a gateway has"
+        return f"{who} not reported in time"
+    if seen.reporting < plan.min_gateways:
+        return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
         return ""
     if seen.requests < plan.min_requests:
@@ -71,6 +70,8 @@ def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
     proof = "nothing is worse than tolerated" if not seen.unproven() else "nothing speaks against it"
     if seen.requests < plan.min_requests:
         proof = f"undecided, and {plan.undecided_after_s:g} s are over"
+    if seen.left_out:
+        proof += f", without {seen.left_out} gateways that went silent"
     if position >= len(plan.steps):
         return Decision("finish", f"the plan is done: {proof}")
     if position == len(plan.steps) - 1 and plan.confirm and not rollout.confirmed:
@@ -95,7 +96,7 @@ def apply(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rol
         state = "succeeded"
     elif decision.action == "hold":
         state = "held"
-    step = Step(
+    step = RolloutStep(
         percent=traffic.get(rollout.candidate, 0), state=state, reason=decision.reason, evidence=evidence
     )
     return msgspec.structs.replace(
@@ -146,7 +147,7 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:
-    step = Step(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
+    step = RolloutStep(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
     return msgspec.structs.replace(
         rollout, state=state, reason=reason, traffic=traffic, steps=(*rollout.steps, step)
     )

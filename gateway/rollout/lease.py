@@ -74,8 +74,8 @@ class Lease:
         return True
 
 
-class LeaseObserver:
-    """Whether anybody holds a lease, for those who would not take it: it must change from time to time."""
+class LeaseRenewalMonitor:
+    """How long ago a lease was last renewed, for a process that does not compete for it: its holder changes it from time to time."""
 
     def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
@@ -84,8 +84,8 @@ class LeaseObserver:
         self._seen: tuple[int, str] | None = None
         self._changed_at = clock()
 
-    async def look(self) -> float:
-        """For how many seconds it has not changed, as far as was seen; 0.0 where it just did. Raises RegistryError."""
+    async def seconds_since_renewal(self) -> float:
+        """The seconds since the lease was seen to change; 0.0 where it just did. Raises RegistryError."""
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
         if seen != self._seen:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
+from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.headers import tokens
 from gateway.core.response import Response
-from gateway.core.response_fields import gateway_field_lines
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, determine_framing
 from gateway.server.request_body import INVALID_CHUNKS, body_timeout_error

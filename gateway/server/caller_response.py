@@ -6,12 +6,12 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
 from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
 from gateway.core.immediate_future import COMPLETED, ImmediateFuture
 from gateway.core.response import Response
-from gateway.core.response_fields import gateway_field_lines
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import CallerTransport

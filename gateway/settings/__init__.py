@@ -4,6 +4,7 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. What may ch
 in the registry.
 """
 
+from gateway.settings.cost import Cost
 from gateway.settings.groups import (
     GROUPS,
     Auth,
@@ -24,9 +25,9 @@ from gateway.settings.loader import (
     load_settings,
     setting_types,
 )
-from gateway.settings.masking import mask_url
 from gateway.settings.other_environment import (
     default_registry,
+    docker_folder,
     endpoint_override,
     environments_file,
     inherited_environment,
@@ -36,10 +37,12 @@ from gateway.settings.other_environment import (
     wants_debug,
 )
 from gateway.settings.rollouts import Rollouts
+from gateway.settings.url_masking import mask_url
 
 __all__ = [
     "GROUPS",
     "Auth",
+    "Cost",
     "Edge",
     "EffectiveSetting",
     "Limits",
@@ -52,6 +55,7 @@ __all__ = [
     "Trace",
     "Upstream",
     "default_registry",
+    "docker_folder",
     "endpoint_override",
     "environment_variable_name",
     "environments_file",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gateway.settings.group import Group
+from gateway.settings.base_group import Group
 
 
 class Audit(Group, frozen=True):

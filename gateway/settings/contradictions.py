@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.auth.plugins import CERTIFICATE, TOKEN
 from gateway.core.headers import FIELDS_IN_USE
-from gateway.core.networks import parse_network
+from gateway.core.ip_network_set import parse_network
 from gateway.core.token_and_certificate_rules import apply_preset
 from gateway.settings.groups import Settings
 

@@ -15,21 +15,21 @@ import msgspec
 from gateway.audit.second_place import open_second_place
 from gateway.auth.plugins import validate_authenticator_names
 from gateway.core.cors_policy import ANY, origin_problem
-from gateway.core.networks import parse_network
+from gateway.core.decode_text_file import decode_utf8
+from gateway.core.ip_network_set import parse_network
 from gateway.core.suggestions import suggest
-from gateway.core.text_encoding import decode_utf8
 from gateway.core.token_and_certificate_rules import (
     Certificate,
     Issuer,
     certificate_problems,
     issuer_problems,
 )
-from gateway.registry.fallback import open_fallback
-from gateway.registry.schemes import open_registry
+from gateway.registry.fallback_copy import open_fallback
+from gateway.registry.open_by_url import open_registry
 from gateway.settings.contradictions import find_contradictions
 from gateway.settings.groups import GROUPS, Auth, Settings
-from gateway.settings.masking import mask_url
 from gateway.settings.other_environment import default_registry, state_folder
+from gateway.settings.url_masking import mask_url
 
 _OTHER_NAMES = frozenset(
     f"CHIPS_{name}"

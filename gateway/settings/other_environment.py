@@ -42,6 +42,11 @@ def environments_file() -> Path:
     return Path(base) / "chips" / "environments.toml"
 
 
+def docker_folder() -> Path:
+    """Where `docker login` keeps what it was given."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path(os.environ.get("HOME") or "/") / ".docker")
+
+
 def named_environment() -> str:
     """The environment that CHIPS_ENV names, or nothing."""
     return os.environ.get("CHIPS_ENV", "")

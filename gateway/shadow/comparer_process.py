@@ -5,14 +5,14 @@ import contextlib
 import sys
 from typing import Final
 
-from gateway.shadow.comparer import LENGTH_BYTES, Ask, Forget, Pair, decode_findings, frame
+from gateway.shadow.comparer_main import LENGTH_BYTES, Ask, Forget, Pair, decode_findings, frame
 from gateway.shadow.findings import Findings
 
 _ANSWER_S: Final = 10.0
 _END_S: Final = 2.0
 _BACKLOG_BYTES: Final = 8 << 20  # that wait in the pipe: what comes then is dropped
 # The same code and libraries as here, and nothing of the environment: there are secrets in it.
-_PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from gateway.shadow.comparer import main; main()"
+_PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from gateway.shadow.comparer_main import main; main()"
 
 
 class ComparerLost(Exception):

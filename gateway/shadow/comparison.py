@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.shadow.answers import Answer, outputs_of
+from gateway.shadow.decode_answer import Answer, outputs_of
 
 _MOST_DIFFERENCES: Final = 5  # kept of one answer
 _MOST_PATH: Final = 120

@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 
 from gateway.rollout.counter import latency_bucket
-from gateway.shadow.answers import Answer
 from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
+from gateway.shadow.decode_answer import Answer
 
 WORST: Final = 20
 _MOST_OUTPUTS: Final = 200

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from math import lgamma, log
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.rollout.counter import edge
+from gateway.rollout.counter import bucket_lower_edge_s
 from gateway.shadow.findings import OutputFigures, Report, VersionFigures
 
 ALPHA: Final = 0.05
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(hits: int, requests: int, alpha: float = ALPHA) -> Interval:
+def always_valid_interval(hits: int, requests: int, alpha: float = ALPHA) -> Interval:
     """The always-valid interval of a rate of which `hits` in `requests` were seen."""
     if not requests:
         return Interval(0.0, 0.0, 1.0)
@@ -69,11 +69,11 @@ def judge(report: Report, allowed: float) -> Verdict:
     """`allowed`: how much more often the candidate may differ, as a fraction of the requests."""
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
-    differs = interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
-    own = interval(noise.compared - noise.agreed, noise.compared, alpha)
+    differs = always_valid_interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
+    own = always_valid_interval(noise.compared - noise.agreed, noise.compared, alpha)
     candidate, stable = report.findings.candidate, report.findings.stable
-    failures = interval(candidate.failed, candidate.requests, alpha)
-    stable_failures = interval(stable.failed, stable.requests, alpha)
+    failures = always_valid_interval(candidate.failed, candidate.requests, alpha)
+    stable_failures = always_valid_interval(stable.failed, stable.requests, alpha)
     finding: Finding = "undecided"
     if candidate.requests and stable.requests and failures.low > stable_failures.high:
         finding = "fails"
@@ -100,7 +100,7 @@ def quantile(share: float, figures: VersionFigures) -> float | None:
     for number in sorted(figures.latency):
         seen += figures.latency[number]
         if seen >= share * total:
-            return edge(number + 1)
+            return bucket_lower_edge_s(number + 1)
     return None
 
 
@@ -151,7 +151,7 @@ def _output(figures: OutputFigures | None) -> dict[str, Any] | None:
     mean = figures.sum_difference / figures.numbers if figures.numbers else None
     return {
         "compared": figures.compared,
-        "agreement": interval(figures.agreed, figures.compared)._asdict(),
+        "agreement": always_valid_interval(figures.agreed, figures.compared)._asdict(),
         "mean_difference": mean,
         "largest_difference": figures.largest if figures.numbers else None,
     }

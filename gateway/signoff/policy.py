@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.registry.chain import text_digest
+from gateway.registry.base import SIGN_OFF_POLICY
+from gateway.registry.hash_chain import text_digest
 
-POLICY: Final = "policy"  # the name of its document
+POLICY: Final = SIGN_OFF_POLICY
 
 _PERSON: Final = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,199}"

@@ -9,7 +9,7 @@ from gateway.core.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.headers import PINNED_VERSION, read_index
 from gateway.core.principal import ANONYMOUS, PIN
-from gateway.core.sticky import StickyBy
+from gateway.core.sticky_shares import StickyBy
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode

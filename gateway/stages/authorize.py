@@ -2,7 +2,7 @@
 
 from gateway.core.errors import AddressNotAllowed, Forbidden, MethodNotAllowed, PayloadTooLarge
 from gateway.core.exchange import Exchange
-from gateway.core.networks import NetworkSet
+from gateway.core.ip_network_set import NetworkSet
 from gateway.core.principal import METADATA, SCORE, Verb
 
 _PREDICT = frozenset({"POST", "GET", "HEAD"})

@@ -249,8 +249,8 @@ class BackendConcurrency:
             exchange.queued_s += time.monotonic() - began
         return BackendSlot(window, exchange)
 
-    def should_retry(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another slot; otherwise its caller gets the refusal."""
+    def waits_for_another_slot(self, exchange: Exchange) -> bool:
+        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal."""
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.errors import AddressNotAllowed
 from gateway.core.exchange import Exchange
-from gateway.core.networks import Network, NetworkSet, parse_network
+from gateway.core.ip_network_set import Network, NetworkSet, parse_network
 from gateway.registry.snapshot import Snapshot
 
 LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))

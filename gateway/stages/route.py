@@ -11,8 +11,8 @@ from gateway.registry.snapshot import ModelEntry, Snapshot
 _MAX_TIMEOUT_DIGITS = 9
 
 
-class Route:
-    """Find the model in the present snapshot.
+class RouteRequest:
+    """Route the request: find its model in the present snapshot, and choose a backend.
 
     Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.
     """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
 from gateway.core.headers import KEEP_TRACE
-from gateway.core.networks import Network, NetworkSet, parse_network
+from gateway.core.ip_network_set import Network, NetworkSet, parse_network
 from gateway.core.principal import OPERATE
 from gateway.core.randomness import random_share
 

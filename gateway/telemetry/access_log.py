@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from gateway.core.escape_unprintable import printable, printable_json
 from gateway.core.exchange import Exchange
-from gateway.core.printable import printable, printable_json
 from gateway.telemetry.logs import colorize, local_time_of_day
 
 _clock = time.time

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.merge import merge_states, quantile
+from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import Metrics, MetricsState, Series
-from gateway.telemetry.trace_store import COARSE_S, FINE_S, Tick
+from gateway.telemetry.sqlite_trace_store import COARSE_S, FINE_S, Tick
 
 _log = logging.getLogger(__name__)
 

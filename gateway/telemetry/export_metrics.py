@@ -22,11 +22,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
 from gateway.telemetry.export_traces import OtlpClient, otel_resource
-from gateway.telemetry.exposition import histograms, scalar_samples
 from gateway.telemetry.metric_catalog import METRICS
 from gateway.telemetry.metric_catalog import Metric as Described
 from gateway.telemetry.metrics import MetricsState
 from gateway.telemetry.metrics_push import MetricsSink
+from gateway.telemetry.prometheus_exposition import histograms, scalar_samples
 
 _SCOPE = InstrumentationScope("chips", __version__)
 _CUMULATIVE = AggregationTemporality.CUMULATIVE

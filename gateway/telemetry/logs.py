@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from gateway.core.printable import printable, printable_json, printable_lines
+from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.task_supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {

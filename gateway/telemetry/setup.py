@@ -14,7 +14,7 @@ from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
 from gateway.telemetry.recorder import Recorder
-from gateway.telemetry.trace_store import Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import Tick, TraceStore, TraceStoreReader
 
 _log = logging.getLogger(__name__)
 

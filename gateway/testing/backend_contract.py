@@ -9,7 +9,14 @@ import pytest
 
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import Check
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, read_samples, started_backend, verify
+from gateway.verify.run import (
+    CHECKS,
+    ArtifactManifestSubset,
+    Report,
+    read_samples,
+    started_backend,
+    verify,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

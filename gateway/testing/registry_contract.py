@@ -15,11 +15,12 @@ from gateway.registry.base import (
     Conflict,
     Delete,
     Listing,
+    Precondition,
     Put,
     Registry,
     Unavailable,
 )
-from gateway.registry.chain import entry_digest
+from gateway.registry.hash_chain import entry_digest
 
 OpenClient = Callable[[], Registry]
 _PATIENCE_S = 30.0
@@ -108,6 +109,44 @@ class RegistryContract:
         with pytest.raises(Conflict):
             await registry.write(put("beer", 1), author="cy")
         assert await registry.load() == before
+
+    async def test_a_write_holds_only_while_what_it_depends_on_is_unchanged(
+        self, registry: Registry, other: Registry
+    ) -> None:
+        await registry.write(put("policy", kind=KEYS, strict=True), author="ana")
+        found = Precondition(kind=KEYS, name="policy", expected=1)
+        nothing = Precondition(kind=MODELS, name="wine", expected=0)
+        await registry.write(put("tea"), author="ana", preconditions=[found, nothing])
+        await other.write(put("policy", 1, kind=KEYS, strict=False), put("wine"), author="bea")
+        before = await registry.load()
+        for precondition, actual in ((found, 2), (nothing, 1)):
+            with pytest.raises(Conflict) as caught:
+                await registry.write(put("beer"), author="ana", preconditions=[precondition])
+            assert (caught.value.name, caught.value.actual) == (precondition.name, actual)
+        assert await registry.load() == before
+        assert len(await registry.history()) == 4
+        await other.write(Delete(kind=KEYS, name="policy", expected=2), author="bea")
+        gone = Precondition(kind=KEYS, name="policy", expected=0)
+        await registry.write(put("beer"), author="ana", preconditions=[gone])
+
+    async def test_no_write_passes_one_that_ends_its_precondition(self, open_client: OpenClient) -> None:
+        """Of two that start at once, the write that depends on a document is before the one that changes it, or fails."""
+        clients = open_client(), open_client()
+        await clients[0].write(put("policy", kind=KEYS), author="ana")
+        for round_ in range(1, 11):
+            depending = clients[0].write(
+                put(f"wine-{round_}"),
+                author="ana",
+                preconditions=[Precondition(kind=KEYS, name="policy", expected=round_)],
+            )
+            ending = clients[1].write(put("policy", round_, kind=KEYS), author="bea")
+            order = (depending, ending) if round_ % 2 else (ending, depending)
+            results = await asyncio.gather(*order, return_exceptions=True)
+            first, second = results if round_ % 2 else reversed(results)
+            assert isinstance(second, int), second
+            assert isinstance(first, Conflict) or (isinstance(first, int) and first < second), first
+        for client in clients:
+            await client.close()
 
     async def test_a_batch_is_whole_or_not_at_all(self, registry: Registry) -> None:
         await registry.write(put("wine", n=1), author="ana")
@@ -285,7 +324,10 @@ class RegistryContract:
         assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
         assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]
         assert [entry.change() for entry in entries] == list(await other.history())
-        stored = {(one.name, one.revision, one.body is None) for one in await other.stored(MODELS)}
+        stored = {
+            (one.name, one.revision, one.body is None)
+            for one in await other.raw_documents_with_deleted(MODELS)
+        }
         assert stored == {("wine", 2, False), ("beer", 2, True)}
         assert (await verify_history(other)).findings == ()
 

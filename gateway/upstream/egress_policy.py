@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.networks import Address, Network, NetworkSet, embedded_addresses, parse_network
+from gateway.core.ip_network_set import Address, Network, NetworkSet, embedded_addresses, parse_network
 
 Policy = Literal["local", "cloud"]
 

@@ -113,7 +113,7 @@ class Pool:
         return None
 
     async def acquire(self, deadline: float) -> BackendConnection:
-        """A new connection, or one that becomes free before that is open. Raises UpstreamUnreachable, -Unavailable."""
+        """Acquire a connection before `deadline`: open one, or take one that becomes free first. Raises UpstreamUnreachable, -Unavailable."""
         if (
             self.circuit_open
             and not self.busy

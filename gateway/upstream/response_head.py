@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
-from gateway.core.line_template import LineTemplate, byte_table
+from gateway.core.line_matcher import LineMatcher, byte_table
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -108,7 +108,7 @@ class _KnownHead:
     )
 
     def __init__(
-        self, like: ResponseHead, template: LineTemplate, kinds: Sequence[int], before: bytes, after: bytes
+        self, like: ResponseHead, template: LineMatcher, kinds: Sequence[int], before: bytes, after: bytes
     ) -> None:
         self._like = like
         self._template = template
@@ -165,7 +165,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
             after += line + b"\r\n"
     if _DATE not in kinds:
         before = after
-    return _KnownHead(head, LineTemplate([*begins, b""], places), kinds, before, after)
+    return _KnownHead(head, LineMatcher([*begins, b""], places), kinds, before, after)
 
 
 def parse_response_head(raw: bytes) -> ResponseHead:

@@ -24,8 +24,8 @@ class CheckSkipped(Exception):
     """The check does not apply here, or needs what was not given; the text says which."""
 
 
-class NotPossibleHere(CheckSkipped):
-    """This machine refuses what the check needs, whatever the backend does."""
+class NotPossibleOnThisMachine(CheckSkipped):
+    """The check is not possible on this machine, whatever the backend does."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -165,7 +165,7 @@ async def run_check(check: Check, context: CheckContext) -> Result:
         outcome, why = "failed", str(wrong)
     except CheckSkipped as reason:
         outcome, why = "skipped", str(reason)
-        machine_refused = isinstance(reason, NotPossibleHere)
+        machine_refused = isinstance(reason, NotPossibleOnThisMachine)
     except NoResponse as error:
         outcome, why = "failed", str(error)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
@@ -256,7 +256,7 @@ def require_predictions(response: RawResponse) -> list[Any]:
 def is_close_json(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger).
 
-    `chips_backend.answers.is_close` is the same rule; neither package may import the other, so a test compares the two.
+    `chips_backend.predictions_as_json.is_close` is the same rule; neither package may import the other, so a test compares the two.
     """
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted

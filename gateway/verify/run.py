@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.decode_text_file import decode_utf8
 from gateway.core.model import Tensor
-from gateway.core.text_encoding import decode_utf8
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     artifact_download,
     backend_logs,
     batch_invariance,
-    binary,
+    binary_tensors,
     concurrency,
     invalid_requests,
     malformed_http,
@@ -36,7 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *metadata_and_health.CHECKS,
     *predict.CHECKS,
     *open_inference.CHECKS,
-    *binary.CHECKS,
+    *binary_tensors.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
     *response_headers.CHECKS,

@@ -16,15 +16,15 @@ from aiohttp import web
 
 from gateway.core.model import Backend, Model, Policy, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, parse_rollout
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Change, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.patience import eventually, patience
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLERS = 12
 # Short, and generous where a busy machine could make a difference between two equal versions.
-PLAN = Plan(
+PLAN = RolloutPlan(
     steps=(5, 25, 50, 100),
     every_s=1.0,
     min_requests=20,
@@ -140,7 +140,7 @@ class Fleet:
     def start_controller(self) -> subprocess.Popen[bytes]:
         return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="3")[0]
 
-    async def begin(self, plan: Plan = PLAN) -> None:
+    async def begin(self, plan: RolloutPlan = PLAN) -> None:
         document = await self.registry.read(MODELS, "wine")
         assert document is not None
         model = parse_model(document.body)

@@ -25,7 +25,7 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.serve import serve
 from tests.flow.scripted import Message, Peer, ScriptedBackend, read_message
 

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.flow.background_servers import BackgroundServers
+from tests.probes import is_ready
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(900)
@@ -145,12 +145,9 @@ def _wait_until(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < give_up_at, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
+        if is_ready(url):
+            return
+        time.sleep(0.2)
 
 
 def test_a_real_server_is_registered_in_one_try_and_answers(

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.sticky import StickyShares
+from gateway.core.sticky_shares import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR
-from gateway.rollout.figures import FIGURES
 from gateway.rollout.lease import LEASES
+from gateway.rollout.reporter import FIGURES
 from tests.e2e.fleet import CALLERS, PLAN, Fleet
 from tests.patience import eventually
 

@@ -84,6 +84,7 @@ class Shop:
                     model,
                     f"{backends[name]}/{number}",
                     "--no-probe",
+                    "--force",
                     "--version",
                     str(number),
                     "--pure",

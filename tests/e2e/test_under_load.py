@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLERS = 16

@@ -13,7 +13,12 @@ from google.cloud.firestore_v1.types import document, firestore
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from gateway.registry.firestore.layout import Fields, document_from_protobuf, encode_head, encode_stored
+from gateway.registry.firestore.document_layout import (
+    Fields,
+    document_from_protobuf,
+    encode_head,
+    encode_stored,
+)
 from gateway.registry.firestore.listen_stream import TARGET_ID
 
 Response = firestore.ListenResponse.pb()

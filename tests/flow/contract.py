@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.verify.check import ContractViolation
-from gateway.verify.checks.binary import LENGTH_HEADER, MEDIA_TYPE, pack, unpack
+from gateway.verify.checks.binary_tensors import LENGTH_HEADER, MEDIA_TYPE, pack, unpack
 from tests.flow.scripted import Message, Peer
 
 JSON = [("Content-Type", "application/json")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.core.model import Backend, Model, Policy
-from gateway.core.sticky import StickyShares
+from gateway.core.sticky_shares import StickyShares
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, Script, ScriptedBackend, echo
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.verify.checks.binary import LENGTH_HEADER, MEDIA_TYPE, BinaryRequest, binary_request
+from gateway.verify.checks.binary_tensors import LENGTH_HEADER, MEDIA_TYPE, BinaryRequest, binary_request
 from tests.flow.contract import Contract
 from tests.flow.scene import Scene
 

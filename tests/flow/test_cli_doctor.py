@@ -23,7 +23,7 @@ def test_a_healthy_system(
     gateway = background.gateway(shell.registry)
     monkeypatch.setenv("CHIPS_SERVER__PORT", str(gateway.port))
     monkeypatch.setenv("CHIPS_ARTIFACTS", str(tmp_path / "artifacts"))
-    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
+    shell.ok("register", "wine", backend.url, "--no-probe", "--force", "--version", "1", "--concurrency", "2")
     found = findings(shell)
     for subject in ("python", "settings", "artifacts", "registry", "gateway", "clock", "wine@1"):
         assert found[subject]["outcome"] == "ok", found[subject]
@@ -37,7 +37,7 @@ def test_each_fault_is_told_with_what_mends_it(
 ):
     contract = Contract(parameters={"concurrency": 2})
     backend = background.backend(contract)
-    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "1", "--concurrency", "2")
+    shell.ok("register", "wine", backend.url, "--no-probe", "--force", "--version", "1", "--concurrency", "2")
     shell.register("gone", "1")
     shell.register("canary", "1", "--body-limit", "99999999")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from gateway.core.api_keys import is_well_formed
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import Contract
 from tests.flow.scripted import Message, Peer

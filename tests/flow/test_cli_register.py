@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.artifacts.model_card import SECTIONS
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows
@@ -73,6 +73,12 @@ def test_what_was_verified_is_kept_as_evidence_about_this_very_backend(
     assert record["backend"] == f"{second.url}/predict"
     assert record["facts"]["failed"] == []
     assert f"{record['facts']['passed']} checks passed" in record["summary"]
+    checks = record["facts"]["checks"]
+    assert checks["predict/answer"] == "passed"
+    assert [*checks.values()].count("passed") == record["facts"]["passed"]
+    skipped = {name for name, outcome in checks.items() if outcome == "skipped"}
+    assert skipped == set(record["facts"]["why"]), "each says why"
+    assert "sent" not in json.dumps(record["facts"])
     shell.ok("canary", "wine", "2")
 
 
@@ -95,7 +101,7 @@ def test_the_model_card_of_the_artifact_is_kept_as_evidence(
     assert "card.md: Owner still to be written" in shell.ok("show", "wine").out
     again = shell.ok("register", "wine", backend.url, "--json").json()
     assert not again["written"], "the same is known"
-    elsewhere = ("--no-probe", "--version", "1", "--artifact", str(tmp_path / "elsewhere"))
+    elsewhere = ("--no-probe", "--force", "--version", "1", "--artifact", str(tmp_path / "elsewhere"))
     shell.ok("register", "wine", backend.url, *elsewhere)
     assert "card      does not count: it is about another artifact" in shell.ok("show", "wine").out
 
@@ -105,7 +111,7 @@ def test_a_version_that_was_registered_without_a_question_is_verified_when_it_is
 ):
     first, second = background.backend(Contract()), background.backend(Contract("wine", "2"))
     shell.ok("register", "wine", first.url)
-    shell.ok("register", "wine", second.url, "--version", "2", "--no-probe")
+    shell.ok("register", "wine", second.url, "--version", "2", "--no-probe", "--force")
     assert "it was never verified" in shell("canary", "wine", "2").err
     shell.ok("register", "wine", second.url)
     shell.ok("canary", "wine", "2")
@@ -167,7 +173,7 @@ def test_reason_and_author_stand_in_the_history(shell: Shell, background: Backgr
 
 def test_without_a_probe_nobody_is_asked(shell: Shell, background: BackgroundServers):
     backend = background.backend(Contract())
-    shell.ok("register", "wine", backend.url, "--no-probe", "--version", "9")
+    shell.ok("register", "wine", backend.url, "--no-probe", "--force", "--version", "9")
     assert backend.seen == []
     assert shell.model()["traffic"] == {"9": 100}
 
@@ -422,6 +428,10 @@ def test_what_was_forced_stands_in_the_history(shell: Shell, background: Backgro
     assert reason == "canary; forced although the backend breaks the contract: about/concurrency"
     (record,) = shell.ok("evidence", f"wine@{shell.model()['backends'][0]['version']}", "--json").json()
     assert (record["passed"], record["facts"]["failed"]) == (False, ["about/concurrency"])
+    assert record["facts"]["checks"]["about/concurrency"] == "failed"
+    assert f"failed about/concurrency: {record['facts']['why']['about/concurrency']}" in " ".join(
+        shell.ok("evidence", f"wine@{shell.model()['backends'][0]['version']}").out.split()
+    )
 
 
 def test_force_says_nothing_where_nothing_was_forced(shell: Shell, background: BackgroundServers):

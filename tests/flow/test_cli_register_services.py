@@ -263,7 +263,17 @@ def test_a_path_of_ones_own_gets_no_line_that_would_be_wrong(shell: Shell, backg
     url = background.backend(site({})).url
     address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
     out = shell.ok(
-        "register", "wine", url, "--no-probe", "--version", "1", "--path", "/x", "--gateway", address
+        "register",
+        "wine",
+        url,
+        "--no-probe",
+        "--force",
+        "--version",
+        "1",
+        "--path",
+        "/x",
+        "--gateway",
+        address,
     ).out
     assert "live " in out
     assert "curl" not in out

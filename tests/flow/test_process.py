@@ -91,7 +91,18 @@ def start(tmp_path: Path) -> Iterator[Any]:
 def register(folder: Path, url: str) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "gateway.cli", "register", "slow", url, "--no-probe", "--version", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "gateway.cli",
+                "register",
+                "slow",
+                url,
+                "--no-probe",
+                "--force",
+                "--version",
+                "1",
+            ),
             *(
                 "--access",
                 "public",

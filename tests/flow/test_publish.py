@@ -16,7 +16,7 @@ import requests
 
 from gateway.artifacts.base import AlreadyPublished, PermissionRefused, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 from tests.unit.cli.shell import Shell

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.registry.base import MODELS, Delete, Head, Unavailable
-from gateway.registry.fallback import open_fallback, refresh_fallback
+from gateway.registry.fallback_copy import open_fallback, refresh_fallback
 from tests.flow.scene import Scene
 from tests.patience import patience
 from tests.unit.audit.test_anchors import write_key

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from gateway.core.model import Backend
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import spans_of
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import TraceStoreReader
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.patience import patience

@@ -13,8 +13,8 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.api_keys import key_id
 from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.ip_network_set import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.model import Key, Limits, Model, Policy, parse_key
-from gateway.core.networks import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
 from gateway.core.token_and_certificate_rules import AccessRule, Issuer, apply_preset
 from gateway.registry.base import NETWORKS, Document, Registry

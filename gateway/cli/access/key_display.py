@@ -8,8 +8,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from gateway.core.api_keys import key_id
+from gateway.core.escape_unprintable import printable
 from gateway.core.model import Key, Limits, parse_key
-from gateway.core.printable import printable
 from gateway.registry.base import Document
 
 _INDENT = 14  # an id and two blanks

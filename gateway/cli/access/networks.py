@@ -6,7 +6,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.networks import parse_network
+from gateway.core.ip_network_set import parse_network
 from gateway.registry.base import (
     NETWORKS,
     Delete,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gateway.artifacts.base import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import EX_CANTCREAT, store_failure
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure

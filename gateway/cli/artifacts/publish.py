@@ -19,11 +19,11 @@ from gateway.artifacts.base import (
 )
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.manifest import Manifest, RowsPolicy
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import transfer_progress
-from gateway.core.printable import printable_json
+from gateway.core.escape_unprintable import printable_json
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.settings import inherited_environment, state_folder
 

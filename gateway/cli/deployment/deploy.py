@@ -10,16 +10,16 @@ from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
     StepReport,
     check_owner,
-    plan_deployment,
     run_deployment,
 )
+from gateway.cli.deployment.dry_run import show_dry_run
 from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.deployment.refresh_model import bring_model_up_to_date
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, DeploymentTarget
 from gateway.settings import Settings, endpoint_override, process_environment, state_folder
 
@@ -105,7 +105,7 @@ def deploy(
             trying=trying,
         )
         if dry_run:
-            plan_deployment(run, as_json=as_json)
+            show_dry_run(run, as_json=as_json)
             return
         report = StepReport(as_json=as_json)
         console.run_async(check_owner(run))

@@ -1,4 +1,4 @@
-"""One deployment as the command carries it out: its steps, what it says on the way, and the plan of a dry run."""
+"""One deployment as the command carries it out: its steps, and what it says on the way."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError, is_published
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.unpublished_backend import folder_command
@@ -19,14 +19,21 @@ from gateway.cli.models.write_registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
-from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.steps import STEPS
 from gateway.deploy.steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, inherited_environment, state_folder
-from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, read_samples, select_checks, verify
+from gateway.verify.report import as_evidence
+from gateway.verify.run import (
+    ArtifactManifestSubset,
+    BackendNotReady,
+    read_samples,
+    select_checks,
+    verify,
+)
 
 _VERIFY_WAIT_S: Final = 30.0
 
@@ -164,18 +171,19 @@ def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
             check=lambda _, tell: check_artifact(run, tell),
             try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
-            verify=lambda _, deployed, tell: _verify(run, deployed, tell),
+            verify=lambda _, deployed, tell: _verify(run, deployed, report, tell),
             register=lambda _, deployed, __: _register(run, deployed, report),
         )
     except DeployError as error:
         raise Failure(
-            f"{report.step}: {error}", hint=error.hint or _hint(report.step, run), code=error.code
+            f"{report.step}: {error}", hint=error.hint or hint_of_step(report.step, run), code=error.code
         ) from error
     except FolderError as error:
         raise Failure(str(error), code=EX_DATAERR) from error
 
 
-def _hint(step: str, run: DeploymentRun) -> str:
+def hint_of_step(step: str, run: DeploymentRun) -> str:
+    """What to do when `step` has failed."""
     again = "fix it and run the same command again: it takes the changed files, and no version was spent"
     return {
         "check": again,
@@ -206,15 +214,14 @@ def check_artifact(run: DeploymentRun, tell: Tell) -> str:
     manifest = described.manifest
     for warning in [*described.warnings, *_too_little_memory(run)]:
         tell(f"warning: {warning}")
-    _is_published(run)
+    is_artifact_published(run)
     files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
     return f"{manifest.format}, {files}, {manifest.total_bytes} bytes, {len(manifest.samples)} samples"
 
 
 def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
-    memory = run.source.settings.memory
-    has_gib = float(memory[:-2]) / (1024 if memory.endswith("Mi") else 1)
+    memory, has_gib = run.source.settings.memory, run.source.settings.memory_gib
     needs_gib = memory_needed_gib(run.described.manifest.total_bytes / 1024**3)
     if run.target.name == "local" or has_gib >= needs_gib:
         return []
@@ -225,7 +232,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
     """Load the artifact and score its samples before a version is used up; return what was found."""
     if not run.trying:
         return "left out, as --no-try says"
-    if _is_published(run):
+    if is_artifact_published(run):
         return "published before, so no version can be lost"
     described = run.described
     words = _command(run, tell)
@@ -256,7 +263,8 @@ def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
-def _is_published(run: DeploymentRun) -> bool:
+def is_artifact_published(run: DeploymentRun) -> bool:
+    """Whether this very artifact is in the store. Raises DeployError."""
     try:
         with closing(run.open_artifact_store()) as store:
             return is_published(store, run.described.manifest)
@@ -284,14 +292,14 @@ def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
     return DeployError(failure.message, hint=failure.hint, code=failure.code)
 
 
-def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
+def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReport, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
     samples = source.description_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows
-        report = console.run_async(
+        found = console.run_async(
             verify(
                 deployed.url,
                 model=source.model,
@@ -313,13 +321,14 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
             str(error),
             hint="can it be reached from here? deploy/README.md says how to verify a closed service",
         ) from None
-    if report.failed:
+    report.facts["verified"] = as_evidence(found)
+    if found.failed:
         raise DeployError(
-            f"{len(report.failed)} of {len(report.results)} checks failed; it takes no traffic and is not registered",
+            f"{len(found.failed)} of {len(found.results)} checks failed; it takes no traffic and is not registered",
             hint=f"chips verify {deployed.url} tells all",
             code=EX_PROTOCOL,
         )
-    return f"{report.count('passed')} checks of the contract passed"
+    return f"{found.count('passed')} checks of the contract passed"
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
@@ -332,7 +341,7 @@ def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest
         traffic=run.traffic,
         model={"owner": run.owner},
         policy={"timeout_s": settings.timeout_s if settings.timeout_s != 60.0 else None},
-        backend={"concurrency": settings.concurrency},
+        backend={"concurrency": settings.concurrency, "resources": settings.resources()},
     )
 
 
@@ -348,53 +357,11 @@ def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport)
             author=run.author,
             reason=run.reason,
             headers=headers,
-            verified=Verification(passed=True, summary=steps.get("verify", ""), facts={}, image=image),
+            verified=Verification(
+                passed=True, summary=steps.get("verify", ""), facts=report.facts["verified"], image=image
+            ),
         )
     )
     report.facts |= entered
     share = entered["traffic"].get(run.source.version, 0)
     return f"{run.source.model}@{run.source.version} takes {share} % of the traffic"
-
-
-def plan_deployment(run: DeploymentRun, *, as_json: bool) -> None:
-    """Show a dry run: everything that can be checked without changing anything, by step. Raises Failure where a check fails."""
-    source = run.source
-    found: dict[str, str] = {}
-    quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
-    step = "check"
-    try:
-        console.run_async(check_owner(run))
-        found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
-        step = "try"
-        found["try"] = try_artifact(run, quiet)
-        step = "publish"
-        with closing(run.open_artifact_store()) as store:
-            address = store.address(source.model, source.version)
-        found["publish"] = f"{address} " + ("(there already)" if _is_published(run) else "(new)")
-    except DeployError as error:
-        raise Failure(f"{step}: {error}", hint=error.hint or _hint(step, run), code=error.code) from error
-    except FolderError as error:
-        raise Failure(str(error), code=EX_DATAERR) from error
-    except StoreError as error:
-        raise store_failure(error) from error
-    what = dict(STEPS)
-    steps = [(name, found.get(name) or what[name]) for name, _ in STEPS]
-    if as_json:
-        console.print_json(
-            {
-                "model": source.model,
-                "version": source.version,
-                "target": run.target.name,
-                "artifacts": run.artifact_store_url,
-                "steps": [name for name, _ in STEPS],
-                "found": found,
-            }
-        )
-        return
-    console.say("plan", f"{source.model}@{source.version} from {source.path} to {run.target.name}")
-    for number, (name, text) in enumerate(steps, 1):
-        done = "checked" if name in found else "would"
-        console.out.print(f"  {number} {name:<9} {done:<8} {text}")
-    for line in found.get("warnings", "").splitlines():
-        console.say("", line, style="yellow")
-    console.say("dry run", "nothing was changed", style="bold yellow")

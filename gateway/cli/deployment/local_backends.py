@@ -59,7 +59,7 @@ def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) 
     started = []
     for local, spec in _all():
         if spec.wanted and local.status is None:
-            local.launch(process_environment())
+            local.launch_supervisor(process_environment())
             started.append(local)
     _wait(started, wait, as_json=as_json, done="up", nothing="all that should run runs")
 
@@ -78,7 +78,7 @@ def restart(
     for local, spec in found:
         local.end()
         local.write_spec(msgspec.structs.replace(spec, wanted=True))
-        local.launch(process_environment())
+        local.launch_supervisor(process_environment())
     _wait([local for local, _ in found], wait, as_json=as_json, done="restarted", nothing="")
 
 

@@ -12,7 +12,7 @@ from gateway.cli.deployment.refresh_model import bring_model_up_to_date, source_
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
-from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.local import LocalProcessTarget
 from gateway.settings import Settings, process_environment, state_folder
 

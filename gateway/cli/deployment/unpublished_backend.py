@@ -11,7 +11,7 @@ from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.cli.deployment.refresh_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.folder import BackendFolder, FolderError
+from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact

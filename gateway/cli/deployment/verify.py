@@ -14,7 +14,7 @@ from gateway.cli.deployment.unpublished_backend import StagedBackend, stage_back
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.cli.support.published_manifest import RowsOption
+from gateway.cli.support.published_artifact import RowsOption
 from gateway.core.model import normalize_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess

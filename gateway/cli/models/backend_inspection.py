@@ -14,6 +14,7 @@ from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, p
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
 from gateway.core.name_validation import check_version
+from gateway.verify.report import as_evidence
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
 
 
@@ -49,14 +50,14 @@ class ProgressReporter:
 class BackendInspection(NamedTuple):
     """What the inspection found, and the registration request completed by it."""
 
-    wish: RegistrationRequest
+    requested: RegistrationRequest
     metadata: ModelMetadata | None = None
     service: ModelServer | None = None  # where it is a server of another kind
     broken: str = ""  # what to add to the reason
 
 
 async def inspect_backend(
-    wish: RegistrationRequest,
+    requested: RegistrationRequest,
     wait_s: float,
     report: ProgressReporter,
     headers: dict[str, str],
@@ -68,41 +69,49 @@ async def inspect_backend(
     failure: Failure | None = None
     metadata = None
     try:
-        metadata = await probe_backend(wish, wait_s, report, headers)
-        if await is_chips_backend(wish.url, wish.name, headers):
-            return BackendInspection(wish, metadata)
+        metadata = await probe_backend(requested, wait_s, report, headers)
+        if await is_chips_backend(requested.url, requested.name, headers):
+            return BackendInspection(requested, metadata)
     except (NotAChipsBackend, VersionNeeded) as error:
-        if await is_chips_backend(wish.url, wish.name, headers):
+        if await is_chips_backend(requested.url, requested.name, headers):
             if force and not isinstance(error, VersionNeeded):
-                return _forced(wish, error, report)
+                return _forced(requested, error, report)
             raise
         failure = error
     except Failure as error:
         if not force:
             raise
-        return _forced(wish, error, report)
-    path: str | None = wish.backend["predict_path"]
+        return _forced(requested, error, report)
+    path: str | None = requested.backend["predict_path"]
     try:
         service = await resolve_model_server(
-            wish.name, wish.url, headers, failure, path=path, version=wish.version, yes=yes or force
+            requested.name,
+            requested.url,
+            headers,
+            failure,
+            path=path,
+            version=requested.version,
+            yes=yes or force,
         )
     except NotAChipsBackend as error:
         if not force:
             raise
-        return _forced(wish, error, report)
+        return _forced(requested, error, report)
     report.tell(
         "service",
         f"{service.kind}, which our contract is not for: path {service.path}",
         **describe_server(service),
     )
-    chosen = wish._replace(version=service.version, backend={**wish.backend, "predict_path": service.path})
-    return BackendInspection(chosen, metadata_from_server(wish.name, service), service)
+    chosen = requested._replace(
+        version=service.version, backend={**requested.backend, "predict_path": service.path}
+    )
+    return BackendInspection(chosen, metadata_from_server(requested.name, service), service)
 
 
-def _forced(wish: RegistrationRequest, error: Failure, report: ProgressReporter) -> BackendInspection:
+def _forced(requested: RegistrationRequest, error: Failure, report: ProgressReporter) -> BackendInspection:
     report.tell("forced", error.message, style="bold yellow", forced=error.message)
     return BackendInspection(
-        wish._replace(version=wish.version or FIRST_VERSION),
+        requested._replace(version=requested.version or FIRST_VERSION),
         broken="forced although it did not answer as it should",
     )
 
@@ -112,7 +121,7 @@ class VersionNeeded(Failure):
 
 
 async def probe_backend(
-    wish: RegistrationRequest,
+    requested: RegistrationRequest,
     wait_s: float,
     report: ProgressReporter,
     headers: Mapping[str, str] | None = None,
@@ -125,31 +134,31 @@ async def probe_backend(
             told.add(message)
             console.note(f"waiting: {message}")
 
-    metadata = await probe(wish.url, wish.name, wait_s=wait_s, progress=progress, headers=headers)
-    if wish.version is None and len(metadata.versions) != 1:
+    metadata = await probe(requested.url, requested.name, wait_s=wait_s, progress=progress, headers=headers)
+    if requested.version is None and len(metadata.versions) != 1:
         raise VersionNeeded(
             f"the backend names {len(metadata.versions)} versions, so say which one this is",
             hint="add --version",
             code=EX_USAGE,
         )
-    if wish.version is not None and metadata.versions and wish.version not in metadata.versions:
+    if requested.version is not None and metadata.versions and requested.version not in metadata.versions:
         raise Failure(
-            f"the backend serves version {', '.join(metadata.versions)}, not {wish.version}",
+            f"the backend serves version {', '.join(metadata.versions)}, not {requested.version}",
             hint="leave out --version to take the backend's own",
             code=console.EX_PROTOCOL,
         )
-    validated_option(check_version, wish.version or metadata.versions[0])
+    validated_option(check_version, requested.version or metadata.versions[0])
     takes = metadata.integer_parameter("concurrency")
     report.tell(
         "backend",
-        f"{wish.url} is ready: {metadata.platform or 'platform unknown'}"
+        f"{requested.url} is ready: {metadata.platform or 'platform unknown'}"
         + (f", runs {takes} at once" if takes is not None else ""),
     )
     return metadata
 
 
 async def run_conformance_checks(
-    wish: RegistrationRequest,
+    requested: RegistrationRequest,
     metadata: ModelMetadata,
     published: ArtifactManifestSubset,
     report: ProgressReporter,
@@ -158,11 +167,11 @@ async def run_conformance_checks(
     force: bool,
 ) -> str:
     """Run the checks of `chips verify --short`. Return a note for the history's reason; raises Failure where one fails without `force`."""
-    version = wish.version or metadata.versions[0]
+    version = requested.version or metadata.versions[0]
     try:
         found = await verify(
-            wish.url,
-            model=wish.name,
+            requested.url,
+            model=requested.name,
             version=version,
             manifest=published,
             fields=fields,
@@ -177,10 +186,10 @@ async def run_conformance_checks(
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise Failure(
             f"the backend breaks the contract: {first.check.name}: {first.why}{more}",
-            hint=f"`chips verify {wish.url}` tells all of it; --force registers it all the same, and the history says so",
+            hint=f"`chips verify {requested.url}` tells all of it; --force registers it all the same, and the history says so",
             code=console.EX_PROTOCOL,
         )
-    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
+    checked = as_evidence(found)
     if failed:
         report.tell(
             "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.card_views import CardView, read_cards
+from gateway.artifacts.registered_cards import RegisteredCard, read_cards
 from gateway.cli.support import console
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Document, Registry
@@ -56,7 +56,7 @@ def show(
     Example: `chips show wine`
     """
 
-    async def work(registry: Registry) -> tuple[Document, Any, list[CardView]]:
+    async def work(registry: Registry) -> tuple[Document, Any, list[RegisteredCard]]:
         document = await console.find_document(registry, name)
         changes = await registry.history(kind=MODELS, name=name, limit=1)
         return document, changes, await read_cards(registry, _readable(document))
@@ -74,7 +74,7 @@ def show(
         console.say("changed", f"revision {document.revision}, {last.at} by {last.author}{why}")
 
 
-def _show(model: Model, cards: Sequence[CardView]) -> None:
+def _show(model: Model, cards: Sequence[RegisteredCard]) -> None:
     console.say(
         model.name, (model.description or "no description") + ("" if model.enabled else "  (disabled)")
     )
@@ -111,5 +111,5 @@ def _readable(document: Document) -> Model | None:
         return None
 
 
-def _about_card(cards: Sequence[CardView]) -> str:
+def _about_card(cards: Sequence[RegisteredCard]) -> str:
     return "".join(f"does not count: {card.why_not}" if card.why_not else card.summary for card in cards)

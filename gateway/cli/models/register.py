@@ -27,13 +27,14 @@ from gateway.cli.models.write_registration import (
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, example_for_terminal
-from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
-from gateway.cli.support.published_manifest import RowsOption, published_samples
+from gateway.cli.support.model_server_detection import ModelServer, example_request_json
+from gateway.cli.support.published_artifact import RowsOption, published_samples
+from gateway.cli.support.sizes import given_resources
+from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.cors_policy import CorsRule
+from gateway.core.ip_network_set import parse_network
 from gateway.core.model import Model, normalize_backend_url
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.core.networks import parse_network
 from gateway.registry.base import Listing
 from gateway.settings import Settings
 from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
@@ -86,6 +87,17 @@ def register(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
     ] = None,
+    cpu: Annotated[
+        float | None,
+        typer.Option(min=0.08, max=256, help="Processors of one instance; chips cost counts with it."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of one instance, such as 512Mi or 2Gi; chips cost counts with it."),
+    ] = None,
+    min_instances: Annotated[
+        int | None, typer.Option(min=0, help="Instances that are kept warm; chips cost counts with them.")
+    ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
     ] = None,
@@ -108,7 +120,8 @@ def register(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Also a backend that breaks the contract or does not answer; the history says so."
+            "--force",
+            help="Also a backend that breaks the contract, does not answer, or was not asked; the history says so.",
         ),
     ] = False,
     yes: Annotated[
@@ -137,7 +150,7 @@ def register(
     `chips register iris http://127.0.0.1:5000 --yes`
     """
     settings = console.settings_for(registry_url)
-    wish = RegistrationRequest(
+    requested = RegistrationRequest(
         name=validated_option(check_model_name, name),
         url=validated_option(normalize_backend_url, url),
         version=None if version is None else validated_option(check_version, version),
@@ -158,6 +171,7 @@ def register(
         },
         backend={
             "concurrency": concurrency,
+            "resources": given_resources(cpu, memory, min_instances),
             "artifact": artifact,
             "image": image,
             "audience": "" if audience == "origin" else audience,
@@ -169,25 +183,26 @@ def register(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
     report = ProgressReporter(as_json=as_json)
-    _check_place(settings, wish.url, wish.backend["audience"])
+    _check_place(settings, requested.url, requested.backend["audience"])
     given = [parse_header(text) for text in header or []]
 
     async def work() -> None:
-        shown = await credentials_for(wish.url, given) if probing else ()
-        seen = BackendInspection(wish)
+        shown = await credentials_for(requested.url, given) if probing else ()
+        seen = BackendInspection(requested)
         if probing:
-            seen = await inspect_backend(wish, wait, report, dict(shown), yes=yes, force=force)
+            seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
             seen = await _checked(settings, seen, report, shown, rows, force=force)
         async with console.open_registry_of(settings) as registry:
             outcome = await write_registration(
                 registry,
-                seen.wish,
+                seen.requested,
                 seen.metadata,
                 report,
                 console.author_name(by),
                 "; ".join(filter(None, (reason, seen.broken))),
                 dry_run=dry_run,
                 verified=_verification(seen, report) if probing else None,
+                force=force,
                 store=settings.artifacts,
             )
             if not dry_run:
@@ -226,16 +241,16 @@ async def _checked(
     force: bool,
 ) -> BackendInspection:
     """Run the conformance checks on one of our backends, and warn where it answers anybody. Raises Failure."""
-    wish, metadata = seen.wish, seen.metadata
+    requested, metadata = seen.requested, seen.metadata
     if metadata is None:
         return seen
     if seen.service is None:
-        published = published_samples(settings, metadata, wish.version or metadata.versions[0])
+        published = published_samples(settings, metadata, requested.version or metadata.versions[0])
         if rows is not None:
             published.rows = rows
-        broken = await run_conformance_checks(wish, metadata, published, report, shown, force=force)
+        broken = await run_conformance_checks(requested, metadata, published, report, shown, force=force)
         seen = seen._replace(broken=broken)
-    if not shown and is_remote_https(wish.url):
+    if not shown and is_remote_https(requested.url):
         report.tell(
             "warning",
             "it answers without credentials, so anybody who knows its address can bypass the gateway; "
@@ -323,7 +338,7 @@ async def _tell_live(
     )
     key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
     body = (
-        example_for_terminal(service)
+        example_request_json(service)
         if service is not None
         else f'{{"instances": [{_example(model, outcome.version)}]}}'
     )

@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.support.console import EX_USAGE, Failure
 from gateway.core.headers import FIELDS_IN_USE
-from gateway.core.sticky import StickyShares, parse_sticky_by
+from gateway.core.sticky_shares import StickyShares, parse_sticky_by
 
 StickyOption = Annotated[
     str | None,

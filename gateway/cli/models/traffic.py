@@ -8,8 +8,8 @@ import typer
 from gateway.cli.models.sticky_option import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.propagation import WatchedGatewayOption, wait_until_served
-from gateway.cli.support.verified import ForceOption, check_verified, note_rollout
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified, note_rollout
+from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -71,7 +71,7 @@ def traffic(
                 for version, share in after.traffic.items()
                 if share and not model.traffic.get(version)
             ]
-            forced = await check_verified(registry, model, new, force=force, by_hand=True)
+            forced = await check_verified(registry, model, new, force=force)
             await note_rollout(registry, name)
             because = "; ".join(filter(None, (reason, forced)))
             body = merge_document(document.body, after)

@@ -13,10 +13,12 @@ from gateway.cli.models.backend_inspection import (
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.cli.support.published_manifest import published_card
+from gateway.cli.support.published_artifact import published_card
+from gateway.cli.support.traffic_preconditions import check_verified
 from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
-from gateway.core.model import Backend, Model, model_problems
+from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
+from gateway.core.rollout import fingerprint
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change, read_evidence, unverified
 from gateway.settings import Settings
@@ -78,11 +80,13 @@ async def write_registration(
     *,
     dry_run: bool,
     verified: Verification | None = None,
+    force: bool = False,
     store: str = "",
 ) -> RegisteredVersion:
     """Merge the request into the registry's document, report the changes, and write it unless `dry_run`.
 
     What was `verified` is written with it, as evidence, and the model card of its artifact, where `store` or this machine has it.
+    A version that was not verified gets traffic only by `force`, which the history says. Raises Failure.
     """
     document = await registry.read(MODELS, wish.name)
     model, version = _wanted(wish, metadata, document)
@@ -108,6 +112,9 @@ async def write_registration(
             else f"{path}: {console.short_value(after)}",
         )
     outcome = RegisteredVersion(model, version)
+    if verified is None and _gives_traffic(document, outcome):
+        forced = await check_verified(registry, model, [version], force=force)
+        reason = "; ".join(filter(None, (reason, forced)))
     if dry_run:
         report.tell("dry run", "nothing was written", style="bold yellow")
     evidence = [
@@ -127,6 +134,19 @@ async def write_registration(
         traffic=dict(model.traffic),
     )
     return outcome
+
+
+def _gives_traffic(document: Document | None, outcome: RegisteredVersion) -> bool:
+    """Whether the registration brings requests to a backend that had none."""
+    model, version = outcome
+    backend = model.backend(version)
+    if backend is None or not model.traffic.get(version):
+        return False
+    before = console.read_model(document) if document is not None else None
+    known = before.backend(version) if before is not None else None
+    if before is None or known is None or not before.traffic.get(version):
+        return True
+    return fingerprint(known) != fingerprint(backend)
 
 
 async def _evidence(
@@ -171,6 +191,8 @@ def _wanted(
     known = model.backend(version)
     before = known or Backend(version=version, url=wish.url)
     fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    if "resources" in fields:
+        fields["resources"] = msgspec.structs.replace(before.resources or Resources(), **fields["resources"])
     if fields.get("artifact", before.artifact) != before.artifact:
         fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
     backend = msgspec.structs.replace(before, **fields)

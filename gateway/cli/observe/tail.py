@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import TraceStoreReader
 
 _POLL_S = 0.3
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
-from gateway.core.printable import printable
+from gateway.core.escape_unprintable import printable
 
 _ORDERS = {"rps": "rps", "errors": "failed_share", "p50": "p50_ms", "p99": "p99_ms", "in-flight": "in_flight"}
 

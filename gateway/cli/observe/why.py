@@ -12,11 +12,11 @@ from rich.text import Text
 
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
-from gateway.core.printable import printable
+from gateway.core.escape_unprintable import printable
 from gateway.settings import load_settings
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.trace_store import RequestFilter, TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import RequestFilter, TraceStoreReader
 
 _BAR = 44
 _BACKEND_ERROR = re.compile(r'\berror;desc="([a-z0-9-]{1,64})"')

@@ -14,7 +14,7 @@ from gateway.audit.verify import AnchoredHead, Report, verify_history
 from gateway.cli.support import console
 from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.registry.base import APPROVALS, SIGN_OFF, Registry
+from gateway.registry.base import Registry
 from gateway.settings import Settings
 
 _FORMATS: Final = (".json", ".csv", ".html")
@@ -121,28 +121,20 @@ def _of(state: ModelState, approvals: dict[str, list[str]]) -> dict[str, list[st
 
 async def _approvals(registry: Registry, states: list[ModelState], at: datetime) -> dict[str, list[str]]:
     """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
-    if await registry.read(SIGN_OFF, "policy") is None:
-        return {}
-    from gateway.signoff.gate import issuers_keys
-    from gateway.signoff.requests import read_policy, signed_for
+    from gateway.signoff.records import read_sign_off
 
     try:
-        stored = await read_policy(registry)
-    except ValueError:
+        records = await read_sign_off(registry)
+    except ValueError as error:
+        console.note(f"who approved it cannot be shown: the sign-off policy cannot be read: {error}")
         return {}
-    if stored is None:
+    if records is None:
         return {}
-    keys, documents = await issuers_keys(stored.policy), await registry.list(APPROVALS)
-    environment = (await registry.head()).registry_id
     found: dict[str, list[str]] = {}
     for state in states:
         for one in state.served:
             title = f"{state.name}@{one.version}"
-            signed = signed_for(
-                documents,
-                stored,
-                keys,
-                environment=environment,
+            signed = records.signed_for(
                 title=title,
                 artifact=one.artifact_digest,
                 image=one.image,
@@ -151,7 +143,9 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
             )
             for request in sorted({request for request, _ in signed}):
                 names = ", ".join(
-                    s.person.name + (" (EMERGENCY)" if s.predicate.decision == "emergency" else "")
+                    s.person.name
+                    + (" (EMERGENCY)" if s.predicate.decision == "emergency" else "")
+                    + (f" (by the key {s.kept_key}, no longer published)" if s.kept_key else "")
                     for r, s in signed
                     if r == request
                 )

@@ -6,10 +6,10 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, Failure
-from gateway.cli.support.named_environments import registry_of_environment
+from gateway.cli.support.environment_stores import registry_of_environment
 from gateway.core.model_updates import differences
 from gateway.registry.base import MODELS, Document
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 
 # Where a backend runs differs between environments by nature; that is no news.
 _EXPECTED = (": url", ": artifact")

@@ -7,13 +7,14 @@ from uuid import uuid4
 import msgspec
 import typer
 
+from gateway.cli.models.sticky_option import with_sticky_option
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.verified import ForceOption, check_verified
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, with_traffic
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted
@@ -69,6 +70,19 @@ def canary(
         str,
         typer.Option(help="After a step, times are not judged for so long.", rich_help_panel=_PLAN),
     ] = "30s",
+    min_gateways: Annotated[
+        int, typer.Option(help="Gateway processes that must report for a step to end.", rich_help_panel=_PLAN)
+    ] = 1,
+    sticky: Annotated[
+        str | None,
+        typer.Option(
+            "--sticky",
+            metavar="BY",
+            help="From its first step on the same version each time for the same caller, key, header:NAME or field:NAME; off: draw "
+            "each request by itself. Otherwise as it is.",
+            rich_help_panel=_PLAN,
+        ),
+    ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Show it, with its evidence.", rich_help_panel=_RUNNING)
     ] = False,
@@ -103,6 +117,8 @@ def canary(
 
     `chips canary wine 4 --steps 5,50,100 --every 30m --max-errors +0.1% --slower 10% --confirm`
 
+    `chips canary wine 4 --sticky caller`
+
     `chips canary wine --status`
 
     `chips canary wine --hold --reason "the campaign begins"`
@@ -122,7 +138,7 @@ def canary(
     elif asked:
         facts = console.with_registry(registry_url, lambda registry: read_status(registry, name))
     else:
-        plan = Plan(
+        plan = RolloutPlan(
             steps=_steps(steps),
             every_s=_duration("--every", every),
             min_requests=min_requests,
@@ -132,6 +148,7 @@ def canary(
             undecided_after_s=None if go_on_after is None else _duration("--go-on-after", go_on_after),
             window_s=_duration("--window", window),
             settle_s=_duration("--settle", settle),
+            min_gateways=min_gateways,
             webhook=webhook,
         )
         if webhook:
@@ -139,7 +156,9 @@ def canary(
         author = console.author_name(by)
         facts = console.with_registry(
             registry_url,
-            lambda registry: _begin(registry, name, version or "", plan, author, reason, force=force),
+            lambda registry: _begin(
+                registry, name, version or "", plan, author, reason, sticky=sticky, force=force
+            ),
         )
     if as_json:
         console.print_json(facts)
@@ -169,9 +188,19 @@ def _flags(**given: bool) -> list[tuple[str, bool]]:
 
 
 async def _begin(
-    registry: Registry, name: str, version: str, plan: Plan, author: str, reason: str, *, force: bool
+    registry: Registry,
+    name: str,
+    version: str,
+    plan: RolloutPlan,
+    author: str,
+    reason: str,
+    *,
+    sticky: str | None,
+    force: bool,
 ) -> dict[str, Any]:
-    _, model = await console.find_model(registry, name)
+    """The rollout, and what the model's shares stick to where that changes, in one write."""
+    found, model = await console.find_model(registry, name)
+    shares = with_sticky_option(model.sticky, sticky)
     document = await registry.read(ROLLOUTS, name)
     if document is not None:
         under_way = _readable(document)
@@ -195,8 +224,11 @@ async def _begin(
     if forced:
         rollout = msgspec.structs.replace(rollout, reason=f"{rollout.reason}; {forced}")
     expected = document.revision if document is not None else 0
-    change = Put(kind=ROLLOUTS, name=name, body=to_document(rollout), expected=expected)
-    await registry.write(change, author=author, reason=rollout.reason)
+    changes = [Put(kind=ROLLOUTS, name=name, body=to_document(rollout), expected=expected)]
+    if shares != model.sticky:
+        body = merge_document(found.body, msgspec.structs.replace(model, sticky=shares))
+        changes.append(Put(kind=MODELS, name=name, body=body, expected=found.revision))
+    await registry.write(*changes, author=author, reason=rollout.reason)
     return await read_status(registry, name)
 
 

@@ -7,7 +7,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.status import read_facts
+from gateway.rollout.status_view import read_status_view
 
 _STYLES = {"running": "bold", "succeeded": "bold green", "returned": "bold red", "held": "bold yellow"}
 _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95", "p99": "above its p99"}
@@ -23,7 +23,7 @@ async def read_status(registry: Registry, name: str) -> dict[str, Any]:
         rollout = read_rollout(document)
     except ValueError as error:
         raise Failure(f"the rollout of {name} cannot be read: {error}", code=EX_DATAERR) from None
-    return await read_facts(registry, rollout, await _model(registry, name))
+    return await read_status_view(registry, rollout, await _model(registry, name))
 
 
 async def _model(registry: Registry, name: str) -> Model | None:
@@ -53,10 +53,25 @@ def print_status(facts: dict[str, Any]) -> None:
                 label if len(label) < 10 else f"{label} ",
                 f"{found['finding']}: {_share(found['candidate'])} against {_share(found['stable'])}",
             )
+    if facts["sticky"]:
+        console.say("sticky", facts["sticky"])
+    gateways = facts["gateways"]
+    if any(gateways.values()):
+        console.say("gateways", _gateways(gateways))
     for step in facts["steps"]:
         console.say(f"{step['percent']} %", f"{step['state']}: {step['reason']}", style="dim")
     if state == "running" and not facts["controller"]:
         console.note("no controller has been seen yet: `chips serve` runs one, and `chips rollouts run`")
+
+
+def _gateways(counted: dict[str, int]) -> str:
+    """How many are known: one that never reports is in none of these."""
+    said = [f"{counted['reporting']} processes report"]
+    if counted["silent"]:
+        said.append(f"{counted['silent']} are late")
+    if counted["left_out"]:
+        said.append(f"{counted['left_out']} were waited for in vain and left out")
+    return "; ".join(said)
 
 
 def _share(counted: list[int]) -> str:

@@ -16,13 +16,13 @@ from gateway.cli.setup.doctor_checks import (
     check_credentials,
     check_emulators,
     check_policy,
-    check_toolchains,
+    check_programs_and_packages,
     read_models,
 )
 from gateway.cli.setup.doctor_sign_off import check_second_place, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
-from gateway.cli.support.propagation import WatchedGatewayOption
+from gateway.cli.support.wait_for_propagation import WatchedGatewayOption
 from gateway.registry.base import RegistryError
 from gateway.settings import SettingsError, mask_url
 
@@ -77,7 +77,7 @@ _PROBES_AT_ONCE: Final = 8
 
 
 async def _examine(registry_url: str | None, address: str | None) -> AsyncGenerator[Finding, None]:
-    for finding in check_toolchains():
+    for finding in check_programs_and_packages():
         yield finding
     try:
         settings = console.settings_for(registry_url)

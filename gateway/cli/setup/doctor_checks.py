@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.artifacts.base import StoreError
-from gateway.artifacts.store import open_store
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.connection_errors import connection_error_text
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def check_toolchains() -> Sequence[Finding]:
+def check_programs_and_packages() -> Sequence[Finding]:
     """Check the programs and Python packages that commands need."""
     version = ".".join(map(str, sys.version_info[:3]))
     found = [Finding("python", "ok", version)]

@@ -1,16 +1,17 @@
 """What `chips doctor` finds about sign-off: versions that serve without approvals, emergencies to review, images by tags."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.cli.setup.doctor_checks import Finding
 from gateway.core.model import Model
-from gateway.registry.base import APPROVALS, EMERGENCIES, SIGN_OFF, Document, Registry
+from gateway.registry.base import EMERGENCIES, Registry
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.signoff.statement import Signed
+    from gateway.signoff.in_toto_statement import Signed
+    from gateway.signoff.records import SignOffRecords
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -32,48 +33,54 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
                     f"{backend.image} is named by a tag, which can move",
                     "register it as …@sha256:…",
                 )
-    if await registry.read(SIGN_OFF, "policy") is not None:
-        from gateway.signoff.ssh import SshError
-
-        try:
-            async for finding in _check_approvals(registry, models):
-                yield finding
-        except SshError as error:
-            yield Finding("sign-off", "wrong", f"no signature can be checked: {error}")
+    async for finding in _check_approvals(registry, models):
+        yield finding
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.gate import issuers_keys
-    from gateway.signoff.requests import read_policy, signed_for
+    from gateway.signoff.records import read_sign_off
+    from gateway.signoff.ssh_signature import SshError
 
     try:
-        stored = await read_policy(registry)
+        records = await read_sign_off(registry)
     except ValueError as error:
         yield Finding("sign-off", "wrong", f"the policy cannot be read: {error}", "chips sign-off set FILE")
         return
-    if stored is None:
+    if records is None:
         return
-    keys = await issuers_keys(stored.policy)
-    documents: Sequence[Document] = await registry.list(APPROVALS)
-    environment = (await registry.head()).registry_id
+    try:
+        for finding in _approval_findings(records, models):
+            yield finding
+    except SshError as error:
+        yield Finding("sign-off", "wrong", f"no signature can be checked: {error}")
+
+
+def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> Iterator[Finding]:
     for model in models:
         for backend in model.backends:
             if not model.traffic.get(backend.version, 0):
                 continue
             title = f"{model.name}@{backend.version}"
-            signed = signed_for(
-                documents,
-                stored,
-                keys,
-                environment=environment,
+            signed = records.signed_for(
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
                 url=backend.url,
                 until=datetime.now(UTC),
             )
-            enough = _enough(signed, stored.policy.approvals)
-            if enough:
+            enough = _enough(signed, records.stored.policy.approvals)
+            published = _enough(
+                [one for one in signed if not one[1].kept_key], records.stored.policy.approvals
+            )
+            if enough and not published:
+                kept = sorted({one.kept_key for _, one in signed if one.kept_key})
+                yield Finding(
+                    f"{title} sign-off",
+                    "warning",
+                    f"signed for by {', '.join(enough)}, by tokens whose issuer no longer publishes the key {', '.join(kept)}",
+                    "compare it with the issuer's keys of that time; chips audit --verify shows that it was kept then",
+                )
+            elif enough:
                 yield Finding(f"{title} sign-off", "ok", f"signed for by {', '.join(enough)}")
             else:
                 yield Finding(

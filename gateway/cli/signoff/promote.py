@@ -9,38 +9,42 @@ import msgspec
 import typer
 
 from gateway.artifacts.base import ArtifactStore, StoreError
-from gateway.artifacts.copy import check_artifact, copy_artifact
-from gateway.artifacts.store import open_store
+from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
+from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
+from gateway.cli.signoff.carried_verification import carried_verification
+from gateway.cli.signoff.copy_image import copy_to, target_image
 from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.named_environments import registry_of, store_of
-from gateway.cli.support.signing import split_version
+from gateway.cli.support.environment_stores import images_of, registry_of, store_of
+from gateway.cli.support.signer_options import split_version
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
-from gateway.cli.support.verified import check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
-from gateway.registry.base import APPROVALS, MODELS, Document, Put, Registry
+from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
-from gateway.signoff.gate import NotApproved, approved, issuers_keys
-from gateway.signoff.requests import StoredPolicy, read_policy
-from gateway.signoff.subject import subject_of
+from gateway.signoff.approval_requests import StoredPolicy
+from gateway.signoff.approval_subject import subject_of
+from gateway.signoff.enforce_policy import NotApproved, approved
+from gateway.signoff.records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
 
 Result = TypeVar("Result")
 
 
-class Plan(NamedTuple):
+class PromotionPlan(NamedTuple):
     """What a promotion will do."""
 
     source: VersionWithEvidence
     document: Document | None  # the model in the target's registry now
     model: Model  # as it will be there
+    image: str  # its address there; empty where it has none
     approval: str  # by whose approvals, in words
     facts: dict[str, Any]
 
@@ -56,50 +60,66 @@ def promote(
     url: Annotated[
         str | None, typer.Option("--url", help="Where its backend runs in the environment it goes to.")
     ] = None,
+    copy_only: Annotated[
+        bool,
+        typer.Option(
+            "--copy-only", help="Copy image and artifact and stop, so that its backend can be deployed there."
+        ),
+    ] = False,
     no_probe: Annotated[
         bool, typer.Option("--no-probe", help="Do not ask that backend what it serves.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; copy and write nothing.")
     ] = False,
+    force: ForceOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Promote a version: check the approvals and every digest, show the plan, copy the artifact, then register the version.
+    """Promote a version: check the approvals and every digest, show the plan, copy image and artifact, then register the version.
 
-    It carries digests, never tags: the image by its digest, the artifact by its manifest's, with contract and policy. A backend that says
-    that it serves another artifact is refused. Traffic stays as it is: `chips traffic` or `chips canary` shifts it.
+    It carries digests, never tags: the image by its digest, the artifact by its manifest's, with contract and policy. The image is
+    copied where the environment has a repository of its own (`images`). A backend that says that it serves another
+    artifact is refused. Traffic stays as it is: `chips traffic` or `chips canary` shifts it.
 
     Example: `chips promote wine@4 --from qa --to prod --url https://wine-4-abc.a.run.app`
     """
-    if url is None and not dry_run:
+    if url is None and not dry_run and not copy_only:
         raise Failure(
-            "say where its backend runs there", hint="--url URL, or --dry-run to see the plan", code=EX_USAGE
+            "say where its backend runs there",
+            hint="--url URL; or --copy-only before it is deployed, or --dry-run to see the plan",
+            code=EX_USAGE,
         )
     name, number = split_version(version)
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
-    stores = store_of(source, origin), store_of(to, target)
+    stores, images = (store_of(source, origin), store_of(to, target)), images_of(to)
 
-    async def work() -> Plan:
+    async def work() -> PromotionPlan:
         async with console.open_registry_of(target) as registry:
-            plan = await _plan(registry, origin, name, number, url or "", stores)
+            plan = await _plan(registry, origin, name, number, url or "", stores, images)
             _check_stores(plan, *stores)
-            if not no_probe and url is not None:
+            if not no_probe and url is not None and not copy_only:
                 await _check_backend(plan.source, url)
             if not as_json:
                 _show(plan, source, to)
             if dry_run:
                 return plan
+            verified: list[Put] = []
+            if not (no_probe or copy_only):
+                verified = await carried_verification(registry, origin, plan.source, plan.model, source)
+            new = [] if verified or copy_only else _with_traffic(plan.model, number)
+            note = await check_verified(registry, plan.model, new, force=force)
             _confirm(to, yes=yes)
+            await _copy_image(plan, as_json=as_json)
             _copy(plan, *stores, as_json=as_json)
-            note = await check_verified(
-                registry, plan.model, _with_traffic(plan.model, number), force=False, by_hand=True
-            )
+            if copy_only:
+                return plan
             why = "; ".join(filter(None, (reason, f"promoted from {source}, {plan.approval}", note)))
             plan.facts["generation"] = await registry.write(
                 _change(plan),
+                *verified,
                 *await card_changes(registry, plan.model, number, stores[1]),
                 author=console.author_name(by),
                 reason=why,
@@ -110,34 +130,37 @@ def promote(
     plan = console.run_async(work())
     if as_json:
         console.print_json(plan.facts)
-    elif plan.facts["written"]:
-        console.say(
-            "promoted", f"{version} to {to}, generation {plan.facts['generation']}", style="bold green"
-        )
     else:
-        console.say("dry run", "nothing was written", style="bold yellow")
+        _show_outcome(plan, to, dry_run=dry_run)
 
 
 async def _plan(
-    registry: Registry, origin: Settings, name: str, version: str, url: str, stores: tuple[str, str]
-) -> Plan:
+    registry: Registry,
+    origin: Settings,
+    name: str,
+    version: str,
+    url: str,
+    stores: tuple[str, str],
+    images: str,
+) -> PromotionPlan:
     stored = await _policy(registry)
     wanted = stored.policy.evidence if stored is not None else ()
     source = await read_source(origin, stores[0], wanted, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
-    model = _after(document, source, url, stores[1])
+    image = target_image(source.backend.image, images)
+    model = _after(document, source, url, stores[1], image)
     before = document.body if document is not None else None
     facts: dict[str, Any] = {
         "model": name,
         "version": version,
-        "image": source.backend.image,
+        "image": image,
         "artifact_digest": source.backend.artifact_digest,
         "approval": approval,
         "changes": difference_lines(before, merge_document(before, model)),
         "written": False,
     }
-    return Plan(source, document, model, approval, facts)
+    return PromotionPlan(source, document, model, image, approval, facts)
 
 
 async def _policy(registry: Registry) -> StoredPolicy | None:
@@ -157,21 +180,20 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
             raise Failure(f"{source.title} cannot be promoted: {error}", code=EX_DATAERR) from None
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
-    keys = await issuers_keys(stored.policy)
     try:
-        found = approved(subject, await registry.list(APPROVALS), stored, keys, with_evidence=True)
+        found = approved(subject, await read_records(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM
         ) from None
     emergency = found.verdict.emergency
     if emergency is not None:
-        return f"in an emergency by {emergency.person.name} (request {found.request})"
+        return f"in an emergency by {emergency.person.name} (request {found.request.name})"
     names = ", ".join(signed.person.name for signed in found.verdict.approvals)
-    return f"approved by {names} (request {found.request})"
+    return f"approved by {names} (request {found.request.name})"
 
 
-def _after(document: Document | None, source: VersionWithEvidence, url: str, store: str) -> Model:
+def _after(document: Document | None, source: VersionWithEvidence, url: str, store: str, image: str) -> Model:
     """The model in the target's registry with the promoted version: its policy and contract are those of the source."""
     known = console.read_model(document) if document is not None else Model(name=source.model.name)
     try:
@@ -182,6 +204,7 @@ def _after(document: Document | None, source: VersionWithEvidence, url: str, sto
     backend = msgspec.structs.replace(
         source.backend,
         url=address,
+        image=image,
         audience=before.audience if before is not None else "",
         artifact=_address(store, source)
         if source.backend.artifact_digest and store
@@ -209,7 +232,7 @@ def _with_traffic(model: Model, version: str) -> list[str]:
     return [version] if model.traffic.get(version, 0) else []
 
 
-def _change(plan: Plan) -> Put:
+def _change(plan: PromotionPlan) -> Put:
     known = plan.document
     body = merge_document(known.body if known is not None else None, plan.model)
     return Put(
@@ -217,10 +240,20 @@ def _change(plan: Plan) -> Put:
     )
 
 
-# -- the artifact
+# -- the image and the artifact
 
 
-def _check_stores(plan: Plan, source: str, target: str) -> None:
+async def _copy_image(plan: PromotionPlan, *, as_json: bool) -> None:
+    """By digest, which the registry of the target and this command both check."""
+    image = plan.source.backend.image
+    if plan.image == image:
+        return
+    plan.facts["image_copied"] = await copy_to(image, plan.image, as_json=as_json)
+    if not as_json:
+        console.say("image", "copied, and checked" if plan.facts["image_copied"] else "was there already")
+
+
+def _check_stores(plan: PromotionPlan, source: str, target: str) -> None:
     """Before anything is written: the artifact must be what was approved, and there must be a place for it."""
     digest = plan.source.backend.artifact_digest
     if not digest:
@@ -237,7 +270,7 @@ def _check_stores(plan: Plan, source: str, target: str) -> None:
         _asked(lambda: check_artifact(store, plan.model.name, plan.source.backend.version, digest))
 
 
-def _copy(plan: Plan, source: str, target: str, *, as_json: bool) -> None:
+def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> None:
     digest, model, version = plan.source.backend.artifact_digest, plan.model.name, plan.source.backend.version
     if not digest:
         return
@@ -289,14 +322,27 @@ async def _check_backend(source: VersionWithEvidence, url: str) -> None:
         )
 
 
-def _show(plan: Plan, source: str, to: str) -> None:
+def _show(plan: PromotionPlan, source: str, to: str) -> None:
     console.say("plan", f"{plan.source.title} from {source} to {to}, {plan.approval}")
-    if plan.source.backend.image:
-        console.say("image", plan.source.backend.image)
+    if plan.image:
+        where = (
+            "" if plan.image == plan.source.backend.image else f", copied from {plan.source.backend.image}"
+        )
+        console.say("image", f"{plan.image}{where}")
     if plan.source.backend.artifact_digest:
         console.say("artifact", plan.source.backend.artifact_digest)
     for line in plan.facts["changes"]:
         console.say("", line)
+
+
+def _show_outcome(plan: PromotionPlan, to: str, *, dry_run: bool) -> None:
+    if plan.facts["written"]:
+        text = f"{plan.source.title} to {to}, generation {plan.facts['generation']}"
+        console.say("promoted", text, style="bold green")
+    elif dry_run:
+        console.say("dry run", "nothing was written", style="bold yellow")
+    else:
+        console.say("copied", f"deploy {plan.image or plan.source.title} in {to}, then promote it with --url")
 
 
 def _confirm(to: str, *, yes: bool) -> None:

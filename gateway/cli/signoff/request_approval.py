@@ -7,12 +7,12 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from gateway.cli.signoff.sign_off import read_policy_from
+from gateway.cli.signoff.sign_off_policy import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.named_environments import registry_of, store_of
-from gateway.cli.support.published_manifest import published_card
-from gateway.cli.support.signing import (
+from gateway.cli.support.environment_stores import registry_of, store_of
+from gateway.cli.support.published_artifact import published_card
+from gateway.cli.support.signer_options import (
     AsOption,
     Identity,
     SshKeyOption,
@@ -28,17 +28,18 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, Put, Registry
 from gateway.registry.evidence import list_evidence
 from gateway.settings import Settings
-from gateway.signoff.gate import issuers_keys
-from gateway.signoff.policy import policy_digest
-from gateway.signoff.requests import (
+from gateway.signoff.approval_requests import (
     Request,
     StoredPolicy,
     evidence_digests,
     evidence_problems,
     request_id,
 )
-from gateway.signoff.statement import Keys
-from gateway.signoff.subject import Subject, subject_of
+from gateway.signoff.approval_subject import Subject, subject_of
+from gateway.signoff.in_toto_statement import Keys, tokens_of
+from gateway.signoff.kept_keys import keep_keys
+from gateway.signoff.policy import policy_digest
+from gateway.signoff.records import issuers_keys
 
 
 def request_approval(
@@ -90,15 +91,18 @@ def request_approval(
             identity = identify(stored.policy, ssh_key, token_command, name)
             keys = await issuers_keys(stored.policy)
             if policy is not None:
-                new = policy_digest(msgspec.to_builtins(read_policy_from(policy)))
+                proposal = msgspec.to_builtins(read_policy_from(policy))
+                new = policy_digest(proposal)
                 environment = (await registry.head()).registry_id
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
-                return await _write(registry, stored, keys, identity, subject, reason)
+                return await _write(registry, stored, keys, identity, subject, reason, proposal)
             assert version is not None  # noqa: S101  (one of the two is given)
             found = await read_source(origin, store, stored.policy.evidence, *split_version(version))
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
-            return await _write(registry, stored, keys, identity, subject, reason, found.evidence)
+            return await _write(
+                registry, stored, keys, identity, subject, reason, found.proposal, found.evidence
+            )
 
     facts = console.run_async(work())
     if as_json:
@@ -121,6 +125,13 @@ class VersionWithEvidence(NamedTuple):
     @property
     def title(self) -> str:
         return f"{self.model.name}@{self.backend.version}"
+
+    @property
+    def proposal(self) -> dict[str, Any]:
+        """The model's document with this version alone: what an approval binds, in full."""
+        return to_document(
+            msgspec.structs.replace(self.model, backends=(self.backend,), traffic={}, sticky=None)
+        )
 
 
 async def read_source(
@@ -177,10 +188,17 @@ async def _write(
     identity: Identity,
     subject: Subject,
     reason: str,
+    proposal: dict[str, Any],
     evidence: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     statement = signed(identity, stored.policy, keys, "request", "", subject, reason)
-    request = Request(title=subject.title, request=statement, evidence=evidence or {})
+    request = Request(
+        title=subject.title,
+        request=statement,
+        evidence=evidence or {},
+        proposal=proposal,
+        keys=tuple(keep_keys(tokens_of(statement), keys)),
+    )
     name = request_id(statement)
     body: dict[str, Any] = msgspec.to_builtins(request)
     change = Put(kind=APPROVALS, name=name, body=body, expected=0)

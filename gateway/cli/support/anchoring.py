@@ -20,7 +20,7 @@ def second_place(settings: Settings) -> SecondPlace | None:
 
 def signer_of(settings: Settings) -> Any:
     """The signer of heads. Raises Failure."""
-    from gateway.audit.signing import SigningError, read_signer
+    from gateway.audit.dsse_envelope import SigningError, read_signer
 
     if not settings.audit.signing_key:
         raise Failure(
@@ -36,7 +36,7 @@ def signer_of(settings: Settings) -> Any:
 
 def read_keys(settings: Settings) -> "list[Key]":
     """The public keys whose heads count. Raises Failure."""
-    from gateway.audit.signing import SigningError, read_public_key
+    from gateway.audit.dsse_envelope import SigningError, read_public_key
 
     if not settings.audit.trusted_keys:
         return [signer_of(settings).public_key]

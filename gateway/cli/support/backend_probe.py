@@ -139,7 +139,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
     raise Failure(
         f"the backend cannot be reached: {reason}",
         hint="is it running, and is the address right as seen from this machine? --wait SECONDS waits longer; "
-        "--no-probe --version VERSION, or --force, registers it without asking",
+        "--force registers it all the same, and the history says so",
         code=EX_UNAVAILABLE,
     )
 

@@ -14,30 +14,32 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from gateway.cli.support.environments import (
+from gateway.cli.support.environments_file import (
     ChosenEnvironment,
     CurrentEnvironmentFile,
     UnknownEnvironment,
     find_environment,
     read_environments,
 )
+from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.core.model import Model, parse_model
-from gateway.core.printable import printable, printable_json, printable_lines
 from gateway.core.suggestions import suggest
 from gateway.registry.base import (
     APPROVALS,
     EVIDENCE,
     MODELS,
     SIGN_OFF,
+    SIGN_OFF_POLICY,
     Delete,
     Document,
+    Precondition,
     Put,
     Registry,
     RegistryError,
     Unavailable,
 )
-from gateway.registry.fallback import open_fallback, refresh_fallback
-from gateway.registry.schemes import open_registry
+from gateway.registry.fallback_copy import open_fallback, refresh_fallback
+from gateway.registry.open_by_url import open_registry
 from gateway.settings import (
     Settings,
     environments_file,
@@ -191,6 +193,8 @@ def settings_for(registry: str | None) -> Settings:
     given = {
         name: value for name in ("registry", "artifacts") if (value := getattr(chosen.environment, name))
     }
+    if chosen.environment.figures:
+        given["rollouts.figures"] = chosen.environment.figures
     named = chosen.by != "chips env use"
     settings = load_settings(
         flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},
@@ -233,21 +237,24 @@ _SIGNED_BY_PEOPLE = frozenset(
 )  # these collect signatures, and change nothing that serves
 
 
-async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) -> None:
-    """Raises Failure where the registry's sign-off policy wants approvals that are not there."""
-    if await registry.read(SIGN_OFF, "policy") is None:
-        return  # before the import, which takes a while
-    from gateway.signoff.gate import NotApproved, check_write
+async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) -> tuple[Precondition, ...]:
+    """What must be unchanged when `changes` are written, so that the sign-off policy allows them. Raises Failure."""
+    if not any(change.kind in {MODELS, SIGN_OFF} for change in changes):
+        return ()
+    policy = await registry.read(SIGN_OFF, SIGN_OFF_POLICY)
+    if policy is None:  # before the import, which takes a while
+        return (Precondition(kind=SIGN_OFF, name=SIGN_OFF_POLICY, expected=0),)
+    from gateway.signoff.enforce_policy import NotApproved, check_write
 
     try:
-        found = await check_write(registry, changes)
+        clearance = await check_write(registry, changes, policy)
     except NotApproved as error:
         raise Failure(
             str(error),
             hint="chips request-approval asks; chips approvals shows what is missing",
             code=EX_NOPERM,
         ) from None
-    for approved in found:
+    for approved in clearance.approved:
         emergency = approved.verdict.emergency
         if emergency is not None:
             due = approved.verdict.review_due
@@ -256,6 +263,7 @@ async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) 
                 + (f"; a review is due by {due}" if due else ""),
                 style="bold red",
             )
+    return clearance.preconditions
 
 
 class _Guarded:
@@ -269,14 +277,23 @@ class _Guarded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._registry, name)
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
+        unchanged: tuple[Precondition, ...] = ()
         if any(change.kind not in _SIGNED_BY_PEOPLE for change in changes):
             try:
-                await _check_approvals(self._registry, changes)
+                unchanged = await _check_approvals(self._registry, changes)
             except Unavailable as error:
                 raise Unavailable(f"{error} Nothing was written.") from error
             confirm_write(self._settings)
-        generation = await self._registry.write(*changes, author=author, reason=reason)
+        generation = await self._registry.write(
+            *changes, author=author, reason=reason, preconditions=(*preconditions, *unchanged)
+        )
         self.has_written = True
         return generation
 
@@ -311,8 +328,8 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
 async def _keep_head(settings: Settings, registry: Registry) -> None:
     """A writer also keeps the head of the history in the second place; if that fails, the write is still valid."""
     from gateway.audit.anchors import write_anchor
+    from gateway.audit.dsse_envelope import SigningError, read_signer
     from gateway.audit.second_place import open_second_place
-    from gateway.audit.signing import SigningError, read_signer
 
     try:
         signer = read_signer(Path(settings.audit.signing_key))

@@ -300,6 +300,6 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def example_for_terminal(service: ModelServer) -> str:
-    """The server's example request, shortened for a terminal."""
+def example_request_json(service: ModelServer) -> str:
+    """The server's example request as JSON text; `{…}` where none is known."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

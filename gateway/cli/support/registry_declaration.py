@@ -6,9 +6,9 @@ from typing import Any, Final
 import yaml
 
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.escape_unprintable import printable, printable_json
+from gateway.core.ip_network_set import parse_network
 from gateway.core.model import parse_model
-from gateway.core.networks import parse_network
-from gateway.core.printable import printable, printable_json
 from gateway.registry.base import MODELS, NETWORKS, Document, network_document_name
 
 FORMAT: Final = 1

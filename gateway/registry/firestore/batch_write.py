@@ -12,16 +12,17 @@ from gateway.registry.base import (
     Delete,
     Entry,
     Head,
+    Precondition,
     Put,
     RegistryError,
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS, check_expected, entry_of, seal
-from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument
+from gateway.registry.firestore import document_layout
+from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
+from gateway.registry.firestore.history_migration import take_over
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.firestore.takeover import take_over
+from gateway.registry.hash_chain import GENESIS, check_expected, entry_of, seal
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc, Write
@@ -54,12 +55,15 @@ class BatchWrite:
         author: str,
         reason: str,
         location: FirestoreLocation,
+        *,
+        preconditions: Sequence[Precondition] = (),
     ) -> None:
         if not changes:
             raise ValueError("a write changes at least one document")
         self._rpc = rpc
         self._names = names
         self._changes = changes
+        self._preconditions = preconditions
         self._author = author.encode(errors="replace").decode()
         self._reason = reason.encode(errors="replace").decode()
         self._place = location
@@ -70,10 +74,10 @@ class BatchWrite:
             for change in changes
         ]
         for change, body in zip(changes, self._bodies, strict=True):
-            if body is not None and len(body.encode()) > layout.MAX_BODY_BYTES:
+            if body is not None and len(body.encode()) > document_layout.MAX_BODY_BYTES:
                 raise RegistryError(
                     f"{change.kind}/{change.name} takes {len(body.encode())} bytes, and this registry keeps at most "
-                    f"{layout.MAX_BODY_BYTES} in one document. Nothing was written."
+                    f"{document_layout.MAX_BODY_BYTES} in one document. Nothing was written."
                 )
         if len(self._author) + len(self._reason) > _MAX_REMARK:
             raise RegistryError(
@@ -129,24 +133,31 @@ class BatchWrite:
         )
 
     async def _read(self) -> dict[tuple[str, str], FirestoreDocument]:
-        wanted = [self._head_at, *(document_location(self._names, c.kind, c.name) for c in self._changes)]
+        wanted = [
+            self._head_at,
+            *(document_location(self._names, c.kind, c.name) for c in (*self._preconditions, *self._changes)),
+        ]
         if self._asked:
-            wanted.append((self._names.history, layout.change_id(self._asked, 0)))
+            wanted.append((self._names.history, document_layout.change_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
 
     def _is_ours(self, found: dict[tuple[str, str], FirestoreDocument]) -> bool:
-        entry = found.get((self._names.history, layout.change_id(self._asked, 0)))
+        entry = found.get((self._names.history, document_layout.change_id(self._asked, 0)))
         return entry is not None and entry.fields.get("write_id") == self._id
 
     def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[Write]]":
         from gateway.registry.firestore.rpc import Write
 
+        # All of `found` is as of one moment, and a write of one of these documents changes the head, which the commit
+        # names as a precondition of its own: so none of them has changed when it is written.
+        for precondition in self._preconditions:
+            check_expected(precondition, *self._stored(found, precondition))
         was = found.get(self._head_at)
-        known = layout.decode_head(was.fields if was is not None else None)
+        known = document_layout.decode_head(was.fields if was is not None else None)
         if known is None or was is None:
             head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
         else:
-            head = layout.read_chain(known, was.fields)
+            head = document_layout.read_chain(known, was.fields)
         generation = head.generation + 1
         writes: list[Write] = []
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
@@ -154,13 +165,13 @@ class BatchWrite:
             entry, head = seal(entry, head)
             writes += self._writes_of(found, entry, index)
         head = msgspec.structs.replace(head, generation=generation)
-        fields = layout.encode_head(head, self._id, self._at)
+        fields = document_layout.encode_head(head, self._id, self._at)
         writes.insert(0, Write(*self._head_at, fields, was.updated if was is not None else None))
-        size = sum(layout.estimated_size_bytes(write.identity, write.fields) for write in writes)
-        if size > layout.MAX_COMMIT_BYTES:
+        size = sum(document_layout.estimated_size_bytes(write.identity, write.fields) for write in writes)
+        if size > document_layout.MAX_COMMIT_BYTES:
             raise RegistryError(
                 f"these {len(self._changes)} changes take {size} bytes, and Firestore writes at most "
-                f"{layout.MAX_COMMIT_BYTES} at once. Nothing was written; make the change in several parts."
+                f"{document_layout.MAX_COMMIT_BYTES} at once. Nothing was written; make the change in several parts."
             )
         return generation, writes
 
@@ -171,9 +182,7 @@ class BatchWrite:
         body: str | None,
         generation: int,
     ) -> Entry:
-        was = found.get(document_location(self._names, change.kind, change.name))
-        stored = layout.decode_stored(was.fields if was is not None else None)
-        revision, before = (stored.revision, stored.body) if stored is not None else (0, None)
+        revision, before = self._stored(found, change)
         check_expected(change, revision, before)
         return entry_of(
             change,
@@ -187,6 +196,13 @@ class BatchWrite:
             write_id=self._id,
         )
 
+    def _stored(
+        self, found: dict[tuple[str, str], FirestoreDocument], change: Put | Delete | Precondition
+    ) -> tuple[int, str | None]:
+        was = found.get(document_location(self._names, change.kind, change.name))
+        stored = document_layout.decode_stored(was.fields if was is not None else None)
+        return (stored.revision, stored.body) if stored is not None else (0, None)
+
     def _writes_of(
         self, found: dict[tuple[str, str], FirestoreDocument], entry: Entry, index: int
     ) -> "tuple[Write, Write]":
@@ -194,15 +210,17 @@ class BatchWrite:
 
         at = document_location(self._names, entry.kind, entry.name)
         was = found.get(at)
-        document = layout.encode_stored(entry.kind, entry.name, entry.revision, entry.generation, entry.after)
-        logged = layout.write_entry(entry)
+        document = document_layout.encode_stored(
+            entry.kind, entry.name, entry.revision, entry.generation, entry.after
+        )
+        logged = document_layout.write_entry(entry)
         return (
             Write(*at, document, was.updated if was is not None else None),
-            Write(self._names.history, layout.change_id(entry.generation, index), logged, None),
+            Write(self._names.history, document_layout.change_id(entry.generation, index), logged, None),
         )
 
 
 def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
     """The collection and the id of a document in Firestore."""
-    layout.check_kind(kind)
-    return names.for_kind(kind), layout.document_id(kind, name)
+    document_layout.check_kind(kind)
+    return names.for_kind(kind), document_layout.document_id(kind, name)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.registry.base import Conflict, Document, RegistryError, Unavailable
-from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import Collections
+from gateway.registry.firestore import document_layout
+from gateway.registry.firestore.document_layout import Collections
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc
 
 
 def _collection(names: Collections, kind: str) -> str:
-    layout.check_kind(kind)
+    document_layout.check_kind(kind)
     return f"{names.prefix}-ephemeral-{kind}"
 
 
@@ -27,7 +27,7 @@ async def read(rpc: "FirestoreRpc", names: Collections, kind: str) -> tuple[Docu
     found = [
         document
         async for one in rpc.query(_collection(names, kind))
-        if (document := layout.decode_registry_document(one.identity, one.fields)) is not None
+        if (document := document_layout.decode_registry_document(one.identity, one.fields)) is not None
     ]
     return tuple(sorted(found, key=lambda document: document.name))
 
@@ -38,16 +38,18 @@ async def write(
     """Write one document if it is at revision `expected`; return its new revision. Raises Conflict."""
     from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed, Write
 
-    where = (_collection(names, kind), layout.document_id(kind, name))
+    where = (_collection(names, kind), document_layout.document_id(kind, name))
     text = msgspec.json.encode(body).decode()
-    if len(text.encode()) > layout.MAX_BODY_BYTES:
-        raise RegistryError(f"{kind}/{name} takes {len(text)} bytes, of at most {layout.MAX_BODY_BYTES}")
+    if len(text.encode()) > document_layout.MAX_BODY_BYTES:
+        raise RegistryError(
+            f"{kind}/{name} takes {len(text)} bytes, of at most {document_layout.MAX_BODY_BYTES}"
+        )
     was = (await rpc.get(where)).get(where)
-    stored = layout.decode_stored(was.fields if was is not None else None)
+    stored = document_layout.decode_stored(was.fields if was is not None else None)
     actual = stored.revision if stored is not None else 0
     if actual != expected:
         raise Conflict(kind, name, expected=expected, actual=actual)
-    fields = layout.encode_stored(kind, name, expected + 1, 0, text)
+    fields = document_layout.encode_stored(kind, name, expected + 1, 0, text)
     try:
         await rpc.commit([Write(*where, fields, was.updated if was is not None else None)])
     except PreconditionFailed as error:
@@ -59,4 +61,4 @@ async def write(
 
 async def delete(rpc: "FirestoreRpc", names: Collections, kind: str, name: str) -> None:
     """Delete one document, if it is there."""
-    await rpc.delete(_collection(names, kind), layout.document_id(kind, name))
+    await rpc.delete(_collection(names, kind), document_layout.document_id(kind, name))

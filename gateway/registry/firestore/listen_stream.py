@@ -7,7 +7,7 @@ passed on before that, so a batch is never seen in part.
 from typing import Any, Final
 
 from gateway.registry.base import Unavailable
-from gateway.registry.firestore.layout import FirestoreDocument, document_from_protobuf
+from gateway.registry.firestore.document_layout import FirestoreDocument, document_from_protobuf
 
 TARGET_ID: Final = 1
 # google.firestore.v1.TargetChange.TargetChangeType

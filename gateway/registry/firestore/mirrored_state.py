@@ -7,8 +7,8 @@ from gateway.registry.base import (
     Document,
     Listing,
 )
-from gateway.registry.firestore import layout
-from gateway.registry.firestore.layout import FirestoreDocument, RegistryHead
+from gateway.registry.firestore import document_layout
+from gateway.registry.firestore.document_layout import FirestoreDocument, RegistryHead
 
 if TYPE_CHECKING:
     pass
@@ -24,7 +24,7 @@ class MirroredState:
     @classmethod
     def from_listing(cls, listing: Listing) -> "MirroredState":
         head = RegistryHead(listing.registry_id, listing.generation)
-        return cls(head, {layout.document_id(d.kind, d.name): d for d in listing.documents})
+        return cls(head, {document_layout.document_id(d.kind, d.name): d for d in listing.documents})
 
     def listing(self) -> Listing:
         return Listing(
@@ -46,6 +46,6 @@ class MirroredState:
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:
     """The registry document in `found`; None for the head, a deleted document, or a kind that this release does not mirror."""
-    if ":" not in found.identity or layout.parse_document_id(found.identity)[0] not in MIRRORED:
+    if ":" not in found.identity or document_layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
-    return layout.decode_registry_document(found.identity, found.fields)
+    return document_layout.decode_registry_document(found.identity, found.fields)

@@ -7,7 +7,7 @@ imported late and in a thread, because importing them takes longer than a caller
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult
@@ -20,6 +20,7 @@ from gateway.registry.base import (
     Entry,
     Head,
     Listing,
+    Precondition,
     Put,
     Registry,
     RegistryError,
@@ -27,14 +28,14 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.chain import GENESIS
-from gateway.registry.firestore import ephemeral, layout
+from gateway.registry.firestore import document_layout, ephemeral
 from gateway.registry.firestore.batch_write import BatchWrite, document_location
-from gateway.registry.firestore.layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.history_migration import read_entries, read_stored
 from gateway.registry.firestore.listen_stream import DocumentGone, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
 from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
-from gateway.registry.firestore.takeover import read_entries, read_stored
+from gateway.registry.hash_chain import GENESIS
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc
@@ -109,7 +110,9 @@ class FirestoreRegistry:
     async def read(self, kind: str, name: str) -> Document | None:
         where = self._where(kind, name)
         found = (await (await self._rpc()).get(where)).get(where)
-        return None if found is None else layout.decode_registry_document(found.identity, found.fields)
+        return (
+            None if found is None else document_layout.decode_registry_document(found.identity, found.fields)
+        )
 
     async def list(self, kind: str) -> tuple[Document, ...]:
         rpc = await self._rpc()
@@ -117,14 +120,23 @@ class FirestoreRegistry:
         found = [
             document
             async for one in rpc.query(collection, first=f"{kind}:", end=f"{kind};")
-            if (document := layout.decode_registry_document(one.identity, one.fields)) is not None
+            if (document := document_layout.decode_registry_document(one.identity, one.fields)) is not None
         ]
         return tuple(sorted(found, key=lambda document: document.name))
 
-    async def write(self, *changes: Put | Delete, author: str, reason: str = "") -> int:
+    async def write(
+        self,
+        *changes: Put | Delete,
+        author: str,
+        reason: str = "",
+        preconditions: Sequence[Precondition] = (),
+    ) -> int:
         rpc = await self._rpc()
         async with self._writing:
-            return await BatchWrite(rpc, self._names, changes, author, reason, self._place).run()
+            batch = BatchWrite(
+                rpc, self._names, changes, author, reason, self._place, preconditions=preconditions
+            )
+            return await batch.run()
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
@@ -133,7 +145,7 @@ class FirestoreRegistry:
         wanted = {key: value for key, value in (("kind", kind), ("name", name)) if value is not None}
         changes = []
         async for found in rpc.query(self._names.history, limit=limit, **wanted):
-            entry = layout.read_entry(found)
+            entry = document_layout.read_entry(found)
             if entry is None:
                 _log.error("%s/%s is no entry of a history", self._names.history, found.identity)
             else:
@@ -153,17 +165,17 @@ class FirestoreRegistry:
         rpc = await self._rpc()
         location = (self._names.mirror, HEAD)
         found = (await rpc.get(location)).get(location)
-        head = layout.decode_head(found.fields if found is not None else None)
+        head = document_layout.decode_head(found.fields if found is not None else None)
         if found is None or head is None:
             await self._begin(rpc)
             return await self.head()
-        return layout.read_chain(head, found.fields)
+        return document_layout.read_chain(head, found.fields)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
         async for entry in read_entries(await self._rpc(), self._names):
             yield entry
 
-    async def stored(self, kind: str) -> tuple[StoredDocument, ...]:
+    async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return tuple([one async for one in read_stored(await self._rpc(), self._names, kind)])
 
     async def close(self) -> None:
@@ -191,14 +203,14 @@ class FirestoreRegistry:
     async def _head(self, rpc: "FirestoreRpc") -> RegistryHead | None:
         location = (self._names.mirror, HEAD)
         found = (await rpc.get(location)).get(location)
-        return layout.decode_head(found.fields if found is not None else None)
+        return document_layout.decode_head(found.fields if found is not None else None)
 
     async def _read_whole(self, rpc: "FirestoreRpc") -> MirroredState:
         head: RegistryHead | None = None
         documents = {}
         async for found in rpc.query(self._names.mirror):  # one query is one moment
             if found.identity == HEAD:
-                head = layout.decode_head(found.fields)
+                head = document_layout.decode_head(found.fields)
             elif (document := mirrored_document(found)) is not None:
                 documents[found.identity] = document
         if head is None:
@@ -211,7 +223,7 @@ class FirestoreRegistry:
 
         head = RegistryHead(uuid4().hex, 0)
         chain = Head(registry_id=head.registry_id, generation=0, digest=GENESIS)
-        fields = layout.encode_head(chain, "", now_rfc3339())
+        fields = document_layout.encode_head(chain, "", now_rfc3339())
         try:
             await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
         except PreconditionFailed:
@@ -250,7 +262,7 @@ class FirestoreRegistry:
                     reading = asyncio.ensure_future(anext(messages))
                     if fresh is None:
                         continue
-                    head = layout.decode_head(fresh[HEAD].fields) if HEAD in fresh else None
+                    head = document_layout.decode_head(fresh[HEAD].fields) if HEAD in fresh else None
                     if head is not None:
                         generation = head.generation
                     elif generation is None:

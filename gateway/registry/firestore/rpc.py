@@ -18,7 +18,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.types import common, document, firestore, query, write
 
 from gateway.registry.base import RegistryError, Unavailable
-from gateway.registry.firestore.layout import Fields, FirestoreDocument, document_from_protobuf
+from gateway.registry.firestore.document_layout import Fields, FirestoreDocument, document_from_protobuf
 from gateway.registry.firestore.listen_stream import TARGET_ID
 from gateway.registry.firestore.location import FirestoreLocation
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import JSON, CheckContext, ContractViolation, check, require_predictions
 from gateway.verify.raw_http import RawRequest

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.check import (
     JSON,
     CheckContext,
     CheckSkipped,
     ContractViolation,
-    NotPossibleHere,
+    NotPossibleOnThisMachine,
     check,
     require_predictions,
 )
@@ -209,7 +209,9 @@ async def _namespace(environment: Mapping[str, str]) -> str:
                 return way
         finally:
             await trial.stop()
-    raise NotPossibleHere("no process can be made process 1 here: `unshare --pid` is missing or refused")
+    raise NotPossibleOnThisMachine(
+        "no process can be made process 1 here: `unshare --pid` is missing or refused"
+    )
 
 
 @check(

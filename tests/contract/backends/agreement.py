@@ -11,7 +11,7 @@ import requests
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Model
 from gateway.verify.check import ContractViolation
-from gateway.verify.checks.binary import (
+from gateway.verify.checks.binary_tensors import (
     LENGTH_HEADER,
     MEDIA_TYPE,
     BinaryRequest,

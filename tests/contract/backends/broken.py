@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from gateway.verify.checks.binary import LENGTH_HEADER
+from gateway.verify.checks.binary_tensors import LENGTH_HEADER
 from tests.flow.contract import JSON, Contract, Response, body_of
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]

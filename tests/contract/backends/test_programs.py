@@ -12,7 +12,14 @@ import pytest
 from gateway.verify import second_instance
 from gateway.verify.check import Result
 from gateway.verify.checks import process_lifecycle
-from gateway.verify.run import CHECKS, BackendNotReady, read_samples, select_checks, started_backend, verify
+from gateway.verify.run import (
+    CHECKS,
+    BackendNotReady,
+    read_samples,
+    select_checks,
+    started_backend,
+    verify,
+)
 from tests.conftest import require
 from tests.contract.backends.broken import SAMPLES
 from tests.patience import patience

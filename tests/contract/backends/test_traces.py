@@ -19,7 +19,7 @@ from gateway.core.model import Backend as Registered
 from gateway.core.model import Policy
 from gateway.telemetry.request_summary import RequestSummary
 from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.trace_store import TraceStoreReader
+from gateway.telemetry.sqlite_trace_store import TraceStoreReader
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, run_r
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import JULIA_PREDICT, PYTHON, ROOT, Backend, R

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.flow.background_servers import BackgroundServers
 from tests.patience import patience
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.base import AUDIT, MODELS, Delete, Entry, Head, Put, Registry, StoredDocument
-from gateway.registry.chain import GENESIS, TAKEOVER, entry_digest, seal, take_over
+from gateway.registry.hash_chain import GENESIS, TAKEOVER, entry_digest, seal, take_over
 
 Key = tuple[str, str]
 

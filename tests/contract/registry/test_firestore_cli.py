@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import KEYS, REVOCATIONS
-from gateway.registry.fallback import open_fallback
+from gateway.registry.fallback_copy import open_fallback
 from tests.firestore.emulator import Emulator
 from tests.firestore.fixture import registry_url
 from tests.gcs.fixture import Gcs
@@ -27,7 +27,7 @@ def shell(
 def test_every_verb_that_reads_or_writes(shell: Shell):
     shell.register("wine", "1", "--reason", "first")
     shell.register("wine", "2")
-    shell.ok("traffic", "wine", "1=50", "2=50")
+    shell.ok("traffic", "wine", "1=50", "2=50", "--force")
     shell.ok("disable", "wine")
     shell.ok("enable", "wine")
     key = shell.ok("keys", "create", "app").out.strip()
@@ -89,10 +89,10 @@ def test_history_tells_the_difference_and_rollback_undoes_it(shell: Shell):
     shell.register("wine", "1", "--by", "ana", "--reason", "first")
     shell.register("wine", "2", "--by", "bea")
     shell.register("beer")
-    shell.ok("traffic", "wine", "1=50", "2=50", "--by", "ana", "--reason", "half each")
+    shell.ok("traffic", "wine", "1=50", "2=50", "--force", "--by", "ana", "--reason", "half each")
     ended = shell.ok("history", "wine")
     assert ended.out.splitlines()[0].startswith("changed   models/wine revision 3, generation 4, 20")
-    assert ended.out.splitlines()[0].endswith("by ana: half each")
+    assert ended.out.splitlines()[0].endswith("by ana: half each; forced: version 2: it was never verified")
     assert "traffic.1: 100 → 50" in ended.out
     assert "beer" not in ended.out
     assert len(shell.ok("history", "--json", "--limit", "2").json()) == 2

@@ -10,11 +10,11 @@ from gateway.registry import mirror as mirror_module
 from gateway.registry.base import MODELS, REVOCATIONS, Conflict, Delete, Put, RegistryError, Unavailable
 from gateway.registry.firestore import batch_write
 from gateway.registry.firestore import rpc as rpc_module
-from gateway.registry.firestore.layout import Fields
+from gateway.registry.firestore.document_layout import Fields
 from gateway.registry.firestore.registry import FirestoreRegistry
 from gateway.registry.firestore.rpc import Write
 from gateway.registry.mirror import Mirror
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.firestore.cable import Cable
 from tests.firestore.emulator import Emulator
 from tests.firestore.fixture import registry_url

@@ -13,7 +13,7 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put, Registry, Unavailable
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.settings import load_settings
 from gateway.telemetry.logs import LogWriter
 from tests.firestore.emulator import Emulator

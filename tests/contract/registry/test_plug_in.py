@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.registry.base import Registry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.testing import RegistryContract
 from tests.patience import patience
 
@@ -68,7 +68,7 @@ def test_the_command_line_takes_it(tmp_path: Path, site: Path):
             check=False,
         )
 
-    registered = chips("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1")
+    registered = chips("register", "wine", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1")
     assert registered.returncode == 0, registered.stderr
     assert '"name": "wine"' in chips("models", "--json").stdout
     assert "created   models/wine revision 1" in chips("history").stdout

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.registry.base import Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.testing import RegistryContract
 
 

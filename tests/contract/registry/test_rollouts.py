@@ -8,9 +8,9 @@ import pytest
 from gateway.core.evidence import CANARY
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.registry.evidence import read_evidence
-from gateway.registry.schemes import open_registry
-from gateway.rollout.figures import FIGURES
+from gateway.registry.open_by_url import open_registry
 from gateway.rollout.lease import LEASE, Lease
+from gateway.rollout.reporter import FIGURES
 from tests.unit.rollout.fleet import Clock, Scene
 
 

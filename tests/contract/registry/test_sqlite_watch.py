@@ -18,8 +18,8 @@ from gateway.registry.base import (
     Document,
     Listing,
     Put,
-    decode_document,
 )
+from gateway.registry.damage import document_of
 from gateway.registry.sqlite import SqliteRegistry
 
 Opener = Callable[[], SqliteRegistry]
@@ -42,13 +42,15 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the documents that were read, in their order."""
     names: list[str] = []
-    decode = decode_document
+    decode = document_of
 
-    def noted(kind: str, name: str, revision: int, text: str) -> Document:
-        names.append(name)
-        return decode(kind, name, revision, text)
+    def noted(kind: str, name: str, revision: int, body: str | None) -> Document | None:
+        found = decode(kind, name, revision, body)
+        if found is not None:
+            names.append(name)
+        return found
 
-    monkeypatch.setattr(sqlite_read, "decode_document", noted)
+    monkeypatch.setattr(sqlite_read, "document_of", noted)
     return names
 
 

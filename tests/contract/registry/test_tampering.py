@@ -12,12 +12,12 @@ from google.cloud.firestore_v1.types import document, firestore, write
 
 from gateway.audit.verify import AnchoredHead, verify_history
 from gateway.registry.base import KINDS, MODELS, Head, Put, Registry, now_rfc3339
-from gateway.registry.firestore import layout
+from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.registry import FirestoreRegistry
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.registry.sqlite import SqliteRegistry
 from tests.contract.registry.adversary import CHANGES, Adversary, State, write_some
-from tests.contract.registry.test_takeover import make_unchained
+from tests.contract.registry.test_history_migration import make_unchained
 
 TAMPERINGS = 500
 SEED = 20_261_130
@@ -25,7 +25,11 @@ SEED = 20_261_130
 
 async def read_state(registry: Registry) -> State:
     entries = [entry async for entry in registry.history_entries()]
-    documents = {(one.kind, one.name): one for kind in sorted(KINDS) for one in await registry.stored(kind)}
+    documents = {
+        (one.kind, one.name): one
+        for kind in sorted(KINDS)
+        for one in await registry.raw_documents_with_deleted(kind)
+    }
     return State(await registry.head(), entries[::-1], documents)
 
 
@@ -143,7 +147,7 @@ async def test_an_entry_far_from_the_others_is_seen(sqlite_base, sequence: int):
 # -- Firestore
 
 
-_Documents = dict[tuple[str, str], layout.Fields]
+_Documents = dict[tuple[str, str], document_layout.Fields]
 
 
 class RawFirestore:
@@ -155,15 +159,17 @@ class RawFirestore:
 
     def _documents(self, state: State) -> _Documents:
         names = self._registry._names
-        found = {(names.mirror, layout.HEAD): layout.encode_head(state.head, "w", "")}
+        found = {(names.mirror, document_layout.HEAD): document_layout.encode_head(state.head, "w", "")}
         index = 0
         for number, entry in enumerate(state.entries):
             same = number and state.entries[number - 1].generation == entry.generation
             index = index + 1 if same else 0
-            found[names.history, layout.change_id(entry.generation, index)] = layout.write_entry(entry)
+            found[names.history, document_layout.change_id(entry.generation, index)] = (
+                document_layout.write_entry(entry)
+            )
         for one in state.documents.values():
-            identity = layout.document_id(one.kind, one.name)
-            found[names.for_kind(one.kind), identity] = layout.encode_stored(
+            identity = document_layout.document_id(one.kind, one.name)
+            found[names.for_kind(one.kind), identity] = document_layout.encode_stored(
                 one.kind, one.name, one.revision, one.generation or 1, one.body
             )
         return found
@@ -187,7 +193,7 @@ class RawFirestore:
         await rpc._client.commit(request=request, metadata=rpc._metadata, timeout=50)
 
     @staticmethod
-    def _document(rpc, collection: str, identity: str, fields: layout.Fields) -> document.Document:
+    def _document(rpc, collection: str, identity: str, fields: document_layout.Fields) -> document.Document:
         from gateway.registry.firestore.rpc import _value
 
         values = {name: _value(value) for name, value in fields.items()}

@@ -219,7 +219,17 @@ def test_the_doctor_compares_what_is_registered_with_what_is_deployed(
     assert found[subject]["outcome"] == "ok", found[subject]
     url = shell.model()["backends"][0]["url"]
     shell.ok(
-        "register", "wine", url, "--no-probe", "--version", "1", "--timeout", "900", "--concurrency", "7"
+        "register",
+        "wine",
+        url,
+        "--no-probe",
+        "--force",
+        "--version",
+        "1",
+        "--timeout",
+        "900",
+        "--concurrency",
+        "7",
     )
     told = [finding["text"] for finding in shell("doctor", "--json").json() if finding["subject"] == subject]
     assert "its time-out in the registry is 900 s, but Cloud Run cuts after 60 s" in told

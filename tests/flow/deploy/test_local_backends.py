@@ -5,9 +5,8 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from gateway.deploy.local import _children
 from tests.patience import patience
+from tests.probes import runs, until
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -55,6 +55,9 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
     assert list(first["steps"]) == ["check", "try", "publish", "build", "start", "verify", "register"]
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
+    (record,) = shell.ok("evidence", "wine@1", "--json").json()
+    assert record["facts"]["checks"]["predict/answer"] == "passed"
+    assert [*record["facts"]["checks"].values()].count("passed") == record["facts"]["passed"] > 20
 
     assert not first["unchanged"]
     again = deployed(shell, backend_folder)
@@ -227,14 +230,6 @@ def test_changed_code_that_fails_leaves_what_runs(shell: Shell, backend_folder: 
 # -- local backends live
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    give_up_at = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
-    return found
-
-
 def entry(shell: Shell) -> Any:
     (found,) = shell.ok("ps", "--json").json()
     return found
@@ -280,15 +275,6 @@ def test_a_backend_without_its_supervisor_is_not_started_twice(shell: Shell, bac
     (started,) = shell.ok("up", "--json").json()
     assert (started["state"], started["pid"] != state["backend"]["pid"]) == ("ready", True)
     assert not runs(state["backend"]["pid"])
-
-
-def runs(pid: int) -> bool:
-    """Whether the process runs; one that has ended and that nobody has waited for yet (proc(5): Z) does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def test_stopped_it_stays_down_until_it_is_restarted(shell: Shell, backend_folder: Path):

@@ -14,10 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.audit.anchoring import Anchoring
 from gateway.audit.anchors import HEAD_TYPE, read_anchors, write_anchor, write_restored
-from gateway.audit.second_place import BucketPlace, FolderPlace, open_second_place
-from gateway.audit.signing import (
+from gateway.audit.dsse_envelope import (
     SigningError,
     read_envelope,
     read_public_key,
@@ -25,6 +23,8 @@ from gateway.audit.signing import (
     sign,
     verified_by,
 )
+from gateway.audit.periodic_anchoring import Anchoring
+from gateway.audit.second_place import BucketPlace, FolderPlace, open_second_place
 from gateway.audit.verify import verify_history
 from gateway.registry.base import MODELS, Put, Registry, RegistryError, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore

@@ -1,5 +1,6 @@
 """A person at a shell: types `chips …` and looks at what it prints and how it ends."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -7,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from gateway.cli import main
+from gateway.core.evidence import VERIFY, EvidenceRecord
+from gateway.registry.evidence import evidence_change
+from gateway.registry.open_by_url import open_registry
 from tests.patience import patience
 
 
@@ -79,10 +84,30 @@ class Shell:
             name,
             f"http://127.0.0.1:9/{name}-{version}",
             "--no-probe",
+            "--force",
             "--version",
             version,
             *options,
         )
+
+    def verified(self, name: str = "wine", version: str = "1", **changes: Any) -> None:
+        """The evidence that a registration that asks the backend leaves."""
+        record = EvidenceRecord(
+            model=name,
+            version=version,
+            sort=VERIFY,
+            passed=True,
+            summary="28 checks passed",
+            backend=f"http://127.0.0.1:9/{name}-{version}/predict",
+        )
+
+        async def write() -> None:
+            registry = open_registry(self.registry)
+            change = await evidence_change(registry, msgspec.structs.replace(record, **changes))
+            await registry.write(change, author="ana")
+            await registry.close()
+
+        asyncio.run(write())
 
     def start_watching(self) -> subprocess.Popen[str]:
         """`chips watch --json`, which has told of two models, the second while it ran."""

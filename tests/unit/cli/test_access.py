@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth.last_used import LastUsedRecorder
 from gateway.core.api_keys import digest_key, is_well_formed, key_id
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.unit.cli.shell import Shell
 
 
@@ -172,13 +172,15 @@ def test_a_model_with_limits_and_pages(shell: Shell):
         ["--network", "x"],
         ["--cors-origin", "app.example.com"],
     ):
-        ended = shell("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1", *wrong)
+        ended = shell(
+            "register", "wine", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1", *wrong
+        )
         assert ended.code == 65, wrong
 
 
 def test_a_backend_that_is_where_none_may_be_is_not_registered(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     def register(url: str) -> int:
-        return shell("register", "wine", url, "--no-probe", "--version", "1").code
+        return shell("register", "wine", url, "--no-probe", "--force", "--version", "1").code
 
     assert register("http://169.254.169.254/x") == 65
     monkeypatch.setenv("CHIPS_UPSTREAM__POLICY", "cloud")
@@ -190,13 +192,22 @@ def test_a_backend_that_is_where_none_may_be_is_not_registered(shell: Shell, mon
 
 def test_a_backend_behind_a_domain_of_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     def registered(*options: str) -> Any:
-        shell.ok("register", "wine", "https://wine.example.com", "--no-probe", "--version", "1", *options)
+        shell.ok(
+            "register",
+            "wine",
+            "https://wine.example.com",
+            "--no-probe",
+            "--force",
+            "--version",
+            "1",
+            *options,
+        )
         return shell.model()["backends"][0].get("audience")
 
     assert registered("--audience", "https://wine-abc.a.run.app") == "https://wine-abc.a.run.app"
     assert registered("--owner", "ana") == "https://wine-abc.a.run.app", "what is not named stays"
     assert registered("--audience", "origin") is None
-    where = ("--no-probe", "--version", "1", "--audience")
+    where = ("--no-probe", "--force", "--version", "1", "--audience")
     assert shell("register", "wine", "https://wine.example.com", *where, "a b").code == 65
     monkeypatch.setenv("CHIPS_UPSTREAM__POLICY", "cloud")
     monkeypatch.setenv("CHIPS_UPSTREAM__HOSTS", "*.example.com")

@@ -77,7 +77,7 @@ def test_each_write_of_a_command_keeps_the_head(anchored: Shell, tmp_path: Path)
     ended = anchored.ok("audit", "--verify")
     assert "by ana, 1 kept heads lost: the disk broke" in ended.out
     other = ("--registry", f"sqlite://{tmp_path}/other.db")  # it shares the second place
-    anchored.ok("register", "beer", "http://127.0.0.1:9", "--version", "1", "--no-probe", *other)
+    anchored.ok("register", "beer", "http://127.0.0.1:9", "--version", "1", "--no-probe", "--force", *other)
     assert "the disk broke" not in anchored.ok("audit", "--verify", *other).out
 
 
@@ -107,7 +107,7 @@ def test_another_registry_in_the_place_of_this_one_is_found(
 
 def test_a_second_place_that_cannot_be_written_is_told_and_loses_no_write(anchored: Shell, tmp_path: Path):
     (tmp_path / "kept").write_text("")
-    ended = anchored("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1")
+    ended = anchored("register", "wine", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1")
     assert ended.code == 0
     assert "chips audit --anchor" in ended.err
     assert anchored("audit", "--anchor").code == console.EX_UNAVAILABLE
@@ -139,14 +139,17 @@ def test_what_served_at_a_time(shell: Shell, tmp_path: Path, monkeypatch: pytest
     now("2026-11-20T11:00:00.000Z")
     shell.register("wine", "2", "--by", "bea")
     now("2026-11-20T12:00:00.000Z")
-    shell.ok("traffic", "wine", "1=90", "2=10", "--by", "cy", "--reason", "canary")
+    shell.ok("traffic", "wine", "1=90", "2=10", "--force", "--by", "cy", "--reason", "canary")
     now("2026-11-20T13:00:00.000Z")
     shell.ok("deregister", "wine", "--yes")
 
     ended = shell.ok("audit", "wine", "--at", "2026-11-20T12:30Z")
     lines = ended.out.splitlines()
     assert lines[0] == "wine      at 2026-11-20T12:30Z, revision 3"
-    assert lines[1] == "entry     3, 2026-11-20T12:00:00.000Z by cy: canary"
+    assert (
+        lines[1]
+        == "entry     3, 2026-11-20T12:00:00.000Z by cy: canary; forced: version 2: it was never verified"
+    )
     assert lines[2].startswith("v 1       90 %  http://")
     assert "artifact gs://a/wine/1" in ended.out
     assert "as such since entry 1, 2026-11-20T10:00:00.000Z by ana" in ended.out
@@ -196,7 +199,7 @@ def test_the_exports(shell: Shell, tmp_path: Path):
     with (tmp_path / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["sequence"] for row in rows] == ["2", "1"]
-    assert rows[1]["reason"] == "'=cmd()"
+    assert rows[1]["reason"] == "'=cmd(); forced: version 1: it was never verified"
     page = (tmp_path / "history.html").read_text()
     assert "<b>ana</b>" not in page
     assert "&lt;b&gt;ana&lt;/b&gt;" in page

@@ -3,18 +3,16 @@
 import asyncio
 from typing import Any
 
-import msgspec
 import pytest
 
-from gateway.core.evidence import EvidenceRecord
-from gateway.core.model_updates import to_document
-from gateway.core.rollout import parse_rollout
+from gateway.core.model import parse_model
+from gateway.core.model_updates import merge_document, to_document
+from gateway.core.rollout import parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
-from gateway.registry.evidence import evidence_change
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import AWAITS_CONFIRMATION, Decision, apply
-from gateway.rollout.figures import Report, Window
+from gateway.rollout.reporter import Report, Window
 from tests.unit.cli.shell import Shell
 from tests.unit.rollout.fleet import tally
 
@@ -22,27 +20,7 @@ from tests.unit.rollout.fleet import tally
 def _two_versions(shell: Shell) -> None:
     shell.register("wine", "3")
     shell.register("wine", "4")
-    _verified(shell)
-
-
-def _verified(shell: Shell, **changes: Any) -> None:
-    """What a registration that asks the backend leaves."""
-    record = EvidenceRecord(
-        model="wine",
-        version="4",
-        sort="verify",
-        passed=True,
-        summary="28 checks passed",
-        backend="http://127.0.0.1:9/wine-4/predict",
-    )
-
-    async def write() -> None:
-        registry = open_registry(shell.registry)
-        change = await evidence_change(registry, msgspec.structs.replace(record, **changes))
-        await registry.write(change, author="ana")
-        await registry.close()
-
-    asyncio.run(write())
+    shell.verified("wine", "4")
 
 
 def _rollout(shell: Shell) -> dict[str, Any]:
@@ -64,7 +42,7 @@ def _act(shell: Shell, decision: Decision) -> None:
             Put(
                 kind="models",
                 name="wine",
-                body={**model.body, "traffic": new.traffic},
+                body=merge_document(model.body, with_traffic(parse_model(model.body), new.traffic)),
                 expected=model.revision,
             ),
             author="rollout controller",
@@ -124,6 +102,7 @@ def test_a_rollout_is_begun_with_its_plan_and_moves_no_traffic_itself(shell: She
         (("5",), 65, "no version 5"),
         (("3",), 65, "one stable version"),
         (("4", "--steps", "100"), 65, "compares nothing"),
+        (("4", "--min-gateways", "0"), 65, "must be 1 to 10000, not 0"),
         (("4", "--steps", "5,x"), 64, "whole percentages"),
         (("4", "--steps", "50,5"), 65, "grow"),
         (("4", "--every", "10"), 64, "not a duration"),
@@ -167,7 +146,7 @@ def test_a_version_that_is_not_verified_gets_traffic_only_by_force_and_the_histo
     shell.register("wine", "3")
     shell.register("wine", "4")
     if changes is not None:
-        _verified(shell, **changes)
+        shell.verified("wine", "4", **changes)
     ended = shell("canary", "wine", "4")
     assert ended.code == 65
     assert told in ended.err
@@ -176,9 +155,8 @@ def test_a_version_that_is_not_verified_gets_traffic_only_by_force_and_the_histo
     assert told in shell.ok("history", "wine", "--kind", "rollouts").out
     shell.ok("canary", "wine", "--abort")
     by_hand = shell("traffic", "wine", "3=90", "4=10")
-    assert by_hand.code == (0 if changes is None else 65)
+    assert by_hand.code == 65
     assert told in by_hand.err
-    shell.ok("traffic", "wine", "3=100")
     shell.ok("traffic", "wine", "3=90", "4=10", "--force")
     history = shell.ok("history", "wine").out
     assert "forced: version 4: " in history
@@ -191,7 +169,7 @@ def test_the_evidence_of_a_version_is_shown_with_what_it_is_about(shell: Shell):
     assert "passed: 28 checks passed" in shell.ok("evidence", "wine@4").out
     (found,) = shell.ok("evidence", "wine@4", "--json").json()
     assert (found["sort"], found["passed"], found["counts"], found["by"]) == ("verify", True, True, "ana")
-    shell.ok("register", "wine", "http://127.0.0.1:9/other", "--no-probe", "--version", "4")
+    shell.ok("register", "wine", "http://127.0.0.1:9/other", "--no-probe", "--force", "--version", "4")
     assert (
         "does not count: it is about http://127.0.0.1:9/wine-4/predict" in shell.ok("evidence", "wine@4").out
     )
@@ -268,11 +246,41 @@ def test_a_model_that_was_changed_by_hand_keeps_its_split_at_an_abort_and_gets_t
     assert "that stays as it is" in aborted.out
 
 
+def test_what_shares_stick_to_is_written_together_with_the_rollout(shell: Shell):
+    _two_versions(shell)
+    ended = shell.ok("canary", "wine", "4", "--sticky", "header:X-User")
+    assert "header:x-user" in ended.out
+    model = shell.model()
+    assert model["sticky"]["by"] == "header:x-user"
+    assert model["traffic"] == {"3": 100, "4": 0}
+    newest, *_ = shell.ok("history", "wine", "--json").json()
+    generations = [
+        shell.ok("history", "wine", "--kind", kind, "--json").json()[0]["generation"]
+        for kind in ("models", "rollouts")
+    ]
+    assert generations == [newest["generation"]] * 2
+    _act(shell, Decision("advance", "the rollout begins", 1))
+    assert int(shell.model()["sticky"]["slots"]["4"], 16).bit_count() == 5
+    assert _rollout(shell)["state"] == "running", "that is no change by hand"
+    shell.ok("canary", "wine", "--abort")
+    shell.ok("canary", "wine", "4", "--sticky", "off")
+    assert "sticky" not in shell.model()
+
+
+def test_stickiness_that_cannot_be_is_refused_and_belongs_to_the_begin(shell: Shell):
+    _two_versions(shell)
+    assert "nothing that a share can stick to" in shell("canary", "wine", "4", "--sticky", "mood").err
+    assert shell.ok("rollouts", "list", "--json").json() == []
+    shell.ok("canary", "wine", "4", "--min-gateways", "3")
+    assert _rollout(shell)["plan"]["min_gateways"] == 3
+    assert shell("canary", "wine", "--hold", "--sticky", "caller").code == 64
+
+
 def test_a_candidate_that_was_replaced_cannot_be_resumed(shell: Shell):
     _two_versions(shell)
     shell.ok("canary", "wine", "4")
     shell.ok("canary", "wine", "--hold")
-    shell.ok("register", "wine", "http://127.0.0.1:9/other", "--no-probe", "--version", "4")
+    shell.ok("register", "wine", "http://127.0.0.1:9/other", "--no-probe", "--force", "--version", "4")
     ended = shell("canary", "wine", "--resume")
     assert ended.code == 65
     assert "version 4 was replaced" in ended.err
@@ -291,12 +299,14 @@ def test_the_status_shows_the_evidence(shell: Shell):
         seen = Assessment.begin(rollout)
         window = Window(number=1, position=0, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
         seen.take(rollout, Report(rollout=rollout.id, gateway="g1", windows=(window,)))
+        seen.reporting, seen.silent, seen.left_out = 3, 2, 1
         await registry.write_ephemeral(ASSESSMENTS, "wine", to_document(seen), expected=0)
         await registry.close()
 
     asyncio.run(report())
     ended = shell.ok("canary", "wine")
     assert "3 of 50 (6.00%) against 0 of 900" in ended.out
+    assert "3 processes report; 2 are late; 1 were waited for in vain" in ended.out
     assert _rollout(shell)["evidence"]["errors"]["candidate"] == [50, 3]
 
 

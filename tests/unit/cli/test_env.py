@@ -26,7 +26,7 @@ def registered(shell: Shell, *before: str) -> list[str]:
     return [model["name"] for model in shell.ok(*before, "models", "--json").json()]
 
 
-REGISTER = ("register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1")
+REGISTER = ("register", "wine", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1")
 
 
 def test_each_environment_has_a_registry_of_its_own(shell: Shell, environments: Path):

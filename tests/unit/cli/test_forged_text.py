@@ -9,8 +9,19 @@ import pytest
 import typer
 
 from gateway.cli import app
-from gateway.core.printable import printable_lines
-from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
+from gateway.core.escape_unprintable import printable_lines
+from gateway.registry.base import (
+    BUDGETS,
+    EVIDENCE,
+    KEYS,
+    MODELS,
+    NETWORKS,
+    PRICES,
+    REVOCATIONS,
+    ROLLOUTS,
+    Delete,
+    Put,
+)
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell
 
@@ -37,11 +48,24 @@ TRIED: dict[str, list[list[str]] | str] = {
     "shadow": "figures and places in answers: the same `say` and sieve",
     "doctor": [["doctor"]],
     "plan": [["plan"]],
+    "cost": [["cost"]],
+    "budget": [["budget", "list"]],
+    "prices": [["prices"]],
     "rollback": [["rollback", "wine", "--to", "1", "--dry-run"], ["rollback", "wine", "--dry-run"]],
     "export": [["export"]],
     "import": [["import", "{folder}/declared.yaml", "--dry-run"]],
     "register": [
-        ["register", "wine", "http://127.0.0.1:9", "--no-probe", "--version", "1", "--reason", EVIL]
+        [
+            "register",
+            "wine",
+            "http://127.0.0.1:9",
+            "--no-probe",
+            "--force",
+            "--version",
+            "1",
+            "--reason",
+            EVIL,
+        ]
     ],
     "canary": [["canary", "wine", "--hold", "--reason", EVIL], ["canary", "wine"], ["canary", "spoilt", "9"]],
     "rollouts": [["rollouts", "list"]],
@@ -121,6 +145,8 @@ async def _fill(path: Path, text: str) -> None:
         (ROLLOUTS, "spoilt", {text: text}),
         (EVIDENCE, "wine@1:verify", _evidence(text)),
         (EVIDENCE, "wine@1:other", {text: text}),
+        (BUDGETS, f"key:{text}", {"scope": "key", "name": text, "amount_micros": 1, "note": text}),
+        (PRICES, text, {text: text}),
     ]
     for revision in (0, 1):
         for kind, name, body in documents:
@@ -179,7 +205,9 @@ def test_no_text_forges_a_line(verb: str, as_json: bool, shell: Shell, tmp_path:
 
 
 def test_what_is_exported_is_imported_as_it_was(shell: Shell, tmp_path: Path):
-    shell.ok("register", "beer", "http://127.0.0.1:9", "--no-probe", "--version", "1", "--owner", EVIL)
+    shell.ok(
+        "register", "beer", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1", "--owner", EVIL
+    )
     shell.ok("deregister", "spoilt", "--yes")
     asyncio.run(_remove_networks(tmp_path / "registry.db"))
     exported = shell.ok("export").out

@@ -13,7 +13,7 @@ from tests.unit.cli.shell import Shell
 def three_revisions(shell: Shell) -> Shell:
     shell.register("wine", "1", "--owner", "ana", "--by", "ana", "--reason", "first")
     shell.register("wine", "2", "--by", "bea")
-    shell.ok("traffic", "wine", "1=50", "2=50", "--reason", "half each")
+    shell.ok("traffic", "wine", "1=50", "2=50", "--force", "--reason", "half each")
     return shell
 
 
@@ -21,12 +21,15 @@ def test_history_says_who_what_when_why_and_the_difference(three_revisions: Shel
     ended = three_revisions.ok("history", "wine")
     lines = ended.out.splitlines()
     assert lines[0].startswith("changed   models/wine revision 3, generation 3, 20")
-    assert lines[0].endswith("by ana: half each")
+    assert lines[0].endswith("by ana: half each; forced: version 2: it was never verified")
     assert "traffic.1: 100 → 50" in ended.out
     assert "by bea" in ended.out
     assert "created   models/wine revision 1" in ended.out
     found = three_revisions.ok("history", "wine", "--json", "--limit", "2").json()
-    assert [(change["revision"], change["reason"]) for change in found] == [(3, "half each"), (2, "")]
+    assert [(change["revision"], change["reason"]) for change in found] == [
+        (3, "half each; forced: version 2: it was never verified"),
+        (2, ""),
+    ]
 
 
 def test_history_of_everything_shows_no_digest_of_a_key_in_full(shell: Shell):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.api_keys import digest_key, is_well_formed, key_id, make_key
 from gateway.registry.base import KEYS, REVOCATIONS, Document, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.unit.cli.shell import Shell
 
 

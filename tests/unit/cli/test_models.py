@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.registry.base import MODELS, Change, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from tests.unit.cli.shell import Shell
 
 

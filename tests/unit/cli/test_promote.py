@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.artifacts.base import StoreError
-from gateway.artifacts.copy import copy_artifact
+from gateway.artifacts.copy_artifact import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.artifacts.model_card import SECTIONS, card_record
@@ -58,7 +58,18 @@ class Promotion:
         return identity
 
     def run(self, *more: str) -> Ended:
-        words = ("promote", "wine@4", "--from", "qa", "--to", "prod", "--url", "http://prod", "--no-probe")
+        words = (
+            "promote",
+            "wine@4",
+            "--from",
+            "qa",
+            "--to",
+            "prod",
+            "--url",
+            "http://prod",
+            "--no-probe",
+            "--force",
+        )
         return self.stage.shell(*words, "--yes", *more)
 
     def ok(self, *more: str) -> Ended:
@@ -183,7 +194,7 @@ def test_an_artifact_without_a_store_or_a_backend_without_an_address(promotion: 
     promotion.approve()
     words = ("promote", "wine@4", "--from", "qa", "--to", "prod")
     assert "say where its backend runs there" in promotion.stage.shell(*words).err
-    assert "add --yes" in promotion.stage.shell(*words, "--url", "http://prod", "--no-probe").err
+    assert "add --yes" in promotion.stage.shell(*words, "--url", "http://prod", "--no-probe", "--force").err
     (promotion.folder / "environments.toml").write_text(
         "".join(f'[{env}]\nregistry = "sqlite://{promotion.folder}/{env}.db"\n' for env in ("qa", "prod"))
     )
@@ -191,7 +202,7 @@ def test_an_artifact_without_a_store_or_a_backend_without_an_address(promotion: 
 
 
 def test_without_a_policy_it_still_carries_digests(promotion: Promotion):
-    words = ("promote", "wine@4", "--from", "qa", "--url", "http://dev", "--no-probe", "--yes")
+    words = ("promote", "wine@4", "--from", "qa", "--url", "http://dev", "--no-probe", "--force", "--yes")
     target = ("--to", f"sqlite://{promotion.folder}/dev.db")
     ended = promotion.stage.shell(*words, *target)
     assert "names no artifact store" in ended.err

@@ -9,7 +9,7 @@ import pytest
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
 from gateway.registry.base import SHADOWS, Put
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 from gateway.shadow.comparison import Difference
 from gateway.shadow.findings import Example, Findings, OutputFigures, PairFigures, Report, VersionFigures
 from gateway.shadow.reporter import FIGURES
@@ -108,6 +108,12 @@ def test_a_manifest_may_declare_it(shell: Shell, tmp_path: Path, both: bool, cod
         (folder / "manifest.json").write_bytes(manifest.encode())
         shell.register("wine", version, "--artifact", str(folder))
     assert shell("shadow", "wine", "4", "--yes").code == code
+    if both:
+        assert "running" in shell.ok("shadow", "wine", "--status", "--json").out
+        shell.register("wine", "4", "--not-pure")
+        ended = shell.ok("shadow", "wine", "--status", "--json").json()
+        assert (ended["running"], ended["ended"]) == (False, "its model is not declared pure any more")
+        assert "is declared not pure" in shell("shadow", "wine", "4", "--yes").err
 
 
 @pytest.mark.parametrize(

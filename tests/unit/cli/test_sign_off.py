@@ -107,18 +107,18 @@ def test_a_rejection_outweighs_approvals_until_it_is_taken_back(stage: Stage):
 def test_approvals_expire(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     long_ago = (datetime.now(UTC) - timedelta(days=15)).isoformat()
     with monkeypatch.context() as then:
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: long_ago)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: long_ago)
         identity = stage.request()
         words = ("approve", identity, "--ssh-key", stage.people.key("bea"))
         assert "it has expired after 14 days" in stage.refused(*words).err
     with monkeypatch.context() as then:
         day = (datetime.now(UTC) - timedelta(days=13)).isoformat()
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: day)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: day)
         stage.approve(identity, "bea")
     stage.approve(identity, "dan")
     assert stage.state(identity)["approved"]
     future = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    monkeypatch.setattr("gateway.signoff.statement.now_rfc3339", lambda: future)
+    monkeypatch.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: future)
     assert "which is to come" in stage.refused("approve", identity, "--ssh-key", stage.people.key("bea")).err
 
 
@@ -279,7 +279,7 @@ def test_the_doctor_finds_what_serves_without_approvals(stage: Stage):
 
 
 def test_an_image_is_registered_by_its_digest(stage: Stage):
-    words = ("register", "wine", "http://127.0.0.1:9/wine-4", "--no-probe", "--version", "5")
+    words = ("register", "wine", "http://127.0.0.1:9/wine-4", "--no-probe", "--force", "--version", "5")
     stage.shell.ok("--env", "qa", *words, "--image", IMAGE)
     backends = {one["version"]: one for one in stage.read("qa", MODELS, "wine").body["backends"]}
     assert backends["5"]["image"] == IMAGE

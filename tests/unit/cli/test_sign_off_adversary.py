@@ -47,8 +47,8 @@ class InTwentyDays(datetime):
 
 def test_an_emergency_that_has_expired_is_still_to_be_reviewed(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     identity = act_alone(stage)
-    monkeypatch.setattr("gateway.signoff.requests.datetime", InTwentyDays)
-    monkeypatch.setattr("gateway.signoff.statement.now_rfc3339", InTwentyDays.now(UTC).isoformat)
+    monkeypatch.setattr("gateway.signoff.approval_requests.datetime", InTwentyDays)
+    monkeypatch.setattr("gateway.signoff.in_toto_statement.now_rfc3339", InTwentyDays.now(UTC).isoformat)
     assert "it has expired after 14 days" in stage.prod("approvals", identity).out
     assert not stage.state(identity)["approved"]
     stage.prod("approve", identity, "--review", "--ssh-key", stage.people.key("cy"))
@@ -87,7 +87,7 @@ def test_a_rejection_by_a_clock_that_is_behind_counts(stage: Stage, monkeypatch:
     stage.approve(identity, "bea", "dan")
     behind = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
     with monkeypatch.context() as then:
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda: behind)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: behind)
         stage.prod("reject", identity, "--ssh-key", stage.people.key("dan"), "--reason", "I was wrong")
     assert "dan@example.com rejected it: I was wrong" in stage.register(ok=False).err
     body = stage.read("prod", APPROVALS, identity).body
@@ -102,7 +102,7 @@ def test_taking_out_of_service_asks_no_issuer(stage: Stage, monkeypatch: pytest.
     async def unreachable(policy: object) -> None:
         raise AssertionError(policy)
 
-    monkeypatch.setattr("gateway.signoff.gate.issuers_keys", unreachable)
+    monkeypatch.setattr("gateway.signoff.records.issuers_keys", unreachable)
     stage.prod("disable", "wine")
     stage.prod("deregister", "wine", "--yes")
 

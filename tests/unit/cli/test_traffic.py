@@ -10,6 +10,7 @@ from tests.unit.cli.shell import Shell
 def two_versions(shell: Shell) -> None:
     shell.register("wine", "3")
     shell.register("wine", "4")
+    shell.verified("wine", "4")
 
 
 def test_traffic_is_split_as_asked_and_told(shell: Shell):
@@ -114,7 +115,9 @@ def test_two_environments_are_compared(shell: Shell, tmp_path: Path, monkeypatch
     assert "alike: 0 models" in shell.ok("diff", "dev", "prod").out
     for env in ("dev", "prod"):
         url = f"http://{env}.example"
-        shell.ok("--env", env, "register", "wine", url, "--no-probe", "--version", "3", "--timeout", "5")
+        shell.ok(
+            "--env", env, "register", "wine", url, "--no-probe", "--force", "--version", "3", "--timeout", "5"
+        )
     shell.ok("diff", "dev", "prod")
     assert shell("diff", "dev", "prod", "--addresses").code == 1
     shell.ok(
@@ -124,12 +127,15 @@ def test_two_environments_are_compared(shell: Shell, tmp_path: Path, monkeypatch
         "wine",
         "http://d.example",
         "--no-probe",
+        "--force",
         "--version",
         "3",
         "--timeout",
         "9",
     )
-    shell.ok("--env", "prod", "register", "beer", "http://d.example", "--no-probe", "--version", "1")
+    shell.ok(
+        "--env", "prod", "register", "beer", "http://d.example", "--no-probe", "--force", "--version", "1"
+    )
     ended = shell("diff", "dev", "prod", "--json")
     assert ended.code == 1
     assert ended.json() == {

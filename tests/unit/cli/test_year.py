@@ -44,7 +44,14 @@ class Year:
         """In dev, as a backend that says which artifact it serves would be."""
         exported = self.folder / "dev.yaml"
         self.chips(
-            "dev", "register", name, f"http://dev/{name}-{version}", "--no-probe", "--version", version
+            "dev",
+            "register",
+            name,
+            f"http://dev/{name}-{version}",
+            "--no-probe",
+            "--force",
+            "--version",
+            version,
         )
         self.chips("dev", "export", str(exported))
         address = f"http://dev/{name}-{version}"
@@ -61,7 +68,19 @@ class Year:
 
     def promote(self, version: str, source: str, to: str) -> Ended:
         url = f"http://{to}/{version.replace('@', '-')}"
-        words = ("promote", version, "--from", source, "--to", to, "--url", url, "--no-probe", "--yes")
+        words = (
+            "promote",
+            version,
+            "--from",
+            source,
+            "--to",
+            to,
+            "--url",
+            url,
+            "--no-probe",
+            "--force",
+            "--yes",
+        )
         return self.shell("--yes", *words)
 
     def request(self, version: str) -> str:
@@ -133,7 +152,7 @@ def spring(year: Year) -> None:
     # A version that turns out to be bad takes a tenth of the traffic, and goes back without anybody's signature.
     year.release("wine", "2", b"second")
     year.to_prod("wine@2")
-    year.chips("prod", "traffic", "wine", "1=90", "2=10")
+    year.chips("prod", "traffic", "wine", "1=90", "2=10", "--force")
     year.chips("prod", "traffic", "wine", "1=100", "--reason", "version 2 is too slow")
 
 
@@ -157,7 +176,7 @@ def an_approval_that_was_given_too_long_ago(year: Year, then: pytest.MonkeyPatch
     identity = year.request("iris@2")
     for who, days in (("bea", 15), ("dan", 13)):
         at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-        then.setattr("gateway.signoff.statement.now_rfc3339", lambda at=at: at)
+        then.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda at=at: at)
         words = ("approve", identity, "--ssh-key", year.people.key(who))
         assert (year.shell("--env", "prod", "--yes", *words).code == 0) is (who == "dan")
     then.undo()
@@ -187,7 +206,7 @@ def a_leaked_key(year: Year) -> None:
 def a_restored_backup(year: Year, tmp_path: Path) -> None:
     """The disk breaks. A backup is restored, the check says what is lost, and the restore is noted."""
     backup(tmp_path / "prod.db", tmp_path / "backup.db")
-    year.chips("prod", "traffic", "iris", "1=50", "2=50")
+    year.chips("prod", "traffic", "iris", "1=50", "2=50", "--force")
     for suffix in ("", "-wal", "-shm"):
         (tmp_path / f"prod.db{suffix}").unlink(missing_ok=True)
     shutil.copy(tmp_path / "backup.db", tmp_path / "prod.db")

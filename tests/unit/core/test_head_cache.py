@@ -14,7 +14,7 @@ from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import CachedHead, HeadCache
 from gateway.server.head_parser import HeadParser, parsed_head_of
-from gateway.stages.read_request_head import ReadRequestHead
+from gateway.stages.read_request_context import ReadRequestContext
 
 PEER = "192.0.2.1"
 SECRET = b"chips_secret4711"
@@ -40,7 +40,7 @@ class Reader:
         self.recalled = False
         self._parser = HeadParser(loop, limit_bytes=8192)
         self.name = "chips"
-        self._identify = ReadRequestHead(TrustedProxies(hops=1), lambda: self.name)
+        self._identify = ReadRequestContext(TrustedProxies(hops=1), lambda: self.name)
 
     def read(self, raw: bytes, *, remember: bool = True) -> Any:
         found = self.heads.lookup(self.last, PEER, "http", raw) if remember else None

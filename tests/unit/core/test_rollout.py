@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan, begin_rollout, parse_rollout, plan_problems
+from gateway.core.rollout import RolloutPlan, begin_rollout, parse_rollout, plan_problems
 
 _MODEL = Model(
     name="wine",
@@ -16,8 +16,8 @@ _MODEL = Model(
 )
 
 
-def _begin(model: Model = _MODEL, candidate: str = "4", plan: Plan | None = None):
-    return begin_rollout(model, candidate, plan or Plan(), identity="r1", by="ana", reason="")
+def _begin(model: Model = _MODEL, candidate: str = "4", plan: RolloutPlan | None = None):
+    return begin_rollout(model, candidate, plan or RolloutPlan(), identity="r1", by="ana", reason="")
 
 
 def test_what_is_written_is_read():
@@ -52,7 +52,7 @@ def test_what_is_written_is_read():
     ],
 )
 def test_a_plan_that_cannot_be_honoured_is_refused(change: dict[str, Any], why: str):
-    plan = msgspec.structs.replace(Plan(), **change)
+    plan = msgspec.structs.replace(RolloutPlan(), **change)
     (problem,) = plan_problems(plan)
     assert why in problem
     with pytest.raises(ValueError, match=why):
@@ -76,7 +76,7 @@ def test_a_rollout_that_could_compare_nothing_is_refused(model: Model, candidate
 
 def test_a_candidate_that_takes_a_little_already_can_go_on():
     model = msgspec.structs.replace(_MODEL, traffic={"3": 99, "4": 1})
-    assert _begin(model, plan=Plan(steps=(5, 100))).percent == 1
+    assert _begin(model, plan=RolloutPlan(steps=(5, 100))).percent == 1
 
 
 @pytest.mark.parametrize(

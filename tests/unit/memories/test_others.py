@@ -22,8 +22,8 @@ from gateway.core import headers, problem_details
 from gateway.core.api_keys import digest_key, make_key
 from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
-from gateway.core.headers import RequestHead, read_request_head, register_credential_field
-from gateway.core.networks import NetworkSet, parse_address, parse_network
+from gateway.core.headers import RequestHead, register_credential_field, sort_request_headers
+from gateway.core.ip_network_set import NetworkSet, parse_address, parse_network
 from gateway.core.principal import Principal, Quota
 from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
@@ -57,7 +57,7 @@ SHOWN = {
     "core/principal.py": "test_patterns",
     "core/compiled_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
-    "stages/read_request_head.py": "test_addresses (of the address alone: parse_address)",
+    "stages/read_request_context.py": "test_addresses (of the address alone: parse_address)",
     "telemetry/otlp_encoding.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
     "core/problem_details.py": "test_problems",
@@ -131,7 +131,7 @@ async def _keys(steps: list[tuple[str, int]], expiries: list[int | None]) -> Non
             await mirror._accept(listing(1 + len(revoked), *documents))
         elif what == "ask":
             good = which in made and which not in revoked and clock.now < ends[which]
-            head = read_request_head([(b"x-api-key", raw[which].encode())])
+            head = sort_request_headers([(b"x-api-key", raw[which].encode())])
             try:
                 proof = await keys(head)
             except GatewayError:
@@ -180,7 +180,7 @@ def test_certificates(shown: list[tuple[str, str | None, bool]]):
         fields = [(b"x-client-cert-id", identity.encode("latin-1"))]
         if verified is not None:
             fields.append((b"x-client-cert-ok", verified.encode()))
-        head = read_request_head(fields)
+        head = sort_request_headers(fields)
         head.vouched = vouched
         assert _proof(remembering, head) == _proof(make(), head)
 
@@ -304,10 +304,10 @@ def own_fields(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_field_that_becomes_a_credential_goes_on_no_more():
     """Names of fields are remembered; a reservation makes another answer of the same name."""
     for name in (b"x-late-credential", b"X-Late-Credential"):
-        assert b"secret" in read_request_head([(name, b"secret")]).outbound
+        assert b"secret" in sort_request_headers([(name, b"secret")]).outbound
     at = register_credential_field("x-late-credential")
     for name in (b"x-late-credential", b"X-Late-Credential", b"X_Late_Credential"):
-        head = read_request_head([(name, b"secret")])
+        head = sort_request_headers([(name, b"secret")])
         assert b"secret" not in head.outbound
         assert head.read[at] == (b"secret" if b"_" not in name else None)
 

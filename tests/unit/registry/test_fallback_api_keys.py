@@ -8,8 +8,8 @@ import pytest
 from gateway.registry import fallback_api_keys as fallback_keys_module
 from gateway.registry.base import KEY_USES, KEYS, MODELS, Change, Delete, Put
 from gateway.registry.changes_since import changes_since
-from gateway.registry.fallback import decode_fallback, encode_fallback, open_fallback, refresh_fallback
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
+from gateway.registry.fallback_copy import decode_fallback, encode_fallback, open_fallback, refresh_fallback
 from gateway.registry.memory import MemoryRegistry
 from tests.unit.registry.scripted import listing, model
 

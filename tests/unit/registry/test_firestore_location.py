@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
-from gateway.registry.schemes import open_registry
+from gateway.registry.open_by_url import open_registry
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
-from gateway.registry.fallback import FallbackContent, FileFallback
 from gateway.registry.fallback_api_keys import FallbackKeys
+from gateway.registry.fallback_copy import FallbackContent, FileFallback
 from gateway.registry.mirror import FALLBACK, REGISTRY, Mirror
 from tests.patience import patience
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation

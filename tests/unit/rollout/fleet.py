@@ -6,16 +6,16 @@ import msgspec
 
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan, Rollout, begin_rollout, parse_rollout
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.counter import Tally, latency_bucket
-from gateway.rollout.figures import FIGURES, Report, Window
+from gateway.rollout.reporter import FIGURES, Report, Window
 from gateway.task_supervisor import Supervisor
 
-PLAN = Plan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
+PLAN = RolloutPlan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
 
 
 class Clock:
@@ -48,7 +48,7 @@ def wine(**changes: Any) -> Model:
     return msgspec.structs.replace(model, **changes)
 
 
-def rollout_of(model: Model | None = None, plan: Plan = PLAN, **changes: Any) -> Rollout:
+def rollout_of(model: Model | None = None, plan: RolloutPlan = PLAN, **changes: Any) -> Rollout:
     begun = begin_rollout(model or wine(), "4", plan, identity="r1", by="ana", reason="a better scaler")
     return msgspec.structs.replace(begun, **changes)
 
@@ -65,8 +65,9 @@ def tally(requests: int, errors: int = 0, *, refusals: int = 0, seconds: float =
 class ReportingGateway:
     """One gateway: `report` writes what it counted in a window."""
 
-    def __init__(self, registry: Registry, name: str = "g1", rollout: str = "r1") -> None:
+    def __init__(self, registry: Registry, name: str = "g1", rollout: str = "r1", process: str = "") -> None:
         self.registry = registry
+        self.process = process
         self.name = name
         self.rollout = rollout
         self.windows: list[Window] = []
@@ -84,7 +85,11 @@ class ReportingGateway:
             )
         )
         report = Report(
-            rollout=self.rollout, gateway=self.name, windows=tuple(self.windows[-8:]), final=final
+            rollout=self.rollout,
+            gateway=self.name,
+            windows=tuple(self.windows[-8:]),
+            final=final,
+            process=self.process,
         )
         self.revision = await self.registry.write_ephemeral(
             FIGURES, f"wine.{self.name}", to_document(report), expected=self.revision
@@ -112,7 +117,7 @@ class Scene:
             clock=self.clock,
         )
 
-    async def begin(self, plan: Plan = PLAN, model: Model | None = None, **changes: Any) -> None:
+    async def begin(self, plan: RolloutPlan = PLAN, model: Model | None = None, **changes: Any) -> None:
         model = model or wine()
         await self.registry.write(
             Put(kind=MODELS, name="wine", body={**to_document(model), "future": 1}, expected=0),
@@ -127,6 +132,10 @@ class Scene:
         await self.registry.write(
             Put(kind=MODELS, name="wine", body=body, expected=document.revision), author="bea"
         )
+
+    async def write(self, rollout: Rollout, revision: int) -> None:
+        change = Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=revision)
+        await self.registry.write(change, author="ana")
 
     async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
         self.clock.now += seconds

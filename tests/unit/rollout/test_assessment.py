@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Plan
+from gateway.core.rollout import RolloutPlan
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.counter import Tally, edge, latency_bucket
-from gateway.rollout.figures import Report, Window
+from gateway.rollout.counter import Tally, bucket_lower_edge_s, latency_bucket
+from gateway.rollout.reporter import Report, Window
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally
 
 
@@ -29,8 +29,8 @@ def _report(
 def test_a_bucket_holds_its_durations(seconds: float):
     number = latency_bucket(seconds)
     assert number >= 0
-    assert seconds <= edge(number + 1)
-    assert seconds < 1e-6 or edge(number) <= seconds * (1 + 1e-9)
+    assert seconds <= bucket_lower_edge_s(number + 1)
+    assert seconds < 1e-6 or bucket_lower_edge_s(number) <= seconds * (1 + 1e-9)
 
 
 def test_a_window_is_taken_in_once():
@@ -73,7 +73,7 @@ def _times(rng: np.random.Generator, count: int, factor: float = 1.0) -> Tally:
 
 def _run_windows(factor: float, windows: int, *, seed: int = 1, after_s: float = 60.0) -> Assessment:
     rng = np.random.default_rng(seed)
-    rollout = rollout_of(position=0, plan=Plan(steps=(5, 100)))
+    rollout = rollout_of(position=0, plan=RolloutPlan(steps=(5, 100)))
     seen = Assessment.begin(rollout)
     for number in range(1, windows + 1):
         window = (0, _times(rng, 20, factor), _times(rng, 380))

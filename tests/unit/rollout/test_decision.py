@@ -3,23 +3,30 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Plan, Rollout, rollout_problems, with_share
+from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, with_share
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.decision import apply, decide
-from gateway.rollout.figures import Report, Window
+from gateway.rollout.reporter import Report, Window
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
 
-def _at(position: int, *, plan: Plan = PLAN, **changes: object) -> Rollout:
+def _at(position: int, *, plan: RolloutPlan = PLAN, **changes: object) -> Rollout:
     rollout = rollout_of(plan=plan, position=position)
     traffic = with_share(rollout, plan.steps[position])
     return msgspec.structs.replace(rollout, traffic=traffic, **changes)
 
 
 def _seen(
-    rollout: Rollout, *, windows: int = 0, errors: int = 0, requests: int = 50, waited_s: float = 60.0
+    rollout: Rollout,
+    *,
+    windows: int = 0,
+    errors: int = 0,
+    requests: int = 50,
+    waited_s: float = 60.0,
+    silent: int = 0,
 ) -> Assessment:
     seen = Assessment.begin(rollout)
+    seen.reporting, seen.silent = 1, silent
     for number in range(1, windows + 1):
         window = Window(
             number=number,
@@ -38,7 +45,7 @@ def _model(rollout: Rollout):
 
 def test_a_rollout_begins_with_its_first_step():
     rollout = rollout_of()
-    decision = decide(rollout, wine(), Assessment.begin(rollout), silent=0)
+    decision = decide(rollout, wine(), Assessment.begin(rollout))
     assert (decision.action, decision.position) == ("advance", 0)
     new = apply(rollout, decision, {})
     assert (new.percent, new.traffic, new.state) == (5, {"3": 95, "4": 5}, "running")
@@ -56,7 +63,7 @@ def test_a_rollout_begins_with_its_first_step():
 def test_a_step_waits_and_says_why(windows: int, waited_s: float, silent: int, why: str):
     rollout = _at(0)
     decision = decide(
-        rollout, _model(rollout), _seen(rollout, windows=windows, waited_s=waited_s), silent=silent
+        rollout, _model(rollout), _seen(rollout, windows=windows, waited_s=waited_s, silent=silent)
     )
     assert decision.action == "wait"
     assert why in decision.reason
@@ -67,9 +74,9 @@ def test_a_version_of_which_most_requests_seem_cold_does_not_advance():
     rollout = _at(0)
     seen = _seen(rollout, windows=20)
     seen.cold_here = 200
-    assert decide(rollout, _model(rollout), seen, silent=0).action == "advance"
+    assert decide(rollout, _model(rollout), seen).action == "advance"
     seen.cold_here = 201
-    decision = decide(rollout, _model(rollout), seen, silent=0)
+    decision = decide(rollout, _model(rollout), seen)
     assert decision.action == "wait"
     assert "201 of 1000 requests at this step waited for an instance" in decision.reason
 
@@ -80,14 +87,14 @@ def test_the_step_before_100_percent_bears_fewer_cold_starts():
     seen = _seen(rollout, windows=100)
     assert not seen.unproven()
     seen.cold_here = seen.requests // 20
-    assert decide(rollout, _model(rollout), seen, silent=0).action == "advance"
+    assert decide(rollout, _model(rollout), seen).action == "advance"
     seen.cold_here += 1
-    assert decide(rollout, _model(rollout), seen, silent=0).action == "wait"
+    assert decide(rollout, _model(rollout), seen).action == "wait"
 
 
 def test_a_step_that_nothing_speaks_against_is_followed_by_the_next():
     rollout = _at(0)
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=10), silent=0)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=10))
     assert (decision.action, decision.position) == ("advance", 1)
 
 
@@ -95,10 +102,10 @@ def test_the_last_step_needs_a_proof():
     rollout = _at(1)
     few = _seen(rollout, windows=11)
     assert few.requests >= PLAN.min_requests
-    decision = decide(rollout, _model(rollout), few, silent=0)
+    decision = decide(rollout, _model(rollout), few)
     assert decision.action == "wait"
     assert "not yet proved" in decision.reason
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "advance"
     assert apply(rollout, decision, {}).state == "succeeded"
 
@@ -106,19 +113,17 @@ def test_the_last_step_needs_a_proof():
 def test_little_traffic_goes_on_only_where_the_plan_says_so():
     plan = msgspec.structs.replace(PLAN, undecided_after_s=3600.0)
     rollout = _at(1, plan=plan)
-    assert (
-        decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3599), silent=0).action == "wait"
-    )
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3600), silent=0)
+    assert decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3599)).action == "wait"
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, waited_s=3600))
     assert decision.action == "advance"
     assert "undecided" in decision.reason
-    assert decide(rollout, _model(rollout), _seen(rollout, waited_s=3600), silent=1).action == "wait"
+    assert decide(rollout, _model(rollout), _seen(rollout, waited_s=3600, silent=1)).action == "wait"
 
 
 @pytest.mark.parametrize("state", ["running", "held"])
 def test_a_worse_version_returns_at_once_also_where_it_is_held_or_gateways_are_silent(state: str):
     rollout = _at(1, state=state)
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50, waited_s=1.0), silent=3)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50, waited_s=1.0, silent=3))
     assert decision.action == "return"
     assert "fails more often" in decision.reason
     new = apply(rollout, decision, {"errors": 1})
@@ -128,27 +133,27 @@ def test_a_worse_version_returns_at_once_also_where_it_is_held_or_gateways_are_s
 
 def test_a_held_rollout_does_not_advance():
     rollout = _at(0, state="held", reason="lunch")
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=20), silent=0)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=20))
     assert (decision.action, decision.reason) == ("wait", "lunch")
 
 
 def test_the_last_step_can_wait_for_a_person():
     plan = msgspec.structs.replace(PLAN, confirm=True)
     rollout = _at(1, plan=plan)
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "hold"
     assert "chips canary wine --resume" in decision.reason
     held = apply(rollout, decision, {})
     assert (held.state, held.percent) == ("held", 25)
     confirmed = msgspec.structs.replace(held, state="running", confirmed=True)
-    assert decide(confirmed, _model(confirmed), _seen(confirmed, windows=60), silent=0).action == "advance"
+    assert decide(confirmed, _model(confirmed), _seen(confirmed, windows=60)).action == "advance"
 
 
 def test_a_plan_that_ends_below_100_ends_with_a_proof():
     plan = msgspec.structs.replace(PLAN, steps=(5, 25))
     rollout = _at(1, plan=plan)
-    assert decide(rollout, _model(rollout), _seen(rollout, windows=11), silent=0).action == "wait"
-    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60), silent=0)
+    assert decide(rollout, _model(rollout), _seen(rollout, windows=11)).action == "wait"
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "finish"
     new = apply(rollout, decision, {})
     assert (new.state, new.percent) == ("succeeded", 25)
@@ -169,12 +174,12 @@ def test_a_plan_that_ends_below_100_ends_with_a_proof():
 def test_a_model_that_was_changed_by_hand_is_left_alone(model, why: str):
     rollout = _at(0)
     seen = _seen(rollout, windows=2, errors=50)
-    decision = decide(rollout, model, seen, silent=0)
+    decision = decide(rollout, model, seen)
     assert decision.action == "hold"
     assert why in decision.reason
     held = apply(rollout, decision, {})
     assert held.traffic == rollout.traffic
-    assert decide(held, model, seen, silent=0).action == "wait"
+    assert decide(held, model, seen).action == "wait"
 
 
 @pytest.mark.parametrize("change", [{"artifact_digest": "sha256:1"}, {"image": "wine@sha256:1"}])
@@ -183,9 +188,7 @@ def test_another_artifact_or_image_of_the_candidate_is_another_version(change: d
     rollout = _at(0)
     old, new = wine().backends
     replaced = msgspec.structs.replace(new, **change)
-    decision = decide(
-        rollout, wine(traffic=rollout.traffic, backends=(old, replaced)), _seen(rollout), silent=0
-    )
+    decision = decide(rollout, wine(traffic=rollout.traffic, backends=(old, replaced)), _seen(rollout))
     assert "version 4 was replaced" in decision.reason
 
 
@@ -193,4 +196,4 @@ def test_a_new_time_out_does_not_disturb_a_rollout():
     rollout = _at(0)
     policy = msgspec.structs.replace(wine().policy, timeout_s=5.0)
     model = wine(traffic=rollout.traffic, policy=policy)
-    assert decide(rollout, model, _seen(rollout, windows=10), silent=0).action == "advance"
+    assert decide(rollout, model, _seen(rollout, windows=10)).action == "advance"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.shadow.answers import Answer
 from gateway.shadow.comparison import Comparison, compare
+from gateway.shadow.decode_answer import Answer
 
 
 def answered(body: Any, status: int = 200, coding: str = "", tail: bytes | None = None) -> Answer:

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from gateway.shadow.answers import Answer
 from gateway.shadow.comparison import Comparison, Difference, OutputComparison
+from gateway.shadow.decode_answer import Answer
 from gateway.shadow.findings import Example, Findings, PairFigures, Report, VersionFigures
-from gateway.shadow.verdict import ALPHA, combined, interval, judge, quantile, verdict_document
+from gateway.shadow.verdict import ALPHA, always_valid_interval, combined, judge, quantile, verdict_document
 
 
 def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) -> Report:
@@ -45,13 +45,13 @@ def test_a_verdict_is_judged_by_the_stable_versions_own_noise(found: Report, fin
 def test_an_interval_holds_what_was_seen_and_narrows():
     widths = []
     for requests in (10, 100, 1000, 100_000):
-        seen = interval(requests // 10, requests)
+        seen = always_valid_interval(requests // 10, requests)
         assert 0 < seen.low < 0.1 < seen.high < 1
         widths.append(seen.high - seen.low)
     assert widths == sorted(widths, reverse=True)
-    assert interval(0, 100).low == 0
-    assert interval(100, 100).high == 1
-    assert interval(0, 0) == (0.0, 0.0, 1.0)
+    assert always_valid_interval(0, 100).low == 0
+    assert always_valid_interval(100, 100).high == 1
+    assert always_valid_interval(0, 0) == (0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.05, 0.5])
@@ -66,7 +66,7 @@ def test_an_interval_holds_at_every_look(rate: float):
             hits += sum(drawn.random() < rate for _ in range(20))
             key = (hits, block * 20)
             if key not in bounds:
-                bounds[key] = interval(*key)
+                bounds[key] = always_valid_interval(*key)
             if not bounds[key].low <= rate <= bounds[key].high:
                 outside += 1
                 break

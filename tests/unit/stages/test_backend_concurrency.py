@@ -120,7 +120,7 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
     one.refused_s = 1.0
     leave(places[0])
     assert stage.window_sizes_by_backend() == {"wine": 1.0}
-    assert stage.should_retry(one)
+    assert stage.waits_for_another_slot(one)
     assert one.refused_s is None
     assert stage.refusals_by_backend() == {"wine": 1.0}
     again = asyncio.create_task(enter(stage, one))
@@ -142,7 +142,7 @@ async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_i
     place = await enter(stage, exchange)
     exchange.refused_s = 0.01
     leave(place)
-    assert stage.should_retry(exchange)
+    assert stage.waits_for_another_slot(exchange)
     assert stage.try_nowait(exchange) is None
     async with asyncio.timeout(10):
         leave(await enter(stage, exchange))
@@ -156,7 +156,7 @@ async def test_a_backend_that_names_no_time_is_not_asked_without_a_pause():
         place = await enter(stage, exchange)
         exchange.refused_s = 0.0
         leave(place)
-        assert stage.should_retry(exchange)
+        assert stage.waits_for_another_slot(exchange)
     assert time.monotonic() - began >= 0.75 * (0.05 + 0.1 + 0.2)
 
 
@@ -164,7 +164,7 @@ async def test_without_the_time_for_another_try_the_caller_gets_the_refusal():
     stage = BackendConcurrency()
     exchange = asking(left_s=0.5)
     exchange.refused_s = 1.0
-    assert not stage.should_retry(exchange)
+    assert not stage.waits_for_another_slot(exchange)
 
 
 async def test_who_waits_too_long_is_told_so_and_leaves_nothing():
@@ -246,7 +246,7 @@ class Crowd:
             exchange = place._exchange
             exchange.refused_s = 0.0
             leave(place)
-            if self.stage.should_retry(exchange):
+            if self.stage.waits_for_another_slot(exchange):
                 self.arrive(exchange)
 
     async def look(self) -> None:

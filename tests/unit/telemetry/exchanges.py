@@ -3,8 +3,8 @@
 from typing import Any
 
 from gateway.core.exchange import Attempt, Exchange
+from gateway.core.ip_network_set import parse_address
 from gateway.core.model import Backend, Model, Policy
-from gateway.core.networks import parse_address
 from gateway.core.principal import Principal
 from gateway.core.trace_context import continue_trace, new_trace_id
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
-from gateway.core.networks import parse_address
-from gateway.core.printable import printable_lines
+from gateway.core.escape_unprintable import printable_lines
+from gateway.core.ip_network_set import parse_address
 from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter

@@ -5,7 +5,7 @@ import pytest
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.request_summary import RequestSummary
 from tests.patience import patience
-from tests.unit.telemetry.test_trace_store import summary
+from tests.unit.telemetry.test_sqlite_trace_store import summary
 
 
 class TraceSink:

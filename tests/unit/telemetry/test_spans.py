@@ -6,7 +6,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.telemetry.request_summary import summarize
 from gateway.telemetry.spans import spans_of
 from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
-from tests.unit.telemetry.test_trace_store import summary
+from tests.unit.telemetry.test_sqlite_trace_store import summary
 
 
 def tree(summary_):

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.networks import parse_network
+from gateway.core.ip_network_set import parse_network
 from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
 
 CLOUD = EgressPolicy(

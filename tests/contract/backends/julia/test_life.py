@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import TENSORS, publish
 from tests.contract.backends.process import TIMEOUT_S, Backend

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ports import free_port
+from gateway.free_ports import free_port
 from tests.conftest import require
 from tests.contract.backends.process import ROOT
 

@@ -1,0 +1,87 @@
+"""Sign and verify DSSE envelopes: a JSON payload with signatures, by the library of The Update Framework.
+
+DSSE: https://github.com/secure-systems-lab/dsse. The key that signs is a file in PEM, Ed25519 or P-256.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import CryptoSigner, Key, Signature, Signer, SSlibKey
+
+_MAKE_ONE: Final = "make one: openssl genpkey -algorithm ed25519 -out FILE"
+
+
+class SigningError(Exception):
+    """A key cannot be used, or a signature is not good; the text says why."""
+
+
+def read_signer(path: Path) -> CryptoSigner:
+    """The signer by the private key in `path`. Raises SigningError, which never holds the file's content."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise SigningError(f"the key {path} cannot be read: {error.strerror}; {_MAKE_ONE}") from None
+    except (ValueError, TypeError):
+        raise SigningError(f"{path} is not an unencrypted private key in PEM; {_MAKE_ONE}") from None
+    if not isinstance(key, (Ed25519PrivateKey, EllipticCurvePrivateKey)) or (
+        isinstance(key, EllipticCurvePrivateKey) and not isinstance(key.curve, SECP256R1)
+    ):
+        raise SigningError(f"{path} is neither an Ed25519 key nor one on P-256; {_MAKE_ONE}")
+    return CryptoSigner(key)
+
+
+def read_public_key(path: Path) -> Key:
+    """The public key in `path`. Raises SigningError."""
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise SigningError(f"the public key {path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise SigningError(
+            f"{path} is not a public key in PEM; write it: openssl pkey -in KEY -pubout -out FILE"
+        ) from None
+    if not isinstance(key, (Ed25519PublicKey, EllipticCurvePublicKey)):
+        raise SigningError(f"{path} is neither an Ed25519 key nor one on P-256")
+    return SSlibKey.from_crypto(key)
+
+
+def sign(payload: Any, payload_type: str, signer: Signer) -> bytes:
+    """The envelope, as JSON, of `payload`, signed."""
+    envelope = Envelope(msgspec.json.encode(payload), payload_type, {})
+    envelope.sign(signer)
+    return msgspec.json.encode(envelope.to_dict(), order="sorted")
+
+
+def read_envelope(content: bytes) -> Envelope:
+    """Parse an envelope, without checking its signatures. Raises SigningError."""
+    try:
+        return Envelope.from_dict(msgspec.json.decode(content))
+    except (msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise SigningError(f"it is not a DSSE envelope: {error}") from None
+
+
+def verified_by(envelope: Envelope, keys: Sequence[Key]) -> frozenset[str]:
+    """The ids of those of `keys` that have signed the envelope."""
+    return frozenset(key.keyid for key in keys if _has_signed(key, envelope))
+
+
+def _has_signed(key: Key, envelope: Envelope) -> bool:
+    signature: Signature | None = envelope.signatures.get(key.keyid)
+    if signature is None:
+        return False
+    try:
+        key.verify_signature(signature, envelope.pae())
+    except UnverifiedSignatureError:
+        return False
+    return True

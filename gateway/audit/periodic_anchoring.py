@@ -1,0 +1,81 @@
+"""Anchors the head of the registry's history in the second place: in the background, at intervals, where it has changed."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from gateway.audit.second_place import SecondPlace
+from gateway.registry.base import Registry, RegistryError
+from gateway.task_supervisor import HelperHealth, Supervisor
+
+_FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
+
+
+class Anchoring:
+    """Writes the registry's head to `place` every `every_s` seconds, signed with the key in `signing_key` (PEM)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        place: SecondPlace,
+        signing_key: Path,
+        *,
+        every_s: float,
+        supervisor: Supervisor,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        from gateway.audit.dsse_envelope import read_signer
+
+        self._registry = registry
+        self._place = place
+        self._signer = read_signer(signing_key)
+        self._every_s = every_s
+        self._supervisor = supervisor
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+        self._kept = ""  # the digest of the head that was kept last
+        self.behind_since: float | None = now()  # since when a head is not kept; None: the last one is
+
+    async def start(self) -> None:
+        self._task = self._supervisor.task("heads in the second place", self._run)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """For how many seconds the second place is behind the registry, as far as this process knows."""
+        behind_s = 0.0 if self.behind_since is None else max(0.0, self._now() - self.behind_since)
+        return {"chips_audit_unanchored_seconds": {"": behind_s}}
+
+    async def write(self) -> bool:
+        """Keep the head, if it is a new one; False where it is not. Raises RegistryError."""
+        from gateway.audit.anchors import write_anchor
+
+        head = await self._registry.head()
+        if head.digest == self._kept:
+            self.behind_since = None
+            return False
+        if self.behind_since is None:
+            self.behind_since = self._now()
+        anchored = await write_anchor(self._place, self._registry, self._signer)
+        self.behind_since = None
+        self._kept = anchored.digest if anchored is not None else ""
+        return anchored is not None
+
+    async def _run(self, helper: HelperHealth) -> None:
+        await asyncio.sleep(min(_FIRST_S, self._every_s))
+        while True:
+            wait_s = self._every_s
+            try:
+                await self.write()
+            except RegistryError as error:
+                wait_s = min(wait_s, helper.failed(error))
+            else:
+                helper.succeeded()
+            await asyncio.sleep(wait_s)

@@ -1,0 +1,285 @@
+"""`chips approve`, `reject` and `approvals`: approve or reject a request for approval, and list the requests."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from gateway.audit.dsse_envelope import SigningError
+from gateway.cli.rollouts.version_evidence import say_card
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.signer_options import (
+    AsOption,
+    SshKeyOption,
+    TokenCommandOption,
+    identify,
+    policy_of,
+    signed,
+)
+from gateway.core.evidence import CARD
+from gateway.core.suggestions import suggest
+from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
+from gateway.signoff.approval_requests import (
+    Request,
+    StoredPolicy,
+    Verdict,
+    evaluate,
+    find_request,
+    read_request,
+    request_id,
+    with_decision,
+)
+from gateway.signoff.approval_subject import Subject
+from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
+from gateway.signoff.records import issuers_keys, read_records
+
+_DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request: `chips approvals` lists them.")]
+
+
+def approve(
+    identity: IdArgument,
+    emergency: Annotated[
+        bool,
+        typer.Option(
+            "--emergency", help="Put it into service alone; needs --reason, and a review afterwards."
+        ),
+    ] = False,
+    review: Annotated[bool, typer.Option("--review", help="Note that an emergency was looked at.")] = False,
+    ssh_key: SshKeyOption = None,
+    token_command: TokenCommandOption = None,
+    name: AsOption = None,
+    reason: console.ReasonOption = "",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Approve a request, by a signature. It holds for exactly what the request binds, and ends when anything of it changes.
+
+    Example: `chips --env prod approve $ID --ssh-key ~/.ssh/id_ed25519`
+    """
+    if emergency and review:
+        raise Failure(
+            "an emergency is reviewed by somebody else", hint="--emergency or --review", code=EX_USAGE
+        )
+    if emergency and not reason:
+        raise Failure("an emergency needs a reason", hint='--reason "…"', code=EX_USAGE)
+    decision: Decision = "emergency" if emergency else "review" if review else "approve"
+    _decide(identity, decision, ssh_key, token_command, name, reason, registry_url, as_json=as_json)
+
+
+def reject(
+    identity: IdArgument,
+    ssh_key: SshKeyOption = None,
+    token_command: TokenCommandOption = None,
+    name: AsOption = None,
+    reason: console.ReasonOption = "",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Reject a request, by a signature and with a reason. Nobody else's approval outweighs it.
+
+    Example: `chips --env prod reject $ID --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
+    """
+    if not reason:
+        raise Failure("a rejection needs a reason", hint='--reason "…"', code=EX_USAGE)
+    _decide(identity, "reject", ssh_key, token_command, name, reason, registry_url, as_json=as_json)
+
+
+def approvals(
+    identity: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A request; otherwise all of them.")
+    ] = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Show the requests for approval and whether they are approved now; of one, what it binds and its evidence.
+
+    Example: `chips --env prod approvals`
+    """
+
+    async def work(registry: Registry) -> list[dict[str, Any]]:
+        records = await read_records(registry, await policy_of(registry))
+        documents = [one for one in records.requests if identity in {None, one.name}]
+        if identity is not None and not documents:
+            await _find(registry, identity)  # says what there is
+        return [_facts(document, records.stored, records.keys) for document in documents]
+
+    found = console.with_registry(registry_url, work)
+    if as_json:
+        console.print_json(found)
+        return
+    if not found:
+        console.out.print("no requests yet: chips request-approval MODEL@VERSION --to ENV")
+    for facts in found:
+        _show(facts, whole=identity is not None)
+
+
+def _decide(
+    identity: str,
+    decision: Decision,
+    ssh_key: Any,
+    token_command: str | None,
+    name: str | None,
+    reason: str,
+    registry_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    async def work(registry: Registry) -> dict[str, Any]:
+        stored = await policy_of(registry)
+        keys = await issuers_keys(stored.policy)
+        document, request = await _find(registry, identity)
+        who = identify(stored.policy, ssh_key, token_command, name)
+        subject = _subject(identity, request, stored, keys)
+        statement = signed(who, stored.policy, keys, decision, identity, subject, reason)
+        change = with_decision(document, statement, keys)
+        verdict = evaluate(identity, read_request(_with(document, change.body)), stored, keys)
+        mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
+        if mine:
+            raise Failure(mine[-1], code=EX_DATAERR)
+        more = await _emergency_changes(registry, identity, request.title, decision, verdict, who.name)
+        await registry.write(
+            change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
+        )
+        return {
+            "id": identity,
+            "title": request.title,
+            "decision": decision,
+            "by": who.name,
+            **_verdict_facts(verdict),
+        }
+
+    facts = console.with_registry(registry_url, work)
+    if as_json:
+        console.print_json(facts)
+        return
+    style = "bold red" if decision in {"reject", "emergency"} else "bold green"
+    console.say(_DONE[decision], f"{facts['title']} by {facts['by']}", style=style)
+    _show_verdict(facts)
+
+
+async def _emergency_changes(
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict, by: str
+) -> list[Put | Delete]:
+    """What makes gateways loud about an emergency, until it is reviewed."""
+    known = await registry.read(EMERGENCIES, identity)
+    expected = known.revision if known is not None else 0
+    if decision == "emergency" and verdict.emergency is not None and verdict.review_due:
+        said = verdict.emergency.predicate
+        body = {
+            "title": title,
+            "by": said.by,
+            "at": said.at,
+            "reason": said.reason,
+            "review_due": verdict.review_due,
+        }
+        return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
+    is_by_another = known is not None and known.body.get("by") != by
+    if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
+        return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
+    return []
+
+
+def _with(document: Document, body: dict[str, Any]) -> Document:
+    return Document(kind=document.kind, name=document.name, revision=document.revision, body=body)
+
+
+async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
+    try:
+        found = await find_request(registry, identity)
+    except ValueError as error:
+        raise Failure(f"the request {identity} cannot be read: {error}", code=EX_DATAERR) from None
+    if found is None:
+        known = [one.name for one in await registry.list(APPROVALS)]
+        raise Failure(
+            f'there is no request "{identity}"{suggest(identity, known)}',
+            hint="`chips approvals` lists them",
+            code=EX_DATAERR,
+        )
+    return found
+
+
+def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
+    if identity != request_id(request.request):
+        raise Failure(
+            f"the request {identity} is not the one that was asked for: another one was put in its place",
+            hint="chips audit --verify; chips request-approval asks again",
+            code=EX_DATAERR,
+        )
+    try:
+        return read_statement(request.request, stored.policy, keys).predicate.subject
+    except SigningError as error:
+        raise Failure(
+            f"the request does not count: {error}", hint="chips request-approval asks again", code=EX_DATAERR
+        ) from None
+
+
+def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, Any]:
+    try:
+        request = read_request(document)
+    except ValueError as error:
+        return {
+            "id": document.name,
+            "title": "?",
+            **_verdict_facts(Verdict(approved=False, problems=(str(error),))),
+        }
+    verdict = evaluate(document.name, request, stored, keys)
+    facts: dict[str, Any] = {"id": document.name, "title": request.title, **_verdict_facts(verdict)}
+    try:
+        predicate = read_statement(request.request, stored.policy, keys).predicate
+    except SigningError:  # the verdict says it
+        return facts
+    subject = predicate.subject
+    return {
+        **facts,
+        "requested_by": predicate.by,
+        "requested_at": predicate.at,
+        "reason": predicate.reason,
+        "image": subject.image,
+        "artifact": subject.artifact,
+        "address": subject.address,
+        "evidence": request.evidence,
+    }
+
+
+def _verdict_facts(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "approved": verdict.approved,
+        "problems": list(verdict.problems),
+        "approved_by": [one.person.name for one in verdict.approvals],
+        "ignored": list(verdict.ignored),
+        "emergency_by": verdict.emergency.person.name if verdict.emergency is not None else "",
+        "review_due": verdict.review_due,
+        "expires": verdict.expires,
+    }
+
+
+def _show(facts: dict[str, Any], *, whole: bool) -> None:
+    by = (
+        f", asked for by {facts['requested_by']} at {facts['requested_at']}"
+        if "requested_by" in facts
+        else ""
+    )
+    state = "approved" if facts["approved"] else "open"
+    style = "bold green" if facts["approved"] else "bold"
+    console.say(state, f"{facts['id']}  {facts['title']}{by}", style=style)
+    if whole:
+        for what in ("reason", "image", "artifact", "address"):
+            if facts.get(what):
+                console.say("", f"{what} {facts[what]}")
+        for sort, record in facts.get("evidence", {}).items():
+            console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
+            if sort == CARD:
+                say_card(record.get("facts", {}))
+    _show_verdict(facts)
+
+
+def _show_verdict(facts: dict[str, Any]) -> None:
+    if facts["approved_by"]:
+        console.say("", f"approved by {', '.join(facts['approved_by'])}; holds until {facts['expires']}")
+    if facts["emergency_by"]:
+        due = f"a review is due by {facts['review_due']}" if facts["review_due"] else "reviewed"
+        console.say("", f"EMERGENCY by {facts['emergency_by']}: {due}", style="bold red")
+    for text in (*facts["problems"], *facts["ignored"]):
+        console.say("", text, style="bold yellow")

@@ -1,0 +1,34 @@
+"""A verification of the environment that a version comes from, for the environment that it is promoted to."""
+
+import msgspec
+
+from gateway.cli.signoff.request_approval import VersionWithEvidence
+from gateway.cli.support import console
+from gateway.core.evidence import VERIFY, backend_address, not_about
+from gateway.core.model import Model
+from gateway.registry.base import Put, Registry
+from gateway.registry.evidence import evidence_change, read_evidence
+from gateway.settings import Settings
+
+
+async def carried_verification(
+    registry: Registry, origin: Settings, source: VersionWithEvidence, model: Model, environment: str
+) -> list[Put]:
+    """The change that keeps the source's verification as one of the same artifact at its address in `model`.
+
+    Call it once the backend there has said that it serves that very artifact. Empty where the source's verification does
+    not count, or no artifact digest says that the two are the same. Raises RegistryError.
+    """
+    backend = model.backend(source.backend.version)
+    if backend is None or not backend.artifact_digest:
+        return []
+    async with console.open_registry_of(origin) as theirs:
+        record = await read_evidence(theirs, model.name, backend.version, VERIFY)
+    if record is None or not record.passed or not_about(record, source.backend):
+        return []
+    carried = msgspec.structs.replace(
+        record,
+        backend=backend_address(backend),
+        summary=f"{record.summary} (in {environment}, of the same artifact)",
+    )
+    return [await evidence_change(registry, carried)]

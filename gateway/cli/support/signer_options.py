@@ -1,0 +1,143 @@
+"""The options that say who signs, and with what, of the commands that request and decide approvals."""
+
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from gateway.audit.dsse_envelope import SigningError
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.registry.base import Registry
+from gateway.signoff.approval_requests import StoredPolicy
+from gateway.signoff.approval_subject import Subject
+from gateway.signoff.in_toto_statement import (
+    Decision,
+    Keys,
+    Sign,
+    make_statement,
+    read_statement,
+    ssh_signer,
+    token_signer,
+)
+from gateway.signoff.policy import SignOffPolicy
+from gateway.signoff.records import read_policy
+from gateway.signoff.ssh_signature import SshError, public_key_of
+
+_TOKEN_S = 120.0
+
+SshKeyOption = Annotated[
+    Path | None,
+    typer.Option("--ssh-key", metavar="FILE", help="Sign with this SSH key (or its .pub, with an agent)."),
+]
+TokenCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token-command",
+        metavar="COMMAND",
+        help="Sign with the identity token that this prints; {audience} in it is what the token must be made for.",
+    ),
+]
+AsOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="With --token-command: whose token it is.")
+]
+
+
+class Identity(NamedTuple):
+    """A person of the sign-off policy, and how they sign."""
+
+    name: str
+    sign: Sign
+
+
+def identify(
+    policy: SignOffPolicy, ssh_key: Path | None, token_command: str | None, name: str | None
+) -> Identity:
+    """Who signs, by the options. Raises Failure where the policy does not know them."""
+    if (ssh_key is None) == (token_command is None):
+        raise Failure(
+            "sign it: a name alone counts nowhere",
+            hint="--ssh-key FILE, or --token-command COMMAND --as NAME",
+            code=EX_USAGE,
+        )
+    if ssh_key is None:
+        assert token_command is not None  # noqa: S101  (one of the two is given)
+        return _by_token(policy, token_command, name)
+    try:
+        public = public_key_of(ssh_key)
+    except SshError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    known = next((person for person in policy.people if public in person.ssh_keys), None)
+    if known is None:
+        raise Failure(
+            f"the sign-off policy does not know the key {ssh_key}",
+            hint="`chips sign-off show` lists the people and their keys",
+            code=EX_DATAERR,
+        )
+    return Identity(known.name, ssh_signer(ssh_key))
+
+
+def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> Identity:
+    person = policy.person(name or "")
+    if person is None or not person.tokens:
+        raise Failure(
+            "say whose token it is" if not name else f"the sign-off policy knows no tokens of {name}",
+            hint="--as NAME; `chips sign-off show` lists the people",
+            code=EX_USAGE,
+        )
+
+    def fetch(audience: str) -> str:
+        words = [word.replace("{audience}", audience) for word in shlex.split(command)]
+        try:
+            ended = subprocess.run(words, capture_output=True, text=True, timeout=_TOKEN_S, check=False)  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Failure(f"the token's command cannot be run: {error}", code=EX_DATAERR) from None
+        if ended.returncode:
+            raise Failure(
+                f"the token's command ended with {ended.returncode}", hint=ended.stderr.strip()[:300]
+            )
+        return ended.stdout.strip()
+
+    return Identity(person.name, token_signer(fetch))
+
+
+def signed(
+    identity: Identity,
+    policy: SignOffPolicy,
+    keys: Keys,
+    decision: Decision,
+    request: str,
+    subject: Subject,
+    reason: str,
+) -> dict[str, Any]:
+    """A statement whose signature was checked as everybody will check it. Raises Failure."""
+    try:
+        statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
+        read_statement(statement, policy, keys)
+    except (SshError, SigningError) as error:
+        raise Failure(f"it could not be signed: {error}", code=EX_DATAERR) from None
+    return statement
+
+
+async def policy_of(registry: Registry) -> StoredPolicy:
+    """The registry's sign-off policy. Raises Failure where there is none."""
+    try:
+        stored = await read_policy(registry)
+    except ValueError as error:
+        raise Failure(f"the sign-off policy cannot be read: {error}", code=EX_DATAERR) from None
+    if stored is None:
+        raise Failure(
+            "this environment asks for no approvals",
+            hint="chips sign-off set FILE writes a policy",
+            code=EX_DATAERR,
+        )
+    return stored
+
+
+def split_version(text: str) -> tuple[str, str]:
+    """`wine@4` as model and version. Raises Failure."""
+    name, at, version = text.partition("@")
+    if not at or not name or not version:
+        raise Failure(f"{text[:80]!r} is not MODEL@VERSION", hint="such as wine@4", code=EX_USAGE)
+    return name, version

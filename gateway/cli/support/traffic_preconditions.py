@@ -1,0 +1,52 @@
+"""The preconditions of a version's traffic: it is verified, or forced (which the history then says), and no rollout is under way."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.model import Model
+from gateway.registry.base import ROLLOUTS, Registry
+from gateway.registry.evidence import unverified
+from gateway.registry.snapshot import read_rollout
+
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Also a version that is not verified; the history says so."),
+]
+
+
+async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:
+    """Look for the evidence of `versions`; return what to add to the reason. Raises Failure where it lacks, without `force`."""
+    found = []
+    for version in versions:
+        backend = model.backend(version)
+        why = await unverified(registry, model.name, backend) if backend is not None else ""
+        if not why or backend is None:
+            continue
+        if not force:
+            raise Failure(
+                f"version {version} of {model.name} may not get traffic: {why}",
+                hint=f"chips register {model.name} {backend.url} --version {version} "
+                "verifies it; --force gives it traffic all the same, and the history says so",
+                code=EX_DATAERR,
+            )
+        found.append(f"forced: version {version}: {why}")
+    return "; ".join(found)
+
+
+async def note_rollout(registry: Registry, name: str) -> None:
+    """Say that a rollout is under way: a change by hand will hold it."""
+    document = await registry.read(ROLLOUTS, name)
+    if document is None:
+        return
+    try:
+        rollout = read_rollout(document)
+    except ValueError:
+        return
+    if rollout.active:
+        console.note(
+            f"a rollout of version {rollout.candidate} is {rollout.state}, and a change by hand holds it: "
+            f"chips canary {name} --status"
+        )

@@ -1,0 +1,141 @@
+"""What every version did in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from operator import add
+from typing import Any, Final
+
+import msgspec
+
+from gateway.core.errors import BadRequest
+from gateway.telemetry.merge_metrics import quantile
+from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
+from gateway.telemetry.sqlite_trace_store import COARSE_S, FINE_S, Tick, TraceStoreReader
+
+WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
+DEFAULT_WINDOW: Final = "1m"
+_WRITTEN_S: Final = 1.5  # by then, all workers have written a tick that is over
+_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
+
+
+class RequestTotals(msgspec.Struct):
+    """Counts and latency histograms, summed over ticks."""
+
+    requests: int = 0
+    failed: int = 0
+    late: int = 0
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * _BUCKETS)
+    backend: list[int] = msgspec.field(default_factory=lambda: [0] * _BUCKETS)
+    errors: dict[str, int] = {}
+
+    def add(self, more: "RequestTotals | Tick") -> None:
+        self.requests += more.requests
+        self.failed += more.failed
+        self.late += more.late
+        self.buckets = list(map(add, self.buckets, more.buckets))
+        self.backend = list(map(add, self.backend, more.backend))
+        for label, count in more.errors.items():
+            self.errors[label] = self.errors.get(label, 0) + count
+
+    def failures_by_side(self) -> dict[str, int]:
+        """How many requests failed, by the side that can fix it (`gateway`, `backend`, `caller`)."""
+        sides = {"gateway": 0, "backend": 0, "caller": 0}
+        for label, count in self.errors.items():
+            sides[label.partition(" ")[0]] += count
+        return sides
+
+    def quantile_ms(self, share: float) -> float | None:
+        return to_milliseconds(quantile(share, self.buckets, LATENCY_BOUNDS))
+
+    def document(self, seconds: float) -> dict[str, Any]:
+        return {
+            "requests": self.requests,
+            "rps": round(self.requests / seconds, 2),
+            "failed": self.failed,
+            "failed_share": round(self.failed / self.requests, 4) if self.requests else 0.0,
+            "failing": self.failures_by_side(),
+            "errors": self.errors,
+            "p50_ms": self.quantile_ms(0.5),
+            "p99_ms": self.quantile_ms(0.99),
+            "backend_p99_ms": to_milliseconds(quantile(0.99, self.backend, LATENCY_BOUNDS)),
+        }
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The totals of all versions in the `seconds` that end at `ends` (seconds since the epoch)."""
+
+    name: str
+    seconds: float
+    ends: int
+    models: Mapping[str, Mapping[str, RequestTotals]]
+
+    def for_version(self, model: str, version: str) -> RequestTotals:
+        return self.models.get(model, {}).get(version) or RequestTotals()
+
+    def for_model(self, model: str) -> RequestTotals:
+        return sum_totals(self.models.get(model, {}).values())
+
+    def for_gateway(self) -> RequestTotals:
+        """All requests to models, and those that failed before they reached one; requests to the gateway's own pages do not count."""
+        found = sum_totals(f for name in self.models if name for f in self.models[name].values())
+        elsewhere = self.for_version("", "")
+        failed = sum(elsewhere.errors.values())
+        found.add(RequestTotals(requests=failed, failed=elsewhere.failed, errors=elsewhere.errors))
+        return found
+
+
+class TickWindowReader:
+    """Reads windows from the ticks. Thread-safe; each window is read once for each tick."""
+
+    def __init__(self, reader: TraceStoreReader) -> None:
+        self._reader = reader
+        self._known: dict[str, Window] = {}
+        self._lock = threading.Lock()
+
+    def read(self, name: str) -> Window:
+        ends = last_complete_tick_end()
+        with self._lock:
+            known = self._known.get(name)
+            if known is None or known.ends != ends:
+                known = self._known[name] = self._read(name, ends)
+            return known
+
+    def _read(self, name: str, ends: int) -> Window:
+        seconds = WINDOWS[name]
+        oldest = self._reader.oldest_tick_time(FINE_S)
+        coarse_ends = ends - ends % COARSE_S
+        if seconds > COARSE_S:
+            oldest = min(filter(None, (self._reader.oldest_tick_time(COARSE_S), oldest)), default=None)
+            ticks = self._reader.ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
+            ticks += self._reader.ticks(FINE_S, after=coarse_ends, until=ends)
+            seconds += ends - coarse_ends
+        else:
+            ticks = self._reader.ticks(FINE_S, after=ends - seconds, until=ends)
+        models: dict[str, dict[str, RequestTotals]] = {}
+        for tick in ticks:
+            models.setdefault(tick.model, {}).setdefault(tick.version, RequestTotals()).add(tick)
+        covered = seconds if oldest is None else min(seconds, ends - oldest + FINE_S)
+        return Window(name, max(covered, FINE_S), ends, models)
+
+
+def last_complete_tick_end() -> int:
+    """The end of the last tick that all workers have written, in seconds since the epoch."""
+    return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
+
+
+def sum_totals(figures: "Iterable[RequestTotals | Tick]") -> RequestTotals:
+    found = RequestTotals()
+    for one in figures:
+        found.add(one)
+    return found
+
+
+def parse_window(name: str) -> str:
+    if name not in WINDOWS:
+        raise BadRequest(f"window must be one of {', '.join(WINDOWS)}.")
+    return name
+
+
+def to_milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

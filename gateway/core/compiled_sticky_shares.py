@@ -1,0 +1,38 @@
+"""A model's sticky shares, compiled from its document for the data plane."""
+
+from hashlib import blake2b
+
+from gateway.core.model import Backend, Model
+from gateway.core.sticky_shares import HASH_BYTES, SLOTS, StickyShares, lay_out, parse_sticky_by, slots_in
+
+
+class StickyVersions:
+    """The versions of one model by slot, ready to be chosen from."""
+
+    __slots__ = ("_backends", "_hash", "by")
+
+    def __init__(self, sticky: StickyShares, model: Model) -> None:
+        self.by = parse_sticky_by(sticky.by)
+        # The model's name is part of what is hashed: the first callers of one model must not be the first of all its copies.
+        self._hash = blake2b(digest_size=HASH_BYTES, key=bytes.fromhex(sticky.seed))
+        self._hash.update(f"value\0{model.name}\0".encode())
+        laid_out = lay_out(sticky, model.traffic).slots
+        by_version = {backend.version: backend for backend in model.backends}
+        owners = {slot: by_version[v] for v, bitmap in laid_out.items() for slot in slots_in(bitmap)}
+        self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))
+
+    def choose(self, value: bytes) -> tuple[Backend, str]:
+        """The backend for `value`, and the value's own hash in 16 hexadecimal digits: the unit, for logs."""
+        hashed = self._hash.copy()
+        hashed.update(value)
+        digest = hashed.digest()
+        # The number lies in [0, 2**64): the product's upper part is uniform on the slots.
+        slot = int.from_bytes(digest) * SLOTS >> (8 * HASH_BYTES)
+        return self._backends[slot], digest.hex()
+
+
+def compile_sticky(model: Model) -> StickyVersions | None:
+    """None where the model's shares are not sticky, or it has no version to choose."""
+    if model.sticky is None or not any(model.traffic.values()):
+        return None
+    return StickyVersions(model.sticky, model)

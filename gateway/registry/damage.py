@@ -1,0 +1,87 @@
+"""What a store holds that no registry writes: values of another type, text that is not UTF-8, rows without a name.
+
+Somebody with the database's rights can put anything there. A reader of the data plane gets a document with a `problem`;
+the audit gets stand-ins that fit no digest, so that each becomes a finding.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from gateway.registry.base import Document, Entry, RegistryError, StoredDocument, decode_document
+
+DAMAGED: Final = "not as a registry writes it"
+# Stands for what lies in the history and is no entry.
+DAMAGED_ENTRY: Final = Entry(
+    sequence=0,
+    generation=0,
+    at="",
+    author="",
+    reason=DAMAGED,
+    action="update",
+    kind="",
+    name="",
+    revision=0,
+    before=None,
+    after=None,
+)
+
+
+class Damaged(RegistryError):
+    """The store as a whole is not what a registry makes: another table, a head that says nothing. It does not pass by itself."""
+
+
+class StoredValues(NamedTuple):
+    """Revision and body of a stored document; `body` is None where it was deleted."""
+
+    revision: int
+    body: str | None
+    problem: str = ""  # why they are not what was stored
+
+
+def stored_values(revision: object, body: object) -> StoredValues:
+    """The values as they were stored, or others in their place and the problem."""
+    problem = ""
+    if not isinstance(revision, int) or revision < 1:
+        revision, problem = 1, "its revision is not a whole number"
+    if not (body is None or isinstance(body, str)):
+        body, problem = "{}", "its body is not JSON text"
+    return StoredValues(revision, body, problem)
+
+
+def document_of(kind: object, name: object, revision: object, body: object) -> Document | None:
+    """The document that was stored by these values; None where it was deleted."""
+    stored = stored_values(revision, body)
+    if stored.body is None:
+        return None
+    document = decode_document(_text(kind), _text(name), stored.revision, stored.body)
+    problem = stored.problem
+    if not (isinstance(kind, str) and isinstance(name, str)):
+        problem = "its kind or name is not text"
+    return msgspec.structs.replace(document, body={}, problem=problem) if problem else document
+
+
+def stored_document(kind: object, name: object, revision: object, body: object) -> StoredDocument:
+    """The document exactly as it is stored; one that is damaged gets a body that no registry writes."""
+    stored = stored_values(revision, body)
+    if stored.problem or not (isinstance(kind, str) and isinstance(name, str)):
+        return StoredDocument(kind=_text(kind), name=_text(name), revision=0, body=DAMAGED)
+    return StoredDocument(kind=kind, name=name, revision=stored.revision, body=stored.body)
+
+
+def entry_from(values: Mapping[str, Any]) -> Entry | None:
+    """The entry of the history that was stored by these values; None where they are none."""
+    try:
+        return msgspec.convert(values, Entry)
+    except msgspec.ValidationError:
+        return None
+
+
+def is_damaged(entry: Entry) -> bool:
+    """Whether it stands for what is no entry: no registry writes one without a kind."""
+    return not entry.kind
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)

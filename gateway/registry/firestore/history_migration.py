@@ -1,0 +1,108 @@
+"""Read a stored history from Firestore, and migrate one from before the hash chain into it."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import msgspec
+
+from gateway.registry.base import (
+    AUDIT,
+    KINDS,
+    Entry,
+    Head,
+    StoredDocument,
+    Unavailable,
+    now_rfc3339,
+)
+from gateway.registry.damage import DAMAGED_ENTRY
+from gateway.registry.firestore import document_layout
+from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
+from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal
+from gateway.registry.hash_chain import take_over as plan_takeover
+
+if TYPE_CHECKING:
+    from gateway.registry.firestore.rpc import FirestoreRpc
+
+_PAGE: Final = 1000  # entries read at once
+
+
+async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator[Entry]:
+    """Every entry of the history as it lies there, from the newest to the oldest."""
+    first: str | None = None
+    while True:
+        count, last = 0, first
+        async for found in rpc.query(names.history, first=first, limit=_PAGE):
+            count, last = count + 1, found.identity
+            if found.identity != first:  # a page begins with the last entry of the page before
+                yield document_layout.read_entry(found) or DAMAGED_ENTRY
+        if count < _PAGE:
+            return
+        first = last
+
+
+async def read_stored(rpc: "FirestoreRpc", names: Collections, kind: str) -> AsyncIterator[StoredDocument]:
+    """Every document of a kind as it lies there."""
+    async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
+        yield document_layout.read_as_stored(found)
+
+
+async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDocument | None) -> bool:
+    """Make what an older release has written a part of the chain; False where there is nothing such.
+
+    `found` is the head document as it was read. Raises PreconditionFailed where somebody else wrote meanwhile.
+    """
+    from gateway.registry.firestore.rpc import CommitOutcomeUnknown, Write
+
+    known = document_layout.decode_head(found.fields) if found is not None else None
+    if found is None or known is None:
+        return False
+    head = document_layout.read_chain(known, found.fields)
+    if head.digest is not None:
+        return False
+    entries = [entry async for entry in read_entries(rpc, names)]
+    kinds = KINDS | {entry.kind for entry in entries if entry.kind}
+    documents = [one for kind in sorted(kinds) async for one in read_stored(rpc, names, kind)]
+    takeover, end = plan_takeover(head, entries, documents)
+    entry, new_head = _sealed(takeover, end, documents)
+    at = (names.for_kind(AUDIT), document_layout.document_id(AUDIT, TAKEOVER))
+    was = (await rpc.get(at)).get(at)
+    stored = document_layout.encode_stored(AUDIT, TAKEOVER, entry.revision, entry.generation, entry.after)
+    fields = document_layout.encode_head(new_head, entry.write_id or "", entry.at)
+    try:
+        await rpc.commit(
+            [
+                Write(names.mirror, HEAD, fields, found.updated),
+                Write(*at, stored, was.updated if was is not None else None),
+                Write(
+                    names.history,
+                    document_layout.change_id(entry.generation, 0),
+                    document_layout.write_entry(entry),
+                    None,
+                ),
+            ]
+        )
+    except CommitOutcomeUnknown as error:
+        raise Unavailable(f"the history could not be made a hash chain: {error}") from error
+    return True
+
+
+def _sealed(takeover: msgspec.Struct, end: Head, documents: list[StoredDocument]) -> tuple[Entry, Head]:
+    before = next((one for one in documents if (one.kind, one.name) == (AUDIT, TAKEOVER)), None)
+    return seal(
+        Entry(
+            sequence=0,
+            generation=end.generation + 1,
+            at=now_rfc3339(),
+            author="chips",
+            reason=TAKEOVER_REASON,
+            action="create" if before is None else "update",
+            kind=AUDIT,
+            name=TAKEOVER,
+            revision=(before.revision if before is not None else 0) + 1,
+            before=before.body if before is not None else None,
+            after=msgspec.json.encode(takeover).decode(),
+            write_id=uuid4().hex,
+        ),
+        end,
+    )

@@ -1,0 +1,182 @@
+"""Tells the webhooks of rollouts of each step at least once, whichever controller took it and however that ended.
+
+The steps in a rollout's document are the messages. An ephemeral document beside it says how many of them were delivered, so
+the next holder of the lease goes on there, under the same ids.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from gateway.core.model_updates import to_document
+from gateway.core.rollout import Rollout, parse_rollout
+from gateway.registry.base import ROLLOUTS, Change, Conflict, Document, Registry, RegistryError
+from gateway.rollout import webhook
+from gateway.task_supervisor import Supervisor
+
+DELIVERIES: Final = "rollout-webhooks"
+_FIRST_PAUSE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 900.0
+_CHANGES: Final = 200  # of the history, in which an earlier rollout is looked for
+_log = logging.getLogger(__name__)
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """The ephemeral document `rollout-webhooks/MODEL`."""
+
+    rollout: str  # its id
+    steps: int
+
+
+class Outbox:
+    """Call `look_after` in each turn, while the lease is held."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        secret: str,
+        *,
+        supervisor: Supervisor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._secret = secret
+        self._supervisor = supervisor
+        self._clock = clock
+        self._settled: dict[str, tuple[str, int]] = {}  # by model: rollout and steps that nothing is due for
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
+
+    def pending(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
+        """Those with a webhook that something may be due for."""
+        return [
+            one
+            for one in rollouts
+            if one.plan.webhook and self._settled.get(one.model) != (one.id, len(one.steps))
+        ]
+
+    async def look_after(self, rollouts: Iterable[Rollout]) -> None:
+        """Begin to deliver what is due. Raises RegistryError."""
+        pending = self.pending(rollouts)
+        if not pending:
+            return
+        documents = {one.name: one for one in await self._registry.list_ephemeral(DELIVERIES)}
+        for rollout in pending:
+            name = rollout.model
+            if not self._secret:
+                _log.error("the rollout's webhook was not told: set rollouts.webhook_secret_file")
+                self._settled[name] = (rollout.id, len(rollout.steps))
+            elif name not in self._running and self._clock() >= self._pauses.get(name, (0.0, 0.0))[0]:
+                await self._look_at(rollout, documents.get(name))
+
+    async def stop(self, within_s: float) -> None:
+        """End what is under way; another controller sends it again."""
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=within_s)
+        for task in self._running.values():
+            task.cancel()
+
+    async def _look_at(self, rollout: Rollout, document: Document | None) -> None:
+        name = rollout.model
+        delivered = _read(document)
+        revision = document.revision if document is not None else 0
+        if delivered is None and not rollout.active:
+            # It is written before the first step is taken: this one ended elsewhere, in a registry that was copied, say.
+            self._settled[name] = (rollout.id, len(rollout.steps))
+        elif delivered is None:
+            await self._registry.write_ephemeral(
+                DELIVERIES, name, to_document(Delivered(rollout=rollout.id, steps=0)), expected=revision
+            )
+        elif delivered.rollout == rollout.id and delivered.steps >= len(rollout.steps):
+            self._settled[name] = (rollout.id, len(rollout.steps))
+        else:
+            task = self._supervisor.one_off_task(
+                "rollout webhook", self._deliver(rollout, delivered, revision)
+            )
+            self._running[name] = task
+            task.add_done_callback(lambda _: self._running.pop(name, None))
+
+    async def _deliver(self, rollout: Rollout, delivered: Delivered, revision: int) -> None:
+        """Send what is due, the oldest first, what is left of an earlier rollout before it."""
+        name = rollout.model
+        try:
+            changes = await self._registry.history(kind=ROLLOUTS, name=name, limit=_CHANGES)
+            if delivered.rollout != rollout.id:
+                earlier = _last_of(changes, delivered.rollout)
+                if earlier is not None and earlier.plan.webhook:
+                    revision = await self._send(earlier, delivered.steps, revision, changes)
+                delivered = Delivered(rollout=rollout.id, steps=0)
+                revision = await self._keep(name, delivered, revision)
+            await self._send(rollout, delivered.steps, revision, changes)
+        except _NotTaken:
+            longer = min(2 * self._pauses.get(name, (0.0, _FIRST_PAUSE_S / 2))[1], _LONGEST_PAUSE_S)
+            self._pauses[name] = (self._clock() + longer, longer)
+        except (Conflict, RegistryError) as error:  # another controller was quicker, or we look again
+            _log.info("webhook of the rollout of %s: %s", name, error)
+        else:
+            self._pauses.pop(name, None)
+
+    async def _send(self, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]) -> int:
+        """Send the steps after the first `sent` ones. Raises _NotTaken, Conflict, RegistryError."""
+        generations = _generations(changes, rollout.id)
+        for number in range(sent + 1, len(rollout.steps) + 1):
+            message = _message(rollout, number, generations.get(number))
+            identity = f"{rollout.id}-{number}"
+            if not await webhook.post(rollout.plan.webhook, self._secret, identity, message):
+                raise _NotTaken
+            revision = await self._keep(rollout.model, Delivered(rollout=rollout.id, steps=number), revision)
+        return revision
+
+    async def _keep(self, name: str, delivered: Delivered, revision: int) -> int:
+        return await self._registry.write_ephemeral(
+            DELIVERIES, name, to_document(delivered), expected=revision
+        )
+
+
+class _NotTaken(Exception):
+    """The receiver took none of the attempts."""
+
+
+def _message(rollout: Rollout, number: int, generation: int | None) -> dict[str, Any]:
+    step = rollout.steps[number - 1]
+    return {
+        "type": "rollout.step",
+        "model": rollout.model,
+        "version": rollout.candidate,
+        "stable": rollout.stable,
+        "state": step.state,
+        "percent": step.percent,
+        "reason": step.reason,
+        "rollout": rollout.id,
+        "generation": generation,
+        "evidence": step.evidence,
+    }
+
+
+def _read(document: Document | None) -> Delivered | None:
+    try:
+        return None if document is None else msgspec.convert(document.body, Delivered)
+    except msgspec.ValidationError:
+        return None
+
+
+def _of(changes: Iterable[Change], identity: str) -> list[tuple[Change, Mapping[str, Any]]]:
+    return [(one, one.after) for one in changes if one.after is not None and one.after.get("id") == identity]
+
+
+def _last_of(changes: Iterable[Change], identity: str) -> Rollout | None:
+    for _, after in _of(changes, identity):
+        try:
+            return parse_rollout(after)
+        except ValueError:
+            return None
+    return None
+
+
+def _generations(changes: Iterable[Change], identity: str) -> dict[int, int]:
+    """By the number of a step: the generation of the registry that took it."""
+    return {len(after.get("steps", ())): change.generation for change, after in _of(changes, identity)}

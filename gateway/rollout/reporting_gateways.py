@@ -1,0 +1,66 @@
+"""Which gateway processes report on a rollout, as the controller sees it: by its own clock, from when on their reports are new."""
+
+from typing import Final
+
+from gateway.registry.base import Document
+from gateway.rollout.local_process import has_ended
+from gateway.rollout.reporter import Report
+
+LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
+
+
+class _Gateway:
+    def __init__(self, revision: int, now: float, process: str, *, current: bool) -> None:
+        self.revision = revision
+        self.reported_at = now
+        self.process = process
+        self.current = current  # its last report was written while we looked
+
+
+class ReportingGateways:
+    """Call `saw` for each report in each turn, then `end_turn`.
+
+    A gateway is silent until it has reported under our eyes, and when it is late; the step waits for it. It is left out where
+    it cannot be waited for: its process has ended, or it has been silent for longer than any request may take on top.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Gateway] = {}
+        self._first_turn = True
+        self.reporting = 0
+        self.silent = 0
+
+    def saw(self, document: Document, report: Report, now: float) -> None:
+        name = document.name
+        if report.final:  # it has stopped, and said so
+            self._known.pop(name, None)
+            return
+        known = self._known.get(name)
+        if known is None or known.revision != document.revision:
+            self._known[name] = _Gateway(document.revision, now, report.process, current=not self._first_turn)
+
+    def end_turn(
+        self, present: set[str], now: float, *, window_s: float, timeout_s: float
+    ) -> tuple[list[str], list[str]]:
+        """The documents of gateways whose process has ended, and of those that were waited for in vain. `present`: the documents there are."""
+        self._first_turn = False
+        late_s = LATE_WINDOWS * window_s
+        ended, in_vain = [], []
+        for name, gateway in list(self._known.items()):
+            if name not in present:
+                pass
+            elif has_ended(gateway.process):
+                ended.append(name)
+            elif now - gateway.reported_at >= late_s + window_s + timeout_s:
+                in_vain.append(name)
+            else:
+                continue
+            del self._known[name]
+        silent = [
+            gateway
+            for gateway in self._known.values()
+            if not gateway.current or now - gateway.reported_at > late_s
+        ]
+        self.silent = len(silent)
+        self.reporting = len(self._known) - self.silent
+        return ended, in_vain

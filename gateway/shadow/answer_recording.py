@@ -1,0 +1,215 @@
+"""Records a copy of the answer that a caller gets, while it goes to the caller as ever."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.response import Response
+from gateway.upstream.base import ResponseSource, StreamingResponse, UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.upstream.response_head import ResponseHead
+
+_CODING: Final = b"content-encoding"
+_JSON_LENGTH: Final = b"inference-header-content-length"
+_MOST_DIGITS: Final = 12
+
+
+class HeldBytes:
+    """How many bytes are held `now`, of `limit` together."""
+
+    __slots__ = ("limit", "now")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.now = 0
+
+
+class Recording:
+    """What is kept of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
+
+    __slots__ = (
+        "_held",
+        "_limit",
+        "_pieces",
+        "coding",
+        "complete",
+        "crowded_out",
+        "ended",
+        "json_length",
+        "on_end",
+        "size",
+        "status",
+        "too_large",
+    )
+
+    def __init__(self, limit_bytes: int, held: HeldBytes | None = None) -> None:
+        self._limit = limit_bytes
+        self._held = held or HeldBytes(limit_bytes)
+        self._pieces: list[bytes] = []
+        self.size = 0
+        self.status = 0
+        self.coding = ""
+        self.json_length: int | None = None
+        self.complete = False
+        self.ended = False
+        self.too_large = False
+        self.crowded_out = False  # it is not too large itself
+        self.on_end: Callable[[], object] | None = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def begin(self, status: int, lines: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        for name, value in lines:
+            lower = name.lower()
+            if lower == _CODING:
+                self.coding = value.strip().decode("latin-1")
+            elif lower == _JSON_LENGTH and value.strip().isdigit() and len(value) <= _MOST_DIGITS:
+                self.json_length = int(value)
+
+    def begin_with(self, head: "ResponseHead") -> None:
+        lines = (line.partition(b":") for line in head.fields.split(b"\r\n"))
+        self.begin(head.status, [(name, value) for name, _, value in lines])
+
+    def take(self, piece: bytes) -> None:
+        if self.too_large or self.crowded_out or not piece:
+            return
+        self.size += len(piece)
+        self._held.now += len(piece)
+        self._pieces.append(piece)
+        self.too_large = self.size > self._limit
+        self.crowded_out = not self.too_large and self._held.now > self._held.limit
+        if self.too_large or self.crowded_out:
+            self.release()
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._held.now -= sum(map(len, self._pieces))
+        self._pieces.clear()
+
+    def end(self) -> None:
+        self.ended = True
+        self.complete = not (self.too_large or self.crowded_out)
+        if self.on_end is not None:
+            self.on_end()
+
+
+class RecordedResponse:
+    """A `StreamingResponse` that hands everything on to the caller's own, and keeps what a backend answers in `recording`."""
+
+    def __init__(self, response: StreamingResponse, recording: Recording, request: UpstreamRequest) -> None:
+        self._response = response
+        self.recording = recording
+        self.request = request  # as the stable version gets it
+
+    @property
+    def started(self) -> bool:
+        return self._response.started
+
+    async def send(self, answer: Response) -> None:
+        await self._response.send(answer)  # the gateway's own answer: nothing to compare
+
+    def abort(self) -> None:
+        self._response.abort()
+
+    # -- as the plain path writes it
+
+    async def start(
+        self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        self.recording.begin(status, fields)
+        await self._response.start(status, reason, fields, length)
+
+    async def write(self, chunk: bytes) -> None:
+        self.recording.take(chunk)
+        await self._response.write(chunk)
+
+    async def finish(self) -> None:
+        await self._response.finish()
+        self.recording.end()
+
+    # -- as the fast path relays it
+
+    def relay(
+        self,
+        head: "ResponseHead",
+        body: bytes,
+        *,
+        complete: bool,
+        source: ResponseSource,
+        trailers: bytes = b"",
+    ) -> None:
+        self._response.relay(head, body, complete=complete, source=source, trailers=trailers)
+        self.recording.begin_with(head)
+        self.recording.take(body)
+        if complete:
+            self.recording.end()
+
+    def relay_piece(self, piece: bytes) -> None:
+        self._response.relay_piece(piece)
+        self.recording.take(piece)
+
+    def relay_end(self, trailers: bytes) -> None:
+        self._response.relay_end(trailers)
+        self.recording.end()
+
+    def relay_interim(self, head: "ResponseHead") -> None:
+        self._response.relay_interim(head)
+
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None:
+        self._response.relay_tunnel(head, first, source)
+
+
+class HeldResponse:
+    """Takes a backend's answer that no caller waits for."""
+
+    started = False
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def abort(self) -> None: ...
+
+    def relay(
+        self,
+        head: "ResponseHead",
+        body: bytes,
+        *,
+        complete: bool,
+        source: ResponseSource,  # noqa: ARG002  (it is read as fast as it comes)
+        trailers: bytes = b"",
+    ) -> None:
+        self.recording.begin_with(head)
+        self.relay_piece(body)
+        if complete:
+            self.relay_end(trailers)
+
+    def relay_piece(self, piece: bytes) -> None:
+        self.recording.take(piece)
+
+    def relay_end(self, trailers: bytes) -> None:  # noqa: ARG002
+        self.recording.end()
+
+    def relay_interim(self, head: "ResponseHead") -> None: ...
+
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None: ...
+
+
+class ResendableBody:
+    """A request's body that has arrived: a `PipedBody` to send again."""
+
+    complete = True
+    error = None
+    piping_started = False
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @property
+    def length(self) -> int:
+        return len(self._body)
+
+    def complete_body(self) -> bytes:
+        return self._body

@@ -1,0 +1,110 @@
+"""The main function of the process that compares answers: pairs of answers come in on standard input, findings go out on standard output.
+
+It is a process of its own so that no comparison takes the time of a gateway's event loop. It has no network, no registry and
+no settings. Each frame is its length in four bytes (big-endian), and MessagePack.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from gateway.shadow.comparison import compare
+from gateway.shadow.decode_answer import Answer
+from gateway.shadow.findings import Example, Findings
+
+COMMAND: Final = (sys.executable, "-m", "gateway.shadow.comparer_main")
+LENGTH_BYTES: Final = 4
+_NICENESS: Final = 10  # callers come first where processors are short
+_OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
+
+
+class Pair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
+    """The answers to one request: the stable version's, the candidate's, and the stable version's second one."""
+
+    shadow: str
+    request_id: str
+    stable: Answer
+    candidate: Answer
+    again: Answer | None
+    tolerance: float
+    tolerances: dict[str, float]
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask", array_like=True):
+    """Asks for everything that was found since the start for one shadow."""
+
+    shadow: str
+
+
+class Forget(msgspec.Struct, frozen=True, tag="forget", array_like=True):
+    """A shadow that has ended."""
+
+    shadow: str
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_findings = msgspec.msgpack.Decoder(Findings).decode
+_decode = msgspec.msgpack.Decoder(Pair | Ask | Forget).decode
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """`message` with its length before it."""
+    content = encode(message)
+    return len(content).to_bytes(LENGTH_BYTES) + content
+
+
+def take_in(pair: Pair, findings: Findings) -> None:
+    """Compare a pair, and count what came of it."""
+    findings.candidate.count(pair.candidate)
+    findings.stable.count(pair.stable)
+    if pair.again is not None and not _failed(pair.again) and not _failed(pair.stable):
+        findings.noise.count(compare(pair.stable, pair.again, pair.tolerance, pair.tolerances))
+    if _failed(pair.candidate) or _failed(pair.stable):
+        return  # counted as a failure; no answer to compare
+    comparison = compare(pair.stable, pair.candidate, pair.tolerance, pair.tolerances)
+    findings.pairs.count(comparison)
+    if not comparison.agrees:
+        only_numbers = all(one.amount is not None for one in comparison.differences)
+        amount = comparison.largest if only_numbers else None
+        findings.keep_worst([Example(pair.request_id, comparison.differences, amount)])
+
+
+def _failed(answer: Answer) -> bool:
+    return bool(answer.failure) or answer.status >= 500
+
+
+def run(source: BinaryIO, sink: BinaryIO) -> None:
+    """Until `source` ends."""
+    found: dict[str, Findings] = {}
+    while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
+        message = _decode(source.read(int.from_bytes(length)))
+        if isinstance(message, Pair):
+            take_in(message, found.setdefault(message.shadow, Findings()))
+        elif isinstance(message, Ask):
+            sink.write(frame(found.get(message.shadow, Findings())))
+            sink.flush()
+        else:
+            found.pop(message.shadow, None)
+
+
+def main() -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal's Ctrl-C is for the gateway, which then closes the pipe
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(
+        OSError
+    ):  # where memory is short, an answer that swells must not cost the gateway
+        _OOM_SCORE.write_text("1000")
+    with contextlib.suppress(BrokenPipeError):
+        run(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

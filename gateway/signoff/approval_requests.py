@@ -1,0 +1,359 @@
+"""Requests for approval: documents of the environment's registry that collect signed decisions, and what they add up to.
+
+Nothing in such a document is believed: each time, every signature is verified, and the subject is compared with what
+would serve now. Somebody who can write the registry can remove a decision, which the audit shows, but cannot make one.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from gateway.audit.dsse_envelope import SigningError
+from gateway.registry.base import APPROVALS, Document, Put, Registry
+from gateway.registry.hash_chain import text_digest
+from gateway.signoff.approval_subject import Subject
+from gateway.signoff.identity_token_signature import token_key_name
+from gateway.signoff.in_toto_statement import Keys, Signed, read_statement, tokens_of
+from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
+from gateway.signoff.policy import SignOffPolicy, missing_roles
+
+_MAX_SKEW: Final = timedelta(minutes=5)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a request's document."""
+
+    title: str
+    request: dict[str, Any]  # the signed statement of the person who asks
+    evidence: dict[str, dict[str, Any]] = {}  # by sort: what the statement binds by digest
+    decisions: tuple[dict[str, Any], ...] = ()
+    # The model, or the sign-off policy, as it would be: for people to compare. It counts where it fits the digests.
+    proposal: dict[str, Any] = {}
+    keys: tuple[KeptKey, ...] = ()  # that have verified the identity tokens above
+
+
+class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The sign-off policy of a registry, and its digest."""
+
+    policy: SignOffPolicy
+    digest: str
+    revision: int
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a request is approved, and why not."""
+
+    approved: bool
+    problems: tuple[str, ...] = ()  # why not, a sentence each
+    approvals: tuple[Signed, ...] = ()  # those that count
+    ignored: tuple[str, ...] = ()  # decisions that do not count, and why
+    emergency: Signed | None = None  # who put it into service alone, also when that has expired
+    review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
+    expires: str = ""  # when the first of the approvals that count ends
+
+
+def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The SHA-256 of each record of evidence."""
+    return {
+        sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
+        for sort, record in sorted(evidence.items())
+    }
+
+
+def evidence_problems(
+    policy: SignOffPolicy, evidence: Mapping[str, Mapping[str, Any]], subject: Subject
+) -> list[str]:
+    """Which of the evidence that the policy asks for is missing, bad, or about something else."""
+    if not subject.model:
+        return []
+    problems = []
+    for sort in policy.evidence:
+        record = evidence.get(sort)
+        if record is None:
+            problems.append(f"the evidence {sort} is missing for {subject.title}")
+        elif record.get("passed") is not True:
+            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
+        elif record.get("artifact_digest", "") != subject.artifact:
+            problems.append(f"the evidence {sort} is about another artifact")
+        elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
+            problems.append(f"the evidence {sort} is about another image")
+    return problems
+
+
+async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:
+    """A request by its id."""
+    document = await registry.read(APPROVALS, identity)
+    return None if document is None else (document, read_request(document))
+
+
+def read_request(document: Document) -> Request:
+    """ValueError says why the document is no request."""
+    if document.problem:
+        raise ValueError(document.problem)
+    try:
+        return msgspec.convert(document.body, Request)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def request_id(statement: Mapping[str, Any]) -> str:
+    """The id of a request: 128 bits of its digest.
+
+    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    """
+    return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
+
+
+def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
+    """The write that adds a decision to a request, and the keys of issuers that verify it."""
+    request = read_request(document)
+    body = msgspec.to_builtins(
+        msgspec.structs.replace(
+            request,
+            decisions=(*request.decisions, dict(decision)),
+            keys=(*request.keys, *keep_keys(tokens_of(decision), keys)),
+        )
+    )
+    return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
+
+
+def evaluate(
+    identity: str,
+    request: Request,
+    stored: StoredPolicy,
+    keys: Keys,
+    *,
+    now: datetime | None = None,
+    subject: Subject | None = None,
+    with_evidence: bool = False,
+) -> Verdict:
+    """Whether `request` approves `subject` (None: what it asks for) now.
+
+    The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
+    """
+    now = now or datetime.now(UTC)
+    policy = stored.policy
+    try:
+        asked = read_statement(request.request, policy, keys)
+    except SigningError as error:
+        return Verdict(approved=False, problems=(f"the request does not count: {error}",))
+    problems = []
+    if asked.predicate.decision != "request" or identity != request_id(request.request):
+        problems.append("the request is a statement of another kind")
+    bound = asked.predicate.subject
+    wanted = subject if subject is not None else bound
+    if not with_evidence:
+        wanted = msgspec.structs.replace(wanted, evidence=bound.evidence)
+    if evidence_digests(request.evidence) != bound.evidence:
+        problems.append("the evidence of the request is not what was signed")
+    problems += evidence_problems(policy, request.evidence, bound)
+    problems += _changes(bound, wanted)
+    if not bound.sign_off == wanted.sign_off == stored.digest:
+        problems.append("the sign-off policy has changed since it was asked for")
+    decisions, ignored = _decisions(identity, request, asked, stored, keys, now)
+    emergencies = [one for one in decisions if one.predicate.decision == "emergency"]
+    emergency = max(emergencies, key=lambda one: one.at, default=None)
+    valid = timedelta(days=policy.valid_days)
+    holds = emergency is not None and now <= emergency.at + valid
+    approvals = [one for one in decisions if one.predicate.decision == "approve"]
+    problems += [
+        f"{one.person.name} rejected it: {one.predicate.reason}"
+        for one in decisions
+        if one.predicate.decision == "reject"
+    ]
+    if not holds:
+        missing = missing_roles(policy.approvals, [one.person for one in approvals])
+        problems += [f"an approval by a person of the role {role} is missing" for role in missing]
+    if emergency is not None and not holds:
+        ignored.append(
+            f"{emergency.person.name}: emergency does not count: it has expired after {policy.valid_days:g} days"
+        )
+    counted = [*approvals, *([emergency] if emergency is not None and holds else [])]
+    return Verdict(
+        approved=not problems,
+        problems=tuple(problems),
+        approvals=tuple(approvals),
+        ignored=tuple(ignored),
+        emergency=emergency,
+        review_due=_review_due(emergencies, decisions, policy),
+        expires=min((one.at + valid for one in counted), default=now).isoformat() if counted else "",
+    )
+
+
+def signed_for(
+    documents: Sequence[Document],
+    stored: StoredPolicy,
+    keys: Keys,
+    *,
+    environment: str,
+    title: str,
+    artifact: str,
+    image: str,
+    url: str,
+    until: datetime,
+) -> list[tuple[str, Signed]]:
+    """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
+
+    Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
+    cannot be verified.
+    """
+    found = []
+    for document in documents:
+        try:
+            request = read_request(document)
+            if request.title != title:  # before its signature is checked, which starts a program
+                continue
+            asked = _read_for_audit(request.request, request, stored, keys)
+        except (ValueError, SigningError):
+            continue
+        subject = asked.predicate.subject
+        if asked.predicate.decision != "request" or document.name != request_id(request.request):
+            continue
+        if (subject.environment, subject.title) != (environment, title):
+            continue
+        if (subject.artifact, subject.image) != (artifact, image.rpartition("@")[2]):
+            continue
+        if subject.address not in {"", url}:
+            continue
+        latest: dict[tuple[str, str], Signed] = {}
+        for content in request.decisions:
+            try:
+                signed = _read_for_audit(content, request, stored, keys)
+            except SigningError:
+                continue
+            counts = not _why_not(document.name, signed, asked, stored.policy, signed.at)
+            if counts and signed.at <= until:
+                _keep_latest(latest, signed)
+        found += [
+            (document.name, signed)
+            for signed in latest.values()
+            if signed.predicate.decision in {"approve", "emergency"}
+        ]
+    return found
+
+
+def _read_for_audit(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> Signed:
+    """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
+    try:
+        return read_statement(content, stored.policy, keys)
+    except SigningError:
+        if not request.keys:
+            raise
+        signed = read_statement(content, stored.policy, with_kept_keys(keys, request.keys))
+    names = {token_key_name(token) for token in tokens_of(content)}
+    kept = next((one.thumbprint for one in request.keys if (one.issuer, one.kid) in names), "")
+    return msgspec.structs.replace(signed, kept_key=kept)
+
+
+def _changes(asked: Subject, wanted: Subject) -> list[str]:
+    """What differs between what was asked for and what would serve, in words."""
+    names = {
+        "environment": "it was asked for another environment",
+        "model": "it was asked for another model",
+        "version": "it was asked for another version",
+        "image": "the image has changed",
+        "artifact": "the artifact has changed",
+        "address": "the address (it has neither image nor artifact) has changed",
+        "contract": "the contract (path, inputs, outputs, concurrency) has changed",
+        "policy": "the model's policy has changed",
+        "evidence": "the evidence has changed",
+        "new_sign_off": "the new sign-off policy has changed",
+    }
+    return [
+        f"{text} since it was asked for"
+        for name, text in names.items()
+        if getattr(asked, name) != getattr(wanted, name)
+    ]
+
+
+def _decisions(
+    identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys, now: datetime
+) -> tuple[list[Signed], list[str]]:
+    """The last decision of each person that counts, and why others do not."""
+    latest: dict[tuple[str, str], Signed] = {}
+    ignored = []
+    for content in request.decisions:
+        try:
+            signed = read_statement(content, stored.policy, keys)
+        except SigningError as error:
+            ignored.append(
+                f"a decision does not count: {_why_no_longer(content, request, stored, keys) or error}"
+            )
+            continue
+        why = _why_not(identity, signed, asked, stored.policy, now)
+        if why:
+            ignored.append(f"{signed.person.name}: {signed.predicate.decision} does not count: {why}")
+            continue
+        _keep_latest(latest, signed)
+    return list(latest.values()), ignored
+
+
+def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> str:
+    """Why a decision that counted when it was made does not count now; empty where it never did."""
+    try:
+        signed = _read_for_audit(content, request, stored, keys)
+    except SigningError:
+        return ""
+    return f"the issuer of the token of {signed.person.name} does not publish its key any more: sign it again"
+
+
+def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
+    """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
+
+    The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
+    """
+    decision = signed.predicate.decision
+    of_whom = signed.person.name, decision if decision in {"emergency", "review"} else "vote"
+    known = latest.get(of_whom)
+    tolerance = _MAX_SKEW if decision == "reject" else timedelta()
+    if known is None or signed.at >= known.at - tolerance:
+        latest[of_whom] = signed
+
+
+def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy, now: datetime) -> str:
+    predicate = signed.predicate
+    if predicate.request != identity:
+        return "it belongs to another request"
+    if predicate.subject != asked.predicate.subject:
+        return "it is about something else"
+    if signed.at > now + _MAX_SKEW:
+        return f"it is dated {predicate.at}, which is to come"
+    if predicate.decision == "approve" and now > signed.at + timedelta(days=policy.valid_days):
+        return f"it has expired after {policy.valid_days:g} days"
+    if predicate.decision == "request":
+        return "a request is no decision"
+    if predicate.decision == "emergency":
+        return _why_not_alone(signed, policy)
+    if predicate.decision == "review":
+        return (
+            ""
+            if set(signed.person.roles) & policy.approvals.keys()
+            else "this person has no role that approves"
+        )
+    if signed.person.name == asked.person.name and predicate.decision == "approve":
+        return "nobody approves what they have asked for themselves"
+    if not set(signed.person.roles) & policy.approvals.keys():
+        return "this person has no role that approves"
+    return ""
+
+
+def _why_not_alone(signed: Signed, policy: SignOffPolicy) -> str:
+    if not signed.predicate.subject.model:
+        return "an emergency puts a version into service; another sign-off policy needs its approvals"
+    allowed = signed.person.name in policy.emergency.people
+    return "" if allowed else "the policy does not let this person alone"
+
+
+def _review_due(emergencies: Sequence[Signed], decisions: Sequence[Signed], policy: SignOffPolicy) -> str:
+    """Until when somebody who has not acted alone must look at the last of `emergencies`; empty where that was done."""
+    if not emergencies:
+        return ""
+    alone = {one.person.name for one in emergencies}
+    last = max(one.at for one in emergencies)
+    reviewed = any(
+        one.predicate.decision in {"review", "approve"} and one.person.name not in alone and one.at >= last
+        for one in decisions
+    )
+    return "" if reviewed else (last + timedelta(days=policy.emergency.review_days)).isoformat()

@@ -1,0 +1,73 @@
+"""A version that nothing has verified gets no traffic from any command, unless it is forced; then the history says so."""
+
+import pytest
+
+from tests.unit.cli.shell import Shell
+
+ASK_NOBODY = ("--no-probe", "--version")
+NEVER = "may not get traffic: it was never verified"
+
+
+def _register(shell: Shell, version: str, *options: str, path: str = "") -> tuple[int, str]:
+    url = f"http://127.0.0.1:9/{path or f'wine-{version}'}"
+    ended = shell("register", "wine", url, *ASK_NOBODY, version, *options)
+    return ended.code, ended.err
+
+
+@pytest.fixture
+def wine(shell: Shell) -> Shell:
+    """Version 3 takes all traffic, and is verified."""
+    shell.verified("wine", "3")
+    assert _register(shell, "3") == (0, "")
+    return shell
+
+
+def test_a_first_version_that_nobody_asked_is_refused_or_forced(shell: Shell):
+    code, told = _register(shell, "3")
+    assert code == 65
+    assert NEVER in told
+    assert "--force" in told
+    assert shell.ok("models", "--json").json() == []
+    assert _register(shell, "3", "--force", "--reason", "no way there from here")[0] == 0
+    assert (
+        "no way there from here; forced: version 3: it was never verified" in shell.ok("history", "wine").out
+    )
+
+
+def test_a_further_version_is_registered_but_gets_no_traffic(wine: Shell):
+    assert NEVER in _register(wine, "4", "--traffic", "10")[1]
+    assert _register(wine, "4") == (0, "")
+    assert wine.model()["traffic"] == {"3": 100, "4": 0}
+    assert NEVER in wine("traffic", "wine", "3=90", "4=10").err
+    assert NEVER in wine("canary", "wine", "4").err
+    assert _register(wine, "4", "--traffic", "10", "--force")[0] == 0
+    assert wine.model()["traffic"] == {"3": 90, "4": 10}
+
+
+@pytest.mark.parametrize("change", ["address", "path"])
+def test_what_takes_traffic_is_not_replaced_by_what_nobody_verified(wine: Shell, change: str):
+    options = ("--path", "/other") if change == "path" else ()
+    before = wine.model()
+    code, told = _register(wine, "3", *options, path="other" if change == "address" else "")
+    assert code == 65
+    assert "its verification does not count: it is about http://127.0.0.1:9/wine-3/predict" in told
+    assert wine.model() == before
+
+
+def test_other_changes_of_a_version_with_traffic_need_no_verification(shell: Shell):
+    assert _register(shell, "3", "--force")[0] == 0
+    assert _register(shell, "3", "--timeout", "5") == (0, "")
+    assert shell.model()["policy"]["timeout_s"] == 5
+
+
+def test_a_dry_run_is_refused_as_the_command_would_be(shell: Shell):
+    code, told = _register(shell, "3", "--dry-run")
+    assert code == 65
+    assert NEVER in told
+
+
+def test_a_rollback_gives_back_what_was_there(wine: Shell):
+    assert _register(wine, "4", "--traffic", "10", "--force")[0] == 0
+    wine.ok("traffic", "wine", "3=100")
+    wine.ok("rollback", "wine", "--yes")
+    assert wine.model()["traffic"] == {"3": 90, "4": 10}

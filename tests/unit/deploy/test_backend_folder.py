@@ -1,0 +1,138 @@
+"""What an image is made of: a person's files, next to those of the library, which the folder does not contain."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from gateway.deploy.backend_folder import BackendFolder, FolderError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained/model.joblib").write_bytes(b"model")
+    (tmp_path / "requirements.txt").write_text("numpy\n")
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features/text.py").write_text("")
+    (tmp_path / "backend.toml").write_text(
+        'model = "churn"\nversion = "1"\nlanguage = "python"\nartifact = "trained"\n'
+    )
+    return tmp_path
+
+
+def context(folder: Path) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source_archive())) as archive:
+        return {entry.name: archive.extractfile(entry).read() for entry in archive.getmembers()}  # type: ignore[union-attr]
+
+
+def test_the_library_comes_from_this_installation(folder: Path):
+    files = context(folder)
+    assert {"Dockerfile", "requirements.lock", "pyproject.toml", "chips_backend/app.py"} <= set(files)
+    assert {name for name in files if name.startswith("model/")} == {
+        "model/backend.toml", "model/requirements.txt", "model/features/text.py",
+    }  # fmt: skip
+    assert not any("__pycache__" in name for name in files)
+    assert b"CHIPS_PREDICT" not in files["Dockerfile"]
+    assert BackendFolder(folder).source_archive() == BackendFolder(folder).source_archive(), (
+        "the same files, the same digest"
+    )
+
+
+def test_code_around_the_model_is_taken(folder: Path):
+    (folder / "predict.py").write_text("RUNS_IN = 'process'\n")
+    files = context(folder)
+    assert files["model/predict.py"] == b"RUNS_IN = 'process'\n"
+    assert files["Dockerfile"].endswith(b"ENV CHIPS_PREDICT=/app/predict.py\n")
+    assert BackendFolder(folder).environment() == {"CHIPS_PREDICT": str(folder / "predict.py")}
+
+
+def test_r_has_a_library_too(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"r"'))
+    files = context(folder)
+    assert {"Dockerfile", "entrypoint.sh", "main.R", "predict.R", "R/main.R", "src/reader.cpp"} <= set(files)
+    assert "model/backend.toml" in files
+    assert files["Dockerfile"].endswith(b"COPY model/ model/\n")
+    assert files[".dockerignore"].endswith(b"!model/\n"), "else the build would not see it"
+    shell, script = BackendFolder(folder).command("python")
+    assert (shell, Path(script).name, Path(script).exists()) == ("sh", "entrypoint.sh", True)
+    (folder / "predict.R").write_text("")
+    assert context(folder)["Dockerfile"].endswith(b"ENV CHIPS_PREDICT=/srv/app/model/predict.R\n")
+    assert BackendFolder(folder).environment() == {"CHIPS_PREDICT": str(folder / "predict.R")}
+    (folder / "main.R").write_text("")
+    assert "R/main.R" not in context(folder), "a folder that contains the library is left alone"
+
+
+def test_the_r_packages_that_save_named_are_in_the_image(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"r"'))
+    assert b'ARG MODEL_PACKAGES="r-cran-ranger"\n' in context(folder)["Dockerfile"]
+    named = folder / "trained/runtime.json"
+    named.write_text('{"R": "4.5.0", "splines": "4.5.0", "mgcv": "1.9.1", "MASS": "7.3"}')
+    assert b'ARG MODEL_PACKAGES="r-cran-mass r-cran-mgcv"\n' in context(folder)["Dockerfile"]
+    named.write_text('{"R": "4.5.0"}')
+    assert b'ARG MODEL_PACKAGES=""\n' in context(folder)["Dockerfile"]
+    for wrong in ('{"a; rm -rf /": "1"}', '["mgcv"]'):
+        named.write_text(wrong)
+        with pytest.raises(FolderError, match=r"runtime\.json"):
+            context(folder)
+
+
+def test_julia_has_a_library_too(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"julia"'))
+    (folder / "Project.toml").write_text("[deps]\n")
+    files = context(folder)
+    assert {"Dockerfile", "bin/serve", "src/ChipsBackend.jl", "Project.toml", "model/Project.toml"} <= set(
+        files
+    )
+    assert files[".dockerignore"].endswith(b"!model/\n")
+    assert files["Dockerfile"].endswith(b"ENV JULIA_PROJECT=/opt/backend/model\n")
+    with pytest.raises(FolderError, match="make setup"):
+        BackendFolder(folder).command("python")
+    (folder / "Manifest.toml").write_text("")
+    shell, script = BackendFolder(folder).command("python")
+    assert (shell, Path(script).name, Path(script).exists()) == ("sh", "serve", True)
+    assert BackendFolder(folder).environment() == {"JULIA_PROJECT": str(folder)}
+    (folder / "predict.jl").write_text("")
+    assert b"ENV CHIPS_PREDICT=/opt/backend/model/predict.jl\n" in context(folder)["Dockerfile"]
+    assert BackendFolder(folder).environment()["CHIPS_PREDICT"] == str(folder / "predict.jl")
+    (folder / "src").mkdir()
+    (folder / "src/ChipsBackend.jl").write_text("")
+    assert BackendFolder(folder).environment() == {}, "a folder that contains the library is left alone"
+
+
+def test_a_dockerfile_of_a_person_is_left_alone(folder: Path):
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    assert context(folder)["Dockerfile"] == b"FROM scratch\n"
+    assert "chips_backend/app.py" not in context(folder)
+
+
+def test_a_folder_that_contains_the_library_is_left_alone(folder: Path):
+    (folder / "chips_backend").mkdir()
+    (folder / "chips_backend/predict.py").write_text("")
+    assert set(context(folder)) == {
+        "backend.toml",
+        "chips_backend/predict.py",
+        "features/text.py",
+        "requirements.txt",
+    }
+    assert BackendFolder(folder).environment() == {}
+
+
+def test_how_it_runs_here(folder: Path):
+    assert BackendFolder(folder).command("/venv/bin/python") == ["/venv/bin/python", "-m", "chips_backend"]
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text() + 'command = ["python", "serve.py"]\n')
+    assert BackendFolder(folder).command("/venv/bin/python") == ["/venv/bin/python", "serve.py"]
+    settings.write_text('model = "churn"\nversion = "1"\nartifact = "trained"\n')
+    with pytest.raises(FolderError, match='language = "python"'):
+        BackendFolder(folder).command("python")
+
+
+def test_what_describes_the_model_is_found_next_to_it(folder: Path):
+    assert BackendFolder(folder).description_file("samples") is None
+    (folder / "trained/samples.json").write_text("[]")
+    assert BackendFolder(folder).description_file("samples") == folder / "trained/samples.json"

@@ -1,0 +1,34 @@
+"""Ports for processes that are told theirs."""
+
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.free_ports import PORTS, free_port, is_free
+
+
+def test_what_is_found_can_be_listened_on_and_is_then_taken():
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        assert not is_free(port)
+
+
+def test_no_outgoing_connection_takes_one():
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if first < PORTS.stop:
+        pytest.skip(f"this machine gives the ports {first} to {last} to outgoing connections")
+    assert PORTS.stop <= first
+
+
+def test_a_seed_that_processes_share_does_not_lead_them_to_one_port():
+    random.seed(1)
+    first = {free_port() for _ in range(5)}
+    random.seed(1)
+    assert {free_port() for _ in range(5)} != first
+
+
+def test_where_all_are_taken_it_says_so():
+    with pytest.raises(OSError, match="no port from 21000 to 31999 is free"):
+        free_port(PORTS)

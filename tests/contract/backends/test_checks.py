@@ -23,6 +23,7 @@ from gateway.verify.check import (
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
 from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
+from tests.patience import patience
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -273,7 +274,7 @@ async def answer_of(raw: bytes, *, close: bool = True) -> RawResponse:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
-        return await RawClient(f"http://127.0.0.1:{port}", timeout_s=5 if close else 0.2).request(
+        return await RawClient(f"http://127.0.0.1:{port}", timeout_s=patience(5) if close else 0.2).request(
             RawRequest("GET", "/")
         )
     finally:

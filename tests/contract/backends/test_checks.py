@@ -23,7 +23,6 @@ from gateway.verify.check import (
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
 from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
-from tests.patience import patience
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -40,6 +39,7 @@ from tests.contract.backends.broken import (
     twisted,
 )
 from tests.flow.contract import Response
+from tests.patience import patience
 
 MANIFEST = ArtifactManifestSubset("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
 NEEDS_PROCESS = ("logs", "fetch", "life")

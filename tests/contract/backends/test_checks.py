@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from chips_backend import answers
+from chips_backend import predictions_as_json
 
 from gateway.verify.check import (
     Check,
@@ -255,7 +255,7 @@ def test_server_timing_is_read():
 )
 def test_what_is_close(got: Any, wanted: Any, close: bool):
     assert is_close_json(got, wanted, 1e-6) is close
-    assert answers.is_close(got, wanted, 1e-6) is close, (
+    assert predictions_as_json.is_close(got, wanted, 1e-6) is close, (
         "the library must judge its own samples as the kit does"
     )
 

@@ -55,6 +55,9 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
     assert list(first["steps"]) == ["check", "try", "publish", "build", "start", "verify", "register"]
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
+    (record,) = shell.ok("evidence", "wine@1", "--json").json()
+    assert record["facts"]["checks"]["predict/answer"] == "passed"
+    assert [*record["facts"]["checks"].values()].count("passed") == record["facts"]["passed"] > 20
 
     assert not first["unchanged"]
     again = deployed(shell, backend_folder)

@@ -4,6 +4,7 @@ Objects are made from the bottom up and started in that order; what was started 
 """
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,10 @@ from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.chain import AuthenticatorChain
 from gateway.auth.last_used import LastUsedRecorder
 from gateway.component_metrics import ComponentMetrics
+from gateway.component_usage import usage_totals
 from gateway.control.routes import ControlRoutes
 from gateway.core.client_address import TrustedProxies
+from gateway.cost.budgets import BudgetKeeper
 from gateway.limits.redis_limiter import RedisLimiter
 from gateway.make_components import (
     build_anchoring,
@@ -31,6 +34,7 @@ from gateway.make_components import (
     build_signer,
     build_telemetry,
     build_upstream,
+    build_usage_reporter,
     parse_networks,
     reporting_process,
 )
@@ -45,10 +49,12 @@ from gateway.rollout.reporter import Reporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.reporter import Shadows
+from gateway.shadow.status_view import ShadowView
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
+from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
@@ -64,6 +70,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 if TYPE_CHECKING:
     pass
 
+_log = logging.getLogger(__name__)
 _BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
 _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may take to end
 
@@ -94,6 +101,8 @@ class Gateway:
         self._make_upstream()
         self._make_limits()
         self._make_telemetry(logs, folder)
+        self._figures = build_figures(settings, self.registry)
+        self._make_cost()
         self._make_pipeline()
         self._make_rollouts()
         self._make_shadows()
@@ -192,6 +201,7 @@ class Gateway:
             authenticate=Authenticate(self._chain),
             authorize=self.authorize,
             trace_sampling=TraceSampling(ratio=trace.ratio, trusted=parse_networks(trace.trusted_networks)),
+            budget_limit=BudgetLimit(self._budgets),
             rate_limit=self.rate_limit,
             buffer_request_body=self.buffer_request_body,
             assign_version=AssignVersion(),
@@ -203,7 +213,6 @@ class Gateway:
 
     def _make_rollouts(self) -> None:
         settings = self._settings
-        self._figures = build_figures(settings, self.registry)
         self._reporter = Reporter(
             self._figures,
             self.pipeline.count_also,
@@ -220,6 +229,21 @@ class Gateway:
             )
             self.telemetry.metrics.add_readers(counters=self._controller.counters)
 
+    def _make_cost(self) -> None:
+        self._usage = build_usage_reporter(
+            self._settings,
+            self._figures,
+            partial(usage_totals, self.telemetry.metrics),
+            self.mirror,
+            self.supervisor,
+        )
+        self._budgets: BudgetKeeper | None = None
+        if self._usage is not None:
+            self._budgets = BudgetKeeper(self._figures, self._usage)
+            self._usage.after_write = self._budgets.refresh
+            self.telemetry.metrics.always_separate = self._budgets.names
+            self.telemetry.metrics.add_readers(gauges=self._budgets.gauges)
+
     def _make_shadows(self) -> None:
         upstream = build_shadow_upstream(
             self._settings, self._egress_policy, self._id_tokens, self.supervisor
@@ -231,11 +255,16 @@ class Gateway:
             self.backend_concurrency,
             supervisor=self.supervisor,
         )
+        self._control.model_views["shadow"] = ShadowView(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:
         self._reporter.follow(snapshot)
         self._shadows.follow(snapshot)
+        if self._budgets is not None:
+            self._budgets.follow(snapshot)
+        elif snapshot.budgets:
+            _log.error("budgets are set, but not counted here: set rollouts.figures, or cost.usage to on")
 
     async def start(self) -> None:
         """Start everything; raises OSError where the port is taken."""
@@ -255,6 +284,8 @@ class Gateway:
                 self._reporter,
                 self._shadows,
                 self._controller,
+                self._budgets,
+                self._usage,
                 self._last_used,
                 self._anchoring,
                 self._chain,

@@ -14,6 +14,8 @@ from gateway.auth.base import Authenticator
 from gateway.auth.certificate import CertificateAuthenticator
 from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
+from gateway.cost.usage import UNKNOWN_SIZE, InstanceSize, size_of
+from gateway.cost.usage_reporter import Totals, UsageReporter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.fallback_copy import open_fallback
@@ -87,6 +89,29 @@ def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervis
 def build_figures(settings: Settings, registry: Registry) -> Registry:
     """Where gateways report while a rollout runs; the registry itself unless another store is named."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
+
+
+def build_usage_reporter(
+    settings: Settings, store: Registry, totals: Totals, mirror: Mirror, supervisor: Supervisor
+) -> UsageReporter | None:
+    """None where this gateway does not write down what callers use."""
+    cost = settings.cost
+    may_only_read = settings.registry.startswith("firestore:") and not settings.rollouts.figures
+    if cost.usage == "off" or (cost.usage == "auto" and may_only_read):
+        return None
+
+    def instance_size(model: str, version: str) -> InstanceSize:
+        entry = mirror.snapshot.entries.get(model) if mirror.snapshot is not None else None
+        backend = entry.model.backend(version) if entry is not None else None
+        return UNKNOWN_SIZE if backend is None else size_of(backend)
+
+    return UsageReporter(
+        store,
+        totals,
+        instance_size,
+        interval_s=cost.interval_s,
+        supervisor=supervisor,
+    )
 
 
 def reporting_process(settings: Settings) -> str:

@@ -8,19 +8,20 @@ To learn what happens to a request, read `Pipeline._pass`. To add a step: write 
 import logging
 import time
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.headers import PINNED_VERSION
-from gateway.core.immediate_future import switch_to_task
+from gateway.core.immediate_future import COMPLETED, switch_to_task
 from gateway.core.problem_details import render_problem
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
+from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_request_body import BufferRequestBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
@@ -50,6 +51,7 @@ class Pipeline:
         "_authenticate",
         "_authorize",
         "_backend_concurrency",
+        "_budget_limit",
         "_buffer_request_body",
         "_concurrency_limit",
         "_control",
@@ -75,6 +77,7 @@ class Pipeline:
         authenticate: Authenticate,
         authorize: Authorize,
         trace_sampling: TraceSampling,
+        budget_limit: BudgetLimit,
         rate_limit: RateLimit,
         buffer_request_body: BufferRequestBody,
         assign_version: AssignVersion,
@@ -91,6 +94,7 @@ class Pipeline:
         self._authenticate = authenticate
         self._authorize = authorize
         self._trace_sampling = trace_sampling
+        self._budget_limit = budget_limit
         self._rate_limit = rate_limit
         self._buffer_request_body = buffer_request_body
         self._assign_version = assign_version
@@ -168,6 +172,8 @@ class Pipeline:
             await self._control.describe_model(exchange)
             return
         self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
+        if self._budget_limit.exhausted:
+            self._budget_limit(exchange)
         # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
         if not self._rate_limit.try_nowait(exchange):
             await switch_to_task()
@@ -197,12 +203,11 @@ class Pipeline:
         finally:
             permit.give_back()
 
-    async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        if exchange.response.started:
-            exchange.response.abort()  # half an answer must not look like a whole one
-            return
+    def _refuse(self, exchange: Exchange, error: GatewayError) -> Awaitable[None]:
+        response = exchange.response
+        if response.started:
+            response.abort()  # half an answer must not look like a whole one
+            return COMPLETED
         target = getattr(exchange, "target", None)
         open_inference = target is not None and target.open_inference
-        await exchange.response.send(
-            render_problem(error, exchange.request_id, open_inference=open_inference)
-        )
+        return response.send(render_problem(error, exchange.request_id, open_inference=open_inference))

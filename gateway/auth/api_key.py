@@ -236,6 +236,7 @@ def _known(digest: str, key: Key, look_at: float) -> _CachedKey | None:
     principal = Principal(
         id=key_id(digest),
         label=key.label,
+        team=key.team,
         models=key.models,
         verbs=key.verbs,
         networks=network_set(key.networks),

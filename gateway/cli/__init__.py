@@ -17,6 +17,7 @@ _DEPLOY = "Build and deploy"
 _LOCAL = "Backends on this machine"
 _ACCESS = "Who may call"
 _OBSERVE = "Look at what happens"
+_COST = "What it costs"
 _REGISTRY = "The registry and its history"
 _SIGN_OFF = "Approvals and promotion"
 _SETUP = "The gateway and this machine"
@@ -39,6 +40,9 @@ _COMMANDS: Final = {
     "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
     "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
+    "cost": LazyCommand("gateway.cli.cost.report", "cost", _COST),
+    "budget": LazyCommand("gateway.cli.cost.budgets", "budget", _COST),
+    "prices": LazyCommand("gateway.cli.cost.prices", "prices", _COST),
     "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
     "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),

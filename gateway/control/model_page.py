@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.control.window_totals import RequestTotals, Window, to_milliseconds
 from gateway.core.model import Model
-from gateway.telemetry.metrics import MetricsState, Series
+from gateway.telemetry.metrics import MetricsState, Series, usage_by_caller
 from gateway.telemetry.sqlite_trace_store import Tick
 
 
@@ -62,7 +62,7 @@ def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
 def caller_rows(state: MetricsState, model: str | None = None) -> list[dict[str, Any]]:
     """The callers of one model, or of all, sorted by how much of the backends' time they used since the start."""
     found = []
-    for caller, usages in state.callers.items():
+    for caller, usages in usage_by_caller(state).items():
         ours = usages if model is None else {name: u for name, u in usages.items() if name == model}
         if ours:
             found.append(

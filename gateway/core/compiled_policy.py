@@ -40,6 +40,7 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
     return Principal(
         id=f"{entry.name}:{subject}",
         label=subject,
+        team=entry.team,
         models=entry.models,
         verbs=entry.verbs,
         networks=network_set(entry.networks),

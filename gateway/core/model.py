@@ -17,6 +17,9 @@ from gateway.core.sticky_shares import StickyShares, sticky_problems
 DEFAULT_TIMEOUT_S = 60.0
 MAX_TIMEOUT_S = 3600.0  # Cloud Run's longest
 MAX_REQUESTS_PER_S = 10_000.0
+MAX_CPU = 256.0
+MAX_MEMORY_GIB = 4096.0
+MAX_INSTANCES = 10_000
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,12 +43,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     burst: int | None = None  # requests at once after a pause; None: what one second allows
     requests_per_day: int | None = None
     requests_per_month: int | None = None
-    pure: bool = (
-        False  # predicting changes nothing: a POST may be sent again, after a lost connection or for a shadow
-    )
+    # Predicting changes nothing: a POST may be sent again, after a lost connection or for a shadow. None: not said; False: it does,
+    # whatever artifacts declare.
+    pure: bool | None = None
     trace_ratio: float | None = None  # share of traces kept; None: the gateway's default
     availability: float | None = None  # objective: share of requests that do not fail, such as 0.999
     latency_s: float | None = None  # objective: 99 % are answered within this time
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one instance of a backend is given, and how many of them are kept warm."""
+
+    cpu: float = 1.0
+    memory_gib: float = 1.0
+    min_instances: int = 0
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,6 +70,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifact: str = ""
     artifact_digest: str = ""
     image: str = ""  # by its digest: …@sha256:…; empty where a platform needs none
+    resources: Resources | None = None  # None: not declared, so its cost is estimated by the default size
     audience: str = ""  # what ID tokens for it are made for; empty: the origin of its URL
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
@@ -84,6 +96,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An API key as the registry keeps it: under its digest, never itself. Times are RFC 3339 in UTC."""
 
     label: str
+    team: str = ""  # who pays for its calls
     models: tuple[str, ...]  # name patterns as in fnmatch: "*", "wine", "fraud-*"
     verbs: tuple[Verb, ...] = CALLER_VERBS  # what it may do to them
     created: str
@@ -219,10 +232,23 @@ def backend_problems(backend: Backend) -> list[str]:
         problems.append(f"the predict path {backend.predict_path!r} is not a plain path such as /predict")
     if backend.concurrency is not None and backend.concurrency < 1:
         problems.append("the concurrency must be at least 1")
+    if backend.resources is not None:
+        problems += _resource_problems(backend.resources)
     if not _AUDIENCE.fullmatch(backend.audience):
         problems.append(
             "the audience must be at most 500 visible characters, such as https://wine.example.com"
         )
+    return problems
+
+
+def _resource_problems(resources: Resources) -> list[str]:
+    problems = []
+    if not 0 < resources.cpu <= MAX_CPU:
+        problems.append(f"the processors of an instance must lie between 0 and {MAX_CPU:g}")
+    if not 0 < resources.memory_gib <= MAX_MEMORY_GIB:
+        problems.append(f"the memory of an instance must lie between 0 and {MAX_MEMORY_GIB:g} GiB")
+    if not 0 <= resources.min_instances <= MAX_INSTANCES:
+        problems.append(f"the instances that are kept warm must lie between 0 and {MAX_INSTANCES}")
     return problems
 
 

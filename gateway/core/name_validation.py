@@ -35,6 +35,15 @@ def check_model_pattern(pattern: str) -> str:
     return pattern
 
 
+def check_team(team: str) -> str:
+    """Return `team`, or raise ValueError that says what a name may look like. It is written as models' names are."""
+    if not _MODEL_NAME.fullmatch(team):
+        raise ValueError(
+            f"{team[:80]!r} cannot be a team's name: use 1 to 63 of a-z, 0-9, - and _, beginning and ending with a letter or digit"
+        )
+    return team
+
+
 def check_version(version: str) -> str:
     """Return `version`, or raise ValueError that says what a version may look like."""
     if not _VERSION.fullmatch(version):

@@ -37,6 +37,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     label: str = ""
+    team: str = ""  # who pays for its calls
     models: tuple[str, ...] = ()  # name patterns
     verbs: tuple[Verb, ...] = CALLER_VERBS
     networks: NetworkSet | None = None  # where it may call from; None: wherever callers are admitted

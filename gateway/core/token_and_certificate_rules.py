@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.core.model import limit_problems
+from gateway.core.name_validation import check_team
 from gateway.core.principal import CALLER_VERBS, Verb
 
 Algorithm = Literal["RS256", "ES256"]
@@ -24,6 +25,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
+    team: str = ""  # who pays for their calls, in `chips cost` and in budgets
     models: tuple[str, ...] = ("*",)
     verbs: tuple[Verb, ...] = CALLER_VERBS
     networks: tuple[str, ...] = ()  # where they may call from, besides being admitted
@@ -140,6 +142,11 @@ def _check_rule(entry: AccessRule) -> list[str]:
         problems.append('it names no subjects; "*" would let in everybody that it vouches for')
     if not entry.models or not all(entry.models):
         problems.append("it names no models")
+    if entry.team:
+        try:
+            check_team(entry.team)
+        except ValueError as error:
+            problems.append(str(error))
     return problems
 
 

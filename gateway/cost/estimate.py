@@ -9,7 +9,7 @@ way in it: with an offered load of `a` requests for each running instance, that 
 import math
 from typing import Final, NamedTuple
 
-from gateway.cost.prices import Prices
+from gateway.core.prices import Prices
 
 MONTH_S: Final = 730 * 3600.0
 UTILIZATION: Final = 0.6  # of an instance's concurrency, which Cloud Run's autoscaler aims at

@@ -1,72 +1,35 @@
-"""Google Cloud's list prices, read from prices.toml with their source and date."""
+"""The price tables that are known: the one that comes with CHIPS, and those that `chips prices update` has written."""
 
-import tomllib
+from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 
-import msgspec
+from gateway.core.prices import Prices, parse_prices
+from gateway.registry.base import PRICES, Registry
+from gateway.registry.snapshot import read_price_table
 
 
-class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Per second, unless the name says otherwise."""
-
-    source: str
-    cpu_active: float
-    memory_gib_active: float
-    cpu_idle: float
-    memory_gib_idle: float
-    cpu_always: float
-    memory_gib_always: float
-    per_million_requests: float
-    free_cpu_s: float
-    free_memory_gib_s: float
-    free_requests: float
-
-
-class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of Firestore."""
-
-    source: str
-    per_100k_reads: float
-    per_100k_writes: float
-    gib_month: float
-
-
-class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of Cloud Storage."""
-
-    source: str
-    gib_month: float
-
-
-class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of network egress."""
-
-    source: str
-    egress_gib: float
-
-
-class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of Cloud Logging."""
-
-    source: str
-    gib: float
-    free_gib: float
-
-
-class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The price list, with its date, region and currency."""
-
-    date: str
-    currency: str
-    region: str
-    cloud_run: CloudRun
-    firestore: Firestore
-    storage: Storage
-    network: Network
-    logging: Logging
-
-
+@cache
 def read_prices() -> Prices:
-    """Read prices.toml."""
+    """The table that comes with CHIPS, from prices.toml."""
+    import tomllib
+
     content = (files("gateway.cost") / "prices.toml").read_text(encoding="utf-8")
-    return msgspec.convert(tomllib.loads(content), Prices)
+    return parse_prices(tomllib.loads(content))
+
+
+def with_default(tables: Iterable[Prices]) -> tuple[Prices, ...]:
+    """`tables` and the one that comes with CHIPS, by date; of the same day, the registry's counts."""
+    by_date = {table.date: table for table in (read_prices(), *tables)}
+    return tuple(by_date[day] for day in sorted(by_date))
+
+
+async def registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
+    """All price tables of a registry and the default, and which documents cannot be read. Raises RegistryError."""
+    tables, problems = [], []
+    for document in await registry.list(PRICES):
+        try:
+            tables.append(read_price_table(document))
+        except ValueError as error:
+            problems.append(f"{PRICES}/{document.name}: {error}")
+    return with_default(tables), problems

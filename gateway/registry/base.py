@@ -28,6 +28,9 @@ SIGN_OFF: Final = "sign-off"  # the environment's policy: who must approve what
 SIGN_OFF_POLICY: Final = "policy"  # the name of its document
 APPROVALS: Final = "approvals"  # requests for approval, with the signed decisions
 EMERGENCIES: Final = "emergencies"  # what serves on one person's word, until somebody else has reviewed it
+PRICES: Final = "prices"  # by the day from which they are in force
+BUDGETS: Final = "budgets"  # what a model, a key or a team may spend
+PLANS: Final = "plans"  # by model: what `chips plan --save` expects it to cost; not mirrored
 AUDIT: Final = "audit"  # what CHIPS itself writes about the history
 # Every kind: `chips audit --verify` compares all of their documents with the history.
 KINDS: Final = frozenset(
@@ -43,13 +46,16 @@ KINDS: Final = frozenset(
         SIGN_OFF,
         APPROVALS,
         EMERGENCIES,
+        PRICES,
+        BUDGETS,
+        PLANS,
         AUDIT,
     }
 )
 
 # What a gateway holds in memory. Keys are many and are read one by one, when a caller first shows one; a revocation is
 # mirrored, so that a key that was read once dies at once.
-MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES})
+MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES, PRICES, BUDGETS})
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,18 +6,22 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from gateway.core.budget import Budget, parse_budget
 from gateway.core.compiled_policy import compile_policy
 from gateway.core.compiled_sticky_shares import compile_sticky
 from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model
+from gateway.core.prices import Prices, parse_prices
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.core.shadow import Shadow, parse_shadow
 from gateway.registry.base import (
+    BUDGETS,
     EMERGENCIES,
     MODELS,
     NETWORKS,
+    PRICES,
     REVOCATIONS,
     ROLLOUTS,
     SHADOWS,
@@ -27,6 +31,7 @@ from gateway.registry.base import (
 
 _log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 _NOBODY = NetworkSet()
 _AT_ONCE = 200  # documents that are only taken over, before a pause: 0.1 ms
 
@@ -77,11 +82,13 @@ class Snapshot:
     """Everything the data plane needs, at one generation. Never changed after it is made."""
 
     __slots__ = (
+        "budgets",
         "emergencies",
         "entries",
         "generation",
         "network_revisions",
         "networks",
+        "price_tables",
         "problems",
         "registry_id",
         "revoked",
@@ -105,6 +112,8 @@ class Snapshot:
         *,
         shadows: Mapping[str, Shadow] = MappingProxyType({}),
         emergencies: tuple[str, ...] = (),
+        budgets: tuple[Budget, ...] = (),
+        price_tables: tuple[Prices, ...] = (),
     ) -> None:
         self.registry_id = registry_id
         self.via_name = (
@@ -119,6 +128,8 @@ class Snapshot:
         self.rollouts = rollouts  # by model, also those that have ended
         self.rollout_revisions = rollout_revisions
         self.shadows = shadows  # by model, also those that have ended
+        self.budgets = budgets
+        self.price_tables = price_tables  # that were written to the registry
         self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: Listing) -> "Snapshot":
@@ -153,7 +164,9 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     entries: dict[str, ModelEntry] = {}
     revoked = set()
     problems: list[str] = []
-    others: dict[str, list[Document]] = {NETWORKS: [], ROLLOUTS: [], SHADOWS: [], EMERGENCIES: []}
+    others: dict[str, list[Document]] = {
+        kind: [] for kind in (NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES, BUDGETS, PRICES)
+    }
     for number, document in enumerate(listing.documents):
         kind, name = document.kind, document.name
         if not number % _AT_ONCE:
@@ -184,7 +197,22 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
         *_rollouts(others[ROLLOUTS], previous, problems),
         shadows=_shadows(others[SHADOWS], problems),
         emergencies=_emergencies(others[EMERGENCIES], previous),
+        budgets=_readable(others[BUDGETS], read_budget, problems),
+        price_tables=_readable(others[PRICES], read_price_table, problems),
     )
+
+
+def _readable(
+    documents: list[Document], read: Callable[[Document], Result], problems: list[str]
+) -> tuple[Result, ...]:
+    """What can be read of `documents`."""
+    found = []
+    for document in documents:
+        try:
+            found.append(read(document))
+        except ValueError as error:
+            problems.append(f"{document.kind}/{document.name} revision {document.revision}: {error}")
+    return tuple(found)
 
 
 def _emergencies(documents: list[Document], previous: Snapshot | None) -> tuple[str, ...]:
@@ -266,6 +294,20 @@ def read_shadow(document: Document) -> Shadow:
     shadow = parse_shadow(_readable_body(document))
     _check_name(document, shadow.model, "of ")
     return shadow
+
+
+def read_budget(document: Document) -> Budget:
+    """A budget's document. ValueError says everything that is wrong with it."""
+    budget = parse_budget(_readable_body(document))
+    _check_name(document, budget.id, "of ")
+    return budget
+
+
+def read_price_table(document: Document) -> Prices:
+    """A price table's document. ValueError says everything that is wrong with it."""
+    prices = parse_prices(_readable_body(document))
+    _check_name(document, prices.date, "of ")
+    return prices
 
 
 def compile_entry(document: Document) -> ModelEntry:

@@ -4,6 +4,7 @@ Sources, the later wins: defaults, `chips.toml`, environment, flags. What may ch
 in the registry.
 """
 
+from gateway.settings.cost import Cost
 from gateway.settings.groups import (
     GROUPS,
     Auth,
@@ -41,6 +42,7 @@ from gateway.settings.url_masking import mask_url
 __all__ = [
     "GROUPS",
     "Auth",
+    "Cost",
     "Edge",
     "EffectiveSetting",
     "Limits",

@@ -9,6 +9,7 @@ from msgspec import Meta
 from gateway.core.token_and_certificate_rules import Certificate, Issuer
 from gateway.settings.audit import Audit
 from gateway.settings.base_group import Group
+from gateway.settings.cost import Cost
 from gateway.settings.rollouts import Rollouts
 
 
@@ -381,6 +382,7 @@ class Settings(Group, frozen=True):
     metrics: Metrics = Metrics()
     audit: Audit = Audit()
     rollouts: Rollouts = Rollouts()
+    cost: Cost = Cost()
 
 
 GROUPS: Mapping[str, type[Group]] = {
@@ -394,6 +396,7 @@ GROUPS: Mapping[str, type[Group]] = {
     "metrics": Metrics,
     "audit": Audit,
     "rollouts": Rollouts,
+    "cost": Cost,
 }
 
 # Names that begin like a setting and are none: those of the commands, the tests, and of backends in the same shell.

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.telemetry.metrics import CallerUsage, MetricsState, Series
+from gateway.telemetry.metrics import CallerUsage, MetricsState, Series, add_usage
 
 # Of these, the sum over processes would mean nothing.
 _LARGEST = frozenset(
     {
         "chips_audit_unanchored_seconds",
+        "chips_budget_spent_ratio",
         "chips_emergencies",
         "chips_objective_availability_ratio",
         "chips_objective_latency_seconds",
@@ -35,12 +36,6 @@ def merge_states(states: Iterable[MetricsState]) -> MetricsState:
             into = total.series.setdefault(model, {})
             for version, series in list(versions.items()):
                 add_series(into.setdefault(version, Series(model, version)), series)
-        for caller, models in list(state.callers.items()):
-            usages = total.callers.setdefault(caller, {})
-            for model, usage in list(models.items()):
-                sum_of = usages.setdefault(model, CallerUsage())
-                sum_of.requests += usage.requests
-                sum_of.backend_s += usage.backend_s
         total.labels |= state.labels
         _add_list(total.overhead, state.overhead)
         total.overhead_s += state.overhead_s
@@ -71,6 +66,8 @@ def add_series(total: Series, series: Series) -> None:
     total.failed += series.failed
     total.late += series.late
     total.slow_s = min(total.slow_s, series.slow_s)
+    for caller, usage in list(series.callers.items()):
+        add_usage(total.callers.setdefault(caller, CallerUsage(usage.team)), usage)
 
 
 def _add_counts(total: dict[Any, int], more: dict[Any, int]) -> None:

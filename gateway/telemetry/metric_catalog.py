@@ -233,6 +233,13 @@ METRICS: Final = (
         "Of those, the ones that did not fit the shadow's budget and were left out.",
     ),
     Metric(
+        "chips_budget_spent_ratio",
+        "gauge",
+        "",
+        ("budget",),
+        "Share of a budget that is spent in its period, as far as this gateway knows; 1 is all of it.",
+    ),
+    Metric(
         "chips_emergencies",
         "gauge",
         "",

@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.exchange import Exchange
 from gateway.core.principal import Principal
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
@@ -27,6 +26,19 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 @dataclass(
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
+class CallerUsage:
+    """How much one caller has used one version of a model."""
+
+    team: str = ""
+    requests: int = 0
+    refused: int = 0  # answered with a 4xx status
+    failed: int = 0  # answered with a 5xx status
+    backend_s: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(slots=True)
 class Series:
     """What is counted for one version of one model. Both names are empty for requests that reached no model."""
 
@@ -47,14 +59,7 @@ class Series:
     failed: int = 0  # on our or the backend's side
     late: int = 0  # answered, later than the model's objective
     slow_s: float = _NEVER  # the moving 99th percentile; what takes longer is kept
-
-
-@dataclass(slots=True)
-class CallerUsage:
-    """How much one caller has used one model."""
-
-    requests: int = 0
-    backend_s: float = 0.0
+    callers: dict[str, CallerUsage] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -63,7 +68,6 @@ class MetricsState:
 
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
-    callers: dict[str, dict[str, CallerUsage]] = field(default_factory=dict)  # by caller and model
     labels: dict[str, str] = field(default_factory=dict)  # of callers, by caller; for people, not for metrics
     overhead: list[int] = field(default_factory=lambda: [0] * (len(OVERHEAD_BOUNDS) + 1))
     overhead_s: float = 0.0
@@ -79,7 +83,8 @@ Reading = dict[str, dict[str, float]]
 class Metrics:
     """Counts requests with `observe`; `live_state` returns the counts.
 
-    At most `limit` pairs of model and version, and as many of caller and model, are counted separately.
+    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. So is, in any case, each
+    caller that `always_separate` is true of.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -88,7 +93,7 @@ class Metrics:
         self._usages = 0
         self._state = MetricsState()
         self._series = self._state.series
-        self._callers = self._state.callers
+        self.always_separate: Callable[[Principal], bool] = _nobody
         self._gauges: list[Callable[[], Reading]] = []
         self._counters: list[Callable[[], Reading]] = []
 
@@ -142,11 +147,17 @@ class Metrics:
         if exchange.authenticated:
             caller = exchange.principal.id
             try:
-                usage = self._callers[caller][name]
+                usage = series.callers[caller]
             except KeyError:
-                usage = self._new_usage(exchange.principal, name)
+                usage = self._new_usage(exchange.principal, series)
             usage.requests += 1
             usage.backend_s += backend_s
+            usage.bytes_in += exchange.bytes_in
+            usage.bytes_out += exchange.bytes_out
+            if status >= 500:
+                usage.failed += 1
+            elif status >= 400:
+                usage.refused += 1
         if exchange.queued_s:
             series.queued += 1
             series.queued_s += exchange.queued_s
@@ -199,17 +210,41 @@ class Metrics:
             self._pairs += 1
         return versions[version]
 
-    def _new_usage(self, principal: Principal, model: str) -> CallerUsage:
-        caller = principal.id
-        if self._usages >= self._limit:
-            caller = model = OTHER
+    def _new_usage(self, principal: Principal, series: Series) -> CallerUsage:
+        caller, team = principal.id, principal.team
+        if self._usages >= self._limit and not self.always_separate(principal):
+            caller, team = OTHER, ""
         else:
             self._state.labels[caller] = principal.label
-        models = self._callers.setdefault(caller, {})
-        if model not in models:
-            models[model] = CallerUsage()
+        if caller not in series.callers:
+            series.callers[caller] = CallerUsage(team)
             self._usages += 1
-        return models[model]
+        return series.callers[caller]
+
+
+def _nobody(_: Principal) -> bool:
+    return False
+
+
+def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
+    """How much each caller has used each model, all versions together: by caller and model."""
+    found: dict[str, dict[str, CallerUsage]] = {}
+    for versions in list(state.series.values()):
+        for series in list(versions.values()):
+            for caller, usage in list(series.callers.items()):
+                total = found.setdefault(caller, {}).setdefault(series.model, CallerUsage(usage.team))
+                add_usage(total, usage)
+    return found
+
+
+def add_usage(total: CallerUsage, usage: CallerUsage) -> None:
+    """Add the counts of `usage` to `total`."""
+    total.requests += usage.requests
+    total.refused += usage.refused
+    total.failed += usage.failed
+    total.backend_s += usage.backend_s
+    total.bytes_in += usage.bytes_in
+    total.bytes_out += usage.bytes_out
 
 
 def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
@@ -218,9 +253,7 @@ def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
     if exchange.caller_disconnected:
         return "caller", "left"
     if error is not None:
-        if isinstance(error, CallerError):
-            return "caller", error.code
-        return ("backend" if isinstance(error, UpstreamError) else "gateway"), error.code
+        return error.side, error.code
     return ("backend", "answered-5xx") if status >= 500 else ("caller", "answered-4xx")
 
 

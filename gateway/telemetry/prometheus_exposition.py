@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS, OVERHEAD_BOUNDS
-from gateway.telemetry.metrics import MetricsState
+from gateway.telemetry.metrics import MetricsState, usage_by_caller
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -80,15 +80,16 @@ def _by_version(state: MetricsState) -> dict[str, list[Sample]]:
 
 
 def _by_caller(state: MetricsState) -> dict[str, list[Sample]]:
+    callers = usage_by_caller(state)
     return {
         "chips_caller_requests_total": [
             ({"caller": caller, "model": model}, usage.requests)
-            for caller, usages in state.callers.items()
+            for caller, usages in callers.items()
             for model, usage in usages.items()
         ],
         "chips_caller_backend_seconds_total": [
             ({"caller": caller, "model": model}, usage.backend_s)
-            for caller, usages in state.callers.items()
+            for caller, usages in callers.items()
             for model, usage in usages.items()
         ],
     }

@@ -171,6 +171,22 @@ ALERTS = [
         "an-emergency-is-to-be-reviewed",
     ),
     Alert(
+        "ChipsBudgetUsedUp",
+        f"max {by('chips_budget_spent_ratio', 'budget')} ({m('chips_budget_spent_ratio')}) >= 1",
+        "0s",
+        "ticket",
+        "The budget {{ $labels.budget }} is used up",
+        "a-budget-is-used-up",
+    ),
+    Alert(
+        "ChipsBudgetHigh",
+        f"max {by('chips_budget_spent_ratio', 'budget')} ({m('chips_budget_spent_ratio')}) >= 0.8 < 1",
+        "5m",
+        "ticket",
+        "{{ $value | humanizePercentage }} of the budget {{ $labels.budget }} is spent",
+        "a-budget-is-used-up",
+    ),
+    Alert(
         "ChipsAuditUnanchored",
         f"max ({m('chips_audit_unanchored_seconds')}) > 3600",
         "5m",

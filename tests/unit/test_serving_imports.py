@@ -13,7 +13,8 @@ LIBRARIES = {
 }  # fmt: skip
 # Parts of the gateway that only some settings, or other commands, need.
 ASIDE = (
-    *("artifacts", "audit.anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.cors", "cost", "deploy"),
+    *("artifacts", "audit.anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.cors", "deploy"),
+    *("cost.billing_export", "cost.catalogue", "cost.estimate", "cost.google_api"),
     *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_encoding", "telemetry.export_traces", "testing"),
     *("upstream.aiohttp_client", "verify"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.api_keys import digest_key, key_id, make_key
 from gateway.core.model import Key, limit_problems, parse_key
 from gateway.core.model_updates import to_document
-from gateway.core.name_validation import check_model_pattern
+from gateway.core.name_validation import check_model_pattern, check_team
 from gateway.core.principal import VERBS, Verb
 from gateway.core.suggestions import suggest
 from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_rfc3339
@@ -30,6 +30,9 @@ def create(
     models: Annotated[
         list[str], typer.Option("--models", help="Name pattern of models it may call; may be repeated.")
     ] = ["*"],  # noqa: B006  (typer's way to say it)
+    team: Annotated[
+        str, typer.Option(help="Team that pays for its calls, in `chips cost` and in budgets.")
+    ] = "",
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h or 2027-01-31.")] = None,
     verbs: Annotated[
         list[str],
@@ -63,11 +66,17 @@ def create(
             check_model_pattern(pattern)
         except ValueError as error:
             raise Failure(str(error), hint="repeat --models for several", code=EX_DATAERR) from None
+    if team:
+        try:
+            check_team(team)
+        except ValueError as error:
+            raise Failure(str(error), code=EX_DATAERR) from None
     key = make_key()
     digest = digest_key(key)
     author = console.author_name(by)
     entry = Key(
         label=label,
+        team=team,
         models=tuple(models),
         created=now_rfc3339(),
         created_by=author,

@@ -9,7 +9,9 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.published_artifact import published_manifest
+from gateway.cli.support.sizes import GIB, parse_bytes
 from gateway.core.model import Model
+from gateway.core.prices import Prices
 from gateway.cost.estimate import (
     UTILIZATION,
     CostEstimate,
@@ -18,13 +20,11 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.prices import Prices, read_prices
+from gateway.cost.prices import read_prices
 from gateway.registry.base import MODELS, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi)?")
 _UNKNOWN_BYTES = 100 * 1024.0**2  # of an artifact, where nothing is known of it
-_UNITS = {"": 1.0, "Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3}
 
 
 def plan(
@@ -62,20 +62,20 @@ def plan(
     `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2`
     """
     load = TrafficLoad(
-        rps=rps, latency_s=_seconds(latency), response_bytes=_bytes(response), busy_share=busy / 100
+        rps=rps, latency_s=_seconds(latency), response_bytes=parse_bytes(response), busy_share=busy / 100
     )
     registered = console.with_registry(registry_url, lambda registry: _registered(registry, name))
     declared = concurrency or _declared(registered) or 1
-    sizes = [_bytes(artifact)] if artifact is not None else _published_sizes(registry_url, registered)
-    largest_gib = max(sizes, default=_UNKNOWN_BYTES) / _UNITS["Gi"]
-    memory_gib = _bytes(memory) / _UNITS["Gi"]
+    sizes = [parse_bytes(artifact)] if artifact is not None else _published_sizes(registry_url, registered)
+    largest_gib = max(sizes, default=_UNKNOWN_BYTES) / GIB
+    memory_gib = parse_bytes(memory) / GIB
     warnings = _warnings(memory, memory_gib, largest_gib) if sizes else []
     deployment = InstanceSettings(
         concurrency=declared,
         cpu=cpu,
         memory_gib=memory_gib,
         min_instances=min_instances,
-        artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / _UNITS["Gi"],
+        artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
     prices = read_prices()
     try:
@@ -153,10 +153,3 @@ def _seconds(text: str) -> float:
     if match is None:
         raise Failure(f"{text!r} is not a duration", hint="such as 40ms or 1.5s", code=EX_USAGE)
     return float(match[1]) / (1000 if match[2] == "ms" else 1)
-
-
-def _bytes(text: str) -> float:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise Failure(f"{text!r} is not a size", hint="such as 512Mi or 2Gi", code=EX_USAGE)
-    return float(match[1]) * _UNITS[match[2] or ""]

@@ -29,6 +29,7 @@ from gateway.cli.support.backend_credentials import HeaderOption, credentials_fo
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, example_request_json
 from gateway.cli.support.published_artifact import RowsOption, published_samples
+from gateway.cli.support.sizes import given_resources
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.cors_policy import CorsRule
 from gateway.core.ip_network_set import parse_network
@@ -85,6 +86,17 @@ def register(
     ] = False,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Predictions one instance runs at once; otherwise what it says.")
+    ] = None,
+    cpu: Annotated[
+        float | None,
+        typer.Option(min=0.08, max=256, help="Processors of one instance; chips cost counts with it."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of one instance, such as 512Mi or 2Gi; chips cost counts with it."),
+    ] = None,
+    min_instances: Annotated[
+        int | None, typer.Option(min=0, help="Instances that are kept warm; chips cost counts with them.")
     ] = None,
     artifact: Annotated[
         str | None, typer.Option(help="Where its artifact lies; otherwise what it says.")
@@ -159,6 +171,7 @@ def register(
         },
         backend={
             "concurrency": concurrency,
+            "resources": given_resources(cpu, memory, min_instances),
             "artifact": artifact,
             "image": image,
             "audience": "" if audience == "origin" else audience,

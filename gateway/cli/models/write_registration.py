@@ -16,7 +16,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.published_artifact import published_card
 from gateway.cli.support.traffic_preconditions import check_verified
 from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
-from gateway.core.model import Backend, Model, model_problems
+from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.rollout import fingerprint
 from gateway.registry.base import MODELS, Document, Put, Registry
@@ -191,6 +191,8 @@ def _wanted(
     known = model.backend(version)
     before = known or Backend(version=version, url=wish.url)
     fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    if "resources" in fields:
+        fields["resources"] = msgspec.structs.replace(before.resources or Resources(), **fields["resources"])
     if fields.get("artifact", before.artifact) != before.artifact:
         fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
     backend = msgspec.structs.replace(before, **fields)

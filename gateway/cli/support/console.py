@@ -193,6 +193,8 @@ def settings_for(registry: str | None) -> Settings:
     given = {
         name: value for name in ("registry", "artifacts") if (value := getattr(chosen.environment, name))
     }
+    if chosen.environment.figures:
+        given["rollouts.figures"] = chosen.environment.figures
     named = chosen.by != "chips env use"
     settings = load_settings(
         flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},

@@ -35,6 +35,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     registry: str = ""
     artifacts: str = ""
+    figures: str = ""  # store that its gateways report to, where they may only read the registry
     gateway: str = ""  # address of its gateway
     project: str = ""
     region: str = ""

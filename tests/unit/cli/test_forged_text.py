@@ -10,7 +10,18 @@ import typer
 
 from gateway.cli import app
 from gateway.core.escape_unprintable import printable_lines
-from gateway.registry.base import EVIDENCE, KEYS, MODELS, NETWORKS, REVOCATIONS, ROLLOUTS, Delete, Put
+from gateway.registry.base import (
+    BUDGETS,
+    EVIDENCE,
+    KEYS,
+    MODELS,
+    NETWORKS,
+    PRICES,
+    REVOCATIONS,
+    ROLLOUTS,
+    Delete,
+    Put,
+)
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Ended, Shell
 
@@ -37,6 +48,9 @@ TRIED: dict[str, list[list[str]] | str] = {
     "shadow": "figures and places in answers: the same `say` and sieve",
     "doctor": [["doctor"]],
     "plan": [["plan"]],
+    "cost": [["cost"]],
+    "budget": [["budget", "list"]],
+    "prices": [["prices"]],
     "rollback": [["rollback", "wine", "--to", "1", "--dry-run"], ["rollback", "wine", "--dry-run"]],
     "export": [["export"]],
     "import": [["import", "{folder}/declared.yaml", "--dry-run"]],
@@ -131,6 +145,8 @@ async def _fill(path: Path, text: str) -> None:
         (ROLLOUTS, "spoilt", {text: text}),
         (EVIDENCE, "wine@1:verify", _evidence(text)),
         (EVIDENCE, "wine@1:other", {text: text}),
+        (BUDGETS, f"key:{text}", {"scope": "key", "name": text, "amount_micros": 1, "note": text}),
+        (PRICES, text, {text: text}),
     ]
     for revision in (0, 1):
         for kind, name, body in documents:

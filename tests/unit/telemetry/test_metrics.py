@@ -8,7 +8,7 @@ from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
 from gateway.core.model import Policy
 from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
-from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing
+from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing, usage_by_caller
 from gateway.telemetry.prometheus_exposition import render_exposition
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -90,7 +90,9 @@ def test_labels_are_bounded():
     state = metrics.live_state()
     assert sum(len(versions) for versions in state.series.values()) <= 11
     assert state.series[OTHER][OTHER].statuses == {200: 40}
-    assert sum(usage.requests for models in state.callers.values() for usage in models.values()) == 50
+    assert (
+        sum(usage.requests for models in usage_by_caller(state).values() for usage in models.values()) == 50
+    )
 
 
 def test_retries_cold_starts_and_waits():

@@ -1,0 +1,204 @@
+"""`chips budget`: what the calls of a model, a key or a team may cost, and what happens then."""
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from gateway.cli.access.keys import find_key
+from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger
+from gateway.cli.cost.report import money, spent_budgets, this_month
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.core.api_keys import key_id
+from gateway.core.budget import MICRO, Budget, Scope, budget_id, parse_budget
+from gateway.core.model_updates import to_document
+from gateway.core.name_validation import check_team
+from gateway.registry.base import BUDGETS, Delete, Put, Registry
+
+budget = typer.Typer(help="Set, list and remove budgets.", no_args_is_help=True)
+
+_REFUSALS: Final = {"no": 0, "402": 402, "429": 429}
+_SUBJECT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}:.+")  # of a token or certificate: RULE:SUBJECT
+
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model whose calls it is for.")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key", help="The caller: a key's id, or RULE:SUBJECT of a token or certificate, as logs have it."
+    ),
+]
+TeamOption = Annotated[str | None, typer.Option("--team", help="The team whose callers it is for.")]
+
+
+@budget.command("set")
+def set_budget(
+    amount: Annotated[str, typer.Argument(help="Such as 250 or 0.50, in the currency of `chips prices`.")],
+    model: ModelOption = None,
+    key: KeyOption = None,
+    team: TeamOption = None,
+    period: Annotated[
+        Literal["day", "month"], typer.Option(help="What it is for; days and months are UTC.")
+    ] = "month",
+    refuse: Annotated[
+        Literal["no", "402", "429"],
+        typer.Option(help="Whether calls are refused once it is used up, and with which status."),
+    ] = "no",
+    note: Annotated[str, typer.Option(help="Anything worth knowing about it.")] = "",
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Set the budget of a model, a key or a team. Gateways warn at 50, 80 and 100 %, and refuse only where you say so.
+
+    Examples:
+
+    `chips budget set 250 --model wine`
+
+    `chips budget set 20 --team cellar --period day --refuse 402`
+    """
+    author = console.author_name(by)
+    scope, name = _named(model, key, team)
+
+    async def work(registry: Registry) -> tuple[Budget, bool]:
+        body = Budget(
+            scope=scope,
+            name=await _known(registry, scope, name),
+            amount_micros=_micros(amount),
+            period=period,
+            refuse=_REFUSALS[refuse],  # type: ignore[arg-type]
+            note=note,
+        )
+        try:
+            parse_budget(to_document(body))
+        except ValueError as error:
+            raise Failure(str(error), code=EX_DATAERR) from None
+        known = await registry.read(BUDGETS, body.id)
+        if known is not None and known.body == to_document(body):
+            return body, False
+        change = Put(
+            kind=BUDGETS,
+            name=body.id,
+            body=to_document(body),
+            expected=known.revision if known is not None else 0,
+        )
+        await registry.write(change, author=author, reason=reason)
+        return body, True
+
+    written, changed = console.with_registry(registry_url, work)
+    if as_json:
+        console.print_json({**to_document(written), "changed": changed})
+        return
+    then = (
+        f"; then calls are refused with {written.refuse}"
+        if written.refuse
+        else "; it warns, and refuses nothing"
+    )
+    console.say(
+        "budget",
+        f"{scope} {written.name}: {money(written.amount_micros)} a {period}{then}"
+        + ("" if changed else " (unchanged)"),
+    )
+
+
+@budget.command("list")
+def list_budgets(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
+    """List the budgets, with what is spent of each in its running period.
+
+    Example: `chips budget list`
+    """
+    settings = console.settings_for(registry_url)
+
+    async def work(registry: Registry) -> EnvironmentLedger:
+        return await read_ledger(registry, settings, this_month())
+
+    ledger = console.with_registry(registry_url, work)
+    found = spent_budgets(ledger)
+    if as_json:
+        console.print_json(found)
+        return
+    for problem in ledger.problems:
+        console.say("warning", problem, style="bold yellow")
+    if not found:
+        console.out.print("no budgets; set one: chips budget set AMOUNT --model NAME")
+    for one in found:
+        console.say(one["scope"], _line(one))
+
+
+def _line(one: dict[str, Any]) -> str:
+    then = f"refuses with {one['refuse']}" if one["refuse"] else "warns"
+    return (
+        f"{one['name']}: {money(one['spent_micros'])} of {money(one['amount_micros'])} a {one['period']} "
+        f"({one['percent']:g} %), {then}"
+    )
+
+
+@budget.command()
+def remove(
+    model: ModelOption = None,
+    key: KeyOption = None,
+    team: TeamOption = None,
+    reason: console.ReasonOption = "",
+    by: console.AuthorOption = None,
+    registry_url: console.RegistryOption = None,
+) -> None:
+    """Remove a budget. What was spent stays in `chips cost`.
+
+    Example: `chips budget remove --model wine`
+    """
+    author = console.author_name(by)
+    scope, name = _named(model, key, team)
+
+    async def work(registry: Registry) -> None:
+        known = await registry.read(BUDGETS, budget_id(scope, name))
+        if known is None:
+            raise Failure(
+                f"there is no budget of the {scope} {name}",
+                hint="`chips budget list` shows them",
+                code=EX_DATAERR,
+            )
+        change = Delete(kind=BUDGETS, name=known.name, expected=known.revision)
+        await registry.write(change, author=author, reason=reason)
+
+    console.with_registry(registry_url, work)
+    console.say("removed", f"the budget of the {scope} {name}")
+
+
+def _named(model: str | None, key: str | None, team: str | None) -> tuple[Scope, str]:
+    given: list[tuple[Scope, str]] = []
+    if model is not None:
+        given.append(("model", model))
+    if key is not None:
+        given.append(("key", key))
+    if team is not None:
+        given.append(("team", team))
+    if len(given) != 1:
+        raise Failure("name one of --model, --key and --team", code=EX_USAGE)
+    return given[0]
+
+
+async def _known(registry: Registry, scope: Scope, name: str) -> str:
+    """The name as gateways count it. Raises Failure where there is nothing of that name to count."""
+    if scope == "model":
+        await console.find_document(registry, name)
+        return name
+    if scope == "team":
+        try:
+            return check_team(name)
+        except ValueError as error:
+            raise Failure(str(error), code=EX_DATAERR) from None
+    if name == "anonymous" or _SUBJECT.fullmatch(name):
+        return name
+    return key_id((await find_key(registry, name)).name)
+
+
+def _micros(text: str) -> int:
+    try:
+        amount = Decimal(text) * MICRO
+    except InvalidOperation:
+        raise Failure(f"{text!r} is not an amount", hint="such as 250 or 0.50", code=EX_USAGE) from None
+    if not amount.is_finite() or amount != amount.to_integral_value():
+        raise Failure(f"{text!r} is not an amount to six decimals", hint="such as 250 or 0.50", code=EX_USAGE)
+    return int(amount)

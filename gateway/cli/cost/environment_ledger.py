@@ -1,0 +1,87 @@
+"""The ledger of one environment and month, read from its registry and its store of figures."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from typing import Final, NamedTuple
+
+from gateway.core.budget import Budget
+from gateway.core.prices import Prices
+from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
+from gateway.cost.google_api import GoogleApi
+from gateway.cost.ledger import Entry, kept_warm, make_ledger
+from gateway.cost.prices import registry_prices
+from gateway.cost.usage import month_days, read_usage
+from gateway.registry.base import BUDGETS, MODELS, Registry
+from gateway.registry.open_by_url import open_registry
+from gateway.registry.snapshot import read_budget
+from gateway.settings import Settings, endpoint_override
+
+_ALL_CHANGES: Final = 1_000_000
+
+
+class EnvironmentLedger(NamedTuple):
+    """Everything `chips cost` needs of one environment."""
+
+    entries: list[Entry]
+    tables: tuple[Prices, ...]
+    budgets: list[Budget]
+    problems: list[str]
+    days: list[date]  # of the month, until today
+    billed: list[Billed] | None  # None: no export is configured
+
+
+@asynccontextmanager
+async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
+    """Where the gateways of `settings` write their usage."""
+    if not settings.rollouts.figures:
+        yield registry
+        return
+    store = open_registry(settings.rollouts.figures)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def read_ledger(registry: Registry, settings: Settings, month: str) -> EnvironmentLedger:
+    """Read and price a month such as 2026-11. ValueError: it is no month. Raises RegistryError."""
+    now = datetime.now(UTC)
+    days = [day for day in month_days(month) if day <= now.date()]
+    tables, problems = await registry_prices(registry)
+    async with figures_store(settings, registry) as store:
+        usage = await read_usage(store, days)
+    changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
+    warm = kept_warm(reversed(changes), days, now)
+    budgets, more = await _budgets(registry)
+    billed, failed = _billed(settings, month_days(month))
+    return EnvironmentLedger(
+        make_ledger(usage.rows, warm, tables),
+        tables,
+        budgets,
+        [*problems, *usage.problems, *more, *failed],
+        days,
+        billed,
+    )
+
+
+def _billed(settings: Settings, days: list[date]) -> tuple[list[Billed] | None, list[str]]:
+    """What Google billed, where its export is configured. A failure leaves the rest of the report as it is."""
+    cost = settings.cost
+    if not cost.billing_table:
+        return None, []
+    api = GoogleApi(endpoint_override("bigquery") or ADDRESS)
+    try:
+        return read_billing(api, cost.billing_table, project=cost.billing_project, month=days), []
+    except BillingError as error:
+        return None, [f"the bill: {error}"]
+
+
+async def _budgets(registry: Registry) -> tuple[list[Budget], list[str]]:
+    budgets, problems = [], []
+    for document in await registry.list(BUDGETS):
+        try:
+            budgets.append(read_budget(document))
+        except ValueError as error:
+            problems.append(f"{BUDGETS}/{document.name}: {error}")
+    return budgets, problems

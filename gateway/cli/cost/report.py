@@ -1,0 +1,263 @@
+"""`chips cost`: what the calls of a month cost, by model, version, caller, team or environment. It adds up."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger
+from gateway.cli.support import console
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
+from gateway.core.budget import MICRO, Budget
+from gateway.cost.budgets import counts_for
+from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, Entry, Line, add_up, sum_lines
+from gateway.registry.base import RegistryError
+from gateway.settings import Settings, environments_file, load_settings
+
+By = Literal["model", "version", "caller", "team", "day", "environment"]
+
+_GROUPS: Final[dict[str, Callable[[Entry], str]]] = {
+    "model": lambda entry: entry.model,
+    "version": lambda entry: f"{entry.model}@{entry.version}",
+    "caller": lambda entry: entry.caller or UNAUTHENTICATED,
+    "team": lambda entry: entry.team or NO_TEAM,
+    "day": lambda entry: entry.day.isoformat(),
+}
+
+
+def cost(
+    month: Annotated[
+        str | None, typer.Option(help="Such as 2026-11; otherwise the running one (UTC).")
+    ] = None,
+    by: Annotated[By, typer.Option(help="What the lines are.")] = "model",
+    registry_url: console.RegistryOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Show what a month's calls cost at the prices in force: allocated, used, kept warm, fees. The lines add up to the total.
+
+    `allocated` is the instance time that requests were given, `used` the part of it that they occupied by the declared
+    concurrency. docs/how-to/cost.md explains both, and what is not in them.
+
+    Examples:
+
+    `chips cost`
+
+    `chips cost --month 2026-11 --by team --json`
+    """
+    month = month or this_month()
+    ledgers = _every_environment(month) if by == "environment" else {"": _one(registry_url, month)}
+    currencies = {table.currency for ledger in ledgers.values() for table in ledger.tables}
+    if len(currencies) > 1:
+        raise Failure(
+            f"the price tables are in {', '.join(sorted(currencies))}, which do not add up",
+            hint="`chips prices` lists them; look at one environment at a time",
+            code=EX_DATAERR,
+        )
+    lines = _lines(ledgers, by)
+    total = sum_lines("total", lines)
+    report = {
+        "month": month,
+        "by": by,
+        "currency": currencies.pop(),
+        "prices": sorted({table.date for ledger in ledgers.values() for table in ledger.tables}),
+        "lines": [_document(line) for line in lines],
+        "total": _document(total),
+        "billed": _billed(ledgers, total, by),
+        "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
+        "budgets": [spent for ledger in ledgers.values() for spent in spent_budgets(ledger)],
+        "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
+    }
+    if as_json:
+        console.print_json(report)
+        return
+    _show(report, lines, total)
+
+
+def this_month() -> str:
+    """The running month (UTC), such as 2026-11."""
+    return f"{datetime.now(UTC):%Y-%m}"
+
+
+def _one(registry_url: str | None, month: str) -> EnvironmentLedger:
+    settings = console.settings_for(registry_url)
+    return console.run_async(_read(settings, month))
+
+
+async def _read(settings: Settings, month: str) -> EnvironmentLedger:
+    async with console.open_registry_of(settings) as registry:
+        try:
+            return await read_ledger(registry, settings, month)
+        except ValueError as error:
+            raise Failure(str(error), code=EX_USAGE) from None
+
+
+def _every_environment(month: str) -> dict[str, EnvironmentLedger]:
+    try:
+        environments = read_environments(environments_file())
+    except UnknownEnvironment as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    named = {name: one for name, one in environments.items() if one.registry}
+    if not named:
+        raise Failure(
+            f"{environments_file()} names no environment with a registry",
+            hint="`chips env list` shows them; --by model reports on the registry in use",
+            code=EX_USAGE,
+        )
+    return {name: _of_environment(name, one, month) for name, one in named.items()}
+
+
+def _of_environment(name: str, environment: Environment, month: str) -> EnvironmentLedger:
+    flags = {"registry": environment.registry, "rollouts.figures": environment.figures}
+    try:
+        return console.run_async(_read(load_settings(flags=flags), month))
+    except RegistryError as error:
+        raise RegistryError(f"{name}: {error}") from error
+
+
+def _lines(ledgers: dict[str, EnvironmentLedger], by: By) -> list[Line]:
+    if by != "environment":
+        lines = add_up(ledgers[""].entries, _GROUPS[by])
+        return sorted(lines, key=lambda line: line.name) if by == "day" else lines
+    lines = []
+    for name, ledger in ledgers.items():
+        found = add_up(ledger.entries, lambda _, name=name: name)  # type: ignore[misc]
+        lines += found or [sum_lines(name, [])]
+    return lines
+
+
+def _document(line: Line) -> dict[str, Any]:
+    usage, cost = line.usage, line.cost
+    return {
+        "name": line.name,
+        "requests": usage.requests,
+        "refused": usage.refused,
+        "failed": usage.failed,
+        "bytes_in": usage.bytes_in,
+        "bytes_out": usage.bytes_out,
+        "allocated_s": round(line.allocated_s, 6),
+        "used_s": round(line.used_s, 6),
+        "kept_warm_s": round(line.idle_s, 3),
+        "micros": {
+            "allocated": cost.allocated,
+            "used": cost.used,
+            "kept_warm": cost.idle,
+            "requests": cost.requests,
+            "egress": cost.egress,
+            "total": cost.total,
+        },
+    }
+
+
+def _billed(ledgers: dict[str, EnvironmentLedger], total: Line, by: By) -> dict[str, Any] | None:
+    """What was billed, and what of it the lines do not explain; None where no bill is known."""
+    if any(ledger.billed is None for ledger in ledgers.values()):
+        return None
+    found: dict[str, int] = {}
+    for name, ledger in ledgers.items():
+        for one in ledger.billed or ():
+            line = {"model": one.model, "version": f"{one.model}@{one.version}" if one.model else ""}
+            key = name if by == "environment" else line.get(by, "") or f"({one.service})"
+            found[key] = found.get(key, 0) + one.net
+    billed = sum(found.values())
+    return {
+        "total_micros": billed,
+        "rest_micros": billed - total.cost.total,
+        "shared_at_most_micros": total.cost.allocated - total.cost.used,
+        "by": dict(sorted(found.items())),
+    }
+
+
+def _assumed(ledger: EnvironmentLedger) -> set[str]:
+    """The versions whose size nobody has declared."""
+    return {
+        f"{one.model}@{one.version}"
+        for one in ledger.entries
+        if one.usage.backend_us and not one.size.declared
+    }
+
+
+def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
+    """Each budget with what was spent of it in the month, or on its last day."""
+    return [
+        {
+            "scope": budget.scope,
+            "name": budget.name,
+            "period": budget.period,
+            "amount_micros": budget.amount_micros,
+            "spent_micros": spent,
+            "percent": round(spent * 100 / budget.amount_micros, 1),
+            "refuse": budget.refuse,
+        }
+        for budget in ledger.budgets
+        for spent in [_spent(budget, ledger)]
+    ]
+
+
+def _spent(budget: Budget, ledger: EnvironmentLedger) -> int:
+    days = set(ledger.days[-1:] if budget.period == "day" else ledger.days)
+    return sum(
+        entry.cost.total for entry in ledger.entries if entry.day in days and counts_for(budget, entry)
+    )
+
+
+def _show(report: dict[str, Any], lines: list[Line], total: Line) -> None:
+    from rich.table import Table
+
+    table = Table(
+        report["by"], "requests", "allocated", "of it used", "kept warm", "fees", "egress", "total",
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in (*lines, total):
+        cost = line.cost
+        amounts = (cost.allocated, cost.used, cost.idle, cost.requests, cost.egress, cost.total)
+        table.add_row(
+            line.name,
+            f"{line.usage.requests:,}",
+            *map(money, amounts),
+            style="bold" if line is total else None,
+        )
+    console.out.print(table)
+    if report["billed"] is not None:
+        _show_bill(report["billed"], total)
+    for budget in report["budgets"]:
+        console.say(
+            "budget",
+            f"{budget['scope']} {budget['name']}: {budget['percent']:g} % of {money(budget['amount_micros'])} "
+            f"{report['currency']} a {budget['period']} is spent",
+            style="bold yellow" if budget["percent"] >= 80 else "bold",
+        )
+    for place in report["assumed_size"]:
+        console.say(
+            "warning",
+            f"{place} declares no size: 1 processor and 1 GiB are assumed; chips register … --cpu --memory says it",
+            style="bold yellow",
+        )
+    for problem in report["problems"]:
+        console.say("warning", f"not counted: {problem}", style="bold yellow")
+    console.note(
+        f"{report['month']} in {report['currency']}, list prices of {', '.join(report['prices'])} for Cloud Run; "
+        "`chips prices` shows them"
+    )
+
+
+def _show_bill(billed: dict[str, Any], total: Line) -> None:
+    for name, micros in billed["by"].items():
+        console.say("billed", f"{money(micros):>12}  {name}")
+    console.say("explained", f"{money(total.cost.total):>12}  by the lines above")
+    rest = billed["rest_micros"]
+    why = (
+        f"requests that shared instances explain up to {money(billed['shared_at_most_micros'])} of it; so do free tiers and discounts"
+        if rest < 0
+        else "starts of instances, the gateway itself, and whatever else runs in the project"
+    )
+    console.say("rest", f"{money(rest):>12}  unexplained: {why}")
+
+
+def money(micros: int) -> str:
+    """An amount for people: to the cent, or further where it is less."""
+    amount = micros / MICRO
+    return f"{amount:,.2f}" if not micros or abs(amount) >= 1 else f"{amount:.6f}".rstrip("0")

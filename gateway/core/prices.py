@@ -1,0 +1,95 @@
+"""Price tables: what a cloud charges for what backends use, with the day from which a table is in force."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any
+
+import msgspec
+
+_LARGEST = 1e9
+
+
+class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Per second, unless the name says otherwise."""
+
+    source: str
+    cpu_active: float
+    memory_gib_active: float
+    cpu_idle: float
+    memory_gib_idle: float
+    cpu_always: float
+    memory_gib_always: float
+    per_million_requests: float
+    free_cpu_s: float
+    free_memory_gib_s: float
+    free_requests: float
+
+
+class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Firestore."""
+
+    source: str
+    per_100k_reads: float
+    per_100k_writes: float
+    gib_month: float
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Cloud Storage."""
+
+    source: str
+    gib_month: float
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of network egress."""
+
+    source: str
+    egress_gib: float
+
+
+class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Cloud Logging."""
+
+    source: str
+    gib: float
+    free_gib: float
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The price list, with its date, region and currency."""
+
+    date: str
+    currency: str
+    region: str
+    cloud_run: CloudRun
+    firestore: Firestore
+    storage: Storage
+    network: Network
+    logging: Logging
+
+
+def parse_prices(content: Mapping[str, Any]) -> Prices:
+    """Read a price table. ValueError says what is wrong with it."""
+    try:
+        prices = msgspec.convert(content, Prices)
+        date.fromisoformat(prices.date)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ValueError(str(error)) from None
+    groups = (prices.cloud_run, prices.firestore, prices.storage, prices.network, prices.logging)
+    negative = [
+        field
+        for group in groups
+        for field, value in msgspec.structs.asdict(group).items()
+        if isinstance(value, float) and not 0 <= value < _LARGEST
+    ]
+    if negative:
+        raise ValueError(f"{', '.join(negative)} must lie between 0 and {_LARGEST:g}")
+    return prices
+
+
+def prices_at(tables: Iterable[Prices], day: date) -> Prices:
+    """The table in force on `day`: the newest that had begun, or else the oldest of all. There must be one."""
+    by_date = sorted(tables, key=lambda table: table.date)
+    begun = [table for table in by_date if table.date <= day.isoformat()]
+    return begun[-1] if begun else by_date[0]

@@ -1,0 +1,256 @@
+"""Budgets at a gateway: what is spent of each, warnings, and what is refused once it is used up.
+
+Spending is not a counter of its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process'
+own rows as they are now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's
+spending by an interval's write and an interval's read: a budget that refuses is exceeded by what the fleet spends in two
+intervals, and by the requests that were under way.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final, NamedTuple
+
+from gateway.core.budget import (
+    MICRO,
+    Budget,
+    period_days,
+    period_end,
+    reached_threshold,
+)
+from gateway.core.prices import Prices, prices_at
+from gateway.core.principal import Principal
+from gateway.cost.ledger import IDLE, Entry, cost_of
+from gateway.cost.prices import with_default
+from gateway.cost.usage import DailyRow, UsageKey, add_up, kind_of, today
+from gateway.cost.usage_reporter import UsageReporter
+from gateway.registry.base import Conflict, Document, Registry, RegistryError
+from gateway.registry.snapshot import Snapshot
+
+_log = logging.getLogger(__name__)
+
+WARNINGS: Final = "budget-warnings"
+_FIRST_LOOK_S: Final = 5.0
+_LATE_S: Final = 3600.0  # a day's documents may still change for so long after its end
+_DAY_S: Final = 86_400.0
+
+
+class Exhausted(NamedTuple):
+    """A budget that is used up, and refuses."""
+
+    budget: Budget
+    ends_at: float  # of the period, in seconds since the epoch
+
+
+def counts_for(budget: Budget, entry: Entry) -> bool:
+    """Whether an entry of the ledger is spent of a budget. Instances that are kept warm are nobody's calls."""
+    return entry.caller != IDLE and _key_counts(budget, UsageKey(*entry[1:5]))
+
+
+def _key_counts(budget: Budget, key: UsageKey) -> bool:
+    named = {"model": key.model, "key": key.caller, "team": key.team}
+    return named[budget.scope] == budget.name
+
+
+class _Past(NamedTuple):
+    """What a past day has cost, by the id of the budget, and for which budgets and prices that holds."""
+
+    budgets: tuple[Budget, ...]
+    tables: tuple[Prices, ...]
+    spent: Mapping[str, int]
+
+
+class BudgetKeeper:
+    """Keeps `exhausted`, by scope and name, up to date. Call `follow` with each snapshot, and `refresh` once an interval."""
+
+    def __init__(
+        self,
+        store: Registry,
+        usage: UsageReporter,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._usage = usage
+        self._now = now
+        self._budgets: tuple[Budget, ...] = ()
+        self._tables: tuple[Prices, ...] = ()
+        self._separate: frozenset[tuple[str, str]] = frozenset()
+        self._documents: dict[date, tuple[Document, ...]] = {}  # as last read
+        self._past: dict[date, _Past] = {}
+        self._warned: dict[str, tuple[str, int]] = {}
+        self.spent: dict[str, int] = {}  # by the id of the budget, in this period
+        self.exhausted: dict[tuple[str, str], Exhausted] = {}
+
+    def follow(self, snapshot: Snapshot) -> None:
+        self._budgets = snapshot.budgets
+        if self._budgets:
+            self._tables = with_default(snapshot.price_tables)
+        self._separate = frozenset((budget.scope, budget.name) for budget in snapshot.budgets)
+        if not self._budgets:
+            self.spent, self.exhausted = {}, {}
+
+    def names(self, principal: Principal) -> bool:
+        """Whether a budget is about this caller, who is counted separately then, however many others there are."""
+        return bool(self._separate) and (
+            ("key", principal.id) in self._separate or ("team", principal.team) in self._separate
+        )
+
+    async def start(self) -> None:
+        """Learn what is spent before the first request, as far as the store answers in time."""
+        try:
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await self.refresh()
+        except (TimeoutError, RegistryError) as error:
+            _log.error(
+                "budgets are not known yet, and nothing is refused for them: %s",
+                str(error) or "no answer in time",
+            )
+
+    async def stop(self) -> None:
+        """Nothing is left to do: usage is written by its reporter."""
+
+    async def refresh(self) -> None:
+        """Look at what is spent. Raises RegistryError, after it has counted what is known here."""
+        budgets = self._budgets
+        if not budgets:
+            return
+        failure: RegistryError | None = None
+        day = today(self._now())
+        days = {one for budget in budgets for one in period_days(budget.period, day)}
+        for unread in sorted(days - self._past.keys() if self._same(budgets) else days):
+            try:
+                self._documents[unread] = await self._store.list_ephemeral(kind_of(unread))
+            except RegistryError as error:
+                failure = error
+        self._usage.collect()
+        own = {one: self._usage.bodies(one) for one in days}
+        spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own)
+        if budgets is self._budgets:
+            self._judge(budgets, spent, day)
+            await self._warn(day)
+        if failure is not None:
+            raise failure
+
+    def _same(self, budgets: tuple[Budget, ...]) -> bool:
+        return all(past.budgets == budgets and past.tables == self._tables for past in self._past.values())
+
+    def _count(
+        self,
+        budgets: tuple[Budget, ...],
+        tables: tuple[Prices, ...],
+        days: Iterable[date],
+        own: Mapping[date, Mapping[str, Mapping[str, Any]]],
+    ) -> dict[str, int]:
+        """What is spent of each budget in its running period."""
+        now = self._now()
+        current = today(now)
+        by_day: dict[date, Mapping[str, int]] = {}
+        for day in days:
+            past = self._past.get(day)
+            if past is not None and past.budgets == budgets and past.tables == tables:
+                by_day[day] = past.spent
+                continue
+            by_day[day] = self._count_day(day, budgets, tables, own[day])
+            over_s = now - datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - _DAY_S
+            if over_s > _LATE_S and day in self._documents:
+                self._past[day] = _Past(budgets, tables, by_day[day])
+                del self._documents[day]
+        for day in [day for day in self._past if day not in by_day]:
+            del self._past[day]
+        for day in [day for day in self._documents if day not in by_day]:
+            del self._documents[day]
+        return {
+            budget.id: sum(by_day[day][budget.id] for day in period_days(budget.period, current))
+            for budget in budgets
+        }
+
+    def _count_day(
+        self,
+        day: date,
+        budgets: tuple[Budget, ...],
+        tables: tuple[Prices, ...],
+        own: Mapping[str, Mapping[str, Any]],
+    ) -> dict[str, int]:
+        documents = {document.name: document for document in self._documents.get(day, ())}
+        for name, body in own.items():
+            documents[name] = Document(kind=kind_of(day), name=name, revision=0, body=dict(body))
+        problems: list[str] = []
+        rows = add_up(day, documents.values(), problems)
+        for problem in problems:
+            _log.error("usage that cannot be read counts for no budget: %s", problem)
+        prices = prices_at(tables, day)
+        return {budget.id: _spent(budget, rows, prices) for budget in budgets}
+
+    def _judge(self, budgets: tuple[Budget, ...], spent: dict[str, int], day: date) -> None:
+        self.spent = spent
+        self.exhausted = {
+            (budget.scope, budget.name): Exhausted(budget, period_end(budget.period, day))
+            for budget in budgets
+            if budget.refuse and spent[budget.id] >= budget.amount_micros
+        }
+
+    # -- warnings
+
+    async def _warn(self, day: date) -> None:
+        """Log each threshold once in the fleet: the gateway that notes it in the store says it."""
+        for budget in self._budgets:
+            level = reached_threshold(self.spent.get(budget.id, 0), budget.amount_micros)
+            since = period_days(budget.period, day)[0].isoformat()
+            if level and self._warned.get(budget.id, ("", 0)) < (since, level):
+                try:
+                    news = await self._note(budget, since, level)
+                except RegistryError:
+                    news = True  # better twice than never
+                self._warned[budget.id] = since, level
+                if news:
+                    self._tell(budget, level)
+
+    async def _note(self, budget: Budget, since: str, level: int) -> bool:
+        """Whether nobody has said it yet in this period. Raises RegistryError."""
+        documents = await self._store.list_ephemeral(WARNINGS)
+        known = next((document for document in documents if document.name == budget.id), None)
+        said = (
+            (str(known.body.get("since", "")), known.body.get("level", 0)) if known is not None else ("", 0)
+        )
+        if known is not None and said[0] == since and said[1] >= level:
+            return False
+        with contextlib.suppress(Conflict):
+            await self._store.write_ephemeral(
+                WARNINGS,
+                budget.id,
+                {"since": since, "level": level},
+                expected=known.revision if known is not None else 0,
+            )
+            return True
+        return False  # another gateway was quicker
+
+    def _tell(self, budget: Budget, level: int) -> None:
+        then = f"calls are refused with {budget.refuse}" if budget.refuse else "calls go on"
+        _log.log(
+            logging.ERROR if level >= 100 else logging.WARNING,
+            "the budget of %s %s has reached %d %%: %.2f of %.2f are spent this %s%s",
+            budget.scope,
+            budget.name,
+            level,
+            self.spent[budget.id] / MICRO,
+            budget.amount_micros / MICRO,
+            budget.period,
+            f"; {then}" if level >= 100 else "",
+        )
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """The share of each budget that is spent, for the metrics."""
+        shares = {
+            budget.id: self.spent[budget.id] / budget.amount_micros
+            for budget in self._budgets
+            if budget.id in self.spent
+        }
+        return {"chips_budget_spent_ratio": shares} if shares else {}
+
+
+def _spent(budget: Budget, rows: Iterable[DailyRow], prices: Prices) -> int:
+    return sum(cost_of(row.size, row.usage, prices).total for row in rows if _key_counts(budget, row.key))

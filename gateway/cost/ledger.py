@@ -1,0 +1,203 @@
+"""What usage costs: whole millionths of the currency, cell by cell, so that every way to group them adds up to the same total.
+
+A cell is one caller's use of one version on one day. Its cost is rounded once; everything else is addition.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.core.budget import MICRO
+from gateway.core.model import Model, Resources
+from gateway.core.prices import Prices, prices_at
+from gateway.cost.usage import NOTHING, DailyRow, InstanceSize, Usage
+from gateway.registry.base import Change
+
+IDLE: Final = "(kept warm)"
+UNAUTHENTICATED: Final = "(not authenticated)"
+NO_TEAM: Final = "(no team)"
+_GIB: Final = 1024.0**3
+
+
+class Cost(NamedTuple):
+    """Amounts in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
+
+    An instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its own
+    for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency. What Cloud Run
+    bills lies between the two.
+    """
+
+    allocated: int = 0
+    used: int = 0
+    idle: int = 0
+    requests: int = 0
+    egress: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.allocated + self.idle + self.requests + self.egress
+
+    def plus(self, other: "Cost") -> "Cost":
+        return Cost(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+class Entry(NamedTuple):
+    """One cell of the ledger."""
+
+    day: date
+    model: str
+    version: str
+    caller: str
+    team: str
+    size: InstanceSize
+    usage: Usage
+    idle_s: float
+    cost: Cost
+
+    @property
+    def allocated_s(self) -> float:
+        """Instance seconds that its requests were given."""
+        return self.usage.backend_us / MICRO
+
+    @property
+    def used_s(self) -> float:
+        return self.allocated_s / self.size.concurrency
+
+
+class Warm(NamedTuple):
+    """How long the instances of a version were kept warm on one day, in instance seconds."""
+
+    day: date
+    model: str
+    version: str
+    size: InstanceSize
+    seconds: float
+
+
+def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
+    """The cost of requests. Kept-warm instances are not in it."""
+    run = prices.cloud_run
+    per_s = size.cpu * run.cpu_active + size.memory_gib * run.memory_gib_active
+    allocated = round(usage.backend_us * per_s)  # microseconds x units a second = millionths
+    # Two requests are billed: the caller's at the gateway, and the gateway's at the backend.
+    reached = usage.requests if usage.backend_us else 0
+    return Cost(
+        allocated=allocated,
+        used=round(allocated / size.concurrency),
+        requests=round((usage.requests + reached) * run.per_million_requests),
+        egress=round(usage.bytes_out / _GIB * prices.network.egress_gib * MICRO),
+    )
+
+
+def make_ledger(rows: Iterable[DailyRow], warm: Iterable[Warm], tables: Sequence[Prices]) -> list[Entry]:
+    """Price everything by the tables in force on its day."""
+    entries = []
+    active: dict[tuple[date, str, str], float] = {}
+    for row in rows:
+        key = row.key
+        cost = cost_of(row.size, row.usage, prices_at(tables, row.day))
+        entry = Entry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
+        entries.append(entry)
+        place = row.day, key.model, key.version
+        active[place] = active.get(place, 0.0) + entry.allocated_s
+    for kept in warm:
+        idle_s = max(kept.seconds - active.pop((kept.day, kept.model, kept.version), 0.0), 0.0)
+        run = prices_at(tables, kept.day).cloud_run
+        per_s = kept.size.cpu * run.cpu_idle + kept.size.memory_gib * run.memory_gib_idle
+        cost = Cost(idle=round(idle_s * per_s * MICRO))
+        entries.append(
+            Entry(kept.day, kept.model, kept.version, IDLE, IDLE, kept.size, NOTHING, idle_s, cost)
+        )
+    return entries
+
+
+class Line(NamedTuple):
+    """All entries of one group, added up."""
+
+    name: str
+    usage: Usage
+    allocated_s: float
+    used_s: float
+    idle_s: float
+    cost: Cost
+
+
+def add_up(entries: Iterable[Entry], group: Callable[[Entry], str]) -> list[Line]:
+    """The entries by group, the dearest first."""
+    lines: dict[str, list[Line]] = {}
+    for entry in entries:
+        line = Line("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
+        lines.setdefault(group(entry), []).append(line)
+    found = [sum_lines(name, parts) for name, parts in lines.items()]
+    return sorted(found, key=lambda line: (-line.cost.total, line.name))
+
+
+def sum_lines(name: str, lines: Iterable[Line]) -> Line:
+    """The sum of `lines`, under a name of its own."""
+    total = Line(name, NOTHING, 0.0, 0.0, 0.0, Cost())
+    for line in lines:
+        total = Line(
+            name,
+            total.usage + line.usage,
+            total.allocated_s + line.allocated_s,
+            total.used_s + line.used_s,
+            total.idle_s + line.idle_s,
+            total.cost.plus(line.cost),
+        )
+    return total
+
+
+def kept_warm(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[Warm]:
+    """By day and version, what `min_instances` kept warm. `changes`: the history of models, oldest first."""
+    spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
+    running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
+    for change in changes:
+        at = datetime.fromisoformat(change.at)
+        _close(spans, running, change.name, at)
+        for version, size, count in _warm_versions(change):
+            running[change.name, version] = size, count, at
+    for name in {name for name, _ in running}:
+        _close(spans, running, name, now)
+    found: dict[tuple[date, str, str], Warm] = {}
+    for day in days:
+        begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        ends = begins + timedelta(days=1)
+        for model, version, size, count, since, until in spans:
+            seconds = (min(ends, until, now) - max(begins, since)).total_seconds() * count
+            if seconds > 0:
+                known = found.get((day, model, version))
+                total = seconds + (known.seconds if known is not None else 0.0)
+                found[day, model, version] = Warm(day, model, version, size, total)
+    return list(found.values())
+
+
+def _close(
+    spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]],
+    running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]],
+    model: str,
+    at: datetime,
+) -> None:
+    for place in [place for place in running if place[0] == model]:
+        size, count, since = running.pop(place)
+        spans.append((*place, size, count, since, at))
+
+
+def _warm_versions(change: Change) -> list[tuple[str, InstanceSize, int]]:
+    try:
+        model = msgspec.convert(change.after, Model) if change.after is not None else None
+    except msgspec.ValidationError:
+        return []
+    found = []
+    for backend in model.backends if model is not None else ():
+        resources = backend.resources or Resources()
+        if resources.min_instances:
+            size = InstanceSize(
+                cpu=resources.cpu,
+                memory_gib=resources.memory_gib,
+                concurrency=backend.concurrency or 1,
+                declared=True,
+            )
+            found.append((backend.version, size, resources.min_instances))
+    return found

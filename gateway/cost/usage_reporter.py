@@ -1,0 +1,185 @@
+"""Writes what this process counted into its usage documents: once an interval, and once more when it stops.
+
+Requests are counted by the metrics, which every request pays for anyway; here only differences of those totals are looked at.
+A process that is killed loses what it counted since its last write: one interval at most.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date
+from typing import Any, Final
+from uuid import uuid4
+
+from gateway.core.model_updates import to_document
+from gateway.cost.usage import (
+    InstanceSize,
+    Usage,
+    UsageDocument,
+    UsageKey,
+    UsageRow,
+    kind_of,
+    today,
+)
+from gateway.registry.base import Conflict, Registry, RegistryError
+from gateway.task_supervisor import HelperHealth, Supervisor
+
+_log = logging.getLogger(__name__)
+
+PART_ROWS: Final = 1000  # of one document, about 200 KB: a store takes no document of any size
+_STOP_S: Final = 1.0
+_DAY_S: Final = 86_400
+
+Totals = Callable[[], Mapping[UsageKey, Usage]]
+Sizes = Callable[[str, str], InstanceSize]
+
+
+class _Part:
+    """One document of this process: up to PART_ROWS rows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows: dict[UsageKey, UsageRow] = {}
+        self.revision = 0
+        self.unwritten = False
+
+
+class _Day:
+    """What this process counted in one day."""
+
+    def __init__(self, gateway: str) -> None:
+        self._gateway = gateway
+        self._where: dict[UsageKey, _Part] = {}
+        self.parts: list[_Part] = []
+
+    def add(self, key: UsageKey, usage: Usage, size: InstanceSize) -> None:
+        part = self._where.get(key)
+        if part is None:
+            if not self.parts or len(self.parts[-1].rows) >= PART_ROWS:
+                self.parts.append(_Part(f"{self._gateway}-{len(self.parts)}"))
+            part = self._where[key] = self.parts[-1]
+        known = part.rows.get(key)
+        part.rows[key] = UsageRow(
+            model=key.model,
+            version=key.version,
+            caller=key.caller,
+            team=key.team,
+            size=size if size.declared or known is None else known.size,
+            usage=usage if known is None else known.usage + usage,
+        )
+        part.unwritten = True
+
+
+class UsageReporter:
+    """Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
+
+    `after_write` is awaited after each round; it may raise RegistryError.
+    """
+
+    def __init__(
+        self,
+        store: Registry,
+        totals: Totals,
+        sizes: Sizes,
+        *,
+        interval_s: float,
+        supervisor: Supervisor,
+        after_write: Callable[[], Awaitable[None]] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._totals = totals
+        self._sizes = sizes
+        self._interval_s = interval_s
+        self._supervisor = supervisor
+        self.after_write = after_write
+        self._now = now
+        self._before: dict[UsageKey, Usage] = {}
+        self._days: dict[date, _Day] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.gateway = uuid4().hex[:12]
+
+    async def start(self) -> None:
+        self._task = self._supervisor.task("usage", self._run)
+
+    async def stop(self) -> None:
+        """Write for the last time, as far as that is quick."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self.write()
+        except (TimeoutError, RegistryError) as error:
+            _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
+
+    def collect(self) -> None:
+        """Add what was counted since the last time to the day it is now."""
+        day = today(self._now())
+        for key, total in self._totals().items():
+            before = self._before.get(key)
+            if before == total:
+                continue
+            self._before[key] = total
+            into = self._days.setdefault(day, _Day(self.gateway))
+            into.add(
+                key, total - before if before is not None else total, self._sizes(key.model, key.version)
+            )
+
+    def bodies(self, day: date) -> dict[str, dict[str, Any]]:
+        """This process' own documents of a day as they are now, by name: newer than what the store has."""
+        known = self._days.get(day)
+        return {} if known is None else {part.name: self._body(part) for part in known.parts}
+
+    def _body(self, part: _Part) -> dict[str, Any]:
+        return to_document(UsageDocument(gateway=self.gateway, rows=tuple(part.rows.values())))
+
+    async def write(self) -> None:
+        """Collect, and write what has changed. Raises RegistryError; what was not written is written with the next."""
+        self.collect()
+        for day, counted in sorted(self._days.items()):
+            for part in counted.parts:
+                if part.unwritten:
+                    await self._write_part(day, part)
+        over = [day for day in self._days if day < today(self._now())]
+        for day in over:
+            del self._days[day]
+
+    async def _write_part(self, day: date, part: _Part) -> None:
+        part.unwritten = False
+        body = self._body(part)
+        try:
+            for _ in range(3):
+                try:
+                    part.revision = await self._store.write_ephemeral(
+                        kind_of(day), part.name, body, expected=part.revision
+                    )
+                except Conflict as conflict:  # an earlier write was done, though nobody said so; or a restore
+                    part.revision = conflict.actual
+                else:
+                    return
+            raise RegistryError(f"{kind_of(day)}/{part.name} changes while it is written")
+        except BaseException:
+            part.unwritten = True
+            raise
+
+    async def _run(self, helper: HelperHealth) -> None:
+        while True:
+            now = self._now()
+            await asyncio.sleep(min(self._interval_s, _DAY_S - now % _DAY_S))
+            try:
+                await self._write_and_tell()
+            except RegistryError as error:
+                helper.failed(error)
+            else:
+                helper.succeeded()
+
+    async def _write_and_tell(self) -> None:
+        try:
+            await self.write()
+        finally:  # budgets count on with what is known here
+            if self.after_write is not None:
+                await self.after_write()

@@ -1,0 +1,46 @@
+"""Refuse what a budget that is used up no longer pays for (402 or 429), until its period ends."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from gateway.core.errors import BudgetExhausted, TooManyRequests
+from gateway.core.exchange import Exchange
+from gateway.cost.budgets import BudgetKeeper, Exhausted
+
+_WHOSE = {"model": 'The model "{}" has', "key": "You have", "team": 'Your team "{}" has'}
+_NONE: Mapping[tuple[str, str], Exhausted] = {}
+
+
+class BudgetLimit:
+    """Call it only while `exhausted` is not empty: then, and only then, a request pays for it."""
+
+    __slots__ = ("_keeper", "_now")
+
+    def __init__(self, keeper: BudgetKeeper | None, now: Callable[[], float] = time.time) -> None:
+        self._keeper = keeper
+        self._now = now
+
+    @property
+    def exhausted(self) -> Mapping[tuple[str, str], Exhausted]:
+        return _NONE if self._keeper is None else self._keeper.exhausted
+
+    def __call__(self, exchange: Exchange) -> None:
+        exhausted, principal = self.exhausted, exchange.principal
+        for place in (
+            ("model", exchange.model.name),
+            ("team", principal.team),
+            ("key", principal.id),
+        ):
+            found = exhausted.get(place)
+            if found is not None and found.ends_at > self._now():
+                self._refuse(found)
+
+    def _refuse(self, found: Exhausted) -> None:
+        budget = found.budget
+        until = datetime.fromtimestamp(found.ends_at, UTC).isoformat().replace("+00:00", "Z")
+        detail = f"{_WHOSE[budget.scope].format(budget.name)} used up the budget of this {budget.period}, which ends at {until}."
+        wait_s = found.ends_at - self._now()
+        if budget.refuse == BudgetExhausted.status:
+            raise BudgetExhausted(detail, retry_after_s=wait_s)
+        raise TooManyRequests(detail, retry_after_s=wait_s)

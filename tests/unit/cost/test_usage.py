@@ -1,0 +1,210 @@
+"""Usage documents: the fleet's sum is what was counted, whatever happens between a count and its write."""
+
+import random
+from collections import Counter
+from datetime import date
+
+import pytest
+
+from gateway.component_usage import usage_totals
+from gateway.cost.usage import (
+    NOTHING,
+    InstanceSize,
+    Usage,
+    UsageKey,
+    kind_of,
+    month_days,
+    read_usage,
+    today,
+)
+from gateway.cost.usage_reporter import PART_ROWS, UsageReporter
+from gateway.registry.base import Unavailable
+from gateway.registry.memory import MemoryRegistry
+from gateway.task_supervisor import Supervisor
+from gateway.telemetry.metrics import OTHER, Metrics
+from tests.unit.telemetry.exchanges import make_exchange
+
+NOON = 1_795_867_200.0  # 2026-11-28T12:00:00Z
+DAY = date(2026, 11, 28)
+WINE = UsageKey("wine", "1", "ana", "cellar")
+
+
+class Process:
+    """One gateway process, as far as usage is concerned."""
+
+    def __init__(self, store: MemoryRegistry) -> None:
+        self.totals: dict[UsageKey, Usage] = {}
+        self.now = NOON
+        self.reporter = UsageReporter(
+            store,
+            lambda: dict(self.totals),
+            lambda _model, _version: InstanceSize(cpu=2, declared=True),
+            interval_s=15,
+            supervisor=Supervisor(),
+            now=lambda: self.now,
+        )
+
+    def count(self, requests: int, key: UsageKey = WINE) -> None:
+        self.totals[key] = self.totals.get(key, NOTHING) + Usage(
+            requests=requests, backend_us=requests * 1000
+        )
+
+
+async def requests_of(store: MemoryRegistry, *days: date) -> dict[str, int]:
+    usage = await read_usage(store, days or (DAY,))
+    assert not usage.problems
+    found: Counter[str] = Counter()
+    for row in usage.rows:
+        found[row.key.caller] += row.usage.requests
+    return dict(found)
+
+
+async def test_several_processes_add_up_and_writing_again_changes_nothing():
+    store = MemoryRegistry()
+    first, second = Process(store), Process(store)
+    first.count(3)
+    second.count(4)
+    for process in (first, second, first, second):
+        await process.reporter.write()
+    first.count(5)
+    await first.reporter.write()
+    usage = await read_usage(store, [DAY])
+    assert [(row.key, row.usage.requests, row.size.cpu) for row in usage.rows] == [(WINE, 12, 2.0)]
+
+
+class Flaky(MemoryRegistry):
+    """Half of its writes fail: some before they are done, some after."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+
+    async def write_ephemeral(self, *arguments, **fields):
+        fate = self.random.random()
+        if fate < 0.25:
+            raise Unavailable("nothing was written")
+        revision = await super().write_ephemeral(*arguments, **fields)
+        if fate < 0.5:
+            raise Unavailable("it was written, and nobody said so")
+        return revision
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_writes_that_fail_or_go_unconfirmed_lose_and_double_nothing(seed: int):
+    store = Flaky(seed)
+    processes = [Process(store) for _ in range(3)]
+    counted: Counter[str] = Counter()
+    for _ in range(60):
+        process = store.random.choice(processes)
+        caller = store.random.choice(["ana", "bea"])
+        process.count(1, WINE._replace(caller=caller))
+        counted[caller] += 1
+        try:
+            await process.reporter.write()
+        except Unavailable:
+            continue
+    for process in processes:
+        for _ in range(100):
+            try:
+                await process.reporter.write()
+            except Unavailable:
+                continue
+            break
+        else:
+            pytest.fail("a hundred writes in a row failed")
+    assert await requests_of(store) == counted
+
+
+async def test_a_stop_writes_what_is_left_and_a_restart_begins_a_document_of_its_own():
+    store = MemoryRegistry()
+    for _ in range(3):
+        process = Process(store)
+        await process.reporter.start()
+        process.count(2)
+        await process.reporter.stop()
+    assert await requests_of(store) == {"ana": 6}
+    assert len(await store.list_ephemeral(kind_of(DAY))) == 3
+
+
+async def test_midnight_begins_a_new_day_and_the_old_one_is_written_when_the_store_is_back():
+    store = Flaky(0)
+    store.random.random = lambda: 0.0  # type: ignore[method-assign]
+    process = Process(store)
+    process.count(2)
+    with pytest.raises(Unavailable):
+        await process.reporter.write()
+    process.now += 12 * 3600
+    process.count(3)
+    store.random.random = lambda: 1.0  # type: ignore[method-assign]
+    await process.reporter.write()
+    assert await requests_of(store, DAY) == {"ana": 2}
+    assert await requests_of(store, today(process.now)) == {"ana": 3}
+
+
+async def test_a_restored_store_gets_the_days_total_again():
+    process = Process(MemoryRegistry())
+    process.count(2)
+    await process.reporter.write()
+    process.count(1)
+    restored = MemoryRegistry()
+    process.reporter._store = restored
+    await process.reporter.write()
+    assert await requests_of(restored) == {"ana": 3}
+
+
+async def test_many_callers_are_spread_over_documents_of_bounded_size():
+    store = MemoryRegistry()
+    process = Process(store)
+    for number in range(2 * PART_ROWS + 1):
+        process.count(1, WINE._replace(caller=f"c{number}"))
+    await process.reporter.write()
+    process.count(1, WINE._replace(caller="c0"))
+    await process.reporter.write()
+    documents = await store.list_ephemeral(kind_of(DAY))
+    assert [document.revision for document in documents] == [2, 1, 1]
+    assert sum((await requests_of(store)).values()) == 2 * PART_ROWS + 2
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"gateway": "g", "rows": [{"model": "wine", "version": "1", "usage": {"requests": -1}}]}]
+)
+async def test_a_document_that_cannot_be_read_is_named_and_hides_no_other(body):
+    store = MemoryRegistry()
+    process = Process(store)
+    process.count(2)
+    await process.reporter.write()
+    await store.write_ephemeral(kind_of(DAY), "broken", body, expected=0)
+    usage = await read_usage(store, [DAY])
+    assert [row.usage.requests for row in usage.rows] == [2]
+    assert len(usage.problems) == 1
+    assert "usage-2026-11-28/broken" in usage.problems[0]
+
+
+def test_usage_has_every_request_that_named_a_model_once():
+    metrics = Metrics()
+    for status in (200, 200, 404, 503):
+        metrics.observe(make_exchange(status=status, took_s=0.102, bytes_in=10, bytes_out=20), status)
+    metrics.observe(make_exchange(caller=None, attempts=0, bytes_out=7), 401)
+    metrics.observe(make_exchange(model=None), 404)
+    assert usage_totals(metrics) == {
+        UsageKey("wine", "1", "key-1", ""): Usage(4, 1, 1, 400_000, 40, 80),
+        UsageKey("wine", "1", "", ""): Usage(1, 1, 0, 0, 0, 7),
+    }
+
+
+def test_callers_that_a_budget_names_are_counted_by_themselves_whatever_the_bound():
+    metrics = Metrics(limit=5)
+    metrics.always_separate = lambda principal: principal.id == "c49"
+    for number in range(50):
+        metrics.observe(make_exchange(caller=f"c{number}"), 200)
+    by_caller = {key.caller: usage.requests for key, usage in usage_totals(metrics).items()}
+    assert by_caller["c49"] == 1
+    assert by_caller[OTHER] == 50 - 6
+    assert sum(by_caller.values()) == 50
+
+
+def test_months():
+    assert (month_days("2028-02")[0], month_days("2028-02")[-1]) == (date(2028, 2, 1), date(2028, 2, 29))
+    for wrong in ("2026-13", "2026-1", "november", "2026-11-01"):
+        with pytest.raises(ValueError, match="is not a month"):
+            month_days(wrong)

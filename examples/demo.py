@@ -10,6 +10,7 @@ made again each time. `--once` ends after the score, with 0 or 1; otherwise ever
 import argparse
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import shlex
@@ -87,7 +88,10 @@ class Child:
         give_up_at = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < give_up_at:
             self.check()
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                urllib.request.urlopen(url, timeout=2) as answer,  # noqa: S310
+            ):
                 if answer.status == 200:
                     return
             time.sleep(0.1)

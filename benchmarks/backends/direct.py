@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from chips_backend import predict
+from chips_backend.decode_instances import read_instances
 from chips_backend.manifest import parse_manifest
-from chips_backend.schema import read_instances
 
 
 def main(folder: Path, seconds: float, counts: list[int]) -> None:

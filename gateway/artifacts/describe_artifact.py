@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.artifacts.baseline import BASELINE_NAME, parse_baseline
 from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
 from gateway.artifacts.manifest import (
     FORMATS,
@@ -23,7 +24,6 @@ from gateway.artifacts.wrong_file_type import detect_wrong_file_type
 from gateway.core.decode_text_file import decode_utf8
 
 _NAMES_SHOWN: Final = 5
-_BASELINE: Final = "baseline.json"  # figures of the training data, next to a model
 # Suffixes that several formats share say nothing about which file is the model.
 _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
@@ -34,6 +34,9 @@ class DescribedArtifact(NamedTuple):
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
     warnings: Sequence[str]
+    stated_runtime: Mapping[
+        str, str
+    ] = {}  # what runtime.json says: packages that the files themselves do not name
 
 
 def describe_artifact(
@@ -51,14 +54,17 @@ def describe_artifact(
 ) -> DescribedArtifact:
     """Inspect a model's files without running them, and return their manifest with warnings. ValueError says what is wrong, and what to do.
 
-    `runtime` is what the files themselves need where it is None. A folder's signature.json and samples.json count as such
-    where none are given; wherever they lie, they go into the manifest and are no files of the artifact.
+    `runtime` is, where it is None, what a folder's runtime.json says, or else what the files themselves need. A folder's
+    signature.json and samples.json count as such where none are given. Wherever the three lie, they go into the manifest and
+    are no files of the artifact.
     """
-    signature, samples = (
+    signature, samples, packages = (
         signature or file_next_to_model(source, "signature"),
         samples or file_next_to_model(source, "samples"),
+        file_next_to_model(source, "runtime"),
     )
-    taken = {path.resolve() for path in (signature, samples) if path is not None}
+    stated: Mapping[str, str] = read_json(packages, dict[str, str]) or {}
+    taken = {path.resolve() for path in (signature, samples, packages) if path is not None}
     files = [(name, path) for name, path in collect_files(source) if path.resolve() not in taken]
     if not files:
         raise ValueError(f"{source} holds no model, only what describes one")
@@ -76,19 +82,22 @@ def describe_artifact(
     if problems:
         raise ValueError(f"{signature}: " + "; ".join(problems))
     warnings = _card_warnings(dict(files).get(CARD_NAME))
+    warnings += _baseline_warnings(dict(files).get(BASELINE_NAME), read)
+    if runtime is None:
+        runtime = stated or _runtime(files, kind, warnings)
     manifest = build_manifest(
         files,
         model=model,
         version=version,
         format=kind,
         created_by=created_by,
-        runtime=runtime if runtime is not None else _runtime(files, kind, warnings),
+        runtime=runtime,
         signature=read,
         samples=read_json(samples, list[Sample]) or (),
         rows=rows,
         pure=pure,
     )
-    return DescribedArtifact(manifest, files, warnings)
+    return DescribedArtifact(manifest, files, warnings, stated)
 
 
 def file_next_to_model(folder: Path, name: str) -> Path | None:
@@ -129,8 +138,22 @@ def _card_warnings(path: Path | None) -> list[str]:
     return [f"{CARD_NAME} is a draft: {unwritten} still to be written"] if unwritten else []
 
 
+def _baseline_warnings(path: Path | None, signature: Signature) -> list[str]:
+    """What keeps callers' data from being compared with baseline.json."""
+    if path is None:
+        return []
+    try:
+        baseline = parse_baseline(path.read_bytes())
+    except ValueError as error:
+        return [str(error)]
+    described = {tensor.name for tensor in signature.inputs}
+    if described and set(baseline.inputs) != described:
+        return [f"{BASELINE_NAME} describes other inputs than the signature: save the model again"]
+    return []
+
+
 def _guess(files: Sequence[tuple[str, Path]]) -> str:
-    files = [(name, path) for name, path in files if name != _BASELINE]
+    files = [(name, path) for name, path in files if name != BASELINE_NAME]
     texts = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".txt"]
     if len(texts) == 1 and _begins(texts[0], b"tree"):
         return "lightgbm"

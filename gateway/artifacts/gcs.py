@@ -25,10 +25,10 @@ import google_crc32c
 import msgspec
 import requests
 from google.api_core import exceptions
-from google.cloud import storage
 
 from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
+from gateway.cloud_storage import storage_client
 from gateway.core.randomness import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
@@ -255,7 +255,7 @@ class GcsStore:
     @property
     def _bucket(self) -> Any:
         if self._client is None:
-            self._client = self._ask(storage.Client)
+            self._client = self._ask(storage_client)
         return self._client.bucket(self._bucket_name)
 
     def _ask(self, call: Callable[[], Result]) -> Result:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from gateway.cloud_storage import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 
 _TIMEOUT_S: Final = 20.0  # of one attempt
@@ -160,11 +161,10 @@ class BucketPlace:
         import google.auth.exceptions
         import requests
         from google.api_core import exceptions
-        from google.cloud import storage
 
         client = None
         try:
-            client = storage.Client()
+            client = storage_client()
             return work(client)
         except (exceptions.Forbidden, exceptions.NotFound) as error:
             raise RegistryError(

@@ -43,9 +43,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     burst: int | None = None  # requests at once after a pause; None: what one second allows
     requests_per_day: int | None = None
     requests_per_month: int | None = None
-    pure: bool = (
-        False  # predicting changes nothing: a POST may be sent again, after a lost connection or for a shadow
-    )
+    # Predicting changes nothing: a POST may be sent again, after a lost connection or for a shadow. None: not said; False: it does,
+    # whatever artifacts declare.
+    pure: bool | None = None
     trace_ratio: float | None = None  # share of traces kept; None: the gateway's default
     availability: float | None = None  # objective: share of requests that do not fail, such as 0.999
     latency_s: float | None = None  # objective: 99 % are answered within this time

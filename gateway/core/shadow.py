@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +15,9 @@ LONGEST_S = 30 * 86_400.0
 _MOST_CONCURRENT = 256
 _MOST_BYTES = 1 << 30
 _MOST_PER_S = 10_000.0
+
+
+PureBy = Literal["policy", "artifacts"]  # what declares that predicting changes nothing
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -43,6 +46,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     tolerances: dict[str, float] = {}  # by output, where it differs
     allowed: float = 0.01  # how much more often the candidate may differ than the stable version from itself
     report_s: float = 5.0  # how often each gateway process reports
+    pure_by: PureBy = "policy"
     by: str = ""
     stopped: str = ""  # RFC 3339: when a person ended it
 
@@ -116,6 +120,8 @@ def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
         return f"its time was over at {shadow.until}"
     if model is None:
         return f"there is no model {shadow.model}"
+    if model.policy.pure is False or (shadow.pure_by == "policy" and not model.policy.pure):
+        return "its model is not declared pure any more"
     for version, was in shadow.versions.items():
         backend = model.backend(version)
         if backend is None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,15 +22,25 @@ from gateway.deploy.backend_libraries import BackendLibrariesMissing, build_file
 from gateway.deploy.model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
-PREDICT_NAMES: Final = {"python": "predict.py", "r": "predict.R"}
+PREDICT_NAMES: Final = {"python": "predict.py", "r": "predict.R", "julia": "predict.jl"}
 # What only a folder that contains the library itself has.
-_LIBRARY_PARTS: Final = {"python": "chips_backend", "r": "main.R"}
+_LIBRARY_PARTS: Final = {"python": "chips_backend", "r": "main.R", "julia": "src/ChipsBackend.jl"}
+# What the library's shell script is called that starts the backend.
+_START_SCRIPTS: Final = {"r": "entrypoint.sh", "julia": "bin/serve"}
+# Where an image has the folder.
+_PLACES_IN_IMAGE: Final = {"python": "/app", "r": "/srv/app/model", "julia": "/opt/backend/model"}
 _DOCKERFILE: Final = "Dockerfile"
 _DOCKERIGNORE: Final = ".dockerignore"
 # What a build never needs; .gcloudignore and .dockerignore add to it.
 _LEFT_OUT: Final = frozenset(
     {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".Rproj.user"}
 )
+# R itself, and the packages that every R has.
+_R_ALONE: Final = frozenset({
+    "R", "base", "compiler", "datasets", "graphics", "grDevices", "grid", "methods", "parallel", "splines", "stats", "stats4", "tcltk",
+    "tools", "translations", "utils",
+})  # fmt: skip
+_R_PACKAGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.]*")
 _LARGE_BYTES: Final = 4 << 20
 _CLOUD_RUN_NAME_LENGTH: Final = 43  # so that `model-NAME` and its tagged addresses stay within 63
 
@@ -114,7 +125,11 @@ class BackendFolder:
         if self.settings.language == "python":
             return [python, "-m", "chips_backend"]
         if self._depends_on_library:
-            return ["sh", str(self._library() / "entrypoint.sh")]
+            if self.settings.language == "julia" and not any(self.path.glob("*Manifest*.toml")):
+                raise FolderError(
+                    f"{self.path} has no Manifest.toml: run make setup there, which fetches the packages"
+                )
+            return ["sh", str(self._library() / _START_SCRIPTS[self.settings.language])]
         raise FolderError(
             f'{self.path / SETTINGS_NAME} does not say how it runs here: add language = "python", '
             'or command = ["COMMAND", "ARGUMENT"]'
@@ -132,8 +147,14 @@ class BackendFolder:
 
     def environment(self) -> dict[str, str]:
         """Environment variables for the backend that follow from the folder's files."""
+        return self._environment_at(str(self.path.absolute()))
+
+    def _environment_at(self, place: str) -> dict[str, str]:
         own = self._predict_file
-        return {} if own is None else {"CHIPS_PREDICT": str(own.absolute())}
+        found = {} if own is None else {"CHIPS_PREDICT": f"{place}/{own.name}"}
+        if self.settings.language == "julia" and self._depends_on_library:
+            found["JULIA_PROJECT"] = place
+        return found
 
     @property
     def _predict_file(self) -> Path | None:
@@ -179,20 +200,42 @@ class BackendFolder:
             yield from ((name, file, file.read_bytes()) for name, file in own)
             return
         for name, file in build_files(self.settings.language):
-            yield name, file, file.read_bytes() + self._build_lines(name)
+            content = file.read_bytes() + self._build_lines(name)
+            if self.settings.language == "r" and name == _DOCKERFILE:
+                content = self._with_debian_packages(content)
+            yield name, file, content
         yield from ((f"model/{name}", file, file.read_bytes()) for name, file in own)
 
     def _build_lines(self, name: str) -> bytes:
         """What a file of the library's build needs at its end for the folder's own files."""
-        own = self._predict_file
-        if self.settings.language == "python":
-            return b"ENV CHIPS_PREDICT=/app/predict.py\n" if name == _DOCKERFILE and own is not None else b""
-        if name == _DOCKERIGNORE:
+        if name == _DOCKERIGNORE and self.settings.language != "python":
             return b"!model/\n"
         if name != _DOCKERFILE:
             return b""
-        return b"COPY model/ model/\n" + (
-            b"ENV CHIPS_PREDICT=/srv/app/model/predict.R\n" if own is not None else b""
+        variables = self._environment_at(_PLACES_IN_IMAGE[self.settings.language])
+        lines = [f"ENV {variable}={value}" for variable, value in variables.items()]
+        return "".join(
+            f"{line}\n" for line in ["COPY model/ model/"] * (self.settings.language == "r") + lines
+        ).encode()
+
+    def _with_debian_packages(self, dockerfile: bytes) -> bytes:
+        """R's Dockerfile with the packages that the model's runtime.json names, where it has one."""
+        path = self.artifact / "runtime.json"
+        if not path.is_file():
+            return dockerfile
+        try:
+            packages = msgspec.json.decode(path.read_bytes(), type=dict[str, str]).keys() - _R_ALONE
+        except msgspec.MsgspecError as error:
+            raise FolderError(f"{path}: {error}") from None
+        wrong = sorted(name for name in packages if not _R_PACKAGE.fullmatch(name))
+        if wrong:
+            raise FolderError(f"{path}: {wrong[0]!r} is not the name of an R package")
+        wanted = " ".join(sorted(f"r-cran-{name.lower()}" for name in packages))
+        return re.sub(
+            rb"^ARG MODEL_PACKAGES=.*$",
+            f'ARG MODEL_PACKAGES="{wanted}"'.encode(),
+            dockerfile,
+            flags=re.MULTILINE,
         )
 
     def sources_fingerprint(self) -> str:

@@ -14,6 +14,7 @@ class BackendLibrariesMissing(Exception):
 _BUILD_FILES: Final = {
     "python": ("chips_backend", "pyproject.toml", "requirements.lock", "Dockerfile", ".dockerignore"),
     "r": ("R", "src", "main.R", "predict.R", "entrypoint.sh", "DESCRIPTION", "Dockerfile", ".dockerignore"),
+    "julia": ("src", "ext", "bin", "sysimage", "Project.toml", "Dockerfile", ".dockerignore"),
 }
 _LEFT_OUT: Final = frozenset({"__pycache__"})
 
@@ -34,9 +35,9 @@ def library_folder(language: str) -> Path:
 
 
 def build_files(language: str) -> list[tuple[str, Path]]:
-    """The library's files that a build needs, as (path in the build, path here). Empty where folders contain the library."""
+    """The library's files that a build needs, as (path in the build, path here)."""
     found = []
-    for name in _BUILD_FILES.get(language, ()):
+    for name in _BUILD_FILES[language]:
         place = library_folder(language) / name
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         found += [

@@ -187,7 +187,7 @@ READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_hug
 
 
 def write_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:
-    """Write the model's files and what is known of them to `trained`; `examples.json` is for chips_backend.complete."""
+    """Write the model's files and what is known of them to `trained`; `examples.json` is for chips_backend.complete_import."""
     for name, source in model.files:
         target = trained / name
         target.parent.mkdir(parents=True, exist_ok=True)

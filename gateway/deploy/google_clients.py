@@ -1,11 +1,13 @@
 """Google's client libraries, opened when they are first needed."""
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
 from google.api_core import exceptions
 
+from gateway.cloud_storage import storage_client
 from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
 
@@ -51,11 +53,10 @@ class GoogleClients:
 
     def upload_if_absent(self, bucket: str, path: str, content: bytes) -> None:
         """Upload `content` to Cloud Storage unless an object of that name exists; the name is its digest, so the content is the same."""
-        from google.cloud import storage
-
-        blob = storage.Client().bucket(bucket).blob(path)
         try:
-            blob.upload_from_string(content, content_type="application/gzip", if_generation_match=0)
+            with closing(storage_client()) as client:
+                blob = client.bucket(bucket).blob(path)
+                blob.upload_from_string(content, content_type="application/gzip", if_generation_match=0)
         except exceptions.PreconditionFailed:
             return
         except exceptions.GoogleAPICallError as error:

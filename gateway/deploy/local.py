@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import http.client
 import os
 import signal
 import subprocess
@@ -148,7 +149,7 @@ class LocalBackend:
         try:
             with urllib.request.urlopen(f"{spec.url}/v2/health/ready", timeout=2) as answer:  # noqa: S310
                 return bool(answer.status == 200)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):  # another program may have its port
             return False
 
 
@@ -197,10 +198,11 @@ class LocalProcessTarget:
             local = LocalBackend(self._note(spec))
             local.write_spec(spec)
             supervisor = local.launch_supervisor(self._environ)
-            tell(f"started; its log is {spec.log}")
             try:
+                tell(f"started; its log is {spec.log}")
                 self._wait(local, supervisor)
             except BaseException:
+                _end_supervisor(supervisor)
                 local.end()
                 local.note.unlink(missing_ok=True)  # the log stays
                 raise
@@ -317,6 +319,17 @@ def _signal(process: ProcessIdentity, number: int) -> None:
     if process.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
+
+
+def _end_supervisor(supervisor: "subprocess.Popen[bytes]") -> None:
+    """End a supervisor of ours, also one that has not written its status yet. It ends its backend first."""
+    supervisor.terminate()
+    try:
+        supervisor.wait(STOP_GRACE_S + 2)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+    _children.pop(supervisor.pid, None)
 
 
 def _wait_for_end(process: ProcessIdentity) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from gateway.cloud_storage import storage_client
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 
@@ -153,10 +154,8 @@ class GcsFallback:
         return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing, keys)))
 
     def _blob(self) -> Any:
-        from google.cloud import storage
-
         if self._client is None:
-            self._client = storage.Client()
+            self._client = storage_client()
         return self._client.bucket(self._bucket).blob(self._name)
 
     def _ask(self, work: Callable[[], Any]) -> Any:

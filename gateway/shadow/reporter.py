@@ -93,10 +93,13 @@ class Shadows:
         for name in [name for name, one in self._running.items() if wanted.get(name) != one.shadow]:
             self._end(name)
         for name, shadow in wanted.items():
-            if name not in self._running:
-                model = snapshot.entries[name].model
-                candidate, stable = model.backend(shadow.candidate), model.backend(shadow.stable)
-                if candidate is not None and stable is not None:
+            model = snapshot.entries[name].model
+            candidate, stable = model.backend(shadow.candidate), model.backend(shadow.stable)
+            if candidate is not None and stable is not None:
+                running = self._running.get(name)
+                if running is not None:
+                    running.sender.use(candidate, stable)
+                else:
                     self._running[name] = _Running(
                         ShadowSender(
                             shadow, candidate, stable, self._upstream, self._slots, self._comparer.offer
@@ -149,7 +152,9 @@ class Shadows:
                 _log.exception("request %s could not be shadowed", exchange.request_id)
 
     def _end(self, name: str) -> None:
-        self._ended.append(self._running.pop(name))
+        running = self._running.pop(name)
+        running.sender.take_no_more()
+        self._ended.append(running)
 
     async def _run(self, helper: HelperHealth) -> None:
         while True:

@@ -89,10 +89,20 @@ class ShadowSender:
             self._one_ended.clear()
             await self._one_ended.wait()
 
+    def use(self, candidate: Backend, stable: Backend) -> None:
+        """The same versions as the registry has them now: what ID tokens for them are made for may have changed."""
+        self._candidate, self._stable = candidate, stable
+
+    def take_no_more(self) -> None:
+        """Send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
+        self._ends = 0.0
+        while self._waiting:
+            self._let_go(self._waiting.popleft())
+            self._drop("ended")
+
     def stop(self) -> None:
         """End what is under way; its answers are not compared."""
-        self._ends = 0.0
-        self._waiting.clear()
+        self.take_no_more()
         for runner in list(self._runners):
             runner.cancel()
 
@@ -188,7 +198,9 @@ class ShadowSender:
         if candidate.failure == _TOO_LARGE:  # no failure of its own
             self._drop("large answer")
             return
-        again = await self._ask(one, self._stable, "stable version busy") if one.again else None
+        again = (
+            await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
+        )
         if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
             again = None
         pair = Pair(

@@ -140,9 +140,16 @@ class TraceStore:
     def __init__(self, path: Path, *, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)  # it names callers and their addresses
         self._limit = limit
         self._writes = 0
+        try:
+            path.chmod(0o600)  # it names callers and their addresses
+            self._make_tables()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _make_tables(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")  # a lost second of traces is no loss worth a disk's wait
         if self._db.execute("PRAGMA user_version").fetchone()[0] not in {0, _VERSION}:

@@ -258,5 +258,5 @@ def _may_repeat(
         and body.complete
         and not body.piping_started
         and not exchange.response.started
-        and (exchange.method in _REPEATABLE or exchange.model.policy.pure)
+        and (exchange.method in _REPEATABLE or exchange.model.policy.pure is True)
     )

@@ -78,8 +78,11 @@ class BackendProcess:
         """Send SIGTERM to the only child of the process, where the command is a wrapper such as `unshare`."""
         if self._process is not None and self._process.returncode is None:
             pid = self._process.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGTERM)
+            with contextlib.suppress(
+                FileNotFoundError, ProcessLookupError
+            ):  # it, or the child, has just ended
+                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    os.kill(int(child), signal.SIGTERM)
 
     async def wait_for_exit(self, *, timeout_s: float) -> int | None:
         """The exit code; None where the process has not ended within `timeout_s`."""

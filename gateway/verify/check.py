@@ -256,7 +256,7 @@ def require_predictions(response: RawResponse) -> list[Any]:
 def is_close_json(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger).
 
-    `chips_backend.answers.is_close` is the same rule; neither package may import the other, so a test compares the two.
+    `chips_backend.predictions_as_json.is_close` is the same rule; neither package may import the other, so a test compares the two.
     """
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted

@@ -1,9 +1,11 @@
 """The report of a verification as JSON and as JUnit XML."""
 
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from gateway.verify.run import Report
+
+_MOST_OF_WHY: Final = 300  # characters kept of why a check did not pass
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -27,6 +29,18 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for result in report.results
         ],
+    }
+
+
+def as_evidence(report: Report) -> dict[str, Any]:
+    """What each check has found, as JSON values to be kept: without what was sent and received."""
+    others = [result for result in report.results if result.outcome != "passed"]
+    return {
+        "passed": report.count("passed"),
+        "failed": [result.check.name for result in report.failed],
+        "skipped": report.count("skipped"),
+        "checks": {result.check.name: result.outcome for result in report.results},
+        "why": {result.check.name: result.why[:_MOST_OF_WHY] for result in others if result.why},
     }
 
 

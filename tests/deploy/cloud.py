@@ -5,15 +5,12 @@ does not know, is a 400, as it is in the cloud. A revision really runs: as a pro
 """
 
 import asyncio
-import contextlib
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from aiohttp import web
 from gateway.free_ports import free_port
 from tests.deploy.enums import _schemas
 from tests.patience import patience
+from tests.probes import is_ready
 
 READY_WITHIN_S = patience(60.0)
 
@@ -168,10 +166,7 @@ class Cloud:
         path = container["startupProbe"]["httpGet"]["path"]
         give_up_at = time.monotonic() + READY_WITHIN_S
         while process.poll() is None and time.monotonic() < give_up_at:
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=READY_WITHIN_S),
-            ):
+            if is_ready(f"http://127.0.0.1:{port}{path}"):
                 return ""
             time.sleep(0.05)
         process.kill()

@@ -17,13 +17,14 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.free_ports import free_port
+from tests.leftovers import MARK
 from tests.patience import patience
+from tests.probes import is_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 # Why a block may be left out. What can run here runs.
@@ -113,7 +114,7 @@ class Reader:
         work.mkdir(exist_ok=True)
         kept = {
             name: os.environ[name]
-            for name in ("LANG", "JULIA", "JULIA_DEPOT_PATH", "GENIE_MANIFEST")
+            for name in ("LANG", "JULIA", "JULIA_DEPOT_PATH", "GENIE_MANIFEST", MARK)
             if name in os.environ
         }
         environ = {
@@ -207,13 +208,9 @@ class Reader:
     def _wait_for_the_gateway(self) -> None:
         give_up_at = time.monotonic() + patience(30)
         while time.monotonic() < give_up_at:
-            try:
-                with urllib.request.urlopen(
-                    f"http://127.0.0.1:{self._ports['8080']}/-/ready", timeout=patience(5)
-                ):
-                    return
-            except OSError:
-                time.sleep(0.05)
+            if is_ready(f"http://127.0.0.1:{self._ports['8080']}/-/ready"):
+                return
+            time.sleep(0.05)
         raise AssertionError((self.folder / "background.log").read_text())
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chips_backend.answers import is_close
+from chips_backend.predictions_as_json import is_close
 
 from tests.patience import patience
 

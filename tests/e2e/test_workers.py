@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from gateway.registry.open_by_url import open_registry
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, read_message, request
 from tests.patience import patience
+from tests.probes import children, is_closed, runs, until
 
 
 class Running:
@@ -65,8 +65,7 @@ class Running:
         return found[count - 1]
 
     def workers(self) -> list[int]:
-        pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children(self.process.pid)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -89,28 +88,20 @@ def ask(port: int) -> None:
         assert answer.status == 200
 
 
-def wait_until(condition, why: str) -> None:
-    end = time.monotonic() + patience(30)
-    while not condition():
-        assert time.monotonic() < end, why
-        time.sleep(0.02)
-
-
 def test_a_worker_that_dies_is_replaced_and_a_drain_reaches_all(running: Running):
     port = int(running.wait_for("listens on").split(":")[-1].split()[0])
     ask(port)
+    until(lambda: len(running.workers()) == 2, "there are no two workers")
     before = running.workers()
-    assert len(before) == 2
     os.kill(before[1], signal.SIGKILL)
     running.wait_for("ended by SIGKILL")
-    wait_until(lambda: len(running.workers()) == 2, "no worker took its place")
+    until(lambda: len(running.workers()) == 2, "no worker took its place")
     assert running.workers() != before
     ask(port)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(patience(30)) == 0
     running.wait_for("^stopped$|stopped before the start was complete", 2)
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", port), 5)
+    assert is_closed(port)
 
 
 def test_workers_do_not_outlive_their_supervisor(running: Running):
@@ -118,7 +109,7 @@ def test_workers_do_not_outlive_their_supervisor(running: Running):
     workers = running.workers()
     running.process.kill()
     running.process.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers), "workers live on")
+    until(lambda: not any(map(runs, workers)), "workers live on")
 
 
 def test_a_port_that_another_gateway_has_is_not_shared_with_it(running: Running, tmp_path: Path):
@@ -178,7 +169,7 @@ def answered(connection: socket.socket) -> bytes:
 
 def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Running):
     port = int(running.wait_for("listens on").split(":")[-1].split()[0])
-    wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+    until(lambda: len(running.workers()) == 2, "there are no two workers")
     first, second = running.workers()
     with contextlib.ExitStack() as stack:
         owned: dict[int, list[socket.socket]] = {}
@@ -191,12 +182,12 @@ def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Runnin
             assert sum(map(len, owned.values())) == 64
             return all(owned.values())
 
-        wait_until(reaches_both, "one worker gets nobody")
+        until(reaches_both, "one worker gets nobody")
         os.kill(second, signal.SIGKILL)
         running.wait_for("ended by SIGKILL")
         assert {answered(connection) for connection in owned[first]} == {b"HTTP/1.1 200 OK"}
         assert {answered(connection) for connection in owned[second]} == {b""}
-        wait_until(lambda: len(running.workers()) == 2, "no worker took its place")
+        until(lambda: len(running.workers()) == 2, "no worker took its place")
         (new,) = set(running.workers()) - {first}
 
         def reaches_the_new_one() -> bool:
@@ -205,7 +196,7 @@ def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Runnin
             assert {answered(connection) for connection in more.sockets} == {b"HTTP/1.1 200 OK"}
             return bool(more.by_worker([new])[new])
 
-        wait_until(reaches_the_new_one, "nobody reaches the new worker")
+        until(reaches_the_new_one, "nobody reaches the new worker")
         assert {answered(connection) for connection in owned[first]} == {b"HTTP/1.1 200 OK"}
 
 
@@ -231,7 +222,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
     running = Running(tmp_path, "--server.workers=2", "--server.stop_grace_s=60")
     try:
         port = int(running.wait_for("listens on").split(":")[-1].split()[0])
-        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        until(lambda: len(running.workers()) == 2, "there are no two workers")
         workers = running.workers()
         held = Held(port, 0)
         while not all(held.by_worker(workers).values()):  # until both have some
@@ -260,17 +251,13 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     running = Running(tmp_path, "--server.workers=2", "--server.stall_s=3")
     try:
         running.wait_for("listens on")
-        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        until(lambda: len(running.workers()) == 2, "there are no two workers")
         hung = running.workers()[1]
-        wait_until(
-            lambda: list(tmp_path.glob("chips-workers-*/1.heartbeat")), "worker 1 has not begun to beat"
-        )
+        until(lambda: list(tmp_path.glob("chips-workers-*/1.heartbeat")), "worker 1 has not begun to beat")
         os.kill(hung, signal.SIGSTOP)
         running.wait_for("worker 1 does not come round")
         running.wait_for("ended by SIGKILL")
-        wait_until(
-            lambda: len(running.workers()) == 2 and hung not in running.workers(), "nobody took its place"
-        )
+        until(lambda: len(running.workers()) == 2 and hung not in running.workers(), "nobody took its place")
     finally:
         running.close()
 
@@ -306,7 +293,7 @@ def test_workers_that_share_a_backend_get_all_callers_their_answer(tmp_path: Pat
     running = Running(tmp_path, "--server.workers=2")
     try:
         port = int(running.wait_for("listens on").split(":")[-1].split()[0])
-        wait_until(lambda: len(running.workers()) == 2, "there are no two workers")
+        until(lambda: len(running.workers()) == 2, "there are no two workers")
         assert asyncio.run(call_all(port)) == {200}
     finally:
         running.close()

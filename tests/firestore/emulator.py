@@ -4,12 +4,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-import urllib.request
 from functools import cache
 from pathlib import Path
 
 from gateway.free_ports import free_port
 from tests.patience import patience
+from tests.probes import is_ready
 
 _JAR = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
 _MAIN = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
@@ -56,7 +56,7 @@ class Emulator:
         command = ["java", *_JVM, "-cp", str(jar), _MAIN, "--host", "127.0.0.1", "--port", str(self.port)]
         give_up_at = time.monotonic() + patience(60)
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
-        while not self._is_ready():
+        while not is_ready(f"http://{self.host}/"):
             if time.monotonic() > give_up_at:
                 self._log.seek(0)
                 raise RuntimeError(f"the Firestore emulator did not start: {self._log.read()[-2000:]!r}")
@@ -65,13 +65,6 @@ class Emulator:
                 time.sleep(0.2)
                 self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
             time.sleep(0.02)
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{self.host}/", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def kill(self) -> None:
         """As a crash: kill -9."""

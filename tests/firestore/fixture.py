@@ -1,6 +1,7 @@
 """The fixtures `firestore` (one emulator for the whole run, a project of its own for each test) and `own_emulator`."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -12,10 +13,18 @@ from tests.firestore.emulator import Emulator, why_missing
 @pytest.fixture(scope="session")
 def firestore_emulator() -> Iterator[Emulator]:
     require("firestore", available=not why_missing(), why=why_missing())
+    with running_emulator() as emulator:
+        yield emulator
+
+
+@contextmanager
+def running_emulator() -> Iterator[Emulator]:
     emulator = Emulator()
-    emulator.start()
-    yield emulator
-    emulator.stop()
+    try:
+        emulator.start()
+        yield emulator
+    finally:
+        emulator.stop()
 
 
 @pytest.fixture
@@ -31,10 +40,8 @@ def own_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """An emulator that the test may kill."""
     be_patient(monkeypatch)
     require("firestore", available=not why_missing(), why=why_missing())
-    emulator = Emulator()
-    emulator.start()
-    yield emulator
-    emulator.stop()
+    with running_emulator() as emulator:
+        yield emulator
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,14 +166,35 @@ def test_r(shell: Shell, tmp_path: Path):
 
 
 def test_julia(shell: Shell, tmp_path: Path):
-    julia = os.environ.get("JULIA") or shutil.which("julia")
-    require("julia", available=julia is not None, why="Julia is not installed")
+    # That it is set up, trained, deployed and answers is in the tutorial, whose test does so: to compile it takes a minute.
     shell.ok("new", "julia", "wines")
-    # That it is deployed and answers is in the tutorial, whose test does so: to compile it takes a minute.
-    run(tmp_path / "models/wines", "make", "train", f"JULIA={julia}")
-    shell.ok("new", "julia", "again", "--from", str(tmp_path / "models/wines/trained"))
-    found = {path.name for path in (tmp_path / "models/again/trained").iterdir()}
-    assert {"signature.json", "samples.json"} <= found
+    folder = tmp_path / "models/wines"
+    assert {path.name for path in folder.iterdir()} == {
+        "Makefile", "Project.toml", "README.md", "backend.toml", "train.jl",
+    }  # fmt: skip
+    library = tomllib.loads((ROOT / "backends/julia/Project.toml").read_text())
+    assert tomllib.loads((folder / "Project.toml").read_text())["deps"] == {"ChipsBackend": library["uuid"]}
+
+
+def test_around_a_model_in_julia(shell: Shell, tmp_path: Path):
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "model.jld2").write_bytes(b"HDF5-based Julia Data Format, version 0.1.1")
+    (trained / "runtime.json").write_text('{"julia": "1.10.8", "GLM": "1.9.0"}')
+    (trained / "Project.toml").write_text(
+        '[deps]\nGLM = "38e38edf-8417-5370-95a0-9cbb8c7f171a"\n\n[compat]\nGLM = "=1.9.0"\njulia = "1.10"\n'
+    )
+    shell.ok("new", "julia", "again", "--from", "trained", "--predict")
+    folder = tmp_path / "models/again"
+    assert not (folder / "train.jl").exists()
+    assert "predict(model, rows, parameters)" in (folder / "predict.jl").read_text()
+    project = tomllib.loads((folder / "Project.toml").read_text())
+    assert set(project["deps"]) == {"ChipsBackend", "GLM"}
+    assert project["compat"] == {"GLM": "=1.9.0", "julia": "1.10"}
+    assert json.loads((folder / "trained/runtime.json").read_text()) == {"julia": "1.10.8", "GLM": "1.9.0"}
+    assert "make setup" in shell("verify", str(folder)).err
+    (trained / "Project.toml").write_text("[deps\n")
+    assert "not a Project.toml" in shell("new", "julia", "broken", "--from", "trained").err
 
 
 def test_what_is_there_is_left_alone(shell: Shell, tmp_path: Path):

@@ -73,6 +73,12 @@ def test_what_was_verified_is_kept_as_evidence_about_this_very_backend(
     assert record["backend"] == f"{second.url}/predict"
     assert record["facts"]["failed"] == []
     assert f"{record['facts']['passed']} checks passed" in record["summary"]
+    checks = record["facts"]["checks"]
+    assert checks["predict/answer"] == "passed"
+    assert [*checks.values()].count("passed") == record["facts"]["passed"]
+    skipped = {name for name, outcome in checks.items() if outcome == "skipped"}
+    assert skipped == set(record["facts"]["why"]), "each says why"
+    assert "sent" not in json.dumps(record["facts"])
     shell.ok("canary", "wine", "2")
 
 
@@ -422,6 +428,10 @@ def test_what_was_forced_stands_in_the_history(shell: Shell, background: Backgro
     assert reason == "canary; forced although the backend breaks the contract: about/concurrency"
     (record,) = shell.ok("evidence", f"wine@{shell.model()['backends'][0]['version']}", "--json").json()
     assert (record["passed"], record["facts"]["failed"]) == (False, ["about/concurrency"])
+    assert record["facts"]["checks"]["about/concurrency"] == "failed"
+    assert f"failed about/concurrency: {record['facts']['why']['about/concurrency']}" in " ".join(
+        shell.ok("evidence", f"wine@{shell.model()['backends'][0]['version']}").out.split()
+    )
 
 
 def test_force_says_nothing_where_nothing_was_forced(shell: Shell, background: BackgroundServers):

@@ -14,7 +14,7 @@ import pytest
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import fingerprint
-from gateway.core.shadow import Budget, Shadow, utc_text
+from gateway.core.shadow import Budget, PureBy, Shadow, utc_text
 from gateway.registry.base import SHADOWS, Put
 from gateway.shadow.findings import Report
 from gateway.shadow.reporter import FIGURES
@@ -324,6 +324,55 @@ async def test_it_ends_when_it_is_stopped_and_when_a_version_is_replaced(scene: 
     await scene.call(body=rows(4))
     bodies = [json.loads(seen.body)["instances"][0][0] for seen in it.candidate.seen]
     assert bodies == [1, 3]
+
+
+@pytest.mark.parametrize(("pure_by", "pure"), [("policy", False), ("policy", None), ("artifacts", False)])
+async def test_it_ends_when_nobody_says_any_more_that_predicting_changes_nothing(
+    scene: Scene, pure_by: PureBy, pure: bool | None
+):
+    it = await stage(scene)
+    made = await it.shadow(pure_by=pure_by)
+    await scene.call(body=rows(1))
+    await it.report(made, compared(1))
+    policy = msgspec.structs.replace(it.model.policy, pure=pure)
+    await scene.put_model(msgspec.structs.replace(it.model, policy=policy))
+    await scene.call(body=rows(2))
+    assert [json.loads(seen.body)["instances"][0][0] for seen in it.candidate.seen] == [1]
+    assert scene.gateway._shadows._running == {}
+
+
+async def test_artifacts_that_declare_it_need_no_policy(scene: Scene):
+    it = await stage(scene)
+    await scene.put_model(msgspec.structs.replace(it.model, policy=Policy()))
+    made = await it.shadow(pure_by="artifacts")
+    await scene.call(body=rows(1))
+    await it.report(made, compared(1))
+
+
+async def test_what_waits_when_it_ends_is_not_sent(scene: Scene):
+    asked = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def slow(request: Message, peer: Peer) -> None:
+        asked.set()
+        await go_on.wait()
+        await predict(request, peer)
+
+    it = await stage(scene, slow)
+    made = await it.shadow(budget=Budget(concurrency=1, requests_per_s=10_000), noise_percent=0.1)
+    await scene.call(body=rows(1))
+    await asked.wait()
+    await scene.call(body=rows(2))
+    sender = scene.gateway._shadows._running["wine"].sender
+    async with asyncio.timeout(patience(10)):
+        while not sender._waiting:
+            await asyncio.sleep(0)
+    await scene.put_model(msgspec.structs.replace(it.model, policy=Policy(pure=False)))
+    go_on.set()
+    report = await it.report(made, lambda report: "ended" in report.dropped)
+    assert report.dropped == {"ended": 1}
+    await sender.wait_idle()
+    assert len(it.candidate.seen) == 1
 
 
 async def test_it_ends_by_itself(scene: Scene):

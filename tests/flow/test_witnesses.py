@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.conftest import require
 from tests.flow.scene import Scene
 from tests.flow.scripted import ScriptedBackend
 from tests.flow.test_corpus import HIDDEN, REQUESTS, expand, seen_as_sent
+from tests.patience import patience
 
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
@@ -95,6 +97,12 @@ def command(name: str, folder: Path, port: int, backend: int) -> list[str]:
     return [program(name), *started]
 
 
+def _takes_connections(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), patience(5)):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def witness(name: str, folder: Path, backend: int) -> Iterator[int]:
     """The port of a running one. The port may be taken by another between asking and listening, so it tries again."""
@@ -104,10 +112,11 @@ def witness(name: str, folder: Path, backend: int) -> Iterator[int]:
             command(name, folder, port, backend), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            while process.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    yield port
-                    return
+            while process.poll() is None and not _takes_connections(port):
+                time.sleep(0.01)
+            if process.poll() is None:
+                yield port
+                return
         finally:
             process.terminate()
             process.wait()
@@ -135,7 +144,7 @@ async def passed_on(port: int, backend: ScriptedBackend, key: str) -> dict[str, 
             )
             writer.write(expand(raw, number, key) + next_one + b"Content-Length: 4\r\n\r\nnext")
             with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(5):  # a witness that waits for more is asked no further
+                async with asyncio.timeout(patience(5)):  # a witness that waits for more is asked no further
                     await reader.read()
             writer.transport.abort()
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from gateway.free_ports import free_port
 from tests.images.engine import IMAGES, ROOT, Engine, _revision
+from tests.probes import is_ready
 
 UID: Final = 10001
 READY_S: Final = 120.0
@@ -194,16 +195,11 @@ def _python(shared: Path, *arguments: str) -> None:
 
 def wait_for(url: str, shared: Path) -> None:
     deadline = time.monotonic() + READY_S
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if time.monotonic() > deadline:
-                raise SystemExit(
-                    f"error: {url} is not ready after {READY_S:.0f} s: {error}\n{(shared / 'out.log').read_text()[-3000:]}"
-                ) from None
-            time.sleep(0.05)
+    while not is_ready(url):
+        if time.monotonic() > deadline:
+            log = (shared / "out.log").read_text()[-3000:]
+            raise SystemExit(f"error: {url} is not ready after {READY_S:.0f} s\n{log}")
+        time.sleep(0.05)
 
 
 def post(url: str, content: object) -> Any:

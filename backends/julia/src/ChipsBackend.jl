@@ -15,13 +15,17 @@ export CannotSave, publish, save_model
 const PREDICTOR = Backend.Predictor(Predict)
 
 """
-    save_model(model, folder; example, names, format, samples, overwrite, predictor, out)
+    save_model(model, folder; example, training, names, format, samples, overwrite, predict, predictor, out)
 
 Write a trained model, its signature and samples into `folder`, and check that a backend predicts the same: see
-[`Backend.save_model`](@ref). `src/predict.jl` says how it predicts, or the module that `predictor` is.
+[`Backend.save_model`](@ref). `predict` is the path of a predict.jl, which replaces what it defines of the library's; where there is no
+such file, the library's own says how the model predicts. `predictor` is a module to use instead of both.
 """
-save_model(model, folder; predictor = PREDICTOR, options...) =
-    Backend.save_model(model, folder; predictor = predictor isa Module ? Predictor(predictor) : predictor, options...)
+function save_model(model, folder; predict = "", predictor = PREDICTOR, options...)
+    predictor isa Module && (predictor = Predictor(predictor))
+    isfile(predict) && (predictor = Backend.with_own_code(predictor, predict))
+    return Backend.save_model(model, folder; predictor, options...)
+end
 
 "Serve; with `--stop-with-input` until standard input ends. Returns the process's exit code."
 serve(arguments = ARGS; predictor = PREDICTOR) =

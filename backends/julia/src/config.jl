@@ -8,6 +8,7 @@ const OURS = (
     "CHIPS_CACHE_DIR",
     "CHIPS_CONCURRENCY",
     "CHIPS_MAX_BODY_BYTES",
+    "CHIPS_PREDICT",
 )
 # The gateway's own names, which stand in the same shell on a laptop. Its settings with groups have two underscores.
 const THE_GATEWAYS = ["CHIPS_" * name for name in ("REGISTRY", "ARTIFACTS", "CONFIG", "DEBUG", "GATEWAY", "KEY", "TESTS_REQUIRE")]
@@ -34,6 +35,7 @@ Base.@kwdef struct Config
     max_body_bytes::Int = 31 * 1024 * 1024
     predict_route::String = ""  # Vertex AI's own paths, next to the contract's
     health_route::String = ""
+    predict::String = ""  # a file with code around the model, instead of parts of src/predict.jl
     project::String = ""
     service::String = ""
     revision::String = ""
@@ -71,10 +73,14 @@ function read_config(environ; capacity = 1)
         max_body_bytes = number("CHIPS_MAX_BODY_BYTES", default = 31 * 1024 * 1024, least = 1, most = 2^31),
         predict_route = text("AIP_PREDICT_ROUTE", pattern = ROUTE),
         health_route = text("AIP_HEALTH_ROUTE", pattern = ROUTE),
+        predict = text("CHIPS_PREDICT"),
         project = text("GOOGLE_CLOUD_PROJECT"),
         service = text("K_SERVICE"),
         revision = text("K_REVISION"),
     )
+    isempty(config.predict) ||
+        isfile(config.predict) ||
+        push!(problems, "CHIPS_PREDICT='$(first(config.predict, 80))' is no file")
     if config.concurrency > capacity
         push!(
             problems,

@@ -11,7 +11,9 @@ struct ExampleColumn
     tensor::Tensor
     given::AbstractVector
     values::Vector{Any}
+    remark::String  # of what the model knows of it
 end
+ExampleColumn(tensor, given, values) = ExampleColumn(tensor, given, values, "")
 
 const LEVELS = Ref{Any}(_ -> nothing)  # the categories of a column, in order: what package extensions know
 const MOST_CATEGORIES_SHOWN = 6
@@ -19,14 +21,17 @@ const INTEGER_TYPES = (Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64)
 const TEXT_TYPES = Union{AbstractString,Symbol,AbstractChar,Enum,Dates.Date,Dates.DateTime,Dates.Time}
 
 "The columns of a table of any kind, or of a matrix with a row for each row; `names` are those of a matrix's columns."
-function example_columns(example, names)
+example_columns(example, names) = map(example_column, table_parts(example, names, "example"))
+
+"By name, the columns of a table of any kind or of a matrix. `what` it is, for CannotSave."
+function table_parts(example, names, what)
     parts =
         example isa AbstractMatrix ? matrix_parts(example, names) :
         example isa AbstractDict ? sort!(parts_by_name(example), by = first) : parts_by_name(example)
     parts === nothing &&
-        throw(CannotSave("example is a $(typeof(example)); pass a table (a data frame, or a named tuple of vectors) or a matrix"))
-    any(part -> last(part) isa AbstractVector && isempty(last(part)), parts) || isempty(parts) || return map(example_column, parts)
-    throw(CannotSave("the example has no rows or no columns; pass some rows of the training data, such as first(table, 50)"))
+        throw(CannotSave("$what is a $(typeof(example)); pass a table (a data frame, or a named tuple of vectors) or a matrix"))
+    any(part -> last(part) isa AbstractVector && isempty(last(part)), parts) || isempty(parts) || return parts
+    throw(CannotSave("$what has no rows or no columns; pass some rows of the training data, such as first(table, 50)"))
 end
 
 function matrix_parts(example, names)
@@ -114,6 +119,7 @@ function note(column::ExampleColumn)
     end
     missing_count = length(column.values) - length(present)
     missing_count > 0 && push!(parts, "$missing_count of $(length(column.values)) missing")
+    isempty(column.remark) || push!(parts, column.remark)
     return join(parts, "; ")
 end
 

@@ -28,6 +28,12 @@ load(::Val, _, manifest) =
 classes(model) = hasproperty(model, :classes) ? model.classes : nothing
 
 """
+By column, the categories that the model knows, for `save_model`; nothing where it holds none. Terms of StatsModels and encoders of
+MLJ are found without.
+"""
+categories(model) = hasproperty(model, :categories) ? model.categories : nothing
+
+"""
 Predict each row: for a classifier as examples/wine/train.jl makes it, the class. `{"parameters": {"probabilities": true}}`
 asks for the probability of each class instead. Of a row with a missing value nothing can be said: its prediction is missing.
 

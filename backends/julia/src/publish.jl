@@ -12,8 +12,8 @@ Base.showerror(io::IO, error::PublishError) = print(io, error.message)
     publish(source; model, version, store, signature, samples, format, runtime, by)
 
 Publish `source`, a file or a folder, to `store`, a folder or gs://bucket/prefix, and return where backends find it. `signature`
-and `samples` are what the manifest says of them, or the paths of JSON files; those that `save_model` wrote into a folder are found
-there, and `runtime`, the packages that the model needs, in its Project.toml. The same again changes nothing; another content under a
+and `samples` are what the manifest says of them, and `runtime` the packages that the model needs with their versions; or each the
+path of a JSON file. Those that `save_model` wrote into a folder are found there. The same again changes nothing; another content under a
 published version is refused.
 
     publish("trained", model = "wine", version = "3", store = "gs://models")
@@ -26,13 +26,13 @@ function publish(
     signature = found_in(source, "signature.json", (inputs = [], outputs = [])),
     samples = found_in(source, "samples.json", []),
     format = nothing,
-    runtime = Dict("julia" => string(VERSION), packages_in(source)...),
+    runtime = found_in(source, "runtime.json", Dict("julia" => string(VERSION))),
     by = get(ENV, "USER", "unknown"),
     environ = ENV,
 )
     occursin(MODEL_NAME, model) || throw(PublishError("'$model' is no name of a model: use a-z, 0-9, - and _"))
     occursin(VERSION_NAME, version) || throw(PublishError("'$version' is no version: use letters, digits, ., - and _"))
-    described = [realpath(given) for given in (signature, samples) if given isa AbstractString]
+    described = [realpath(given) for given in (signature, samples, runtime) if given isa AbstractString]
     files = filter(((_, path),) -> !(realpath(path) in described), files_of(source))
     isempty(files) && throw(PublishError("$source holds no model, only what describes one"))
     content = Dict{String,Any}(
@@ -42,7 +42,7 @@ function publish(
         "created" => Dates.format(now(UTC), dateformat"yyyy-mm-dd\THH:MM:SS\Z"),
         "created_by" => by,
         "format" => something(format, format_of(keys(files))),
-        "runtime" => runtime,
+        "runtime" => given_or_read(runtime),
         "files" => [file_entry(name, path) for (name, path) in sort!(collect(files))],
         "signature" => complete_signature(given_or_read(signature)),
         "samples" => given_or_read(samples),
@@ -57,13 +57,6 @@ end
 function found_in(source, name, otherwise)
     path = joinpath(source, name)
     return isfile(path) ? path : otherwise
-end
-
-"The packages with their versions that `save_model` wrote down."
-function packages_in(source)
-    project = found_in(source, "Project.toml", nothing)
-    project === nothing && return Pair{String,String}[]
-    return [found[1] => found[2] for found in eachmatch(r"^(\w+) = \"=([^\"]+)\"$"m, read(project, String))]
 end
 
 given_or_read(given) = given isa AbstractString ? parse_json(read(given)) : parse_json(encode(given))

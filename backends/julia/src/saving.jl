@@ -2,7 +2,7 @@
 
 const TOLERANCE = 1e-6  # of the samples: absolute, or relative to the larger number
 const MODEL_FILES = Dict("jls" => "model.jls", "jld2" => "model.jld2")
-const DESCRIPTIONS = ("signature.json", "samples.json", "Project.toml")
+const SAVED_FILES = [sort!(collect(values(MODEL_FILES))); "signature.json"; "samples.json"; "runtime.json"; "baseline.json"; "Project.toml"]
 const OBJECTS_LOOKED_AT = 1_000_000
 
 # How a model is written, by format: (path, model). JLD2 has its entry in jld2.jl.
@@ -21,13 +21,14 @@ end
 command(saved::Saved) = "chips publish $(saved.folder) --model NAME --version 1"
 
 """
-    save_model(model, folder; example, names, format, samples, overwrite, predictor, out)
+    save_model(model, folder; example, training, names, format, samples, overwrite, predictor, out)
 
-Write `model` into `folder`, with its signature and samples, and check that a backend predicts the same. `src/predict.jl` says how it
-predicts; `predictor` names other code.
+Write `model` into `folder`, with its signature and samples, and check that a backend predicts the same. `predictor` says how it
+predicts.
 
 `example`: rows as `predict` takes them, 10 to 1000 of the training data: a Tables.jl table, a named tuple of vectors, or a matrix, whose
-columns then have `names`. Names, datatypes and categories come from it. `format`: jld2 or jls; by default jld2 where that holds the
+columns then have `names`. Names and datatypes come from it, categories from it and from the model. `training`: all of the training
+data, in the same form; baseline.json then describes its columns and the predictions for them, without any row. `format`: jld2 or jls; by default jld2 where that holds the
 model. `samples`: how many rows of the example to publish with their answers; they cover missing values and categories first.
 `overwrite`: replace the files of an earlier call. `out`: where the summary goes.
 
@@ -40,6 +41,7 @@ function save_model(
     folder;
     example,
     predictor::Predictor,
+    training = nothing,
     names = nothing,
     format = nothing,
     samples = 5,
@@ -48,44 +50,56 @@ function save_model(
 )
     samples >= 1 || throw(CannotSave("samples must be at least 1: a version without samples cannot be checked"))
     columns = example_columns(example, names)
+    columns = with_known_categories(columns, known_categories(model, Base.invokelatest(predictor.categories, model)))
     format === nothing ||
         haskey(MODEL_FILES, format) ||
         throw(CannotSave("the format \"$format\" is not known; choose $(join(sort!(collect(keys(MODEL_FILES))), ", "))"))
     packages = packages_of(model)
-    there = filter(name -> ispath(joinpath(folder, name)), [collect(values(MODEL_FILES)); collect(DESCRIPTIONS)])
+    there = filter(name -> ispath(joinpath(folder, name)), SAVED_FILES)
     isempty(there) ||
         overwrite ||
         throw(CannotSave("$folder already has $(join(there, ", ")); pass overwrite = true to replace, or choose another folder"))
     chosen = covering_rows(columns, samples)
-    answers = own_answers(predictor, model, columns, chosen)
+    tables = Tuple(Symbol(column.tensor.name) for column in columns)
+    ask(parts, count) = own_answers(predictor, model, NamedTuple{tables}(Tuple(map(identity, part) for part in parts)), count)
+    answers = ask([column.given[chosen] for column in columns], length(chosen))
     signature = Signature([column.tensor for column in columns], output_tensors(answers))
     content = sample_content(columns, chosen, answers)
+    baseline = training === nothing ? nothing : training_baseline(training, names, columns, signature, ask)
+    card = joinpath(folder, CARD)
+    has_card = isfile(card)  # of a person, who knows more
     format = mktempdir() do draft
         format = write_draft(model, draft, format)
         check_draft(draft, format, predictor, signature, content)
-        write(joinpath(draft, "signature.json"), encode(plain_signature(signature), indent = 2), "\n")
-        write(joinpath(draft, "samples.json"), encode(content, indent = 2), "\n")
-        isempty(packages) || write(joinpath(draft, "Project.toml"), project_text(packages))
+        describe_draft(draft, signature, content, packages, baseline)
         mkpath(folder)
         foreach(name -> rm(joinpath(folder, name)), there)
         foreach(name -> cp(joinpath(draft, name), joinpath(folder, name)), readdir(draft))
         format
     end
+    has_card || write(card, draft_card(model, format, signature, packages, baseline === nothing ? nothing : Dict(baseline)["rows"]))
     saved = Saved(folder, format, signature, length(chosen), [name => version for (name, version, _) in packages])
     summarize(saved, columns, predictor, model, out)
+    summarize_files(folder, has_card, out)
     return saved
 end
 
-"What the model itself predicts for these rows of the example."
-function own_answers(predictor::Predictor, model, columns, chosen)
-    names = Tuple(Symbol(column.tensor.name) for column in columns)
-    rows = NamedTuple{names}(Tuple(column.given[chosen] for column in columns))
+"Write what describes the model, next to it."
+function describe_draft(draft, signature, content, packages, baseline)
+    runtime = object("julia" => string(VERSION), (name => version for (name, version, _) in packages)...)
+    described = ("signature" => plain_signature(signature), "samples" => content, "runtime" => runtime)
+    foreach(((name, value),) -> write(joinpath(draft, "$name.json"), encode(value, indent = 2), "\n"), described)
+    baseline === nothing || write(joinpath(draft, "baseline.json"), encode(baseline), "\n")
+    isempty(packages) || write(joinpath(draft, "Project.toml"), project_text(packages))
+end
+
+"What the model itself predicts for these rows, given as `predict` gets them."
+function own_answers(predictor::Predictor, model, rows, count)
     try
-        returned = Base.invokelatest(predictor.predict, model, rows, Dict{String,Any}())
-        return answers_of(returned, length(chosen), Signature([], []))
+        return answers_of(Base.invokelatest(predictor.predict, model, rows, Dict{String,Any}()), count, Signature([], []))
     catch error
-        error isa WrongAnswer && throw(CannotSave("$(error.message); change src/predict.jl"))
-        throw(CannotSave("the model does not predict the rows of `example`: $(named(error)). Pass rows as predict takes them"))
+        error isa WrongAnswer && throw(CannotSave("$(error.message); change predict.jl"))
+        throw(CannotSave("the model does not predict the rows that were given: $(named(error)). Pass rows as predict takes them"))
     end
 end
 
@@ -174,25 +188,29 @@ end
 "The packages that the model's types come from: name, version and UUID. CannotSave for types of a script, which no backend has."
 function packages_of(model)
     roots, own = Set{Module}(), Set{String}()
-    seen, waiting = Base.IdSet{Any}(), Any[model]
-    while !isempty(waiting) && length(seen) < OBJECTS_LOOKED_AT
-        value = pop!(waiting)
-        value in seen && continue
-        push!(seen, value)
-        note_type!(roots, own, typeof(value))
-        value isa Union{Module,DataType,Symbol,AbstractString} && continue
-        append!(waiting, parts_of_object(value))
-    end
+    foreach(value -> note_type!(roots, own, typeof(value)), objects_in(model))
     isempty(own) || throw(
         CannotSave(
             "the model uses $(join(sort!(collect(own)), ", ")) of this script or notebook (Main), which no backend has: define it in a " *
-            "package that the training and src/predict.jl both use, and train again",
+            "package that the training and predict.jl both use, and train again",
         ),
     )
     known = [(Base.PkgId(root), pkgversion(root)) for root in roots if !is_of_julia(root)]
     return sort!([
         (id.name, string(version), string(id.uuid)) for (id, version) in known if id.uuid !== nothing && version !== nothing
     ])
+end
+
+"The objects that a model is made of, each once."
+function objects_in(model)
+    seen, waiting = Base.IdSet{Any}(), Any[model]
+    while !isempty(waiting) && length(seen) < OBJECTS_LOOKED_AT
+        value = pop!(waiting)
+        value in seen && continue
+        push!(seen, value)
+        value isa Union{Module,DataType,Symbol,AbstractString} || append!(waiting, parts_of_object(value))
+    end
+    return seen
 end
 
 is_of_julia(root) = root in (Base, Core) || startswith(something(pathof(root), Sys.STDLIB), Sys.STDLIB)
@@ -243,7 +261,21 @@ function summarize(saved::Saved, columns, predictor::Predictor, model, out)
     file = joinpath(saved.folder, MODEL_FILES[saved.format])
     println(out, "written  $file ($(saved.format)), with $(saved.samples) samples that a backend predicts as the model does here")
     isempty(saved.packages) || println(out, "needs    ", join(("$name $version" for (name, version) in saved.packages), ", "))
-    println(out, "next     ", command(saved))
+    println(out, "next     chips new julia NAME --from $(saved.folder), then chips deploy models/NAME")
+    println(out, "or       ", command(saved))
     saved.format == "jls" && println(out, "note     jls runs code when it is loaded: publish only what you trained yourself")
     println(out, "note     samples.json holds $(saved.samples) rows of the example as they are; look at them before you publish")
+end
+
+function summarize_files(folder, has_card, out)
+    isfile(joinpath(folder, "baseline.json")) && println(
+        out,
+        "note     baseline.json has each column in figures; a text that fewer than $LEAST_COUNT rows have is left out",
+    )
+    println(out, "note     $CARD ", has_card ? "was kept: does it still describe this model?" : "is a draft: write what it asks for")
+    foreign = setdiff(readdir(folder), SAVED_FILES, [CARD])
+    isempty(foreign) || println(
+        out,
+        "note     $(join(first_items(foreign, 5), ", ")) in $folder would be published too: better save to a folder of its own",
+    )
 end

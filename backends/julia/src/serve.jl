@@ -63,7 +63,7 @@ is_port_taken(error) = error isa Base.IOError && error.code in (Base.UV_EADDRINU
 
 function load_or_error(config, predictor, environ, port)
     try
-        loaded = bring_into_service(config, predictor, environ = environ)
+        loaded = bring_into_service(config, with_own_code(predictor, config.predict), environ = environ)
         know!(current_logger(), loaded.artifact.manifest)
         rehearse(config, loaded)
         ask_over_loopback(port, "GET", "/v2/health/live")  # the web server, too, has answered once before we are ready

@@ -7,20 +7,39 @@ struct StartError <: Exception
 end
 Base.showerror(io::IO, error::StartError) = print(io, error.message)
 
-"How a model is loaded and how it predicts: what predict.jl says. `classes` and `parameters` may be left out there."
+"How a model is loaded and how it predicts: what predict.jl says. `classes`, `categories` and `parameters` may be left out there."
 struct Predictor
     load::Any
     predict::Any
     classes::Any
+    categories::Any
     parameters::Vector{String}
 end
-Predictor(load, predict; classes = _ -> nothing, parameters = String[]) = Predictor(load, predict, classes, parameters)
-Predictor(code::Module) = Predictor(
-    code.load,
-    code.predict,
-    isdefined(code, :classes) ? code.classes : _ -> nothing,
-    isdefined(code, :PARAMETERS) ? collect(String, code.PARAMETERS) : String[],
+Predictor(load, predict; classes = _ -> nothing, categories = _ -> nothing, parameters = String[]) =
+    Predictor(load, predict, classes, categories, parameters)
+Predictor(code::Module) = Predictor(code, Predictor(nothing, nothing))
+"What `code` defines, and `other` for the rest."
+Predictor(code::Module, other::Predictor) = Predictor(
+    own(code, :load, other.load),
+    own(code, :predict, other.predict),
+    own(code, :classes, other.classes),
+    own(code, :categories, other.categories),
+    collect(String, own(code, :PARAMETERS, other.parameters)),
 )
+
+own(code::Module, name, otherwise) = isdefined(code, name) ? getfield(code, name) : otherwise
+
+"The predictor with a person's own predict.jl, which replaces what it defines. An empty path: none."
+function with_own_code(predictor::Predictor, path)
+    isempty(path) && return predictor
+    code = Module(:OwnCode)
+    for (name, ours) in (:Manifest => Manifest, :Refused => Refused, :main_file => main_file)
+        Core.eval(code, :(const $name = $ours))
+    end
+    Core.eval(code, :(include(path) = Base.include($code, path)))
+    Base.include(code, abspath(path))
+    return Predictor(code, predictor)
+end
 
 "What `predict` may throw where the caller is to be told, with 422: the text goes to the caller."
 struct Refused <: Exception

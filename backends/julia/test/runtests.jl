@@ -21,6 +21,7 @@ using .Backend: Headers
         "workers",
         "app",
         "publish",
+        "saving",
         "packages",
     )
         @testset "$part" begin

@@ -50,7 +50,7 @@ async def serve(config: Config, log: Log) -> int:
     from chips_backend.artifact import ArtifactError
     from chips_backend.server import listen
     from chips_backend.service import Loaded, load
-    from chips_backend.warm import StartError
+    from chips_backend.warm_up import StartError
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

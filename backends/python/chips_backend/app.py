@@ -10,24 +10,24 @@ import msgspec
 from aiohttp import web
 
 from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
-from chips_backend.body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
-from chips_backend.call import JSON, Call
 from chips_backend.config import Config
-from chips_backend.fault import CannotTake, ModelFailed
+from chips_backend.decode_instances import Scoring, read_instances
+from chips_backend.failure_cause import CannotTake, ModelFailed
 from chips_backend.logs import Log
 from chips_backend.model import Rows
+from chips_backend.open_inference import packed, read_tensors, tensor_outputs
 from chips_backend.openapi import describe
-from chips_backend.problem import Problem, invalid_instances
-from chips_backend.rendering import LARGE_ROWS, render_large
-from chips_backend.schema import Scoring, read_instances
+from chips_backend.parse_body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
+from chips_backend.problem_details import Problem, invalid_instances
+from chips_backend.render_large_json import LARGE_ROWS, render_large
+from chips_backend.request_context import JSON, RequestContext
 from chips_backend.service import Loaded
-from chips_backend.tensors import packed, read_tensors, tensor_outputs
-from chips_backend.typed import Instances, Tensors
+from chips_backend.typed_decoding import Instances, Tensors
 
 _encode = msgspec.json.Encoder().encode
 
 
-Route = Callable[[Call], Awaitable[bytes]]
+Route = Callable[[RequestContext], Awaitable[bytes]]
 
 
 class App:
@@ -75,7 +75,7 @@ class App:
         return table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        call = Call(request)
+        call = RequestContext(request)
         cause: BaseException | None = None
         headers = {}
         code = stack = ""
@@ -109,7 +109,7 @@ class App:
         call.log(self._log, status, len(body), code, cause, stack)
         return response
 
-    def _sign(self, response: web.Response, call: Call, code: str) -> None:
+    def _sign(self, response: web.Response, call: RequestContext, code: str) -> None:
         response.headers["Server"] = "chips"
         response.headers["X-Request-Id"] = call.request_id
         if self._served:
@@ -121,7 +121,7 @@ class App:
 
     def refuse(self, request: web.BaseRequest, problem: Problem, cause: BaseException | None) -> web.Response:
         """Answer what is no HTTP request that could be routed."""
-        call = Call(request)
+        call = RequestContext(request)
         body = self._render(problem, call)
         response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
         self._sign(response, call, problem.code)
@@ -129,7 +129,7 @@ class App:
         call.log(self._log, problem.status, len(body), problem.code, cause)
         return response
 
-    async def _answer(self, call: Call) -> bytes:
+    async def _answer(self, call: RequestContext) -> bytes:
         methods = self._routes.get(call.path)
         if methods is None and call.path.startswith("/v2/models/"):
             self._need_model()  # whose name may only be known when it is loaded
@@ -148,10 +148,10 @@ class App:
 
     # -- routes
 
-    async def _live(self, _: Call) -> bytes:
+    async def _live(self, _: RequestContext) -> bytes:
         return b'{"live":true}'
 
-    async def _ready(self, _: Call) -> bytes:
+    async def _ready(self, _: RequestContext) -> bytes:
         loaded = self._need_model()
         if loaded.workers.is_stuck:
             raise Problem(
@@ -162,11 +162,11 @@ class App:
             )
         return _encode({"ready": True, "name": loaded.manifest.model})
 
-    async def _describe(self, _: Call) -> bytes:
+    async def _describe(self, _: RequestContext) -> bytes:
         self._need_model()
         return self._openapi
 
-    async def _metadata(self, _: Call) -> bytes:
+    async def _metadata(self, _: RequestContext) -> bytes:
         loaded = self._need_model()
         config, manifest, artifact, facts = self._config, loaded.manifest, loaded.artifact, loaded.facts
         inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
@@ -198,7 +198,7 @@ class App:
             return loaded.facts.classes
         return {output.name: labels for output, labels in zip(outputs, loaded.facts.classes, strict=False)}
 
-    async def _predict(self, call: Call) -> bytes:
+    async def _predict(self, call: RequestContext) -> bytes:
         loaded = self._need_model()
         known, signature = loaded.facts.parameters, loaded.manifest.signature
         usual = self._instances
@@ -222,7 +222,7 @@ class App:
 
         return await self._encode_answer(call, answer, predictions, scoring.rows)
 
-    async def _infer(self, call: Call) -> bytes:
+    async def _infer(self, call: RequestContext) -> bytes:
         loaded = self._need_model()
         manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
@@ -261,7 +261,7 @@ class App:
     # -- their parts
 
     async def _encode_answer(
-        self, call: Call, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: Rows
+        self, call: RequestContext, answer: Callable[[], dict[str, Any]], predictions: list[Any], rows: Rows
     ) -> bytes:
         """A large answer off the event loop, a piece at a time, so that other requests get their turn in between."""
         began = time.monotonic()
@@ -285,7 +285,7 @@ class App:
 
     async def _parse(
         self,
-        call: Call,
+        call: RequestContext,
         read: Callable[[bytes, memoryview | None], Scoring],
         lengths: Sequence[str] = (),
     ) -> Scoring:
@@ -314,7 +314,7 @@ class App:
         finally:
             call.timing["parse"] = (time.monotonic() - began) * 1000
 
-    async def _score(self, call: Call, loaded: Loaded, scoring: Scoring) -> list[Any]:
+    async def _score(self, call: RequestContext, loaded: Loaded, scoring: Scoring) -> list[Any]:
         try:
             outcome = await loaded.score(scoring.rows, scoring.parameters, call.deadline())
         except CannotTake as error:
@@ -329,7 +329,7 @@ class App:
         call.timing["predict"] = outcome.predict_s * 1000
         return outcome.predictions
 
-    def _render(self, problem: Problem, call: Call) -> bytes:
+    def _render(self, problem: Problem, call: RequestContext) -> bytes:
         return problem.render(call.request_id, open_inference=call.open_inference)
 
 

@@ -22,6 +22,9 @@ _ATTEMPTS: Final = 6  # without any progress
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 10.0
 _TIMEOUT_S: Final = 60.0
+# Since 3.13 Google's library asks for the bucket's metadata in a thread of its own, for spans that nobody reads: one more
+# request, which needs a permission of its own.
+_NO_BUCKET_METADATA: Final = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 _DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # trying again does not help
 _jitter = random.Random().uniform  # noqa: S311  (spreads retries)
 
@@ -262,6 +265,7 @@ class _Bucket:
             from google.cloud import storage
 
             try:
+                os.environ.setdefault(_NO_BUCKET_METADATA, "true")
                 self._bucket_ = storage.Client().bucket(self._bucket_name)
             except DefaultCredentialsError as error:
                 raise ArtifactError(

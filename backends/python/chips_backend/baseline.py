@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from chips_backend.columns import Column
+from chips_backend.example_columns import Column
 
 SCHEMA: Final = 1
 ACCURACY: Final = 0.01  # relative error of a quantile, before bins are joined

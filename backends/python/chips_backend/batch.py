@@ -14,10 +14,10 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from chips_backend.block import joined
-from chips_backend.fault import ModelFailed
+from chips_backend.column_block import joined
+from chips_backend.failure_cause import ModelFailed
 from chips_backend.model import Rows
-from chips_backend.pool import Failed, Slot
+from chips_backend.prediction_pool import Failed, Slot
 from chips_backend.workers import Outcome, Workers, overloaded, too_late, took_too_long
 
 _MOST_ROWS: Final = 1024

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from chips_backend.block import array_of_floats
-from chips_backend.problem import Problem, invalid_instances
+from chips_backend.column_block import array_of_floats
+from chips_backend.problem_details import Problem, invalid_instances
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"  # how many bytes of the body are JSON
 MEDIA_TYPE: Final = "application/octet-stream"

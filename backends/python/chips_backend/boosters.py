@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from chips_backend.files import WrongArtifact
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
+from chips_backend.wrong_files import WrongArtifact
 
 Categories = Mapping[str, Sequence[Any]]
 _OLD_BINARY: Final = b"binf"

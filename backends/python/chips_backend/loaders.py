@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from chips_backend.files import WrongArtifact, check_file, explain_unpickling
 from chips_backend.manifest import Manifest
 from chips_backend.model import Model
+from chips_backend.wrong_files import WrongArtifact, check_file, explain_unpickling
 
 
 def load_model(folder: Path, manifest: Manifest, *, trusted: Sequence[str] = ()) -> Model:
@@ -31,7 +31,7 @@ def load_model(folder: Path, manifest: Manifest, *, trusted: Sequence[str] = ())
 def _joblib(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
     import joblib
 
-    from chips_backend.estimators import estimator_model
+    from chips_backend.sklearn_estimators import estimator_model
 
     path = folder / manifest.main_file(".joblib", ".pkl", ".pickle")
     check_file(path)
@@ -61,7 +61,7 @@ def _versions(caught: Sequence[warnings.WarningMessage]) -> Sequence[str]:
 def _skops(folder: Path, manifest: Manifest, trusted: Sequence[str]) -> Model:
     from skops import io
 
-    from chips_backend.estimators import estimator_model
+    from chips_backend.sklearn_estimators import estimator_model
 
     path = folder / manifest.main_file(".skops")
     check_file(path)
@@ -81,7 +81,7 @@ def _skops(folder: Path, manifest: Manifest, trusted: Sequence[str]) -> Model:
 
 def _xgboost(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
     from chips_backend.boosters import load_xgboost
-    from chips_backend.estimators import estimator_model
+    from chips_backend.sklearn_estimators import estimator_model
 
     path = folder / manifest.main_file(".ubj", ".json", ".bst", ".model", ".xgb")
     check_file(path)
@@ -90,7 +90,7 @@ def _xgboost(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
 
 def _lightgbm(folder: Path, manifest: Manifest, _: Sequence[str]) -> Model:
     from chips_backend.boosters import load_lightgbm
-    from chips_backend.estimators import booster_model
+    from chips_backend.sklearn_estimators import booster_model
 
     path = folder / manifest.main_file(".txt", ".bst", ".lgb", ".model")
     check_file(path)

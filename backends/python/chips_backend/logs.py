@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from chips_backend.trace import Trace
+from chips_backend.trace_context import Trace
 
 _encode = msgspec.json.Encoder().encode
 

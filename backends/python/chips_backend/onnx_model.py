@@ -7,12 +7,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from chips_backend.block import Block
 from chips_backend.boosters import threads
-from chips_backend.files import WrongArtifact
+from chips_backend.column_block import Block
+from chips_backend.input_tables import Table, array_table
 from chips_backend.manifest import Manifest, Signature, Tensor
 from chips_backend.model import Model, Refused, Rows
-from chips_backend.tables import Table, array_table
+from chips_backend.wrong_files import WrongArtifact
 
 _DTYPES: Final = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from chips_backend.columns import CannotSave
+from chips_backend.example_columns import CannotSave
 
 _SCRIPT: Final = "__main__"
 _MOST_BYTES: Final = 4 << 20  # of source; more is a whole project, and belongs into a package

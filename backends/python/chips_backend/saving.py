@@ -12,11 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from chips_backend.answers import WrongAnswer, as_predictions
-from chips_backend.baseline import LEAST_COUNT, Baseline
-from chips_backend.card import CARD, draft_card, write_new
-from chips_backend.columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
-from chips_backend.draft import (
+from chips_backend.artifact_draft import (
     MODEL_FILES,
     SAMPLES,
     SIGNATURE,
@@ -27,15 +23,21 @@ from chips_backend.draft import (
     write_json,
     write_model,
 )
-from chips_backend.encoders import catboost_categories, known_categories, with_known_categories
-from chips_backend.files import WrongArtifact
+from chips_backend.baseline import LEAST_COUNT, Baseline
+from chips_backend.encoder_categories import catboost_categories, known_categories, with_known_categories
+from chips_backend.example_columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
+from chips_backend.model_card_draft import CARD, draft_card, write_new
 from chips_backend.own_code import OwnCode, own_code_of
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions
+from chips_backend.wrong_files import WrongArtifact
 
 BASELINE: Final = "baseline.json"
 _CELLS_AT_ONCE: Final = 1_000_000  # of the training data are looked at in one go
 _MOST_PREDICTED: Final = 10_000  # rows of the training data
+# What reads a format that holds no classes, whatever package made the model.
+_READERS: Final = {"onnx": "onnxruntime", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 
 
 class Saved(NamedTuple):
@@ -116,7 +118,7 @@ def save(
             if training is not None:
                 described = _baseline(sliceable(training), columns, predictor, signature)
                 write_json(draft / BASELINE, described, indent=None)
-            packages = _packages(model, own)
+            packages = _packages(model, kind, own)
             card = _card(model, kind, signature, packages, training)
             _put_in_place(draft, target, written)
             if write_new(target, card):
@@ -320,11 +322,13 @@ def _card(model: Any, kind: str, signature: Signature, packages: Sequence[str], 
     )
 
 
-def _packages(model: Any, own: OwnCode) -> tuple[str, ...]:
-    """NAME==VERSION of the packages that the model's classes, and the author's modules, come from."""
+def _packages(model: Any, kind: str, own: OwnCode) -> tuple[str, ...]:
+    """NAME==VERSION of the packages that a backend imports to load and score what was written."""
     import ast
 
-    modules = {type(model).__module__, *own.modules}
+    modules = {_READERS[kind]} if kind in _READERS else {type(model).__module__, *own.modules}
+    if kind == "skops":
+        modules.add("skops")
     for source in own.files.values():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):

@@ -9,7 +9,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from chips_backend.app import App
-from chips_backend.problem import Problem
+from chips_backend.problem_details import Problem
 
 _HEADER_BYTES: Final = 16 * 1024  # as the gateway takes them
 _READ_BYTES: Final = (

@@ -9,13 +9,13 @@ import msgspec
 from chips_backend.artifact import EX_DATAERR, Artifact, Wanted, obtain
 from chips_backend.batch import Batcher
 from chips_backend.config import Config
-from chips_backend.files import WrongArtifact
 from chips_backend.logs import Log
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Rows
-from chips_backend.pool import LoadFailed
-from chips_backend.warm import StartError, warm_up
+from chips_backend.prediction_pool import LoadFailed
+from chips_backend.warm_up import StartError, warm_up
 from chips_backend.workers import Outcome, Workers
+from chips_backend.wrong_files import WrongArtifact
 
 EX_SOFTWARE = 70
 

@@ -131,6 +131,10 @@ class Backend:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return self.ask("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
 
+    def descendants(self) -> list[int]:
+        """The processes that it has started, and those that they have started. One that has just ended may be missing."""
+        return _descendants(self.process.pid)
+
     def end(self, number: int | None = None) -> int:
         """Send a signal, if one is given; return the exit code."""
         if number is not None:
@@ -146,11 +150,29 @@ class Backend:
                 stream.close()
         return code
 
+    def kill(self) -> None:
+        """End it without warning, where it has not ended yet."""
+        self.process.kill()
+        self.end()
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    gone = contextlib.suppress(FileNotFoundError, ProcessLookupError)
+    with gone:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with gone:
+                children += map(int, (task / "children").read_text().split())
+    return children + [one for child in children for one in _descendants(child)]
+
 
 def start(
     environ: Mapping[str, str], *, command: Sequence[str] = (sys.executable, "-m", "chips_backend")
 ) -> Backend:
-    """Start a backend on a free port, with `environ` and nothing else of ours in its environment."""
+    """Start a backend on a free port, with `environ` and nothing else of ours in its environment.
+
+    Call its `end` or `kill` in the end, also where the test fails; `running` does.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()

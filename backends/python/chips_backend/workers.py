@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chips_backend.fault import ModelFailed, explain
+from chips_backend.failure_cause import ModelFailed, explain
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Row, Rows
-from chips_backend.pool import BROKEN, Failed, Slot, open_slots
-from chips_backend.pool import Outcome as Came
-from chips_backend.problem import Problem
+from chips_backend.prediction_pool import BROKEN, Failed, Slot, open_slots
+from chips_backend.prediction_pool import Outcome as Came
+from chips_backend.problem_details import Problem
 
 WAITING_PER_SLOT = 16
 

@@ -26,6 +26,7 @@ if (_REPOSITORY / "tests/gcs/fixture.py").exists():
     pytest.register_assert_rewrite("tests.gcs.fixture")
     _fixture = importlib.import_module("tests.gcs.fixture")
     gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
+    pytest_plugins = ["tests.leftovers"]
     testing._PATIENCE_S = importlib.import_module("tests.patience").patience(testing._PATIENCE_S)
 else:
 
@@ -109,6 +110,20 @@ def in_processes() -> tuple[str, ...]:
     """The command, with the model in processes instead of threads."""
     code = "from chips_backend import predict; predict.RUNS_IN = 'process'; from chips_backend.__main__ import run; run()"
     return (sys.executable, "-c", code)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Backend]]:
+    """`testing.start`; however the test goes, what it started ends with it."""
+    started: list[Backend] = []
+
+    def begin(*positional: Any, **named: Any) -> Backend:
+        started.append(testing.start(*positional, **named))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.kill()
 
 
 @pytest.fixture(scope="module")

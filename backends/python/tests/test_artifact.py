@@ -22,7 +22,7 @@ import pytest
 from chips_backend import artifact
 from chips_backend.artifact import ArtifactError, Wanted, obtain
 from chips_backend.logs import Log
-from chips_backend.testing import Backend, manifest_of, start, write_artifact
+from chips_backend.testing import Backend, manifest_of, write_artifact
 
 MIB = 1 << 20
 ANY = Wanted()
@@ -168,7 +168,7 @@ def test_a_missing_object_is_named(gcs, tmp_path, log):
     assert refused(missing, tmp_path, log) == (66, f"{missing}manifest.json is not there")
     address = publish(gcs, {"model.joblib": CONTENT})
     url = f"{gcs.url}/storage/v1/b/{gcs.bucket}/o/{urllib.parse.quote('models/test/1/model.joblib', safe='')}"
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()  # noqa: S310
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=60).close()  # noqa: S310
     assert refused(address, tmp_path, log) == (66, f"{address}model.joblib is not there")
 
 
@@ -300,7 +300,7 @@ def prepared(gcs, tmp_path, model):
     return prepare
 
 
-def test_killed_while_it_downloads_the_next_start_recovers(gcs, tmp_path, prepared):
+def test_killed_while_it_downloads_the_next_start_recovers(gcs, tmp_path, prepared, start):
     environ = prepared(64 * MIB)
     gcs.fault(method="GET", path="weights.bin.*alt=media", truncate=40 * MIB)
     gcs.fault(
@@ -319,7 +319,7 @@ def test_killed_while_it_downloads_the_next_start_recovers(gcs, tmp_path, prepar
     assert list((tmp_path / "cache/test").glob(".*")) == [], "what was left lying is gone"
 
 
-def test_two_processes_start_at_once(gcs, prepared):
+def test_two_processes_start_at_once(gcs, prepared, start):
     environ = prepared(16 * MIB)
     both = [start(environ), start(environ)]
     for backend in both:
@@ -329,7 +329,7 @@ def test_two_processes_start_at_once(gcs, prepared):
     assert sum("weights.bin" in path and "alt=media" in path for _, path in gcs.requests()) == 1
 
 
-def test_a_full_disk_stops_the_start_and_says_so(tmp_path, prepared):
+def test_a_full_disk_stops_the_start_and_says_so(tmp_path, prepared, start):
     environ = prepared(16 * MIB)
     with small_disk(tmp_path / "small", 8) as disk:
         if disk is None:
@@ -354,7 +354,7 @@ def small_disk(folder: Path, size_mib: int) -> Any:
         subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
 
 
-def test_a_limit_of_the_system_on_files_stops_the_start(prepared):
+def test_a_limit_of_the_system_on_files_stops_the_start(prepared, start):
     """Where no file system may be mounted, this is the full disk."""
     environ = prepared(16 * MIB)
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
@@ -366,7 +366,7 @@ def test_a_limit_of_the_system_on_files_stops_the_start(prepared):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
-def test_memory_stays_flat_while_fetching(prepared):
+def test_memory_stays_flat_while_fetching(prepared, start):
     size = 200 * MIB
     environ = prepared(size)
     backend = start(environ).listen()
@@ -385,7 +385,7 @@ def peak(backend: Backend) -> int:
     raise AssertionError
 
 
-def test_a_sigterm_while_it_downloads_ends_it_at_once(gcs, prepared):
+def test_a_sigterm_while_it_downloads_ends_it_at_once(gcs, prepared, start):
     environ = prepared(16 * MIB)
     gcs.fault(method="GET", path="weights.bin.*alt=media", delay_s=40)
     backend = start(environ).listen()

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from chips_backend import CannotSave, save
 from chips_backend.baseline import ACCURACY, LEAST_COUNT, Baseline, Sketch, sketch_of
-from chips_backend.columns import columns_of
+from chips_backend.example_columns import columns_of
 from ddsketch import LogCollapsingLowestDenseDDSketch
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from chips_backend.batch import Batcher, Cost
-from chips_backend.fault import ModelFailed
-from chips_backend.pool import Failed
-from chips_backend.problem import Problem
+from chips_backend.failure_cause import ModelFailed
+from chips_backend.prediction_pool import Failed
+from chips_backend.problem_details import Problem
 from chips_backend.testing import running
 from chips_backend.workers import Workers
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from chips_backend import binary
 from chips_backend.binary import LENGTH_HEADER, pack, split_body, unpack
-from chips_backend.block import listed
+from chips_backend.column_block import listed
 from chips_backend.manifest import Signature, Tensor
-from chips_backend.problem import Problem
-from chips_backend.tensors import read_tensors
+from chips_backend.open_inference import read_tensors
+from chips_backend.problem_details import Problem
 from chips_backend.testing import Answer, Backend
 
 INFER = "/v2/models/test/infer"

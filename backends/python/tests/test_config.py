@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from chips_backend import config
 from chips_backend.config import ConfigError, available_cpus, read_config
-from chips_backend.testing import start
 
 GOOD = {"CHIPS_ARTIFACT": "gs://bucket/wine/3/"}
 
@@ -80,7 +79,7 @@ def test_the_gateways_names_in_the_same_shell_are_no_mistake():
     )
 
 
-def test_a_wrong_environment_ends_the_start_with_78_and_one_line():
+def test_a_wrong_environment_ends_the_start_with_78_and_one_line(start):
     backend = start({"CHIPS_CONCURENCY": "2"})
     assert backend.end() == 78
     assert backend.errors.decode().count("\n") == 1

@@ -11,11 +11,11 @@ import joblib
 import numpy as np
 import pytest
 from chips_backend import predict as scoring
+from chips_backend.decode_instances import read_instances
+from chips_backend.input_tables import array_table, frame_table
 from chips_backend.manifest import Signature, Tensor, parse_manifest
 from chips_backend.model import Model, Refused
-from chips_backend.pool import _predict
-from chips_backend.schema import read_instances
-from chips_backend.tables import array_table, frame_table
+from chips_backend.prediction_pool import _predict
 from chips_backend.testing import manifest_of
 
 GENERATOR = np.random.default_rng(7)

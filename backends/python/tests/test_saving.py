@@ -112,7 +112,7 @@ def test_categories_come_from_the_column_in_its_order(tmp_path):
     ],
 )
 def test_datatypes(values, datatype):
-    from chips_backend.columns import columns_of
+    from chips_backend.example_columns import columns_of
 
     (column,) = columns_of(pd.DataFrame({"x": values}), None)
     assert column.datatype == datatype
@@ -327,6 +327,7 @@ class TestOnnx:
         model = LogisticRegression().fit(x, x[:, 0] > 0)
         done, _ = saved(skl2onnx.to_onnx(model, x[:1]), tmp_path, x)
         assert done.format == "onnx"
+        assert [package.partition("==")[0] for package in done.packages] == ["onnxruntime"], "what serves it"
         assert (tmp_path / "model.onnx").exists()
         with pytest.raises(CannotSave, match="convert it first"):
             save(model, tmp_path / "other", example=x, format="onnx")
@@ -368,3 +369,21 @@ def test_other_files_in_the_folder_are_pointed_out(tmp_path):
     _, told = saved(LinearRegression().fit(x, x["a"]), tmp_path, x)
     assert "notes.md" in told
     assert "scikit-learn==" in told
+
+
+@pytest.mark.parametrize(
+    ("package", "made", "needed"),
+    [
+        ("xgboost", lambda x, y: __import__("xgboost").XGBRegressor(n_estimators=2).fit(x, y), {"xgboost", "xgboost-cpu"}),
+        ("lightgbm", lambda x, y: __import__("lightgbm").LGBMRegressor(n_estimators=2, verbose=-1).fit(x, y), {"lightgbm"}),
+        ("skops", lambda x, y: LinearRegression().fit(x, y), {"scikit-learn", "skops"}),
+    ],
+)  # fmt: skip
+def test_what_serving_needs_depends_on_the_format(package, made, needed, tmp_path):
+    pytest.importorskip(package)
+    x = pd.DataFrame({"a": np.arange(40.0)})
+    done = save(made(x, x["a"]), tmp_path, example=x, format=package, out=io.StringIO())
+    names = {entry.partition("==")[0] for entry in done.packages}
+    assert names
+    assert names <= needed
+    assert package in {name.removesuffix("-cpu") for name in names}

@@ -17,7 +17,7 @@ from chips_backend.config import Config
 from chips_backend.logs import Log
 from chips_backend.service import Loaded, load
 from chips_backend.testing import running, write_artifact
-from chips_backend.warm import StartError
+from chips_backend.warm_up import StartError
 
 NUMBERS = np.random.default_rng(3).normal(size=(60, 2))
 LABELS = (NUMBERS[:, 0] > 0).astype(int)

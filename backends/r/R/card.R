@@ -1,8 +1,12 @@
 # A draft of the model card: what chips_save() knows, and a line to be written for all that only people know. The
 # headings are those that `chips publish` asks for; a card is complete when no line begins with TODO.
 
-#' The card in Markdown. `model`: an R object; `runtime`: packages and their versions.
-draft_card <- function(model, signature, runtime) {
+#' The card in Markdown.
+#'
+#' @param model An R object.
+#' @param runtime Packages and their versions.
+#' @param training_rows How many rows the training data has; NULL where it is not known.
+draft_card <- function(model, signature, runtime, training_rows = NULL) {
   needs <- paste(names(runtime), unlist(runtime), collapse = ", ")
   paste(c(
     "# Model card",
@@ -15,6 +19,7 @@ draft_card <- function(model, signature, runtime) {
             needs),
     "## Data",
     "TODO: where the training data comes from, which period it covers, and who may use it.",
+    if (!is.null(training_rows)) sprintf("Trained on %d rows; baseline.json describes them.", training_rows),
     sprintf("Inputs: %s.", card_columns(signature$inputs)),
     "## Limits",
     "TODO: for which inputs or groups of people it is wrong more often, and when it must be trained again.",

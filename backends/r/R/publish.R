@@ -6,7 +6,8 @@
 #' Writes the same bytes as `chips publish` would, so that every tool finds the digest it expects. To `gs://` it goes by
 #' that command, whose uploads go on where they broke off.
 #'
-#' @param model An R object, saved as model.rds; or the path of a file or folder that is ready.
+#' @param model An R object, saved as model.rds; or the path of a file or folder that is ready. Signature, samples and
+#'   packages that chips_save() wrote into a folder are taken from there, unless they are given.
 #' @param name,version The model's name, and a version that is not there yet.
 #' @param inputs,outputs The signature: lists of [chips_tensor()].
 #' @param samples Lists of `request`, `response` and perhaps `tolerance`; a backend scores the first when it starts.
@@ -21,9 +22,7 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
                           store = Sys.getenv("CHIPS_ARTIFACTS"), packages = character(), by = Sys.info()[["user"]],
                           rows = c("independent", "together")) {
   rows <- match.arg(rows)
-  if (!grepl(model_name_pattern, name)) stop(sprintf("'%s' is no name for a model: use a-z, 0-9, _ and -", name))
-  if (!grepl(version_pattern, version)) stop(sprintf("'%s' is no version: use letters, digits, . _ and -", version))
-  if (!nzchar(store)) stop("no artifact store is set: use store =, or set CHIPS_ARTIFACTS to a folder or gs://bucket")
+  check_place(name, version, store)
   folder <- tempfile("chips-publish-")
   dir.create(folder)
   on.exit(unlink(folder, recursive = TRUE))
@@ -34,8 +33,12 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
     saveRDS(model, source)
   }
   object <- if (!is.character(model)) model else if (grepl("[.]rds$", source, ignore.case = TRUE)) readRDS(source)
-  runtime <- runtime_of(unique(c(packages, needed_packages(object, packages))))
-  signature <- list(inputs = unname(inputs), outputs = unname(outputs))
+  described <- descriptions_in(source)
+  runtime <- if (length(packages)) NULL else described$runtime
+  if (is.null(runtime)) runtime <- runtime_of(unique(c(packages, needed_packages(object, packages))))
+  signature <- if (length(inputs) + length(outputs)) NULL else described$signature
+  if (is.null(signature)) signature <- list(inputs = unname(inputs), outputs = unname(outputs))
+  if (length(samples) == 0L) samples <- described$samples
   if (startsWith(store, "gs://")) {
     if (rows != "independent") stop("chips publish to gs:// takes no rows yet: publish to a folder, and copy it")
     return(publish_by_command(source, name, version, signature, samples, store, runtime, by, folder))
@@ -49,6 +52,12 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
   )
   target <- file.path(normalizePath(store_path(store), mustWork = FALSE), name, version)
   publish_to_folder(manifest, files, target)
+}
+
+check_place <- function(name, version, store) {
+  if (!grepl(model_name_pattern, name)) stop(sprintf("'%s' is no name for a model: use a-z, 0-9, _ and -", name))
+  if (!grepl(version_pattern, version)) stop(sprintf("'%s' is no version: use letters, digits, . _ and -", version))
+  if (!nzchar(store)) stop("no artifact store is set: use store =, or set CHIPS_ARTIFACTS to a folder or gs://bucket")
 }
 
 #' One input or output of a model: datatype FP64, FP32, INT64, INT32, BOOL, BYTES (texts), ...
@@ -131,9 +140,20 @@ collect_files <- function(source) {
     return(stats::setNames(source, basename(source)))
   }
   paths <- setdiff(sort(list.files(source, recursive = TRUE, all.files = TRUE, no.. = TRUE), method = "radix"),
-                   "manifest.json")
+                   c("manifest.json", paste0(descriptions, ".json")))
   if (length(paths) == 0) stop(sprintf("%s holds no files", source), call. = FALSE)
   stats::setNames(file.path(source, paths), paths)
+}
+
+descriptions <- c("signature", "samples", "runtime") # in a folder: parts of the manifest, and no files of the artifact
+
+descriptions_in <- function(source) {
+  files <- stats::setNames(file.path(source, paste0(descriptions, ".json")), descriptions)
+  lapply(files[file.exists(files)], function(file) {
+    text <- readChar(file, file.size(file), useBytes = TRUE)
+    Encoding(text) <- "UTF-8"
+    jsonlite::parse_json(text)
+  })
 }
 
 describe_file <- function(path, file) {

@@ -14,9 +14,10 @@ chips_home <- local({
 
 #' Write a trained model into `folder`, with its signature and samples, and check that a backend predicts the same.
 #'
-#' Writes model.rds, signature.json (names, datatypes, categories) and samples.json (a few rows with the model's own
-#' answers). Then a backend in a process of its own loads them and scores the samples, each alone and all together: what
-#' cannot be served exactly as it predicts here is refused here. Nothing of an earlier `chips_save()` is lost then.
+#' Writes model.rds, signature.json (names, datatypes, categories), samples.json (a few rows with the model's own
+#' answers), runtime.json (packages and their versions) and, where the training data is given, baseline.json (its
+#' statistics). Then a backend in a process of its own loads them and scores the samples, each alone and all together:
+#' what cannot be served exactly as it predicts here is refused here. Nothing of an earlier `chips_save()` is lost then.
 #' Where there is no card.md, a draft of the model card is written.
 #'
 #' @param model An R object that predict.R can predict with.
@@ -24,6 +25,8 @@ chips_home <- local({
 #'   Columns that the model's formula does not name are left out.
 #' @param samples How many rows of the example to publish with their answers; they cover missing values and categories
 #'   first.
+#' @param training All of the training data, in the form of `example`; baseline.json then describes its columns and the
+#'   predictions for them, without any row.
 #' @param overwrite Whether to replace the files of an earlier `chips_save()`.
 #' @param packages Packages that the model needs; those that its classes and formulas name are found without.
 #' @param backend The folder of the backend that will serve it, with main.R and predict.R.
@@ -32,16 +35,12 @@ chips_home <- local({
 #' @param out A connection for the summary.
 #' @return A list of `folder`, `format`, `signature`, `samples` (how many), `runtime` (packages and their versions) and
 #'   `command`, which publishes it; invisibly.
-chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, packages = character(),
-                       backend = chips_home, predict = "", out = stdout()) {
+chips_save <- function(model, folder, example, training = NULL, samples = 5L, overwrite = FALSE,
+                       packages = character(), backend = chips_home, predict = "", out = stdout()) {
   if (samples < 1L) stop_save("samples must be at least 1: a version without samples cannot be checked")
   functions <- backend_functions(backend, predict)
   if (!has_compiled()) use_compiled(backend) # writes wide tables faster
-  written <- file.path(folder, c("model.rds", "signature.json", "samples.json"))
-  there <- basename(written)[file.exists(written)]
-  if (length(there) && !overwrite) {
-    stop_save(folder, " already has ", toString(there), "; pass overwrite = TRUE to replace, or choose another folder")
-  }
+  if (!overwrite) refuse_to_replace(folder)
   example <- as_example(example)
   inputs <- inputs_of_model(model, names(example))
   left_out <- setdiff(names(example), inputs)
@@ -51,32 +50,51 @@ chips_save <- function(model, folder, example, samples = 5L, overwrite = FALSE, 
   answered <- answer_some(model, example, columns, samples, functions)
   signature <- list(inputs = unname(lapply(columns, column_tensor)), outputs = outputs_of(answered$answer))
   content <- sample_content(columns, answered)
+  baseline <- if (!is.null(training)) {
+    training_baseline(training, columns, signature$outputs, answered$takes_missing, function(table, at) {
+      try_model(model, table, at, functions)
+    })
+  }
   dir.create(folder, recursive = TRUE, showWarnings = FALSE)
   draft <- tempfile(".draft-", tmpdir = folder)
   dir.create(draft)
   on.exit(unlink(draft, recursive = TRUE))
   saveRDS(model, file.path(draft, "model.rds"))
-  texts <- list(signature = pretty_json(signature), samples = pretty_json(content))
+  texts <- c(signature = pretty_json(signature), samples = pretty_json(content), runtime = pretty_json(runtime),
+             baseline = if (!is.null(baseline)) json_value(baseline))
   for (name in names(texts)) write_text(paste0(texts[[name]], "\n"), file.path(draft, paste0(name, ".json")))
   tryCatch(
-    check_as_served(draft, texts$signature, content, runtime, backend, predict),
+    check_as_served(draft, texts[["signature"]], content, runtime, backend, predict),
     chips_cannot_save = function(error) stop_save(conditionMessage(error), hint_of(example, columns))
   )
-  if (!all(file.rename(file.path(draft, basename(written)), written))) stop_save(folder, " cannot be written")
-  card <- file.path(folder, "card.md")
-  has_card <- file.exists(card) # of a person, who knows more
-  if (!has_card) write_text(paste0(draft_card(model, signature, runtime), "\n"), card)
+  put_in_place(draft, folder)
+  has_card <- file.exists(file.path(folder, "card.md")) # of a person, who knows more
+  if (!has_card) {
+    card <- draft_card(model, signature, runtime, if (!is.null(training)) nrow(as_example(training)))
+    write_text(paste0(card, "\n"), file.path(folder, "card.md"))
+  }
   saved <- list(folder = folder, format = "rds", signature = signature, samples = length(content), runtime = runtime,
-                command = publish_command(folder, runtime))
-  about_card <- if (has_card) "was kept: does it still describe this model?" else "is a draft: write what it asks for"
-  foreign <- setdiff(list.files(folder), c(basename(written), "card.md"))
-  writeLines(c(
-    summary_lines(saved, columns, left_out, answered),
-    sprintf("note    card.md %s", about_card),
-    if (length(foreign)) sprintf("note    %s in %s would be published too: better save to a folder of its own",
-                                 toString(utils::head(foreign, 5L)), folder)
-  ), out)
+                command = sprintf("chips publish %s --model NAME --version 1", shell_word(folder)))
+  writeLines(c(summary_lines(saved, columns, left_out, answered), folder_notes(folder, has_card)), out)
   invisible(saved)
+}
+
+saved_files <- c("model.rds", "signature.json", "samples.json", "runtime.json", "baseline.json")
+
+refuse_to_replace <- function(folder) {
+  there <- saved_files[file.exists(file.path(folder, saved_files))]
+  if (length(there)) {
+    stop_save(folder, " already has ", toString(there), "; pass overwrite = TRUE to replace, or choose another folder")
+  }
+}
+
+#' The new files, and none that an earlier chips_save() left and that would now be published with them.
+put_in_place <- function(draft, folder) {
+  written <- intersect(saved_files, list.files(draft))
+  if (!all(file.rename(file.path(draft, written), file.path(folder, written)))) {
+    stop_save(folder, " cannot be written")
+  }
+  unlink(file.path(folder, setdiff(saved_files, written)))
 }
 
 stop_save <- function(...) {
@@ -145,11 +163,7 @@ with_known_categories <- function(columns, model) {
 
 #' The rows to publish, and the model's answer for them. Where it takes no row with a missing value, rows without.
 answer_some <- function(model, example, columns, count, functions) {
-  ask <- function(at) {
-    tryCatch(
-      functions$as_answer(functions$predict_rows(model, take_rows(example, at), list()), length(at)), error = identity
-    )
-  }
+  ask <- function(at) try_model(model, example, at, functions)
   rows <- covering_rows(columns, count)
   answer <- ask(rows)
   complete <- which(Reduce(`&`, lapply(columns, function(column) !vapply(column$values, is.null, NA))))
@@ -168,6 +182,13 @@ answer_some <- function(model, example, columns, count, functions) {
     )
   }
   list(rows = rows, answer = answer, takes_missing = takes_missing)
+}
+
+#' The model's answer for some rows of a table, or the error.
+try_model <- function(model, table, at, functions) {
+  tryCatch(
+    functions$as_answer(functions$predict_rows(model, take_rows(table, at), list()), length(at)), error = identity
+  )
 }
 
 outputs_of <- function(answer) {
@@ -261,12 +282,6 @@ write_text <- function(text, path) writeBin(charToRaw(enc2utf8(text)), path)
 
 # -- what it says
 
-publish_command <- function(folder, runtime) {
-  words <- c("chips publish", shell_word(folder), paste0("--runtime ", names(runtime), "=", unlist(runtime)),
-             "--model NAME --version 1")
-  paste(words, collapse = " ")
-}
-
 shell_word <- function(text) if (grepl("^[A-Za-z0-9_./:@-]+$", text)) text else shQuote(text)
 
 summary_lines <- function(saved, columns, left_out, answered) {
@@ -290,5 +305,19 @@ summary_lines <- function(saved, columns, left_out, answered) {
     sprintf("or      %s", saved$command),
     if (!answered$takes_missing) "note    the model takes no row with a missing value: callers who send null get 422",
     "note    readRDS runs code when it loads: publish only what you trained yourself"
+  )
+}
+
+folder_notes <- function(folder, has_card) {
+  about_card <- if (has_card) "was kept: does it still describe this model?" else "is a draft: write what it asks for"
+  foreign <- setdiff(list.files(folder), c(saved_files, "card.md"))
+  c(
+    if (file.exists(file.path(folder, "baseline.json"))) {
+      sprintf("note    baseline.json has each column in figures; a text that fewer than %d rows have is left out",
+              least_count)
+    },
+    sprintf("note    card.md %s", about_card),
+    if (length(foreign)) sprintf("note    %s in %s would be published too: better save to a folder of its own",
+                                 toString(utils::head(foreign, 5L)), folder)
   )
 }

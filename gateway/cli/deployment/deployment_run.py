@@ -26,6 +26,7 @@ from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.verify.report import as_evidence
 from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
@@ -170,7 +171,7 @@ def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
             check=lambda _, tell: check_artifact(run, tell),
             try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
-            verify=lambda _, deployed, tell: _verify(run, deployed, tell),
+            verify=lambda _, deployed, tell: _verify(run, deployed, report, tell),
             register=lambda _, deployed, __: _register(run, deployed, report),
         )
     except DeployError as error:
@@ -291,14 +292,14 @@ def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
     return DeployError(failure.message, hint=failure.hint, code=failure.code)
 
 
-def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
+def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReport, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
     samples = source.description_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows
-        report = console.run_async(
+        found = console.run_async(
             verify(
                 deployed.url,
                 model=source.model,
@@ -320,13 +321,14 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, tell: Tell) -> str:
             str(error),
             hint="can it be reached from here? deploy/README.md says how to verify a closed service",
         ) from None
-    if report.failed:
+    report.facts["verified"] = as_evidence(found)
+    if found.failed:
         raise DeployError(
-            f"{len(report.failed)} of {len(report.results)} checks failed; it takes no traffic and is not registered",
+            f"{len(found.failed)} of {len(found.results)} checks failed; it takes no traffic and is not registered",
             hint=f"chips verify {deployed.url} tells all",
             code=EX_PROTOCOL,
         )
-    return f"{report.count('passed')} checks of the contract passed"
+    return f"{found.count('passed')} checks of the contract passed"
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
@@ -355,7 +357,9 @@ def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport)
             author=run.author,
             reason=run.reason,
             headers=headers,
-            verified=Verification(passed=True, summary=steps.get("verify", ""), facts={}, image=image),
+            verified=Verification(
+                passed=True, summary=steps.get("verify", ""), facts=report.facts["verified"], image=image
+            ),
         )
     )
     report.facts |= entered

@@ -163,7 +163,7 @@ def write_trained(model: ForeignModel, folder: Path, *, samples: bool) -> int:
     except DeployError as error:
         raise Failure(str(error), hint=f"{error.hint}; --no-samples does without", code=error.code) from None
     _run(
-        [python, "-P", "-m", "chips_backend.complete", str(trained.absolute()), model.format],
+        [python, "-P", "-m", "chips_backend.complete_import", str(trained.absolute()), model.format],
         "the model does not answer its own example",
         hint="--no-samples imports it all the same",
     )

@@ -2,51 +2,26 @@
 
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.cli.support import console
-from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES
-from gateway.deploy.backend_libraries import BackendLibrariesMissing, library_root
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
 
-
-class _Template(NamedTuple):
-    """What is copied from a reference backend and, under the same paths, from its example."""
-
-    backend: Sequence[str]
-    example: tuple[str, str] | None  # a folder of the checkout, and where it goes
-
-
-_TEMPLATES: Final = {
-    "python": _Template((), None),
-    "r": _Template((), None),
-    "julia": _Template(
-        (
-            "src",
-            "ext",
-            "bin",
-            "sysimage",
-            "Project.toml",
-            "Dockerfile",
-            ".dockerignore",
-            ".JuliaFormatter.toml",
-        ),
-        ("backends/julia/examples/wine", "examples/wine"),
-    ),
-}
-_OPTIONAL: Final = frozenset({"Dockerfile", ".dockerignore", ".JuliaFormatter.toml"})
-_JUNK: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
 _EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
+_TRAINING_SCRIPTS: Final = ("train.py", "train.R", "train.jl")
 
 
 def new(
@@ -62,7 +37,10 @@ def new(
         typer.Option("--from", help="A model that is there: a folder that `save` wrote, or a model's file."),
     ] = None,
     predict: Annotated[
-        bool, typer.Option("--predict", help="Also write predict.py or predict.R, for code around the model.")
+        bool,
+        typer.Option(
+            "--predict", help="Also write predict.py, predict.R or predict.jl: code around the model."
+        ),
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -77,8 +55,6 @@ def new(
     `chips new python churn && cd models/churn && make train test`
     """
     target = new_folder(name, folder)
-    if language == "julia" and predict:
-        raise Failure("--predict is not for Julia: the folder has src/predict.jl already", code=EX_USAGE)
     seen = "" if source is None else digest_of(source)
     described = None if source is None else describe_model(source, name)
 
@@ -100,10 +76,9 @@ def new(
             f"it has no samples, so nobody knows what it must answer: {_where_samples_are(source)}",
             style="yellow",
         )
-    steps = (
-        "chips verify . && chips deploy ." if described is not None else "make train test && chips deploy ."
-    )
-    console.say("next", f"cd {shlex.quote(str(target))} && {steps}")
+    steps = "chips verify ." if described is not None else "make train test"
+    steps = f"make setup && {steps}" if language == "julia" else steps
+    console.say("next", f"cd {shlex.quote(str(target))} && {steps} && chips deploy .")
 
 
 def _where_samples_are(source: Path | None) -> str:
@@ -131,9 +106,6 @@ def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
     try:
         target.mkdir(parents=True, exist_ok=True)
         return work()
-    except BackendLibrariesMissing as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise Failure(str(error)) from None
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise Failure(f"{target} cannot be written: {error}", code=EX_DATAERR) from None
@@ -170,20 +142,12 @@ def describe_model(source: Path, name: str) -> DescribedArtifact:
 def _write(
     language: str, name: str, target: Path, described: DescribedArtifact | None, *, predict: bool
 ) -> None:
-    template = _TEMPLATES[language]
-    root = library_root()
-    for entry in template.backend:
-        source = root / "backends" / language / entry
-        if entry in _OPTIONAL and not source.exists():
-            continue
-        _copy(source, target / entry)
-    if template.example is not None and described is None:
-        example, place = template.example
-        _copy(root / example, target / place)
     if described is None:
-        write_scaffold(language, name, target, _installed(_EXAMPLE_NEEDS))
+        needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
+        write_scaffold(language, name, target, needs)
     else:
-        write_scaffold(language, name, target, needs_of(described), left_out=("train.py", "train.R"))
+        needs = julia_needs_of(described) if language == "julia" else needs_of(described)
+        write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_described_artifact(described, target / COPY_NAME)
     if predict:
         file = PREDICT_NAMES[language]
@@ -194,6 +158,24 @@ def needs_of(described: DescribedArtifact) -> list[str]:
     """The packages that a model needs, as lines of requirements.txt."""
     runtime = described.manifest.runtime
     return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
+
+
+def julia_needs_of(described: DescribedArtifact) -> list[str]:
+    """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model."""
+    project = dict(described.files).get("Project.toml")
+    if project is None:
+        return []
+    try:
+        content = tomllib.loads(decode_utf8(project.read_bytes()))
+        packages, bounds = content.get("deps", {}), content.get("compat", {})
+        return [
+            *(f'{package} = "{uuid}"' for package, uuid in packages.items()),
+            "",
+            "[compat]",
+            *(f'{package} = "{bound}"' for package, bound in bounds.items()),
+        ]
+    except (ValueError, AttributeError) as error:
+        raise Failure(f"{project} is not a Project.toml: {error}", code=EX_DATAERR) from None
 
 
 def write_requirements(folder: Path, needs: Sequence[str]) -> None:
@@ -214,14 +196,15 @@ def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None
     for name, source in described.files:
         _copy(source, trained / name)
     manifest = described.manifest
-    for name, content in (("signature.json", manifest.signature), ("samples.json", manifest.samples)):
+    for name, content in (
+        ("signature.json", manifest.signature),
+        ("samples.json", manifest.samples),
+        ("runtime.json", described.stated_runtime),
+    ):
         if content and (name != "signature.json" or manifest.signature.inputs or manifest.signature.outputs):
             (trained / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=_JUNK)
-    else:
-        shutil.copy(source, target)
+    shutil.copy(source, target)

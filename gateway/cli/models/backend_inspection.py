@@ -14,6 +14,7 @@ from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, p
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
 from gateway.core.name_validation import check_version
+from gateway.verify.report import as_evidence
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
 
 
@@ -188,7 +189,7 @@ async def run_conformance_checks(
             hint=f"`chips verify {requested.url}` tells all of it; --force registers it all the same, and the history says so",
             code=console.EX_PROTOCOL,
         )
-    checked = {"passed": found.count("passed"), "failed": failed, "skipped": found.count("skipped")}
+    checked = as_evidence(found)
     if failed:
         report.tell(
             "contract", f"broken, and forced: {', '.join(failed)}", style="bold yellow", verified=checked

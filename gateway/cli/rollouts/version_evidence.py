@@ -9,7 +9,7 @@ import typer
 from gateway.artifacts.model_card import card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.evidence import CARD, not_about
+from gateway.core.evidence import CARD, VERIFY, not_about
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence import list_evidence
 
@@ -69,6 +69,8 @@ def evidence(
             console.say("", f"{one['at']} by {one['by']}")
         if one["why_not"]:
             console.say("", f"does not count: {one['why_not']}", style="bold yellow")
+        for name, why in one.get("facts", {}).get("why", {}).items() if one["sort"] == VERIFY else ():
+            console.say("", f"{one['facts'].get('checks', {}).get(name, '')} {name}: {why}")
         if one["sort"] == CARD:
             say_card(one.get("facts", {}))
     if not found:

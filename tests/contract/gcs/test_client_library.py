@@ -13,8 +13,8 @@ from typing import Any
 import google_crc32c
 import pytest
 from google.api_core import exceptions
-from google.cloud import storage
 
+from gateway.cloud_storage import storage_client
 from tests.gcs.fixture import Gcs
 
 DATA = os.urandom(300_000)
@@ -23,7 +23,7 @@ ODD_NAME = "dir/a b+ü.bin"
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage.Client(project="p")
+    client = storage_client(project="p")
     yield client
     client.close()
     with warnings.catch_warnings():

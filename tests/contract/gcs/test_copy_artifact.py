@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.cloud import storage
 
 from gateway.artifacts.base import StoreError
 from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.open_by_url import open_store
+from gateway.cloud_storage import storage_client
 from tests.gcs.fixture import Gcs
 
 
@@ -20,7 +20,7 @@ def nothing(_: int) -> None: ...
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage.Client(project="p")
+    client = storage_client(project="p")
     yield client
     client.close()
 

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
-from google.cloud import storage
 
 from gateway.audit.second_place import BucketPlace
+from gateway.cloud_storage import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 from tests.gcs.fixture import Gcs
 
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage.Client(project="p")
+    client = storage_client(project="p")
     yield client
     client.close()
 

@@ -5,16 +5,16 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.deploy.local import _children
+from gateway.deploy.local import LocalProcessTarget, _children
 from tests.patience import patience
+from tests.probes import runs, until
 from tests.unit.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)
@@ -55,6 +55,9 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
     assert list(first["steps"]) == ["check", "try", "publish", "build", "start", "verify", "register"]
     assert score(first["url"], backend_folder / "samples.json")
     assert shell.model()["traffic"] == {"1": 100}
+    (record,) = shell.ok("evidence", "wine@1", "--json").json()
+    assert record["facts"]["checks"]["predict/answer"] == "passed"
+    assert [*record["facts"]["checks"].values()].count("passed") == record["facts"]["passed"] > 20
 
     assert not first["unchanged"]
     again = deployed(shell, backend_folder)
@@ -196,6 +199,22 @@ def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backen
         os.kill(ours["supervisor"]["pid"], signal.SIGTERM)
 
 
+def test_interrupted_before_the_supervisor_has_said_anything_nothing_is_left(
+    shell: Shell, backend_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[int] = []
+
+    def interrupt(*_: Any) -> None:
+        started.extend(_children)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalProcessTarget, "_wait", interrupt)
+    assert shell("deploy", "wine", "--target", "local").code == 130
+    assert len(started) == 1
+    assert not runs(started[0])
+    assert notes() == []
+
+
 # -- deployed again
 
 
@@ -225,14 +244,6 @@ def test_changed_code_that_fails_leaves_what_runs(shell: Shell, backend_folder: 
 
 
 # -- local backends live
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    give_up_at = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
-    return found
 
 
 def entry(shell: Shell) -> Any:
@@ -282,15 +293,6 @@ def test_a_backend_without_its_supervisor_is_not_started_twice(shell: Shell, bac
     assert not runs(state["backend"]["pid"])
 
 
-def runs(pid: int) -> bool:
-    """Whether the process runs; one that has ended and that nobody has waited for yet (proc(5): Z) does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
-
-
 def test_stopped_it_stays_down_until_it_is_restarted(shell: Shell, backend_folder: Path):
     url = deployed(shell, backend_folder)["url"]
     shell.ok("stop", "wine")
@@ -328,7 +330,7 @@ def test_watching_deploys_again_on_each_change(shell: Shell, backend_folder: Pat
     assert any(line.startswith("watching") for line in lines)
     assert entry(shell)["url"] != first
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=patience(60))
     assert "wine@1-dev is taken away" in out, err
     assert notes() == []
     assert not (tmp_path / "artifacts").exists(), "the scratch version is published nowhere"

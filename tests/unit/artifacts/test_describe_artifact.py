@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
+from gateway.artifacts.baseline import parse_baseline
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import Signature
 
@@ -166,3 +168,69 @@ def test_packages_of_modules_next_to_a_pickle_are_needed(tmp_path: Path):
     found = described(tmp_path)
     assert "pandas" in found.manifest.runtime
     assert ["features_of_nobody" in warning for warning in found.warnings] == [True]
+
+
+BASELINE = {
+    "schema": 1,
+    "rows": 12,
+    "least_count": 10,
+    "inputs": {
+        "x": {
+            "datatype": "FP64", "count": 11, "missing": 1,
+            "quantiles": {"gamma": 1.0202, "zero": 0, "negative": {"-3": 1}, "positive": {"0": 10}},
+        },
+        "plan": {"datatype": "BYTES", "count": 12, "missing": 0, "frequent": {"basic": 12}, "other": 0},
+    },
+    "outputs": {},
+}  # fmt: skip
+
+
+def saved(folder: Path) -> Path:
+    (folder / "model.rds").write_bytes(b"X\n\0\0\0\3")
+    signature = {"inputs": [{"name": "x", "datatype": "FP64"}, {"name": "plan", "datatype": "BYTES"}]}
+    (folder / "signature.json").write_text(json.dumps(signature))
+    return folder
+
+
+def test_the_packages_that_save_wrote_down_are_the_runtime(tmp_path: Path):
+    folder = saved(tmp_path)
+    (folder / "runtime.json").write_text('{"R": "4.5.0", "mgcv": "1.9.1"}')
+    found = described(folder)
+    assert found.manifest.runtime == found.stated_runtime == {"R": "4.5.0", "mgcv": "1.9.1"}
+    assert [name for name, _ in found.files] == ["model.rds"]
+    assert described(folder, runtime={"R": "4.4.0"}).manifest.runtime == {"R": "4.4.0"}, (
+        "who publishes knows better"
+    )
+    (folder / "runtime.json").write_text('["mgcv"]')
+    with pytest.raises(ValueError, match=r"runtime\.json: Expected `object`"):
+        described(folder)
+
+
+def test_a_baseline_is_read_and_what_cannot_be_compared_is_said(tmp_path: Path):
+    folder = saved(tmp_path)
+    path = folder / "baseline.json"
+    path.write_text(json.dumps(BASELINE))
+    found = described(folder)
+    assert [name for name, _ in found.files] == ["baseline.json", "model.rds"]
+    assert found.warnings == []
+    x = parse_baseline(path.read_bytes()).inputs["x"]
+    assert x.quantiles is not UNSET
+    assert (x.count, x.quantiles.negative) == (11, {-3: 1})
+    path.write_text(json.dumps({**BASELINE, "inputs": {"x": BASELINE["inputs"]["x"]}}))  # type: ignore[index]
+    assert "other inputs than the signature" in described(folder).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": 2}, "cannot be read"),
+        ({"more": 1}, "unknown field"),
+        ({"rows": 13}, "'x' has not 13 rows"),
+        ({"least_count": 13}, "'plan' names a value that too few rows have"),
+        ({"inputs": {"x": {"datatype": "FP64", "count": 12, "missing": 0}}}, "either quantiles, or frequent and other"),
+        ({"inputs": {"x": {"datatype": "FP64", "count": -1, "missing": 0}}}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_baseline_that_is_none_says_why(change: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        parse_baseline(json.dumps({**BASELINE, **change}).encode())

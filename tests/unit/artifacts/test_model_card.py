@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from chips_backend.card import draft_card
 from chips_backend.manifest import Signature, Tensor
+from chips_backend.model_card_draft import draft_card
 
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.model_card import MAX_BYTES, SECTIONS, card_record, card_sections, parse_card

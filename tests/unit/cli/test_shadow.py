@@ -108,6 +108,12 @@ def test_a_manifest_may_declare_it(shell: Shell, tmp_path: Path, both: bool, cod
         (folder / "manifest.json").write_bytes(manifest.encode())
         shell.register("wine", version, "--artifact", str(folder))
     assert shell("shadow", "wine", "4", "--yes").code == code
+    if both:
+        assert "running" in shell.ok("shadow", "wine", "--status", "--json").out
+        shell.register("wine", "4", "--not-pure")
+        ended = shell.ok("shadow", "wine", "--status", "--json").json()
+        assert (ended["running"], ended["ended"]) == (False, "its model is not declared pure any more")
+        assert "is declared not pure" in shell("shadow", "wine", "4", "--yes").err
 
 
 @pytest.mark.parametrize(

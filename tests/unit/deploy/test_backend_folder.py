@@ -65,6 +65,45 @@ def test_r_has_a_library_too(folder: Path):
     assert "R/main.R" not in context(folder), "a folder that contains the library is left alone"
 
 
+def test_the_r_packages_that_save_named_are_in_the_image(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"r"'))
+    assert b'ARG MODEL_PACKAGES="r-cran-ranger"\n' in context(folder)["Dockerfile"]
+    named = folder / "trained/runtime.json"
+    named.write_text('{"R": "4.5.0", "splines": "4.5.0", "mgcv": "1.9.1", "MASS": "7.3"}')
+    assert b'ARG MODEL_PACKAGES="r-cran-mass r-cran-mgcv"\n' in context(folder)["Dockerfile"]
+    named.write_text('{"R": "4.5.0"}')
+    assert b'ARG MODEL_PACKAGES=""\n' in context(folder)["Dockerfile"]
+    for wrong in ('{"a; rm -rf /": "1"}', '["mgcv"]'):
+        named.write_text(wrong)
+        with pytest.raises(FolderError, match=r"runtime\.json"):
+            context(folder)
+
+
+def test_julia_has_a_library_too(folder: Path):
+    settings = folder / "backend.toml"
+    settings.write_text(settings.read_text().replace('"python"', '"julia"'))
+    (folder / "Project.toml").write_text("[deps]\n")
+    files = context(folder)
+    assert {"Dockerfile", "bin/serve", "src/ChipsBackend.jl", "Project.toml", "model/Project.toml"} <= set(
+        files
+    )
+    assert files[".dockerignore"].endswith(b"!model/\n")
+    assert files["Dockerfile"].endswith(b"ENV JULIA_PROJECT=/opt/backend/model\n")
+    with pytest.raises(FolderError, match="make setup"):
+        BackendFolder(folder).command("python")
+    (folder / "Manifest.toml").write_text("")
+    shell, script = BackendFolder(folder).command("python")
+    assert (shell, Path(script).name, Path(script).exists()) == ("sh", "serve", True)
+    assert BackendFolder(folder).environment() == {"JULIA_PROJECT": str(folder)}
+    (folder / "predict.jl").write_text("")
+    assert b"ENV CHIPS_PREDICT=/opt/backend/model/predict.jl\n" in context(folder)["Dockerfile"]
+    assert BackendFolder(folder).environment()["CHIPS_PREDICT"] == str(folder / "predict.jl")
+    (folder / "src").mkdir()
+    (folder / "src/ChipsBackend.jl").write_text("")
+    assert BackendFolder(folder).environment() == {}, "a folder that contains the library is left alone"
+
+
 def test_a_dockerfile_of_a_person_is_left_alone(folder: Path):
     (folder / "Dockerfile").write_text("FROM scratch\n")
     assert context(folder)["Dockerfile"] == b"FROM scratch\n"

@@ -51,7 +51,8 @@ class CloudTraceServer:
             request_deserializer=BatchWriteSpansRequest.deserialize,
             response_serializer=Empty.SerializeToString,
         )
-        self._server = grpc.server(futures.ThreadPoolExecutor(2))
+        self._threads = futures.ThreadPoolExecutor(2)
+        self._server = grpc.server(self._threads)
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
@@ -79,6 +80,7 @@ class CloudTraceServer:
         if self.hang is not None:
             self.hang.set()
         self._server.stop(0).wait()
+        self._threads.shutdown()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from chips_backend.config import Config
 from chips_backend.logs import Log
 from chips_backend.server import listen
 from chips_backend.service import load
-from chips_backend.warm import StartError
+from chips_backend.warm_up import StartError
 
 
 async def serve(artifact: str, batch_target_ms: int, log: Log) -> int:

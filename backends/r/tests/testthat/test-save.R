@@ -43,13 +43,14 @@ test_that("a model with texts, factors, integers and booleans is saved, and says
 test_that("what was saved is what chips_publish() takes, and a backend serves", {
   folder <- withr::local_tempdir()
   saved <- save_to(folder, fitted_to("y ~ kind + n"), seen)
-  expect_match(saved$command, "chips publish [^ ]+ --runtime R=")
-  samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
-  suppressMessages(chips_publish(file.path(folder, "model.rds"), "m", "1", saved$signature$inputs,
-                                 saved$signature$outputs, samples, store = file.path(folder, "store")))
-  config <- read_config(list(CHIPS_ARTIFACT = file.path(folder, "store", "m", "1"),
-                             CHIPS_CACHE_DIR = file.path(folder, "cache")))
+  expect_match(saved$command, "^chips publish [^ ]+ --model NAME --version 1$")
+  store <- withr::local_tempdir()
+  suppressMessages(chips_publish(folder, "m", "1", store = store))
+  config <- read_config(list(CHIPS_ARTIFACT = file.path(store, "m", "1"),
+                             CHIPS_CACHE_DIR = file.path(store, "cache")))
   service <- load_service(config, quiet_log())
+  expect_setequal(vapply(service$manifest$files, `[[`, "", "path"), c("card.md", "model.rds"))
+  expect_length(service$manifest$samples, 5L)
   config[c("model", "version")] <- service$manifest[c("model", "version")]
   expect_null(rehearse(service, config)$classes)
 })
@@ -92,7 +93,7 @@ test_that("what a backend could not serve is refused, and nothing of an earlier 
                class = "chips_cannot_save")
   expect_equal(tools::md5sum(list.files(folder, full.names = TRUE)), before)
   expect_equal(list.files(folder, all.files = TRUE, no.. = TRUE),
-               c("card.md", "model.rds", "samples.json", "signature.json"))
+               c("card.md", "model.rds", "runtime.json", "samples.json", "signature.json"))
 })
 
 test_that("a draft of the model card is written where there is none, and names say nothing else than names", {
@@ -138,4 +139,56 @@ test_that("a thousand columns have a signature and samples", {
   expect_equal(covering_rows(columns, 5L), 1:5)
   text <- pretty_json(list(inputs = unname(lapply(columns, column_tensor))))
   expect_equal(jsonlite::parse_json(text)$inputs[[1000]]$name, "V1000")
+})
+
+test_that("packages that the model does not name itself are written down, and published", {
+  folder <- withr::local_tempdir()
+  store <- withr::local_tempdir()
+  save_to(folder, fitted_to("y ~ n"), seen, packages = "splines")
+  expect_named(jsonlite::parse_json(file(file.path(folder, "runtime.json"))), c("R", "splines"))
+  suppressMessages(chips_publish(folder, "m", "1", store = store))
+  manifest <- jsonlite::parse_json(file(file.path(store, "m", "1", "manifest.json")))
+  expect_named(manifest$runtime, c("R", "splines"))
+})
+
+test_that("the training data in figures: nothing of it points to a single row", {
+  folder <- withr::local_tempdir()
+  training <- seen[rep(1:30, 700), ]
+  training$kind[1:9] <- "rare"
+  training$x[1:5] <- NA
+  model <- fitted_to("y ~ kind + size + n + x + big", training)
+  said <- save_to(folder, model, utils::head(training, 50L), training = training, lines = TRUE)
+  expect_match(paste(said, collapse = "\n"), "baseline.json has each column in figures")
+  expect_match(paste(readLines(file.path(folder, "card.md")), collapse = "\n"), "Trained on 21000 rows")
+  found <- jsonlite::parse_json(file(file.path(folder, "baseline.json")))
+  expect_equal(found[c("schema", "rows", "least_count")], list(schema = 1L, rows = 21000L, least_count = 10L))
+  expect_setequal(names(found$inputs$kind$frequent), c("a", "b"))
+  expect_equal(found$inputs$kind$other, 9L)
+  expect_setequal(names(found$inputs$big$frequent), c("true", "false"))
+  expect_equal(c(found$inputs$x$count, found$inputs$x$missing), c(20995L, 5L))
+  expect_equal(sum(unlist(found$inputs$n$quantiles$positive)), 21000L)
+  predicted <- found$outputs$prediction
+  expect_equal(predicted$count + predicted$missing, 7000L)
+  save_to(folder, model, utils::head(training, 50L), overwrite = TRUE)
+  expect_false(file.exists(file.path(folder, "baseline.json")))
+})
+
+test_that("training data that is not of the example's kind is refused", {
+  refused <- function(training, why) {
+    expect_error(save_to(withr::local_tempdir(), fitted_to("y ~ n"), seen, training = training), why,
+                 class = "chips_cannot_save")
+  }
+  refused(seen["x"], "training has no column n")
+  refused(data.frame(n = c("1", "2")), "n is INT32 in the example, and of class character in training")
+  refused(seen[0L, ], "no rows")
+})
+
+test_that("a sketch has no more bins than asked for, and zeros of all kinds are zero", {
+  expect_equal(json_value(sketch_of(c(0, -0, 5e-324, -1, 1, 1.02, NaN, Inf), 256)),
+               '{"gamma":1.02020202020202,"zero":3,"negative":{"0":1},"positive":{"0":1,"1":1}}')
+  many <- sketch_of(10^seq(-300, 300, length.out = 5000), 32)
+  expect_lte(length(many$positive), 32L)
+  expect_equal(sum(unlist(many$positive)), 5000L)
+  squared <- log2(log(many$gamma) / log(baseline_gamma))
+  expect_equal(squared, round(squared))
 })

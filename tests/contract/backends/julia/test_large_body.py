@@ -9,6 +9,7 @@ import requests
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import TIMEOUT_S, Backend
+from tests.probes import children
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
@@ -18,7 +19,7 @@ MOST_TIMES = 14  # the text twice, the columns, the predictions, the answer whil
 
 def peak_bytes(backend: Backend) -> int:
     """The most memory that Julia held so far: bin/serve is a shell, and Julia its child."""
-    (child,) = Path(f"/proc/{backend.pid}/task/{backend.pid}/children").read_text().split()
+    (child,) = children(backend.pid)
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child}/status").read_text())
     assert found is not None
     return int(found[1]) << 10

@@ -15,14 +15,11 @@ from tests.conftest import require
 from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R
 from tests.contract.backends.r.conftest import Start
+from tests.probes import children
 
 pytestmark = pytest.mark.slow
 
 SLOTS = 17  # one worker, and sixteen in the line before it
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture

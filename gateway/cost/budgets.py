@@ -188,7 +188,7 @@ class BudgetKeeper:
 
     def _judge(self, budgets: tuple[Budget, ...], spent: dict[str, int], day: date) -> None:
         self.spent = spent
-        found = {
+        found: dict[tuple[str, str], Exhausted] = {
             (budget.scope, budget.name): Exhausted(budget, period_end(budget.period, day))
             for budget in budgets
             if budget.refuse and spent[budget.id] >= budget.amount_micros

@@ -15,7 +15,6 @@ import msgspec
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout, parse_rollout
 from gateway.registry.base import ROLLOUTS, Change, Conflict, Document, Registry, RegistryError
-from gateway.rollout import webhook
 from gateway.task_supervisor import Supervisor
 
 DELIVERIES: Final = "rollout-webhooks"
@@ -125,6 +124,8 @@ class Outbox:
 
     async def _send(self, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]) -> int:
         """Send the steps after the first `sent` ones. Raises _NotTaken, Conflict, RegistryError."""
+        from gateway.rollout import webhook
+
         generations = _generations(changes, rollout.id)
         for number in range(sent + 1, len(rollout.steps) + 1):
             message = _message(rollout, number, generations.get(number))

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -163,6 +163,19 @@ async def test_many_callers_are_spread_over_documents_of_bounded_size():
     documents = await store.list_ephemeral(kind_of(DAY))
     assert [document.revision for document in documents] == [2, 1, 1]
     assert sum((await requests_of(store)).values()) == 2 * PART_ROWS + 2
+
+
+async def test_usage_of_more_than_400_days_is_deleted():
+    store = MemoryRegistry()
+    process = Process(store)
+    for _ in range(3):
+        process.count(1)
+        await process.reporter.write()
+        process.now += 86_400
+    process.now = NOON + 401 * 86_400
+    assert await process.reporter.forget_old() == 2
+    assert await requests_of(store, DAY, DAY + timedelta(days=1)) == {}
+    assert await requests_of(store, DAY + timedelta(days=2)) == {"ana": 1}
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,14 @@ class Outbox:
         self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
 
     def pending(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
-        """Those with a webhook that something may be due for."""
+        """Those with a webhook that something may be due for now."""
+        now = self._clock()
         return [
             one
             for one in rollouts
-            if one.plan.webhook and self._settled.get(one.model) != (one.id, len(one.steps))
+            if one.plan.webhook
+            and self._settled.get(one.model) != (one.id, len(one.steps))
+            and now >= self._pauses.get(one.model, (0.0, 0.0))[0]
         ]
 
     async def look_after(self, rollouts: Iterable[Rollout]) -> None:
@@ -69,7 +72,7 @@ class Outbox:
             if not self._secret:
                 _log.error("the rollout's webhook was not told: set rollouts.webhook_secret_file")
                 self._settled[name] = (rollout.id, len(rollout.steps))
-            elif name not in self._running and self._clock() >= self._pauses.get(name, (0.0, 0.0))[0]:
+            elif name not in self._running:
                 await self._look_at(rollout, documents.get(name))
 
     async def stop(self, within_s: float) -> None:

@@ -104,7 +104,7 @@ class Pipeline:
         self._recorder = record
         self._record: _Record = record
 
-    def count_also(self, count: Callable[[Exchange], None] | None) -> None:
+    def set_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
         """Have finished exchanges counted by `count`, too; None: no longer. Where nothing counts, it costs nothing."""
         recorder = self._recorder
         if count is None:

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 class SecondPlace(Protocol):
     """A store of small files that are created once. Raises RegistryError; Unavailable where it may pass."""
 
-    async def read(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         """Everything that is there, by name."""
 
     async def create(self, name: str, content: bytes) -> bool:
@@ -60,7 +60,7 @@ class FolderPlace:
     def __str__(self) -> str:
         return str(self._folder)
 
-    async def read(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         return await asyncio.to_thread(self._read)
 
     async def create(self, name: str, content: bytes) -> bool:
@@ -108,7 +108,7 @@ class BucketPlace:
     def __str__(self) -> str:
         return f"gs://{self._bucket_name}/{self._prefix}".rstrip("/")
 
-    async def read(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         return await asyncio.to_thread(self._ask, self._read)
 
     async def create(self, name: str, content: bytes) -> bool:

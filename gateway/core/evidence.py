@@ -61,7 +61,7 @@ def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
     return record
 
 
-def not_about(record: EvidenceRecord, backend: Backend) -> str:
+def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str:
     """Why the record says nothing about `backend`; empty where it is about just that."""
     if record.version != backend.version:
         return f"it is about version {record.version}"

@@ -78,7 +78,7 @@ def sticky_problems(sticky: StickyShares) -> list[str]:
     return problems
 
 
-def lay_out(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
+def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
     """`sticky` with as many slots for each version as its percentage in `traffic`, which adds up to 100.
 
     As few slots change hands as possible. Which ones follows from the seed, so every gateway comes to the same result.

@@ -20,8 +20,8 @@ from gateway.cost.usage import (
     UsageDocument,
     UsageKey,
     UsageRow,
-    kind_of,
-    today,
+    usage_kind,
+    utc_day,
 )
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.task_supervisor import HelperHealth, Supervisor
@@ -118,7 +118,7 @@ class UsageReporter:
 
     def collect(self) -> None:
         """Add what was counted since the last time to the day it is now."""
-        day = today(self._now())
+        day = utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
             if before == total:
@@ -129,7 +129,7 @@ class UsageReporter:
                 key, total - before if before is not None else total, self._sizes(key.model, key.version)
             )
 
-    def bodies(self, day: date) -> dict[str, dict[str, Any]]:
+    def own_documents(self, day: date) -> dict[str, dict[str, Any]]:
         """This process' own documents of a day as they are now, by name: newer than what the store has."""
         known = self._days.get(day)
         return {} if known is None else {part.name: self._body(part) for part in known.parts}
@@ -144,7 +144,7 @@ class UsageReporter:
             for part in counted.parts:
                 if part.unwritten:
                     await self._write_part(day, part)
-        over = [day for day in self._days if day < today(self._now())]
+        over = [day for day in self._days if day < utc_day(self._now())]
         for day in over:
             del self._days[day]
 
@@ -155,13 +155,13 @@ class UsageReporter:
             for _ in range(3):
                 try:
                     part.revision = await self._store.write_ephemeral(
-                        kind_of(day), part.name, body, expected=part.revision
+                        usage_kind(day), part.name, body, expected=part.revision
                     )
                 except Conflict as conflict:  # an earlier write was done, though nobody said so; or a restore
                     part.revision = conflict.actual
                 else:
                     return
-            raise RegistryError(f"{kind_of(day)}/{part.name} changes while it is written")
+            raise RegistryError(f"{usage_kind(day)}/{part.name} changes while it is written")
         except BaseException:
             part.unwritten = True
             raise

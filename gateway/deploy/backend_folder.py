@@ -136,7 +136,7 @@ class BackendFolder:
         )
 
     @property
-    def runs_here(self) -> bool:
+    def can_run_locally(self) -> bool:
         """Whether it says how it runs on this machine."""
         return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 

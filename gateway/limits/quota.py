@@ -24,7 +24,7 @@ class Charge(msgspec.Struct, frozen=True):
     ends_at: float  # of a count: when the window ends, in seconds since the epoch
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ChargeResult(msgspec.Struct, frozen=True):
     """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
 
     remaining: int
@@ -61,7 +61,7 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_fields(
-    charged: tuple[Charge, ...], verdicts: Sequence[Verdict]
+    charged: tuple[Charge, ...], verdicts: Sequence[ChargeResult]
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
     states = ", ".join(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.limits.quota import Charge, Verdict
+from gateway.limits.quota import Charge, ChargeResult
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RedisLimiter:
         if self._client is not None:
             await self._client.aclose()
 
-    async def charge(self, quota_charges: Sequence[Charge]) -> list[Verdict]:
+    async def charge(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
         """As `LocalLimiter.charge`. Raises RedisUnavailable."""
         from redis.exceptions import RedisError
 
@@ -114,4 +114,4 @@ class RedisLimiter:
             self._away_until = time.monotonic() + _AWAY_S
             _log.error("the shared limits cannot be counted: %s", type(error).__name__)
             raise RedisUnavailable from error
-        return [Verdict(int(remaining), float(reset), float(wait)) for remaining, reset, wait in answer]
+        return [ChargeResult(int(remaining), float(reset), float(wait)) for remaining, reset, wait in answer]

@@ -48,7 +48,7 @@ class Tally:
     latency: dict[Count, Count] = field(default_factory=dict)
 
 
-class Collector:
+class WindowCollector:
     """Gathers one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
 
     __slots__ = ("tally", "times_s")
@@ -67,11 +67,11 @@ class Collector:
         return tally
 
 
-class Counter:
+class RequestCounter:
     """Give it each finished exchange of the models in `collectors`, which is by model and version."""
 
     def __init__(self) -> None:
-        self.collectors: dict[str, dict[str, Collector]] = {}
+        self.collectors: dict[str, dict[str, WindowCollector]] = {}
 
     def __call__(self, exchange: Exchange) -> None:
         """Every request pays for this while a rollout runs, so it is one function."""

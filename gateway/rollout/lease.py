@@ -94,6 +94,6 @@ class LeaseRenewalMonitor:
                 self._changed_at = self._clock()
         return self._clock() - self._changed_at
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin again: what was seen is from another time."""
         self._seen, self._changed_at = None, self._clock()

@@ -44,7 +44,7 @@ async def _assessment(registry: Registry, rollout: Rollout) -> Assessment:
             except msgspec.ValidationError:
                 break
             if seen.rollout == rollout.id:
-                seen.enter(rollout.position)
+                seen.enter_step(rollout.position)
                 return seen
     return Assessment.begin(rollout)
 

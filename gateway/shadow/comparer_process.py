@@ -5,7 +5,14 @@ import contextlib
 import sys
 from typing import Final
 
-from gateway.shadow.comparer_main import LENGTH_BYTES, Ask, Forget, Pair, decode_findings, frame
+from gateway.shadow.comparer_main import (
+    LENGTH_BYTES,
+    AnswerPair,
+    FindingsQuery,
+    ForgetShadow,
+    decode_findings,
+    encode_frame,
+)
 from gateway.shadow.findings import Findings
 
 _ANSWER_S: Final = 10.0
@@ -46,18 +53,18 @@ class ComparerProcess:
             env={},
         )
 
-    def offer(self, pair: Pair) -> bool:
+    def offer(self, pair: AnswerPair) -> bool:
         """Hand a pair over; False where the process is behind, or away."""
         pipe = self._pipe()
         if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:
             return False
-        pipe.write(frame(pair))
+        pipe.write(encode_frame(pair))
         return True
 
     def forget(self, shadow: str) -> None:
         pipe = self._pipe()
         if pipe is not None:
-            pipe.write(frame(Forget(shadow)))
+            pipe.write(encode_frame(ForgetShadow(shadow)))
 
     async def findings(self, shadow: str) -> Findings:
         """Everything since the process began. Raises ComparerLost."""
@@ -67,7 +74,7 @@ class ComparerProcess:
         if self._asked:
             raise ComparerLost("the last answer of the process that compares was not read")
         self._asked = True
-        pipe.write(frame(Ask(shadow)))
+        pipe.write(encode_frame(FindingsQuery(shadow)))
         try:
             async with asyncio.timeout(_ANSWER_S):
                 length = await process.stdout.readexactly(LENGTH_BYTES)

@@ -15,7 +15,7 @@ from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.identity_token_signature import token_key_name
-from gateway.signoff.in_toto_statement import Keys, Signed, read_statement, tokens_of
+from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_tokens_in, read_statement
 from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
 
@@ -42,14 +42,14 @@ class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a request is approved, and why not."""
 
     approved: bool
     problems: tuple[str, ...] = ()  # why not, a sentence each
-    approvals: tuple[Signed, ...] = ()  # those that count
+    approvals: tuple[VerifiedStatement, ...] = ()  # those that count
     ignored: tuple[str, ...] = ()  # decisions that do not count, and why
-    emergency: Signed | None = None  # who put it into service alone, also when that has expired
+    emergency: VerifiedStatement | None = None  # who put it into service alone, also when that has expired
     review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
     expires: str = ""  # when the first of the approvals that count ends
 
@@ -113,13 +113,13 @@ def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -
         msgspec.structs.replace(
             request,
             decisions=(*request.decisions, dict(decision)),
-            keys=(*request.keys, *keep_keys(tokens_of(decision), keys)),
+            keys=(*request.keys, *keep_keys(identity_tokens_in(decision), keys)),
         )
     )
     return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
 
 
-def evaluate(
+def evaluate_request(
     identity: str,
     request: Request,
     stored: StoredPolicy,
@@ -128,7 +128,7 @@ def evaluate(
     now: datetime | None = None,
     subject: Subject | None = None,
     with_evidence: bool = False,
-) -> Verdict:
+) -> ApprovalStatus:
     """Whether `request` approves `subject` (None: what it asks for) now.
 
     The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
@@ -138,7 +138,7 @@ def evaluate(
     try:
         asked = read_statement(request.request, policy, keys)
     except SigningError as error:
-        return Verdict(approved=False, problems=(f"the request does not count: {error}",))
+        return ApprovalStatus(approved=False, problems=(f"the request does not count: {error}",))
     problems = []
     if asked.predicate.decision != "request" or identity != request_id(request.request):
         problems.append("the request is a statement of another kind")
@@ -171,7 +171,7 @@ def evaluate(
             f"{emergency.person.name}: emergency does not count: it has expired after {policy.valid_days:g} days"
         )
     counted = [*approvals, *([emergency] if emergency is not None and holds else [])]
-    return Verdict(
+    return ApprovalStatus(
         approved=not problems,
         problems=tuple(problems),
         approvals=tuple(approvals),
@@ -193,7 +193,7 @@ def signed_for(
     image: str,
     url: str,
     until: datetime,
-) -> list[tuple[str, Signed]]:
+) -> list[tuple[str, VerifiedStatement]]:
     """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
 
     Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
@@ -217,7 +217,7 @@ def signed_for(
             continue
         if subject.address not in {"", url}:
             continue
-        latest: dict[tuple[str, str], Signed] = {}
+        latest: dict[tuple[str, str], VerifiedStatement] = {}
         for content in request.decisions:
             try:
                 signed = _read_for_audit(content, request, stored, keys)
@@ -234,7 +234,9 @@ def signed_for(
     return found
 
 
-def _read_for_audit(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> Signed:
+def _read_for_audit(
+    content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys
+) -> VerifiedStatement:
     """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
     try:
         return read_statement(content, stored.policy, keys)
@@ -242,7 +244,7 @@ def _read_for_audit(content: Mapping[str, Any], request: Request, stored: Stored
         if not request.keys:
             raise
         signed = read_statement(content, stored.policy, with_kept_keys(keys, request.keys))
-    names = {token_key_name(token) for token in tokens_of(content)}
+    names = {token_key_name(token) for token in identity_tokens_in(content)}
     kept = next((one.thumbprint for one in request.keys if (one.issuer, one.kid) in names), "")
     return msgspec.structs.replace(signed, kept_key=kept)
 
@@ -269,10 +271,10 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
 
 
 def _decisions(
-    identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys, now: datetime
-) -> tuple[list[Signed], list[str]]:
+    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
-    latest: dict[tuple[str, str], Signed] = {}
+    latest: dict[tuple[str, str], VerifiedStatement] = {}
     ignored = []
     for content in request.decisions:
         try:
@@ -299,7 +301,7 @@ def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredP
     return f"the issuer of the token of {signed.person.name} does not publish its key any more: sign it again"
 
 
-def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
+def _keep_latest(latest: dict[tuple[str, str], VerifiedStatement], signed: VerifiedStatement) -> None:
     """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
 
     The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
@@ -312,7 +314,9 @@ def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
         latest[of_whom] = signed
 
 
-def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy, now: datetime) -> str:
+def _why_not(
+    identity: str, signed: VerifiedStatement, asked: VerifiedStatement, policy: SignOffPolicy, now: datetime
+) -> str:
     predicate = signed.predicate
     if predicate.request != identity:
         return "it belongs to another request"
@@ -339,14 +343,16 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
     return ""
 
 
-def _why_not_alone(signed: Signed, policy: SignOffPolicy) -> str:
+def _why_not_alone(signed: VerifiedStatement, policy: SignOffPolicy) -> str:
     if not signed.predicate.subject.model:
         return "an emergency puts a version into service; another sign-off policy needs its approvals"
     allowed = signed.person.name in policy.emergency.people
     return "" if allowed else "the policy does not let this person alone"
 
 
-def _review_due(emergencies: Sequence[Signed], decisions: Sequence[Signed], policy: SignOffPolicy) -> str:
+def _review_due(
+    emergencies: Sequence[VerifiedStatement], decisions: Sequence[VerifiedStatement], policy: SignOffPolicy
+) -> str:
     """Until when somebody who has not acted alone must look at the last of `emergencies`; empty where that was done."""
     if not emergencies:
         return ""

@@ -54,7 +54,7 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     predicate: Predicate
 
 
-class Signed(msgspec.Struct, frozen=True, kw_only=True):
+class VerifiedStatement(msgspec.Struct, frozen=True, kw_only=True):
     """A statement whose signature is good, and who made it."""
 
     predicate: Predicate
@@ -110,7 +110,7 @@ def make_statement(
     return made
 
 
-def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> Signed:
+def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:
     """The statement, if a person of `policy` has signed it. Raises SigningError that says why it does not count."""
     envelope = read_envelope(msgspec.json.encode(content))
     if envelope.payload_type != PAYLOAD_TYPE:
@@ -139,10 +139,10 @@ def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
         for key_id, signature in envelope.signatures.items()
     ):
         raise SigningError(f"it bears no good signature of {person.name}")
-    return Signed(predicate=predicate, person=person)
+    return VerifiedStatement(predicate=predicate, person=person)
 
 
-def tokens_of(content: Mapping[str, Any]) -> list[bytes]:
+def identity_tokens_in(content: Mapping[str, Any]) -> list[bytes]:
     """The identity tokens among the signatures of a statement. Raises SigningError."""
     envelope = read_envelope(msgspec.json.encode(content))
     return [

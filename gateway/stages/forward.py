@@ -21,7 +21,7 @@ class Forward:
         self._signer = signer
         self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
 
-    def show_to(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
+    def set_observer(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
         """Have `observe` see each request just before it is sent; None: no longer."""
         self._observe = observe
 

@@ -9,7 +9,7 @@ from gateway.core.errors import Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
 from gateway.core.principal import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import Charge, Verdict, quota_charges, rate_limit_fields
+from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_fields
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
@@ -67,7 +67,9 @@ class RateLimit:
             exchange.rate_limit_s = time.monotonic() - began
         self._judge(exchange, charged, verdicts)
 
-    def _judge(self, exchange: Exchange, charged: tuple[Charge, ...], verdicts: Sequence[Verdict]) -> None:
+    def _judge(
+        self, exchange: Exchange, charged: tuple[Charge, ...], verdicts: Sequence[ChargeResult]
+    ) -> None:
         exchange.added_fields += rate_limit_fields(charged, verdicts)
         waits = [(v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True) if v.wait_s]
         if not waits:

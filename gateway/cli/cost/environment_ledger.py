@@ -9,7 +9,7 @@ from gateway.core.budget import Budget
 from gateway.core.prices import Prices
 from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
 from gateway.cost.google_api import GoogleApi
-from gateway.cost.ledger import Entry, kept_warm, make_ledger
+from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
 from gateway.cost.prices import registry_prices
 from gateway.cost.usage import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, Registry
@@ -23,7 +23,7 @@ _ALL_CHANGES: Final = 1_000_000
 class EnvironmentLedger(NamedTuple):
     """Everything `chips cost` needs of one environment."""
 
-    entries: list[Entry]
+    entries: list[LedgerEntry]
     tables: tuple[Prices, ...]
     budgets: list[Budget]
     problems: list[str]
@@ -52,7 +52,7 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     async with figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
-    warm = kept_warm(reversed(changes), days, now)
+    warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
     billed, failed = _billed(settings, month_days(month))
     return EnvironmentLedger(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.models.shadow_cost import shadow_price
+from gateway.cli.models.shadow_cost import shadow_cost
 from gateway.cli.models.shadow_report import show_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
@@ -21,16 +21,24 @@ from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_
 from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import fingerprint
-from gateway.core.shadow import LONGEST_S, Budget, PureBy, Shadow, shadow_problems, utc_text, why_not_shadowed
+from gateway.core.rollout import backend_fingerprint
+from gateway.core.shadow import (
+    LONGEST_S,
+    PureBy,
+    Shadow,
+    ShadowBudget,
+    shadow_problems,
+    utc_text,
+    why_not_shadowed,
+)
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
-from gateway.shadow.findings import Report
+from gateway.shadow.findings import ShadowReport
 from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combined, verdict_document
+from gateway.shadow.verdict import combine_reports, verdict_document
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -109,7 +117,7 @@ def shadow(
     if status or stop:
         raise Failure("--status and --stop take no version", code=EX_USAGE)
     tolerances = _tolerances(tolerance or [])
-    budget = Budget(
+    budget = ShadowBudget(
         concurrency=max_concurrency, requests_per_s=max_rate, body_bytes=max_body, buffer_bytes=max_buffer
     )
     wanted = {
@@ -126,7 +134,7 @@ def shadow(
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
             document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            price = shadow_price(made, rps, latency, _seconds(for_))
+            price = shadow_cost(made, rps, latency, _seconds(for_))
             if not yes:
                 _confirm(price.text)
             generation = await _begin(settings, registry, document, made, reason)
@@ -172,7 +180,7 @@ async def _plan(
                 code=EX_DATAERR,
             )
         _check_pure(settings, model, backend)
-        versions[version] = fingerprint(backend)
+        versions[version] = backend_fingerprint(backend)
     made = Shadow(
         model=name, id=token_hex(6), stable=stable, versions=versions, pure_by=pure_by, by=author, **wanted
     )
@@ -278,7 +286,7 @@ async def _look(
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with _figures_of(settings, registry) as store:
             reports = _reports(await store.list_ephemeral(FIGURES), name)
-        verdict = verdict_document(combined(reports, found.id), found.allowed)
+        verdict = verdict_document(combine_reports(reports, found.id), found.allowed)
         if stop:
             await _keep_verdict(registry, found, model, verdict, author=author, reason=reason)
     gateways = sum(report.shadow == found.id for report in reports)
@@ -289,12 +297,12 @@ async def _look(
     show_report(found, verdict, ended=ended, gateways=gateways)
 
 
-def _reports(documents: Iterable[Document], name: str) -> list[Report]:
+def _reports(documents: Iterable[Document], name: str) -> list[ShadowReport]:
     found = []
     for one in documents:
         if one.name.rpartition(".")[0] == name:
             try:
-                found.append(msgspec.convert(one.body, Report, str_keys=True))
+                found.append(msgspec.convert(one.body, ShadowReport, str_keys=True))
             except msgspec.ValidationError as error:  # of another release, say
                 console.note(f"the report {one.name} cannot be read and is left out: {error}")
     return found
@@ -305,7 +313,7 @@ async def _keep_verdict(
 ) -> None:
     """Write the verdict as evidence about the candidate, where that is still the same."""
     candidate = model.backend(found.candidate)
-    if candidate is None or fingerprint(candidate) != found.versions[found.candidate]:
+    if candidate is None or backend_fingerprint(candidate) != found.versions[found.candidate]:
         return
     record = EvidenceRecord(
         model=found.model,

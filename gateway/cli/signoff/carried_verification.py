@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.cli.signoff.request_approval import VersionWithEvidence
 from gateway.cli.support import console
-from gateway.core.evidence import VERIFY, backend_address, not_about
+from gateway.core.evidence import VERIFY, backend_address, why_evidence_does_not_apply
 from gateway.core.model import Model
 from gateway.registry.base import Put, Registry
 from gateway.registry.evidence import evidence_change, read_evidence
@@ -24,7 +24,7 @@ async def carried_verification(
         return []
     async with console.open_registry_of(origin) as theirs:
         record = await read_evidence(theirs, model.name, backend.version, VERIFY)
-    if record is None or not record.passed or not_about(record, source.backend):
+    if record is None or not record.passed or why_evidence_does_not_apply(record, source.backend):
         return []
     carried = msgspec.structs.replace(
         record,

@@ -8,7 +8,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
 from gateway.registry.base import ROLLOUTS, Registry
-from gateway.registry.evidence import unverified
+from gateway.registry.evidence import why_unverified
 from gateway.registry.snapshot import read_rollout
 
 ForceOption = Annotated[
@@ -22,7 +22,7 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
     found = []
     for version in versions:
         backend = model.backend(version)
-        why = await unverified(registry, model.name, backend) if backend is not None else ""
+        why = await why_unverified(registry, model.name, backend) if backend is not None else ""
         if not why or backend is None:
             continue
         if not force:
@@ -36,7 +36,7 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
     return "; ".join(found)
 
 
-async def note_rollout(registry: Registry, name: str) -> None:
+async def warn_of_active_rollout(registry: Registry, name: str) -> None:
     """Say that a rollout is under way: a change by hand will hold it."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:

@@ -32,7 +32,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
 
-class Outbox:
+class WebhookOutbox:
     """Call `look_after` in each turn, while the lease is held."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Outbox:
             if one.plan.webhook and self._settled.get(one.model) != (one.id, len(one.steps))
         ]
 
-    async def look_after(self, rollouts: Iterable[Rollout]) -> None:
+    async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
         """Begin to deliver what is due. Raises RegistryError."""
         pending = self.pending(rollouts)
         if not pending:
@@ -126,7 +126,7 @@ class Outbox:
         for number in range(sent + 1, len(rollout.steps) + 1):
             message = _message(rollout, number, generations.get(number))
             identity = f"{rollout.id}-{number}"
-            if not await webhook.post(rollout.plan.webhook, self._secret, identity, message):
+            if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
                 raise _NotTaken
             revision = await self._keep(rollout.model, Delivered(rollout=rollout.id, steps=number), revision)
         return revision

@@ -8,7 +8,7 @@ _PROC: Final = Path("/proc")
 _ENDED: Final = frozenset("ZXx")  # its state, though its parent has not looked yet
 
 
-def this_process() -> str:
+def current_process() -> str:
     """Machine, process id and start of this process as one text; empty where the system does not say."""
     machine, started = _machine(), _started(os.getpid())
     return f"{machine}/{os.getpid()}/{started}" if machine and started else ""

@@ -93,7 +93,7 @@ async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
 async def write_restore_note(
     place: SecondPlace, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
 ) -> RestoreNote:
-    """Note, signed, that the registry was restored from a backup: anchors that are not in its chain are lost.
+    """Write a signed note that the registry was restored from a backup: anchors that are not in its chain are lost.
 
     Raises RegistryError where no anchor is lost.
     """

@@ -1,4 +1,4 @@
-"""The history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
+"""Export the history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
 
 import csv
 import html

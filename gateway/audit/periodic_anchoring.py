@@ -54,7 +54,7 @@ class PeriodicAnchoring:
         return {"chips_audit_unanchored_seconds": {"": behind_s}}
 
     async def anchor_if_new(self) -> bool:
-        """Keep the head, if it is a new one; False where it is not. Raises RegistryError."""
+        """Anchor the head of the history if it is a new one; False where it is not. Raises RegistryError."""
         from gateway.audit.anchors import write_anchor
 
         head = await self._registry.head()

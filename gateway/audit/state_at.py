@@ -1,4 +1,4 @@
-"""What a registry held at a time: which versions of a model served, with which share, and who had made it so."""
+"""The state of a registry at a time in the past: which versions of a model served, with which share, and who had made it so."""
 
 from datetime import datetime
 from typing import Any
@@ -43,7 +43,7 @@ def parse_time(text: str) -> datetime:
 
 
 async def model_states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
-    """The models at the time `at`, by name; the one called `name`, where it is given.
+    """The state of each model at the time `at`, by name; the one called `name`, where it is given.
 
     An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at` counts.
     Raises RegistryError where an entry has no time.

@@ -53,7 +53,7 @@ class AnchoredHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of the history has found."""
+    """The report of a check of the history."""
 
     head: Head
     entries: int

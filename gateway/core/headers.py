@@ -252,7 +252,7 @@ def _learn(name: bytes) -> bytes | int:
 
 
 def parse_token_list(value: bytes) -> set[bytes]:
-    """The members of a list of tokens, in lower case (RFC 9110 section 5.6.1)."""
+    """Parse a list of tokens: its members in lower case (RFC 9110 section 5.6.1)."""
     return {token.strip(b" \t").lower() for token in value.split(b",")}
 
 

@@ -71,7 +71,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 def backend_fingerprint(backend: Backend) -> str:
-    """What makes a backend the version that evidence is about: its address, its artifact and its image."""
+    """The fingerprint of a backend, by which evidence knows it again: its address, its artifact and its image."""
     return " ".join(
         filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
     )
@@ -246,7 +246,7 @@ def _split(traffic: Mapping[str, int]) -> str:
 
 
 def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
-    """The model's traffic with the candidate at `percent` and the stable version with the rest."""
+    """The traffic split with the candidate at a share of `percent` and the stable version with the rest."""
     return {
         **dict.fromkeys(rollout.traffic, 0),
         rollout.stable: 100 - percent,

@@ -21,7 +21,7 @@ PureBy = Literal["policy", "artifacts"]  # what declares that predicting changes
 
 
 class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a shadow may use, in each gateway process. What does not fit is dropped and counted."""
+    """The budget of a shadow in each gateway process: what it may use. What does not fit is dropped and counted."""
 
     concurrency: int = 4  # requests under way at once, each on a connection of its own
     requests_per_s: float = 20.0

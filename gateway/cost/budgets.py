@@ -94,7 +94,7 @@ class BudgetKeeper:
             self.spent, self.exhausted = {}, {}
 
     def has_budget_for(self, principal: Principal) -> bool:
-        """Whether a budget is about this caller, who is counted separately then, however many others there are."""
+        """Whether there is a budget for this caller, who is counted separately then, however many others there are."""
         return bool(self._separate) and (
             ("key", principal.id) in self._separate or ("team", principal.team) in self._separate
         )

@@ -67,7 +67,7 @@ class LedgerEntry(NamedTuple):
 
 
 class WarmInstances(NamedTuple):
-    """How long the instances of a version were kept warm on one day, in instance seconds."""
+    """The warm instances of a version on one day: how long `min_instances` were kept, in instance seconds."""
 
     day: date
     model: str
@@ -116,7 +116,7 @@ def make_ledger(
 
 
 class LedgerLine(NamedTuple):
-    """All entries of one group, added up."""
+    """One line of a cost report: all entries of a group, added up."""
 
     name: str
     usage: Usage
@@ -127,7 +127,7 @@ class LedgerLine(NamedTuple):
 
 
 def group_entries(entries: Iterable[LedgerEntry], group: Callable[[LedgerEntry], str]) -> list[LedgerLine]:
-    """The entries by group, the dearest first."""
+    """Group the entries and add up each group, the dearest first."""
     lines: dict[str, list[LedgerLine]] = {}
     for entry in entries:
         line = LedgerLine("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
@@ -152,7 +152,7 @@ def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
 
 
 def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
-    """By day and version, what `min_instances` kept warm. `changes`: the history of models, oldest first."""
+    """The instances that `min_instances` kept warm, by day and version. `changes`: the history of models, oldest first."""
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:

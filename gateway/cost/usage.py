@@ -126,7 +126,7 @@ class FleetUsage(NamedTuple):
 
 
 def usage_kind(day: date) -> str:
-    """The kind of the documents of a day."""
+    """The kind of the usage documents of a day."""
     return f"{_KIND}{day.isoformat()}"
 
 
@@ -159,7 +159,7 @@ async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
 
 
 def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyRow]:
-    """The sum of a day's documents. One that cannot be read is named in `problems`."""
+    """Sum a day's usage documents. One that cannot be read is named in `problems`."""
     total: dict[tuple[UsageKey, InstanceSize], Usage] = {}
     for document in documents:
         for row in _rows(document, problems):

@@ -73,7 +73,7 @@ class _Day:
 
 
 class UsageReporter:
-    """Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
+    """Reports the usage that this process has counted. Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
 
     `after_write` is awaited after each round; it may raise RegistryError.
     """
@@ -130,7 +130,7 @@ class UsageReporter:
             )
 
     def own_documents(self, day: date) -> dict[str, dict[str, Any]]:
-        """This process' own documents of a day as they are now, by name: newer than what the store has."""
+        """This process's own usage documents of a day as they are now, by name: newer than what the store has."""
         known = self._days.get(day)
         return {} if known is None else {part.name: self._body(part) for part in known.parts}
 

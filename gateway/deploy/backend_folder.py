@@ -137,7 +137,7 @@ class BackendFolder:
 
     @property
     def can_run_locally(self) -> bool:
-        """Whether it says how it runs on this machine."""
+        """Whether the folder says how to run it on this machine."""
         return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 
     @property

@@ -37,7 +37,7 @@ class _Content(msgspec.Struct):
 
 
 def target_address(image: str, images: str) -> str:
-    """Where `image` lies in the repository `images`: its last name, by the same digest. Raises DeployError."""
+    """The address of the copy of `image` in the repository `images`: its last name, by the same digest. Raises DeployError."""
     source, digest = parse_image(image)
     if not digest:
         raise DeployError(f"{image[:200]} is named by a tag, which can move: name it @sha256:…", code=65)

@@ -1,4 +1,4 @@
-"""Deploy to this machine: each backend is a supervised process, recorded in a small JSON file.
+"""The local target, for deploying to this machine: each backend is a supervised process, recorded in a small JSON file.
 
 A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
 only when the new one is registered: what fails on the way costs nothing.
@@ -230,7 +230,7 @@ class LocalProcessTarget:
         return ended
 
     def list_backends(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """Every backend noted on this machine, or those of one model or version."""
+        """List the backends noted on this machine, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 

@@ -25,7 +25,7 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 class ChargeResult(msgspec.Struct, frozen=True):
-    """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+    """The result of one charge against a limit: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
 
     remaining: int
     reset_s: float  # until the whole quota is there again

@@ -43,7 +43,7 @@ async def list_evidence(registry: Registry, model: str, version: str) -> list[Ev
 
 
 async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
-    """Why the version may not get traffic yet; empty where it may. Raises RegistryError."""
+    """Why the version counts as unverified and may not get traffic; empty where it may. Raises RegistryError."""
     record = await read_evidence(registry, model, backend.version, VERIFY)
     if record is None:
         return "it was never verified"

@@ -34,7 +34,7 @@ def text_digest(text: str | None) -> str | None:
 
 
 def canonical_json(content: dict[str, Any]) -> bytes:
-    """The form of RFC 8785 of an object of texts, whole numbers below 2⁵³ and null, with names in ASCII.
+    """Canonical JSON (RFC 8785) of an object of texts, whole numbers below 2⁵³ and null, with names in ASCII.
 
     Python's encoder writes exactly that form for these values; a test compares it with a library for the RFC.
     """

@@ -1,4 +1,4 @@
-"""What the controller has learned of a rollout: the evidence on each question, and how far its step is."""
+"""The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
 from math import ceil, log2
 from typing import Any, Final
@@ -61,12 +61,12 @@ class Assessment(msgspec.Struct, kw_only=True):
         return cls(rollout=rollout.id, position=rollout.position, questions=_questions(rollout.plan))
 
     def enter_step(self, position: int) -> None:
-        """A step has been taken: its requests and its time count from now."""
+        """Enter a step: requests and time count from now."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
-        """Take in the windows of `report` that are new; whether there were any."""
+        """Add the windows of `report` that are new; return whether there were any."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, window)
@@ -139,7 +139,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         return [name for name, finding in self.findings().items() if finding != "fine"]
 
     def evidence(self) -> dict[str, Any]:
-        """For people and for the history: JSON values."""
+        """The evidence as JSON values, for people and for the history."""
         findings = self.findings()
         return {
             name: {

@@ -115,7 +115,7 @@ class Controller:
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
     async def reconcile(self) -> None:
-        """Look at each rollout once, and do what is to be done. Raises RegistryError."""
+        """Reconcile each rollout once: take the step that its evidence allows now. Raises RegistryError."""
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
         if not active and not self._outbox.pending(rollouts.values()):

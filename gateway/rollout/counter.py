@@ -49,7 +49,7 @@ class Tally:
 
 
 class WindowCollector:
-    """Gathers one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
+    """Collects one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
 
     __slots__ = ("tally", "times_s")
 
@@ -58,7 +58,7 @@ class WindowCollector:
         self.times_s: list[float] = []
 
     def fold(self) -> Tally:
-        """All that was gathered until now."""
+        """Fold the times into buckets; return all that was collected until now."""
         times_s, self.times_s = self.times_s, []
         tally = self.tally
         tally.requests += len(times_s)
@@ -68,7 +68,7 @@ class WindowCollector:
 
 
 class RequestCounter:
-    """Give it each finished exchange of the models in `collectors`, which is by model and version."""
+    """Counts finished exchanges. Call it with those of the models in `collectors`, which is by model and version."""
 
     def __init__(self) -> None:
         self.collectors: dict[str, dict[str, WindowCollector]] = {}

@@ -1,4 +1,4 @@
-"""What to do with a rollout now: pure, from its document, the model and the evidence."""
+"""Decide what to do with a rollout now: pure functions of its document, the model and the evidence."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ class Decision(NamedTuple):
 
 
 def decide(rollout: Rollout, model: Model | None, seen: Assessment) -> Decision:
-    """What to do now. The verdict that all is fine waits for gateways that have not reported in time."""
+    """Decide what to do now. The verdict that all is fine waits for gateways that have not reported in time."""
     by_hand = changed_by_hand(rollout, model)
     if by_hand:
         return Decision(
@@ -86,7 +86,7 @@ def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
 
 
 def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
-    """The rollout's next document. Its traffic is what the model is to have."""
+    """Apply a decision: return the rollout's next document, whose traffic the model is to have."""
     traffic, position = rollout.traffic, rollout.position
     state: State = rollout.state
     if decision.action == "advance":

@@ -16,7 +16,7 @@ LEASE: Final = "rollouts"  # of the controller
 
 
 class Lease:
-    """Call `renew` every second or so; `held` says whether this process may act now."""
+    """A lease that one process holds at a time. Call `renew` every second or so; `held` says whether this process may act now."""
 
     def __init__(
         self,
@@ -95,5 +95,5 @@ class LeaseRenewalMonitor:
         return self._clock() - self._changed_at
 
     def reset(self) -> None:
-        """Begin again: what was seen is from another time."""
+        """Reset the monitor: what was seen is from another time."""
         self._seen, self._changed_at = None, self._clock()

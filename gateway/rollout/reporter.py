@@ -93,7 +93,7 @@ class _Open:
 
 
 class RolloutReporter:
-    """Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
+    """Reports what this gateway counted of the active rollouts. Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
 
     `lease` is that of the controllers: whether one of them is there is looked at with each report.
     """

@@ -18,7 +18,7 @@ class _Gateway:
 
 
 class ReportingGateways:
-    """Call `saw` for each report in each turn, then `end_turn`.
+    """The gateways that report on a rollout. Call `saw` for each report in each turn, then `end_turn`.
 
     A gateway is silent until it has reported under our eyes, and when it is late; the step waits for it. It is left out where
     it cannot be waited for: its process has ended, or it has been silent for longer than any request may take on top.

@@ -46,7 +46,7 @@ class Counts(NamedTuple):
 
 
 def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
-    """The pair (r, s) with r = s + `margin` that is closest to (p, q): least n KL(p, r) + m KL(q, s).
+    """The rates (r, s) at the edge of the null hypothesis, r = s + `margin`, that are closest to (p, q): least n KL(p, r) + m KL(q, s).
 
     Rates are in (0, 1), `margin` in (-1, 1). The derivative along the line grows with s, so bisection finds its zero.
     """

@@ -1,4 +1,4 @@
-"""Tells a webhook of each step of a rollout, as the Standard Webhooks specification has it (standardwebhooks.com).
+"""Posts each step of a rollout to a webhook, as the Standard Webhooks specification has it (standardwebhooks.com).
 
 webhook-id          differs for each message, the same when it is sent again
 webhook-timestamp   seconds since the epoch
@@ -31,7 +31,7 @@ def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -
 
 
 async def post_webhook(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
-    """Send `message`, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
+    """Post `message` to the webhook, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
     body = msgspec.json.encode(message)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:

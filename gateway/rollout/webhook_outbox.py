@@ -33,7 +33,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebhookOutbox:
-    """Call `look_after` in each turn, while the lease is held."""
+    """Delivers webhooks at least once. Call `deliver_due` in each turn, while the lease is held."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class WebhookOutbox:
         ]
 
     async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
-        """Begin to deliver what is due. Raises RegistryError."""
+        """Begin to deliver the webhooks that are due. Raises RegistryError."""
         pending = self.pending(rollouts)
         if not pending:
             return

@@ -25,7 +25,7 @@ class HeldBytes:
 
 
 class RecordedAnswer:
-    """What is kept of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
+    """The record of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
 
     __slots__ = (
         "_held",
@@ -165,7 +165,7 @@ class RecordingResponse:
 
 
 class RecordOnlyResponse:
-    """Takes a backend's answer that no caller waits for."""
+    """Only records a backend's answer: no caller waits for it."""
 
     started = False
 

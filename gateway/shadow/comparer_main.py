@@ -36,13 +36,13 @@ class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
 
 
 class FindingsQuery(msgspec.Struct, frozen=True, tag="ask", array_like=True):
-    """Asks for everything that was found since the start for one shadow."""
+    """A query for everything that was found since the start for one shadow."""
 
     shadow: str
 
 
 class ForgetShadow(msgspec.Struct, frozen=True, tag="forget", array_like=True):
-    """A shadow that has ended."""
+    """Forget the findings of a shadow: it has ended."""
 
     shadow: str
 
@@ -53,13 +53,13 @@ _decode = msgspec.msgpack.Decoder(AnswerPair | FindingsQuery | ForgetShadow).dec
 
 
 def encode_frame(message: msgspec.Struct) -> bytes:
-    """`message` with its length before it."""
+    """Encode a message as a frame: its length, then its MessagePack."""
     content = encode(message)
     return len(content).to_bytes(LENGTH_BYTES) + content
 
 
 def compare_pair(pair: AnswerPair, findings: Findings) -> None:
-    """Compare a pair, and count what came of it."""
+    """Compare a pair of answers, and add the result to `findings`."""
     findings.candidate.count(pair.candidate)
     findings.stable.count(pair.stable)
     if pair.again is not None and not _failed(pair.again) and not _failed(pair.stable):
@@ -79,7 +79,7 @@ def _failed(answer: Answer) -> bool:
 
 
 def run(source: BinaryIO, sink: BinaryIO) -> None:
-    """Until `source` ends."""
+    """Compare and answer queries until `source` ends."""
     found: dict[str, Findings] = {}
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = _decode(source.read(int.from_bytes(length)))

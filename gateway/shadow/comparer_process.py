@@ -27,7 +27,7 @@ class ComparerLost(Exception):
 
 
 class ComparerProcess:
-    """One process; `start` it again where it was lost. What it had found is lost with it."""
+    """The process that compares; `start` it again where it was lost. What it had found is lost with it."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None

@@ -110,7 +110,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
 
 
 class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One gateway process's document: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
+    """The report on a shadow by one gateway process: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
 
     shadow: str  # its id
     gateway: str

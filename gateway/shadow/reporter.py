@@ -56,7 +56,7 @@ class _Running:
 
 
 class ShadowReporter:
-    """Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
+    """Runs the shadows of this gateway process, and reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
 
     `upstream` is for shadows alone. It, the process that compares and the task that reports run only while a shadow does.
     """

@@ -50,7 +50,7 @@ class _Waiting:
 
 
 class ShadowSender:
-    """The requests of one shadow in this process. `compare` takes a pair of answers, and says whether it had room."""
+    """Sends the requests of one shadow from this process. `compare` takes a pair of answers, and says whether it had room."""
 
     def __init__(
         self,
@@ -84,17 +84,17 @@ class ShadowSender:
         return time.monotonic() >= self._ends
 
     async def wait_idle(self) -> None:
-        """Until nothing waits or is under way."""
+        """Wait until nothing waits or is under way."""
         while self._waiting or self._runners:
             self._one_ended.clear()
             await self._one_ended.wait()
 
     def replace_versions(self, candidate: Backend, stable: Backend) -> None:
-        """The same versions as the registry has them now: what ID tokens for them are made for may have changed."""
+        """Replace both versions by what the registry has now: what ID tokens for them are made for may have changed."""
         self._candidate, self._stable = candidate, stable
 
     def stop_sampling(self) -> None:
-        """Send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
+        """Stop sampling: send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
         self._ends = 0.0
         while self._waiting:
             self._let_go(self._waiting.popleft())
@@ -109,7 +109,7 @@ class ShadowSender:
     # -- before the request is forwarded
 
     def observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Have the answer copied where this request is one of the share, and fits the budget."""
+        """Observe a request: have its answer copied where it is one of the share, and fits the budget."""
         shadow, target = self.shadow, exchange.target
         if (
             exchange.backend.version != shadow.stable

@@ -66,7 +66,7 @@ class Verdict(NamedTuple):
 
 
 def judge(report: ShadowReport, allowed: float) -> Verdict:
-    """`allowed`: how much more often the candidate may differ, as a fraction of the requests."""
+    """Judge a shadow by its figures. `allowed`: how much more often the candidate may differ, as a fraction of the requests."""
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
     differs = always_valid_interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
@@ -105,7 +105,7 @@ def quantile(share: float, figures: VersionFigures) -> float | None:
 
 
 def combine_reports(reports: Iterable[ShadowReport], shadow: str) -> ShadowReport:
-    """All gateways' reports on one shadow as one."""
+    """Combine all gateways' reports on one shadow into one."""
     total = ShadowReport(shadow=shadow, gateway="")
     for report in reports:
         if report.shadow == shadow:

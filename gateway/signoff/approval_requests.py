@@ -43,7 +43,7 @@ class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a request is approved, and why not."""
+    """The status of a request: whether it is approved, and why not."""
 
     approved: bool
     problems: tuple[str, ...] = ()  # why not, a sentence each
@@ -83,13 +83,13 @@ def evidence_problems(
 
 
 async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:
-    """A request by its id."""
+    """Find a request by its id; None where there is none."""
     document = await registry.read(APPROVALS, identity)
     return None if document is None else (document, read_request(document))
 
 
 def read_request(document: Document) -> Request:
-    """ValueError says why the document is no request."""
+    """Read a request from its document. ValueError says why it is none."""
     if document.problem:
         raise ValueError(document.problem)
     try:
@@ -129,7 +129,7 @@ def evaluate_request(
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Whether `request` approves `subject` (None: what it asks for) now.
+    """Evaluate whether `request` approves `subject` (None: what it asks for) now.
 
     The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
     """

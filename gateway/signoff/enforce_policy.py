@@ -62,7 +62,7 @@ class NotApproved(Exception):
 
 
 async def check_write(registry: Registry, changes: Sequence[Put | Delete], policy: Document) -> Clearance:
-    """Why `changes` are allowed by the sign-off policy in the document `policy`; raises NotApproved where they are not.
+    """Check a write of `changes` against the sign-off policy in the document `policy`: return why they are allowed; raises NotApproved where they are not.
 
     Nothing is written. A policy that cannot be read allows nothing.
     """
@@ -89,7 +89,7 @@ async def check_write(registry: Registry, changes: Sequence[Put | Delete], polic
 
 
 def find_approval(subject: Subject, records: SignOffRecords, *, with_evidence: bool = False) -> Approved:
-    """The request that approves `subject`. Raises NotApproved."""
+    """Find the request that approves `subject`. Raises NotApproved."""
     nearest: ApprovalStatus | None = None
     stored, keys = records.stored, records.keys
     for document in records.requests:

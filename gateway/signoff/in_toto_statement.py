@@ -32,7 +32,7 @@ _TOKEN: Final = "token"  # noqa: S105  (a kind of signature)
 
 
 class Predicate(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody says about a subject."""
+    """The predicate of a statement: what somebody says about a subject."""
 
     decision: Decision
     request: str  # the id of the request that it belongs to
@@ -55,7 +55,7 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifiedStatement(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement whose signature is good, and who made it."""
+    """A statement whose signature was verified, and the person who signed it."""
 
     predicate: Predicate
     person: Person

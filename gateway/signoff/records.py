@@ -54,7 +54,7 @@ def stored_policy(document: Document) -> StoredPolicy:
 
 
 async def read_records(registry: Registry, stored: StoredPolicy) -> SignOffRecords:
-    """The records that `stored` is applied to."""
+    """Read the records that the policy `stored` is applied to."""
     requests = await registry.list(APPROVALS)
     keys = await issuers_keys(stored.policy)
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)

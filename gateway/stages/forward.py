@@ -22,7 +22,7 @@ class Forward:
         self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
 
     def set_observer(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
-        """Have `observe` see each request just before it is sent; None: no longer."""
+        """Set what observes each request just before it is sent; None: nothing."""
         self._observe = observe
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:

@@ -64,7 +64,7 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """The results of one verification, with the backend's model and version."""
+    """The report of one verification: the results, with the backend's model and version."""
 
     url: str
     model: str

@@ -1,4 +1,4 @@
-"""Before a deployment: if the model was copied from a place that has changed since, it is taken from there again."""
+"""Refresh the model in a backend folder before a deployment: copy it again if its source has changed since."""
 
 import shlex
 import shutil

@@ -126,7 +126,7 @@ async def probe_backend(
     report: ProgressReporter,
     headers: Mapping[str, str] | None = None,
 ) -> ModelMetadata:
-    """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNeeded."""
+    """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNotStated."""
     told = set()
 
     def progress(message: str) -> None:

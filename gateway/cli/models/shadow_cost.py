@@ -14,14 +14,14 @@ _INSTANCE = InstanceSettings(concurrency=1, cpu=1.0, memory_gib=1.0, artifact_gi
 
 
 class ShadowCost(NamedTuple):
-    """The price in words and as JSON values."""
+    """The cost of a shadow, in words and as JSON values."""
 
     text: str
     document: dict[str, Any]
 
 
 def shadow_cost(shadow: Shadow, rps: float | None, latency: str, seconds: float) -> ShadowCost:
-    """The price of what both versions do more, on instances of one processor and 1 GiB that run one prediction at a time.
+    """The cost of what both versions do more, on instances of one processor and 1 GiB that run one prediction at a time.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """

@@ -190,7 +190,11 @@ def _wanted(
     version = requested.version or (metadata.versions[0] if metadata is not None else "")
     known = model.backend(version)
     before = known or Backend(version=version, url=requested.url)
-    fields = {**(_said(metadata) if metadata is not None else {}), "url": requested.url, **_given(requested.backend)}
+    fields = {
+        **(_said(metadata) if metadata is not None else {}),
+        "url": requested.url,
+        **_given(requested.backend),
+    }
     if "resources" in fields:
         fields["resources"] = msgspec.structs.replace(before.resources or Resources(), **fields["resources"])
     if fields.get("artifact", before.artifact) != before.artifact:

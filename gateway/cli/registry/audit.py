@@ -1,4 +1,4 @@
-"""`chips audit`: whether the history is what was written, what served at a time, and the history for auditors."""
+"""`chips audit`: check that the history is what was written, what served at a time, and the history for auditors."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime

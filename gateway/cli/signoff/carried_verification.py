@@ -1,4 +1,4 @@
-"""A verification of the environment that a version comes from, for the environment that it is promoted to."""
+"""Carry a version's verification over from the environment that it comes from to the one that it is promoted to."""
 
 import msgspec
 

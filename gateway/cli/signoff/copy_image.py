@@ -1,4 +1,4 @@
-"""The image of a promotion: where it goes, and its copy by digest."""
+"""Copy the image of a promoted version: where it goes, and its copy by digest."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The second place and the keys of the settings, for commands."""
+"""The second place and the keys (for signing and checking heads) that the settings name, for commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ def second_place(settings: Settings) -> SecondPlace | None:
 
 
 def open_signer(settings: Settings) -> Any:
-    """The signer of heads. Raises Failure."""
+    """Open the key that signs heads. Raises Failure."""
     from gateway.audit.dsse_envelope import SigningError, read_signer
 
     if not settings.audit.signing_key:

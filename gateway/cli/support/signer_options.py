@@ -54,7 +54,7 @@ class Identity(NamedTuple):
 def identify_signer(
     policy: SignOffPolicy, ssh_key: Path | None, token_command: str | None, name: str | None
 ) -> Identity:
-    """Who signs, by the options. Raises Failure where the policy does not know them."""
+    """Identify who signs, by the options. Raises Failure where the policy does not know them."""
     if (ssh_key is None) == (token_command is None):
         raise Failure(
             "sign it: a name alone counts nowhere",
@@ -111,7 +111,7 @@ def sign_and_verify(
     subject: Subject,
     reason: str,
 ) -> dict[str, Any]:
-    """A statement whose signature was checked as everybody will check it. Raises Failure."""
+    """Sign a statement, and verify its signature as everybody will. Raises Failure."""
     try:
         statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
         read_statement(statement, policy, keys)

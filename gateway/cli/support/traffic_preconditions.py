@@ -37,7 +37,7 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
 
 
 async def warn_of_active_rollout(registry: Registry, name: str) -> None:
-    """Say that a rollout is under way: a change by hand will hold it."""
+    """Warn that a rollout is active: a change by hand will hold it."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:
         return

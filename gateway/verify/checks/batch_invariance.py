@@ -1,4 +1,4 @@
-"""Each row by itself: the answer for a row is the same alone, in company, in any order, and next to other callers."""
+"""Checks of batch invariance: the answer for a row is the same alone, in company, in any order, and next to other callers."""
 
 import asyncio
 from typing import Any, Final

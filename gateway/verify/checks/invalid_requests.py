@@ -1,4 +1,4 @@
-"""Bad input of every kind: each gets its status and its code, and after each the next good request is answered."""
+"""Checks with invalid requests of every kind: each gets its status and its code, and after each the next good request is answered."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,7 +39,7 @@ def refusal_check(
 
 
 def make_predict_request(body: bytes) -> Make:
-    """Makes a `POST /predict` request with `body`."""
+    """Make a `POST /predict` request with `body`."""
     return lambda _: RawRequest("POST", "/predict", JSON, body)
 
 

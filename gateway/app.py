@@ -49,6 +49,7 @@ from gateway.rollout.reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.reporter import ShadowReporter
+from gateway.shadow.status_view import ShadowView
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -254,6 +255,7 @@ class Gateway:
             self.backend_concurrency,
             supervisor=self.supervisor,
         )
+        self._control.model_views["shadow"] = ShadowView(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:

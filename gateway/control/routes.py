@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
@@ -69,6 +69,8 @@ class ControlRoutes:
         jwks: bytes = b'{"keys":[]}',
         cors: "ControlCors | None" = None,
     ) -> None:
+        # More parts of a model's page, from packages that this one must not know: each is called with the model's name.
+        self.model_views: dict[str, Callable[[str], Awaitable[Any]]] = {"rollout": self._rollout}
         self._admits = admits  # whether a caller's address is on the allowlist
         self._cors = cors  # with web pages of other origins; None: nothing
         self._jwks = jwks  # the public keys by which backends check X-Chips-Caller-Token
@@ -162,9 +164,12 @@ class ControlRoutes:
             model = await self._board.model_document(name, window)
             if model is None:
                 raise PageNotFound("There is no such model in this registry.")
-            rollout = await rollout_document(self._registry, self._mirror.snapshot, name)
-            return json_response({**model, "rollout": rollout}, headers=_NO_STORE)
+            more = {part: await view(name) for part, view in self.model_views.items()}
+            return json_response({**model, **more}, headers=_NO_STORE)
         raise PageNotFound(_NOTHING_HERE)
+
+    async def _rollout(self, name: str) -> dict[str, Any] | None:
+        return await rollout_document(self._registry, self._mirror.snapshot, name)
 
     async def describe_model(self, exchange: Exchange) -> None:
         await exchange.response.send(json_response(_description(exchange.model)))

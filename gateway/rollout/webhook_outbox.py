@@ -1,6 +1,6 @@
 """Tells the webhooks of rollouts of each step at least once, whichever controller took it and however that ended.
 
-The steps in a rollout's document are the messages. An ephemeral document beside it says how many of them were delivered, so
+The steps in a rollout's document are the messages. An ephemeral document next to it says how many of them were delivered, so
 the next holder of the lease goes on there, under the same ids.
 """
 

@@ -206,6 +206,38 @@ def test_a_word_that_google_does_not_know_is_found(checkout, word: str):
     assert any(wrong in found for found in wrong_words(checkout.plan("dev")))
 
 
+# By grant: of which database, and what may be done with its documents. Whose grant it is, the module's own tests say.
+RIGHTS_OF_ROLLOUTS = {
+    'documents["controller"]': ("chips", {"create", "get", "list", "update"}),
+    'documents["sweeper"]': ("chips-figures", {"delete", "get", "list"}),
+    'documents["gateway"]': ("chips-figures", {"create", "delete", "get", "list", "update"}),
+}
+
+
+def rights_of_rollouts(plan) -> dict[str, tuple[str, set[str]]]:
+    """What the module's grants in the project allow. A permission on anything but documents stands as it is, and so does a role of Google's."""
+    own = [r for r in plan if ".module.rollouts[0]." in r.address]
+    permissions = {
+        f"projects/{r.values['project']}/roles/{r.values['role_id']}": {
+            permission.removeprefix("datastore.entities.")
+            for permission in r.values["permissions"]
+            if permission != "datastore.databases.get"
+        }
+        for r in own
+        if r.type == "google_project_iam_custom_role"
+    }
+    found = {}
+    for grant in own:
+        role = grant.values.get("role", "")
+        if grant.type != "google_project_iam_member" or role == "roles/logging.logWriter":
+            continue
+        where = "".join(one["expression"] for one in grant.values.get("condition") or ())
+        database = where.removesuffix('"').rpartition("/databases/")[2]
+        name = grant.address.partition(".google_project_iam_member.")[2]
+        found[name] = (database, permissions.get(role, {role}))
+    return found
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_with_rollouts_gateways_may_write_their_figures_and_nothing_else(checkout, environment: str):
     from tests.deploy.enums import wrong_words
@@ -215,23 +247,8 @@ def test_with_rollouts_gateways_may_write_their_figures_and_nothing_else(checkou
     assert wrong_words(plan) == []
     services = {r.values["name"] for r in plan if r.type == "google_cloud_run_v2_service"}
     assert services == {"model-wine", "chips-gateway", "chips-rollouts"}
-    writers = {
-        r.address.partition(".module.rollouts[0].")[2]: r.values["condition"][0]["expression"]
-        for r in plan
-        if r.type == "google_project_iam_member"
-        and r.values["role"] == "roles/datastore.user"
-        and ".module.rollouts" in r.address
-    }
+    assert rights_of_rollouts(plan) == RIGHTS_OF_ROLLOUTS
     project = next(r.values["project"] for r in plan if r.type == "google_firestore_database")
-    registry, figures = (
-        f'resource.name == "projects/{project}/databases/{database}"'
-        for database in ("chips", "chips-figures")
-    )
-    assert writers == {
-        'google_project_iam_member.controller["registry"]': registry,
-        'google_project_iam_member.controller["figures"]': figures,
-        "google_project_iam_member.gateway_figures": figures,
-    }
     given = {
         service.values["name"]: {
             variable["name"]: variable.get("value")
@@ -248,3 +265,29 @@ def test_with_rollouts_gateways_may_write_their_figures_and_nothing_else(checkou
         environ={**given["chips-rollouts"], "CHIPS_REGISTRY": "firestore://project/chips"}
     )
     assert settings.rollouts.figures == url
+
+
+ROLLOUTS = "modules/rollouts/main.tf"
+TOO_MUCH_FOR_ROLLOUTS = {
+    "a controller that erases": (
+        'verbs       = ["create", "get", "list", "update"]',
+        'verbs       = ["create", "delete", "get", "list", "update"]',
+    ),
+    "a controller that reports": (
+        'verbs       = ["delete", "get", "list"]',
+        'verbs       = ["create", "delete", "get", "list"]',
+    ),
+    "every database": ("databases/${var.database}", "databases/"),
+    "a gateway that writes the registry": (
+        'member      = var.gateway_member\n      place       = "figures"',
+        'member      = var.gateway_member\n      place       = "registry"',
+    ),
+    "Google's own role": ('"projects/${var.project}/roles/${each.value.id}"', '"roles/datastore.user"'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", TOO_MUCH_FOR_ROLLOUTS)
+def test_more_rights_for_rollouts_are_found(checkout, mistake: str):
+    checkout.replace(ROLLOUTS, *TOO_MUCH_FOR_ROLLOUTS[mistake])
+    assert rights_of_rollouts(checkout.plan("dev", {"rollouts": True})) != RIGHTS_OF_ROLLOUTS

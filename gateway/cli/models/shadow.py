@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Annotated, Any
@@ -36,13 +36,13 @@ from gateway.registry.evidence import evidence_change
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
-from gateway.shadow.findings import ShadowReport
 from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combine_reports, verdict_document
+from gateway.shadow.status_view import read_shadow_facts
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LAST_REPORT_S = 3.0
+_ABOUT_NOW = {"shadow", "running", "ended", "gateways", "unreadable"}  # not the verdict
 
 
 def shadow(
@@ -282,34 +282,21 @@ async def _look(
             found = msgspec.structs.replace(found, stopped=utc_text(time.time()))
             change = Put(kind=SHADOWS, name=name, body=to_document(found), expected=document.revision)
             await registry.write(change, author=author, reason=reason)
-            ended = why_not_shadowed(found, model, time.time())
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with _figures_of(settings, registry) as store:
-            reports = _reports(await store.list_ephemeral(FIGURES), name)
-        verdict = verdict_document(combine_reports(reports, found.id), found.allowed)
+            facts = await read_shadow_facts(store, found, model)
         if stop:
-            await _keep_verdict(registry, found, model, verdict, author=author, reason=reason)
-    gateways = sum(report.shadow == found.id for report in reports)
+            await _keep_verdict(registry, found, model, facts, author=author, reason=reason)
+    for report in facts["unreadable"]:
+        console.note(f"a report is left out: {report}")
     if as_json:
-        running = {"running": not ended, "ended": ended or None, "gateways": gateways}
-        console.print_json({"shadow": to_document(found), **running, **verdict})
+        console.print_json(facts)
         return
-    show_report(found, verdict, ended=ended, gateways=gateways)
-
-
-def _reports(documents: Iterable[Document], name: str) -> list[ShadowReport]:
-    found = []
-    for one in documents:
-        if one.name.rpartition(".")[0] == name:
-            try:
-                found.append(msgspec.convert(one.body, ShadowReport, str_keys=True))
-            except msgspec.ValidationError as error:  # of another release, say
-                console.note(f"the report {one.name} cannot be read and is left out: {error}")
-    return found
+    show_report(found, facts)
 
 
 async def _keep_verdict(
-    registry: Registry, found: Shadow, model: Model, verdict: dict[str, Any], *, author: str, reason: str
+    registry: Registry, found: Shadow, model: Model, facts: dict[str, Any], *, author: str, reason: str
 ) -> None:
     """Write the verdict as evidence about the candidate, where that is still the same."""
     candidate = model.backend(found.candidate)
@@ -319,12 +306,12 @@ async def _keep_verdict(
         model=found.model,
         version=found.candidate,
         sort=SHADOW,
-        passed=verdict["finding"] == "agrees",
-        summary=f"{verdict['finding']} with version {found.stable}: {verdict['why']}",
+        passed=facts["finding"] == "agrees",
+        summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
         backend=backend_address(candidate),
         artifact_digest=candidate.artifact_digest,
         image=candidate.image,
-        facts={"shadow": found.id, **verdict},
+        facts={"shadow": found.id, **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW}},
     )
     await registry.write(await evidence_change(registry, record), author=author, reason=reason)
 

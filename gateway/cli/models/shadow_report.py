@@ -8,11 +8,13 @@ from gateway.core.shadow import Shadow
 _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "undecided": "bold yellow"}
 
 
-def show_report(shadow: Shadow, verdict: dict[str, Any], *, ended: str, gateways: int) -> None:
+def show_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
     """Print it: the verdict first, then what it rests on, then the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
-    console.say("state", ended or f"runs until {shadow.until}, at {gateways} gateway processes")
+    console.say(
+        "state", verdict["ended"] or f"runs until {shadow.until}, at {verdict['gateways']} gateway processes"
+    )
     console.say("verdict", f"{verdict['finding']}: {verdict['why']}", style=_STYLES[verdict["finding"]])
     console.say("agreement", f"{_rate(verdict['agreement'])} of {verdict['compared']} answers")
     console.say(

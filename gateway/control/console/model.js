@@ -44,6 +44,7 @@ export function page(place, { detail, slow, failed, note, changes, cards }) {
       <div class="pad commands"><${Command} label="Split the traffic anew (edit the figures)" text=${traffic(model.name, model.traffic)} />${model.enabled !== false && html`<${Command} label="Take the model out of service" text=${chips('disable', model.name)} />`}</div>
     </section>
     ${detail.rollout && html`<${Rollout} found=${detail.rollout} />`}
+    ${detail.shadow && html`<${Shadow} found=${detail.shadow} />`}
     ${cards.map((card) => html`<${Card} key=${card.version} card=${card} />`)}
     <div class="columns">
       <section class="card"><h2>How long requests took in the last hour</h2><${Legend} names=${names} /><${Distribution} bounds=${detail.bounds_ms} versions=${versions} /></section>
@@ -92,6 +93,35 @@ function Rollout({ found }) {
       ${found.state === 'running' && html`<${Command} label="Stay at this step" text=${chips('canary', found.model, '--hold')} />`}
       ${found.state === 'held' && html`<${Command} label="Go on" text=${chips('canary', found.model, '--resume')} />`}</div></section>`;
 }
+
+const VERDICTS = { agrees: 'ok', differs: 'bad', fails: 'bad', undecided: 'warn' };
+
+// The last shadow: what a candidate answered to copies of requests, next to how the stable version differs from itself.
+function Shadow({ found }) {
+  const { shadow, candidate, stable } = found;
+  const of = ({ seen, low, high }) => `${exact(seen)} (${exact(low)} to ${exact(high)})`;
+  const times = (one) => ['p50', 'p95', 'p99'].map((name) => `${name} ${ms(one[`${name}_s`] === null ? null : one[`${name}_s`] * 1000)}`).join(', ');
+  const output = (one) => `${exact(one.agreement.seen)} agree${one.mean_difference === null ? '' : `, mean difference ${number(one.mean_difference)}, largest ${number(one.largest_difference)}`}`;
+  const dropped = Object.entries(found.dropped).map(([why, n]) => `${count(n)} ${why}`).join(', ');
+  const itself = `version ${shadow.stable} with itself`;
+  const differs = (one) => one.amount === undefined ? `${one.path} ${one.what}` : `${one.path} by ${number(one.amount)}`;
+  const rows = [
+    ['Verdict', `${found.why}.`],
+    ['Answers that agree', `${of(found.agreement)} of ${count(found.compared)}; ${itself}: ${of(found.stable_agreement_with_itself)} of ${count(found.stable_compared_with_itself)}`],
+    ...Object.entries(found.outputs).map(([name, one]) => [html`Output <code>${name}</code>`, `${output(one.candidate)}${one.stable ? `; ${itself}: ${output(one.stable)}` : ''}`]),
+    ...[[shadow.candidate, candidate], [shadow.stable, stable]].map(([version, one]) => [`Version ${version}`, `${count(one.failed)} of ${plural(one.requests, 'request')} failed; ${times(one)}`]),
+    ['Sampled', `${plural(found.sampled, 'request')}${dropped && `; left out: ${dropped}`}`],
+  ];
+  return html`<section class="card" id="shadow"><h2>Version ${shadow.candidate} in the shadow of version ${shadow.stable} <${Pill} mood=${VERDICTS[found.finding]}>${found.finding}<//></h2>
+    <p>${exact(shadow.percent / 100)} of the requests to version ${shadow.stable} also go to version ${shadow.candidate}${found.running ? `, until ${shadow.until.slice(0, 16).replace('T', ' ')} UTC (reported by ${plural(found.gateways, 'gateway process', 'gateway processes')}).` : `. It has ended: ${found.ended}.`}</p>
+    <${Facts} rows=${rows} />
+    ${found.worst.length > 0 && html`<p class="soft">Where they differ most, by request:</p><${Facts} rows=${found.worst.map((one) => [html`<a href=${href('request', one.request_id)}><code>${one.request_id}</code></a>`, one.differences.map(differs).join('; ')])} />`}
+    <div class="commands">${found.running && html`<${Command} label="End it, and keep the verdict as evidence" text=${chips('shadow', shadow.model, '--stop')} />`}</div></section>`;
+}
+
+function exact(share) { return `${Number((share * 100).toPrecision(4))} %`; }
+
+function number(value) { return Number(value.toPrecision(3)).toString(); }
 
 // A version's model card: its author's Markdown, shown as the text that it is.
 function Card({ card }) {

@@ -1,4 +1,4 @@
-"""Webhooks of rollouts: each step at least once, in order, under the same id, whoever dies in between."""
+"""Webhooks of rollouts: each step at least once, in order, under the same id, whichever process dies in between."""
 
 import asyncio
 import contextlib

@@ -6,6 +6,34 @@ locals {
     registry = "resource.name == \"projects/${var.project}/databases/${var.registry_database}\""
     figures  = "resource.name == \"projects/${var.project}/databases/${var.database}\""
   }
+
+  # What each may do with documents, and where: nobody may change a database, and the controller erases figures alone.
+  roles = {
+    controller = {
+      id          = "chipsRolloutController"
+      title       = "CHIPS rollout controller"
+      description = "Takes the steps of rollouts in the registry, and erases nothing there."
+      verbs       = ["create", "get", "list", "update"]
+      member      = google_service_account.controller.member
+      place       = "registry"
+    }
+    sweeper = {
+      id          = "chipsFiguresSweeper"
+      title       = "CHIPS figures, to read and to clear away"
+      description = "Reads what gateways report of rollouts, and deletes what is left of those that are gone."
+      verbs       = ["delete", "get", "list"]
+      member      = google_service_account.controller.member
+      place       = "figures"
+    }
+    gateway = {
+      id          = "chipsFiguresReporter"
+      title       = "CHIPS figures, to report"
+      description = "Reports figures of rollouts and shadows, shows them, and deletes its own."
+      verbs       = ["create", "delete", "get", "list", "update"]
+      member      = var.gateway_member
+      place       = "figures"
+    }
+  }
   figures_url = "firestore://${var.project}/${var.database}"
 }
 
@@ -26,14 +54,24 @@ resource "google_service_account" "controller" {
   display_name = "CHIPS rollout controller"
 }
 
-resource "google_project_iam_member" "controller" {
-  for_each = local.only
-  project  = var.project
-  role     = "roles/datastore.user"
-  member   = google_service_account.controller.member
+resource "google_project_iam_custom_role" "documents" {
+  for_each    = local.roles
+  project     = var.project
+  role_id     = each.value.id
+  title       = each.value.title
+  description = each.value.description
+  permissions = concat(["datastore.databases.get"], [for verb in each.value.verbs : "datastore.entities.${verb}"])
+}
+
+resource "google_project_iam_member" "documents" {
+  for_each   = local.roles
+  project    = var.project
+  role       = "projects/${var.project}/roles/${each.value.id}"
+  member     = each.value.member
+  depends_on = [google_project_iam_custom_role.documents]
   condition {
-    title      = "only the ${each.key}"
-    expression = each.value
+    title      = "only the ${each.value.place}"
+    expression = local.only[each.value.place]
   }
 }
 
@@ -41,16 +79,6 @@ resource "google_project_iam_member" "controller_log" {
   project = var.project
   role    = "roles/logging.logWriter"
   member  = google_service_account.controller.member
-}
-
-resource "google_project_iam_member" "gateway_figures" {
-  project = var.project
-  role    = "roles/datastore.user"
-  member  = var.gateway_member
-  condition {
-    title      = "only the figures"
-    expression = local.only.figures
-  }
 }
 
 resource "google_secret_manager_secret_iam_member" "webhook" {

@@ -10,21 +10,34 @@ variables {
 }
 
 run "a_gateway_may_write_its_figures_and_nothing_else" {
-  command = plan
+  command = apply
   assert {
-    condition     = google_project_iam_member.gateway_figures.condition[0].expression == "resource.name == \"projects/my-project/databases/chips-figures\""
+    condition     = google_project_iam_member.documents["gateway"].condition[0].expression == "resource.name == \"projects/my-project/databases/chips-figures\""
     error_message = "the grant must name the database of the figures"
+  }
+  assert {
+    condition     = [for name, grant in google_project_iam_member.documents : name if grant.member == var.gateway_member] == ["gateway"]
+    error_message = "one grant, and no other"
   }
 }
 
-run "the_controller_writes_to_two_databases" {
+run "the_controller_writes_the_registry_and_erases_figures_alone" {
   command = plan
   assert {
-    condition = toset([for grant in google_project_iam_member.controller : grant.condition[0].expression]) == toset([
-      "resource.name == \"projects/my-project/databases/chips\"",
-      "resource.name == \"projects/my-project/databases/chips-figures\"",
-    ])
-    error_message = "the registry and the figures, and no other database"
+    condition     = google_project_iam_member.documents["controller"].condition[0].expression == "resource.name == \"projects/my-project/databases/chips\""
+    error_message = "the grant must name the registry's database"
+  }
+  assert {
+    condition     = !contains(google_project_iam_custom_role.documents["controller"].permissions, "datastore.entities.delete")
+    error_message = "nothing in the registry is erased"
+  }
+  assert {
+    condition     = google_project_iam_member.documents["sweeper"].condition[0].expression == "resource.name == \"projects/my-project/databases/chips-figures\""
+    error_message = "the grant must name the database of the figures"
+  }
+  assert {
+    condition     = length(setintersection(google_project_iam_custom_role.documents["sweeper"].permissions, ["datastore.entities.create", "datastore.entities.update"])) == 0
+    error_message = "a controller reports no figures"
   }
 }
 

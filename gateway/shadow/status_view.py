@@ -1,0 +1,64 @@
+"""A shadow as facts for people and machines: the command and the console show the same."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from gateway.core.model import Model
+from gateway.core.model_updates import to_document
+from gateway.core.shadow import Shadow, why_not_shadowed
+from gateway.registry.base import Registry, RegistryError
+from gateway.registry.mirror import Mirror
+from gateway.shadow.findings import ShadowReport
+from gateway.shadow.reporter import FIGURES
+from gateway.shadow.verdict import combine_reports, verdict_document
+
+_log = logging.getLogger(__name__)
+
+
+async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
+    """JSON values: the shadow, whether it runs, and the verdict on what the gateways report. Raises RegistryError.
+
+    `unreadable` names the reports that were left out, of another release, say.
+    """
+    reports, unreadable = [], []
+    for one in await figures.list_ephemeral(FIGURES):
+        if one.name.rpartition(".")[0] == shadow.model:
+            try:
+                reports.append(msgspec.convert(one.body, ShadowReport, str_keys=True))
+            except msgspec.ValidationError as error:
+                unreadable.append(f"{one.name} cannot be read: {error}")
+    ended = why_not_shadowed(shadow, model, time.time())
+    return {
+        "shadow": to_document(shadow),
+        "running": not ended,
+        "ended": ended or None,
+        "gateways": sum(report.shadow == shadow.id for report in reports),
+        "unreadable": unreadable,
+        # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
+        **await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed),
+    }
+
+
+class ShadowView:
+    """The last shadow of a model, for its page in the console."""
+
+    def __init__(self, mirror: Mirror, figures: Registry) -> None:
+        self._mirror = mirror
+        self._figures = figures
+
+    async def __call__(self, name: str) -> dict[str, Any] | None:
+        """None where there is none, or the store of figures does not answer."""
+        snapshot = self._mirror.snapshot
+        shadow = snapshot.shadows.get(name) if snapshot is not None else None
+        if snapshot is None or shadow is None:
+            return None
+        entry = snapshot.entries.get(name)
+        try:
+            return await read_shadow_facts(self._figures, shadow, entry.model if entry is not None else None)
+        except RegistryError as error:
+            _log.info("the shadow of %s is not shown: %s", name, error)
+            return None

@@ -47,7 +47,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gateway: str
     windows: tuple[RolloutWindow, ...]
     final: bool = False  # the gateway has stopped
-    process: str = ""  # `local_process.this_process`, where the store is of one machine
+    process: str = ""  # `process_identity.current_process`, where the store is of one machine
 
     @property
     def last(self) -> int:

@@ -23,7 +23,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def ended() -> str:
     """The name of a process that ran on this machine."""
-    code = "from gateway.rollout.process_identity import this_process; print(this_process())"
+    code = "from gateway.rollout.process_identity import current_process; print(current_process())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

@@ -1,10 +1,11 @@
 """What a shadow costs callers: their latency, and the gateway's CPU time a request, without and with a shadow of 5 %.
 
-    python -m benchmarks.shadow_cost [--seconds 3] [--rounds 6]        (about a minute)
+    python -m benchmarks.shadow_cost [--seconds 3] [--rounds 20] [--max-rate 10000]        (three minutes)
 
-Two gateway processes, nginx as both versions, wrk as the callers with four connections, all on this machine. The two take turns, each
+`--max-rate` is that of `chips shadow`: 10 000 requests a second is no bound here, 20 is what you get unless you say otherwise. Two gateway processes, nginx as both versions, wrk as the callers with four connections, all on this machine. The two take turns, each
 round in another order, and are compared within a round. CPU time is that of the gateway's process; the process that compares
-has its own, which is shown next to it.
+has its own, which is shown next to it. Of two gateways that are equal, each is the slower one in half of the rounds; the last column says in how
+many the shadowed one was.
 """
 
 import argparse
@@ -41,7 +42,9 @@ class Turn(NamedTuple):
 class Gateway:
     """A gateway with a registry of its own, and the model `bench` in two versions."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Path, backend: str, *, shadowed: bool) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, folder: Path, backend: str, *, max_rate: str, shadowed: bool
+    ) -> None:
         folder.mkdir()
         self._folder = folder
         self._environ = {
@@ -71,7 +74,7 @@ class Gateway:
         (folder / "post.lua").write_text(LUA)
         if shadowed:
             self.chips(
-                *("shadow", "bench", "2", "--percent", _PERCENT, "--max-rate", "10000", "--yes"),
+                *("shadow", "bench", "2", "--percent", _PERCENT, "--max-rate", max_rate, "--yes"),
                 *("--gateway", self.url, "--json"),
             )
 
@@ -113,7 +116,8 @@ def _percentile(out: str, which: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--max-rate", default="10000")
     options = parser.parse_args()
     for tool in ("wrk", "nginx"):
         if shutil.which(tool) is None:
@@ -127,7 +131,8 @@ def main() -> None:
         stack.enter_context(process("nginx", "-c", str(conf)))
         backend = f"http://127.0.0.1:{port}"
         gateways = [
-            Gateway(stack, folder / what, backend, shadowed=what == "with") for what in ("without", "with")
+            Gateway(stack, folder / what, backend, max_rate=options.max_rate, shadowed=what == "with")
+            for what in ("without", "with")
         ]
         for gateway in gateways:
             gateway.turn(1)
@@ -139,17 +144,22 @@ def main() -> None:
 
 
 def report(turns: list[list[Turn]], found: dict[str, object]) -> None:
-    print(f"{'':<22}{'without':>10}{'with':>10}   ratio: the median of the rounds, and their range")
+    rounds = len(turns[0])
+    print(f"{rounds} rounds: medians, and ranges in brackets")
+    print(f"{'':<22}{'without':>26}{'with':>26}{'with/without':>24}   slower in")
     for name in ("p50", "p99", "cpu_us"):
-        without, shadowed = ([getattr(turn, name) for turn in side] for side in turns)
-        ratios = sorted(b / a for a, b in zip(without, shadowed, strict=True))
-        print(
-            f"{name:<22}{statistics.median(without):>10.1f}{statistics.median(shadowed):>10.1f}"
-            f"   {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-        )
-    comparing = statistics.median(turn.comparer_us for turn in turns[1])
-    print(f"{'comparing, us of CPU':<22}{'':>10}{comparing:>10.1f}")
+        sides = [[getattr(turn, name) for turn in side] for side in turns]
+        ratios = [b / a for a, b in zip(*sides, strict=True)]
+        slower = sum(ratio > 1 for ratio in ratios)
+        shown = "".join(f"{_range(side, 1):>26}" for side in sides)
+        print(f"{name:<22}{shown}{_range(ratios, 3):>24}   {slower} of {rounds}")
+    print(f"{'comparing, us of CPU':<22}{'':>26}{_range([turn.comparer_us for turn in turns[1]], 1):>26}")
     print(f"sampled {found['sampled']}, compared {found['compared']}, left out {found['dropped']}")
+
+
+def _range(values: list[float], digits: int) -> str:
+    median = statistics.median(values)
+    return f"{median:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

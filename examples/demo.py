@@ -5,6 +5,10 @@
 
 Every step is the command that a person would type, shown as it is run. All it makes lies in one folder, .demo, which is
 made again each time. `--once` ends after the score, with 0 or 1; otherwise everything runs on until Ctrl-C.
+
+The backend is a plain process and none that `chips deploy` supervises and `chips ps` lists: a supervised one outlives the program
+that started it and comes back with `chips up`, while this one must end with the demo, however that ends. To deploy would also load
+the model twice more (the trial and the check of the contract), which takes longer than all steps here together.
 """
 
 import argparse

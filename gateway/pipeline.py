@@ -8,14 +8,14 @@ To learn what happens to a request, read `Pipeline._pass`. To add a step: write 
 import logging
 import time
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.headers import PINNED_VERSION
-from gateway.core.immediate_future import switch_to_task
+from gateway.core.immediate_future import COMPLETED, switch_to_task
 from gateway.core.problem_details import render_problem
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
@@ -203,12 +203,11 @@ class Pipeline:
         finally:
             permit.give_back()
 
-    async def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
-        if exchange.response.started:
-            exchange.response.abort()  # half an answer must not look like a whole one
-            return
+    def _refuse(self, exchange: Exchange, error: GatewayError) -> Awaitable[None]:
+        response = exchange.response
+        if response.started:
+            response.abort()  # half an answer must not look like a whole one
+            return COMPLETED
         target = getattr(exchange, "target", None)
         open_inference = target is not None and target.open_inference
-        await exchange.response.send(
-            render_problem(error, exchange.request_id, open_inference=open_inference)
-        )
+        return response.send(render_problem(error, exchange.request_id, open_inference=open_inference))

@@ -2,14 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.patience import patience
+from tests.patience import measure, patience
 
 if TYPE_CHECKING:
     from tests.flow.background_servers import BackgroundServers
@@ -55,12 +55,18 @@ _SLOW_FOLDERS = ("tests/zoo/", "tests/contract/backends/julia/")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """The limit that ends a hanging test grows with how slow this machine is."""
     if item.nodeid.startswith(_SLOW_FOLDERS):
         item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """The limit that ends a hanging test grows with how slow this machine is by now."""
+    measure()
     marker = item.get_closest_marker("timeout")
     usual = float(marker.args[0] if marker else item.config.getini("timeout"))
     item.add_marker(pytest.mark.timeout(patience(usual)), append=False)
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ Such a limit only ends a test that hangs. It decides nothing about what is right
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Final, TypeVar
 
 Found = TypeVar("Found")
@@ -15,20 +15,40 @@ Found = TypeVar("Found")
 _USUAL_S: Final = 0.1
 _ROUNDS: Final = 180
 _LARGEST: Final = 20.0
+_MEASURED_EVERY_S: Final = 20.0
 
 
-@cache
-def slowness() -> float:
-    """1.0 on a quiet machine of today, 8.0 where it takes eight times as long; measured once in each process."""
-    began = time.monotonic()
-    for _ in range(_ROUNDS):
-        sum(number * number % 7 for number in range(16_000))
-    return min(_LARGEST, max(1.0, (time.monotonic() - began) / _USUAL_S))
+class _Machine:
+    """1.0 on a quiet machine of today, 8.0 where it takes eight times as long.
+
+    The most that was ever measured here, since a limit that is too long costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self.slowness = 1.0
+        self._measured_at = -math.inf
+
+    def measure(self) -> None:
+        if time.monotonic() < self._measured_at + _MEASURED_EVERY_S:
+            return
+        began = time.monotonic()
+        for _ in range(_ROUNDS):
+            sum(number * number % 7 for number in range(16_000))
+        self._measured_at = time.monotonic()
+        self.slowness = min(_LARGEST, max(self.slowness, (self._measured_at - began) / _USUAL_S))
+
+
+_machine: Final = _Machine()
+
+
+def measure() -> None:
+    """Measure the machine, unless that was done just before. Blocks for a moment, so not for the midst of a test."""
+    _machine.measure()
 
 
 def patience(seconds: float) -> float:
     """A limit for a wait, in seconds: `seconds` on a quiet machine, and more on one that is slow or busy."""
-    return seconds * slowness()
+    return seconds * _machine.slowness
 
 
 async def eventually(look: Callable[[], Awaitable[Found | None]], *, within_s: float = 30.0) -> Found:
@@ -40,3 +60,6 @@ async def eventually(look: Callable[[], Awaitable[Found | None]], *, within_s: f
         while (found := await look()) is None:
             await asyncio.sleep(0.01)
         return found
+
+
+measure()

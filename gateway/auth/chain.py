@@ -102,4 +102,5 @@ class AuthenticatorChain:
         self.refused += 1
         if self._networks_report_only:
             return msgspec.structs.replace(authentication, outside_networks=True)
-        raise AddressNotAllowed(f"Your credentials may not be used from your address, {head.address}.")
+        shown = head.address_text or "which is not known"
+        raise AddressNotAllowed(f"Your credentials may not be used from your address, {shown}.")

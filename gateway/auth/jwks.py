@@ -179,9 +179,23 @@ async def _at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
     return body
 
 
+async def fetch_authorization_endpoint(issuer: str) -> str:
+    """Where people sign in at `issuer`, by its discovery document; empty where it does not answer or names no such place."""
+    async with open_jwks_session([urlsplit(issuer).hostname or ""]) as session:
+        try:
+            body, _ = await _get(session, issuer.rstrip("/") + _DISCOVERY)
+            document = msgspec.json.decode(body, type=_Discovery)
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+            _log.error("the discovery document of %s cannot be used: %s", issuer, _reason(error))
+            return ""
+    is_it = document.issuer == issuer and is_trusted_jwks_url(document.authorization_endpoint)
+    return document.authorization_endpoint if is_it else ""
+
+
 class _Discovery(msgspec.Struct):
     issuer: str
     jwks_uri: str
+    authorization_endpoint: str = ""
 
 
 def parse_discovery(body: bytes, issuer: str) -> str:

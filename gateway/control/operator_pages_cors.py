@@ -13,9 +13,9 @@ from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
 from gateway.core.cors_policy import OWN_FIELDS, VARY, CorsRule
-from gateway.core.errors import Forbidden
+from gateway.core.errors import Forbidden, HeaderList
 from gateway.core.exchange import Exchange
-from gateway.core.response import HeaderList, Response
+from gateway.core.response import Response
 
 # What describes the gateway and its models. Operators' pages and the console are shared with nobody.
 PATHS: Final = (

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from gateway import __version__
 from gateway.auth.base import Authentication
 from gateway.auth.chain import AuthenticatorChain
+from gateway.control.approval_pages import ApprovalPages
 from gateway.control.assets import find_asset, prefers_html
 from gateway.control.dashboard_data import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _READ = frozenset({"GET", "HEAD"})
 # Asked for by platforms, and the last by backends, from addresses that nobody can list.
 _PROBES = frozenset({"/-/live", "/-/ready", "/v2/health/live", "/v2/health/ready", "/-/jwks.json"})
+_APPROVALS = "/-/approvals/"
 _NOTHING_HERE = "There is nothing here. GET / says what this gateway offers."
 _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
@@ -82,6 +84,7 @@ class ControlRoutes:
         self._board = Dashboard(mirror, shared, figures, supervisor=supervisor)
         self._requests = RecordedRequests(reader)
         self.live = EventStream(self._board, reader)
+        self._approvals = ApprovalPages(registry, mirror)
         self._operate: dict[str, Callable[[Exchange], Awaitable[Response]]] = {
             "/-/metrics": self._metrics,
             "/-/overview": self._overview,
@@ -90,6 +93,8 @@ class ControlRoutes:
             "/-/callers": self._callers,
             "/-/history": self._history,
             "/-/cards": self._cards,
+            "/-/approvals": self._approvals.listed,
+            "/-/emergencies": self._approvals.emergencies,
         }
 
     def is_health_probe(self, exchange: Exchange) -> bool:
@@ -105,6 +110,11 @@ class ControlRoutes:
         preflight = None if self._cors is None else await self._cors(exchange)
         if preflight is not None:
             await exchange.response.send(preflight)
+            return
+        if exchange.method == "POST" and path.startswith(_APPROVALS):
+            await self._check_operator(exchange)
+            decided = await self._approvals.decide(exchange, path.removeprefix(_APPROVALS))
+            await exchange.response.send(decided)
             return
         if exchange.method not in _READ:
             raise MethodNotAllowed("The methods allowed here are GET, HEAD.", allow="GET, HEAD")
@@ -153,6 +163,9 @@ class ControlRoutes:
         if operate is not None:
             await self._check_operator(exchange)
             return await operate(exchange)
+        if path.startswith(_APPROVALS):
+            await self._check_operator(exchange)
+            return await self._approvals.one(exchange, path.removeprefix(_APPROVALS))
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
             found_requests = await self._requests.with_id(path.removeprefix("/-/requests/"))

@@ -28,6 +28,8 @@ def gateway_field_lines(exchange: Exchange, now: float) -> str:
 
 def _backend_lines(exchange: Exchange) -> str:
     """What says where it was answered, once it has been routed."""
+    if not exchange.generation:
+        return ""
     backend = exchange.backend if exchange.routed else getattr(exchange, "backend", None)
     if backend is None:
         return ""

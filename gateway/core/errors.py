@@ -34,8 +34,10 @@ A class exists only because its `code` is a contract with callers; any other exc
         └── InternalError         500 internal-error
 """
 
-import math
+from math import ceil
 from typing import ClassVar
+
+HeaderList = tuple[tuple[bytes, bytes], ...]
 
 
 class GatewayError(Exception):
@@ -44,19 +46,25 @@ class GatewayError(Exception):
     code: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
+    side: ClassVar[str]  # who can fix it: caller, backend, gateway
+    headers: HeaderList = ()
 
-    def __init__(self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        super().__init__(detail)
+    # Exception's own constructor is not called: it would only cost time, and strangers cause these errors.
+    def __init__(self, detail: str) -> None:
         self.detail = detail
-        self.headers = headers
+
+    def __str__(self) -> str:
+        return self.detail
 
 
-def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+def _retry_after(seconds: int) -> HeaderList:
     return ((b"Retry-After", str(seconds).encode("ascii")),)
 
 
 class CallerError(GatewayError):
     """4xx: the caller can fix it."""
+
+    side = "caller"
 
 
 class BadRequest(CallerError):
@@ -69,10 +77,8 @@ class Unauthenticated(CallerError):
     """401: no credentials, or bad ones."""
 
     code, status, title = "unauthenticated", 401, "Not authenticated"
-
-    def __init__(self, detail: str) -> None:
-        # RFC 9110 section 11.6.1: a 401 names at least one challenge.
-        super().__init__(detail, headers=((b"WWW-Authenticate", b'Bearer realm="chips"'),))
+    # RFC 9110 section 11.6.1: a 401 names at least one challenge.
+    headers = ((b"WWW-Authenticate", b'Bearer realm="chips"'),)
 
 
 class BudgetExhausted(CallerError):
@@ -81,7 +87,8 @@ class BudgetExhausted(CallerError):
     code, status, title = "budget-exhausted", 402, "Budget exhausted"
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
+        super().__init__(detail)
+        self.headers = _retry_after(ceil(retry_after_s) or 1)
 
 
 class AddressNotAllowed(CallerError):
@@ -115,7 +122,8 @@ class MethodNotAllowed(CallerError):
 
     def __init__(self, detail: str, *, allow: str) -> None:
         # RFC 9110 section 15.5.6: a 405 names what would be allowed.
-        super().__init__(detail, headers=((b"Allow", allow.encode("ascii")),))
+        super().__init__(detail)
+        self.headers = ((b"Allow", allow.encode("ascii")),)
 
 
 class RequestTimeout(CallerError):
@@ -163,11 +171,14 @@ class TooManyRequests(CallerError):
     code, status, title = "too-many-requests", 429, "Too many requests"
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(detail, headers=_retry_after(max(1, math.ceil(retry_after_s))))
+        super().__init__(detail)
+        self.headers = _retry_after(ceil(retry_after_s) or 1)
 
 
 class UpstreamError(GatewayError):
     """502 to 504: the backend failed."""
+
+    side = "backend"
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -188,7 +199,8 @@ class UpstreamNotTried(UpstreamError):
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
-        super().__init__(detail, headers=_retry_after(retry_after_s))
+        super().__init__(detail)
+        self.headers = _retry_after(retry_after_s)
 
 
 class UpstreamTimeout(UpstreamError):
@@ -206,6 +218,8 @@ class DeadlineExceeded(UpstreamError):
 class GatewayFault(GatewayError):
     """5xx: the gateway or its operator can fix it."""
 
+    side = "gateway"
+
 
 class Overloaded(GatewayFault):
     """503: a concurrency limit and its queue are full."""
@@ -213,7 +227,8 @@ class Overloaded(GatewayFault):
     code, status, title = "overloaded", 503, "Overloaded"
 
     def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(detail, headers=_retry_after(retry_after_s))
+        super().__init__(detail)
+        self.headers = _retry_after(retry_after_s)
 
 
 class RegistryUnavailable(GatewayFault):
@@ -222,7 +237,8 @@ class RegistryUnavailable(GatewayFault):
     code, status, title = "registry-unavailable", 503, "Registry unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 2) -> None:
-        super().__init__(detail, headers=_retry_after(retry_after_s))
+        super().__init__(detail)
+        self.headers = _retry_after(retry_after_s)
 
 
 class IssuerUnavailable(GatewayFault):
@@ -231,7 +247,8 @@ class IssuerUnavailable(GatewayFault):
     code, status, title = "issuer-unavailable", 503, "Issuer unavailable"
 
     def __init__(self, detail: str, *, retry_after_s: int = 10) -> None:
-        super().__init__(detail, headers=_retry_after(retry_after_s))
+        super().__init__(detail)
+        self.headers = _retry_after(retry_after_s)
 
 
 class LoopDetected(GatewayFault):

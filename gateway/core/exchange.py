@@ -5,7 +5,7 @@ Each field is filled by exactly one stage, named above it; a later stage may rea
 a type but no value here does not exist before its stage has run: to read it earlier is a bug, and says so.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.core.trace_context import new_span_id
@@ -59,7 +59,7 @@ class ResponseWriter(Protocol):
     def started(self) -> bool:
         """Whether the caller may have seen a part of the answer."""
 
-    async def send(self, answer: "Response") -> None: ...
+    def send(self, answer: "Response") -> Awaitable[None]: ...
 
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
@@ -152,6 +152,7 @@ class Exchange:
         "refusal",
         "refused_s",
         "registry_age_s",
+        "remote_ip",
         "report_only_refusals",
         "request_id",
         "response",
@@ -200,6 +201,7 @@ class Exchange:
         self.target: RequestTarget
         self.trace: TraceContext
         self.address: Address | None = None  # the caller's, as far as trusted hops say
+        self.remote_ip = peer  # the same for logs: as text, and the peer's where it is not known
         # route
         self.model: Model
         self.compiled_policy: CompiledPolicy

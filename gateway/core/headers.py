@@ -154,6 +154,7 @@ class RequestHead(msgspec.Struct, eq=False):
         _NOTHING  # positions of fields that Connection names: read here, but never sent on
     )
     address: Address | None = None  # the caller's, as far as trusted proxies say
+    address_text: str = ""  # the same as text, which takes long to write
     vouched: bool = False  # it came through a trusted proxy, which answers for the fields that it writes
     last_digest: LastKeyDigest | None = None  # what its connection remembers of the last API key
     forwarded_for: bytes | None = None  # X-Forwarded-For, where that proxy wrote it

@@ -1,6 +1,7 @@
 """A future for one event whose `complete` resumes the waiting coroutine at once: no task, no round of the event loop."""
 
 from collections.abc import Callable, Generator
+from typing import Any, Final, cast
 
 
 class ImmediateFuture:
@@ -37,6 +38,18 @@ class ImmediateFuture:
                 raise error
             finally:
                 del error  # its traceback leads to this frame, which would keep both from being freed
+
+
+class _Completed:
+    """What a function returns that callers await and that has nothing to wait for: a coroutine costs three times as much."""
+
+    _nothing = cast("Generator[Any, None, None]", iter(()))
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._nothing
+
+
+COMPLETED: Final = _Completed()
 
 
 class _Yield:

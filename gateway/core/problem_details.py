@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.errors import GatewayError
-from gateway.core.response import HeaderList, Response
+from gateway.core.errors import GatewayError, HeaderList
+from gateway.core.response import Response
 
 _encode = msgspec.json.Encoder().encode
 
@@ -15,16 +15,17 @@ _REMEMBERED_CHARACTERS: Final = 256  # of a detail, which may hold what a caller
 
 
 def render_problem(error: GatewayError, request_id: str, *, open_inference: bool = False) -> Response:
-    """Render `error` as `application/problem+json`.
+    """Render `error` as `application/problem+json`. `request_id` holds nothing that JSON escapes.
 
     The shape is the backend contract's, so that a caller reads one shape whichever side failed. `open_inference` adds
     the member `error` that the Open Inference Protocol's REST binding asks for, so one body serves both.
     """
-    make = _remembered_parts if len(error.detail) <= _REMEMBERED_CHARACTERS else _parts
+    detail = error.detail
+    make = _remembered_parts if len(detail) <= _REMEMBERED_CHARACTERS else _parts
     headers, before, after = make(
-        error.title, error.status, error.code, error.detail, error.headers, open_inference
+        error.title, error.status, error.code, detail, error.headers, open_inference
     )
-    return Response(error.status, headers, before + _encode(request_id) + after)
+    return Response(error.status, headers, f"{before}{request_id}{after}".encode())
 
 
 def _parts(
@@ -34,7 +35,7 @@ def _parts(
     detail: str,
     headers: HeaderList,
     open_inference: bool,  # noqa: FBT001
-) -> tuple[HeaderList, bytes, bytes]:
+) -> tuple[HeaderList, str, str]:
     """What is the same for all requests that meet this error: the fields, and the body around the request id."""
     members = {
         "type": "about:blank",
@@ -49,8 +50,8 @@ def _parts(
         (b"Cache-Control", b"no-store"),
         *headers,
     )
-    after = b',"error":' + _encode(detail) + b"}\n" if open_inference else b"}\n"
-    return fields, _encode(members)[:-1] + b',"request_id":', after
+    after = f'","error":{_encode(detail).decode()}}}\n' if open_inference else '"}\n'
+    return fields, f'{_encode(members)[:-1].decode()},"request_id":"', after
 
 
 _remembered_parts = lru_cache(maxsize=1024)(_parts)  # strangers cause the same refusals again and again

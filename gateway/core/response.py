@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.core.errors import HeaderList
 from gateway.core.escape_unprintable import printable_json
-
-HeaderList = tuple[tuple[bytes, bytes], ...]
 
 
 class Response(NamedTuple):

@@ -89,7 +89,7 @@ def read_billing(api: GoogleApi, table: str, *, project: str, month: list[date])
         return [_billed(row) for row in _rows(api, found[1], body)]
     except GoogleApiError as error:
         raise BillingError(str(error)) from None
-    except (KeyError, TypeError, IndexError, InvalidOperation) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, InvalidOperation) as error:
         raise BillingError(f"BigQuery's answer is not as documented: {error!r}") from None
 
 

@@ -77,6 +77,7 @@ class _Wanted(NamedTuple):
     base_unit: str
     scale: float  # base units in one unit of the field
     free: str = ""  # the field that takes where the first price begins
+    free_scale: float = 1.0  # base units in one unit of that
 
 
 def _services(what: str, billing: str) -> re.Pattern[str]:
@@ -88,7 +89,7 @@ _FIELDS: Final[Mapping[tuple[str, str], _Wanted]] = {
         _CLOUD_RUN, _services("CPU", "Request-based"), "s", 1.0, "free_cpu_s"
     ),
     ("cloud_run", "memory_gib_active"): _Wanted(
-        _CLOUD_RUN, _services("Memory", "Request-based"), "By.s", _GIB, "free_memory_gib_s"
+        _CLOUD_RUN, _services("Memory", "Request-based"), "By.s", _GIB, "free_memory_gib_s", _GIB
     ),
     ("cloud_run", "cpu_idle"): _Wanted(_CLOUD_RUN, _services("Min Instance CPU", "Request-based"), "s", 1.0),
     ("cloud_run", "memory_gib_idle"): _Wanted(
@@ -101,7 +102,7 @@ _FIELDS: Final[Mapping[tuple[str, str], _Wanted]] = {
     ("cloud_run", "per_million_requests"): _Wanted(
         _CLOUD_RUN, re.compile("Requests"), "count", 1e6, "free_requests"
     ),
-    ("logging", "gib"): _Wanted(_LOGGING, re.compile("Log Storage cost"), "By", _GIB, "free_gib"),
+    ("logging", "gib"): _Wanted(_LOGGING, re.compile("Log Storage cost"), "By", _GIB, "free_gib", _GIB),
 }
 
 
@@ -162,7 +163,7 @@ def _one(skus: list[_Sku], wanted: _Wanted, region: str) -> _Sku:
 
 
 def _price(sku: _Sku, wanted: _Wanted, currency: str) -> tuple[float, float]:
-    """The first price above nothing, and the usage at which it begins; both in units of the field."""
+    """The first price above nothing, and the usage at which it begins; in the units of their fields."""
     name = f"{sku.sku_id} {sku.description}"
     if not sku.pricing_info:
         raise CatalogueError(f"{name} has no price")
@@ -177,6 +178,7 @@ def _price(sku: _Sku, wanted: _Wanted, currency: str) -> tuple[float, float]:
         except ValueError:
             raise CatalogueError(f"{name}: {rate.unit_price.units!r} is no amount") from None
         if amount > 0:
-            per_field = wanted.scale / expression.base_unit_conversion_factor
-            return float(f"{amount * per_field:.12g}"), rate.start_usage_amount / per_field
+            factor = expression.base_unit_conversion_factor
+            price = amount * wanted.scale / factor
+            return float(f"{price:.12g}"), rate.start_usage_amount * factor / wanted.free_scale
     raise CatalogueError(f"{name} costs nothing, which cannot be right")

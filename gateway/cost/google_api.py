@@ -30,6 +30,10 @@ class GoogleApi:
         """The answer to a POST of a JSON document. Raises GoogleApiError."""
         return self._call("POST", path, json=body)
 
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
     def _call(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         import requests
         from google.auth.exceptions import GoogleAuthError

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from google.api_core import exceptions
 
+from gateway.cost.billing_export import MODEL_LABEL, VERSION_LABEL, label_value
 from gateway.deploy.backend_folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
 from gateway.deploy.google_errors import Result, call_google
@@ -311,6 +312,7 @@ class CloudRunTarget:
             timeout=timedelta(seconds=max(1, round(settings.timeout_s))),
             execution_environment=run_v2.ExecutionEnvironment.EXECUTION_ENVIRONMENT_GEN2,
         )
+        template.labels = {MODEL_LABEL: folder.model, VERSION_LABEL: label_value(folder.version)}
         content = run_v2.RevisionTemplate.to_json(template, sort_keys=True)
         template.revision = f"{service_name(folder.model)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         template.service_account = self._place.account

@@ -25,7 +25,9 @@ class LocalLimiter:
             if verdict.wait_s:
                 waits = True
         if waits:
-            return [v if v.wait_s else ChargeResult(v.remaining + 1, v.reset_s, 0.0) for v in verdicts]
+            return [
+                v if v.wait_s else ChargeResult(v.charge, v.remaining + 1, v.reset_s, 0.0) for v in verdicts
+            ]
         for charge in quota_charges:
             if charge.interval_s:
                 earned_at = self._earned_at.get(charge.account, 0.0)
@@ -44,13 +46,13 @@ class LocalLimiter:
             earned_at = (earned_at if earned_at > now else now) + interval_s  # max() takes ten times as long
             spare_s = charge.quota * interval_s - (earned_at - now)
             if spare_s < -_ROUNDING_S:
-                return ChargeResult(0, earned_at - interval_s - now, -spare_s)
-            return ChargeResult(int((spare_s + _ROUNDING_S) / interval_s), earned_at - now, 0.0)
+                return ChargeResult(charge, 0, earned_at - interval_s - now, -spare_s)
+            return ChargeResult(charge, int((spare_s + _ROUNDING_S) / interval_s), earned_at - now, 0.0)
         used, _ = self._counts.get(charge.account, (0, 0.0))
         left_s = charge.ends_at - now
         if used >= charge.quota:
-            return ChargeResult(0, left_s, left_s)
-        return ChargeResult(charge.quota - used - 1, left_s, 0.0)
+            return ChargeResult(charge, 0, left_s, left_s)
+        return ChargeResult(charge, charge.quota - used - 1, left_s, 0.0)
 
     def _sweep(self, now: float) -> None:
         """Forget accounts that are full again: they say what a new one would say."""

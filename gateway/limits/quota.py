@@ -1,13 +1,14 @@
 """The rate limits and quotas that a request counts against, and the RateLimit header fields that report them."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 import msgspec
 
+from gateway.core.errors import HeaderList
 from gateway.core.principal import UNLIMITED, Quota
 
 DAY_S: Final = 86_400
@@ -22,11 +23,20 @@ class Charge(msgspec.Struct, frozen=True):
     interval_s: float  # of a rate: between two requests; 0.0 where it is a count in a window
     window_s: int  # of a rate: until a burst is there again; of a count: the length of the window
     ends_at: float  # of a count: when the window ends, in seconds since the epoch
+    described: str  # as the field RateLimit-Policy has it
+
+
+def _charge(
+    policy: str, account: str, quota: int, interval_s: float, window_s: int, ends_at: float
+) -> Charge:
+    described = f'"{policy}";q={quota};w={window_s}'
+    return Charge(policy, account, quota, interval_s, window_s, ends_at, described)
 
 
 class ChargeResult(msgspec.Struct, frozen=True):
     """The result of one charge against a limit: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
 
+    charge: Charge
     remaining: int
     reset_s: float  # until the whole quota is there again
     wait_s: float  # 0.0 where the request may go on
@@ -42,38 +52,31 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
     found = []
     rate = quota.requests_per_s
     if rate is not None:
-        burst = quota.burst if quota.burst is not None else max(1, math.ceil(rate))
-        window_s = max(1, math.ceil(burst / rate))
-        found.append(Charge(f"{whose}-rate", f"{whose}:{account}:rate", burst, 1 / rate, window_s, 0.0))
+        burst = quota.burst if quota.burst is not None else max(1, ceil(rate))
+        window_s = max(1, ceil(burst / rate))
+        found.append(_charge(f"{whose}-rate", f"{whose}:{account}:rate", burst, 1 / rate, window_s, 0.0))
     if quota.requests_per_day is not None:
         ends_at = float((day + 1) * DAY_S)
         name = f"{whose}:{account}:day:{day}"
-        found.append(Charge(f"{whose}-day", name, quota.requests_per_day, 0.0, DAY_S, ends_at))
+        found.append(_charge(f"{whose}-day", name, quota.requests_per_day, 0.0, DAY_S, ends_at))
     if quota.requests_per_month is not None:
         month = datetime.fromtimestamp(day * DAY_S, UTC).replace(day=1)
         following = (month + timedelta(days=32)).replace(day=1)
         window_s = int((following - month).total_seconds())
         name = f"{whose}:{account}:month:{month:%Y-%m}"
         found.append(
-            Charge(f"{whose}-month", name, quota.requests_per_month, 0.0, window_s, following.timestamp())
+            _charge(f"{whose}-month", name, quota.requests_per_month, 0.0, window_s, following.timestamp())
         )
     return tuple(found)
 
 
-def rate_limit_fields(
-    charged: tuple[Charge, ...], verdicts: Sequence[ChargeResult]
-) -> tuple[tuple[bytes, bytes], ...]:
+def rate_limit_fields(verdicts: Sequence[ChargeResult]) -> HeaderList:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
+    policies = ", ".join([verdict.charge.described for verdict in verdicts])
     states = ", ".join(
         [
-            f'"{charge.policy}";r={verdict.remaining};t={math.ceil(verdict.wait_s or verdict.reset_s)}'
-            for charge, verdict in zip(charged, verdicts, strict=True)
+            f'"{verdict.charge.policy}";r={verdict.remaining};t={ceil(verdict.wait_s or verdict.reset_s)}'
+            for verdict in verdicts
         ]
     )
-    return ((b"RateLimit-Policy", _policies(charged)), (b"RateLimit", states.encode("ascii")))
-
-
-@lru_cache(maxsize=16384)
-def _policies(charged: tuple[Charge, ...]) -> bytes:
-    policies = [f'"{charge.policy}";q={charge.quota};w={charge.window_s}' for charge in charged]
-    return ", ".join(policies).encode("ascii")
+    return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))

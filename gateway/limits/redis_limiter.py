@@ -114,4 +114,7 @@ class RedisLimiter:
             self._away_until = time.monotonic() + _AWAY_S
             _log.error("the shared limits cannot be counted: %s", type(error).__name__)
             raise RedisUnavailable from error
-        return [ChargeResult(int(remaining), float(reset), float(wait)) for remaining, reset, wait in answer]
+        return [
+            ChargeResult(charge, int(remaining), float(reset), float(wait))
+            for charge, (remaining, reset, wait) in zip(quota_charges, answer, strict=True)
+        ]

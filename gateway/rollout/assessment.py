@@ -24,6 +24,9 @@ _WORDS: Final = {
 MOST_COLD: Final = 0.2
 MOST_COLD_AT_LAST: Final = 0.05
 _LEAST_PROOF: Final = 0.001
+# Windows (two minutes) in which requests of one version wait for one of the other: where a process has one or two requests a window,
+# many windows have none of one version, and a version that fails them all would never be found.
+_PAIRED_WITHIN: Final = 8
 _ENOUGH: Final = 200  # requests of the stable version before its quantiles count
 _MOST: Final = 20_000  # after which older ones count half
 
@@ -40,6 +43,15 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
     }
 
 
+class Unpaired(msgspec.Struct, kw_only=True):
+    """Windows of one gateway in which only one version had requests: they wait for the other's, as one window then."""
+
+    windows: int = 0
+    settled: bool = True  # all of them began when the step's settling was over
+    candidate: Tally = msgspec.field(default_factory=Tally)
+    stable: Tally = msgspec.field(default_factory=Tally)
+
+
 class Assessment(msgspec.Struct, kw_only=True):
     """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
 
@@ -51,6 +63,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     waited_s: float = 0.0  # at this step
     cold: int = 0
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
+    unpaired: dict[str, Unpaired] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
     reporting: int = 0  # gateway processes whose figures come in time
     silent: int = 0  # and those whose do not: the step waits for them
@@ -69,18 +82,29 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Add the windows of `report` that are new; return whether there were any."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
-            self._observe(rollout, window)
+            self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
         return bool(new)
 
-    def _observe(self, rollout: Rollout, window: RolloutWindow) -> None:
+    def _observe(self, rollout: Rollout, gateway: str, window: RolloutWindow) -> None:
         candidate = window.versions.get(rollout.candidate) or Tally()
         stable = window.versions.get(rollout.stable) or Tally()
         if window.position == self.position:
             self.requests += candidate.requests
             self.cold_here += candidate.cold
         self.cold += candidate.cold
+        pair = self.unpaired.setdefault(gateway, Unpaired())
+        pair.windows += 1
+        pair.settled &= window.after_s >= rollout.plan.settle_s
+        pair.candidate.add(candidate)
+        pair.stable.add(stable)
+        if (pair.candidate.requests and pair.stable.requests) or pair.windows >= _PAIRED_WITHIN:
+            del self.unpaired[gateway]
+            self._judge(rollout.plan, pair)
+
+    def _judge(self, plan: RolloutPlan, pair: Unpaired) -> None:
+        candidate, stable = pair.candidate, pair.stable
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
             (REFUSALS, (candidate.refusals, stable.refusals)),
@@ -88,8 +112,8 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.questions[name].observe(
                 Counts(candidate.requests, hits[0]), Counts(stable.requests, hits[1])
             )
-        if window.after_s >= rollout.plan.settle_s:
-            self._observe_latency(rollout.plan, candidate, stable)
+        if pair.settled:
+            self._observe_latency(plan, candidate, stable)
         self._learn(stable)
 
     def _observe_latency(self, plan: RolloutPlan, candidate: Tally, stable: Tally) -> None:

@@ -47,6 +47,14 @@ class Tally:
     cold: Count = 0  # waited for an instance to start
     latency: dict[Count, Count] = field(default_factory=dict)
 
+    def add(self, other: "Tally") -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.refusals += other.refusals
+        self.cold += other.cold
+        for number, count in other.latency.items():
+            self.latency[number] = self.latency.get(number, 0) + count
+
 
 class WindowCollector:
     """Collects one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""

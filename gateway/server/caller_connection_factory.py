@@ -36,7 +36,7 @@ class CallerConnectionFactory(web.Server):
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
         self.heads = HeadCache(field_limit_bytes=field_limit_bytes)
         self.open = connections
-        self._date = b""
+        self._date = ""
         self._date_second = 0
 
     def __call__(self) -> CallerConnection:  # type: ignore[override]
@@ -60,11 +60,11 @@ class CallerConnectionFactory(web.Server):
         await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))
         self.open.stop_timers()
 
-    def date_line(self) -> bytes:
-        second = int(time.time())
-        if second != self._date_second:
-            self._date_second = second
-            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+    def date_line(self) -> str:
+        now = time.time()
+        if not 0.0 <= now - self._date_second < 1.0:
+            second = self._date_second = int(now)
+            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n"
         return self._date
 
 

@@ -1,15 +1,16 @@
 """Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
+from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.immediate_future import COMPLETED, ImmediateFuture
 from gateway.core.response import Response
 
 if TYPE_CHECKING:
@@ -58,12 +59,11 @@ class CallerResponse:
 
     # -- an answer of the gateway's own
 
-    async def send(self, answer: Response) -> None:
+    def send(self, answer: Response) -> Awaitable[None]:
         body = b"" if self._head_only else answer.body
         head = self._head(
+            _remembered_begin(self._version_11, answer.status, answer.headers),
             answer.status,
-            b"",
-            _remembered_lines(answer.headers),
             len(answer.body),
             chunked=False,
             dated=False,
@@ -72,15 +72,15 @@ class CallerResponse:
         self._connection.write_two(head, body)
         self.exchange.bytes_out = len(body)
         self.finished = True
+        return COMPLETED
 
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
     ) -> None:
         self._connection.write(
             self._head(
+                _status_line(self._version_11, status, reason.encode("latin-1")) + _lines(fields),
                 status,
-                reason.encode("latin-1"),
-                _lines(fields),
                 -1 if length is None else length,
                 length is None,
                 any(name.lower() == b"date" for name, _ in fields),
@@ -115,10 +115,13 @@ class CallerResponse:
         trailers: bytes = b"",
     ) -> None:
         status = head.status
+        if status == 200 and head.reason == b"OK" and self._version_11:
+            status_line = _OK
+        else:
+            status_line = _status_line(self._version_11, status, head.reason)
         raw = self._head(
+            status_line + head.fields,
             status,
-            head.reason,
-            head.fields,
             head.length,
             head.chunked,
             head.dated,
@@ -171,21 +174,23 @@ class CallerResponse:
 
     def _head(
         self,
+        begin: bytes,
         status: int,
-        reason: bytes,
-        fields: bytes,
         length: int,
         chunked: bool,  # noqa: FBT001
         dated: bool,  # noqa: FBT001
         bodiless: bool,  # noqa: FBT001
     ) -> bytes:
-        """The head, its empty line included. Decides how the body is framed and whether the connection lives on."""
+        """The head: `begin`, which is its status line and fields, and what the gateway adds, with the empty line.
+
+        Decides how the body is framed and whether the connection lives on.
+        """
         connection, exchange = self._connection, self.exchange
         now = time.monotonic()
         exchange.status = status
         self.started = True
         framing = ""
-        date = b"" if dated else connection.date_line()
+        date = "" if dated else connection.date_line()
         if length >= 0 and not chunked:
             self._framing = _NONE if bodiless else _LENGTH
             if status != 204:
@@ -203,11 +208,8 @@ class CallerResponse:
         elif not self._version_11:
             framing += "Connection: keep-alive\r\n"
         if exchange.added_fields:
-            fields += _lines(exchange.added_fields)
-        own = f"{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
-        if status == 200 and reason == b"OK" and self._version_11:
-            return _OK + fields + date + own
-        return _status_line(self._version_11, status, reason) + fields + date + own
+            begin += _lines(exchange.added_fields)
+        return begin + f"{date}{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
 
 
 def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001
@@ -223,4 +225,7 @@ def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
-_remembered_lines = lru_cache(maxsize=1024)(_lines)  # of the gateway's own answers, which are few
+@lru_cache(maxsize=1024)
+def _remembered_begin(version_11: bool, status: int, headers: HeaderList) -> bytes:  # noqa: FBT001
+    """The beginning of one of the gateway's own answers, which are few."""
+    return _status_line(version_11, status, b"") + _lines(headers)

@@ -79,7 +79,7 @@ class CallerStream(asyncio.Protocol):
             else:
                 transport.writelines((head, body))
 
-    def date_line(self) -> bytes:
+    def date_line(self) -> str:
         return self._server.date_line()
 
     def send_continue(self) -> None:

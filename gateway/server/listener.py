@@ -158,7 +158,7 @@ def _send_away(connection: socket.socket) -> None:
 
 def _too_many() -> bytes:
     error = Overloaded("The gateway has no room for another connection. Try again in a moment.")
-    return render_refusal(error, new_trace_id(), b"")
+    return render_refusal(error, new_trace_id(), "")
 
 
 # Classic BPF (linux/filter.h): drop a segment whose flags (byte 13 of the TCP header, RFC 9293 section 3.1) are SYN

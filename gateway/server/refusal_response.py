@@ -4,7 +4,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.problem_details import render_problem
 
 
-def render_refusal(error: GatewayError, request_id: str, date_line: bytes) -> bytes:
+def render_refusal(error: GatewayError, request_id: str, date_line: str) -> bytes:
     """Head and body of the response for `error`. `date_line` is a whole field line with its end, or empty."""
     answer = render_problem(error, request_id)
     fields = b"".join([b"%b: %b\r\n" % field for field in answer.headers])
@@ -15,7 +15,7 @@ def render_refusal(error: GatewayError, request_id: str, date_line: bytes) -> by
             error.title.encode("ascii"),
             fields,
             request_id.encode("ascii"),
-            date_line,
+            date_line.encode("ascii"),
             len(answer.body),
             answer.body,
         )

@@ -82,8 +82,12 @@ def judge(report: ShadowReport, allowed: float) -> Verdict:
         finding = "differs"
         why = f"at least {differs.low:.1%} of the answers differ, and of the stable version's own at most {own.high:.1%}"
     elif pairs.compared and noise.compared and differs.high <= own.low + allowed:
-        finding = "agrees"
-        why = f"at most {differs.high:.1%} of the answers differ, and {own.low + allowed:.1%} may"
+        # An answer that never came is not compared, so agreement alone would pass a version that fails where it would differ.
+        if failures.high <= stable_failures.low + allowed:
+            finding = "agrees"
+            why = f"at most {differs.high:.1%} of the answers differ, and {own.low + allowed:.1%} may"
+        else:
+            why = f"its answers agree, and the candidate may still fail {failures.high:.1%} of the requests: too few to tell"
     else:
         why = f"{pairs.compared} answers were compared, {noise.compared} with the stable version's own: too few to tell"
     return Verdict(finding, why, _complement(differs), _complement(own), failures, stable_failures)

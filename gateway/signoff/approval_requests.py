@@ -19,6 +19,7 @@ from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_
 from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
 
+_REPLACED: Final = "a later word of the same person has replaced it"
 _MAX_SKEW: Final = timedelta(minutes=5)
 
 
@@ -129,7 +130,7 @@ def evaluate_request(
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Evaluate whether `request` approves `subject` (None: what it asks for) now.
+    """Whether `request` approves `subject` (None: what it asks for) now.
 
     The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
     """
@@ -270,26 +271,43 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
     ]
 
 
-def _decisions(
+def judged_decisions(
     identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
-) -> tuple[list[VerifiedStatement], list[str]]:
-    """The last decision of each person that counts, and why others do not."""
+) -> list[tuple[VerifiedStatement | None, str]]:
+    """Each decision in its order, and why it does not count; None where its signature is not good."""
+    judged: list[tuple[VerifiedStatement | None, str]] = []
     latest: dict[tuple[str, str], VerifiedStatement] = {}
-    ignored = []
     for content in request.decisions:
         try:
             signed = read_statement(content, stored.policy, keys)
         except SigningError as error:
-            ignored.append(
-                f"a decision does not count: {_why_no_longer(content, request, stored, keys) or error}"
-            )
+            why = _why_no_longer(content, request, stored, keys) or str(error)
+            judged.append((None, why))
             continue
         why = _why_not(identity, signed, asked, stored.policy, now)
-        if why:
+        if not why:
+            _keep_latest(latest, signed)
+        judged.append((signed, why))
+    counting = {id(one) for one in latest.values()}
+    return [
+        (signed, why or ("" if signed is None or id(signed) in counting else _REPLACED))
+        for signed, why in judged
+    ]
+
+
+def _decisions(
+    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+) -> tuple[list[VerifiedStatement], list[str]]:
+    """The last decision of each person that counts, and why others do not."""
+    counting, ignored = [], []
+    for signed, why in judged_decisions(identity, request, asked, stored, keys, now):
+        if signed is None:
+            ignored.append(f"a decision does not count: {why}")
+        elif not why:
+            counting.append(signed)
+        elif why != _REPLACED:
             ignored.append(f"{signed.person.name}: {signed.predicate.decision} does not count: {why}")
-            continue
-        _keep_latest(latest, signed)
-    return list(latest.values()), ignored
+    return counting, ignored
 
 
 def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> str:

@@ -85,6 +85,16 @@ def make_statement(
     decision: Decision, request: str, by: str, subject: Subject, sign: Sign, *, reason: str = ""
 ) -> dict[str, Any]:
     """A signed statement as JSON values: a DSSE envelope."""
+    envelope = Envelope(unsigned(decision, request, by, subject, reason=reason), PAYLOAD_TYPE, {})
+    kind, signature = sign(envelope.pae())
+    key_id = f"{kind}:{by}"
+    envelope.signatures[key_id] = Signature(key_id, signature.hex())
+    made: dict[str, Any] = msgspec.to_builtins(envelope.to_dict())
+    return made
+
+
+def unsigned(decision: Decision, request: str, by: str, subject: Subject, *, reason: str = "") -> bytes:
+    """A statement of now as JSON: the payload that is then signed."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )
@@ -102,12 +112,7 @@ def make_statement(
         predicate_type=PREDICATE_TYPE,
         predicate=predicate,
     )
-    envelope = Envelope(msgspec.json.encode(statement), PAYLOAD_TYPE, {})
-    kind, signature = sign(envelope.pae())
-    key_id = f"{kind}:{by}"
-    envelope.signatures[key_id] = Signature(key_id, signature.hex())
-    made: dict[str, Any] = msgspec.to_builtins(envelope.to_dict())
-    return made
+    return msgspec.json.encode(statement)
 
 
 def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:

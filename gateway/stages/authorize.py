@@ -48,5 +48,6 @@ class Authorize:
             return
         self.refused += 1
         if not self._report_only:
-            raise AddressNotAllowed(f"This model's policy does not allow calls from your address, {address}.")
+            shown = "which is not known" if address is None else exchange.remote_ip
+            raise AddressNotAllowed(f"This model's policy does not allow calls from your address, {shown}.")
         exchange.report_only_refusals += (AddressNotAllowed.code,)

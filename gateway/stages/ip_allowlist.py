@@ -42,12 +42,11 @@ class IpAllowlist:
     def __call__(self, exchange: Exchange) -> None:
         if self.admits(exchange):
             return
-        address = exchange.address
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
             return
         raise AddressNotAllowed(
             "Your address is not on this gateway's allowlist. Ask its operator to add "
-            f"{address if address is not None else 'it'}."
+            f"{exchange.remote_ip if exchange.address is not None else 'it'}."
         )

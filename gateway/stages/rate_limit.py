@@ -46,7 +46,7 @@ class RateLimit:
         now = self._now()
         charged = _charges(exchange, now)
         if charged:
-            self._judge(exchange, charged, self._local.charge(charged, now))
+            self._judge(exchange, self._local.charge(charged, now))
         return True
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -65,16 +65,16 @@ class RateLimit:
             verdicts = self._local.charge(charged, now)
         finally:
             exchange.rate_limit_s = time.monotonic() - began
-        self._judge(exchange, charged, verdicts)
+        self._judge(exchange, verdicts)
 
-    def _judge(
-        self, exchange: Exchange, charged: tuple[Charge, ...], verdicts: Sequence[ChargeResult]
-    ) -> None:
-        exchange.added_fields += rate_limit_fields(charged, verdicts)
-        waits = [(v.wait_s, c.policy) for v, c in zip(verdicts, charged, strict=True) if v.wait_s]
-        if not waits:
+    def _judge(self, exchange: Exchange, verdicts: Sequence[ChargeResult]) -> None:
+        exchange.added_fields += rate_limit_fields(verdicts)
+        wait_s, policy = 0.0, ""
+        for verdict in verdicts:
+            if verdict.wait_s > wait_s:
+                wait_s, policy = verdict.wait_s, verdict.charge.policy
+        if not wait_s:
             return
-        wait_s, policy = max(waits)
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (TooManyRequests.code,)

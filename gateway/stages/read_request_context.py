@@ -16,7 +16,7 @@ from gateway.core.headers import (
     RequestHead,
     sort_request_headers,
 )
-from gateway.core.ip_network_set import parse_address
+from gateway.core.ip_network_set import Address, parse_address
 from gateway.core.request_target import parse_target
 from gateway.core.trace_context import continue_trace, new_trace_id
 
@@ -27,7 +27,12 @@ _HOST = re.compile(
     rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?"
 )
 
-_address_of = lru_cache(maxsize=16384)(parse_address)
+
+@lru_cache(maxsize=16384)
+def _address_of(text: str) -> tuple[Address | None, str]:
+    """The address, and its canonical text."""
+    address = parse_address(text)
+    return address, "" if address is None else str(address)
 
 
 class ReadRequestContext:
@@ -58,7 +63,9 @@ class ReadRequestContext:
                     head = known.head.with_variable_values(known.indexes, exchange.variable_values)
         head.last_digest = exchange.last_digest
         exchange.head = head
-        exchange.address = head.address
+        if head.address is not None:
+            exchange.address = head.address
+            exchange.remote_ip = head.address_text
         exchange.target = head.target
         read = head.read
         exchange.trace = continue_trace(read[TRACEPARENT], read[CLOUD_TRACE])
@@ -72,7 +79,8 @@ class ReadRequestContext:
         """All that follows from the head, the peer and `name` alone, so that it can be remembered."""
         head = sort_request_headers(exchange.headers)
         caller = self._client_address(exchange.peer, head)
-        head.address = None if caller is None else _address_of(caller)
+        if caller is not None:
+            head.address, head.address_text = _address_of(caller)
         host = head.read[HOST]
         if host is not None and not _HOST.fullmatch(host):
             raise BadRequest("The header Host is not a host and port, such as chips.example.com:8080.")

@@ -35,7 +35,7 @@ def severity_of(status: int) -> str:
 class JsonAccessLog:
     """Formats a request as a line of JSON. Parts that are the same for many requests are cached as fragments.
 
-    `_asked` by method, target and status; `_from` by address; `_served` by generation, model, version and caller.
+    `_asked` by method, target and status; `_served` by generation, model, version and caller.
     """
 
     def __init__(self, project: str) -> None:
@@ -43,7 +43,6 @@ class JsonAccessLog:
         self._second = 0
         self._begins: tuple[str, ...] = ()  # by the first digit of the status
         self._asked: dict[tuple[str, str, int], tuple[str, str]] = {}
-        self._from: dict[int, tuple[object, str]] = {}
         self._served: dict[tuple[int, str, str, str], str] = {}
 
     def __call__(self, exchange: Exchange, status: int, sampled: bool = False) -> bytes:  # noqa: FBT001, FBT002
@@ -55,10 +54,6 @@ class JsonAccessLog:
             message, request = self._asked[exchange.method, exchange.raw_target, status]
         except KeyError:
             message, request = self._learn_asked(exchange.method, exchange.raw_target, status)
-        address = exchange.address
-        # The address itself is no key: to hash it costs more than all else that is looked up here.
-        known = self._from.get(id(address))
-        origin = known[1] if known is not None and known[0] is address else self._learn_address(exchange)
         trace = exchange.trace
         more = ""
         if exchange.routed:
@@ -94,7 +89,8 @@ class JsonAccessLog:
             f'","logging.googleapis.com/spanId":"{trace.span_id}","logging.googleapis.com/trace_sampled":'
             f"{'true' if sampled else 'false'}{request}{exchange.bytes_in}"
             f'","responseSize":"{exchange.bytes_out}","latency":"{took_s}.'
-            f"{_MILLISECONDS[took_us // 1000]}{_MILLISECONDS[took_us % 1000]}{origin}"
+            f"{_MILLISECONDS[took_us // 1000]}{_MILLISECONDS[took_us % 1000]}s"
+            f'","remoteIp":"{exchange.remote_ip}"}},"request_id":"'
             f"{exchange.request_id}{served}{more}}}"
         ).encode()
 
@@ -117,14 +113,6 @@ class JsonAccessLog:
         if len(raw_target) <= 128:
             _room(self._asked)[method, raw_target, status] = fragments
         return fragments
-
-    def _learn_address(self, exchange: Exchange) -> str:
-        address = exchange.address
-        remote = exchange.peer if address is None else str(address)
-        fragment = f's","remoteIp":"{_text(remote)}"}},"request_id":"'
-        if address is not None:
-            _room(self._from)[id(address)] = (address, fragment)  # held, so that its id stays its own
-        return fragment
 
     def _learn_served(self, generation: int, model: str, version: str, caller: str) -> str:
         fragment = f'","generation":{generation}'

@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.exchange import Exchange
 from gateway.core.principal import Principal
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
@@ -254,9 +253,7 @@ def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
     if exchange.caller_disconnected:
         return "caller", "left"
     if error is not None:
-        if isinstance(error, CallerError):
-            return "caller", error.code
-        return ("backend" if isinstance(error, UpstreamError) else "gateway"), error.code
+        return error.side, error.code
     return ("backend", "answered-5xx") if status >= 500 else ("caller", "answered-4xx")
 
 

@@ -97,7 +97,7 @@ def summarize(
         method=exchange.method,
         path=exchange.raw_target.partition("?")[0][:MAX_TEXT],
         status=status,
-        address=str(exchange.address or exchange.peer),
+        address=exchange.remote_ip,
         model=model,
         version=version,
         assigned=exchange.assigned,

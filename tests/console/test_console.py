@@ -27,6 +27,7 @@ PAGES = {
     "requests": "tbody tr",
     "requests?kind=slowest&model=wine&status=2xx": "tbody tr",
     "changes": ".change",
+    "approvals": ".card",
     "callers": "tbody tr",
 }
 AWAY = Model(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import require
 from tests.house import release
+from tests.patience import patience
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -107,11 +108,13 @@ class TestRelease:
             line = next(line for line in serving.stdout if "listens on" in line)
             found = re.search(r"http://[\w.]+:(\d+)", line)
             assert found, line
-            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/-/live", timeout=30) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{found[1]}/-/live", timeout=patience(30)
+            ) as answer:
                 assert answer.status == 200
         finally:
             serving.terminate()
-            serving.communicate(timeout=60)
+            serving.communicate(timeout=patience(60))
         assert serving.returncode == 0
 
 

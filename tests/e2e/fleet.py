@@ -16,9 +16,10 @@ from aiohttp import web
 
 from gateway.core.model import Backend, Model, Policy, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Change, Put
 from gateway.registry.open_by_url import open_registry
+from gateway.rollout.lease import LEASES
 from tests.patience import eventually, patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,10 +83,12 @@ class Version:
 class Fleet:
     """`start` gateways and controllers; `begin` a rollout; `load` runs until it is left."""
 
-    def __init__(self, folder: Path, registry_url: str = "") -> None:
+    def __init__(self, folder: Path, registry_url: str = "", processes_url: str = "") -> None:
+        """`processes_url`: the registry as gateways and controllers reach it."""
         self.folder = folder
-        self.registry_url = registry_url or f"sqlite://{folder}/registry.db"
-        self.registry = open_registry(self.registry_url)
+        registry_url = registry_url or f"sqlite://{folder}/registry.db"
+        self.registry_url = processes_url or registry_url
+        self.registry = open_registry(registry_url)
         self.stable, self.candidate = Version("3"), Version("4")
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
@@ -137,17 +140,42 @@ class Fleet:
         self.ports.append(await eventually(port))
         return process
 
-    def start_controller(self) -> subprocess.Popen[bytes]:
-        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S="3")[0]
+    def start_controller(self, lease_s: float = 3.0) -> subprocess.Popen[bytes]:
+        return self._start("gateway.cli", "rollouts", "run", CHIPS_ROLLOUTS__LEASE_S=str(lease_s))[0]
+
+    async def lease_holder(self, *, others_than: set[int]) -> int:
+        """The process that takes the steps, once that is another one than these."""
+
+        async def look() -> int | None:
+            for one in await self.registry.list_ephemeral(LEASES):
+                pid = int(str(one.body["holder"]).partition("-")[0] or 0)
+                if pid and pid not in others_than:
+                    return pid
+            await asyncio.sleep(0.02)
+            return None
+
+        return await eventually(look)
 
     async def begin(self, plan: RolloutPlan = PLAN) -> None:
+        """A rollout of version 4; where there was one before, from the beginning."""
         document = await self.registry.read(MODELS, "wine")
+        before = await self.registry.read(ROLLOUTS, "wine")
         assert document is not None
-        model = parse_model(document.body)
-        rollout = begin_rollout(model, "4", plan, identity="r1", by="ana", reason="rehearsal")
-        await self.registry.write(
-            Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=0), author="ana"
-        )
+        model = with_traffic(parse_model(document.body), {"3": 100})
+        identity = f"r{next(self._numbers)}"
+        rollout = begin_rollout(model, "4", plan, identity=identity, by="ana", reason="rehearsal")
+        changes = [
+            Put(
+                kind=ROLLOUTS,
+                name="wine",
+                body=to_document(rollout),
+                expected=0 if before is None else before.revision,
+            )
+        ]
+        if before is not None:
+            body = merge_document(document.body, model)
+            changes.append(Put(kind=MODELS, name="wine", body=body, expected=document.revision))
+        await self.registry.write(*changes, author="ana")
 
     async def rollout(self) -> Rollout:
         document = await self.registry.read(ROLLOUTS, "wine")

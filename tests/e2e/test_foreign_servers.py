@@ -19,6 +19,7 @@ import pytest
 
 from gateway.free_ports import free_port
 from tests.flow.background_servers import BackgroundServers
+from tests.patience import patience
 from tests.probes import is_ready
 from tests.unit.cli.shell import Shell
 
@@ -141,7 +142,7 @@ def _installer(programs: Path, package: str) -> tuple[str, ...]:
 
 
 def _wait_until(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    give_up_at = time.monotonic() + 180
+    give_up_at = time.monotonic() + patience(180)
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < give_up_at, log.read_text()
@@ -163,5 +164,5 @@ def test_a_real_server_is_registered_in_one_try_and_answers(
     assert told["example"] is not None
     body = json.dumps(server.body).encode()
     request = urllib.request.Request(f"{gateway}/twice", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=patience(30)) as answer:
         assert json.load(answer) == server.answer

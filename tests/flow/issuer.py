@@ -4,6 +4,7 @@ import json
 import time
 from functools import cache
 from typing import Any
+from urllib.parse import urlencode
 
 import jwt
 from aiohttp import web
@@ -62,11 +63,13 @@ class KeyServer:
         self._runner: web.AppRunner
         self.url = ""
         self.issuer = ""  # by whose discovery document the keys are found
+        self.email = ""  # of the person who is signed in
 
     async def __aenter__(self) -> "KeyServer":
         app = web.Application()
         app.router.add_get("/keys", self._keys)
         app.router.add_get("/elsewhere", self._elsewhere)
+        app.router.add_get("/authorize", self._authorize)
         app.router.add_get("/.well-known/openid-configuration", self._discovery)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
@@ -78,6 +81,21 @@ class KeyServer:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._runner.cleanup()
+
+    async def _authorize(self, request: web.Request) -> web.StreamResponse:
+        """The implicit flow (OpenID Connect Core 3.2): somebody is signed in already, and comes back with a token."""
+        asked = request.query
+        assert (asked["response_type"], asked["response_mode"]) == ("id_token", "fragment")
+        token = signer().token(
+            iss=self.issuer,
+            aud=asked["client_id"],
+            nonce=asked["nonce"],
+            email=self.email,
+            email_verified=True,
+        )
+        raise web.HTTPFound(
+            f"{asked['redirect_uri']}#{urlencode({'id_token': token, 'state': asked['state']})}"
+        )
 
     async def _keys(self, _: web.Request) -> web.StreamResponse:
         self.asked += 1
@@ -93,7 +111,8 @@ class KeyServer:
         if self.discovery is not None:
             answer, self.discovery = self.discovery, None
             return answer
-        return web.json_response({"issuer": self.issuer, "jwks_uri": self.url, "more": [1]})
+        document = {"issuer": self.issuer, "jwks_uri": self.url, "more": [1]}
+        return web.json_response({**document, "authorization_endpoint": f"{self.issuer}/authorize"})
 
     async def _elsewhere(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"keys": self.keys})

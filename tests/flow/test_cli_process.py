@@ -62,7 +62,7 @@ def test_the_command_needs_no_library_that_it_does_not_declare(shell: Shell):
     """typer has a copy of click of its own: click itself is only there where something else brought it."""
     script = "import sys; sys.modules['click'] = None; from gateway.cli import main; main(['version'])"
     process = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=patience(30), check=False
     )
     assert process.returncode == 0, process.stderr
 

@@ -398,7 +398,7 @@ def test_a_module_beside_the_model_is_found(shell: Shell, wine: list[str], tmp_p
         "model = make_pipeline(FunctionTransformer(own_steps.double), LinearRegression())\n"
         "joblib.dump(model.fit([[0.0], [1.0]], [1.0, 3.0]), 'model.joblib')\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=patience(120))
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     wine[1] = str(folder)
     ended = shell.ok(*wine)

@@ -9,6 +9,7 @@ import requests
 from gateway.core.model import Backend, Policy
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 
 
 def says(*fields: tuple[str, str], status: int = 307):
@@ -224,7 +225,7 @@ async def test_a_client_that_follows_reaches_the_backend_through_the_gateway(sce
         f"http://127.0.0.1:{scene.gateway.port}/wine/score",
         headers={"X-Api-Key": scene.key},
         json={"a": 1},
-        timeout=30,
+        timeout=patience(30),
     )
     assert (answer.status_code, answer.json()) == (200, {"a": 1})
     assert [seen.target for seen in backend.seen] == ["/score", "/score/"]
@@ -284,7 +285,7 @@ async def test_fastapi(scene: Scene, fastapi_backend: str):
             method,
             base + path,
             headers={"X-Api-Key": scene.key},
-            timeout=30,
+            timeout=patience(30),
             **more,  # type: ignore[arg-type]
         )
 

@@ -8,6 +8,7 @@ import pytest
 from gateway.core.api_keys import make_key
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 
 
 async def open_count(scene: Scene, count: int) -> None:
@@ -83,7 +84,7 @@ async def test_silence_and_half_heads_have_their_time():
         await half.send(b"POST /wine HTTP/1.1\r\nHost: ")
         await known.send(scene.request())
         assert (await known.answer()).status == 200
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert await silent.ended() == b""
             assert b"200" not in await half.ended()
         await known.send(scene.request())  # a known caller may be idle for longer
@@ -129,7 +130,7 @@ async def test_a_body_that_only_drips_is_ended_also_after_it_has_its_permit(fram
                 await asyncio.sleep(0.02)
 
         dripping = asyncio.create_task(drip())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             assert_problem(await slow.answer(), 408, "request-timeout")
         dripping.cancel()
         assert scene.gateway.concurrency_limit.in_flight == 0

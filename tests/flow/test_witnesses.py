@@ -144,7 +144,7 @@ async def passed_on(port: int, backend: ScriptedBackend, key: str) -> dict[str, 
             )
             writer.write(expand(raw, number, key) + next_one + b"Content-Length: 4\r\n\r\nnext")
             with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(5):  # a witness that waits for more is asked no further
+                async with asyncio.timeout(patience(5)):  # a witness that waits for more is asked no further
                     await reader.read()
             writer.transport.abort()
 

@@ -82,7 +82,7 @@ class Callers:
         self.server._loop = loop
         self.server.open = OpenConnections(loop)
         self.server.open._alarm = loop.call_later(3600, lambda: None)
-        self.server._date, self.server._date_second = b"", 0
+        self.server._date, self.server._date_second = "", 0
         self.server.heads = HeadCache(field_limit_bytes=8192)
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline

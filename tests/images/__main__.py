@@ -1,26 +1,31 @@
 """Build the images as their Dockerfiles say, start what was built, score, and stop it: `python -m tests.images [IMAGE]...`
 
 Needs root, buildah and debootstrap; no daemon and no container registry. The base images are a minimal Debian 13 made by
-debootstrap from the mirror that apt uses on this machine, passed by each Dockerfile's own build argument. Each image then runs as
+debootstrap from the mirror that apt uses on this machine, passed by each Dockerfile's own build argument. A backend's image is made of
+what `chips deploy` uploads for a folder of `chips new`: the library's files, and the folder as model/. Each image then runs as
 process 1 in a process namespace of its own, as uid 10001, on a read-only root with a `/tmp`, as Cloud Run would run it.
 """
 
 import argparse
 import contextlib
+import functools
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.deploy.backend_folder import PREDICT_NAMES, BackendFolder
 from gateway.free_ports import free_port
 from tests.images.engine import IMAGES, ROOT, Engine, _revision
 from tests.probes import is_ready
@@ -46,7 +51,7 @@ def main() -> int:
         engine = Engine(work)
         figures = []
         for name in wanted:
-            built = engine.build(name)
+            built = engine.build(name, ROOT if name == "gateway" else backend_context(name, work))
             figures.append(built._replace(**run(name, engine, work)))
     width = max(len(one.image) for one in figures)
     sys.stdout.write(f"{'IMAGE':{width}}  BUILD  SIZE     START   OUTCOME\n")
@@ -130,23 +135,45 @@ def run_gateway(root: Path, config: dict[str, Any], shared: Path) -> dict[str, A
     return {"start_s": start_s, "outcome": "started, registered, scored, SIGTERM, exit 0"}
 
 
-def run_python(root: Path, config: dict[str, Any], shared: Path) -> dict[str, Any]:
-    _python(shared, "examples/wine/train.py", str(shared / "trained"))
-    _chips(shared, "publish", str(shared / "trained/model.joblib"), "--model=wine", "--version=1", f"--store={shared / 'artifacts'}",
-           f"--signature={shared / 'trained/signature.json'}", f"--samples={shared / 'trained/samples.json'}", "--by=images")  # fmt: skip
-    return _score_samples(root, config, shared, "wine")
+# What is added to the folders' own code, so that an answer shows that the image has it.
+OWN_PARAMETER: Final = {
+    "python": "\nPARAMETERS = {'unit': str}\n",
+    "r": '\nown_parameters <- function(model) "unit"\n',
+}
+
+
+def backend_context(language: str, work: Path) -> Path:
+    """What `chips deploy` uploads for a folder that `chips new` wrote, with code around the model, once its model was trained."""
+    folder = work / language
+    _python(work, "-m", "gateway.cli", "new", language, language, "--predict", f"--folder={folder}")
+    own = folder / PREDICT_NAMES[language]
+    own.write_text(own.read_text() + OWN_PARAMETER[language])
+    if language == "python":
+        _python(work, "train.py", folder=folder)
+    else:
+        if shutil.which("Rscript") is None:
+            raise SystemExit("error: Rscript is missing, which trains the example: apt install r-base-core")
+        script = folder / "train.R"
+        script.write_text(
+            script.read_text().replace("overwrite = overwrite", 'packages = "ranger", overwrite = overwrite')
+        )
+        _command(work, ["Rscript", "--vanilla", "train.R"], folder, CHIPS=f"{sys.executable} -m gateway.cli")
+    context = work / f"{language}-context"
+    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source_archive())) as archive:
+        archive.extractall(context, filter="data")
+    return context
+
+
+def run_backend(language: str, root: Path, config: dict[str, Any], shared: Path) -> dict[str, Any]:
+    _chips(shared, "publish", str(shared.parent / language / "trained"), f"--model={language}", "--version=1",
+           f"--store={shared / 'artifacts'}", "--by=images")  # fmt: skip
+    return _score_samples(root, config, shared, language)
 
 
 def run_r(root: Path, config: dict[str, Any], shared: Path) -> dict[str, Any]:
-    if shutil.which("Rscript") is None:
-        raise SystemExit("error: Rscript is missing, which trains the example: apt install r-base-core")
-    example = ROOT / "backends/r/examples/co2"
-    subprocess.run(["Rscript", "--vanilla", "train.R", str(shared / "trained")], check=True, cwd=example,
-                   capture_output=True)  # fmt: skip
-    trained = next((shared / "trained").glob("*.rds"))
-    _chips(shared, "publish", str(trained), "--model=co2", "--version=1", f"--store={shared / 'artifacts'}",
-           f"--signature={shared / 'trained/signature.json'}", f"--samples={shared / 'trained/samples.json'}", "--by=images")  # fmt: skip
-    return _score_samples(root, config, shared, "co2")
+    if not any(root.glob("usr/lib/R/site-library/ranger/DESCRIPTION")):
+        raise SystemExit("error: the image lacks the package that chips_save() named")
+    return run_backend("r", root, config, shared)
 
 
 def _score_samples(root: Path, config: dict[str, Any], shared: Path, model: str) -> dict[str, Any]:
@@ -162,10 +189,16 @@ def _score_samples(root: Path, config: dict[str, Any], shared: Path, model: str)
         for sample in samples:
             got = post(f"http://127.0.0.1:{port}/predict", sample["request"])
             expect(got, sample["response"])
+        own = {**samples[0]["request"], "parameters": {"unit": "kg"}}
+        expect(post(f"http://127.0.0.1:{port}/predict", own), samples[0]["response"])
     return {"start_s": start_s, "outcome": f"started, {len(samples)} samples scored, SIGTERM, exit 0"}
 
 
-RUNS: Final = {"gateway": run_gateway, "python": run_python, "r": run_r}
+RUNS: Final[Mapping[str, Callable[[Path, dict[str, Any], Path], dict[str, Any]]]] = {
+    "gateway": run_gateway,
+    "python": functools.partial(run_backend, "python"),
+    "r": run_r,
+}
 
 
 def _open_to_all(folder: Path) -> None:
@@ -179,18 +212,21 @@ def _chips(shared: Path, *arguments: str) -> None:
         os.chown(path, UID, UID)
 
 
-def _python(shared: Path, *arguments: str) -> None:
+def _python(home: Path, *arguments: str, folder: Path = ROOT) -> None:
+    _command(home, [sys.executable, *arguments], folder)
+
+
+def _command(home: Path, command: Sequence[str], folder: Path, **environ: str) -> None:
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(shared / "home"),
-        "CHIPS_REGISTRY": f"sqlite:///{shared / 'registry.db'}",
+        "HOME": str(home / "home"),
+        "CHIPS_REGISTRY": f"sqlite:///{home / 'registry.db'}",
         "NO_COLOR": "1",
+        **environ,
     }
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     if done.returncode:
-        raise SystemExit(f"error: {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise SystemExit(f"error: {' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
 def wait_for(url: str, shared: Path) -> None:

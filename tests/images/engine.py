@@ -19,8 +19,7 @@ SUITE: Final = "trixie"
 
 
 class Image(NamedTuple):
-    dockerfile: str
-    context: str
+    dockerfile: str  # in the context
     base_argument: str
     packages: str  # what its base has beyond Debian's minimum
 
@@ -60,10 +59,11 @@ class Engine:
             )
         return done.stdout.strip()
 
-    def build(self, name: str) -> Figures:
+    def build(self, name: str, context: Path) -> Figures:
+        """Build an image from a folder that has its Dockerfile and all that it copies."""
         image = IMAGES[name]
         base = self._base(image.packages)
-        sys.stderr.write(f"building {name} from {image.dockerfile}\n")
+        sys.stderr.write(f"building {name} from {context / image.dockerfile}\n")
         began = time.monotonic()
         self.call(
             "bud",
@@ -73,9 +73,9 @@ class Engine:
             f"--build-arg={image.base_argument}={base}",
             f"--build-arg=REVISION={_revision()}",
             *(f"--volume={path}:{target}:ro" for path, target in self._volumes),
-            f"--file={image.dockerfile}",
+            f"--file={context / image.dockerfile}",
             f"--tag=localhost/chips-{name}",
-            image.context,
+            str(context),
         )
         build_s = time.monotonic() - began
         self._roots[name] = root = Path(self.call("mount", self.call("from", f"localhost/chips-{name}")))
@@ -185,7 +185,7 @@ def _commit_time() -> str:
 
 
 IMAGES: Final = {
-    "gateway": Image("deploy/gateway/Dockerfile", ".", "PYTHON", "python3 python3-venv"),
-    "python": Image("backends/python/Dockerfile", "backends/python", "PYTHON", "python3 python3-venv"),
-    "r": Image("backends/r/Dockerfile", "backends/r", "BASE", "python3 python3-venv"),
+    "gateway": Image("deploy/gateway/Dockerfile", "PYTHON", "python3 python3-venv"),
+    "python": Image("Dockerfile", "PYTHON", "python3 python3-venv"),
+    "r": Image("Dockerfile", "BASE", "python3 python3-venv"),
 }

@@ -12,6 +12,7 @@ import gateway
 from gateway.task_supervisor import HelperHealth, Supervisor, UnrecoverableError
 from gateway.telemetry.export_queue import ExportQueue
 from gateway.upstream.pooled_client import PooledUpstream
+from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def test_a_thread_that_fails_is_run_again_and_told_of_twice(caplog: pytest.LogCa
     with caplog.at_level(logging.INFO):
         thread = supervisor.thread("log", run, interrupt=threading.Event())
         thread.start()
-        thread.join(30)
+        thread.join(patience(30))
     assert len(runs) == 5
     assert supervisor.restarts() == {"chips_helper_restarts_total": {"log": 4.0}}
     told = messages(caplog)
@@ -122,7 +123,7 @@ def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
 
     thread = supervisor.thread("log", run, interrupt=threading.Event())
     thread.start()
-    thread.join(30)
+    thread.join(patience(30))
     assert ends == [("log", error)]
 
 
@@ -238,7 +239,7 @@ def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
     queue = ExportQueue("store", Sink, interval_s=0.001, supervisor=supervisor)
     queue.start()
     queue.enqueue(None)  # type: ignore[arg-type]
-    assert ended.wait(60)
+    assert ended.wait(patience(60))
     assert ends == [("export store", error)]
     queue.stop(1)
 

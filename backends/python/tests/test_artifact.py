@@ -168,7 +168,7 @@ def test_a_missing_object_is_named(gcs, tmp_path, log):
     assert refused(missing, tmp_path, log) == (66, f"{missing}manifest.json is not there")
     address = publish(gcs, {"model.joblib": CONTENT})
     url = f"{gcs.url}/storage/v1/b/{gcs.bucket}/o/{urllib.parse.quote('models/test/1/model.joblib', safe='')}"
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()  # noqa: S310
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=60).close()  # noqa: S310
     assert refused(address, tmp_path, log) == (66, f"{address}model.joblib is not there")
 
 

@@ -47,7 +47,7 @@ def test_vertex_copies_the_artifact_to_a_bucket_of_its_own(gcs, model, tmp_path)
     for path in model.iterdir():
         name = urllib.parse.quote(f"caip-tenant/model/{path.name}", safe="")
         url = f"{gcs.url}/upload/storage/v1/b/{gcs.bucket}/o?uploadType=media&name={name}"
-        urllib.request.urlopen(urllib.request.Request(url, path.read_bytes()), timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(urllib.request.Request(url, path.read_bytes()), timeout=60).close()  # noqa: S310
     environ = {
         "AIP_STORAGE_URI": f"gs://{gcs.bucket}/caip-tenant/model",
         "STORAGE_EMULATOR_HOST": gcs.url,

@@ -26,7 +26,7 @@ training_baseline <- function(training, columns, outputs, takes_missing, ask) {
   rows <- seq_len(nrow(training))
   if (!takes_missing) rows <- rows[!Reduce(`|`, lapply(training, is_missing))]
   rows <- rows[seq(1L, length(rows), by = ceiling(length(rows) / most_predicted))]
-  answer <- ask(training, rows)
+  answer <- ask(as_served(training, columns), rows)
   if (inherits(answer, "error")) stop_save("the model does not predict rows of training: ", conditionMessage(answer))
   predicted <- lapply(outputs, function(output) {
     statistics_of(answer[[output$name]], output$datatype, counts_by_value(output$datatype), 256)
@@ -45,6 +45,13 @@ training_columns <- function(training, columns) {
   }
   if (nrow(training) == 0L) stop_save("training has no rows")
   training[names(columns)]
+}
+
+# As a backend gives them to the model: texts as factors where the categories are known.
+as_served <- function(training, columns) {
+  texts <- Filter(function(column) length(column$categories) && is.character(training[[column$name]]), columns)
+  training[names(texts)] <- lapply(texts, function(column) factor(training[[column$name]], unlist(column$categories)))
+  training
 }
 
 check_training_column <- function(column, values, by_value) {

@@ -177,11 +177,19 @@ answer_some <- function(model, example, columns, count, functions) {
   if (inherits(answer, "error")) {
     stop_save(
       "the model does not predict the rows of `example`: ", conditionMessage(answer), ". ",
-      if (any(vapply(example, is.character, NA))) "Are its texts factors with all levels, as in training? ",
+      hint_of_texts(names(Filter(is.character, example))),
       "Pass rows as the model takes them; predict.R says how predict() is called"
     )
   }
   list(rows = rows, answer = answer, takes_missing = takes_missing)
+}
+
+hint_of_texts <- function(names) {
+  if (length(names)) {
+    sprintf(paste("Texts may have to be factors with all the levels of the training data:",
+                  "example$%s <- factor(example$%s, levels = sort(unique(training$%s))). "),
+            names[[1L]], names[[1L]], names[[1L]])
+  }
 }
 
 #' The model's answer for some rows of a table, or the error.

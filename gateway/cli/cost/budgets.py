@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from gateway.cli.access.keys import find_key
-from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger
-from gateway.cli.cost.report import money, spent_budgets, this_month
+from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, this_month
+from gateway.cli.cost.report import money, spent_budgets
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.api_keys import key_id

@@ -31,6 +31,16 @@ class EnvironmentLedger(NamedTuple):
     billed: list[Billed] | None  # None: no export is configured
 
 
+def utc_now() -> datetime:
+    """The time now."""
+    return datetime.now(UTC)
+
+
+def this_month() -> str:
+    """The running month (UTC), such as 2026-11."""
+    return f"{utc_now():%Y-%m}"
+
+
 @asynccontextmanager
 async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
     """Where the gateways of `settings` write their usage."""
@@ -46,7 +56,7 @@ async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator
 
 async def read_ledger(registry: Registry, settings: Settings, month: str) -> EnvironmentLedger:
     """Read and price a month such as 2026-11. ValueError: it is no month. Raises RegistryError."""
-    now = datetime.now(UTC)
+    now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
     tables, problems = await registry_prices(registry)
     async with figures_store(settings, registry) as store:
@@ -54,7 +64,7 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
-    billed, failed = _billed(settings, month_days(month))
+    billed, failed = _billed(settings, month_days(month), tables[-1].currency)
     return EnvironmentLedger(
         make_ledger(usage.rows, warm, tables),
         tables,
@@ -65,16 +75,22 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     )
 
 
-def _billed(settings: Settings, days: list[date]) -> tuple[list[Billed] | None, list[str]]:
+def _billed(settings: Settings, days: list[date], currency: str) -> tuple[list[Billed] | None, list[str]]:
     """What Google billed, where its export is configured. A failure leaves the rest of the report as it is."""
     cost = settings.cost
     if not cost.billing_table:
         return None, []
     api = GoogleApi(endpoint_override("bigquery") or ADDRESS)
     try:
-        return read_billing(api, cost.billing_table, project=cost.billing_project, month=days), []
+        found = read_billing(api, cost.billing_table, project=cost.billing_project, month=days)
     except BillingError as error:
         return None, [f"the bill: {error}"]
+    finally:
+        api.close()
+    others = sorted({one.currency for one in found} - {currency})
+    if others:
+        return None, [f"the bill: it is in {', '.join(others)}, and the prices are in {currency}"]
+    return found, []
 
 
 async def _budgets(registry: Registry) -> tuple[list[Budget], list[str]]:

@@ -1,12 +1,11 @@
 """`chips cost`: what the calls of a month cost, by model, version, caller, team or environment. It adds up."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger
+from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, this_month
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
@@ -73,11 +72,6 @@ def cost(
         console.print_json(report)
         return
     _show(report, lines, total)
-
-
-def this_month() -> str:
-    """The running month (UTC), such as 2026-11."""
-    return f"{datetime.now(UTC):%Y-%m}"
 
 
 def _one(registry_url: str | None, month: str) -> EnvironmentLedger:

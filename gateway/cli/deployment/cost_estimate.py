@@ -4,13 +4,14 @@ import math
 import re
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.published_artifact import published_manifest
-from gateway.cli.support.sizes import GIB, parse_bytes
-from gateway.core.model import Model
+from gateway.cli.support.sizes import GIB, given_resources, parse_bytes
+from gateway.core.model import Model, Resources
 from gateway.core.prices import Prices
 from gateway.cost.estimate import (
     UTILIZATION,
@@ -20,7 +21,7 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.prices import read_prices
+from gateway.cost.prices import registry_prices
 from gateway.registry.base import MODELS, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -39,9 +40,18 @@ def plan(
             min=1, max=1000, help="Predictions at once in one instance; otherwise as registered, else 1."
         ),
     ] = None,
-    cpu: Annotated[float, typer.Option(min=0.08, max=8, help="Processors of one instance.")] = 1.0,
-    memory: Annotated[str, typer.Option(help="Memory of one instance: 512Mi, 2Gi.")] = "1Gi",
-    min_instances: Annotated[int, typer.Option(min=0, help="Instances that are kept warm.")] = 0,
+    cpu: Annotated[
+        float | None,
+        typer.Option(min=0.08, max=8, help="Processors of one instance; otherwise as registered, else 1."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of one instance: 512Mi, 2Gi; otherwise as registered, else 1Gi."),
+    ] = None,
+    min_instances: Annotated[
+        int | None,
+        typer.Option(min=0, help="Instances that are kept warm; otherwise as registered, else none."),
+    ] = None,
     busy: Annotated[
         float,
         typer.Option(min=0.01, max=100, help="Percent of the month in which calls come; the rest is silent."),
@@ -68,16 +78,19 @@ def plan(
     declared = concurrency or _declared(registered) or 1
     sizes = [parse_bytes(artifact)] if artifact is not None else _published_sizes(registry_url, registered)
     largest_gib = max(sizes, default=_UNKNOWN_BYTES) / GIB
-    memory_gib = parse_bytes(memory) / GIB
-    warnings = _warnings(memory, memory_gib, largest_gib) if sizes else []
+    resources = msgspec.structs.replace(
+        _resources(registered), **(given_resources(cpu, memory, min_instances) or {})
+    )
+    warnings = _warnings(resources.memory_gib, largest_gib) if sizes else []
     deployment = InstanceSettings(
         concurrency=declared,
-        cpu=cpu,
-        memory_gib=memory_gib,
-        min_instances=min_instances,
+        cpu=resources.cpu,
+        memory_gib=resources.memory_gib,
+        min_instances=resources.min_instances,
         artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
-    prices = read_prices()
+    tables, _ = console.with_registry(registry_url, registry_prices)
+    prices = tables[-1]
     try:
         found = estimate_cost(load, deployment, prices)
     except ValueError as error:
@@ -91,6 +104,9 @@ def plan(
                 "region": prices.region,
                 "instances": found.instances,
                 "concurrency": declared,
+                "cpu": resources.cpu,
+                "memory_gib": resources.memory_gib,
+                "min_instances": resources.min_instances,
                 "artifact_gib": round(deployment.artifact_gib, 4),
                 "warnings": warnings,
                 "total": round(found.total, 4),
@@ -111,9 +127,7 @@ def _show(name: str, declared: int, found: CostEstimate, prices: Prices, warning
     for warning in warnings:
         console.say("warning", warning, style="bold yellow")
     console.say("total", f"{found.total:10.2f} {prices.currency} a month, without free tiers and discounts")
-    console.note(
-        f"list prices of {prices.date} for {prices.region}: gateway/cost/prices.toml has their sources"
-    )
+    console.note(f"list prices of {prices.date} for {prices.region}: `chips prices` has their sources")
 
 
 async def _registered(registry: Registry, name: str) -> Model | None:
@@ -128,6 +142,13 @@ def _declared(model: Model | None) -> int | None:
     return min((value for value in taken if value is not None), default=None)
 
 
+def _resources(model: Model | None) -> Resources:
+    """The largest declared size of a version with traffic, or the default."""
+    backends = () if model is None else model.backends
+    found = [b.resources for b in backends if b.resources and model and model.traffic.get(b.version)]
+    return max(found, key=lambda size: (size.memory_gib, size.cpu, size.min_instances), default=Resources())
+
+
 def _published_sizes(registry_url: str | None, model: Model | None) -> list[float]:
     """Bytes of the artifact of each registered version, as far as they can be read from here."""
     if model is None:
@@ -137,12 +158,12 @@ def _published_sizes(registry_url: str | None, model: Model | None) -> list[floa
     return [float(manifest.total_bytes) for manifest in found if manifest is not None]
 
 
-def _warnings(memory: str, memory_gib: float, artifact_gib: float) -> list[str]:
+def _warnings(memory_gib: float, artifact_gib: float) -> list[str]:
     needed = memory_needed_gib(artifact_gib)
     if memory_gib >= needed:
         return []
     text = (
-        f"{memory} is too little for an artifact of {artifact_gib:.2f} GiB: on Cloud Run it lies in memory next to the model "
+        f"{memory_gib:g} GiB is too little for an artifact of {artifact_gib:.2f} GiB: on Cloud Run it lies in memory next to the model "
         f"that is loaded from it; plan with --memory {math.ceil(needed)}Gi, and say so in backend.toml"
     )
     return [text]

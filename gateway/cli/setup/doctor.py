@@ -19,6 +19,7 @@ from gateway.cli.setup.doctor_checks import (
     check_programs_and_packages,
     read_models,
 )
+from gateway.cli.setup.doctor_roles import check_roles, database_of
 from gateway.cli.setup.doctor_sign_off import check_second_place, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -94,12 +95,13 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
             signed = [one async for one in check_sign_off(registry, read_models(listing)[0])]
+            roles = await check_roles(registry, database_of(settings.registry))
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
         return
     models, problems = read_models(listing)
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
-    for found in (*problems, check_second_place(settings), *signed):
+    for found in (*problems, check_second_place(settings), *signed, *roles):
         yield found
     async for finding in doctor_checks.check_gateway(console.gateway_address(address, settings), listing):
         yield finding

@@ -360,4 +360,24 @@ def _compared(model: Model, template: Any, subject: str) -> Sequence[Finding]:
                 "set concurrency in backend.toml to what one instance truly runs, and deploy it again",
             )
         )
+    found += _image_findings(model, template, subject)
     return found or [Finding(subject, "ok", f"{allowed_s:g} s, {given} at once")]
+
+
+def _image_findings(model: Model, template: Any, subject: str) -> Sequence[Finding]:
+    """Whether the newest revision runs an image by its digest, and one that is registered."""
+    image = template.containers[0].image if template.containers else ""
+    registered = {digest for one in model.backends if (digest := one.image.partition("@")[2])}
+    if not image or not registered:
+        return []
+    digest = image.partition("@")[2]
+    if not digest:
+        text, fix = f"it runs {image}, by a tag, which can move", "deploy it by …@sha256:…"
+    elif digest not in registered:
+        text, fix = (
+            f"it runs {image}, and no version is registered with that image",
+            "deploy what is registered",
+        )
+    else:
+        return []
+    return [Finding(subject, "wrong", text, f"chips deploy FOLDER --image IMAGE@sha256:…: {fix}")]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.cli.setup.doctor_checks import Finding
-from gateway.core.model import Model
+from gateway.core.model import Backend, Model
 from gateway.registry.base import EMERGENCIES, Registry
 from gateway.settings import Settings
 
@@ -68,6 +68,12 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
                 url=backend.url,
                 until=datetime.now(UTC),
             )
+            drifted = _drifted(records, model, backend, signed)
+            if drifted:
+                yield Finding(
+                    f"{title} sign-off", "wrong", drifted, f"chips history {model.name}; chips rollback"
+                )
+                continue
             enough = _enough(signed, records.stored.policy.approvals)
             published = _enough(
                 [one for one in signed if not one[1].kept_key], records.stored.policy.approvals
@@ -89,6 +95,39 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
                     "it serves without the approvals that the sign-off policy asks for",
                     f"chips request-approval {title} --from ENV --to ENV --ssh-key FILE",
                 )
+
+
+def _drifted(
+    records: "SignOffRecords",
+    model: Model,
+    backend: Backend,
+    signed: "Sequence[tuple[str, VerifiedStatement]]",
+) -> str:
+    """What serves otherwise than it was signed for, though image and artifact are the same; empty where nothing does."""
+    from gateway.signoff.approval_subject import subject_of
+
+    if not signed:
+        return ""  # which is a finding of its own
+    try:
+        now = subject_of(model, backend, environment=records.environment, sign_off="", evidence={})
+    except ValueError as error:
+        return str(error)
+    if now.contract not in {one.predicate.subject.contract for _, one in signed}:
+        return "its contract (path, inputs, outputs, concurrency) is not the one that was signed for"
+    # An approval of one version brings the model's policy along, for all of its versions.
+    until = datetime.now(UTC)
+    policies = {
+        one.predicate.subject.policy
+        for each in model.backends
+        for _, one in records.signed_for(
+            title=f"{model.name}@{each.version}",
+            artifact=each.artifact_digest,
+            image=each.image,
+            url=each.url,
+            until=until,
+        )
+    }
+    return "" if now.policy in policies else "the model's policy is not one that was signed for"
 
 
 def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping[str, int]) -> list[str]:

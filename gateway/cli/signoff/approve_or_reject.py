@@ -18,7 +18,7 @@ from gateway.cli.support.signer_options import (
 )
 from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
-from gateway.registry.base import APPROVALS, EMERGENCIES, Delete, Document, Put, Registry
+from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
     ApprovalStatus,
     Request,
@@ -30,6 +30,7 @@ from gateway.signoff.approval_requests import (
     with_decision,
 )
 from gateway.signoff.approval_subject import Subject
+from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
 from gateway.signoff.records import issuers_keys, read_records
 
@@ -138,7 +139,7 @@ def _decide(
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:
             raise Failure(mine[-1], code=EX_DATAERR)
-        more = await _emergency_changes(registry, identity, request.title, decision, verdict, who.name)
+        more = await emergency_changes(registry, identity, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
         )
@@ -157,28 +158,6 @@ def _decide(
     style = "bold red" if decision in {"reject", "emergency"} else "bold green"
     console.say(_DONE[decision], f"{facts['title']} by {facts['by']}", style=style)
     _show_verdict(facts)
-
-
-async def _emergency_changes(
-    registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
-) -> list[Put | Delete]:
-    """What makes gateways loud about an emergency, until it is reviewed."""
-    known = await registry.read(EMERGENCIES, identity)
-    expected = known.revision if known is not None else 0
-    if decision == "emergency" and verdict.emergency is not None and verdict.review_due:
-        said = verdict.emergency.predicate
-        body = {
-            "title": title,
-            "by": said.by,
-            "at": said.at,
-            "reason": said.reason,
-            "review_due": verdict.review_due,
-        }
-        return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
-    is_by_another = known is not None and known.body.get("by") != by
-    if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
-        return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
-    return []
 
 
 def _with(document: Document, body: dict[str, Any]) -> Document:

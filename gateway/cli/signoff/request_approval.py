@@ -132,7 +132,9 @@ class VersionWithEvidence(NamedTuple):
     def proposal(self) -> dict[str, Any]:
         """The model's document with this version alone: what an approval binds, in full."""
         return to_document(
-            msgspec.structs.replace(self.model, backends=(self.backend,), traffic={}, sticky=None)
+            msgspec.structs.replace(
+                self.model, backends=(self.backend,), traffic={self.backend.version: 100}, sticky=None
+            )
         )
 
 

@@ -24,10 +24,15 @@ export function hasKey() { return Boolean(key); }
 
 export function headers(more) { return key ? { ...more, 'X-Api-Key': key } : { ...more }; }
 
-export async function read(path) {
+export function read(path) { return ask(path, {}); }
+
+// Only what somebody has signed is sent: a decision.
+export function send(path, content) { return ask(path, { method: 'POST', body: JSON.stringify(content) }); }
+
+async function ask(path, { method = 'GET', body }) {
   let answer;
   try {
-    answer = await fetch(path, { headers: headers(), cache: 'no-store', credentials: 'same-origin', redirect: 'error', signal: AbortSignal.timeout(PATIENCE_MS) });
+    answer = await fetch(path, { method, body, headers: headers(body ? { 'Content-Type': 'application/json' } : {}), cache: 'no-store', credentials: 'same-origin', redirect: 'error', signal: AbortSignal.timeout(PATIENCE_MS) });
     if (answer.ok) return await answer.json();
   } catch (error) {
     throw new Away(error.message);

@@ -44,13 +44,13 @@ function Change({ change }) {
   </article>`;
 }
 
-function Difference({ path, before, after }) {
+export function Difference({ path, before, after }) {
   const unit = path.startsWith('traffic.') ? ' %' : path.endsWith('_s') ? ' s' : '';
   const part = (value) => value === null ? html`<span class="soft">${unit === ' %' ? '0 %' : 'not set'}</span>` : html`<span>${shown(value)}${unit}</span>`;
   return html`<del>${part(before)}</del> → <ins>${part(after)}</ins>`;
 }
 
-function pathWords(path) {
+export function pathWords(path) {
   const [first, ...rest] = path.split('.');
   return first === 'traffic' ? `traffic to version ${rest.join('.')}` : [first, ...rest].join(' ').replaceAll('_', ' ');
 }

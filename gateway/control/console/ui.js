@@ -63,7 +63,7 @@ export class Copy extends Component {
   }
 }
 
-// What to type at a terminal. The console itself changes nothing.
+// What to type at a terminal. The console itself changes nothing but what a person has signed.
 export function Command({ label, text }) {
   return html`<div class="command">${label && html`<span>${label}</span>`}<div><code>${text}</code><${Copy} text=${text} /></div></div>`;
 }

@@ -39,6 +39,7 @@ from tests.contract.backends.broken import (
     twisted,
 )
 from tests.flow.contract import Response
+from tests.patience import patience
 
 MANIFEST = ArtifactManifestSubset("wine", "1", msgspec.convert(SAMPLES, tuple[Sample, ...]))
 NEEDS_PROCESS = ("logs", "fetch", "life")
@@ -273,7 +274,7 @@ async def answer_of(raw: bytes, *, close: bool = True) -> RawResponse:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
-        return await RawClient(f"http://127.0.0.1:{port}", timeout_s=5 if close else 0.2).request(
+        return await RawClient(f"http://127.0.0.1:{port}", timeout_s=patience(5) if close else 0.2).request(
             RawRequest("GET", "/")
         )
     finally:

@@ -217,7 +217,7 @@ REFUSED: Mapping[str, tuple[bytes, int, str]] = {
 
 def backend_knows(backend: Backend) -> bytes:
     """The metadata, with the request parameters that the model accepts."""
-    return requests.get(f"{backend.url}/v2/models/linear", timeout=60).content
+    return requests.get(f"{backend.url}/v2/models/linear", timeout=patience(60)).content
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -20,7 +20,7 @@ def http(gcs: Gcs) -> Any:
     def call(method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
         path = path.replace("{b}", gcs.bucket)
         return requests.request(
-            method, gcs.url + path, headers=headers, data=body, timeout=10, allow_redirects=False
+            method, gcs.url + path, headers=headers, data=body, timeout=patience(10), allow_redirects=False
         )
 
     call("PUT", "/{b}/dir/a%20b%2B%C3%BC.bin", body=DATA)
@@ -149,7 +149,10 @@ def test_a_broken_resumable_upload_goes_on_where_it_was(http, gcs):
     assert asked.status_code == 308
     assert 300_000 <= here < 1_000_000
     done = requests.put(
-        session, data=body[here:], headers={"Content-Range": f"bytes {here}-999999/1000000"}, timeout=10
+        session,
+        data=body[here:],
+        headers={"Content-Range": f"bytes {here}-999999/1000000"},
+        timeout=patience(10),
     )
     assert (done.status_code, done.json()["size"]) == (200, "1000000")
 

@@ -22,7 +22,7 @@ SERVICE = "projects/my-project/locations/europe-west1/services/model-wine"
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gcs: Gcs, shell: Shell) -> Iterator[Cloud]:
     cloud = Cloud(tmp_path)
-    for service in ("RUN", "CLOUDBUILD", "ARTIFACTREGISTRY"):
+    for service in ("RUN", "CLOUDBUILD", "ARTIFACTREGISTRY", "CLOUDRESOURCEMANAGER"):
         monkeypatch.setenv(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}", cloud.address)
     monkeypatch.delenv("CHIPS_ARTIFACTS")
     monkeypatch.delenv("CHIPS_REGISTRY")
@@ -234,6 +234,15 @@ def test_the_doctor_compares_what_is_registered_with_what_is_deployed(
     told = [finding["text"] for finding in shell("doctor", "--json").json() if finding["subject"] == subject]
     assert "its time-out in the registry is 900 s, but Cloud Run cuts after 60 s" in told
     assert "Cloud Run sends 2 requests at once, registered are 7" in told
+    image = shell.model()["backends"][0]["image"]
+    assert not any(image in text for text in told)
+    other = f"{image.partition('@')[0]}@sha256:{'0' * 64}"
+    shell.ok(
+        *("register", "wine", url, "--no-probe", "--force", "--version", "1", "--image", other),
+        *("--timeout", "60", "--concurrency", "2"),
+    )
+    told = [finding["text"] for finding in shell("doctor", "--json").json() if finding["subject"] == subject]
+    assert f"it runs {image}, and no version is registered with that image" in told
 
 
 def test_without_credentials(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deploy.local import _children
+from gateway.deploy.local import LocalProcessTarget, _children
 from tests.patience import patience
 from tests.probes import runs, until
 from tests.unit.cli.shell import Shell
@@ -199,6 +199,22 @@ def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backen
         os.kill(ours["supervisor"]["pid"], signal.SIGTERM)
 
 
+def test_interrupted_before_the_supervisor_has_said_anything_nothing_is_left(
+    shell: Shell, backend_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[int] = []
+
+    def interrupt(*_: Any) -> None:
+        started.extend(_children)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalProcessTarget, "_wait", interrupt)
+    assert shell("deploy", "wine", "--target", "local").code == 130
+    assert len(started) == 1
+    assert not runs(started[0])
+    assert notes() == []
+
+
 # -- deployed again
 
 
@@ -314,7 +330,7 @@ def test_watching_deploys_again_on_each_change(shell: Shell, backend_folder: Pat
     assert any(line.startswith("watching") for line in lines)
     assert entry(shell)["url"] != first
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=patience(60))
     assert "wine@1-dev is taken away" in out, err
     assert notes() == []
     assert not (tmp_path / "artifacts").exists(), "the scratch version is published nowhere"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ from gateway.registry.base import BUDGETS, PRICES, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Shell
 
-TODAY = datetime.now(UTC).date()
 MICROS = ("allocated", "kept_warm", "requests", "egress")
 
 
-def write(path: Path, *rows: UsageRow, name: str = "g-0") -> None:
+def write(path: Path, day: date, *rows: UsageRow, name: str = "g-0") -> None:
     async def work() -> None:
         registry = SqliteRegistry(path)
         body = to_document(UsageDocument(gateway="g", rows=rows))
-        await registry.write_ephemeral(usage_kind(TODAY), name, body, expected=0)
+        await registry.write_ephemeral(usage_kind(day), name, body, expected=0)
         await registry.close()
 
     asyncio.run(work())
@@ -35,17 +34,26 @@ def row(model: str, caller: str, requests: int, seconds: float, team: str = "", 
 
 
 @pytest.fixture
-def used(shell: Shell, tmp_path: Path) -> Shell:
+def today(monkeypatch: pytest.MonkeyPatch) -> date:
+    """One time for the whole test, however long it takes."""
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    monkeypatch.setattr("gateway.cli.cost.environment_ledger.utc_now", lambda: now)
+    return now.date()
+
+
+@pytest.fixture
+def used(shell: Shell, tmp_path: Path, today: date) -> Shell:
     shell.register("wine", "1", "--cpu", "2", "--memory", "4Gi", "--concurrency", "4", "--min-instances", "1")
     shell.register("beer")
     big = InstanceSize(cpu=2, memory_gib=4, concurrency=4, declared=True)
     write(
         tmp_path / "registry.db",
+        today,
         row("wine", "ana", 1000, 333.3333333, "cellar", size=big),
         row("wine", "bea", 7, 1.234567, "bar", size=big),
         row("beer", "bea", 13, 0.1, "bar"),
     )
-    write(tmp_path / "registry.db", row("wine", "ana", 500, 10, "cellar", size=big), name="h-0")
+    write(tmp_path / "registry.db", today, row("wine", "ana", 500, 10, "cellar", size=big), name="h-0")
     return shell
 
 
@@ -130,9 +138,11 @@ def test_a_month_that_is_none(shell: Shell):
     assert shell.ok("cost", "--month", "2020-01", "--json").json()["total"]["requests"] == 0
 
 
-def test_environments_are_lines_of_one_report(used: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_environments_are_lines_of_one_report(
+    used: Shell, today: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     other = tmp_path / "other.db"
-    write(other, row("wine", "ana", 5, 1))
+    write(other, today, row("wine", "ana", 5, 1))
     (tmp_path / "environments.toml").write_text(
         f'[one]\nregistry = "{used.registry}"\n[two]\nregistry = "sqlite://{other}"\n'
         f'[three]\nregistry = "sqlite://{tmp_path}/elsewhere.db"\nfigures = "sqlite://{other}"\n'
@@ -144,10 +154,10 @@ def test_environments_are_lines_of_one_report(used: Shell, tmp_path: Path, monke
     assert report["total"]["requests"] == 1530
 
 
-def test_a_damaged_document_is_said_and_the_rest_is_counted(used: Shell, tmp_path: Path):
+def test_a_damaged_document_is_said_and_the_rest_is_counted(used: Shell, today: date, tmp_path: Path):
     async def damage() -> None:
         registry = SqliteRegistry(tmp_path / "registry.db")
-        await registry.write_ephemeral(usage_kind(TODAY), "x-0", {"rows": "none"}, expected=0)
+        await registry.write_ephemeral(usage_kind(today), "x-0", {"rows": "none"}, expected=0)
         await registry.write(
             Put(kind=BUDGETS, name="model:wine", body={"scope": "moon"}, expected=0),
             Put(kind=PRICES, name="2026-11-29", body={"date": "2026-11-29"}, expected=0),

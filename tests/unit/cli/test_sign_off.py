@@ -252,6 +252,27 @@ def test_what_is_wrong_with_a_request_is_told(stage: Stage):
     assert stage.refused("sign-off", "set", "none.toml").code == console.EX_DATAERR
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"concurrency": 3}, "its contract (path, inputs, outputs, concurrency) is not the one"),
+        ({"predict_path": "/other"}, "its contract (path, inputs, outputs, concurrency) is not the one"),
+        ({"policy": {"timeout_s": 7}}, "the model's policy is not one that was signed for"),
+    ],
+)
+def test_the_doctor_finds_what_serves_otherwise_than_it_was_approved(
+    stage: Stage, changes: dict[str, Any], told: str
+):
+    """Image and artifact are the approved ones; somebody with the database's rights has changed the rest."""
+    stage.approve(stage.request(), "bea", "dan")
+    stage.register()
+    policy = {"policy": changes.pop("policy")} if "policy" in changes else {}
+    stage.put("prod", MODELS, "wine", {**stage.model(url="http://prod", **changes), **policy})
+    found = {one["subject"]: one for one in stage.shell("--env", "prod", "doctor", "--json").json()}
+    assert found["wine@4 sign-off"]["outcome"] == "wrong"
+    assert told in found["wine@4 sign-off"]["text"]
+
+
 def test_the_doctor_finds_what_serves_without_approvals(stage: Stage):
     def findings() -> dict[str, Any]:
         ended = stage.shell("--env", "prod", "doctor", "--json")

@@ -1,19 +1,32 @@
 # Long: one year of a registry, told in order.
 """A year in the life of three models on a laptop: dev, qa and prod as three SQLite registries and folders."""
 
+import asyncio
 import json
+import random
 import shutil
 import sqlite3
+import time
+from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway.cli.support import console
+from gateway.component_usage import usage_totals
+from gateway.cost.usage import InstanceSize, utc_day
+from gateway.cost.usage_reporter import UsageReporter
+from gateway.registry.sqlite import SqliteRegistry
+from gateway.task_supervisor import Supervisor
+from gateway.telemetry.metrics import Metrics
 from tests.unit.audit.test_anchors import write_key
 from tests.unit.cli.shell import Ended, Shell
 from tests.unit.signoff.people import People
+from tests.unit.telemetry.exchanges import make_exchange
 
 ENVIRONMENTS = ("dev", "qa", "prod")
 MODELS = {"wine": "joblib", "iris": "rds", "cars": "jld2"}  # trained in Python, R and Julia
@@ -136,7 +149,9 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
         an_approval_that_was_given_too_long_ago(year, then)
     an_emergency(year)
     a_leaked_key(year)
+    used = asyncio.run(serve(tmp_path / "prod.db"))
     a_restored_backup(year, tmp_path)
+    what_it_cost(year, used)
     a_rewritten_history(year, tmp_path)
 
 
@@ -201,6 +216,64 @@ def a_leaked_key(year: Year) -> None:
     key = year.chips("prod", "keys", "create", "app").out.strip().splitlines()[-1]
     year.chips("prod", "keys", "revoke", key, "--reason", "it was in a repository")
     assert year.chips("prod", "audit", "--verify").code == 0
+
+
+@dataclass
+class Used:
+    """What callers did and backends took, counted where it happens."""
+
+    month: str
+    requests: Counter[str] = field(default_factory=Counter)  # by model
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+async def serve(path: Path) -> Used:
+    """Three gateways count requests of two callers. Each is restarted in between; one is killed before its last write."""
+    at = time.time()
+    used, draw = Used(f"{utc_day(at):%Y-%m}"), random.Random(22)
+    registry = SqliteRegistry(path)
+    for number in range(6):
+        metrics = Metrics()
+        reporter = UsageReporter(
+            registry,
+            partial(usage_totals, metrics),
+            lambda _model, _version: InstanceSize(),
+            interval_s=15,
+            supervisor=Supervisor(),
+            now=lambda: at,
+        )
+        for _ in range(200):
+            model, caller = draw.choice(sorted(MODELS)), draw.choice(["app", "batch"])
+            took_s = draw.uniform(0.01, 2.0)
+            metrics.observe(make_exchange(model=model, caller=caller, took_s=took_s + 0.002), 200)
+            used.requests[model] += 1
+            used.seconds[model] = used.seconds.get(model, 0.0) + took_s
+        if number == 3:
+            await reporter.write()
+            metrics.observe(make_exchange(model="wine", took_s=1.0), 200)  # it is killed here
+            used.requests["wine"] += 1
+            used.seconds["wine"] += 1.0
+        else:
+            await reporter.stop()
+    await registry.close()
+    return used
+
+
+def what_it_cost(year: Year, used: Used) -> None:
+    """The report has the requests that were made (within 1 %) and the time that they took (within 2 %), and it adds up."""
+    report = year.chips("prod", "cost", "--month", used.month, "--json").json()
+    lines = {line["name"]: line for line in report["lines"]}
+    assert set(lines) == set(MODELS)
+    for model, line in lines.items():
+        assert line["requests"] == pytest.approx(used.requests[model], rel=0.01)
+        assert line["allocated_s"] == pytest.approx(used.seconds[model], rel=0.02)
+    total = report["total"]
+    assert total["requests"] == pytest.approx(used.requests.total(), rel=0.01)
+    for by in ("version", "caller", "team", "day"):
+        found = year.chips("prod", "cost", "--month", used.month, "--by", by, "--json").json()
+        assert found["total"] == total
+        assert sum(line["micros"]["total"] for line in found["lines"]) == total["micros"]["total"]
+    assert year.chips("prod", "audit", "--verify").code == 0, "usage is outside of the history"
 
 
 def a_restored_backup(year: Year, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_days_and_months_end_in_utc():
 
 def test_what_callers_are_told():
     charged = quota_charges("key", "k", Quota(requests_per_s=2, burst=10, requests_per_day=5), NOON)
-    fields = dict(rate_limit_fields(charged, LocalLimiter().charge(charged, NOON)))
+    fields = dict(rate_limit_fields(LocalLimiter().charge(charged, NOON)))
     assert fields[b"RateLimit-Policy"] == b'"key-rate";q=10;w=5, "key-day";q=5;w=86400'
     assert fields[b"RateLimit"] == b'"key-rate";r=9;t=1, "key-day";r=4;t=43200'
 

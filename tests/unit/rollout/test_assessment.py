@@ -152,3 +152,52 @@ def test_another_controller_goes_on_with_what_was_kept():
     seen = _run_windows(1.0, 30)
     kept = msgspec.convert(to_document(seen), Assessment, str_keys=True)
     assert kept == seen
+
+
+def _sparse(failing: float, *, stable: float = 0.01, windows: int, seed: int) -> Assessment:
+    """Six processes with one request in each window, half of them for each version; of one process all requests fail."""
+    rng = np.random.default_rng(seed)
+    rollout = rollout_of(position=0, plan=RolloutPlan(steps=(50, 100)))
+    seen = Assessment.begin(rollout)
+    for number in range(1, windows + 1):
+        for process in range(6):
+            to_candidate = bool(rng.integers(2))
+            rate = 1.0 if process == 0 else failing if to_candidate else stable
+            one = tally(1, int(rng.random() < rate))
+            window = (0, one, tally(0)) if to_candidate else (0, tally(0), one)
+            seen.add_report(rollout, _report(window, gateway=f"g{process}", first=number))
+    return seen
+
+
+def test_a_version_that_fails_is_found_where_no_window_has_requests_of_both():
+    assert all(_sparse(0.9, windows=60, seed=seed).found_worse() for seed in range(5))
+
+
+def test_equal_versions_are_not_called_worse_where_requests_are_few_and_a_process_is_ill():
+    """What waits for its pair waits for one of the same process: which of them a version met is chance."""
+    assert sum(bool(_sparse(0.01, windows=250, seed=seed).found_worse()) for seed in range(12)) <= 1
+
+
+def test_requests_wait_for_their_pair_for_two_minutes():
+    rollout = rollout_of(position=0)
+    seen = Assessment.begin(rollout)
+    alone = (0, tally(0), tally(9, 9))
+    seen.add_report(rollout, _report(*[alone] * 8))
+    seen.add_report(rollout, _report((0, tally(9), tally(0)), first=9))
+    kept = msgspec.convert(to_document(seen), Assessment, str_keys=True)
+    assert seen.questions["errors"].blocks == 0, "too long ago to be compared"
+    for one in (seen, kept):
+        one.add_report(rollout, _report((0, tally(0), tally(9)), first=10))
+        assert one.questions["errors"].blocks == 1
+        assert one.unpaired == {}
+    assert (seen.questions["errors"].candidate_total, seen.questions["errors"].stable_total) == (
+        (9, 0),
+        (81, 72),
+    )
+
+
+def test_cold_starts_and_requests_count_at_once_though_their_pair_is_missing():
+    rollout = rollout_of(position=0)
+    seen = Assessment.begin(rollout)
+    seen.add_report(rollout, _report((0, tally(7), tally(0))))
+    assert seen.requests == 7

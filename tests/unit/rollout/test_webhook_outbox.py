@@ -1,4 +1,4 @@
-"""Webhooks of rollouts: each step at least once, in order, under the same id, whichever process dies in between."""
+"""Webhooks of rollouts: each step at least once, in order, under the same id, also when a controller dies in between."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     receiver = Receiver()
-    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", receiver.post)
+    monkeypatch.setattr("gateway.rollout.webhook.post", receiver.post)
     return receiver
 
 

@@ -42,6 +42,8 @@ def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) ->
         (report(0, 0, 0, 0), "undecided"),
         (report(0, 2000, 0, 0), "undecided"),  # nothing to judge it by
         (report(0, 500, 0, 100, failed=500), "fails"),
+        (report(0, 1985, 0, 400, failed=15), "undecided"),  # it may fail where it would differ
+        (report(0, 20_000, 0, 4000, failed=20), "agrees"),
     ],
 )
 def test_a_verdict_is_judged_by_the_stable_versions_own_noise(found: ShadowReport, finding: str):

@@ -144,7 +144,7 @@ async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_i
     leave(place)
     assert stage.waits_for_another_slot(exchange)
     assert stage.try_nowait(exchange) is None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         leave(await enter(stage, exchange))
 
 

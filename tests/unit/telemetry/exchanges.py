@@ -69,4 +69,5 @@ def make_exchange(
     exchange.backend_server_timing = server_timing
     for name, value in fields.items():
         setattr(exchange, name, value)
+    exchange.remote_ip = str(exchange.address or exchange.peer)
     return exchange

@@ -205,3 +205,10 @@ def test_the_store_of_another_release_is_an_empty_one(path):
         db.execute("CREATE TABLE requests (id, summary)")
     db.close()
     assert TraceStoreReader(path).newest(RequestFilter(status="4xx")) == []
+
+
+def test_a_file_that_is_no_store_is_closed_again(tmp_path):
+    """The test's own end would find it open."""
+    (tmp_path / "requests.db").write_text("a diary, and not a short one: " * 20)
+    with pytest.raises(sqlite3.DatabaseError):
+        TraceStore(tmp_path / "requests.db", limit=10)

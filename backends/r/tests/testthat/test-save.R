@@ -192,3 +192,22 @@ test_that("a sketch has no more bins than asked for, and zeros of all kinds are 
   squared <- log2(log(many$gamma) / log(baseline_gamma))
   expect_equal(squared, round(squared))
 })
+
+test_that("texts whose levels the model does not hold are factors in the example, and may be texts in training", {
+  skip_if_not_installed("ranger")
+  forest <- ranger::ranger(y ~ kind + n, seen, num.trees = 5L, seed = 1L, num.threads = 1L)
+  expect_error(save_to(withr::local_tempdir(), forest, seen), "example\\$kind <- factor\\(example\\$kind",
+               class = "chips_cannot_save")
+  known <- seen
+  known$kind <- factor(known$kind, levels = sort(unique(seen$kind)))
+  folder <- withr::local_tempdir()
+  saved <- save_to(folder, forest, known, training = seen)
+  expect_equal(as.character(saved$signature$inputs[[1L]]$categories), c("a", "b"))
+  found <- jsonlite::parse_json(file(file.path(folder, "baseline.json")))
+  expect_equal(found$inputs$kind$frequent, list(a = 15L, b = 15L))
+  samples <- jsonlite::parse_json(file(file.path(folder, "samples.json")))
+  rows <- do.call(rbind, lapply(samples, function(sample) as.data.frame(sample$request$instances[[1L]])))
+  rows$kind <- factor(rows$kind, c("a", "b"))
+  expect_equal(vapply(samples, function(sample) sample$response$predictions[[1L]], 0),
+               predict(forest, rows, num.threads = 1L)$predictions)
+})

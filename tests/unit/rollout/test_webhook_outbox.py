@@ -45,7 +45,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     receiver = Receiver()
-    monkeypatch.setattr("gateway.rollout.webhook.post", receiver.post)
+    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", receiver.post)
     return receiver
 
 

@@ -256,7 +256,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A health check may reach the other one, so nobody outside would see that half of the callers wait."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    running = Running(tmp_path, "--server.workers=2", "--server.stall_s=3")
+    running = Running(tmp_path, "--server.workers=2", f"--server.stall_s={patience(3)}")
     try:
         running.wait_for("listens on")
         until(lambda: len(running.workers()) == 2, "there are no two workers")

@@ -34,7 +34,7 @@ from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
-from gateway.signoff.enforce_policy import NotApproved, find_approval
+from gateway.signoff.enforce_policy import NotApproved, approved
 from gateway.signoff.records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
@@ -148,8 +148,8 @@ async def _plan(
     images: str,
 ) -> PromotionPlan:
     stored = await _policy(registry)
-    wanted = stored.policy.evidence if stored is not None else ()
-    source = await read_version_with_evidence(origin, stores[0], wanted, name, version)
+    policy = stored.policy if stored is not None else None
+    source = await read_version_with_evidence(origin, stores[0], policy, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
     image = target_image(source.backend.image, images)
@@ -185,7 +185,7 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
     try:
-        found = find_approval(subject, await read_records(registry, stored), with_evidence=True)
+        found = approved(subject, await read_records(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM

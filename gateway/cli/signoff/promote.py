@@ -34,7 +34,7 @@ from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
-from gateway.signoff.enforce_policy import NotApproved, approved
+from gateway.signoff.enforce_policy import NotApproved, find_approval
 from gateway.signoff.records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
@@ -185,7 +185,7 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
     try:
-        found = approved(subject, await read_records(registry, stored), with_evidence=True)
+        found = find_approval(subject, await read_records(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM

@@ -122,11 +122,15 @@ class BudgetKeeper:
         failure: RegistryError | None = None
         day = today(self._now())
         days = {one for budget in budgets for one in period_days(budget.period, day)}
-        for unread in sorted(days - self._past.keys() if self._same(budgets) else days):
-            try:
-                self._documents[unread] = await self._store.list_ephemeral(kind_of(unread))
-            except RegistryError as error:
-                failure = error
+        unread = sorted(days - self._past.keys() if self._same(budgets) else days)
+        lists = (self._store.list_ephemeral(kind_of(one)) for one in unread)
+        for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
+            if isinstance(found, RegistryError):
+                failure = found
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                self._documents[one] = found
         self._usage.collect()
         own = {one: self._usage.bodies(one) for one in days}
         spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own)

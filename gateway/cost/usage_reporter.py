@@ -28,7 +28,7 @@ from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
-PART_ROWS: Final = 1000  # of one document, about 200 KB: a store takes no document of any size
+PART_ROWS: Final = 400  # of one document: Firestore takes 450 000 bytes
 _STOP_S: Final = 1.0
 _DAY_S: Final = 86_400
 _KEPT_DAYS: Final = 400  # of usage: this year and last year's same month

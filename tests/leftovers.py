@@ -30,6 +30,7 @@ _THREAD_ENDS_WITHIN_S: Final = 1.0
 _OWNER: Final = "_chips_belongs_to_a_wider_fixture"
 # Everything that is started has it in its environment; tests/reaper.py.
 MARK: Final = "TEST_RUN_OF_CHIPS"
+_FAILED: Final = pytest.StashKey[bool]()
 _REAPER: Final = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
@@ -82,7 +83,7 @@ def _is_open_socket(made: Any) -> bool:
 def _collect() -> list[str]:
     """What the collector warns of. An HTTP client that was closed may hold connections in a circle, which it then closes silently."""
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", ResourceWarning)
+        warnings.simplefilter("always")
         gc.collect()
     return [str(one.message) for one in warned if issubclass(one.category, ResourceWarning)]
 
@@ -218,6 +219,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         reaper.communicate()
 
 
+def _forget_failure() -> None:
+    """A traceback holds all that its frames do: files, sessions, coroutines. They end now, and not in another test."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)
+    _collect()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
     if fixturedef.scope == "function":
@@ -232,11 +240,21 @@ def pytest_runtest_setup() -> Generator[None, None, None]:
     return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown() -> Generator[None, None, None]:
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     try:
         yield
     finally:
         left = _leftovers.end()
+        if item.stash.get(_FAILED, False):
+            _forget_failure()
     if left:
         pytest.fail("the test has left behind\n" + "\n".join(left), pytrace=False)

@@ -36,3 +36,6 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if answers is not None:
         answers._known_lines.clear()
         answers._known_status_lines.clear()
+    console = _loaded("gateway.cli.support.console")
+    if console is not None:
+        vars(console.choice).update(vars(console.GlobalOptions()))

@@ -27,6 +27,7 @@ _LEAST_PROOF: Final = 0.001
 # Windows (two minutes) in which requests of one version wait for one of the other: where a process has one or two requests a window,
 # many windows have none of one version, and a version that fails them all would never be found.
 _PAIRED_WITHIN: Final = 8
+_PLENTY: Final = 20  # requests of one version: the other's next one will meet some in its own window, so these need not be kept
 _ENOUGH: Final = 200  # requests of the stable version before its quantiles count
 _MOST: Final = 20_000  # after which older ones count half
 
@@ -99,7 +100,8 @@ class Assessment(msgspec.Struct, kw_only=True):
         pair.settled &= window.after_s >= rollout.plan.settle_s
         pair.candidate.add(candidate)
         pair.stable.add(stable)
-        if (pair.candidate.requests and pair.stable.requests) or pair.windows >= _PAIRED_WITHIN:
+        fewer, more = sorted((pair.candidate.requests, pair.stable.requests))
+        if fewer or more >= _PLENTY or pair.windows >= _PAIRED_WITHIN:
             del self.unpaired[gateway]
             self._judge(rollout.plan, pair)
 

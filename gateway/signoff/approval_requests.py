@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.dsse_envelope import SigningError
+from gateway.core.evidence import CARD
 from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
@@ -64,9 +65,12 @@ def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str
 
 
 def evidence_problems(
-    policy: SignOffPolicy, evidence: Mapping[str, Mapping[str, Any]], subject: Subject
+    policy: SignOffPolicy,
+    evidence: Mapping[str, Mapping[str, Any]],
+    subject: Subject,
+    now: datetime | None = None,
 ) -> list[str]:
-    """Which of the evidence that the policy asks for is missing, bad, or about something else."""
+    """Which of the evidence that the policy asks for is missing, bad, too old, or about something else."""
     if not subject.model:
         return []
     problems = []
@@ -80,7 +84,22 @@ def evidence_problems(
             problems.append(f"the evidence {sort} is about another artifact")
         elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
             problems.append(f"the evidence {sort} is about another image")
+        elif sort != CARD and _is_too_old(record, policy, now or datetime.now(UTC)):
+            problems.append(
+                f"the evidence {sort} has expired: it is from {record.get('written_at', 'an unknown time')}, and the "
+                f"policy takes none older than {policy.evidence_days:g} days"
+            )
     return problems
+
+
+def _is_too_old(record: Mapping[str, Any], policy: SignOffPolicy, now: datetime) -> bool:
+    """A card is part of the artifact, and so never too old; of other records the history says when they were written."""
+    if not policy.evidence_days:
+        return False
+    try:
+        return now - datetime.fromisoformat(record["written_at"]) > timedelta(days=policy.evidence_days)
+    except (KeyError, TypeError, ValueError):
+        return True
 
 
 async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:
@@ -149,7 +168,7 @@ def evaluate(
         wanted = msgspec.structs.replace(wanted, evidence=bound.evidence)
     if evidence_digests(request.evidence) != bound.evidence:
         problems.append("the evidence of the request is not what was signed")
-    problems += evidence_problems(policy, request.evidence, bound)
+    problems += evidence_problems(policy, request.evidence, bound, now)
     problems += _changes(bound, wanted)
     if not bound.sign_off == wanted.sign_off == stored.digest:
         problems.append("the sign-off policy has changed since it was asked for")

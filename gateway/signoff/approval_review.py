@@ -122,7 +122,7 @@ def _evidence(request: Request, subject: Subject, stored: StoredPolicy) -> list[
                 "sort": sort,
                 "passed": record.get("passed") is True,
                 "summary": str(record.get("summary", "")),
-                "at": str(record.get("at", "")),
+                "at": str(record.get("written_at", "")),
                 "required": sort in stored.policy.evidence,
                 "problems": evidence_problems(wanted, request.evidence, subject),
                 "sections": msgspec.to_builtins(sections),

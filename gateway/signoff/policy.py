@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.model_updates import to_document
 from gateway.registry.base import SIGN_OFF_POLICY
 from gateway.registry.hash_chain import text_digest
 
@@ -58,6 +59,7 @@ class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     approvals: dict[str, int]  # how many people of each role
     evidence: tuple[str, ...] = ()  # sorts of records, as `chips evidence` lists them
     valid_days: float = 14.0  # how long an approval holds
+    evidence_days: float = 0.0  # how old evidence may be, apart from the model card; 0: of any age
     emergency: Emergency = Emergency()
 
     def person(self, name: str) -> Person | None:
@@ -83,6 +85,14 @@ def parse_policy(content: Mapping[str, Any]) -> SignOffPolicy:
     if problems:
         raise ValueError("; ".join(problems))
     return policy
+
+
+def policy_document(policy: SignOffPolicy) -> dict[str, Any]:
+    """The policy's document. Without a limit on the age of evidence it is that of releases that knew none."""
+    document = to_document(policy)
+    if not policy.evidence_days:
+        del document["evidence_days"]
+    return document
 
 
 def policy_digest(body: Mapping[str, Any]) -> str:
@@ -129,6 +139,8 @@ def policy_problems(policy: SignOffPolicy) -> list[str]:
     ]
     if not 0 < policy.valid_days <= 366:
         problems.append("valid_days must lie between 0 and 366")
+    if not 0 <= policy.evidence_days <= 3660:
+        problems.append("evidence_days must lie between 0 and 3660")
     if not 0 < policy.emergency.review_days <= 366:
         problems.append("emergency.review_days must lie between 0 and 366")
     problems += [

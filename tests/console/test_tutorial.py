@@ -27,7 +27,8 @@ async def test_with_the_console_alone(browser: Any):
         await page.click(".issue h2 a:has-text('wine@3 is too slow')")
         marked = await page.wait_for_selector("tr:has-text('slower than the rest') th")
         assert (await marked.inner_text()).split()[0] == "3"
-        await page.click(".issue >> text=The slowest of these requests")
+        # On a busy machine the other versions may be too slow as well, and stand above it.
+        await page.click(".issue:has(h2:has-text('wine@3')) >> text=The slowest of these requests")
         await page.click("tr:has(td[data-label=Version]:text-is('3')) a")
         await page.wait_for_selector(".waterfall .span")
         assert "at the backend" in await page.inner_text(".answer")

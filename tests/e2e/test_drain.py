@@ -19,7 +19,7 @@ from tests.patience import patience
 
 DRAINS = int(os.environ.get("DRAINS", "1"))
 CALLERS = 12
-REFUSED_S = 2.0  # a handshake that is not answered for so long is not going to be
+REFUSED_S = patience(2.0)  # a handshake that is not answered for so long is not going to be
 
 pytestmark = pytest.mark.timeout(60 + 30 * DRAINS)
 

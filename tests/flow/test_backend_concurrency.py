@@ -153,12 +153,14 @@ async def test_other_answers_are_the_callers(status: int, fields: list[tuple[str
 
 async def test_whose_time_is_shorter_than_the_backend_asks_for_gets_the_refusal():
     async with Scene() as scene:
-        backend = await declared(scene, Instances(0).script)
-        answer = await scene.call(fields=[("X-Request-Timeout", "700")])
+        instances = Instances(0)
+        instances.fields = [("Retry-After", "5")]
+        backend = await declared(scene, instances.script)
+        answer = await scene.call(fields=[("X-Request-Timeout", "4900")])
         assert (answer.status, answer.body, answer.get("Retry-After")) == (
             503,
             b'{"code": "overloaded"}',
-            "1",
+            "5",
         )
         assert len(backend.seen) == 1
         assert scene.gateway.concurrency_limit.in_flight == 0

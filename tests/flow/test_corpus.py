@@ -16,6 +16,7 @@ from gateway.core.model import Policy
 from tests.flow.corpus import Case, load
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer
+from tests.patience import patience
 
 REQUESTS = load("requests.txt")
 ANSWERS = load("answers.txt")
@@ -115,7 +116,7 @@ async def play_requests(scene: Scene) -> None:
 
 async def test_requests():
     # One kind, on the plain path, is refused only when its body does not go on.
-    async with Scene(**{"server.body_timeout_s": "3"}) as scene:
+    async with Scene(**{"server.body_timeout_s": str(patience(3))}) as scene:
         await play_requests(scene)
 
 

@@ -256,8 +256,9 @@ def answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as caller:
             caller.sendall(request("GET", "/-/live"))
-            assert caller.recv(65536).startswith(b"HTTP/1.1 200")
-            return True
+            came = caller.recv(65536)
+            assert came.startswith(b"HTTP/1.1 200"[: len(came)])
+            return bool(came)
     except OSError:
         return False
 

@@ -78,7 +78,7 @@ async def test_one_address_gets_its_share_unless_it_is_a_proxy():
 
 
 async def test_silence_and_half_heads_have_their_time():
-    async with Scene(**{"server.header_timeout_s": "0.3"}) as scene:
+    async with Scene(**{"server.header_timeout_s": str(patience(0.3))}) as scene:
         await scene.model()
         silent, half, known = [await scene.caller() for _ in range(3)]
         await half.send(b"POST /wine HTTP/1.1\r\nHost: ")
@@ -111,7 +111,7 @@ async def test_a_slow_upload_in_chunks_holds_no_permit(first: bytes):
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 1000000"])
 async def test_a_body_that_only_drips_is_ended_also_after_it_has_its_permit(framing: str):
-    async with Scene(**{"server.body_timeout_s": "0.5"}) as scene:
+    async with Scene(**{"server.body_timeout_s": str(patience(0.5))}) as scene:
         backend = await scene.model()
         slow = await scene.caller()
         head = f"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: {scene.key}\r\n{framing}\r\n\r\n"

@@ -12,7 +12,7 @@ from tests.probes import runs, until
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVING = """
-import asyncio, socket, sqlite3, subprocess, sys, threading
+import asyncio, gc, socket, sqlite3, subprocess, sys, threading
 import pytest
 
 kept = []
@@ -33,6 +33,15 @@ async def test_coroutine():
 def test_process_of_a_test_that_fails():
     process = subprocess.Popen([*SLEEP, "failed"])
     raise ValueError(process)
+
+def test_that_fails_with_a_file(tmp_path):
+    session = open(tmp_path / "file", "w")
+    circle = [session]
+    circle.append(circle)
+    raise ValueError(circle)
+
+def test_collects():
+    gc.collect()
 
 def test_socket():
     kept.append(socket.create_server(("127.0.0.1", 0)))
@@ -113,7 +122,17 @@ def arguments(folder: Path, code: str) -> dict[str, object]:
     (folder / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
     )
-    options = ("-q", "-p", "tests.leftovers", "-p", "no:cacheprovider", "-rA", "--tb=short")
+    options = (
+        "-q",
+        "-p",
+        "tests.leftovers",
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        "--tb=short",
+        "-p",
+        "no:randomly",
+    )
     return {
         "args": [sys.executable, "-m", "pytest", *options, str(folder)],
         "cwd": folder,
@@ -135,7 +154,9 @@ def test_each_that_leaves_something_is_blamed_itself(tmp_path: Path):
         *("connection", "thread"),
     ):
         assert f"ERROR test_them.py::test_{name} - " in said, said
-    assert "7 passed" in said, said  # and one that failed anyway
+    assert "8 passed" in said, said  # and two that failed anyway
+    assert "ERROR test_them.py::test_collects" not in said, said
+    assert "FAILED test_them.py::test_collects" not in said, said
     assert "a process that nobody waited for: " in said
     for left in (" left\n", " 'of asyncio'\n", " failed\n", "some.db\n", "the pipes of a process: "):
         assert left in said, said

@@ -144,8 +144,8 @@ async def _plan(
     images: str,
 ) -> PromotionPlan:
     stored = await _policy(registry)
-    wanted = stored.policy.evidence if stored is not None else ()
-    source = await read_source(origin, stores[0], wanted, name, version)
+    policy = stored.policy if stored is not None else None
+    source = await read_source(origin, stores[0], policy, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
     image = target_image(source.backend.image, images)

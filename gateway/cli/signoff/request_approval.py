@@ -1,6 +1,5 @@
 """`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,7 +24,7 @@ from gateway.cli.support.signer_options import (
 from gateway.core.evidence import CARD, not_about
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.registry.base import APPROVALS, Put, Registry
+from gateway.registry.base import APPROVALS, EVIDENCE, Put, Registry
 from gateway.registry.evidence import list_evidence
 from gateway.settings import Settings
 from gateway.signoff.approval_requests import (
@@ -38,7 +37,7 @@ from gateway.signoff.approval_requests import (
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, tokens_of
 from gateway.signoff.kept_keys import keep_keys
-from gateway.signoff.policy import policy_digest
+from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
 from gateway.signoff.records import issuers_keys
 
 
@@ -91,13 +90,13 @@ def request_approval(
             identity = identify(stored.policy, ssh_key, token_command, name)
             keys = await issuers_keys(stored.policy)
             if policy is not None:
-                proposal = msgspec.to_builtins(read_policy_from(policy))
+                proposal = policy_document(read_policy_from(policy))
                 new = policy_digest(proposal)
                 environment = (await registry.head()).registry_id
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
                 return await _write(registry, stored, keys, identity, subject, reason, proposal)
             assert version is not None  # noqa: S101  (one of the two is given)
-            found = await read_source(origin, store, stored.policy.evidence, *split_version(version))
+            found = await read_source(origin, store, stored.policy, *split_version(version))
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
             return await _write(
@@ -137,9 +136,9 @@ class VersionWithEvidence(NamedTuple):
 
 
 async def read_source(
-    origin: Settings, store: str, wanted: Collection[str], name: str, version: str
+    origin: Settings, store: str, policy: SignOffPolicy | None, name: str, version: str
 ) -> VersionWithEvidence:
-    """The version in the registry of `origin`, with the `wanted` sorts of evidence that are about it. Raises Failure.
+    """The version in the registry of `origin`, with the evidence for `policy` that is about it. Raises Failure.
 
     The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
     """
@@ -149,12 +148,17 @@ async def read_source(
         if backend is None:
             known = ", ".join(one.version for one in model.backends)
             raise Failure(f"{name} has no version {version}", hint=f"it has {known}", code=EX_DATAERR)
-        records = await list_evidence(registry, name, version)
-    evidence = {
-        record.sort: to_document(record)
-        for record in records
-        if record.sort in wanted and not not_about(record, backend)
-    }
+        wanted = policy.evidence if policy is not None else ()
+        records = [
+            record
+            for record in await list_evidence(registry, name, version)
+            if record.sort in wanted and not not_about(record, backend)
+        ]
+        evidence = {record.sort: to_document(record) for record in records}
+        if policy is not None and policy.evidence_days:
+            for record in records:
+                (change, *_) = await registry.history(kind=EVIDENCE, name=record.name, limit=1)
+                evidence[record.sort]["written_at"] = change.at
     card = published_card(store, name, backend) if CARD in wanted else None
     if card is not None:
         evidence[CARD] = to_document(card)

@@ -9,9 +9,14 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.signer_options import policy_of
-from gateway.core.model_updates import to_document
 from gateway.registry.base import SIGN_OFF, Put, Registry
-from gateway.signoff.policy import POLICY, SignOffPolicy, policy_digest, read_policy_file
+from gateway.signoff.policy import (
+    POLICY,
+    SignOffPolicy,
+    policy_digest,
+    policy_document,
+    read_policy_file,
+)
 
 sign_off = typer.Typer(
     help="Who must approve a version before it serves: write the policy, show it.", no_args_is_help=True
@@ -31,7 +36,7 @@ def set_policy(
     Example: `chips --env prod sign-off set sign-off.toml`
     """
     policy = read_policy_from(file)
-    body = to_document(policy)
+    body = policy_document(policy)
 
     async def work(registry: Registry) -> dict[str, Any]:
         document = await registry.read(SIGN_OFF, POLICY)
@@ -67,7 +72,8 @@ def show(registry_url: console.RegistryOption = None, as_json: console.JsonOptio
     policy = stored.policy
     console.say("approvals", ", ".join(f"{count} of {role}" for role, count in policy.approvals.items()))
     console.say("hold", f"{policy.valid_days:g} days")
-    console.say("evidence", ", ".join(policy.evidence) or "none")
+    age = f", none older than {policy.evidence_days:g} days" if policy.evidence_days else ""
+    console.say("evidence", (", ".join(policy.evidence) or "none") + age)
     for person in policy.people:
         proofs = [key.partition(" ")[0] for key in person.ssh_keys]
         proofs += [f"token of {token.issuer} for {token.email or token.subject}" for token in person.tokens]

@@ -61,8 +61,12 @@ class Backend:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log; what else was written is in `output`."""
+        found = []
         with self._told:
-            return [json.loads(line) for line in self.output if line.startswith("{")]
+            for line in self.output:
+                with contextlib.suppress(ValueError):  # it is no entry, or was cut off by kill -9
+                    found += [json.loads(line)] if line.startswith("{") else []
+        return found
 
     def wait_for(self, line: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:

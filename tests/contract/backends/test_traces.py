@@ -347,7 +347,7 @@ async def test_a_backend_that_hangs_fails_in_the_wait(backend: Backend, traced: 
     await traced.serve(backend.url)
     assert (await traced.call("warm")).status == 200
     with stopped(backend):
-        answer = await traced.call("hung", GOOD, ("X-Request-Timeout", "400"))
+        answer = await traced.call("hung", GOOD, ("X-Request-Timeout", str(int(patience(400)))))
         assert (answer.status, answer.get("chips-error")) == (504, "deadline-exceeded")
     kept = await traced.kept("hung")
     assert (kept.kept, kept.side, kept.error) == ("failed", "backend", "deadline-exceeded")

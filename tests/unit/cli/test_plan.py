@@ -48,7 +48,7 @@ def test_the_registered_size_counts(large: Shell):
 
 @pytest.mark.parametrize("size", [("--memory", "5000Gi"), ("--min-instances", "10001")])
 def test_a_size_that_cannot_be_right_is_not_registered(large: Shell, size: tuple[str, str]):
-    words = ("register", "forest", "http://127.0.0.1:9/forest-1", "--no-probe", "--version", "1")
+    words = ("register", "forest", "http://127.0.0.1:9/forest-1", "--no-probe", "--force", "--version", "1")
     assert large(*words, *size).code == 65
 
 

@@ -77,7 +77,7 @@ def test_an_approval_holds_for_what_was_approved_alone(stage: Stage, change: dic
     if "version" in change:
         model["traffic"] = {"5": 100}
     (stage.folder / "other.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": model}}))
-    words = ("import", "other.yaml", "--yes")
+    words = ("import", "other.yaml", "--yes", "--force")
     if not told:
         stage.prod(*words)
         return
@@ -91,7 +91,7 @@ def test_a_change_of_how_a_model_may_be_called_needs_an_approval_too(stage: Stag
     stage.register()
     model = {**stage.model(url="http://prod"), "policy": {"access": "public"}}
     (stage.folder / "other.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": model}}))
-    assert "the model's policy has changed" in stage.refused("import", "other.yaml", "--yes").err
+    assert "the model's policy has changed" in stage.refused("import", "other.yaml", "--yes", "--force").err
 
 
 def test_a_rejection_outweighs_approvals_until_it_is_taken_back(stage: Stage):
@@ -120,6 +120,58 @@ def test_approvals_expire(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     future = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     monkeypatch.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: future)
     assert "which is to come" in stage.refused("approve", identity, "--ssh-key", stage.people.key("bea")).err
+
+
+def test_evidence_expires_and_the_approvals_with_it(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    stage.put("prod", SIGN_OFF, "policy", None)
+    policy = stage.people.policy(evidence='"verify"', approvals="approver = 1")
+    (stage.folder / "sign-off.toml").write_text(f"evidence_days = 7\n{policy}")
+    stage.prod("sign-off", "set", "sign-off.toml")
+    assert "verify, none older than 7 days" in stage.prod("sign-off", "show").out
+    record = EvidenceRecord(
+        model="wine",
+        version="4",
+        sort="verify",
+        passed=True,
+        summary="28 checks passed",
+        backend="http://qa/predict",
+        artifact_digest=ARTIFACT,
+    )
+
+    def write(days: float) -> None:
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
+        with monkeypatch.context() as then:
+            then.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: at.replace("+00:00", "Z"))
+            stage.put("qa", EVIDENCE, record.name, to_document(record))
+
+    write(8)
+    words = (
+        "request-approval",
+        "wine@4",
+        "--from",
+        "qa",
+        "--to",
+        "prod",
+        "--ssh-key",
+        stage.people.key("ana"),
+    )
+    assert "the evidence verify has expired: it is from 20" in stage.shell(*words).err
+    write(6.999)
+    identity = stage.request()
+    stage.approve(identity, "bea")
+    assert stage.state(identity)["approved"]
+    with monkeypatch.context() as later:
+        later.setattr("gateway.signoff.approval_requests.datetime", Later)
+        assert "the evidence verify has expired" in stage.register(ok=False).err
+    stage.register()
+
+
+class Later(datetime):
+    """A day later."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime.now(tz) + timedelta(days=1)
 
 
 def test_evidence_is_asked_for_copied_and_bound(stage: Stage):
@@ -227,7 +279,7 @@ def test_without_a_policy_nothing_is_asked(stage: Stage):
     assert stage.shell("--env", "qa", "approvals").code == console.EX_DATAERR
     declared = json.dumps({"chips": 1, "models": {"wine": stage.model(url="http://other")}})
     (stage.folder / "declared.yaml").write_text(declared)
-    stage.shell.ok("--env", "qa", "import", "declared.yaml", "--yes")
+    stage.shell.ok("--env", "qa", "import", "declared.yaml", "--yes", "--force")
 
 
 def test_what_is_wrong_with_a_request_is_told(stage: Stage):

@@ -18,13 +18,17 @@ import pytest
 
 from gateway.cli.support import console
 from gateway.component_usage import usage_totals
+from gateway.core.model import parse_model
 from gateway.cost.usage import InstanceSize, today
 from gateway.cost.usage_reporter import UsageReporter
+from gateway.registry import base
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import Metrics
 from tests.unit.audit.test_anchors import write_key
 from tests.unit.cli.shell import Ended, Shell
+from tests.unit.rollout.fleet import Clock, ReportingGateway, tally
+from tests.unit.rollout.fleet import Scene as RolloutScene
 from tests.unit.signoff.people import People
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -72,7 +76,7 @@ class Year:
             f"url: {address}\n", f"url: {address}\n      artifact_digest: {digest}\n"
         )
         exported.write_text(text)
-        self.chips("dev", "import", str(exported), "--yes")
+        self.chips("dev", "import", str(exported), "--yes", "--force")
 
     def release(self, name: str, version: str, content: bytes) -> None:
         """Train, try in dev, promote to qa."""
@@ -119,6 +123,12 @@ class Year:
 
 
 @pytest.fixture
+def people(tmp_path_factory: pytest.TempPathFactory) -> People:
+    """Of this test alone: one of them gets another key."""
+    return People(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture
 def year(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: People) -> Year:
     (tmp_path / "environments.toml").write_text(
         "".join(
@@ -144,6 +154,7 @@ def backup(source: Path, target: Path) -> None:
 @pytest.mark.timeout(180)
 def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     spring(year)
+    a_canary_that_fails(year)
     a_damaged_file(year, tmp_path)
     with monkeypatch.context() as then:
         an_approval_that_was_given_too_long_ago(year, then)
@@ -164,11 +175,36 @@ def spring(year: Year) -> None:
     assert year.files("prod") == year.files("qa") == year.files("dev")
     assert "qa and prod are alike: 3 models" in year.shell.ok("diff", "qa", "prod").out
 
-    # A version that turns out to be bad takes a tenth of the traffic, and goes back without anybody's signature.
+
+def a_canary_that_fails(year: Year) -> None:
+    """A bad version gets a share by a rollout, and goes back by the controller's own verdict, without anybody's signature."""
     year.release("wine", "2", b"second")
     year.to_prod("wine@2")
-    year.chips("prod", "traffic", "wine", "1=90", "2=10", "--force")
-    year.chips("prod", "traffic", "wine", "1=100", "--reason", "version 2 is too slow")
+    year.chips("prod", "canary", "wine", "2", "--force", "--steps", "10,100", "--every", "1m")
+    assert asyncio.run(traffic_after_the_verdict(year.folder / "prod.db")) == {"1": 100, "2": 0}
+    (record,) = year.chips("prod", "evidence", "wine@2", "--json").json()
+    assert (record["sort"], record["passed"]) == ("canary", False)
+    assert year.chips("prod", "audit", "--verify").code == 0
+
+
+async def traffic_after_the_verdict(path: Path) -> dict[str, int]:
+    """A gateway reports 30 % errors of the canary to the controller, until that acts."""
+    clock, registry = Clock(), SqliteRegistry(path)
+    scene = RolloutScene(clock, registry)
+    gateway = ReportingGateway(registry, rollout=(await scene.rollout()).id)
+    controller = scene.controller()
+    await scene.turn(controller)
+    while (rollout := await scene.rollout()).active:
+        assert len(gateway.windows) < 20, "it acts within some windows"
+        await gateway.report(
+            rollout.position, candidate=tally(100, 30), stable=tally(900), versions=("2", "1")
+        )
+        await scene.turn(controller, seconds=15.0)
+    assert rollout.state == "returned"
+    model = await registry.read(base.MODELS, "wine")
+    await registry.close()
+    assert model is not None
+    return dict(parse_model(model.body).traffic)
 
 
 def a_damaged_file(year: Year, tmp_path: Path) -> None:
@@ -208,13 +244,40 @@ def an_emergency(year: Year) -> None:
     assert "EMERGENCY" in year.promote("cars@2", "qa", "prod").err
     due = year.chips("prod", "approvals", identity, "--json").json()[0]["review_due"]
     assert due
+    shown = year.shell("--env", "prod", "doctor").out
+    assert f"emergency {identity}: cars@2 serves on the word of cy@example.com" in shown
     year.sign(identity, "bea", "--review", "--reason", "seen")
     assert not year.chips("prod", "approvals", identity, "--json").json()[0]["review_due"]
 
 
 def a_leaked_key(year: Year) -> None:
-    key = year.chips("prod", "keys", "create", "app").out.strip().splitlines()[-1]
-    year.chips("prod", "keys", "revoke", key, "--reason", "it was in a repository")
+    """An application's key is in a repository, and so is an approver's: both are replaced, and the old ones open nothing."""
+    year.chips("prod", "keys", "create", "app")
+    (app,) = year.chips("prod", "keys", "list", "--json").json()
+    words = ("keys", "rotate", app["id"], "--overlap", "0", "--reason", "it was in a repository")
+    assert year.chips("prod", *words).out.strip()
+    states = {one["id"]: one["state"] for one in year.chips("prod", "keys", "list", "--json").json()}
+    assert (states.pop(app["id"]), list(states.values())) == ("revoked", ["valid"])
+
+    old, leaked = year.people.public("bea"), year.folder / "leaked"
+    for suffix in ("", ".pub"):
+        shutil.move(f"{year.people.key('bea')}{suffix}", f"{leaked}{suffix}")
+    year.people.make_key("bea")
+    policy = year.folder / "sign-off.toml"
+    policy.write_text(policy.read_text().replace(old, year.people.public("bea")))
+    asked = ("request-approval", "--policy", str(policy), "--to", "prod", "--json")
+    identity = year.shell.ok(*asked, "--ssh-key", year.people.key("ana")).json()["id"]
+    for who in ("dan", "cy"):
+        year.sign(identity, who)
+    year.chips("prod", "sign-off", "set", str(policy), "--reason", "bea's key has leaked")
+
+    year.release("iris", "3", b"third")
+    identity = year.request("iris@3")
+    ended = year.shell("--env", "prod", "--yes", "approve", identity, "--ssh-key", str(leaked))
+    assert "the sign-off policy does not know the key" in ended.err
+    for who in ("bea", "dan"):
+        year.sign(identity, who)
+    assert year.promote("iris@3", "qa", "prod").code == 0
     assert year.chips("prod", "audit", "--verify").code == 0
 
 

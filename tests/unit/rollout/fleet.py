@@ -74,14 +74,21 @@ class ReportingGateway:
         self.revision = 0
 
     async def report(
-        self, position: int, *, candidate: Tally, stable: Tally, after_s: float = 60.0, final: bool = False
+        self,
+        position: int,
+        *,
+        candidate: Tally,
+        stable: Tally,
+        after_s: float = 60.0,
+        final: bool = False,
+        versions: tuple[str, str] = ("4", "3"),
     ) -> None:
         self.windows.append(
             Window(
                 number=len(self.windows) + 1,
                 position=position,
                 after_s=after_s,
-                versions={"4": candidate, "3": stable},
+                versions=dict(zip(versions, (candidate, stable), strict=True)),
             )
         )
         report = Report(

@@ -179,7 +179,7 @@ def test_equal_versions_are_not_called_worse_where_requests_are_few_and_a_proces
 def test_requests_wait_for_their_pair_for_two_minutes():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
-    alone = (0, tally(0), tally(9, 9))
+    alone = (0, tally(0), tally(1, 1))
     seen.take(rollout, _report(*[alone] * 8))
     seen.take(rollout, _report((0, tally(9), tally(0)), first=9))
     kept = msgspec.convert(to_document(seen), Assessment, str_keys=True)
@@ -190,7 +190,7 @@ def test_requests_wait_for_their_pair_for_two_minutes():
         assert one.unpaired == {}
     assert (seen.questions["errors"].candidate_total, seen.questions["errors"].stable_total) == (
         (9, 0),
-        (81, 72),
+        (17, 8),
     )
 
 
@@ -199,3 +199,16 @@ def test_cold_starts_and_requests_count_at_once_though_their_pair_is_missing():
     seen = Assessment.begin(rollout)
     seen.take(rollout, _report((0, tally(7), tally(0))))
     assert seen.requests == 7
+
+
+def test_what_waits_is_small_however_many_processes_there_are():
+    """It lies in one document of the registry."""
+    rollout = rollout_of(position=0)
+    seen = Assessment.begin(rollout)
+    rng = np.random.default_rng(1)
+    for number in range(1, 20):
+        for process in range(50):
+            window = (0, tally(0), _times(rng, 7))
+            seen.take(rollout, _report(window, gateway=f"g{process}", first=number))
+    assert sum(one.stable.requests for one in seen.unpaired.values()) < 20 * 50
+    assert seen.questions["errors"].stable_total[0] > 50 * 7 * 15

@@ -88,7 +88,7 @@ def test_a_model_that_ends_its_process_costs_its_own_request(odd: Backend, x: in
 
 
 def test_a_prediction_that_does_not_end_is_ended_at_its_deadline(odd: Backend):
-    answer = odd.predict([4], **{"X-Request-Timeout": "1500"})
+    answer = odd.predict([4], **{"X-Request-Timeout": str(int(patience(1500)))})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline-exceeded")
     assert "not done by the deadline" in str(odd.wait_for(lambda entry: "was ended" in str(entry["message"])))
 

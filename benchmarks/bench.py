@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import machine, report, resources, start
 from benchmarks.load import (
     CASES,
+    LIMITED_KEY,
     LOAD_CPU,
     Case,
     await_answer,
@@ -129,10 +132,12 @@ async def make_registry(
         for name, url in {**routes, **{f"other-{i}": plain for i in range(models)}}.items()
     ]
     entry = Key(label="bench", models=("*",), created="2026-01-01T00:00:00Z")
+    limited = msgspec.structs.replace(entry, label="limited", requests_per_s=0.0001, burst=1)
     changes += [
         Put(kind=KEYS, name=name, body=to_document(entry), expected=0)
         for name in (digest_key(key), *(digest_key(f"other-{i}") for i in range(keys)))
     ]
+    changes.append(Put(kind=KEYS, name=digest_key(LIMITED_KEY), body=to_document(limited), expected=0))
     for i in range(0, len(changes), 5000):
         await registry.write(*changes[i : i + 5000], author="bench")
     await registry.close()

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
 from benchmarks.bench import make_registry
-from benchmarks.load import CASES, request_bytes
+from benchmarks.load import CASES, LIMITED_KEY, request_bytes
 from benchmarks.proxies import RunFiles
 from gateway.app import Gateway
 from gateway.server.caller_connection import CallerConnection
@@ -101,7 +101,7 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
                 "accepted": (accepted, 200),
                 "bad key": (accepted.replace(key, b"x" * len(key)), 401),
                 "not on the allow-list": (accepted.replace(b"203.0.113.7", b"198.51.100.7"), 403),
-                "over its rate": (accepted.replace(key, await _limited_key(gateway)), 429),
+                "over its rate": (accepted.replace(key, LIMITED_KEY.encode()), 429),
             }
             callers = []
             made = {}
@@ -129,20 +129,3 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
             for caller in callers:
                 caller.connection_lost(None)
             origin.pool.discard(backend)
-
-
-async def _limited_key(gateway: Gateway) -> bytes:
-    """A key that may call once in a long while."""
-    from gateway.core.api_keys import digest_key, make_key
-    from gateway.core.model import Key
-    from gateway.core.model_updates import to_document
-    from gateway.registry.base import KEYS, Put
-
-    key = make_key()
-    entry = Key(
-        label="limited", models=("*",), created="2026-01-01T00:00:00Z", requests_per_s=0.0001, burst=1
-    )
-    await gateway.registry.write(
-        Put(kind=KEYS, name=digest_key(key), body=to_document(entry), expected=0), author="bench"
-    )
-    return key.encode()

@@ -1,4 +1,4 @@
-"""Pseudo-random numbers for ids, traffic shares and retry jitter; not for secrets.
+"""Pseudo-random numbers for traffic shares and retry jitter; not for secrets.
 
 Not the `random` module's own generator, which anybody may seed. Workers are forked, and each must draw its own.
 """
@@ -10,6 +10,5 @@ from typing import Final
 _source: Final = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_source.seed)
 
-random_bytes: Final = _source.randbytes
 random_share: Final = _source.random
 random_between: Final = _source.uniform

@@ -83,7 +83,7 @@ class BudgetKeeper:
         self._past: dict[date, _Past] = {}
         self._warned: dict[str, tuple[str, int]] = {}
         self.spent: dict[str, int] = {}  # by the id of the budget, in this period
-        self.exhausted: dict[tuple[str, str], Exhausted] = {}
+        self.exhausted: dict[tuple[str, str], Exhausted] = {}  # always the same one, which requests look at
 
     def follow(self, snapshot: Snapshot) -> None:
         self._budgets = snapshot.budgets
@@ -91,7 +91,8 @@ class BudgetKeeper:
             self._tables = with_default(snapshot.price_tables)
         self._separate = frozenset((budget.scope, budget.name) for budget in snapshot.budgets)
         if not self._budgets:
-            self.spent, self.exhausted = {}, {}
+            self.spent = {}
+            self.exhausted.clear()
 
     def names(self, principal: Principal) -> bool:
         """Whether a budget is about this caller, who is counted separately then, however many others there are."""
@@ -121,11 +122,15 @@ class BudgetKeeper:
         failure: RegistryError | None = None
         day = today(self._now())
         days = {one for budget in budgets for one in period_days(budget.period, day)}
-        for unread in sorted(days - self._past.keys() if self._same(budgets) else days):
-            try:
-                self._documents[unread] = await self._store.list_ephemeral(kind_of(unread))
-            except RegistryError as error:
-                failure = error
+        unread = sorted(days - self._past.keys() if self._same(budgets) else days)
+        lists = (self._store.list_ephemeral(kind_of(one)) for one in unread)
+        for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
+            if isinstance(found, RegistryError):
+                failure = found
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                self._documents[one] = found
         self._usage.collect()
         own = {one: self._usage.bodies(one) for one in days}
         spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own)
@@ -187,11 +192,13 @@ class BudgetKeeper:
 
     def _judge(self, budgets: tuple[Budget, ...], spent: dict[str, int], day: date) -> None:
         self.spent = spent
-        self.exhausted = {
+        found: dict[tuple[str, str], Exhausted] = {
             (budget.scope, budget.name): Exhausted(budget, period_end(budget.period, day))
             for budget in budgets
             if budget.refuse and spent[budget.id] >= budget.amount_micros
         }
+        self.exhausted.clear()
+        self.exhausted.update(found)
 
     # -- warnings
 

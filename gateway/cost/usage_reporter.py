@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -28,9 +28,11 @@ from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
-PART_ROWS: Final = 1000  # of one document, about 200 KB: a store takes no document of any size
+PART_ROWS: Final = 400  # of one document: Firestore takes 450 000 bytes
 _STOP_S: Final = 1.0
 _DAY_S: Final = 86_400
+_KEPT_DAYS: Final = 400  # of usage: this year and last year's same month
+_SWEPT_DAYS: Final = 10  # before those, looked at once a day: gateways may have been away for a while
 
 Totals = Callable[[], Mapping[UsageKey, Usage]]
 Sizes = Callable[[str, str], InstanceSize]
@@ -98,6 +100,7 @@ class UsageReporter:
         self._now = now
         self._before: dict[UsageKey, Usage] = {}
         self._days: dict[date, _Day] = {}
+        self._swept: date | None = None
         self._task: asyncio.Task[None] | None = None
         self.gateway = uuid4().hex[:12]
 
@@ -166,6 +169,17 @@ class UsageReporter:
             part.unwritten = True
             raise
 
+    async def forget_old(self) -> int:
+        """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
+        day, deleted = today(self._now()), 0
+        for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
+            kind = kind_of(day - timedelta(days=age))
+            for document in await self._store.list_ephemeral(kind):
+                await self._store.delete_ephemeral(kind, document.name)
+                deleted += 1
+        self._swept = day
+        return deleted
+
     async def _run(self, helper: HelperHealth) -> None:
         while True:
             now = self._now()
@@ -183,3 +197,5 @@ class UsageReporter:
         finally:  # budgets count on with what is known here
             if self.after_write is not None:
                 await self.after_write()
+        if self._swept != today(self._now()):
+            await self.forget_old()

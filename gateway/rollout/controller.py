@@ -152,12 +152,17 @@ class Controller:
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         model = entry.model if entry is not None else None
         timeout_s = model.policy.timeout_s if model is not None else DEFAULT_TIMEOUT_S
-        changed = await self._take(watched, rollout, documents, timeout_s, now)
+        before = (seen.reporting, seen.silent, seen.left_out)
+        changed = self._take(watched, rollout, documents, now)
+        gone = self._leave_out(watched, rollout, {one.name for one in documents}, timeout_s, now)
+        changed |= before != (seen.reporting, seen.silent, seen.left_out)
         decision = decide(rollout, model, seen)
         if changed or decision.action != "wait":
             watched.revision = await self._registry.write_ephemeral(
                 ASSESSMENTS, name, to_document(seen), expected=watched.revision
             )
+        for report in gone:  # what they held is kept now; one that is there after all writes it again
+            await self._figures.delete_ephemeral(FIGURES, report)
         if decision.action == "wait":
             self._log_once(logging.INFO, name, "waits", decision.reason)
         elif self._lease.held:
@@ -184,12 +189,8 @@ class Controller:
                 return _Watched(kept, document.revision, now)
         return _Watched(Assessment.begin(rollout), 0, now)
 
-    async def _take(
-        self, watched: _Watched, rollout: Rollout, documents: list[Document], timeout_s: float, now: float
-    ) -> bool:
-        """Take in what gateways report; whether anything has changed. Raises RegistryError."""
-        seen, gateways = watched.assessment, watched.gateways
-        before = (seen.reporting, seen.silent, seen.left_out)
+    def _take(self, watched: _Watched, rollout: Rollout, documents: list[Document], now: float) -> bool:
+        """Take in what gateways report; whether anything is new."""
         changed = False
         for document in documents:
             try:
@@ -198,17 +199,21 @@ class Controller:
                 _log.error("%s/%s cannot be read: %s", document.kind, document.name, error)
                 continue
             if report.rollout == rollout.id:
-                gateways.saw(document, report, now)
-                changed |= seen.take(rollout, report)
-        present = {document.name for document in documents}
+                watched.gateways.saw(document, report, now)
+                changed |= watched.assessment.take(rollout, report)
+        return changed
+
+    def _leave_out(
+        self, watched: _Watched, rollout: Rollout, present: set[str], timeout_s: float, now: float
+    ) -> list[str]:
+        """The reports of gateways that nobody waits for any more."""
+        seen, gateways = watched.assessment, watched.gateways
         ended, in_vain = gateways.end_turn(present, now, window_s=rollout.plan.window_s, timeout_s=timeout_s)
-        for name in (*ended, *in_vain):  # one that is there after all writes it again
-            await self._figures.delete_ephemeral(FIGURES, name)
         for name in in_vain:
             _log.warning("rollout of %s: it goes on without gateway %s, which is silent", rollout.model, name)
         seen.reporting, seen.silent = gateways.reporting, gateways.silent
         seen.left_out += len(in_vain)
-        return changed or before != (seen.reporting, seen.silent, seen.left_out)
+        return [*ended, *in_vain]
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
         """Take one step: the rollout and the model's traffic in one write. Raises Conflict."""

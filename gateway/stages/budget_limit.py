@@ -15,15 +15,11 @@ _NONE: Mapping[tuple[str, str], Exhausted] = {}
 class BudgetLimit:
     """Call it only while `exhausted` is not empty: then, and only then, a request pays for it."""
 
-    __slots__ = ("_keeper", "_now")
+    __slots__ = ("_now", "exhausted")
 
     def __init__(self, keeper: BudgetKeeper | None, now: Callable[[], float] = time.time) -> None:
-        self._keeper = keeper
+        self.exhausted: Mapping[tuple[str, str], Exhausted] = _NONE if keeper is None else keeper.exhausted
         self._now = now
-
-    @property
-    def exhausted(self) -> Mapping[tuple[str, str], Exhausted]:
-        return _NONE if self._keeper is None else self._keeper.exhausted
 
     def __call__(self, exchange: Exchange) -> None:
         exhausted, principal = self.exhausted, exchange.principal

@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from gateway.core.budget import Budget
-from gateway.core.prices import Prices
+from gateway.core.prices import Prices, prices_at
 from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import Entry, kept_warm, make_ledger
+from gateway.cost.plan_comparison import Comparison, compare, read_plan
 from gateway.cost.prices import registry_prices
 from gateway.cost.usage import month_days, read_usage
-from gateway.registry.base import BUDGETS, MODELS, Registry
+from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_budget
 from gateway.settings import Settings, endpoint_override
@@ -29,6 +30,7 @@ class EnvironmentLedger(NamedTuple):
     problems: list[str]
     days: list[date]  # of the month, until today
     billed: list[Billed] | None  # None: no export is configured
+    plans: list[Comparison]
 
 
 def utc_now() -> datetime:
@@ -65,14 +67,35 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     warm = kept_warm(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
     billed, failed = _billed(settings, month_days(month), tables[-1].currency)
+    entries = make_ledger(usage.rows, warm, tables)
+    plans, unread = await _plans(registry, entries, tables, days, now)
     return EnvironmentLedger(
-        make_ledger(usage.rows, warm, tables),
+        entries,
         tables,
         budgets,
-        [*problems, *usage.problems, *more, *failed],
+        [*problems, *usage.problems, *more, *failed, *unread],
         days,
         billed,
+        plans,
     )
+
+
+async def _plans(
+    registry: Registry, entries: list[Entry], tables: tuple[Prices, ...], days: list[date], now: datetime
+) -> tuple[list[Comparison], list[str]]:
+    """Each saved plan next to what came until now."""
+    found, problems = [], []
+    if days:
+        begin = datetime(days[0].year, days[0].month, days[0].day, tzinfo=UTC)
+        end = begin + timedelta(days=len(days))
+        elapsed_s = (min(now, end) - begin).total_seconds()
+        for document in await registry.list(PLANS):
+            try:
+                plan = read_plan(document)
+                found.append(compare(plan, entries, prices_at(tables, days[-1]), max(elapsed_s, 1.0)))
+            except ValueError as error:
+                problems.append(f"{PLANS}/{document.name}: {error}")
+    return found, problems
 
 
 def _billed(settings: Settings, days: list[date], currency: str) -> tuple[list[Billed] | None, list[str]]:

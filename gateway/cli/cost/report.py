@@ -12,6 +12,7 @@ from gateway.cli.support.environments_file import Environment, UnknownEnvironmen
 from gateway.core.budget import MICRO, Budget
 from gateway.cost.budgets import counts_for
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, Entry, Line, add_up, sum_lines
+from gateway.cost.plan_comparison import as_document
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
 
@@ -66,6 +67,7 @@ def cost(
         "billed": _billed(ledgers, total, by),
         "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
         "budgets": [spent for ledger in ledgers.values() for spent in spent_budgets(ledger)],
+        "plans": [as_document(plan) for ledger in ledgers.values() for plan in ledger.plans],
         "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
     }
     if as_json:
@@ -217,6 +219,8 @@ def _show(report: dict[str, Any], lines: list[Line], total: Line) -> None:
     console.out.print(table)
     if report["billed"] is not None:
         _show_bill(report["billed"], total)
+    for plan in report["plans"]:
+        _show_plan(plan)
     for budget in report["budgets"]:
         console.say(
             "budget",
@@ -236,6 +240,14 @@ def _show(report: dict[str, Any], lines: list[Line], total: Line) -> None:
         f"{report['month']} in {report['currency']}, list prices of {', '.join(report['prices'])} for Cloud Run; "
         "`chips prices` shows them"
     )
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    planned, actual = plan["planned_micros"], plan["actual_micros"]
+    console.say("plan", f"{plan['model']}: {money(planned)} were planned until now, {money(actual)} came")
+    for step in plan["difference"]:
+        if step["micros"]:
+            console.say("", f"{money(step['micros']):>12}  {step['why']}")
 
 
 def _show_bill(billed: dict[str, Any], total: Line) -> None:

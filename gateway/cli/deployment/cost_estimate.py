@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,6 +13,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.published_artifact import published_manifest
 from gateway.cli.support.sizes import GIB, given_resources, parse_bytes
 from gateway.core.model import Model, Resources
+from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
 from gateway.cost.estimate import (
     UTILIZATION,
@@ -21,8 +23,9 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
+from gateway.cost.plan_comparison import SavedPlan
 from gateway.cost.prices import registry_prices
-from gateway.registry.base import MODELS, Registry
+from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
 _UNKNOWN_BYTES = 100 * 1024.0**2  # of an artifact, where nothing is known of it
@@ -60,6 +63,10 @@ def plan(
     artifact: Annotated[
         str | None, typer.Option(help="Size of the artifact: 100Mi, 2Gi. [default: as published, else 100Mi]")
     ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the plan; `chips cost` shows what comes next to it.")
+    ] = False,
+    by: console.AuthorOption = None,
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
@@ -69,7 +76,7 @@ def plan(
 
     `chips plan wine --rps 5 --latency 40ms`
 
-    `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2`
+    `chips plan wine --rps 0.2 --latency 900ms --min-instances 1 --memory 4Gi --cpu 2 --save`
     """
     load = TrafficLoad(
         rps=rps, latency_s=_seconds(latency), response_bytes=parse_bytes(response), busy_share=busy / 100
@@ -91,30 +98,60 @@ def plan(
     )
     tables, _ = console.with_registry(registry_url, registry_prices)
     prices = tables[-1]
+    author = console.author_name(by)
     try:
         found = estimate_cost(load, deployment, prices)
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
+    if save:
+        kept = partial(_save, name, load, deployment, author)
+        console.with_registry(registry_url, kept)
     if as_json:
-        console.print_json(
-            {
-                "model": name,
-                "currency": prices.currency,
-                "prices_of": prices.date,
-                "region": prices.region,
-                "instances": found.instances,
-                "concurrency": declared,
-                "cpu": resources.cpu,
-                "memory_gib": resources.memory_gib,
-                "min_instances": resources.min_instances,
-                "artifact_gib": round(deployment.artifact_gib, 4),
-                "warnings": warnings,
-                "total": round(found.total, 4),
-                "parts": {part.name: round(part.amount, 4) for part in found.parts},
-            }
-        )
+        console.print_json(_document(name, deployment, found, prices, warnings))
         return
     _show(name, declared, found, prices, warnings)
+
+
+def _document(
+    name: str, deployment: InstanceSettings, found: CostEstimate, prices: Prices, warnings: list[str]
+) -> dict[str, Any]:
+    return {
+        "model": name,
+        "currency": prices.currency,
+        "prices_of": prices.date,
+        "region": prices.region,
+        "instances": found.instances,
+        "concurrency": deployment.concurrency,
+        "cpu": deployment.cpu,
+        "memory_gib": deployment.memory_gib,
+        "min_instances": deployment.min_instances,
+        "artifact_gib": round(deployment.artifact_gib, 4),
+        "warnings": warnings,
+        "total": round(found.total, 4),
+        "parts": {part.name: round(part.amount, 4) for part in found.parts},
+    }
+
+
+async def _save(
+    name: str, load: TrafficLoad, deployment: InstanceSettings, author: str, registry: Registry
+) -> None:
+    await console.find_document(registry, name)  # what nobody calls has no cost to compare
+    plan = SavedPlan(
+        model=name,
+        rps=load.rps,
+        latency_s=load.latency_s,
+        response_bytes=load.response_bytes,
+        busy_share=load.busy_share,
+        concurrency=deployment.concurrency,
+        cpu=deployment.cpu,
+        memory_gib=deployment.memory_gib,
+        min_instances=deployment.min_instances,
+    )
+    known = await registry.read(PLANS, name)
+    change = Put(
+        kind=PLANS, name=name, body=to_document(plan), expected=known.revision if known is not None else 0
+    )
+    await registry.write(change, author=author, reason="chips plan --save")
 
 
 def _show(name: str, declared: int, found: CostEstimate, prices: Prices, warnings: list[str]) -> None:

@@ -14,11 +14,10 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.published_artifact import published_card
-from gateway.cli.support.traffic_preconditions import check_verified
+from gateway.cli.support.traffic_preconditions import check_verified, newly_served
 from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
-from gateway.core.rollout import fingerprint
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change, read_evidence, unverified
 from gateway.settings import Settings
@@ -112,7 +111,8 @@ async def write_registration(
             else f"{path}: {console.short_value(after)}",
         )
     outcome = RegisteredVersion(model, version)
-    if verified is None and _gives_traffic(document, outcome):
+    before = console.read_model(document) if document is not None else None
+    if verified is None and version in newly_served(before, model):
         forced = await check_verified(registry, model, [version], force=force)
         reason = "; ".join(filter(None, (reason, forced)))
     if dry_run:
@@ -134,19 +134,6 @@ async def write_registration(
         traffic=dict(model.traffic),
     )
     return outcome
-
-
-def _gives_traffic(document: Document | None, outcome: RegisteredVersion) -> bool:
-    """Whether the registration brings requests to a backend that had none."""
-    model, version = outcome
-    backend = model.backend(version)
-    if backend is None or not model.traffic.get(version):
-        return False
-    before = console.read_model(document) if document is not None else None
-    known = before.backend(version) if before is not None else None
-    if before is None or known is None or not before.traffic.get(version):
-        return True
-    return fingerprint(known) != fingerprint(backend)
 
 
 async def _evidence(

@@ -1,6 +1,7 @@
 """`chips import`: change the registry to what a YAML file declares, in one atomic write."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -10,8 +11,10 @@ from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.registry_declaration import Declared, read_declaration
+from gateway.cli.support.traffic_preconditions import ForceOption, check_verified, newly_served
+from gateway.core.model import Model, parse_model
 from gateway.deploy.foreign_models import READERS
-from gateway.registry.base import NETWORKS, Delete, Document, Put, Registry, now_rfc3339
+from gateway.registry.base import MODELS, NETWORKS, Delete, Document, Put, Registry, now_rfc3339
 
 _WORDS = {"create": "add", "update": "change", "delete": "remove"}
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
@@ -37,6 +40,7 @@ def import_models(
         bool, typer.Option("--prune", help="Also remove what the file's sections do not name.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, write nothing.")] = False,
+    force: ForceOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     reason: console.ReasonOption = "",
     by: console.AuthorOption = None,
@@ -65,9 +69,12 @@ def import_models(
         if not as_json:
             _tell(steps)
         if steps and not dry_run:
+            unverified = await _unverified(registry, steps, force=force)
             _confirm(len(steps), yes=yes)
             facts["generation"] = await registry.write(
-                *(step.change for step in steps), author=author, reason=reason or f"import of {file}"
+                *(step.change for step in steps),
+                author=author,
+                reason="; ".join((reason or f"import of {file}", *unverified)),
             )
             facts["written"] = True
         return facts
@@ -118,6 +125,31 @@ def _step(kind: str, name: str, body: dict[str, Any], known: Document | None, au
         return None
     change = Put(kind=kind, name=name, body=body, expected=known.revision)
     return _Step("update", change, difference_lines(before, body))
+
+
+async def _unverified(registry: Registry, steps: list[_Step], *, force: bool) -> list[str]:
+    """What the history says of versions that get traffic and are not verified. Raises Failure for those of models that are there.
+
+    A model that is not there is restored, say: what served it is known to the file alone.
+    """
+    notes = []
+    for step in steps:
+        if step.change.kind != MODELS or not isinstance(step.change, Put):
+            continue
+        document = await registry.read(MODELS, step.change.name)
+        before = _model(document.body) if document is not None else None
+        after = _model(step.change.body)
+        if after is not None:
+            new = newly_served(before, after)
+            notes.append(await check_verified(registry, after, new, force=force or document is None))
+    return [note for note in notes if note]
+
+
+def _model(body: Mapping[str, Any]) -> Model | None:
+    try:
+        return parse_model(body)
+    except ValueError:
+        return None  # what is wrong with it is said elsewhere
 
 
 def _tell(steps: list[_Step]) -> None:

@@ -17,10 +17,14 @@ async def carried_verification(
     """The change that keeps the source's verification as one of the same artifact at its address in `model`.
 
     Call it once the backend there has said that it serves that very artifact. Empty where the source's verification does
-    not count, or no artifact digest says that the two are the same. Raises RegistryError.
+    not count, where no artifact digest says that the two are the same, or where the backend was verified there: that counts
+    more, whatever came of it. Raises RegistryError.
     """
     backend = model.backend(source.backend.version)
     if backend is None or not backend.artifact_digest:
+        return []
+    known = await read_evidence(registry, model.name, backend.version, VERIFY)
+    if known is not None and not not_about(known, backend):
         return []
     async with console.open_registry_of(origin) as theirs:
         record = await read_evidence(theirs, model.name, backend.version, VERIFY)

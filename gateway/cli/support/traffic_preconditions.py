@@ -7,6 +7,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
+from gateway.core.rollout import fingerprint
 from gateway.registry.base import ROLLOUTS, Registry
 from gateway.registry.evidence import unverified
 from gateway.registry.snapshot import read_rollout
@@ -15,6 +16,18 @@ ForceOption = Annotated[
     bool,
     typer.Option("--force", help="Also a version that is not verified; the history says so."),
 ]
+
+
+def newly_served(before: Model | None, after: Model) -> list[str]:
+    """The versions whose backends had no requests, and get some: a share, or the share of what they replace."""
+    served = {}
+    if before is not None:
+        served = {one.version: fingerprint(one) for one in before.backends if before.traffic.get(one.version)}
+    return [
+        one.version
+        for one in after.backends
+        if after.traffic.get(one.version) and served.get(one.version) != fingerprint(one)
+    ]
 
 
 async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:

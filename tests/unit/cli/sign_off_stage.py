@@ -52,7 +52,7 @@ class Stage:
         """In prod, what was approved; `more` wins."""
         declared = self.folder / "declared.yaml"
         declared.write_text(json.dumps({"chips": 1, "models": {"wine": self.model(url="http://prod")}}))
-        words = ("import", str(declared), "--yes", *more)
+        words = ("import", str(declared), "--yes", "--force", *more)
         return self.prod(*words) if ok else self.refused(*words)
 
     def put(self, env: str, kind: str, name: str, body: dict[str, Any] | None) -> None:

@@ -77,7 +77,7 @@ def test_an_approval_holds_for_what_was_approved_alone(stage: Stage, change: dic
     if "version" in change:
         model["traffic"] = {"5": 100}
     (stage.folder / "other.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": model}}))
-    words = ("import", "other.yaml", "--yes")
+    words = ("import", "other.yaml", "--yes", "--force")
     if not told:
         stage.prod(*words)
         return
@@ -91,7 +91,7 @@ def test_a_change_of_how_a_model_may_be_called_needs_an_approval_too(stage: Stag
     stage.register()
     model = {**stage.model(url="http://prod"), "policy": {"access": "public"}}
     (stage.folder / "other.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": model}}))
-    assert "the model's policy has changed" in stage.refused("import", "other.yaml", "--yes").err
+    assert "the model's policy has changed" in stage.refused("import", "other.yaml", "--yes", "--force").err
 
 
 def test_a_rejection_outweighs_approvals_until_it_is_taken_back(stage: Stage):
@@ -279,7 +279,7 @@ def test_without_a_policy_nothing_is_asked(stage: Stage):
     assert stage.shell("--env", "qa", "approvals").code == console.EX_DATAERR
     declared = json.dumps({"chips": 1, "models": {"wine": stage.model(url="http://other")}})
     (stage.folder / "declared.yaml").write_text(declared)
-    stage.shell.ok("--env", "qa", "import", "declared.yaml", "--yes")
+    stage.shell.ok("--env", "qa", "import", "declared.yaml", "--yes", "--force")
 
 
 def test_what_is_wrong_with_a_request_is_told(stage: Stage):

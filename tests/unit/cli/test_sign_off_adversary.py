@@ -115,7 +115,7 @@ def test_an_approval_counts_in_one_environment(stage: Stage):
         stage.put("qa", kind, name, stage.read("prod", kind, name).body)
     declared = json.dumps({"chips": 1, "models": {"wine": stage.model(url="http://other")}})
     (stage.folder / "declared.yaml").write_text(declared)
-    ended = stage.shell("--env", "qa", "import", "declared.yaml", "--yes")
+    ended = stage.shell("--env", "qa", "import", "declared.yaml", "--yes", "--force")
     assert ended.code == console.EX_NOPERM
     assert "it was asked for another environment" in ended.err
     assert (
@@ -150,7 +150,7 @@ def test_the_address_of_what_has_neither_image_nor_artifact_is_bound(stage: Stag
     def declare(url: str) -> tuple[str, ...]:
         bare = stage.model(url=url, image="", artifact_digest="")
         (stage.folder / "bare.yaml").write_text(json.dumps({"chips": 1, "models": {"wine": bare}}))
-        return ("import", "bare.yaml", "--yes")
+        return ("import", "bare.yaml", "--yes", "--force")
 
     stage.put("qa", MODELS, "wine", stage.model(image="", artifact_digest=""))
     identity = stage.request()

@@ -1,5 +1,7 @@
 """A version that nothing has verified gets no traffic from any command, unless it is forced; then the history says so."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.cli.shell import Shell
@@ -71,3 +73,41 @@ def test_a_rollback_gives_back_what_was_there(wine: Shell):
     wine.ok("traffic", "wine", "3=100")
     wine.ok("rollback", "wine", "--yes")
     assert wine.model()["traffic"] == {"3": 90, "4": 10}
+
+
+def _declared(shell: Shell, folder: Path, *changes: tuple[str, str]) -> str:
+    """The registry's own export with changes, as a file in a repository has it."""
+    path = folder / "all.yaml"
+    shell.ok("export", str(path))
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return str(path)
+
+
+def test_an_import_that_shifts_traffic_is_refused_or_forced(wine: Shell, tmp_path: Path):
+    assert _register(wine, "4") == (0, "")
+    wine.ok("traffic", "wine", "3=90", "4=10", "--force")
+    file = _declared(wine, tmp_path)
+    wine.ok("traffic", "wine", "3=100")
+    assert NEVER in wine("import", file, "--yes").err
+    assert wine.model()["traffic"] == {"3": 100, "4": 0}
+    wine.ok("import", file, "--yes", "--force", "--reason", "as declared")
+    assert wine.model()["traffic"] == {"3": 90, "4": 10}
+    assert "as declared; forced: version 4: it was never verified" in wine.ok("history", "wine").out
+
+
+def test_an_import_that_moves_what_takes_traffic_is_refused(wine: Shell, tmp_path: Path):
+    file = _declared(wine, tmp_path, ("http://127.0.0.1:9/wine-3", "http://127.0.0.1:9/other"))
+    assert "its verification does not count" in wine("import", file, "--yes").err
+
+
+def test_a_model_that_is_restored_serves_and_the_history_says_what_nobody_verified(
+    wine: Shell, tmp_path: Path
+):
+    file = _declared(wine, tmp_path)
+    other = f"sqlite://{tmp_path}/other.db"
+    wine.ok("import", file, "--yes", "--registry", other)
+    assert "version 3: it was never verified" in wine.ok("history", "wine", "--registry", other).out

@@ -76,7 +76,7 @@ class Year:
             f"url: {address}\n", f"url: {address}\n      artifact_digest: {digest}\n"
         )
         exported.write_text(text)
-        self.chips("dev", "import", str(exported), "--yes")
+        self.chips("dev", "import", str(exported), "--yes", "--force")
 
     def release(self, name: str, version: str, content: bytes) -> None:
         """Train, try in dev, promote to qa."""

@@ -142,7 +142,7 @@ def test_ids_are_well_formed_and_differ():
 
 
 def test_an_id_of_zeros_is_never_given(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trace_context, "random_bytes", lambda size: bytes(8) + b"\1" * (size - 8))
+    monkeypatch.setattr(trace_context, "urandom", lambda size: bytes(8) + b"\1" * (size - 8))
     _forget_ids()
     assert {new_span_id() for _ in range(63)} == {"01" * 8}
     _forget_ids()

@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 
+import msgspec
 import pytest
 
 from gateway.component_usage import usage_totals
@@ -19,6 +20,7 @@ from gateway.cost.usage import (
 )
 from gateway.cost.usage_reporter import PART_ROWS, UsageReporter
 from gateway.registry.base import Unavailable
+from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.registry.memory import MemoryRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import OTHER, Metrics
@@ -163,6 +165,31 @@ async def test_many_callers_are_spread_over_documents_of_bounded_size():
     documents = await store.list_ephemeral(kind_of(DAY))
     assert [document.revision for document in documents] == [2, 1, 1]
     assert sum((await requests_of(store)).values()) == 2 * PART_ROWS + 2
+
+
+async def test_a_document_with_the_longest_names_fits_each_store():
+    store = MemoryRegistry()
+    process = Process(store)
+    most = Usage(*(2**53 - 1,) * 6)
+    for number in range(PART_ROWS):
+        caller = f"{'r' * 32}:{'s' * 195}{number:05d}"
+        process.totals[UsageKey("m" * 63, "v" * 64, caller, "t" * 63)] = most
+    await process.reporter.write()
+    (document,) = await store.list_ephemeral(kind_of(DAY))
+    assert len(msgspec.json.encode(document.body)) < MAX_BODY_BYTES
+
+
+async def test_usage_of_more_than_400_days_is_deleted():
+    store = MemoryRegistry()
+    process = Process(store)
+    for _ in range(3):
+        process.count(1)
+        await process.reporter.write()
+        process.now += 86_400
+    process.now = NOON + 401 * 86_400
+    assert await process.reporter.forget_old() == 2
+    assert await requests_of(store, DAY, DAY + timedelta(days=1)) == {}
+    assert await requests_of(store, DAY + timedelta(days=2)) == {"ana": 1}
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,12 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 def rate_limit_fields(verdicts: Sequence[Verdict]) -> HeaderList:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
-    policies = ", ".join([verdict.charge.described for verdict in verdicts])
-    states = ", ".join(
-        [
-            f'"{verdict.charge.policy}";r={verdict.remaining};t={ceil(verdict.wait_s or verdict.reset_s)}'
-            for verdict in verdicts
-        ]
-    )
+    policies = states = ""
+    for verdict in verdicts:
+        charge = verdict.charge
+        between = ", " if states else ""
+        policies += between + charge.described
+        states += (
+            f'{between}"{charge.policy}";r={verdict.remaining};t={ceil(verdict.wait_s or verdict.reset_s)}'
+        )
     return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))

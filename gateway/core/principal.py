@@ -19,7 +19,7 @@ VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, PIN, OPERATE)
 CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
+class Quota(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """How much one principal, or one model, may be called; None: no limit."""
 
     requests_per_s: float | None = None

@@ -48,7 +48,9 @@ end
 
 "A name without what Markdown or a reader of the card could take for something else."
 function card_name(name)
-    shown = join(char == '`' ? '\'' : isprint(char) && !is_format(char) ? char : escape_string(string(char), keep = ()) for char in name)
+    shown = join(
+        char == '`' ? '\'' : isprint(char) && !is_format(char) ? char : escape_string(string(char), keep = ()) for char in name
+    )
     return length(shown) <= LONGEST_NAME ? shown : first(shown, LONGEST_NAME - 1) * "…"
 end
 

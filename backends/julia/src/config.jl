@@ -78,9 +78,7 @@ function read_config(environ; capacity = 1)
         service = text("K_SERVICE"),
         revision = text("K_REVISION"),
     )
-    isempty(config.predict) ||
-        isfile(config.predict) ||
-        push!(problems, "CHIPS_PREDICT='$(first(config.predict, 80))' is no file")
+    isempty(config.predict) || isfile(config.predict) || push!(problems, "CHIPS_PREDICT='$(first(config.predict, 80))' is no file")
     if config.concurrency > capacity
         push!(
             problems,

@@ -2,7 +2,8 @@
 
 const TOLERANCE = 1e-6  # of the samples: absolute, or relative to the larger number
 const MODEL_FILES = Dict("jls" => "model.jls", "jld2" => "model.jld2")
-const SAVED_FILES = [sort!(collect(values(MODEL_FILES))); "signature.json"; "samples.json"; "runtime.json"; "baseline.json"; "Project.toml"]
+const SAVED_FILES =
+    [sort!(collect(values(MODEL_FILES))); "signature.json"; "samples.json"; "runtime.json"; "baseline.json"; "Project.toml"]
 const OBJECTS_LOOKED_AT = 1_000_000
 
 # How a model is written, by format: (path, model). JLD2 has its entry in jld2.jl.
@@ -268,11 +269,13 @@ function summarize(saved::Saved, columns, predictor::Predictor, model, out)
 end
 
 function summarize_files(folder, has_card, out)
-    isfile(joinpath(folder, "baseline.json")) && println(
+    isfile(joinpath(folder, "baseline.json")) &&
+        println(out, "note     baseline.json has each column in figures; a text that fewer than $LEAST_COUNT rows have is left out")
+    println(
         out,
-        "note     baseline.json has each column in figures; a text that fewer than $LEAST_COUNT rows have is left out",
+        "note     $CARD ",
+        has_card ? "was kept: does it still describe this model?" : "is a draft: write what it asks for",
     )
-    println(out, "note     $CARD ", has_card ? "was kept: does it still describe this model?" : "is a draft: write what it asks for")
     foreign = setdiff(readdir(folder), SAVED_FILES, [CARD])
     isempty(foreign) || println(
         out,

@@ -45,6 +45,7 @@ end
         "CHIPS_MAX_BODY_BYTES" => "0",
         "CHIPS_MODEL" => "a\n",
         "CHIPS_ARTIFACT_DIGEST" => "abc",
+        "CHIPS_PREDICT" => "/nowhere/predict.jl",
     )
     for (name, value) in wrong
         @test length(problems(merge(good(), Dict(name => value)))) == 1

@@ -67,13 +67,12 @@ end
     write(joinpath(folder, "model.jls"), "abc")
     write(joinpath(folder, "signature.json"), "{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP64\"}],\"outputs\":[]}")
     write(joinpath(folder, "samples.json"), "[{\"request\":{\"a\":1},\"response\":{\"b\":2}}]")
-    write(joinpath(folder, "Project.toml"), Backend.project_text([("GLM", "1.9.0", "38e38edf-8417-5370-95a0-9cbb8c7f171a")]))
+    write(joinpath(folder, "runtime.json"), "{\"julia\":\"1.10.8\",\"GLM\":\"1.9.0\"}")
     place = publish(folder, model = "wine", version = "3", store = store, by = "ana")
     manifest = parse_json(read(joinpath(place, "manifest.json")))
     @test (only(manifest["signature"]["inputs"])["name"], only(manifest["samples"])["request"]) == ("x", Dict("a" => 1))
-    @test manifest["runtime"] == Dict("julia" => string(VERSION), "GLM" => "1.9.0")
-    @test sort(readdir(place)) == ["Project.toml", "manifest.json", "model.jls"]
+    @test manifest["runtime"] == Dict("julia" => "1.10.8", "GLM" => "1.9.0")
+    @test sort(readdir(place)) == ["manifest.json", "model.jls"]
     rm(joinpath(folder, "model.jls"))
-    rm(joinpath(folder, "Project.toml"))
     @test occursin("holds no model", complaint_of(() -> publish(folder, model = "wine", version = "4", store = store)))
 end

@@ -222,8 +222,15 @@ end
         return shaded(model, rows, parameters)
     end
     folder = mktempdir()
-    save(; options...) =
-        save_model((factor = 2.0,), folder; example = SHADED, predictor = loaded_by(counted), format = "jls", out = devnull, options...)
+    save(; options...) = save_model(
+        (factor = 2.0,),
+        folder;
+        example = SHADED,
+        predictor = loaded_by(counted),
+        format = "jls",
+        out = devnull,
+        options...,
+    )
     save(training = training)
     @test maximum(asked) == 10_000
     found = parse_json(read(joinpath(folder, "baseline.json")))
@@ -241,9 +248,13 @@ end
     @test !isfile(joinpath(folder, "baseline.json"))
     @test read(joinpath(folder, "card.md"), String) == "mine"
     @test occursin("training has no column shade", complaint(() -> save(overwrite = true, training = (x = [1.0],))))
-    @test occursin("x is FP64 in the example and BYTES in training", complaint(() -> save(overwrite = true, training = (x = ["1"], shade = [pale]))))
+    @test occursin(
+        "x is FP64 in the example and BYTES in training",
+        complaint(() -> save(overwrite = true, training = (x = ["1"], shade = [pale]))),
+    )
     sketched = Backend.sketch([0.0, -0.0, 5e-324, -1.0, 1.0, 1.02, NaN, Inf], 256)
-    @test String(Backend.StrictJSON.encode(sketched)) == "{\"gamma\":1.02020202020202,\"zero\":3,\"negative\":{\"0\":1},\"positive\":{\"0\":1,\"1\":1}}"
+    @test String(Backend.StrictJSON.encode(sketched)) ==
+          "{\"gamma\":1.02020202020202,\"zero\":3,\"negative\":{\"0\":1},\"positive\":{\"0\":1,\"1\":1}}"
 end
 
 @testset "names in the card say nothing else than names" begin
@@ -254,11 +265,16 @@ end
 @testset "a person's own predict.jl replaces what it defines" begin
     path = joinpath(mktempdir(), "predict.jl")
     write(joinpath(dirname(path), "more.jl"), "thrice(x) = 3x")
-    write(path, "include(\"more.jl\")\npredict(model, rows, parameters) = thrice.(rows.x)\nconst PARAMETERS = [\"unit\"]\nrefuse() = throw(Refused(\"no\"))\n")
+    write(
+        path,
+        "include(\"more.jl\")\npredict(model, rows, parameters) = thrice.(rows.x)\nconst PARAMETERS = [\"unit\"]\nrefuse() = throw(Refused(\"no\"))\n",
+    )
     own = Backend.with_own_code(loaded_by(shaded), path)
     @test own.parameters == ["unit"]
     folder = mktempdir()
     save_model((factor = 2.0,), folder, example = (x = [1.0, 2.0],), predictor = own, format = "jls", out = devnull)
     @test [sample["response"]["predictions"] for sample in parse_json(read(joinpath(folder, "samples.json")))] == [[3.0], [6.0]]
     @test Backend.with_own_code(own, "") === own
+    write(path, "predict(model, rows, parameters) = (")
+    @test_throws LoadError Backend.with_own_code(own, path)
 end

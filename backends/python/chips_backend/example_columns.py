@@ -174,7 +174,8 @@ def _of_series(name: str, series: Any) -> Column:
     if pd.api.types.is_float_dtype(kind):
         return Column(name, _number_type(kind), [_float(value) for value in series])
     if pd.api.types.is_datetime64_any_dtype(kind):
-        return Column(name, "BYTES", [None if pd.isna(value) else value.isoformat() for value in series])
+        texts = [None if pd.isna(value) else value.isoformat() for value in series]
+        return Column(name, "BYTES", texts, remark="dates, which callers send as texts: ISO 8601")
     return _of_objects(name, list(series))
 
 

@@ -250,7 +250,8 @@ def signature_of(folder):
 def test_dates(tmp_path):
     frame = pd.DataFrame({"when": pd.date_range("2026-01-01", periods=9, freq="12h"), "x": np.arange(9.0)})
     model = DummyRegressor().fit(frame, frame["x"])
-    saved(model, tmp_path, frame)
+    _, told = saved(model, tmp_path, frame)
+    assert "dates, which callers send as texts: ISO 8601" in told
     assert [one["datatype"] for one in signature_of(tmp_path)["inputs"]] == ["BYTES", "FP64"]
     sample = json.loads((tmp_path / "samples.json").read_text())[1]
     assert sample["request"]["instances"][0]["when"] == "2026-01-01T12:00:00"
@@ -376,7 +377,7 @@ def test_other_files_in_the_folder_are_pointed_out(tmp_path):
     [
         ("xgboost", lambda x, y: __import__("xgboost").XGBRegressor(n_estimators=2).fit(x, y), {"xgboost", "xgboost-cpu"}),
         ("lightgbm", lambda x, y: __import__("lightgbm").LGBMRegressor(n_estimators=2, verbose=-1).fit(x, y), {"lightgbm"}),
-        ("skops", lambda x, y: LinearRegression().fit(x, y), {"scikit-learn", "skops"}),
+        ("skops", lambda x, y: LinearRegression().fit(x, y), {"numpy", "scikit-learn", "skops"}),
     ],
 )  # fmt: skip
 def test_what_serving_needs_depends_on_the_format(package, made, needed, tmp_path):

@@ -11,8 +11,9 @@ import requests
 
 from gateway.free_ports import free_port
 from tests.contract.backends.julia.conftest import Start
+from tests.contract.backends.languages import Julia
 from tests.contract.backends.linear import TENSORS, publish
-from tests.contract.backends.process import TIMEOUT_S, Backend
+from tests.contract.backends.process import JULIA, TIMEOUT_S, Backend
 from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
@@ -86,6 +87,27 @@ def test_as_vertex_and_kserve_start_it(
     assert backend.end() == 0
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=patience(5))
+
+
+def test_code_around_the_model_replaces_what_it_defines(artifact: str, each_julia: Julia, tmp_path: Path):
+    own = tmp_path / "predict.jl"
+    own.write_text(
+        'const PARAMETERS = ["times"]\n'
+        'predict(weights, rows, parameters) = get(parameters, "times", 1) .* sum(weights .* values(rows))\n'
+    )
+    environ = {
+        **each_julia.environ,
+        "CHIPS_ARTIFACT": artifact,
+        "CHIPS_CONCURRENCY": "1",
+        "CHIPS_PREDICT": str(own),
+    }
+    backend = Backend(JULIA, environ)
+    try:
+        backend.ready()
+        assert predict(backend, times=2).json()["predictions"] == [24.0]
+        assert predict(backend, gate="x").status_code == 422
+    finally:
+        backend.kill()
 
 
 def test_busy_it_answers_or_refuses(

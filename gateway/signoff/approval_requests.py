@@ -11,7 +11,6 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.core.evidence import CARD
 from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
@@ -19,6 +18,7 @@ from gateway.signoff.identity_token_signature import token_key_name
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_tokens_in, read_statement
 from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
+from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 _REPLACED: Final = "a later word of the same person has replaced it"
 _MAX_SKEW: Final = timedelta(minutes=5)
@@ -54,52 +54,6 @@ class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
     emergency: VerifiedStatement | None = None  # who put it into service alone, also when that has expired
     review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
     expires: str = ""  # when the first of the approvals that count ends
-
-
-def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The SHA-256 of each record of evidence."""
-    return {
-        sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
-        for sort, record in sorted(evidence.items())
-    }
-
-
-def evidence_problems(
-    policy: SignOffPolicy,
-    evidence: Mapping[str, Mapping[str, Any]],
-    subject: Subject,
-    now: datetime | None = None,
-) -> list[str]:
-    """Which of the evidence that the policy asks for is missing, bad, too old, or about something else."""
-    if not subject.model:
-        return []
-    problems = []
-    for sort in policy.evidence:
-        record = evidence.get(sort)
-        if record is None:
-            problems.append(f"the evidence {sort} is missing for {subject.title}")
-        elif record.get("passed") is not True:
-            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
-        elif record.get("artifact_digest", "") != subject.artifact:
-            problems.append(f"the evidence {sort} is about another artifact")
-        elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
-            problems.append(f"the evidence {sort} is about another image")
-        elif sort != CARD and _is_too_old(record, policy, now or datetime.now(UTC)):
-            problems.append(
-                f"the evidence {sort} has expired: it is from {record.get('written_at', 'an unknown time')}, and the "
-                f"policy takes none older than {policy.evidence_days:g} days"
-            )
-    return problems
-
-
-def _is_too_old(record: Mapping[str, Any], policy: SignOffPolicy, now: datetime) -> bool:
-    """A card is part of the artifact, and so never too old; of other records the history says when they were written."""
-    if not policy.evidence_days:
-        return False
-    try:
-        return now - datetime.fromisoformat(record["written_at"]) > timedelta(days=policy.evidence_days)
-    except (KeyError, TypeError, ValueError):
-        return True
 
 
 async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:

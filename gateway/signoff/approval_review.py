@@ -17,7 +17,6 @@ from gateway.signoff.approval_requests import (
     Request,
     StoredPolicy,
     evaluate_request,
-    evidence_problems,
     judged_decisions,
     read_request,
 )
@@ -25,6 +24,7 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, read_statement
 from gateway.signoff.policy import policy_digest
 from gateway.signoff.records import SignOffRecords
+from gateway.signoff.required_evidence import evidence_problems
 
 _ADDRESSES: Final = (": url", ": artifact", ": audience")  # differ between environments, and are not bound
 _BINDS: Final = {

@@ -13,7 +13,6 @@ from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF, SIGN
 from gateway.signoff.approval_requests import (
     Request,
     evaluate_request,
-    evidence_digests,
     find_request,
     read_request,
     request_id,
@@ -24,6 +23,7 @@ from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
 from gateway.signoff.records import read_sign_off
+from gateway.signoff.required_evidence import evidence_digests
 from tests.unit.signoff.people import People
 
 WROTE = "<img src=x onerror=alert(1)> Trained on **45** wines."

@@ -30,8 +30,6 @@ from gateway.settings import Settings
 from gateway.signoff.approval_requests import (
     Request,
     StoredPolicy,
-    evidence_digests,
-    evidence_problems,
     request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
@@ -39,6 +37,7 @@ from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
 from gateway.signoff.kept_keys import keep_keys
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
 from gateway.signoff.records import issuers_keys
+from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 
 def request_approval(

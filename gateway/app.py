@@ -45,10 +45,10 @@ from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
-from gateway.rollout.reporter import Reporter
+from gateway.rollout.reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
-from gateway.shadow.reporter import Shadows
+from gateway.shadow.reporter import ShadowReporter
 from gateway.shadow.status_view import ShadowView
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
@@ -213,9 +213,9 @@ class Gateway:
 
     def _make_rollouts(self) -> None:
         settings = self._settings
-        self._reporter = Reporter(
+        self._reporter = RolloutReporter(
             self._figures,
-            self.pipeline.count_also,
+            self.pipeline.set_exchange_counter,
             supervisor=self.supervisor,
             lease=LeaseRenewalMonitor(self.registry, LEASE),
             process=reporting_process(settings),
@@ -241,16 +241,16 @@ class Gateway:
         if self._usage is not None:
             self._budgets = BudgetKeeper(self._figures, self._usage)
             self._usage.after_write = self._budgets.refresh
-            self.telemetry.metrics.always_separate = self._budgets.names
+            self.telemetry.metrics.always_separate = self._budgets.has_budget_for
             self.telemetry.metrics.add_readers(gauges=self._budgets.gauges)
 
     def _make_shadows(self) -> None:
         upstream = build_shadow_upstream(
             self._settings, self._egress_policy, self._id_tokens, self.supervisor
         )
-        self._shadows = Shadows(
+        self._shadows = ShadowReporter(
             self._figures,
-            self._forward.show_to,
+            self._forward.set_observer,
             upstream,
             self.backend_concurrency,
             supervisor=self.supervisor,

@@ -1,4 +1,4 @@
-"""Clients of Cloud Storage that make the requests they are asked for, and no others."""
+"""Make clients of Google Cloud Storage that send the requests they are asked for, and no others."""
 
 import os
 from typing import Any, Final

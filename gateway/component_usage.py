@@ -1,4 +1,4 @@
-"""What the metrics of this process have counted, as usage that adds up to every request that named a model."""
+"""The usage (for cost and budgets) that this process has counted: it adds up to every request that named a model."""
 
 from gateway.cost.usage import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, Metrics, Series

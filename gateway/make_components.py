@@ -22,7 +22,7 @@ from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.controller import Controller
-from gateway.rollout.local_process import this_process
+from gateway.rollout.process_identity import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -38,7 +38,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
-    from gateway.audit.periodic_anchoring import Anchoring
+    from gateway.audit.periodic_anchoring import PeriodicAnchoring
     from gateway.auth.caller_token import CallerTokenSigner
     from gateway.control.operator_pages_cors import ControlCors
 
@@ -65,17 +65,19 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
     )
 
 
-def build_anchoring(settings: Settings, registry: Registry, supervisor: Supervisor) -> "Anchoring | None":
+def build_anchoring(
+    settings: Settings, registry: Registry, supervisor: Supervisor
+) -> "PeriodicAnchoring | None":
     """None where this gateway keeps no heads of the history. ValueError says what is wrong with the key."""
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
     from gateway.audit.dsse_envelope import SigningError
-    from gateway.audit.periodic_anchoring import Anchoring
+    from gateway.audit.periodic_anchoring import PeriodicAnchoring
     from gateway.audit.second_place import open_second_place
 
     try:
-        return Anchoring(
+        return PeriodicAnchoring(
             registry,
             open_second_place(audit.second_place),
             Path(audit.signing_key),
@@ -117,7 +119,7 @@ def build_usage_reporter(
 def reporting_process(settings: Settings) -> str:
     """How reports name this process: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
     store = settings.rollouts.figures or settings.registry
-    return this_process() if urlsplit(store).scheme == "sqlite" else ""
+    return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
 
 def build_controller(

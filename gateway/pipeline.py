@@ -104,8 +104,8 @@ class Pipeline:
         self._recorder = record
         self._record: _Record = record
 
-    def count_also(self, count: Callable[[Exchange], None] | None) -> None:
-        """Have finished exchanges counted by `count`, too; None: no longer. Where nothing counts, it costs nothing."""
+    def set_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
+        """Set what counts finished exchanges for a rollout; None: nothing. Where nothing counts, it costs nothing."""
         recorder = self._recorder
         if count is None:
             self._record = recorder

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.artifacts.installed_packages import packages_of
 from gateway.artifacts.pickle_scan import find_pickle_references
 
 SCRIPT: Final = "__main__"
@@ -93,13 +94,12 @@ def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
 
 
 def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
-    known = metadata.packages_distributions()
-    for top in sorted({module.partition(".")[0] for module in modules if module}):
-        if top in sys.stdlib_module_names and top != SCRIPT:
-            continue
+    tops = {module.partition(".")[0] for module in modules if module}
+    tops -= sys.stdlib_module_names - {SCRIPT}
+    known = packages_of(tops)
+    for top in sorted(tops):
         if top in known:
-            for package in known[top][:1]:
-                needed.packages.setdefault(package, _version(package))
+            needed.packages.setdefault(known[top], _version(known[top]))
         else:
             needed.own.setdefault(top, [])
 

@@ -1,4 +1,4 @@
-"""Where artifacts are published: `gs://bucket/prefix`, or a folder."""
+"""Open an artifact store by its URL: `gs://bucket/prefix`, or a folder."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit

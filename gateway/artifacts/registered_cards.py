@@ -3,7 +3,7 @@
 import msgspec
 
 from gateway.artifacts.model_card import Section, card_sections
-from gateway.core.evidence import CARD, not_about
+from gateway.core.evidence import CARD, why_evidence_does_not_apply
 from gateway.core.model import Model
 from gateway.registry.base import Registry
 from gateway.registry.evidence import read_evidence
@@ -32,7 +32,7 @@ async def read_cards(registry: Registry, model: Model | None) -> list[Registered
                     version=backend.version,
                     passed=record.passed,
                     summary=record.summary,
-                    why_not=not_about(record, backend),
+                    why_not=why_evidence_does_not_apply(record, backend),
                     sections=card_sections(record.facts),
                 )
             )

@@ -17,7 +17,7 @@ from securesystemslib.signer import Key, Signer
 
 from gateway.audit.dsse_envelope import SigningError, read_envelope, sign, verified_by
 from gateway.audit.second_place import SecondPlace
-from gateway.audit.verify import AnchoredHead, Finding
+from gateway.audit.verify_history import AnchoredHead, Finding
 from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 
 HEAD_TYPE: Final = "application/vnd.chips.registry-head.v1+json"
@@ -26,7 +26,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
+class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
     """A note that a registry was restored, and which anchored heads it has lost."""
 
     registry_id: str
@@ -52,7 +52,7 @@ class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the second place knows, and what is wrong with what lies there."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
-    restored: tuple[Restored, ...]
+    restored: tuple[RestoreNote, ...]
     findings: tuple[Finding, ...]
 
 
@@ -70,9 +70,9 @@ async def write_anchor(place: SecondPlace, registry: Registry, signer: Signer) -
 async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
     """All anchors of `place` that one of `keys` has signed; the others are findings. Raises RegistryError."""
     heads: list[AnchoredHead] = []
-    restored: list[Restored] = []
+    restored: list[RestoreNote] = []
     findings: list[Finding] = []
-    for name, content in (await place.read()).items():
+    for name, content in (await place.read_all()).items():
         try:
             found = _read(content, keys)
         except SigningError as error:
@@ -80,7 +80,7 @@ async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
                 Finding(what="anchor", sequence=None, text=f"{name} in the second place: {error}")
             )
             continue
-        if isinstance(found, Restored):
+        if isinstance(found, RestoreNote):
             restored.append(found)
         else:
             heads.append(found)
@@ -90,10 +90,10 @@ async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
     return AnchorReport(heads=tuple(kept), restored=tuple(restored), findings=tuple(findings))
 
 
-async def write_restored(
+async def write_restore_note(
     place: SecondPlace, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
-) -> Restored:
-    """Note, signed, that the registry was restored from a backup: anchors that are not in its chain are lost.
+) -> RestoreNote:
+    """Write a signed note that the registry was restored from a backup: anchors that are not in its chain are lost.
 
     Raises RegistryError where no anchor is lost.
     """
@@ -114,7 +114,7 @@ async def write_restored(
             "every head in the second place is in this history: nothing is lost, and nothing is to note"
         )
     anchored = _anchored(head)
-    note = Restored(
+    note = RestoreNote(
         registry_id=head.registry_id,
         generation=head.generation,
         sequence=head.sequence,
@@ -151,15 +151,15 @@ def _name(head: Head, prefix: str = "") -> str:
     return f"{head.registry_id}/{prefix}{head.sequence:012d}-{digest[:16]}.json"
 
 
-def _read(content: bytes, keys: Sequence[Key]) -> AnchoredHead | Restored:
+def _read(content: bytes, keys: Sequence[Key]) -> AnchoredHead | RestoreNote:
     envelope: Envelope = read_envelope(content)
     if not verified_by(envelope, keys):
         raise SigningError("none of the keys in audit.trusted_keys has signed it")
-    struct = {HEAD_TYPE: AnchoredHead, RESTORED_TYPE: Restored}.get(envelope.payload_type)
+    struct = {HEAD_TYPE: AnchoredHead, RESTORED_TYPE: RestoreNote}.get(envelope.payload_type)
     if struct is None:
         raise SigningError(f"its payload is of the type {envelope.payload_type!r}, which is not known")
     try:
-        found: AnchoredHead | Restored = msgspec.json.decode(envelope.payload, type=struct)
+        found: AnchoredHead | RestoreNote = msgspec.json.decode(envelope.payload, type=struct)
     except msgspec.MsgspecError as error:
         raise SigningError(f"its payload cannot be read: {error}") from None
     return found

@@ -1,4 +1,4 @@
-"""The history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
+"""Export the history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
 
 import csv
 import html
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.audit.verify import Report
+from gateway.audit.verify_history import HistoryReport
 from gateway.core.escape_unprintable import printable
 from gateway.core.model_updates import differences
 from gateway.registry.base import Entry
@@ -24,7 +24,7 @@ _COLUMNS: Final = (
 )
 
 
-def to_json(report: Report, entries: Sequence[Entry]) -> str:
+def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
     """Everything that is needed to compute every digest again, the newest entry first."""
     content = {
         "head": msgspec.to_builtins(report.head),
@@ -57,7 +57,7 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def to_html(report: Report, entries: Sequence[Entry]) -> str:
+def to_html(report: HistoryReport, entries: Sequence[Entry]) -> str:
     """One page without scripts or other files: what was found, then each change."""
     head = report.head
     verdict = "".join(f"<li>{_escape(finding.text)}</li>" for finding in report.findings)

@@ -14,7 +14,7 @@ from gateway.task_supervisor import HelperHealth, Supervisor
 _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 
 
-class Anchoring:
+class PeriodicAnchoring:
     """Writes the registry's head to `place` every `every_s` seconds, signed with the key in `signing_key` (PEM)."""
 
     def __init__(
@@ -53,8 +53,8 @@ class Anchoring:
         behind_s = 0.0 if self.behind_since is None else max(0.0, self._now() - self.behind_since)
         return {"chips_audit_unanchored_seconds": {"": behind_s}}
 
-    async def write(self) -> bool:
-        """Keep the head, if it is a new one; False where it is not. Raises RegistryError."""
+    async def anchor_if_new(self) -> bool:
+        """Anchor the head of the history if it is a new one; False where it is not. Raises RegistryError."""
         from gateway.audit.anchors import write_anchor
 
         head = await self._registry.head()
@@ -73,7 +73,7 @@ class Anchoring:
         while True:
             wait_s = self._every_s
             try:
-                await self.write()
+                await self.anchor_if_new()
             except RegistryError as error:
                 wait_s = min(wait_s, helper.failed(error))
             else:

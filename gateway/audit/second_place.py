@@ -1,4 +1,4 @@
-"""Where signed heads are kept apart from the registry: a folder, or a bucket with a locked retention policy.
+"""The second place, where signed heads of the history are kept apart from the registry: a folder, or a bucket with a locked retention policy.
 
 What is there is only ever created. A bucket holds that against everybody when its retention policy is locked; a folder
 holds it as well as its owner does.
@@ -27,14 +27,14 @@ Result = TypeVar("Result")
 class SecondPlace(Protocol):
     """A store of small files that are created once. Raises RegistryError; Unavailable where it may pass."""
 
-    async def read(self) -> dict[str, bytes]:
-        """Everything that is there, by name."""
+    async def read_all(self) -> dict[str, bytes]:
+        """Read every file, by name."""
 
     async def create(self, name: str, content: bytes) -> bool:
         """Create a file; False where there is one of that name."""
 
     async def retention_concerns(self) -> tuple[str, ...]:
-        """Why what is there may not stay there."""
+        """Concerns about retention: why files may not stay there."""
 
 
 def open_second_place(url: str) -> SecondPlace:
@@ -52,7 +52,7 @@ def open_second_place(url: str) -> SecondPlace:
 
 
 class FolderPlace:
-    """A folder, best one that somebody else owns, or a checkout whose commits are pushed."""
+    """A folder as second place, best one that somebody else owns, or a checkout whose commits are pushed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class FolderPlace:
     def __str__(self) -> str:
         return str(self._folder)
 
-    async def read(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         return await asyncio.to_thread(self._read)
 
     async def create(self, name: str, content: bytes) -> bool:
@@ -99,7 +99,7 @@ class FolderPlace:
 
 
 class BucketPlace:
-    """A bucket of Cloud Storage, under a prefix."""
+    """A bucket of Cloud Storage as second place, under a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_name = bucket
@@ -108,7 +108,7 @@ class BucketPlace:
     def __str__(self) -> str:
         return f"gs://{self._bucket_name}/{self._prefix}".rstrip("/")
 
-    async def read(self) -> dict[str, bytes]:
+    async def read_all(self) -> dict[str, bytes]:
         return await asyncio.to_thread(self._ask, self._read)
 
     async def create(self, name: str, content: bytes) -> bool:

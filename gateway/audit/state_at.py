@@ -1,4 +1,4 @@
-"""What a registry held at a time: which versions of a model served, with which share, and who had made it so."""
+"""The state of a registry at a time in the past: which versions of a model served, with which share, and who had made it so."""
 
 from datetime import datetime
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from gateway.registry.base import MODELS, Entry, Registry, RegistryError, decode_document
-from gateway.registry.damage import is_damaged
+from gateway.registry.damaged_records import is_damaged
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model that took traffic."""
 
     version: str
@@ -28,7 +28,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     entry: Entry | None  # the one that was in force
     enabled: bool = False
-    served: tuple[Served, ...] = ()
+    served: tuple[ServedVersion, ...] = ()
 
 
 def parse_time(text: str) -> datetime:
@@ -42,8 +42,8 @@ def parse_time(text: str) -> datetime:
     return at
 
 
-async def states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
-    """The models at the time `at`, by name; the one called `name`, where it is given.
+async def model_states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
+    """The state of each model at the time `at`, by name; the one called `name`, where it is given.
 
     An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at` counts.
     Raises RegistryError where an entry has no time.
@@ -82,7 +82,7 @@ def _state(name: str, entries: list[Entry]) -> ModelState:
     if not isinstance(traffic, dict):
         traffic = {}
     served = [
-        Served(
+        ServedVersion(
             version=version,
             percent=percent,
             since=_since(entries, version, backend),

@@ -1,4 +1,4 @@
-"""What is failing or slow now, worst first: what it is, which side can fix it, and since when."""
+"""Find issues: what is failing or slow now, worst first: what it is, which side can fix it, and since when."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, Literal

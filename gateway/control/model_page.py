@@ -1,4 +1,4 @@
-"""The parts of one model's document: versions, the last hour, callers."""
+"""The data of one model's page in the console: versions, the last hour, callers."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What changed in the registry, newest first, with readable differences."""
+"""Recent changes in the registry, newest first, with readable differences."""
 
 import asyncio
 from itertools import chain

@@ -46,7 +46,7 @@ _NOT_AT_THE_END: Final = frozenset(
 
 
 class ChunkedDecoder:
-    """`feed` it what arrives; it returns the pieces of the body. `done` is true once the last chunk has been read."""
+    """Decodes a chunked body. `feed` it what arrives; it returns the pieces of the body. `done` is true once the last chunk has been read."""
 
     __slots__ = ("_left", "_tail", "done", "rest", "trailers")
 

@@ -3,7 +3,14 @@
 from hashlib import blake2b
 
 from gateway.core.model import Backend, Model
-from gateway.core.sticky_shares import HASH_BYTES, SLOTS, StickyShares, lay_out, parse_sticky_by, slots_in
+from gateway.core.sticky_shares import (
+    HASH_BYTES,
+    SLOTS,
+    StickyShares,
+    assign_slots,
+    parse_sticky_by,
+    slots_in,
+)
 
 
 class StickyVersions:
@@ -16,7 +23,7 @@ class StickyVersions:
         # The model's name is part of what is hashed: the first callers of one model must not be the first of all its copies.
         self._hash = blake2b(digest_size=HASH_BYTES, key=bytes.fromhex(sticky.seed))
         self._hash.update(f"value\0{model.name}\0".encode())
-        laid_out = lay_out(sticky, model.traffic).slots
+        laid_out = assign_slots(sticky, model.traffic).slots
         by_version = {backend.version: backend for backend in model.backends}
         owners = {slot: by_version[v] for v, bitmap in laid_out.items() for slot in slots_in(bitmap)}
         self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))

@@ -61,8 +61,8 @@ def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
     return record
 
 
-def not_about(record: EvidenceRecord, backend: Backend) -> str:
-    """Why the record says nothing about `backend`; empty where it is about just that."""
+def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str:
+    """Why the evidence does not apply to `backend`; empty where it does."""
     if record.version != backend.version:
         return f"it is about version {record.version}"
     if record.backend != backend_address(backend):

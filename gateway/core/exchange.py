@@ -1,5 +1,5 @@
 # Long: one record, whose fields are set in one constructor: a request pays for each call.
-"""Exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
+"""The exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
 
 Each field is filled by exactly one stage, named above it; a later stage may read it, never change it. A field that has
 a type but no value here does not exist before its stage has run: to read it earlier is a bug, and says so.

@@ -207,7 +207,7 @@ def sort_request_headers(raw_headers: RawHeaders) -> RequestHead:
                 raise BadRequest(f"The header {name.decode('latin-1')} is given more than once.")
     connection = read[CONNECTION]
     if connection is not None:
-        nominated = tokens(connection) - {b"keep-alive", b"close", b"upgrade", b""}
+        nominated = parse_token_list(connection) - {b"keep-alive", b"close", b"upgrade", b""}
         if nominated:
             outbound = _without_nominated(outbound, nominated)
             head.ends_here = frozenset(map(read_index, nominated)) - {_DROPPED}
@@ -252,8 +252,8 @@ def _learn(name: bytes) -> bytes | int:
     return kind
 
 
-def tokens(value: bytes) -> set[bytes]:
-    """The members of a list of tokens, in lower case (RFC 9110 section 5.6.1)."""
+def parse_token_list(value: bytes) -> set[bytes]:
+    """Parse a list of tokens: its members in lower case (RFC 9110 section 5.6.1)."""
     return {token.strip(b" \t").lower() for token in value.split(b",")}
 
 
@@ -269,7 +269,7 @@ def asks_for_websocket(method: str, read: Sequence[bytes | None]) -> bool:
         and connection is not None
         and method == "GET"
         and upgrade.lower() == b"websocket"
-        and b"upgrade" in tokens(connection)
+        and b"upgrade" in parse_token_list(connection)
     )
 
 

@@ -12,7 +12,7 @@ _Cut = Callable[[bytes], tuple[Any, ...]]
 
 
 def byte_table(allowed: bytes) -> bytes:
-    """For `bytes.translate`: an allowed byte becomes 1 and any other 0, so that `0 in value.translate(table)` finds these.
+    """A table for `bytes.translate`: an allowed byte becomes 1 and any other 0, so that `0 in value.translate(table)` finds these.
 
     It takes a quarter of what a regular expression takes for the same.
     """

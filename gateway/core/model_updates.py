@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Backend, Model, Policy, Tensor
-from gateway.core.sticky_shares import StickyShares, lay_out
+from gateway.core.sticky_shares import StickyShares, assign_slots
 
 
 def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:
@@ -70,7 +70,7 @@ def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any
     traffic is written through here, so this is where sticky shares follow it.
     """
     if model.sticky is not None:
-        model = msgspec.structs.replace(model, sticky=lay_out(model.sticky, model.traffic))
+        model = msgspec.structs.replace(model, sticky=assign_slots(model.sticky, model.traffic))
     new = to_document(model)
     if old is None:
         return new

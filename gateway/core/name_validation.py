@@ -1,4 +1,4 @@
-"""What a model and a version may be called.
+"""Validate the names of models, versions and teams.
 
 A model's name is the first segment of the address that callers use, so it is a lower-case DNS-like label: it needs
 no escaping in a URL, a file name, a metric label or a Firestore document id, and two names never differ by case alone.

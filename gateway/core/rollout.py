@@ -57,7 +57,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     position: int = -1
     confirmed: bool = False
     traffic: dict[str, int]  # the model's split as this rollout has left it
-    versions: dict[str, str]  # what candidate and stable version were when it began: `fingerprint`
+    versions: dict[str, str]  # what candidate and stable version were when it began: `backend_fingerprint`
     steps: tuple[RolloutStep, ...] = ()
 
     @property
@@ -70,8 +70,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         return self.traffic.get(self.candidate, 0)
 
 
-def fingerprint(backend: Backend) -> str:
-    """What makes a backend the version that evidence is about: its address, its artifact and its image."""
+def backend_fingerprint(backend: Backend) -> str:
+    """The fingerprint of a backend, by which evidence knows it again: its address, its artifact and its image."""
     return " ".join(
         filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
     )
@@ -200,7 +200,7 @@ def begin_rollout(
     if problems:
         raise ValueError("; ".join(problems))
     stable = next(version for version, share in model.traffic.items() if share and version != candidate)
-    found = {backend.version: fingerprint(backend) for backend in model.backends}
+    found = {backend.version: backend_fingerprint(backend) for backend in model.backends}
     return Rollout(
         model=model.name,
         id=identity,
@@ -236,7 +236,7 @@ def replaced_versions(rollout: Rollout, model: Model) -> str:
         backend = model.backend(version)
         if backend is None:
             return f"version {version} was removed"
-        if fingerprint(backend) != was:
+        if backend_fingerprint(backend) != was:
             return f"version {version} was replaced"
     return ""
 
@@ -245,8 +245,8 @@ def _split(traffic: Mapping[str, int]) -> str:
     return ", ".join(f"version {version} {share} %" for version, share in sorted(traffic.items())) or "none"
 
 
-def with_share(rollout: Rollout, percent: int) -> dict[str, int]:
-    """The model's traffic with the candidate at `percent` and the stable version with the rest."""
+def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
+    """The traffic split with the candidate at a share of `percent` and the stable version with the rest."""
     return {
         **dict.fromkeys(rollout.traffic, 0),
         rollout.stable: 100 - percent,

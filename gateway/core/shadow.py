@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.model import Model
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.core.rollout import fingerprint
+from gateway.core.rollout import backend_fingerprint
 
 LONGEST_S = 30 * 86_400.0
 _MOST_CONCURRENT = 256
@@ -20,8 +20,8 @@ _MOST_PER_S = 10_000.0
 PureBy = Literal["policy", "artifacts"]  # what declares that predicting changes nothing
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a shadow may use, in each gateway process. What does not fit is dropped and counted."""
+class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The budget of a shadow in each gateway process: what it may use. What does not fit is dropped and counted."""
 
     concurrency: int = 4  # requests under way at once, each on a connection of its own
     requests_per_s: float = 20.0
@@ -37,11 +37,11 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     id: str  # differs for each shadow of the model
     candidate: str
     stable: str
-    versions: dict[str, str]  # what both were when it began: `gateway.core.rollout.fingerprint`
+    versions: dict[str, str]  # what both were when it began: `gateway.core.rollout.backend_fingerprint`
     percent: float  # of the stable version's scoring requests
     noise_percent: float = 20.0  # of those: they go to the stable version once more
     until: str  # RFC 3339: when it ends by itself
-    budget: Budget = Budget()
+    budget: ShadowBudget = ShadowBudget()
     tolerance: float = 1e-6
     tolerances: dict[str, float] = {}  # by output, where it differs
     allowed: float = 0.01  # how much more often the candidate may differ than the stable version from itself
@@ -126,7 +126,7 @@ def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
         backend = model.backend(version)
         if backend is None:
             return f"version {version} is gone"
-        if fingerprint(backend) != was:
+        if backend_fingerprint(backend) != was:
             return f"version {version} is not what it was when the shadow began: start it again"
     return ""
 

@@ -32,7 +32,7 @@ class StickyBy(NamedTuple):
 
 
 class StickyShares(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """As the model's document keeps it."""
+    """The sticky shares of a model, as its document keeps them."""
 
     by: str
     seed: str  # 32 hexadecimal digits: the key of the hash, the same at every gateway
@@ -78,8 +78,8 @@ def sticky_problems(sticky: StickyShares) -> list[str]:
     return problems
 
 
-def lay_out(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
-    """`sticky` with as many slots for each version as its percentage in `traffic`, which adds up to 100.
+def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
+    """Assign slots: `sticky` with as many slots for each version as its percentage in `traffic`, which adds up to 100.
 
     As few slots change hands as possible. Which ones follows from the seed, so every gateway comes to the same result.
     """

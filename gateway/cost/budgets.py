@@ -23,9 +23,9 @@ from gateway.core.budget import (
 )
 from gateway.core.prices import Prices, prices_at
 from gateway.core.principal import Principal
-from gateway.cost.ledger import IDLE, Entry, cost_of
+from gateway.cost.ledger import IDLE, LedgerEntry, cost_of
 from gateway.cost.prices import with_default
-from gateway.cost.usage import DailyRow, UsageKey, add_up, kind_of, today
+from gateway.cost.usage import DailyRow, UsageKey, sum_documents, usage_kind, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import Conflict, Document, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
@@ -45,7 +45,7 @@ class Exhausted(NamedTuple):
     ends_at: float  # of the period, in seconds since the epoch
 
 
-def counts_for(budget: Budget, entry: Entry) -> bool:
+def counts_for(budget: Budget, entry: LedgerEntry) -> bool:
     """Whether an entry of the ledger is spent of a budget. Instances that are kept warm are nobody's calls."""
     return entry.caller != IDLE and _key_counts(budget, UsageKey(*entry[1:5]))
 
@@ -94,8 +94,8 @@ class BudgetKeeper:
             self.spent = {}
             self.exhausted.clear()
 
-    def names(self, principal: Principal) -> bool:
-        """Whether a budget is about this caller, who is counted separately then, however many others there are."""
+    def has_budget_for(self, principal: Principal) -> bool:
+        """Whether there is a budget for this caller, who is counted separately then, however many others there are."""
         return bool(self._separate) and (
             ("key", principal.id) in self._separate or ("team", principal.team) in self._separate
         )
@@ -120,10 +120,10 @@ class BudgetKeeper:
         if not budgets:
             return
         failure: RegistryError | None = None
-        day = today(self._now())
+        day = utc_day(self._now())
         days = {one for budget in budgets for one in period_days(budget.period, day)}
         unread = sorted(days - self._past.keys() if self._same(budgets) else days)
-        lists = (self._store.list_ephemeral(kind_of(one)) for one in unread)
+        lists = (self._store.list_ephemeral(usage_kind(one)) for one in unread)
         for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
             if isinstance(found, RegistryError):
                 failure = found
@@ -132,7 +132,7 @@ class BudgetKeeper:
             else:
                 self._documents[one] = found
         self._usage.collect()
-        own = {one: self._usage.bodies(one) for one in days}
+        own = {one: self._usage.own_documents(one) for one in days}
         spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own)
         if budgets is self._budgets:
             self._judge(budgets, spent, day)
@@ -152,7 +152,7 @@ class BudgetKeeper:
     ) -> dict[str, int]:
         """What is spent of each budget in its running period."""
         now = self._now()
-        current = today(now)
+        current = utc_day(now)
         by_day: dict[date, Mapping[str, int]] = {}
         for day in days:
             past = self._past.get(day)
@@ -182,9 +182,9 @@ class BudgetKeeper:
     ) -> dict[str, int]:
         documents = {document.name: document for document in self._documents.get(day, ())}
         for name, body in own.items():
-            documents[name] = Document(kind=kind_of(day), name=name, revision=0, body=dict(body))
+            documents[name] = Document(kind=usage_kind(day), name=name, revision=0, body=dict(body))
         problems: list[str] = []
-        rows = add_up(day, documents.values(), problems)
+        rows = sum_documents(day, documents.values(), problems)
         for problem in problems:
             _log.error("usage that cannot be read counts for no budget: %s", problem)
         prices = prices_at(tables, day)

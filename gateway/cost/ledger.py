@@ -43,7 +43,7 @@ class Cost(NamedTuple):
         return Cost(*(mine + its for mine, its in zip(self, other, strict=True)))
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """One cell of the ledger."""
 
     day: date
@@ -66,8 +66,8 @@ class Entry(NamedTuple):
         return self.allocated_s / self.size.concurrency
 
 
-class Warm(NamedTuple):
-    """How long the instances of a version were kept warm on one day, in instance seconds."""
+class WarmInstances(NamedTuple):
+    """The warm instances of a version on one day: how long `min_instances` were kept, in instance seconds."""
 
     day: date
     model: str
@@ -91,14 +91,16 @@ def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
     )
 
 
-def make_ledger(rows: Iterable[DailyRow], warm: Iterable[Warm], tables: Sequence[Prices]) -> list[Entry]:
+def make_ledger(
+    rows: Iterable[DailyRow], warm: Iterable[WarmInstances], tables: Sequence[Prices]
+) -> list[LedgerEntry]:
     """Price everything by the tables in force on its day."""
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
         key = row.key
         cost = cost_of(row.size, row.usage, prices_at(tables, row.day))
-        entry = Entry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
+        entry = LedgerEntry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
         entries.append(entry)
         place = row.day, key.model, key.version
         active[place] = active.get(place, 0.0) + entry.allocated_s
@@ -108,13 +110,13 @@ def make_ledger(rows: Iterable[DailyRow], warm: Iterable[Warm], tables: Sequence
         per_s = kept.size.cpu * run.cpu_idle + kept.size.memory_gib * run.memory_gib_idle
         cost = Cost(idle=round(idle_s * per_s * MICRO))
         entries.append(
-            Entry(kept.day, kept.model, kept.version, IDLE, IDLE, kept.size, NOTHING, idle_s, cost)
+            LedgerEntry(kept.day, kept.model, kept.version, IDLE, IDLE, kept.size, NOTHING, idle_s, cost)
         )
     return entries
 
 
-class Line(NamedTuple):
-    """All entries of one group, added up."""
+class LedgerLine(NamedTuple):
+    """One line of a cost report: all entries of a group, added up."""
 
     name: str
     usage: Usage
@@ -124,21 +126,21 @@ class Line(NamedTuple):
     cost: Cost
 
 
-def add_up(entries: Iterable[Entry], group: Callable[[Entry], str]) -> list[Line]:
-    """The entries by group, the dearest first."""
-    lines: dict[str, list[Line]] = {}
+def group_entries(entries: Iterable[LedgerEntry], group: Callable[[LedgerEntry], str]) -> list[LedgerLine]:
+    """Group the entries and add up each group, the dearest first."""
+    lines: dict[str, list[LedgerLine]] = {}
     for entry in entries:
-        line = Line("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
+        line = LedgerLine("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
         lines.setdefault(group(entry), []).append(line)
     found = [sum_lines(name, parts) for name, parts in lines.items()]
     return sorted(found, key=lambda line: (-line.cost.total, line.name))
 
 
-def sum_lines(name: str, lines: Iterable[Line]) -> Line:
+def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
     """The sum of `lines`, under a name of its own."""
-    total = Line(name, NOTHING, 0.0, 0.0, 0.0, Cost())
+    total = LedgerLine(name, NOTHING, 0.0, 0.0, 0.0, Cost())
     for line in lines:
-        total = Line(
+        total = LedgerLine(
             name,
             total.usage + line.usage,
             total.allocated_s + line.allocated_s,
@@ -149,8 +151,8 @@ def sum_lines(name: str, lines: Iterable[Line]) -> Line:
     return total
 
 
-def kept_warm(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[Warm]:
-    """By day and version, what `min_instances` kept warm. `changes`: the history of models, oldest first."""
+def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
+    """The instances that `min_instances` kept warm, by day and version. `changes`: the history of models, oldest first."""
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:
@@ -160,7 +162,7 @@ def kept_warm(changes: Iterable[Change], days: Sequence[date], now: datetime) ->
             running[change.name, version] = size, count, at
     for name in {name for name, _ in running}:
         _close(spans, running, name, now)
-    found: dict[tuple[date, str, str], Warm] = {}
+    found: dict[tuple[date, str, str], WarmInstances] = {}
     for day in days:
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         ends = begins + timedelta(days=1)
@@ -169,7 +171,7 @@ def kept_warm(changes: Iterable[Change], days: Sequence[date], now: datetime) ->
             if seconds > 0:
                 known = found.get((day, model, version))
                 total = seconds + (known.seconds if known is not None else 0.0)
-                found[day, model, version] = Warm(day, model, version, size, total)
+                found[day, model, version] = WarmInstances(day, model, version, size, total)
     return list(found.values())
 
 

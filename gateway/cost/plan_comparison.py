@@ -13,7 +13,7 @@ from msgspec import Meta
 from gateway.core.budget import MICRO
 from gateway.core.prices import Prices
 from gateway.cost.estimate import MONTH_S, InstanceSettings, TrafficLoad, estimate_cost
-from gateway.cost.ledger import Entry
+from gateway.cost.ledger import LedgerEntry
 from gateway.registry.base import Document
 
 _COMPARED: Final = frozenset({"computing", "kept warm", "requests", "egress"})  # what the ledger has, too
@@ -65,7 +65,7 @@ def read_plan(document: Document) -> SavedPlan:
     return plan
 
 
-def compare(plan: SavedPlan, entries: Iterable[Entry], prices: Prices, elapsed_s: float) -> Comparison:
+def compare(plan: SavedPlan, entries: Iterable[LedgerEntry], prices: Prices, elapsed_s: float) -> Comparison:
     """`plan` next to the entries of its model in `elapsed_s` seconds, which must be more than nothing."""
     ours = [entry for entry in entries if entry.model == plan.model]
     requests = sum(entry.usage.requests for entry in ours)

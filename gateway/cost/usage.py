@@ -125,12 +125,12 @@ class FleetUsage(NamedTuple):
     problems: list[str]
 
 
-def kind_of(day: date) -> str:
-    """The kind of the documents of a day."""
+def usage_kind(day: date) -> str:
+    """The kind of the usage documents of a day."""
     return f"{_KIND}{day.isoformat()}"
 
 
-def today(now: float) -> date:
+def utc_day(now: float) -> date:
     """The day (UTC) of a time in seconds since the epoch."""
     return datetime.fromtimestamp(now, UTC).date()
 
@@ -153,13 +153,13 @@ async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
     rows: list[DailyRow] = []
     problems: list[str] = []
     for day in days:
-        documents = await store.list_ephemeral(kind_of(day))
-        rows += add_up(day, documents, problems)
+        documents = await store.list_ephemeral(usage_kind(day))
+        rows += sum_documents(day, documents, problems)
     return FleetUsage(rows, problems)
 
 
-def add_up(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyRow]:
-    """The sum of a day's documents. One that cannot be read is named in `problems`."""
+def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyRow]:
+    """Sum a day's usage documents. One that cannot be read is named in `problems`."""
     total: dict[tuple[UsageKey, InstanceSize], Usage] = {}
     for document in documents:
         for row in _rows(document, problems):

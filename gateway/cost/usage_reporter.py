@@ -20,8 +20,8 @@ from gateway.cost.usage import (
     UsageDocument,
     UsageKey,
     UsageRow,
-    kind_of,
-    today,
+    usage_kind,
+    utc_day,
 )
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.task_supervisor import HelperHealth, Supervisor
@@ -75,7 +75,7 @@ class _Day:
 
 
 class UsageReporter:
-    """Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
+    """Reports the usage that this process has counted. Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
 
     `after_write` is awaited after each round; it may raise RegistryError.
     """
@@ -121,7 +121,7 @@ class UsageReporter:
 
     def collect(self) -> None:
         """Add what was counted since the last time to the day it is now."""
-        day = today(self._now())
+        day = utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
             if before == total:
@@ -132,8 +132,8 @@ class UsageReporter:
                 key, total - before if before is not None else total, self._sizes(key.model, key.version)
             )
 
-    def bodies(self, day: date) -> dict[str, dict[str, Any]]:
-        """This process' own documents of a day as they are now, by name: newer than what the store has."""
+    def own_documents(self, day: date) -> dict[str, dict[str, Any]]:
+        """This process's own usage documents of a day as they are now, by name: newer than what the store has."""
         known = self._days.get(day)
         return {} if known is None else {part.name: self._body(part) for part in known.parts}
 
@@ -147,7 +147,7 @@ class UsageReporter:
             for part in counted.parts:
                 if part.unwritten:
                     await self._write_part(day, part)
-        over = [day for day in self._days if day < today(self._now())]
+        over = [day for day in self._days if day < utc_day(self._now())]
         for day in over:
             del self._days[day]
 
@@ -158,22 +158,22 @@ class UsageReporter:
             for _ in range(3):
                 try:
                     part.revision = await self._store.write_ephemeral(
-                        kind_of(day), part.name, body, expected=part.revision
+                        usage_kind(day), part.name, body, expected=part.revision
                     )
                 except Conflict as conflict:  # an earlier write was done, though nobody said so; or a restore
                     part.revision = conflict.actual
                 else:
                     return
-            raise RegistryError(f"{kind_of(day)}/{part.name} changes while it is written")
+            raise RegistryError(f"{usage_kind(day)}/{part.name} changes while it is written")
         except BaseException:
             part.unwritten = True
             raise
 
     async def forget_old(self) -> int:
         """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
-        day, deleted = today(self._now()), 0
+        day, deleted = utc_day(self._now()), 0
         for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
-            kind = kind_of(day - timedelta(days=age))
+            kind = usage_kind(day - timedelta(days=age))
             for document in await self._store.list_ephemeral(kind):
                 await self._store.delete_ephemeral(kind, document.name)
                 deleted += 1
@@ -197,5 +197,5 @@ class UsageReporter:
         finally:  # budgets count on with what is known here
             if self.after_write is not None:
                 await self.after_write()
-        if self._swept != today(self._now()):
+        if self._swept != utc_day(self._now()):
             await self.forget_old()

@@ -136,8 +136,8 @@ class BackendFolder:
         )
 
     @property
-    def runs_here(self) -> bool:
-        """Whether it says how it runs on this machine."""
+    def can_run_locally(self) -> bool:
+        """Whether the folder says how to run it on this machine."""
         return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 
     @property

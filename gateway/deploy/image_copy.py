@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.deploy.oci_registry import (
     FindCredentials,
-    Manifest,
+    ImageManifest,
     OciRegistry,
     Repository,
     parse_image,
@@ -36,8 +36,8 @@ class _Content(msgspec.Struct):
     manifests: list[_Descriptor] | None = None
 
 
-def copied_address(image: str, images: str) -> str:
-    """Where `image` lies in the repository `images`: its last name, by the same digest. Raises DeployError."""
+def target_address(image: str, images: str) -> str:
+    """The address of the copy of `image` in the repository `images`: its last name, by the same digest. Raises DeployError."""
     source, digest = parse_image(image)
     if not digest:
         raise DeployError(f"{image[:200]} is named by a tag, which can move: name it @sha256:…", code=65)
@@ -93,7 +93,7 @@ class _Copy:
         await self.registry.copy_blob(self._source, self._target, blob.digest, blob.size)
 
 
-def _read(manifest: Manifest) -> _Content:
+def _read(manifest: ImageManifest) -> _Content:
     try:
         return msgspec.json.decode(manifest.body, type=_Content)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Deploy to this machine: each backend is a supervised process, recorded in a small JSON file.
+"""The local target, for deploying to this machine: each backend is a supervised process, recorded in a small JSON file.
 
 A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
 only when the new one is registered: what fails on the way costs nothing.
@@ -168,7 +168,7 @@ class LocalProcessTarget:
             raise DeployError(f"there is no {command[0]}, which backend.toml's command begins with", code=65)
         return f"a process on this machine: {' '.join(command)}"
 
-    def python(self, folder: BackendFolder, tell: Tell) -> str:
+    def python_interpreter(self, folder: BackendFolder, tell: Tell) -> str:
         """The Python interpreter for the folder, with its requirements installed."""
         return (
             python_with_requirements(folder.path, self._root.parent / "environments", tell)
@@ -182,7 +182,7 @@ class LocalProcessTarget:
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:  # noqa: ARG002
         with self._lock(folder.model, folder.version):
             identity = _identity(folder, artifact)
-            for local in self.all(folder.model, folder.version):
+            for local in self.list_backends(folder.model, folder.version):
                 spec = local.spec
                 if (
                     spec is not None
@@ -194,7 +194,7 @@ class LocalProcessTarget:
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong
                     local.end()
                     local.delete_note()
-            spec = self._spec(folder, artifact, identity, self.python(folder, tell))
+            spec = self._spec(folder, artifact, identity, self.python_interpreter(folder, tell))
             local = LocalBackend(self._note(spec))
             local.write_spec(spec)
             supervisor = local.launch_supervisor(self._environ)
@@ -210,7 +210,7 @@ class LocalProcessTarget:
 
     def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
-            for local in self.all(folder.model, folder.version):
+            for local in self.list_backends(folder.model, folder.version):
                 spec = local.spec
                 if spec is not None and spec.url == deployed.url:
                     local.write_spec(msgspec.structs.replace(spec, confirmed=True))
@@ -224,13 +224,13 @@ class LocalProcessTarget:
     def stop(self, model: str, version: str) -> bool:
         with self._lock(model, version):
             ended = False
-            for local in self.all(model, version):
+            for local in self.list_backends(model, version):
                 ended = local.end() or ended
                 local.delete_note()
         return ended
 
-    def all(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """Every backend noted on this machine, or those of one model or version."""
+    def list_backends(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
+        """List the backends noted on this machine, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 
@@ -259,7 +259,7 @@ class LocalProcessTarget:
         )
 
     def _free_port(self) -> int:
-        noted = {spec.port for local in self.all() if (spec := local.spec) is not None}
+        noted = {spec.port for local in self.list_backends() if (spec := local.spec) is not None}
         try:
             return free_port(noted)
         except OSError as error:

@@ -52,7 +52,7 @@ class Repository(NamedTuple):
         return f"{self.host}/{self.name}"
 
 
-class Manifest(NamedTuple):
+class ImageManifest(NamedTuple):
     """A manifest or an index, byte for byte, as it was named by its digest."""
 
     digest: str
@@ -85,7 +85,7 @@ class OciRegistry:
 
     # -- manifests
 
-    async def manifest(self, repository: Repository, digest: str) -> Manifest | None:
+    async def manifest(self, repository: Repository, digest: str) -> ImageManifest | None:
         """The manifest of that digest; None where there is none. One that is not of that digest is an error."""
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         async with self._ask("GET", repository, f"manifests/{digest}", headers=headers) as answer:
@@ -95,9 +95,9 @@ class OciRegistry:
             body = await _at_most(answer, _MAX_MANIFEST_BYTES)
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         _check(body, digest, f"{repository} serves another manifest than")
-        return Manifest(digest, media_type, body)
+        return ImageManifest(digest, media_type, body)
 
-    async def write_manifest(self, repository: Repository, manifest: Manifest) -> None:
+    async def write_manifest(self, repository: Repository, manifest: ImageManifest) -> None:
         """Write a manifest under its digest, and read it again."""
         path, headers = f"manifests/{manifest.digest}", {"Content-Type": manifest.media_type}
         async with self._ask(

@@ -26,7 +26,7 @@ class DeployedBackend(NamedTuple):
 
 
 class DeploymentTarget(Protocol):
-    """Each method can be called again after an interruption, and does only what is not done yet. Raises DeployError."""
+    """A place to deploy to. Each method can be called again after an interruption, and does only what is not done yet. Raises DeployError."""
 
     name: str
 
@@ -46,4 +46,4 @@ class DeploymentTarget(Protocol):
         """Header fields that authenticate to the backend at `url`."""
 
     def stop(self, model: str, version: str) -> bool:
-        """End a version; False where it did not run."""
+        """Stop a version; False where it did not run."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limits.quota import Charge, Verdict
+from gateway.limits.quota import Charge, ChargeResult
 
 _SWEEP_AT: Final = 50_000
 _ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
@@ -16,7 +16,7 @@ class LocalLimiter:
         self._earned_at: dict[str, float] = {}
         self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
 
-    def charge(self, quota_charges: Sequence[Charge], now: float) -> list[Verdict]:
+    def charge(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
         """Take one request from all of `quota_charges`, or from none where one of them is used up."""
         verdicts, waits = [], False
         for charge in quota_charges:
@@ -25,7 +25,9 @@ class LocalLimiter:
             if verdict.wait_s:
                 waits = True
         if waits:
-            return [v if v.wait_s else Verdict(v.charge, v.remaining + 1, v.reset_s, 0.0) for v in verdicts]
+            return [
+                v if v.wait_s else ChargeResult(v.charge, v.remaining + 1, v.reset_s, 0.0) for v in verdicts
+            ]
         for charge in quota_charges:
             if charge.interval_s:
                 earned_at = self._earned_at.get(charge.account, 0.0)
@@ -36,7 +38,7 @@ class LocalLimiter:
         self._sweep(now)
         return verdicts
 
-    def _look(self, charge: Charge, now: float) -> Verdict:
+    def _look(self, charge: Charge, now: float) -> ChargeResult:
         """What `charge` says after one request more."""
         if charge.interval_s:
             interval_s = charge.interval_s
@@ -44,13 +46,13 @@ class LocalLimiter:
             earned_at = (earned_at if earned_at > now else now) + interval_s  # max() takes ten times as long
             spare_s = charge.quota * interval_s - (earned_at - now)
             if spare_s < -_ROUNDING_S:
-                return Verdict(charge, 0, earned_at - interval_s - now, -spare_s)
-            return Verdict(charge, int((spare_s + _ROUNDING_S) / interval_s), earned_at - now, 0.0)
+                return ChargeResult(charge, 0, earned_at - interval_s - now, -spare_s)
+            return ChargeResult(charge, int((spare_s + _ROUNDING_S) / interval_s), earned_at - now, 0.0)
         used, _ = self._counts.get(charge.account, (0, 0.0))
         left_s = charge.ends_at - now
         if used >= charge.quota:
-            return Verdict(charge, 0, left_s, left_s)
-        return Verdict(charge, charge.quota - used - 1, left_s, 0.0)
+            return ChargeResult(charge, 0, left_s, left_s)
+        return ChargeResult(charge, charge.quota - used - 1, left_s, 0.0)
 
     def _sweep(self, now: float) -> None:
         """Forget accounts that are full again: they say what a new one would say."""

@@ -33,8 +33,8 @@ def _charge(
     return Charge(policy, account, quota, interval_s, window_s, ends_at, described)
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """The result of one charge: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+class ChargeResult(msgspec.Struct, frozen=True):
+    """The result of one charge against a limit: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
 
     charge: Charge
     remaining: int
@@ -70,7 +70,7 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
     return tuple(found)
 
 
-def rate_limit_fields(verdicts: Sequence[Verdict]) -> HeaderList:
+def rate_limit_fields(verdicts: Sequence[ChargeResult]) -> HeaderList:
     """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
     policies = states = ""
     for verdict in verdicts:

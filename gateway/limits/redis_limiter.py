@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.limits.quota import Charge, Verdict
+from gateway.limits.quota import Charge, ChargeResult
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RedisLimiter:
         if self._client is not None:
             await self._client.aclose()
 
-    async def charge(self, quota_charges: Sequence[Charge]) -> list[Verdict]:
+    async def charge(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
         """As `LocalLimiter.charge`. Raises RedisUnavailable."""
         from redis.exceptions import RedisError
 
@@ -115,6 +115,6 @@ class RedisLimiter:
             _log.error("the shared limits cannot be counted: %s", type(error).__name__)
             raise RedisUnavailable from error
         return [
-            Verdict(charge, int(remaining), float(reset), float(wait))
+            ChargeResult(charge, int(remaining), float(reset), float(wait))
             for charge, (remaining, reset, wait) in zip(quota_charges, answer, strict=True)
         ]

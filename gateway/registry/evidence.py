@@ -1,6 +1,12 @@
 """Reads and writes evidence in the registry, and says whether a version may get traffic."""
 
-from gateway.core.evidence import VERIFY, EvidenceRecord, evidence_name, not_about, parse_evidence
+from gateway.core.evidence import (
+    VERIFY,
+    EvidenceRecord,
+    evidence_name,
+    parse_evidence,
+    why_evidence_does_not_apply,
+)
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
 from gateway.registry.base import EVIDENCE, Put, Registry
@@ -36,12 +42,12 @@ async def list_evidence(registry: Registry, model: str, version: str) -> list[Ev
     return found
 
 
-async def unverified(registry: Registry, model: str, backend: Backend) -> str:
-    """Why the version may not get traffic yet; empty where it may. Raises RegistryError."""
+async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
+    """Why the version counts as unverified and may not get traffic; empty where it may. Raises RegistryError."""
     record = await read_evidence(registry, model, backend.version, VERIFY)
     if record is None:
         return "it was never verified"
-    elsewhere = not_about(record, backend)
+    elsewhere = why_evidence_does_not_apply(record, backend)
     if elsewhere:
         return f"its verification does not count: {elsewhere}"
     return "" if record.passed else f"it failed its verification: {record.summary}"

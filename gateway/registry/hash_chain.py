@@ -33,8 +33,8 @@ def text_digest(text: str | None) -> str | None:
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
-def canonical(content: dict[str, Any]) -> bytes:
-    """The form of RFC 8785 of an object of texts, whole numbers below 2⁵³ and null, with names in ASCII.
+def canonical_json(content: dict[str, Any]) -> bytes:
+    """Canonical JSON (RFC 8785) of an object of texts, whole numbers below 2⁵³ and null, with names in ASCII.
 
     Python's encoder writes exactly that form for these values; a test compares it with a library for the RFC.
     """
@@ -63,7 +63,7 @@ def canonical_entry(entry: Entry, registry_id: str) -> dict[str, Any]:
 
 def entry_digest(entry: Entry, registry_id: str) -> str:
     """The digest that `entry` must hold, in hexadecimal."""
-    return hashlib.sha256(canonical(canonical_entry(entry, registry_id))).hexdigest()
+    return hashlib.sha256(canonical_json(canonical_entry(entry, registry_id))).hexdigest()
 
 
 def check_expected(change: Put | Delete | Precondition, revision: int, before: str | None) -> None:
@@ -76,7 +76,7 @@ def check_expected(change: Put | Delete | Precondition, revision: int, before: s
         raise Conflict(change.kind, change.name, expected=change.expected, actual=actual)
 
 
-def entry_of(
+def entry_of_change(
     change: Put | Delete,
     revision: int,
     before: str | None,
@@ -129,7 +129,7 @@ class UnchainedDigest:
 
     def take(self, entry: Entry) -> None:
         plain = msgspec.structs.replace(entry, sequence=0, previous=None)
-        self._sum.update(canonical(canonical_entry(plain, self._registry_id)) + b"\n")
+        self._sum.update(canonical_json(canonical_entry(plain, self._registry_id)) + b"\n")
         self.entries += 1
 
     def hexdigest(self) -> str:

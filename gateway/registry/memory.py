@@ -25,7 +25,7 @@ from gateway.registry.base import (
     decode_document,
     now_rfc3339,
 )
-from gateway.registry.hash_chain import GENESIS, check_expected, entry_of, seal
+from gateway.registry.hash_chain import GENESIS, check_expected, entry_of_change, seal
 from gateway.registry.open_by_url import refuse_query
 
 _LOOK_S = 5.0
@@ -128,7 +128,7 @@ class MemoryRegistry:
         ]
         generation, at = store.head.generation + 1, now_rfc3339()
         for change, after in zip(changes, texts, strict=True):
-            entry = entry_of(
+            entry = entry_of_change(
                 change,
                 *store.stored(change),
                 after,

@@ -47,7 +47,7 @@ def _without_collection() -> Iterator[None]:
 
 
 class Mirror:
-    """`snapshot` is the data plane's only view of the registry: an attribute that is swapped whole and never waited for.
+    """Mirrors the registry. `snapshot` is the data plane's only view of it: an attribute that is swapped whole and never waited for.
 
     A registry that has become another one, or gone back in time, is not believed at once: a database that was wiped, or
     restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held`

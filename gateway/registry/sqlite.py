@@ -27,7 +27,7 @@ from gateway.registry.base import (
     RegistryError,
     StoredDocument,
 )
-from gateway.registry.damage import Damaged
+from gateway.registry.damaged_records import Damaged
 from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (

@@ -12,7 +12,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.damage import Damaged
+from gateway.registry.damaged_records import Damaged
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.registry.base import Conflict, Document
-from gateway.registry.damage import document_of
+from gateway.registry.damaged_records import document_of
 from gateway.registry.sqlite_connection import transaction
 
 _TABLE: Final = """

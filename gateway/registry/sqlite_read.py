@@ -12,7 +12,7 @@ from gateway.registry.base import (
     Entry,
     Listing,
 )
-from gateway.registry.damage import DAMAGED_ENTRY, Damaged, document_of, entry_from
+from gateway.registry.damaged_records import DAMAGED_ENTRY, Damaged, document_of, entry_from
 from gateway.registry.sqlite_connection import transaction
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"

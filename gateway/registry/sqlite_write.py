@@ -17,8 +17,15 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.damage import Damaged, stored_document, stored_values
-from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, check_expected, entry_of, seal, take_over
+from gateway.registry.damaged_records import Damaged, stored_document, stored_values
+from gateway.registry.hash_chain import (
+    TAKEOVER,
+    TAKEOVER_REASON,
+    check_expected,
+    entry_of_change,
+    seal,
+    take_over,
+)
 from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
 from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
 
@@ -62,7 +69,7 @@ def _write_one(
     revision, before = _stored(db, change)
     check_expected(change, revision, before)
     after = msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
-    entry = entry_of(
+    entry = entry_of_change(
         change, revision, before, after, generation=generation, at=at, author=author, reason=reason
     )
     db.execute(

@@ -1,4 +1,4 @@
-"""What the controller has learned of a rollout: the evidence on each question, and how far its step is."""
+"""The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
 from math import ceil, log2
 from typing import Any, Final
@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.core.rollout import Rollout, RolloutPlan
 from gateway.rollout.counter import PER_DOUBLING, Tally
-from gateway.rollout.reporter import Report, Window
+from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from gateway.rollout.sequential_test import Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
@@ -74,13 +74,13 @@ class Assessment(msgspec.Struct, kw_only=True):
     def begin(cls, rollout: Rollout) -> "Assessment":
         return cls(rollout=rollout.id, position=rollout.position, questions=_questions(rollout.plan))
 
-    def enter(self, position: int) -> None:
-        """A step has been taken: its requests and its time count from now."""
+    def enter_step(self, position: int) -> None:
+        """Enter a step: requests and time count from now."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
 
-    def take(self, rollout: Rollout, report: Report) -> bool:
-        """Take in the windows of `report` that are new; whether there were any."""
+    def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
+        """Add the windows of `report` that are new; return whether there were any."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, report.gateway, window)
@@ -88,7 +88,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.seen[report.gateway] = new[-1].number
         return bool(new)
 
-    def _observe(self, rollout: Rollout, gateway: str, window: Window) -> None:
+    def _observe(self, rollout: Rollout, gateway: str, window: RolloutWindow) -> None:
         candidate = window.versions.get(rollout.candidate) or Tally()
         stable = window.versions.get(rollout.stable) or Tally()
         if window.position == self.position:
@@ -151,7 +151,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             name: judge(evidence, questions=len(self.questions)) for name, evidence in self.questions.items()
         }
 
-    def worse(self) -> str:
+    def found_worse(self) -> str:
         """What the candidate is found to be worse at, in words; empty: nothing."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
@@ -160,12 +160,12 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
-    def unproven(self) -> list[str]:
+    def questions_not_yet_fine(self) -> list[str]:
         """The questions that are not yet answered with "fine"."""
         return [name for name, finding in self.findings().items() if finding != "fine"]
 
     def evidence(self) -> dict[str, Any]:
-        """For people and for the history: JSON values."""
+        """The evidence as JSON values, for people and for the history."""
         findings = self.findings()
         return {
             name: {

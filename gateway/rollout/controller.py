@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, not_about
+from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, why_evidence_does_not_apply
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
@@ -24,11 +24,11 @@ from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
-from gateway.rollout.decision import Decision, apply, decide
+from gateway.rollout.decision import Decision, apply_decision, decide
 from gateway.rollout.lease import LEASE, Lease
-from gateway.rollout.outbox import Outbox
-from gateway.rollout.reporter import FIGURES, Report
+from gateway.rollout.reporter import FIGURES, RolloutReport
 from gateway.rollout.reporting_gateways import ReportingGateways
+from gateway.rollout.webhook_outbox import WebhookOutbox
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -67,7 +67,7 @@ class Controller:
         self._registry = registry
         self._figures = figures
         self._mirror = mirror
-        self._outbox = Outbox(registry, secret, supervisor=supervisor, clock=clock)
+        self._outbox = WebhookOutbox(registry, secret, supervisor=supervisor, clock=clock)
         self._supervisor = supervisor
         self._clock = clock
         holder = f"{os.getpid()}-{uuid4().hex[:12]}"
@@ -96,7 +96,7 @@ class Controller:
     async def _run(self, helper: HelperHealth) -> None:
         while True:
             try:
-                await self.turn()
+                await self.reconcile()
             except RegistryError as error:
                 helper.failed(error)
                 self._watched.clear()  # what is kept in the registry is the truth
@@ -114,8 +114,8 @@ class Controller:
         snapshot = self._mirror.snapshot
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
-    async def turn(self) -> None:
-        """Look at each rollout once, and do what is to be done. Raises RegistryError."""
+    async def reconcile(self) -> None:
+        """Reconcile each rollout once: take the step that its evidence allows now. Raises RegistryError."""
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
         if not active and not self._outbox.pending(rollouts.values()):
@@ -125,7 +125,7 @@ class Controller:
             self._watched.clear()
             return
         try:
-            await self._outbox.look_after(rollouts.values())
+            await self._outbox.deliver_due(rollouts.values())
         except Conflict as error:
             _log.info("webhooks: %s", error)
         for name in set(self._watched) - set(active):
@@ -145,7 +145,7 @@ class Controller:
             watched = self._watched[name] = await self._resume(name, rollout)
         now = self._clock()
         seen = watched.assessment
-        seen.enter(rollout.position)
+        seen.enter_step(rollout.position)
         if rollout.state == "running":  # a rollout that is held for days has not been tried for days
             seen.waited_s += now - watched.looked_at
         watched.looked_at = now
@@ -194,13 +194,13 @@ class Controller:
         changed = False
         for document in documents:
             try:
-                report = msgspec.convert(document.body, Report, str_keys=True)
+                report = msgspec.convert(document.body, RolloutReport, str_keys=True)
             except msgspec.ValidationError as error:
                 _log.error("%s/%s cannot be read: %s", document.kind, document.name, error)
                 continue
             if report.rollout == rollout.id:
                 watched.gateways.saw(document, report, now)
-                changed |= watched.assessment.take(rollout, report)
+                changed |= watched.assessment.add_report(rollout, report)
         return changed
 
     def _leave_out(
@@ -221,7 +221,7 @@ class Controller:
         if document is None or not _is(document, rollout):
             return  # the mirror is behind: decide again when it is not
         evidence = seen.evidence()
-        new = apply(rollout, decision, evidence)
+        new = apply_decision(rollout, decision, evidence)
         changes = [Put(kind=ROLLOUTS, name=name, body=to_document(new), expected=document.revision)]
         if new.traffic != rollout.traffic:
             found = await self._registry.read(MODELS, name)
@@ -241,7 +241,7 @@ class Controller:
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
         _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
-        await self._outbox.look_after([new])
+        await self._outbox.deliver_due([new])
         await self._clean_up(name, keep=new.id if new.active else "")
 
     async def _verdict(self, name: str, rollout: Rollout, seen: Assessment) -> Put:
@@ -251,12 +251,16 @@ class Controller:
         image = backend.image if backend is not None else ""
         if backend is not None and not image:
             verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
-            image = verified.image if verified is not None and not not_about(verified, backend) else ""
+            image = (
+                verified.image
+                if verified is not None and not why_evidence_does_not_apply(verified, backend)
+                else ""
+            )
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
             sort=CANARY,
-            passed=rollout.state == "succeeded" and not seen.unproven(),
+            passed=rollout.state == "succeeded" and not seen.questions_not_yet_fine(),
             summary=rollout.reason,
             backend=backend_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",

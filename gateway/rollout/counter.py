@@ -56,8 +56,8 @@ class Tally:
             self.latency[number] = self.latency.get(number, 0) + count
 
 
-class Collector:
-    """Gathers one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
+class WindowCollector:
+    """Collects one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
 
     __slots__ = ("tally", "times_s")
 
@@ -66,7 +66,7 @@ class Collector:
         self.times_s: list[float] = []
 
     def fold(self) -> Tally:
-        """All that was gathered until now."""
+        """Fold the times into buckets; return all that was collected until now."""
         times_s, self.times_s = self.times_s, []
         tally = self.tally
         tally.requests += len(times_s)
@@ -75,11 +75,11 @@ class Collector:
         return tally
 
 
-class Counter:
-    """Give it each finished exchange of the models in `collectors`, which is by model and version."""
+class RequestCounter:
+    """Counts finished exchanges. Call it with those of the models in `collectors`, which is by model and version."""
 
     def __init__(self) -> None:
-        self.collectors: dict[str, dict[str, Collector]] = {}
+        self.collectors: dict[str, dict[str, WindowCollector]] = {}
 
     def __call__(self, exchange: Exchange) -> None:
         """Every request pays for this while a rollout runs, so it is one function."""

@@ -1,11 +1,11 @@
-"""What to do with a rollout now: pure, from its document, the model and the evidence."""
+"""Decide what to do with a rollout now: pure functions of its document, the model and the evidence."""
 
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout, RolloutStep, State, changed_by_hand, with_share
+from gateway.core.rollout import Rollout, RolloutStep, State, changed_by_hand, traffic_at_share
 from gateway.rollout.assessment import Assessment
 
 AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
@@ -20,14 +20,14 @@ class Decision(NamedTuple):
 
 
 def decide(rollout: Rollout, model: Model | None, seen: Assessment) -> Decision:
-    """What to do now. The verdict that all is fine waits for gateways that have not reported in time."""
+    """Decide what to do now. The verdict that all is fine waits for gateways that have not reported in time."""
     by_hand = changed_by_hand(rollout, model)
     if by_hand:
         return Decision(
             "wait" if rollout.state == "held" else "hold",
             f"{by_hand}; nothing is done until a person decides",
         )
-    worse = seen.worse() if rollout.percent else ""
+    worse = seen.found_worse() if rollout.percent else ""
     if worse:
         return Decision("return", f"version {rollout.candidate} returns to 0 %: {worse}")
     if rollout.state == "held":
@@ -59,7 +59,7 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
     if last:
-        unproven = seen.unproven()
+        unproven = seen.questions_not_yet_fine()
         if unproven:
             return f"undecided: not yet proved to be fine: {', '.join(unproven)}"
     return ""
@@ -67,7 +67,11 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
 
 def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
     plan, position = rollout.plan, rollout.position + 1
-    proof = "nothing is worse than tolerated" if not seen.unproven() else "nothing speaks against it"
+    proof = (
+        "nothing is worse than tolerated"
+        if not seen.questions_not_yet_fine()
+        else "nothing speaks against it"
+    )
     if seen.requests < plan.min_requests:
         proof = f"undecided, and {plan.undecided_after_s:g} s are over"
     if seen.left_out:
@@ -81,17 +85,17 @@ def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
     )
 
 
-def apply(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
-    """The rollout's next document. Its traffic is what the model is to have."""
+def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
+    """Apply a decision: return the rollout's next document, whose traffic the model is to have."""
     traffic, position = rollout.traffic, rollout.position
     state: State = rollout.state
     if decision.action == "advance":
         position = decision.position
         percent = rollout.plan.steps[position]
-        traffic = with_share(rollout, percent)
+        traffic = traffic_at_share(rollout, percent)
         state = "succeeded" if percent == 100 else "running"
     elif decision.action == "return":
-        traffic, state = with_share(rollout, 0), "returned"
+        traffic, state = traffic_at_share(rollout, 0), "returned"
     elif decision.action == "finish":
         state = "succeeded"
     elif decision.action == "hold":
@@ -143,7 +147,7 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
     why = reason or "aborted by hand"
     if by_hand:
         return _moved(rollout, "aborted", rollout.traffic, f"{why}; {by_hand}, and that stays as it is")
-    return _moved(rollout, "aborted", with_share(rollout, 0), why)
+    return _moved(rollout, "aborted", traffic_at_share(rollout, 0), why)
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:

@@ -16,7 +16,7 @@ LEASE: Final = "rollouts"  # of the controller
 
 
 class Lease:
-    """Call `renew` every second or so; `held` says whether this process may act now."""
+    """A lease that one process holds at a time. Call `renew` every second or so; `held` says whether this process may act now."""
 
     def __init__(
         self,
@@ -94,6 +94,6 @@ class LeaseRenewalMonitor:
                 self._changed_at = self._clock()
         return self._clock() - self._changed_at
 
-    def forget(self) -> None:
-        """Begin again: what was seen is from another time."""
+    def reset(self) -> None:
+        """Reset the monitor: what was seen is from another time."""
         self._seen, self._changed_at = None, self._clock()

@@ -19,7 +19,7 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.counter import Collector, Count, Counter, Tally
+from gateway.rollout.counter import Count, RequestCounter, Tally, WindowCollector
 from gateway.rollout.lease import LeaseRenewalMonitor
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
@@ -31,7 +31,7 @@ _UNATTENDED_S: Final = 60.0  # without a sign of life of any controller
 _log = logging.getLogger(__name__)
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What both versions did in one window at one gateway, at one step of the plan."""
 
     number: Count  # from 1 on
@@ -40,14 +40,14 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions: dict[str, Tally]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One gateway's document: `rollout-figures/MODEL.GATEWAY`."""
 
     rollout: str  # its id
     gateway: str
-    windows: tuple[Window, ...]
+    windows: tuple[RolloutWindow, ...]
     final: bool = False  # the gateway has stopped
-    process: str = ""  # `local_process.this_process`, where the store is of one machine
+    process: str = ""  # `process_identity.current_process`, where the store is of one machine
 
     @property
     def last(self) -> int:
@@ -64,13 +64,13 @@ class _Open:
         self.due = now + rollout.plan.window_s
         self.number = 0
         self.revision = 0
-        self.windows: list[Window] = []
-        self.collectors = {rollout.candidate: Collector(), rollout.stable: Collector()}
+        self.windows: list[RolloutWindow] = []
+        self.collectors = {rollout.candidate: WindowCollector(), rollout.stable: WindowCollector()}
 
     def close_window(self, now: float) -> None:
         self.number += 1
         self.windows.append(
-            Window(
+            RolloutWindow(
                 number=self.number,
                 position=self.rollout.position,
                 after_s=round(self.began - self.stepped_at, 3),
@@ -79,11 +79,11 @@ class _Open:
         )
         del self.windows[:-_WINDOWS]
         for version in self.collectors:
-            self.collectors[version] = Collector()
+            self.collectors[version] = WindowCollector()
         self.began = now
 
-    def report(self, gateway: str, process: str, *, final: bool) -> Report:
-        return Report(
+    def report(self, gateway: str, process: str, *, final: bool) -> RolloutReport:
+        return RolloutReport(
             rollout=self.rollout.id,
             gateway=gateway,
             windows=tuple(self.windows),
@@ -92,8 +92,8 @@ class _Open:
         )
 
 
-class Reporter:
-    """Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
+class RolloutReporter:
+    """Reports what this gateway counted of the active rollouts. Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
 
     `lease` is that of the controllers: whether one of them is there is looked at with each report.
     """
@@ -116,7 +116,7 @@ class Reporter:
         self._supervisor = supervisor
         self._clock = clock
         self._gateway = uuid4().hex[:12]
-        self._counter = Counter()
+        self._counter = RequestCounter()
         self._open: dict[str, _Open] = {}
         self._ended: list[str] = []
         self._changed = asyncio.Event()
@@ -130,7 +130,7 @@ class Reporter:
         now = self._clock()
         if self._lease is not None and not (active and self._open):
             self._unattended = False
-            self._lease.forget()
+            self._lease.reset()
         for name in list(self._open):
             if name not in active or active[name].id != self._open[name].rollout.id:
                 self._ended.append(name)

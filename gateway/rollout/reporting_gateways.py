@@ -3,8 +3,8 @@
 from typing import Final
 
 from gateway.registry.base import Document
-from gateway.rollout.local_process import has_ended
-from gateway.rollout.reporter import Report
+from gateway.rollout.process_identity import has_ended
+from gateway.rollout.reporter import RolloutReport
 
 LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
 
@@ -18,7 +18,7 @@ class _Gateway:
 
 
 class ReportingGateways:
-    """Call `saw` for each report in each turn, then `end_turn`.
+    """The gateways that report on a rollout. Call `saw` for each report in each turn, then `end_turn`.
 
     A gateway is silent until it has reported under our eyes, and when it is late; the step waits for it. It is left out where
     it cannot be waited for: its process has ended, or it has been silent for longer than any request may take on top.
@@ -30,7 +30,7 @@ class ReportingGateways:
         self.reporting = 0
         self.silent = 0
 
-    def saw(self, document: Document, report: Report, now: float) -> None:
+    def saw(self, document: Document, report: RolloutReport, now: float) -> None:
         name = document.name
         if report.final:  # it has stopped, and said so
             self._known.pop(name, None)

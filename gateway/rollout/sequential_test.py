@@ -45,8 +45,8 @@ class Counts(NamedTuple):
     hits: int
 
 
-def project(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
-    """The pair (r, s) with r = s + `margin` that is closest to (p, q): least n KL(p, r) + m KL(q, s).
+def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
+    """The rates (r, s) at the edge of the null hypothesis, r = s + `margin`, that are closest to (p, q): least n KL(p, r) + m KL(q, s).
 
     Rates are in (0, 1), `margin` in (-1, 1). The derivative along the line grows with s, so bisection finds its zero.
     """
@@ -73,7 +73,7 @@ def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: f
     """
     n, k = candidate
     m, j = stable
-    r, s = project(n, p, m, q, margin)
+    r, s = closest_null_rates(n, p, m, q, margin)
     return (
         k * log(p / r) + (n - k) * log((1 - p) / (1 - r)) + j * log(q / s) + (m - j) * log((1 - q) / (1 - s))
     )

@@ -13,7 +13,7 @@ from gateway.rollout.lease import LEASE, LEASES
 
 
 async def read_status_view(registry: Registry, rollout: Rollout, model: Model | None) -> dict[str, Any]:
-    """JSON values: the rollout, what it waits for, the evidence up to now. Raises RegistryError."""
+    """The status view of a rollout as JSON values: its document, what it waits for, the evidence up to now. Raises RegistryError."""
     seen = await _assessment(registry, rollout)
     leases = {one.name: one.body.get("holder") for one in await registry.list_ephemeral(LEASES)}
     return {
@@ -44,7 +44,7 @@ async def _assessment(registry: Registry, rollout: Rollout) -> Assessment:
             except msgspec.ValidationError:
                 break
             if seen.rollout == rollout.id:
-                seen.enter(rollout.position)
+                seen.enter_step(rollout.position)
                 return seen
     return Assessment.begin(rollout)
 

@@ -1,4 +1,4 @@
-"""Tells a webhook of each step of a rollout, as the Standard Webhooks specification has it (standardwebhooks.com).
+"""Posts each step of a rollout to a webhook, as the Standard Webhooks specification has it (standardwebhooks.com).
 
 webhook-id          differs for each message, the same when it is sent again
 webhook-timestamp   seconds since the epoch
@@ -23,15 +23,15 @@ _TIMEOUT_S: Final = 10.0
 _DELAY_S: Final = 2.0
 
 
-def signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
+def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
     """The value of `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-async def post(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
-    """Send `message`, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
+async def post_webhook(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
+    """Post `message` to the webhook, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
     body = msgspec.json.encode(message)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
@@ -44,7 +44,7 @@ async def post(url: str, secret: str, identity: str, message: dict[str, Any]) ->
                 "Content-Type": "application/json",
                 "webhook-id": identity,
                 "webhook-timestamp": str(now),
-                "webhook-signature": signature(secret, identity, now, body),
+                "webhook-signature": webhook_signature(secret, identity, now, body),
             }
             try:
                 async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:

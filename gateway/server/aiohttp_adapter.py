@@ -10,7 +10,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.headers import tokens
+from gateway.core.headers import parse_token_list
 from gateway.core.response import Response
 from gateway.pipeline import Pipeline
 from gateway.server.framing import Framing, determine_framing
@@ -73,7 +73,7 @@ def _frame(request: web.BaseRequest) -> Framing:
 def _upgrades(request: web.BaseRequest) -> bool:
     """Whether the caller offers another protocol than those that aiohttp knows."""
     offered = request.headers.get("Upgrade", "").lower()
-    named = tokens(request.headers.get("Connection", "").encode("utf-8", "surrogateescape"))
+    named = parse_token_list(request.headers.get("Connection", "").encode("utf-8", "surrogateescape"))
     return bool(offered) and offered not in {"websocket", "tcp"} and b"upgrade" in named
 
 

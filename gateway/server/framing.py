@@ -17,7 +17,7 @@ from gateway.core.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from gateway.core.headers import RawHeaders, tokens
+from gateway.core.headers import RawHeaders, parse_token_list
 
 MAX_FIELDS: Final = 128
 
@@ -56,9 +56,9 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
         elif lower == b"transfer-encoding":
             codings.append(value.lower())
         elif lower == b"connection":
-            connection |= tokens(value)
+            connection |= parse_token_list(value)
         elif lower == b"expect":
-            expects = expects or b"100-continue" in tokens(value)
+            expects = expects or b"100-continue" in parse_token_list(value)
     closes = b"close" in connection or not (version_11 or b"keep-alive" in connection)
     if method == "CONNECT":  # what follows its head would be no message, but a tunnel
         raise BadRequest("This gateway does not support CONNECT.")

@@ -24,8 +24,8 @@ class HeldBytes:
         self.now = 0
 
 
-class Recording:
-    """What is kept of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
+class RecordedAnswer:
+    """The record of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
 
     __slots__ = (
         "_held",
@@ -96,10 +96,12 @@ class Recording:
             self.on_end()
 
 
-class RecordedResponse:
+class RecordingResponse:
     """A `StreamingResponse` that hands everything on to the caller's own, and keeps what a backend answers in `recording`."""
 
-    def __init__(self, response: StreamingResponse, recording: Recording, request: UpstreamRequest) -> None:
+    def __init__(
+        self, response: StreamingResponse, recording: RecordedAnswer, request: UpstreamRequest
+    ) -> None:
         self._response = response
         self.recording = recording
         self.request = request  # as the stable version gets it
@@ -162,12 +164,12 @@ class RecordedResponse:
         self._response.relay_tunnel(head, first, source)
 
 
-class HeldResponse:
-    """Takes a backend's answer that no caller waits for."""
+class RecordOnlyResponse:
+    """Only records a backend's answer: no caller waits for it."""
 
     started = False
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: RecordedAnswer) -> None:
         self.recording = recording
 
     def abort(self) -> None: ...

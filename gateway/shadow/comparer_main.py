@@ -23,7 +23,7 @@ _NICENESS: Final = 10  # callers come first where processors are short
 _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
 
 
-class Pair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
+class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
     """The answers to one request: the stable version's, the candidate's, and the stable version's second one."""
 
     shadow: str
@@ -35,31 +35,31 @@ class Pair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
     tolerances: dict[str, float]
 
 
-class Ask(msgspec.Struct, frozen=True, tag="ask", array_like=True):
-    """Asks for everything that was found since the start for one shadow."""
+class FindingsQuery(msgspec.Struct, frozen=True, tag="ask", array_like=True):
+    """A query for everything that was found since the start for one shadow."""
 
     shadow: str
 
 
-class Forget(msgspec.Struct, frozen=True, tag="forget", array_like=True):
-    """A shadow that has ended."""
+class ForgetShadow(msgspec.Struct, frozen=True, tag="forget", array_like=True):
+    """Forget the findings of a shadow: it has ended."""
 
     shadow: str
 
 
 encode = msgspec.msgpack.Encoder().encode
 decode_findings = msgspec.msgpack.Decoder(Findings).decode
-_decode = msgspec.msgpack.Decoder(Pair | Ask | Forget).decode
+_decode = msgspec.msgpack.Decoder(AnswerPair | FindingsQuery | ForgetShadow).decode
 
 
-def frame(message: msgspec.Struct) -> bytes:
-    """`message` with its length before it."""
+def encode_frame(message: msgspec.Struct) -> bytes:
+    """Encode a message as a frame: its length, then its MessagePack."""
     content = encode(message)
     return len(content).to_bytes(LENGTH_BYTES) + content
 
 
-def take_in(pair: Pair, findings: Findings) -> None:
-    """Compare a pair, and count what came of it."""
+def compare_pair(pair: AnswerPair, findings: Findings) -> None:
+    """Compare a pair of answers, and add the result to `findings`."""
     findings.candidate.count(pair.candidate)
     findings.stable.count(pair.stable)
     if pair.again is not None and not _failed(pair.again) and not _failed(pair.stable):
@@ -79,14 +79,14 @@ def _failed(answer: Answer) -> bool:
 
 
 def run(source: BinaryIO, sink: BinaryIO) -> None:
-    """Until `source` ends."""
+    """Compare and answer queries until `source` ends."""
     found: dict[str, Findings] = {}
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = _decode(source.read(int.from_bytes(length)))
-        if isinstance(message, Pair):
-            take_in(message, found.setdefault(message.shadow, Findings()))
-        elif isinstance(message, Ask):
-            sink.write(frame(found.get(message.shadow, Findings())))
+        if isinstance(message, AnswerPair):
+            compare_pair(message, found.setdefault(message.shadow, Findings()))
+        elif isinstance(message, FindingsQuery):
+            sink.write(encode_frame(found.get(message.shadow, Findings())))
             sink.flush()
         else:
             found.pop(message.shadow, None)

@@ -109,8 +109,8 @@ class Findings(msgspec.Struct, omit_defaults=True):
         self.worst = sorted([*self.worst, *examples], key=lambda one: one.rank, reverse=True)[:WORST]
 
 
-class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One gateway process's document: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
+class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The report on a shadow by one gateway process: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
 
     shadow: str  # its id
     gateway: str
@@ -118,7 +118,7 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     dropped: dict[str, int] = {}  # of those, by the bound that they met
     findings: Findings = msgspec.field(default_factory=Findings)
 
-    def add(self, other: "Report") -> None:
+    def add(self, other: "ShadowReport") -> None:
         self.sampled += other.sampled
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count

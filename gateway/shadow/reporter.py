@@ -14,7 +14,7 @@ from gateway.core.shadow import Shadow, why_not_shadowed
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
-from gateway.shadow.findings import Findings, Report
+from gateway.shadow.findings import Findings, ShadowReport
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.task_supervisor import HelperHealth, Supervisor
@@ -42,11 +42,11 @@ class _Running:
     def shadow(self) -> Shadow:
         return self.sender.shadow
 
-    def report(self, gateway: str) -> Report:
+    def report(self, gateway: str) -> ShadowReport:
         findings = Findings()
         findings.add(self.before)
         findings.add(self.last)
-        return Report(
+        return ShadowReport(
             shadow=self.shadow.id,
             gateway=gateway,
             sampled=self.sender.sampled,
@@ -55,8 +55,8 @@ class _Running:
         )
 
 
-class Shadows:
-    """Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
+class ShadowReporter:
+    """Runs the shadows of this gateway process, and reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
 
     `upstream` is for shadows alone. It, the process that compares and the task that reports run only while a shadow does.
     """
@@ -98,7 +98,7 @@ class Shadows:
             if candidate is not None and stable is not None:
                 running = self._running.get(name)
                 if running is not None:
-                    running.sender.use(candidate, stable)
+                    running.sender.replace_versions(candidate, stable)
                 else:
                     self._running[name] = _Running(
                         ShadowSender(
@@ -153,7 +153,7 @@ class Shadows:
 
     def _end(self, name: str) -> None:
         running = self._running.pop(name)
-        running.sender.take_no_more()
+        running.sender.stop_sampling()
         self._ended.append(running)
 
     async def _run(self, helper: HelperHealth) -> None:

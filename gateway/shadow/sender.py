@@ -20,12 +20,12 @@ from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (
     HeldBytes,
-    HeldResponse,
-    RecordedResponse,
-    Recording,
+    RecordedAnswer,
+    RecordingResponse,
+    RecordOnlyResponse,
     ResendableBody,
 )
-from gateway.shadow.comparer_main import Pair
+from gateway.shadow.comparer_main import AnswerPair
 from gateway.shadow.decode_answer import Answer
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
@@ -41,7 +41,7 @@ class _Waiting:
 
     __slots__ = ("again", "body", "exchange", "recording", "request")
 
-    def __init__(self, exchange: Exchange, recorded: RecordedResponse, body: bytes, *, again: bool) -> None:
+    def __init__(self, exchange: Exchange, recorded: RecordingResponse, body: bytes, *, again: bool) -> None:
         self.exchange = exchange
         self.recording = recorded.recording
         self.request = recorded.request
@@ -50,7 +50,7 @@ class _Waiting:
 
 
 class ShadowSender:
-    """The requests of one shadow in this process. `compare` takes a pair of answers, and says whether it had room."""
+    """Sends the requests of one shadow from this process. `compare` takes a pair of answers, and says whether it had room."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ShadowSender:
         stable: Backend,
         upstream: Upstream,
         slots: BackendConcurrency,
-        compare: Callable[[Pair], bool],
+        compare: Callable[[AnswerPair], bool],
     ) -> None:
         self.shadow = shadow
         self.sampled = 0
@@ -84,17 +84,17 @@ class ShadowSender:
         return time.monotonic() >= self._ends
 
     async def wait_idle(self) -> None:
-        """Until nothing waits or is under way."""
+        """Wait until nothing waits or is under way."""
         while self._waiting or self._runners:
             self._one_ended.clear()
             await self._one_ended.wait()
 
-    def use(self, candidate: Backend, stable: Backend) -> None:
-        """The same versions as the registry has them now: what ID tokens for them are made for may have changed."""
+    def replace_versions(self, candidate: Backend, stable: Backend) -> None:
+        """Replace both versions by what the registry has now: what ID tokens for them are made for may have changed."""
         self._candidate, self._stable = candidate, stable
 
-    def take_no_more(self) -> None:
-        """Send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
+    def stop_sampling(self) -> None:
+        """Stop sampling: send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
         self._ends = 0.0
         while self._waiting:
             self._let_go(self._waiting.popleft())
@@ -102,21 +102,21 @@ class ShadowSender:
 
     def stop(self) -> None:
         """End what is under way; its answers are not compared."""
-        self.take_no_more()
+        self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()
 
     # -- before the request is forwarded
 
     def observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Have the answer copied where this request is one of the share, and fits the budget."""
+        """Observe a request: have its answer copied where it is one of the share, and fits the budget."""
         shadow, target = self.shadow, exchange.target
         if (
             exchange.backend.version != shadow.stable
             or exchange.assigned == "pin"
             or exchange.method != "POST"
             or target.rest != (target.path if target.infers else "")
-            or isinstance(exchange.response, RecordedResponse)
+            or isinstance(exchange.response, RecordingResponse)
             or random_share() * 100 >= shadow.percent
             or self.over
         ):
@@ -146,8 +146,8 @@ class ShadowSender:
 
     def _record(self, exchange: Exchange, request: UpstreamRequest, body: bytes) -> None:
         again = random_share() * 100 < self.shadow.noise_percent
-        recording = Recording(self.shadow.budget.body_bytes, self._held)
-        recorded = RecordedResponse(exchange.response, recording, request)  # type: ignore[arg-type]  # the server's own
+        recording = RecordedAnswer(self.shadow.budget.body_bytes, self._held)
+        recorded = RecordingResponse(exchange.response, recording, request)  # type: ignore[arg-type]  # the server's own
         exchange.response = recorded
         one = _Waiting(exchange, recorded, body, again=again)
         self._recorded.add(one)
@@ -203,7 +203,7 @@ class ShadowSender:
         )
         if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
             again = None
-        pair = Pair(
+        pair = AnswerPair(
             self.shadow.id,
             one.exchange.request_id,
             stable,
@@ -231,7 +231,7 @@ class ShadowSender:
         request = UpstreamRequest(
             exchange.method, backend.url, backend_path(backend, exchange.target), [*one.request.fields, _MARK]
         )
-        response: HeldResponse = exchange.response  # type: ignore[assignment]
+        response: RecordOnlyResponse = exchange.response  # type: ignore[assignment]
         failure = ""
         try:
             await self._upstream.send(exchange, request)
@@ -249,7 +249,7 @@ class ShadowSender:
             was.peer,
             was.scheme,
             ResendableBody(one.body),  # type: ignore[arg-type]  # as much of one as the upstream needs
-            HeldResponse(Recording(self.shadow.budget.body_bytes)),  # type: ignore[arg-type]
+            RecordOnlyResponse(RecordedAnswer(self.shadow.budget.body_bytes)),  # type: ignore[arg-type]
             now,
         )
         exchange.request_id = was.request_id
@@ -263,7 +263,7 @@ class ShadowSender:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
 
-def _answer(recording: Recording, exchange: Exchange, failure: str = "") -> Answer:
+def _answer(recording: RecordedAnswer, exchange: Exchange, failure: str = "") -> Answer:
     """What came back. A duration is that of the last attempt."""
     attempt = exchange.attempts[-1] if exchange.attempts else None
     ended = attempt.ended if attempt is not None and attempt.ended is not None else time.monotonic()

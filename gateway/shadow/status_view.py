@@ -12,9 +12,9 @@ from gateway.core.model_updates import to_document
 from gateway.core.shadow import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.shadow.findings import Report
+from gateway.shadow.findings import ShadowReport
 from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combined, verdict_document
+from gateway.shadow.verdict import combine_reports, verdict_document
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
     for one in await figures.list_ephemeral(FIGURES):
         if one.name.rpartition(".")[0] == shadow.model:
             try:
-                reports.append(msgspec.convert(one.body, Report, str_keys=True))
+                reports.append(msgspec.convert(one.body, ShadowReport, str_keys=True))
             except msgspec.ValidationError as error:
                 unreadable.append(f"{one.name} cannot be read: {error}")
     ended = why_not_shadowed(shadow, model, time.time())
@@ -39,7 +39,7 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
         # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
-        **await asyncio.to_thread(verdict_document, combined(reports, shadow.id), shadow.allowed),
+        **await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed),
     }
 
 

@@ -11,7 +11,7 @@ from math import lgamma, log
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.rollout.counter import bucket_lower_edge_s
-from gateway.shadow.findings import OutputFigures, Report, VersionFigures
+from gateway.shadow.findings import OutputFigures, ShadowReport, VersionFigures
 
 ALPHA: Final = 0.05
 QUESTIONS: Final = 4  # intervals that a verdict rests on: Bonferroni
@@ -65,8 +65,8 @@ class Verdict(NamedTuple):
     stable_failures: Interval
 
 
-def judge(report: Report, allowed: float) -> Verdict:
-    """`allowed`: how much more often the candidate may differ, as a fraction of the requests."""
+def judge(report: ShadowReport, allowed: float) -> Verdict:
+    """Judge a shadow by its figures. `allowed`: how much more often the candidate may differ, as a fraction of the requests."""
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
     differs = always_valid_interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
@@ -108,16 +108,16 @@ def quantile(share: float, figures: VersionFigures) -> float | None:
     return None
 
 
-def combined(reports: Iterable[Report], shadow: str) -> Report:
-    """All gateways' reports on one shadow as one."""
-    total = Report(shadow=shadow, gateway="")
+def combine_reports(reports: Iterable[ShadowReport], shadow: str) -> ShadowReport:
+    """Combine all gateways' reports on one shadow into one."""
+    total = ShadowReport(shadow=shadow, gateway="")
     for report in reports:
         if report.shadow == shadow:
             total.add(report)
     return total
 
 
-def verdict_document(report: Report, allowed: float) -> dict[str, Any]:
+def verdict_document(report: ShadowReport, allowed: float) -> dict[str, Any]:
     """The verdict with its figures, as JSON values."""
     verdict, findings = judge(report, allowed), report.findings
     return {

@@ -11,14 +11,14 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.core.evidence import CARD
 from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.identity_token_signature import token_key_name
-from gateway.signoff.in_toto_statement import Keys, Signed, read_statement, tokens_of
+from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_tokens_in, read_statement
 from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
+from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 _REPLACED: Final = "a later word of the same person has replaced it"
 _MAX_SKEW: Final = timedelta(minutes=5)
@@ -44,72 +44,26 @@ class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a request is approved, and why not."""
+class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The status of a request: whether it is approved, and why not."""
 
     approved: bool
     problems: tuple[str, ...] = ()  # why not, a sentence each
-    approvals: tuple[Signed, ...] = ()  # those that count
+    approvals: tuple[VerifiedStatement, ...] = ()  # those that count
     ignored: tuple[str, ...] = ()  # decisions that do not count, and why
-    emergency: Signed | None = None  # who put it into service alone, also when that has expired
+    emergency: VerifiedStatement | None = None  # who put it into service alone, also when that has expired
     review_due: str = ""  # until when that must be reviewed; empty where it was, or none is due
     expires: str = ""  # when the first of the approvals that count ends
 
 
-def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The SHA-256 of each record of evidence."""
-    return {
-        sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
-        for sort, record in sorted(evidence.items())
-    }
-
-
-def evidence_problems(
-    policy: SignOffPolicy,
-    evidence: Mapping[str, Mapping[str, Any]],
-    subject: Subject,
-    now: datetime | None = None,
-) -> list[str]:
-    """Which of the evidence that the policy asks for is missing, bad, too old, or about something else."""
-    if not subject.model:
-        return []
-    problems = []
-    for sort in policy.evidence:
-        record = evidence.get(sort)
-        if record is None:
-            problems.append(f"the evidence {sort} is missing for {subject.title}")
-        elif record.get("passed") is not True:
-            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
-        elif record.get("artifact_digest", "") != subject.artifact:
-            problems.append(f"the evidence {sort} is about another artifact")
-        elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
-            problems.append(f"the evidence {sort} is about another image")
-        elif sort != CARD and _is_too_old(record, policy, now or datetime.now(UTC)):
-            problems.append(
-                f"the evidence {sort} has expired: it is from {record.get('written_at', 'an unknown time')}, and the "
-                f"policy takes none older than {policy.evidence_days:g} days"
-            )
-    return problems
-
-
-def _is_too_old(record: Mapping[str, Any], policy: SignOffPolicy, now: datetime) -> bool:
-    """A card is part of the artifact, and so never too old; of other records the history says when they were written."""
-    if not policy.evidence_days:
-        return False
-    try:
-        return now - datetime.fromisoformat(record["written_at"]) > timedelta(days=policy.evidence_days)
-    except (KeyError, TypeError, ValueError):
-        return True
-
-
 async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:
-    """A request by its id."""
+    """Find a request by its id; None where there is none."""
     document = await registry.read(APPROVALS, identity)
     return None if document is None else (document, read_request(document))
 
 
 def read_request(document: Document) -> Request:
-    """ValueError says why the document is no request."""
+    """Read a request from its document. ValueError says why it is none."""
     if document.problem:
         raise ValueError(document.problem)
     try:
@@ -133,13 +87,13 @@ def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -
         msgspec.structs.replace(
             request,
             decisions=(*request.decisions, dict(decision)),
-            keys=(*request.keys, *keep_keys(tokens_of(decision), keys)),
+            keys=(*request.keys, *keep_keys(identity_tokens_in(decision), keys)),
         )
     )
     return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
 
 
-def evaluate(
+def evaluate_request(
     identity: str,
     request: Request,
     stored: StoredPolicy,
@@ -148,7 +102,7 @@ def evaluate(
     now: datetime | None = None,
     subject: Subject | None = None,
     with_evidence: bool = False,
-) -> Verdict:
+) -> ApprovalStatus:
     """Whether `request` approves `subject` (None: what it asks for) now.
 
     The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
@@ -158,7 +112,7 @@ def evaluate(
     try:
         asked = read_statement(request.request, policy, keys)
     except SigningError as error:
-        return Verdict(approved=False, problems=(f"the request does not count: {error}",))
+        return ApprovalStatus(approved=False, problems=(f"the request does not count: {error}",))
     problems = []
     if asked.predicate.decision != "request" or identity != request_id(request.request):
         problems.append("the request is a statement of another kind")
@@ -191,7 +145,7 @@ def evaluate(
             f"{emergency.person.name}: emergency does not count: it has expired after {policy.valid_days:g} days"
         )
     counted = [*approvals, *([emergency] if emergency is not None and holds else [])]
-    return Verdict(
+    return ApprovalStatus(
         approved=not problems,
         problems=tuple(problems),
         approvals=tuple(approvals),
@@ -213,7 +167,7 @@ def signed_for(
     image: str,
     url: str,
     until: datetime,
-) -> list[tuple[str, Signed]]:
+) -> list[tuple[str, VerifiedStatement]]:
     """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
 
     Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
@@ -237,7 +191,7 @@ def signed_for(
             continue
         if subject.address not in {"", url}:
             continue
-        latest: dict[tuple[str, str], Signed] = {}
+        latest: dict[tuple[str, str], VerifiedStatement] = {}
         for content in request.decisions:
             try:
                 signed = _read_for_audit(content, request, stored, keys)
@@ -254,7 +208,9 @@ def signed_for(
     return found
 
 
-def _read_for_audit(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> Signed:
+def _read_for_audit(
+    content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys
+) -> VerifiedStatement:
     """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
     try:
         return read_statement(content, stored.policy, keys)
@@ -262,7 +218,7 @@ def _read_for_audit(content: Mapping[str, Any], request: Request, stored: Stored
         if not request.keys:
             raise
         signed = read_statement(content, stored.policy, with_kept_keys(keys, request.keys))
-    names = {token_key_name(token) for token in tokens_of(content)}
+    names = {token_key_name(token) for token in identity_tokens_in(content)}
     kept = next((one.thumbprint for one in request.keys if (one.issuer, one.kid) in names), "")
     return msgspec.structs.replace(signed, kept_key=kept)
 
@@ -289,11 +245,11 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
 
 
 def judged_decisions(
-    identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys, now: datetime
-) -> list[tuple[Signed | None, str]]:
+    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+) -> list[tuple[VerifiedStatement | None, str]]:
     """Each decision in its order, and why it does not count; None where its signature is not good."""
-    judged: list[tuple[Signed | None, str]] = []
-    latest: dict[tuple[str, str], Signed] = {}
+    judged: list[tuple[VerifiedStatement | None, str]] = []
+    latest: dict[tuple[str, str], VerifiedStatement] = {}
     for content in request.decisions:
         try:
             signed = read_statement(content, stored.policy, keys)
@@ -313,8 +269,8 @@ def judged_decisions(
 
 
 def _decisions(
-    identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys, now: datetime
-) -> tuple[list[Signed], list[str]]:
+    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
     counting, ignored = [], []
     for signed, why in judged_decisions(identity, request, asked, stored, keys, now):
@@ -336,7 +292,7 @@ def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredP
     return f"the issuer of the token of {signed.person.name} does not publish its key any more: sign it again"
 
 
-def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
+def _keep_latest(latest: dict[tuple[str, str], VerifiedStatement], signed: VerifiedStatement) -> None:
     """Somebody who acted alone stays to be reviewed, whatever they say afterwards: only votes replace each other.
 
     The clocks of two machines differ: a rejection that was added later counts, also where its clock was a little behind.
@@ -349,7 +305,9 @@ def _keep_latest(latest: dict[tuple[str, str], Signed], signed: Signed) -> None:
         latest[of_whom] = signed
 
 
-def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy, now: datetime) -> str:
+def _why_not(
+    identity: str, signed: VerifiedStatement, asked: VerifiedStatement, policy: SignOffPolicy, now: datetime
+) -> str:
     predicate = signed.predicate
     if predicate.request != identity:
         return "it belongs to another request"
@@ -376,14 +334,16 @@ def _why_not(identity: str, signed: Signed, asked: Signed, policy: SignOffPolicy
     return ""
 
 
-def _why_not_alone(signed: Signed, policy: SignOffPolicy) -> str:
+def _why_not_alone(signed: VerifiedStatement, policy: SignOffPolicy) -> str:
     if not signed.predicate.subject.model:
         return "an emergency puts a version into service; another sign-off policy needs its approvals"
     allowed = signed.person.name in policy.emergency.people
     return "" if allowed else "the policy does not let this person alone"
 
 
-def _review_due(emergencies: Sequence[Signed], decisions: Sequence[Signed], policy: SignOffPolicy) -> str:
+def _review_due(
+    emergencies: Sequence[VerifiedStatement], decisions: Sequence[VerifiedStatement], policy: SignOffPolicy
+) -> str:
     """Until when somebody who has not acted alone must look at the last of `emergencies`; empty where that was done."""
     if not emergencies:
         return ""

@@ -13,18 +13,18 @@ from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.registry.base import Document
 from gateway.signoff.approval_requests import (
+    ApprovalStatus,
     Request,
     StoredPolicy,
-    Verdict,
-    evaluate,
-    evidence_problems,
+    evaluate_request,
     judged_decisions,
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.in_toto_statement import Keys, Signed, read_statement
+from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, read_statement
 from gateway.signoff.policy import policy_digest
 from gateway.signoff.records import SignOffRecords
+from gateway.signoff.required_evidence import evidence_problems
 
 _ADDRESSES: Final = (": url", ": artifact", ": audience")  # differ between environments, and are not bound
 _BINDS: Final = {
@@ -47,7 +47,7 @@ def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
         request = read_request(document)
     except ValueError as error:
         return {"id": document.name, "title": "?", "state": "unreadable", "problems": [str(error)]}
-    verdict = evaluate(document.name, request, records.stored, records.keys)
+    verdict = evaluate_request(document.name, request, records.stored, records.keys)
     found = {"id": document.name, "title": request.title, **_verdict(verdict)}
     try:
         asked = read_statement(request.request, records.stored.policy, records.keys)
@@ -90,7 +90,7 @@ def review(
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: ApprovalStatus) -> dict[str, Any]:
     rejected = any(" rejected it" in problem for problem in verdict.problems)
     emergency = verdict.emergency
     return {
@@ -187,7 +187,7 @@ def _model_documents(
 
 
 def _decisions(
-    identity: str, request: Request, asked: Signed, stored: StoredPolicy, keys: Keys
+    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys
 ) -> list[dict[str, Any]]:
     """Each decision, in the order in which they were made, and why it does not count where it does not."""
     found: list[dict[str, Any]] = []
@@ -208,7 +208,7 @@ def _decisions(
     return found
 
 
-def _signers(stored: StoredPolicy, asked: Signed) -> list[dict[str, Any]]:
+def _signers(stored: StoredPolicy, asked: VerifiedStatement) -> list[dict[str, Any]]:
     """Who may decide, and how: those whose role approves."""
     return [
         {

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.model import Backend, Model
-from gateway.registry.hash_chain import canonical, text_digest
+from gateway.registry.hash_chain import canonical_json, text_digest
 
 _IMAGE_DIGEST: Final = re.compile(r".*@(sha256:[0-9a-f]{64})", re.DOTALL)
 _ARTIFACT_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -41,7 +41,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """SHA-256 of the canonical form (RFC 8785), in hexadecimal."""
         content: dict[str, Any] = msgspec.to_builtins(self)
-        digest = text_digest(canonical(content).decode())
+        digest = text_digest(canonical_json(content).decode())
         assert digest is not None  # noqa: S101  (of a text there is one)
         return digest
 

@@ -1,12 +1,12 @@
 """What makes gateways loud about an emergency until somebody else has reviewed it: one document for each."""
 
 from gateway.registry.base import EMERGENCIES, Delete, Put, Registry
-from gateway.signoff.approval_requests import Verdict
+from gateway.signoff.approval_requests import ApprovalStatus
 from gateway.signoff.in_toto_statement import Decision
 
 
 async def emergency_changes(
-    registry: Registry, identity: str, title: str, decision: Decision, verdict: Verdict, by: str
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
 ) -> list[Put | Delete]:
     """The changes that go with `decision` of the person `by`; `verdict` is that with the decision."""
     known = await registry.read(EMERGENCIES, identity)

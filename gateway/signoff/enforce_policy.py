@@ -25,9 +25,9 @@ from gateway.registry.base import (
     Registry,
 )
 from gateway.signoff.approval_requests import (
+    ApprovalStatus,
     StoredPolicy,
-    Verdict,
-    evaluate,
+    evaluate_request,
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
@@ -42,7 +42,7 @@ class Approved(NamedTuple):
 
     subject: Subject
     request: Document
-    verdict: Verdict
+    verdict: ApprovalStatus
 
 
 class Clearance(NamedTuple):
@@ -62,7 +62,7 @@ class NotApproved(Exception):
 
 
 async def check_write(registry: Registry, changes: Sequence[Put | Delete], policy: Document) -> Clearance:
-    """Why `changes` are allowed by the sign-off policy in the document `policy`; raises NotApproved where they are not.
+    """Check a write of `changes` against the sign-off policy in the document `policy`: return why they are allowed; raises NotApproved where they are not.
 
     Nothing is written. A policy that cannot be read allows nothing.
     """
@@ -80,7 +80,7 @@ async def check_write(registry: Registry, changes: Sequence[Put | Delete], polic
             (), unchanged
         )  # without a request to any issuer: a bad version must go also while it is away
     records = await read_records(registry, stored)
-    found = tuple(approved(subject, records) for subject in subjects)
+    found = tuple(find_approval(subject, records) for subject in subjects)
     requests = {
         one.request.name: Precondition(kind=APPROVALS, name=one.request.name, expected=one.request.revision)
         for one in found
@@ -88,9 +88,9 @@ async def check_write(registry: Registry, changes: Sequence[Put | Delete], polic
     return Clearance(found, (*unchanged, *requests.values()))
 
 
-def approved(subject: Subject, records: SignOffRecords, *, with_evidence: bool = False) -> Approved:
-    """The request that approves `subject`. Raises NotApproved."""
-    nearest: Verdict | None = None
+def find_approval(subject: Subject, records: SignOffRecords, *, with_evidence: bool = False) -> Approved:
+    """Find the request that approves `subject`. Raises NotApproved."""
+    nearest: ApprovalStatus | None = None
     stored, keys = records.stored, records.keys
     for document in records.requests:
         try:
@@ -99,7 +99,9 @@ def approved(subject: Subject, records: SignOffRecords, *, with_evidence: bool =
             continue
         if request.title != subject.title:
             continue
-        verdict = evaluate(document.name, request, stored, keys, subject=subject, with_evidence=with_evidence)
+        verdict = evaluate_request(
+            document.name, request, stored, keys, subject=subject, with_evidence=with_evidence
+        )
         if verdict.approved:
             return Approved(subject, document, verdict)
         if nearest is None or len(verdict.problems) < len(nearest.problems):

@@ -32,7 +32,7 @@ _TOKEN: Final = "token"  # noqa: S105  (a kind of signature)
 
 
 class Predicate(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody says about a subject."""
+    """The predicate of a statement: what somebody says about a subject."""
 
     decision: Decision
     request: str  # the id of the request that it belongs to
@@ -54,8 +54,8 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     predicate: Predicate
 
 
-class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement whose signature is good, and who made it."""
+class VerifiedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement whose signature was verified, and the person who signed it."""
 
     predicate: Predicate
     person: Person
@@ -115,7 +115,7 @@ def unsigned(decision: Decision, request: str, by: str, subject: Subject, *, rea
     return msgspec.json.encode(statement)
 
 
-def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> Signed:
+def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:
     """The statement, if a person of `policy` has signed it. Raises SigningError that says why it does not count."""
     envelope = read_envelope(msgspec.json.encode(content))
     if envelope.payload_type != PAYLOAD_TYPE:
@@ -144,10 +144,10 @@ def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
         for key_id, signature in envelope.signatures.items()
     ):
         raise SigningError(f"it bears no good signature of {person.name}")
-    return Signed(predicate=predicate, person=person)
+    return VerifiedStatement(predicate=predicate, person=person)
 
 
-def tokens_of(content: Mapping[str, Any]) -> list[bytes]:
+def identity_tokens_in(content: Mapping[str, Any]) -> list[bytes]:
     """The identity tokens among the signatures of a statement. Raises SigningError."""
     envelope = read_envelope(msgspec.json.encode(content))
     return [

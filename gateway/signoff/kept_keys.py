@@ -1,4 +1,4 @@
-"""Issuers' keys that are kept with what they have verified, because issuers replace their keys within weeks.
+"""Keys of token issuers, kept with what they have verified, because issuers replace their keys within weeks.
 
 A request's document keeps the public key (JWK, RFC 7517) of each identity token that was verified when it was written, so it is
 in the hash chain from that write on. An audit can verify the token for good. The gate never counts on such a key: somebody who can
@@ -16,7 +16,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from gateway.auth.jwks import PublicKey, parse_key
 from gateway.registry.base import now_rfc3339
-from gateway.registry.hash_chain import canonical
+from gateway.registry.hash_chain import canonical_json
 from gateway.signoff.identity_token_signature import token_key_name
 
 Keys = Mapping[str, Mapping[str, PublicKey]]  # of issuers of identity tokens, by key id
@@ -36,7 +36,7 @@ class KeptKey(msgspec.Struct, frozen=True, kw_only=True):
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """The SHA-256 thumbprint of a public key (RFC 7638), base64url without padding."""
     required = {name: jwk[name] for name in _REQUIRED[str(jwk["kty"])]}
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical(required)).digest()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical_json(required)).digest()).decode().rstrip("=")
 
 
 def keep_keys(tokens: Iterable[bytes], keys: Keys) -> list[KeptKey]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
 from gateway.signoff.approval_requests import StoredPolicy, signed_for
 from gateway.signoff.identity_token_signature import fetch_keys
-from gateway.signoff.in_toto_statement import Keys, Signed
+from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
 from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
 
 
@@ -23,7 +23,7 @@ class SignOffRecords(NamedTuple):
 
     def signed_for(
         self, *, title: str, artifact: str, image: str, url: str, until: datetime
-    ) -> list[tuple[str, Signed]]:
+    ) -> list[tuple[str, VerifiedStatement]]:
         """The approvals and emergencies that were signed for a version until a time, each with the id of its request."""
         return signed_for(
             self.requests,
@@ -54,7 +54,7 @@ def stored_policy(document: Document) -> StoredPolicy:
 
 
 async def read_records(registry: Registry, stored: StoredPolicy) -> SignOffRecords:
-    """The records that `stored` is applied to."""
+    """Read the records that the policy `stored` is applied to."""
     requests = await registry.list(APPROVALS)
     keys = await issuers_keys(stored.policy)
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)

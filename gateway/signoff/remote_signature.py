@@ -13,10 +13,16 @@ from securesystemslib.signer import Signature
 
 from gateway.audit.dsse_envelope import SigningError
 from gateway.registry.base import Document, Put, Registry
-from gateway.signoff.approval_requests import Verdict, evaluate, read_request, with_decision
+from gateway.signoff.approval_requests import ApprovalStatus, evaluate_request, read_request, with_decision
 from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.identity_token_signature import audience_of
-from gateway.signoff.in_toto_statement import PAYLOAD_TYPE, Decision, Signed, read_statement, unsigned
+from gateway.signoff.in_toto_statement import (
+    PAYLOAD_TYPE,
+    Decision,
+    VerifiedStatement,
+    read_statement,
+    unsigned,
+)
 from gateway.signoff.records import SignOffRecords, policy_precondition
 
 DECISIONS: Final = ("approve", "reject", "review")  # an emergency is declared at a terminal alone
@@ -64,9 +70,9 @@ class Judged(NamedTuple):
     """A decision that counts, and the write that adds it."""
 
     change: Put
-    signed: Signed
+    signed: VerifiedStatement
     title: str
-    verdict: Verdict
+    verdict: ApprovalStatus
 
 
 def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes) -> Judged:
@@ -86,7 +92,7 @@ def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str
         raise NotAccepted("a rejection needs a reason")
     change = with_decision(document, content, records.keys)
     after = read_request(msgspec.structs.replace(document, body=change.body))
-    verdict = evaluate(document.name, after, records.stored, records.keys)
+    verdict = evaluate_request(document.name, after, records.stored, records.keys)
     mine = [text for text in verdict.ignored if text.startswith(f"{said.by}: {said.decision} ")]
     if mine:
         raise NotAccepted(mine[-1])
@@ -105,7 +111,7 @@ async def write_decision(registry: Registry, judged: Judged, policy: Document) -
     )
 
 
-def _asked(document: Document, records: SignOffRecords) -> Signed:
+def _asked(document: Document, records: SignOffRecords) -> VerifiedStatement:
     try:
         request = read_request(document)
         return read_statement(request.request, records.stored.policy, records.keys)

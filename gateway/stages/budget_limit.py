@@ -13,7 +13,7 @@ _NONE: Mapping[tuple[str, str], Exhausted] = {}
 
 
 class BudgetLimit:
-    """Call it only while `exhausted` is not empty: then, and only then, a request pays for it."""
+    """Refuse requests whose budget is exhausted. Call it only while `exhausted` is not empty: then, and only then, a request pays for it."""
 
     __slots__ = ("_now", "exhausted")
 

@@ -21,8 +21,8 @@ class Forward:
         self._signer = signer
         self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
 
-    def show_to(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
-        """Have `observe` see each request just before it is sent; None: no longer."""
+    def set_observer(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
+        """Set what observes each request just before it is sent; None: nothing."""
         self._observe = observe
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:

@@ -9,7 +9,7 @@ from gateway.core.errors import Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
 from gateway.core.principal import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import Charge, Verdict, quota_charges, rate_limit_fields
+from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_fields
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
@@ -67,7 +67,7 @@ class RateLimit:
             exchange.rate_limit_s = time.monotonic() - began
         self._judge(exchange, verdicts)
 
-    def _judge(self, exchange: Exchange, verdicts: Sequence[Verdict]) -> None:
+    def _judge(self, exchange: Exchange, verdicts: Sequence[ChargeResult]) -> None:
         exchange.added_fields += rate_limit_fields(verdicts)
         wait_s, policy = 0.0, ""
         for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""The spans of a recorded request: the waterfall that the console and `chips why` draw and that exporters send."""
+"""Make the spans of a recorded request: the waterfall that the console and `chips why` draw and that exporters send."""
 
 from collections.abc import Iterator
 from typing import Literal

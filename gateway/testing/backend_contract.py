@@ -12,7 +12,7 @@ from gateway.verify.check import Check
 from gateway.verify.run import (
     CHECKS,
     ArtifactManifestSubset,
-    Report,
+    VerificationReport,
     read_samples,
     started_backend,
     verify,
@@ -38,11 +38,11 @@ class BackendContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def report(cls, backend: BackendUnderTest) -> Report:
+    def report(cls, backend: BackendUnderTest) -> VerificationReport:
         return asyncio.run(_verify(backend, CHECKS))
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-    def test_contract(self, backend: BackendUnderTest, report: Report, check: Check) -> None:
+    def test_contract(self, backend: BackendUnderTest, report: VerificationReport, check: Check) -> None:
         (result,) = (result for result in report.results if result.check is check)
         if result.outcome == "skipped":
             reason = backend.not_applicable.get(check.name) or (
@@ -55,10 +55,10 @@ class BackendContract:
         )
 
 
-async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> Report:
+async def _verify(backend: BackendUnderTest, checks: Sequence[Check]) -> VerificationReport:
     manifest = read_samples(backend.samples) if backend.samples is not None else ArtifactManifestSubset()
 
-    async def run(url: str, process: BackendProcess | None) -> Report:
+    async def run(url: str, process: BackendProcess | None) -> VerificationReport:
         return await verify(
             url, manifest=manifest, process=process, checks=checks, wait_s=backend.ready_within_s
         )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.audit.verify import verify_history
+from gateway.audit.verify_history import verify_history
 from gateway.registry.base import (
     KEYS,
     MODELS,

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.headers import RESPONSE_FIELDS_DROPPED, tokens
+from gateway.core.headers import RESPONSE_FIELDS_DROPPED, parse_token_list
 from gateway.core.line_matcher import LineMatcher, byte_table
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
 
@@ -151,7 +151,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
     places = []
     before, after = b"", b""  # the value of Date
     for place, (line, (kind, value)) in enumerate(zip(lines[1:], read, strict=True), 1):
-        if (kind == _CONNECTION and not tokens(value) <= _NOT_NOMINATED) or line[
+        if (kind == _CONNECTION and not parse_token_list(value) <= _NOT_NOMINATED) or line[
             :11
         ].lower() == b"set-cookie:":
             return None
@@ -250,7 +250,7 @@ def _read_line(line: bytes) -> tuple[int, bytes]:
 
 def _mind_connection(head: ResponseHead, value: bytes, lines: list[bytes]) -> list[bytes]:
     """`lines` without those that Connection names (RFC 9110 section 7.6.1); and learn whether the connection lives on."""
-    named = tokens(value)
+    named = parse_token_list(value)
     if b"close" in named:
         head.keep_alive = False
     elif b"keep-alive" in named:

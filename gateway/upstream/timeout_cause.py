@@ -1,4 +1,4 @@
-"""The error of a request that timed out: by the model's time-out, or by the caller's own deadline."""
+"""Determine the error of a request that timed out: by the model's time-out, or by the caller's own deadline."""
 
 from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
 from gateway.core.exchange import Exchange

@@ -3,12 +3,12 @@
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from gateway.verify.run import Report
+from gateway.verify.run import VerificationReport
 
 _MOST_OF_WHY: Final = 300  # characters kept of why a check did not pass
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: VerificationReport) -> dict[str, Any]:
     """The report as JSON values."""
     return {
         "url": report.url,
@@ -32,7 +32,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def as_evidence(report: Report) -> dict[str, Any]:
+def as_evidence(report: VerificationReport) -> dict[str, Any]:
     """What each check has found, as JSON values to be kept: without what was sent and received."""
     others = [result for result in report.results if result.outcome != "passed"]
     return {
@@ -44,7 +44,7 @@ def as_evidence(report: Report) -> dict[str, Any]:
     }
 
 
-def as_junit(report: Report) -> bytes:
+def as_junit(report: VerificationReport) -> bytes:
     """The report as JUnit XML."""
     suite = ET.Element(
         "testsuite",

@@ -69,13 +69,13 @@ async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
         if _has_probabilities(context) and not any(group.rest for group in found):
             found.append(RowGroup({"parameters": {"probabilities": True}}, found[0].rows))
         for group in found:
-            group.alone = [(await predict(context, group, [row]))[0] for row in group.rows]
+            group.alone = [(await predict_rows(context, group, [row]))[0] for row in group.rows]
         context.groups = found
     groups: list[RowGroup] = context.groups
     return groups
 
 
-async def predict(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
+async def predict_rows(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
     """The predictions for `rows` in one request. Raises ContractViolation where they are not one for each row."""
     predictions = require_predictions(await context.post("/predict", group.request(rows)))
     require_one_prediction_per_row(predictions, len(rows))

@@ -63,8 +63,8 @@ class BackendNotReady(Exception):
 
 
 @dataclass(frozen=True)
-class Report:
-    """The results of one verification, with the backend's model and version."""
+class VerificationReport:
+    """The report of one verification: the results, with the backend's model and version."""
 
     url: str
     model: str
@@ -131,7 +131,7 @@ async def verify(
     checks: Sequence[Check] = CHECKS,
     wait_s: float = 30.0,
     on_result: Callable[[Result], None] = lambda _: None,
-) -> Report:
+) -> VerificationReport:
     """Run `checks` against the backend at `url`. Raises BackendNotReady where it does not get ready within `wait_s`."""
     began = time.monotonic()
     context = await prepare_context(
@@ -142,7 +142,7 @@ async def verify(
         result = await run_check(check, context)
         results.append(result)
         on_result(result)
-    return Report(url, context.model, context.version, results, time.monotonic() - began)
+    return VerificationReport(url, context.model, context.version, results, time.monotonic() - began)
 
 
 async def prepare_context(

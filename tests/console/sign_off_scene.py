@@ -12,8 +12,7 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF, SIGN_OFF_POLICY, Put, Registry
 from gateway.signoff.approval_requests import (
     Request,
-    evaluate,
-    evidence_digests,
+    evaluate_request,
     find_request,
     read_request,
     request_id,
@@ -24,6 +23,7 @@ from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
 from gateway.signoff.records import read_sign_off
+from gateway.signoff.required_evidence import evidence_digests
 from tests.unit.signoff.people import People
 
 WROTE = "<img src=x onerror=alert(1)> Trained on **45** wines."
@@ -82,7 +82,7 @@ class SignOffScene:
         assert records is not None
         change = with_decision(found[0], self.statement(decision, self.id, who, reason), records.keys)
         after = read_request(msgspec.structs.replace(found[0], body=change.body))
-        verdict = evaluate(self.id, after, records.stored, records.keys)
+        verdict = evaluate_request(self.id, after, records.stored, records.keys)
         by = f"{who}@example.com"
         more = await emergency_changes(self.registry, self.id, "wine@4", decision, verdict, by)
         await self.registry.write(change, *more, author=by, reason=reason)
@@ -92,7 +92,7 @@ class SignOffScene:
         records = await read_sign_off(self.registry)
         assert found is not None
         assert records is not None
-        verdict = evaluate(self.id, found[1], records.stored, records.keys)
+        verdict = evaluate_request(self.id, found[1], records.stored, records.keys)
         return {"approved": verdict.approved, "by": [one.person.name for one in verdict.approvals]}
 
     async def emergencies(self) -> int:

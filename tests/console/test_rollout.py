@@ -6,7 +6,7 @@ from gateway.core.rollout import RolloutPlan, begin_rollout
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import hold
-from gateway.rollout.reporter import Report, Window
+from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from tests.console.conftest import Watched
 from tests.console.stage import Stage
 from tests.unit.rollout.fleet import tally
@@ -23,8 +23,8 @@ async def test_a_rollout_is_shown_with_its_evidence_and_its_commands(stage: Stag
     begun = begin_rollout(_MODEL, "4", RolloutPlan(), identity="r1", by="ana", reason="a better scaler")
     rollout = hold(begun, "<b>lunch</b>")
     seen = Assessment.begin(rollout)
-    window = Window(number=1, position=-1, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
-    seen.take(rollout, Report(rollout="r1", gateway="g1", windows=(window,)))
+    window = RolloutWindow(number=1, position=-1, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
+    seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
     await stage.registry.write_ephemeral(ASSESSMENTS, "forecast", to_document(seen), expected=0)
     await stage.registry.write(
         Put(kind=ROLLOUTS, name="forecast", body=to_document(rollout), expected=0),

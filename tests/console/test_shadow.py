@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import fingerprint
+from gateway.core.rollout import backend_fingerprint
 from gateway.core.shadow import Shadow, utc_text
 from gateway.registry.base import SHADOWS, Put
 from gateway.shadow.comparison import Difference
@@ -15,7 +15,7 @@ from gateway.shadow.findings import (
     Findings,
     OutputFigures,
     PairFigures,
-    Report,
+    ShadowReport,
     VersionFigures,
 )
 from gateway.shadow.reporter import FIGURES
@@ -33,11 +33,11 @@ _SHADOW = Shadow(
     id="s1",
     candidate="4",
     stable="3",
-    versions={backend.version: fingerprint(backend) for backend in _MODEL.backends},
+    versions={backend.version: backend_fingerprint(backend) for backend in _MODEL.backends},
     percent=5.0,
     until=utc_text(time.time() + 3600),
 )
-_REPORT = Report(
+_REPORT = ShadowReport(
     shadow="s1",
     gateway="g1",
     sampled=1010,

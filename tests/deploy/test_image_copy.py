@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.deploy.image_copy import copied_address, copy_image
+from gateway.deploy.image_copy import copy_image, target_address
 from gateway.deploy.image_credentials import find_credentials
 from gateway.deploy.oci_registry import parse_image
 from gateway.deploy.target import DeployError
@@ -46,7 +46,7 @@ async def front(qa: str) -> AsyncIterator[Front]:
 async def test_all_platforms_arrive_bit_for_bit(qa: str, prod: str, tmp_path: Path, oci: bool):
     image, name = Image(oci=oci, seed=tmp_path.name), f"team/{tmp_path.name.replace('_', '-').lower()}"
     source = await image.push(qa, name)
-    target = copied_address(source, f"{prod}/models")
+    target = target_address(source, f"{prod}/models")
     assert target == f"{prod}/models/{name.rpartition('/')[2]}@{image.digest}"
     told: list[str] = []
     assert await copy_image(source, target, nobody, told.append)
@@ -253,16 +253,16 @@ async def test_credentials_do_not_follow_a_redirect(front: Front, qa: str, prod:
 )
 def test_what_is_no_image_by_digest_is_refused(image: str, problem: str):
     with pytest.raises(DeployError, match=problem):
-        copied_address(image, "example.com/models")
+        target_address(image, "example.com/models")
 
 
 def test_an_image_that_is_in_the_repository_stays():
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
     assert (
-        copied_address(f"a.dev/p/models/wine:4@{digest}", "a.dev/p/models")
+        target_address(f"a.dev/p/models/wine:4@{digest}", "a.dev/p/models")
         == f"a.dev/p/models/wine:4@{digest}"
     )
     assert (
-        copied_address(f"a.dev/p/models-qa/wine@{digest}", "a.dev/p/models/")
+        target_address(f"a.dev/p/models-qa/wine@{digest}", "a.dev/p/models/")
         == f"a.dev/p/models/wine@{digest}"
     )

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.core.budget import Budget
-from gateway.cost.usage import read_usage, today
+from gateway.cost.usage import read_usage, utc_day
 from tests.e2e.fleet import Fleet
 from tests.patience import eventually
 from tests.unit.cost.fleet import set_budget
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(120)
 async def test_a_used_up_budget_refuses_everywhere_and_after_every_restart(tmp_path: Path):
     fleet = Fleet(tmp_path)
     answers: Counter[int] = Counter()
-    begun = today(time.time())
+    begun = utc_day(time.time())
 
     async def counted() -> Counter[str]:
         """What the usage documents have."""

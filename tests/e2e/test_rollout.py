@@ -15,7 +15,7 @@ from gateway.core.rollout import RolloutPlan
 from gateway.core.sticky_shares import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR
-from gateway.rollout.local_process import this_process
+from gateway.rollout.process_identity import current_process
 from gateway.rollout.reporter import FIGURES
 from tests.e2e.fleet import CALLERS, PLAN, Fleet
 from tests.firestore.cable import Cable
@@ -256,7 +256,7 @@ async def test_firestore_is_cut_off_for_30_seconds_in_the_middle(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not this_process(), reason="the system does not say when a process began")
+@pytest.mark.skipif(not current_process(), reason="the system does not say when a process began")
 async def test_a_gateway_that_is_killed_is_not_waited_for(fleet: Fleet):
     """On one machine the controller sees that its process has ended; a time-out of 60 s would hold the step up otherwise."""
     doomed = await fleet.start_gateway("--server.workers=1", "--rollouts.controller=false")

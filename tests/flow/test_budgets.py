@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gateway.core.budget import Budget
-from gateway.cost.usage import read_usage, today
+from gateway.cost.usage import read_usage, utc_day
 from tests.flow.scene import Scene
 from tests.patience import patience
 from tests.unit.cost.fleet import remove_budget, set_budget
@@ -55,8 +55,8 @@ async def test_the_last_write_has_every_request(scene: Scene):
         for _ in range(3):
             assert (await scene.call()).status == 200
         assert (await scene.call(key=None)).status == 401
-        day = today(time.time())
-    usage = await read_usage(scene.registry, sorted({day, today(time.time())}))
+        day = utc_day(time.time())
+    usage = await read_usage(scene.registry, sorted({day, utc_day(time.time())}))
     by_caller = {row.key.caller: row.usage for row in usage.rows}
     assert by_caller[""].refused == 1
     (other,) = [row for caller, row in by_caller.items() if caller]

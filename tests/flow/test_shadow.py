@@ -13,12 +13,12 @@ import pytest
 
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import fingerprint
-from gateway.core.shadow import Budget, PureBy, Shadow, utc_text
+from gateway.core.rollout import backend_fingerprint
+from gateway.core.shadow import PureBy, Shadow, ShadowBudget, utc_text
 from gateway.registry.base import SHADOWS, Put
-from gateway.shadow.findings import Report
+from gateway.shadow.findings import ShadowReport
 from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combined
+from gateway.shadow.verdict import combine_reports
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.patience import patience
@@ -39,6 +39,13 @@ def rows(number: int) -> bytes:
     return json.dumps({"instances": [[number, 0.5]]}).encode()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with other tests is no fault of the process that compares: what it had found would be lost."""
+    for name, usual_s in (("_ANSWER_S", 10.0), ("_FIRST_ANSWER_S", 60.0)):
+        monkeypatch.setattr(f"gateway.shadow.comparer_process.{name}", patience(usual_s))
+
+
 class Stage:
     """The model wine with version 1, which has the traffic, and version 2, and a shadow of it."""
 
@@ -51,7 +58,7 @@ class Stage:
         self.model = model
 
     async def shadow(self, **changes: Any) -> Shadow:
-        versions = {backend.version: fingerprint(backend) for backend in self.model.backends}
+        versions = {backend.version: backend_fingerprint(backend) for backend in self.model.backends}
         fields: dict[str, Any] = {
             "model": "wine",
             "id": f"shadow-{len(changes)}-{time.monotonic_ns()}",
@@ -61,7 +68,7 @@ class Stage:
             "percent": 100.0,
             "noise_percent": 100.0,
             "until": utc_text(time.time() + 3600),
-            "budget": Budget(requests_per_s=10_000, waiting=10_000),
+            "budget": ShadowBudget(requests_per_s=10_000, waiting=10_000),
             "report_s": 0.05,
         }
         made = Shadow(**{**fields, **changes})
@@ -79,13 +86,13 @@ class Stage:
         )
         assert await self.scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
 
-    async def report(self, made: Shadow, until: Callable[[Report], bool]) -> Report:
+    async def report(self, made: Shadow, until: Callable[[ShadowReport], bool]) -> ShadowReport:
         """What is reported, once `until` holds."""
         async with asyncio.timeout(patience(20)):
             while True:
                 documents = await self.scene.registry.list_ephemeral(FIGURES)
-                reports = [msgspec.convert(one.body, Report, str_keys=True) for one in documents]
-                total = combined(reports, made.id)
+                reports = [msgspec.convert(one.body, ShadowReport, str_keys=True) for one in documents]
+                total = combine_reports(reports, made.id)
                 if until(total):
                     return total
                 await asyncio.sleep(0.02)
@@ -109,7 +116,7 @@ async def stage(
     return Stage(scene, one, two, model)
 
 
-def compared(count: int) -> Callable[[Report], bool]:
+def compared(count: int) -> Callable[[ShadowReport], bool]:
     return lambda report: report.findings.pairs.compared >= count
 
 
@@ -206,7 +213,9 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
         await predict(request, peer)
 
     it = await stage(scene, stuck)
-    made = await it.shadow(budget=Budget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(
+        budget=ShadowBudget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=0.1
+    )
     for number in range(8):
         assert (await scene.call(body=rows(number))).status == 200
     await it.report(made, lambda found: found.dropped.get("busy", 0) == 8 - 1 - 2)
@@ -217,14 +226,14 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
 
 async def test_what_does_not_fit_the_budget_is_left_out_and_counted(scene: Scene):
     it = await stage(scene)
-    made = await it.shadow(budget=Budget(body_bytes=70, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(body_bytes=70, requests_per_s=10_000), noise_percent=0.1)
     large = json.dumps({"instances": [[number] for number in range(200)]}).encode()
     assert (await scene.call(body=large)).status == 200
     assert (await scene.call(body=json.dumps({"instances": [[0.5] * 30_000]}).encode())).status == 200
     await scene.call(body=rows(1))
     report = await it.report(made, compared(1))
     assert report.dropped == {"large answer": 1, "large request": 1}
-    limited = await it.shadow(budget=Budget(requests_per_s=0.01))
+    limited = await it.shadow(budget=ShadowBudget(requests_per_s=0.01))
     for number in range(3):
         await scene.call(body=rows(number))
     report = await it.report(limited, lambda found: found.sampled == 3 and compared(1)(found))
@@ -236,7 +245,7 @@ async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_f
         await answer(peer, list(range(200)))
 
     it = await stage(scene, wordy)
-    made = await it.shadow(budget=Budget(body_bytes=100, requests_per_s=10_000))
+    made = await it.shadow(budget=ShadowBudget(body_bytes=100, requests_per_s=10_000))
     assert (await scene.call(body=rows(1))).status == 200
     report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
     assert report.findings.candidate.failed == 0
@@ -253,7 +262,7 @@ async def test_answers_on_their_way_count_in_the_bytes_that_are_held(scene: Scen
         await peer.write(whole[9000:])
 
     it = await stage(scene, predict, slow)
-    made = await it.shadow(budget=Budget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
     calls = [asyncio.create_task(scene.call(body=rows(1))) for _ in range(5)]
     sender = scene.gateway._shadows._running["wine"].sender
 
@@ -359,7 +368,7 @@ async def test_what_waits_when_it_ends_is_not_sent(scene: Scene):
         await predict(request, peer)
 
     it = await stage(scene, slow)
-    made = await it.shadow(budget=Budget(concurrency=1, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(concurrency=1, requests_per_s=10_000), noise_percent=0.1)
     await scene.call(body=rows(1))
     await asked.wait()
     await scene.call(body=rows(2))

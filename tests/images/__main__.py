@@ -84,14 +84,15 @@ cp -L /etc/resolv.conf /etc/hosts "{root}/etc/" 2>/dev/null || true
 mount -o remount,bind,ro "{root}"
 exec env -i "$@"
 """  # noqa: S108  (inside the image)
-    process = subprocess.Popen(
-        [
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *environment,
-            "chroot", f"--userspec={UID}:{UID}", str(root), "sh", "-c", 'cd "$0" && exec "$@"', folder, *command,
-        ],
-        stdout=(shared / "out.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    with (shared / "out.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *environment,
+                "chroot", f"--userspec={UID}:{UID}", str(root), "sh", "-c", 'cd "$0" && exec "$@"', folder, *command,
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
     try:
         yield process.pid
         inside = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])

@@ -9,7 +9,7 @@ from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at
 from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
 from gateway.cost.google_api import GoogleApi
-from gateway.cost.ledger import Entry, kept_warm, make_ledger
+from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
 from gateway.cost.plan_comparison import Comparison, compare, read_plan
 from gateway.cost.prices import registry_prices
 from gateway.cost.usage import month_days, read_usage
@@ -24,7 +24,7 @@ _ALL_CHANGES: Final = 1_000_000
 class EnvironmentLedger(NamedTuple):
     """Everything `chips cost` needs of one environment."""
 
-    entries: list[Entry]
+    entries: list[LedgerEntry]
     tables: tuple[Prices, ...]
     budgets: list[Budget]
     problems: list[str]
@@ -64,7 +64,7 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     async with figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
-    warm = kept_warm(reversed(changes), days, now)
+    warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
     billed, failed = _billed(settings, month_days(month), tables[-1].currency)
     entries = make_ledger(usage.rows, warm, tables)
@@ -81,7 +81,11 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
 
 
 async def _plans(
-    registry: Registry, entries: list[Entry], tables: tuple[Prices, ...], days: list[date], now: datetime
+    registry: Registry,
+    entries: list[LedgerEntry],
+    tables: tuple[Prices, ...],
+    days: list[date],
+    now: datetime,
 ) -> tuple[list[Comparison], list[str]]:
     """Each saved plan next to what came until now."""
     found, problems = [], []

@@ -11,14 +11,14 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
 from gateway.core.budget import MICRO, Budget
 from gateway.cost.budgets import counts_for
-from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, Entry, Line, add_up, sum_lines
+from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, LedgerEntry, LedgerLine, group_entries, sum_lines
 from gateway.cost.plan_comparison import as_document
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
 
 By = Literal["model", "version", "caller", "team", "day", "environment"]
 
-_GROUPS: Final[dict[str, Callable[[Entry], str]]] = {
+_GROUPS: Final[dict[str, Callable[[LedgerEntry], str]]] = {
     "model": lambda entry: entry.model,
     "version": lambda entry: f"{entry.model}@{entry.version}",
     "caller": lambda entry: entry.caller or UNAUTHENTICATED,
@@ -112,18 +112,18 @@ def _of_environment(name: str, environment: Environment, month: str) -> Environm
         raise RegistryError(f"{name}: {error}") from error
 
 
-def _lines(ledgers: dict[str, EnvironmentLedger], by: By) -> list[Line]:
+def _lines(ledgers: dict[str, EnvironmentLedger], by: By) -> list[LedgerLine]:
     if by != "environment":
-        lines = add_up(ledgers[""].entries, _GROUPS[by])
+        lines = group_entries(ledgers[""].entries, _GROUPS[by])
         return sorted(lines, key=lambda line: line.name) if by == "day" else lines
     lines = []
     for name, ledger in ledgers.items():
-        found = add_up(ledger.entries, lambda _, name=name: name)  # type: ignore[misc]
+        found = group_entries(ledger.entries, lambda _, name=name: name)  # type: ignore[misc]
         lines += found or [sum_lines(name, [])]
     return lines
 
 
-def _document(line: Line) -> dict[str, Any]:
+def _document(line: LedgerLine) -> dict[str, Any]:
     usage, cost = line.usage, line.cost
     return {
         "name": line.name,
@@ -146,7 +146,7 @@ def _document(line: Line) -> dict[str, Any]:
     }
 
 
-def _billed(ledgers: dict[str, EnvironmentLedger], total: Line, by: By) -> dict[str, Any] | None:
+def _billed(ledgers: dict[str, EnvironmentLedger], total: LedgerLine, by: By) -> dict[str, Any] | None:
     """What was billed, and what of it the lines do not explain; None where no bill is known."""
     if any(ledger.billed is None for ledger in ledgers.values()):
         return None
@@ -198,7 +198,7 @@ def _spent(budget: Budget, ledger: EnvironmentLedger) -> int:
     )
 
 
-def _show(report: dict[str, Any], lines: list[Line], total: Line) -> None:
+def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) -> None:
     from rich.table import Table
 
     table = Table(
@@ -250,7 +250,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
             console.say("", f"{money(step['micros']):>12}  {step['why']}")
 
 
-def _show_bill(billed: dict[str, Any], total: Line) -> None:
+def _show_bill(billed: dict[str, Any], total: LedgerLine) -> None:
     for name, micros in billed["by"].items():
         console.say("billed", f"{money(micros):>12}  {name}")
     console.say("explained", f"{money(total.cost.total):>12}  by the lines above")

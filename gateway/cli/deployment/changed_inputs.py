@@ -1,4 +1,4 @@
-"""What a new version takes otherwise than the one that callers use: known before it gets any traffic."""
+"""Find how the inputs of a new version differ from those of the one that callers use, before it gets traffic."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -257,7 +257,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
-    if run.source.runs_here:
+    if run.source.can_run_locally:
         return folder_command(run.source, tell)
     known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None

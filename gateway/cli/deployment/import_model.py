@@ -68,7 +68,7 @@ def import_model(
     origin = _Origin(kind, place)  # type: ignore[arg-type]  # one of READERS
     seen = "" if isinstance(origin.place_or_path, str) else digest_of(origin.place_or_path)
     try:
-        with foreign_model(kind, place) as model:
+        with open_foreign_model(kind, place) as model:
             called = name or _as_name(model.name)
             target = new_folder(called, folder)
 
@@ -97,7 +97,7 @@ def _is_address(kind: str, place: str) -> bool:
 
 
 @contextmanager
-def foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
+def open_foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
     """The model at `place`, read as files. Raises CannotImport and Failure."""
     if not _is_address(kind, place):
         path = Path(place).expanduser()

@@ -127,7 +127,7 @@ def _target() -> LocalProcessTarget:
 
 
 def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, BackendSpec]]:
-    found = ((local, local.spec) for local in _target().all(model, version))
+    found = ((local, local.spec) for local in _target().list_backends(model, version))
     return [(local, spec) for local, spec in found if spec is not None]
 
 

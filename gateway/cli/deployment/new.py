@@ -146,7 +146,7 @@ def _write(
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_needs_of(described) if language == "julia" else needs_of(described)
+        needs = julia_needs_of(described) if language == "julia" else requirements_lines(described)
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_described_artifact(described, target / COPY_NAME)
     if predict:
@@ -154,7 +154,7 @@ def _write(
         write_template(SCAFFOLD / "optional" / language / file, target / file, name)
 
 
-def needs_of(described: DescribedArtifact) -> list[str]:
+def requirements_lines(described: DescribedArtifact) -> list[str]:
     """The packages that a model needs, as lines of requirements.txt."""
     runtime = described.manifest.runtime
     return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]

@@ -1,4 +1,4 @@
-"""Before a deployment: if the model was copied from a place that has changed since, it is taken from there again."""
+"""Refresh the model in a backend folder before a deployment: copy it again if its source has changed since."""
 
 import shlex
 import shutil
@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.cli.deployment.import_model import foreign_model, write_trained
-from gateway.cli.deployment.new import copy_described_artifact, describe_model, needs_of, write_requirements
+from gateway.cli.deployment.import_model import open_foreign_model, write_trained
+from gateway.cli.deployment.new import (
+    copy_described_artifact,
+    describe_model,
+    requirements_lines,
+    write_requirements,
+)
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.foreign_models import CannotImport
@@ -118,7 +123,7 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
     if record.kind == "saved":
         described = describe_model(record.copied_from(folder), folder.absolute().name)
         copy_described_artifact(described, place / COPY_NAME)
-        needs = needs_of(described)
+        needs = requirements_lines(described)
     else:
         needs = _import(copy, place, is_edited=is_edited)
     if is_edited:
@@ -132,7 +137,7 @@ def _import(copy: _Copy, place: Path, *, is_edited: bool) -> list[str]:
     folder, record = copy
     where = str(record.copied_from(folder)) if record.is_path else record.place
     try:
-        with foreign_model(record.kind, where) as model:
+        with open_foreign_model(record.kind, where) as model:
             if is_edited:
                 shutil.copyfile(folder / REQUIREMENTS_NAME, place / REQUIREMENTS_NAME)
             else:

@@ -1,4 +1,4 @@
-"""Stage a backend folder: copy its artifact, so that its backend can be started here without publishing."""
+"""Stage the backend of a folder without publishing it: copy its artifact, so that its backend can be started here without publishing."""
 
 import shlex
 from collections.abc import Iterator

@@ -24,7 +24,7 @@ from gateway.verify.report import as_junit
 from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
-    Report,
+    VerificationReport,
     read_samples,
     select_checks,
     started_backend,
@@ -133,7 +133,7 @@ def _run_checks(
     # What the kit has started must end also where the kit itself is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    async def work() -> Report:
+    async def work() -> VerificationReport:
         fields = tuple(given) if url is None else await credentials_for(url, list(given))
         async with _backend(url, starts) as (address, process):
             return await run_checks(
@@ -151,7 +151,7 @@ def _run_checks(
     _finish(console.run_async(work()), junit, as_json=as_json)
 
 
-def _finish(report: Report, junit: Path | None, *, as_json: bool) -> None:
+def _finish(report: VerificationReport, junit: Path | None, *, as_json: bool) -> None:
     if junit is not None:
         junit.write_bytes(as_junit(report))
     if as_json:
@@ -216,7 +216,7 @@ def _tell(result: Result) -> None:
     console.out.print("")
 
 
-def _sum_up(report: Report) -> None:
+def _sum_up(report: VerificationReport) -> None:
     from rich.table import Table
 
     counts: dict[str, Counter[str]] = {}

@@ -72,9 +72,9 @@ async def inspect_backend(
         metadata = await probe_backend(requested, wait_s, report, headers)
         if await is_chips_backend(requested.url, requested.name, headers):
             return BackendInspection(requested, metadata)
-    except (NotAChipsBackend, VersionNeeded) as error:
+    except (NotAChipsBackend, VersionNotStated) as error:
         if await is_chips_backend(requested.url, requested.name, headers):
-            if force and not isinstance(error, VersionNeeded):
+            if force and not isinstance(error, VersionNotStated):
                 return _forced(requested, error, report)
             raise
         failure = error
@@ -116,7 +116,7 @@ def _forced(requested: RegistrationRequest, error: Failure, report: ProgressRepo
     )
 
 
-class VersionNeeded(Failure):
+class VersionNotStated(Failure):
     """The backend does not say which version it serves."""
 
 
@@ -126,7 +126,7 @@ async def probe_backend(
     report: ProgressReporter,
     headers: Mapping[str, str] | None = None,
 ) -> ModelMetadata:
-    """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNeeded."""
+    """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNotStated."""
     told = set()
 
     def progress(message: str) -> None:
@@ -136,7 +136,7 @@ async def probe_backend(
 
     metadata = await probe(requested.url, requested.name, wait_s=wait_s, progress=progress, headers=headers)
     if requested.version is None and len(metadata.versions) != 1:
-        raise VersionNeeded(
+        raise VersionNotStated(
             f"the backend names {len(metadata.versions)} versions, so say which one this is",
             hint="add --version",
             code=EX_USAGE,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.models.shadow_cost import shadow_price
+from gateway.cli.models.shadow_cost import shadow_cost
 from gateway.cli.models.shadow_report import show_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
@@ -21,8 +21,16 @@ from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_
 from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import fingerprint
-from gateway.core.shadow import LONGEST_S, Budget, PureBy, Shadow, shadow_problems, utc_text, why_not_shadowed
+from gateway.core.rollout import backend_fingerprint
+from gateway.core.shadow import (
+    LONGEST_S,
+    PureBy,
+    Shadow,
+    ShadowBudget,
+    shadow_problems,
+    utc_text,
+    why_not_shadowed,
+)
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change
 from gateway.registry.open_by_url import open_registry
@@ -109,7 +117,7 @@ def shadow(
     if status or stop:
         raise Failure("--status and --stop take no version", code=EX_USAGE)
     tolerances = _tolerances(tolerance or [])
-    budget = Budget(
+    budget = ShadowBudget(
         concurrency=max_concurrency, requests_per_s=max_rate, body_bytes=max_body, buffer_bytes=max_buffer
     )
     wanted = {
@@ -126,7 +134,7 @@ def shadow(
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
             document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            price = shadow_price(made, rps, latency, _seconds(for_))
+            price = shadow_cost(made, rps, latency, _seconds(for_))
             if not yes:
                 _confirm(price.text)
             generation = await _begin(settings, registry, document, made, reason)
@@ -172,7 +180,7 @@ async def _plan(
                 code=EX_DATAERR,
             )
         _check_pure(settings, model, backend)
-        versions[version] = fingerprint(backend)
+        versions[version] = backend_fingerprint(backend)
     made = Shadow(
         model=name, id=token_hex(6), stable=stable, versions=versions, pure_by=pure_by, by=author, **wanted
     )
@@ -292,7 +300,7 @@ async def _keep_verdict(
 ) -> None:
     """Write the verdict as evidence about the candidate, where that is still the same."""
     candidate = model.backend(found.candidate)
-    if candidate is None or fingerprint(candidate) != found.versions[found.candidate]:
+    if candidate is None or backend_fingerprint(candidate) != found.versions[found.candidate]:
         return
     record = EvidenceRecord(
         model=found.model,

@@ -13,15 +13,15 @@ _MILLION = 1e6
 _INSTANCE = InstanceSettings(concurrency=1, cpu=1.0, memory_gib=1.0, artifact_gib=0.0)
 
 
-class ShadowPrice(NamedTuple):
-    """The price in words and as JSON values."""
+class ShadowCost(NamedTuple):
+    """The cost of a shadow, in words and as JSON values."""
 
     text: str
     document: dict[str, Any]
 
 
-def shadow_price(shadow: Shadow, rps: float | None, latency: str, seconds: float) -> ShadowPrice:
-    """The price of what both versions do more, on instances of one processor and 1 GiB that run one prediction at a time.
+def shadow_cost(shadow: Shadow, rps: float | None, latency: str, seconds: float) -> ShadowCost:
+    """The cost of what both versions do more, on instances of one processor and 1 GiB that run one prediction at a time.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """
@@ -33,7 +33,7 @@ def shadow_price(shadow: Shadow, rps: float | None, latency: str, seconds: float
     copies = 1 + shadow.noise_percent / 100
     requests = _MILLION if rps is None else rps * seconds * shadow.percent / 100
     if not requests or not latency_s:
-        return ShadowPrice(f"nothing: no requests ({prices.currency})", {"requests": 0.0, "total": 0.0})
+        return ShadowCost(f"nothing: no requests ({prices.currency})", {"requests": 0.0, "total": 0.0})
     load = TrafficLoad(rps=requests * copies / MONTH_S, latency_s=latency_s)
     month = estimate_cost(load, _INSTANCE, prices)
     total = sum(part.amount for part in month.parts if part.name in {"computing", "requests"})
@@ -50,4 +50,4 @@ def shadow_price(shadow: Shadow, rps: float | None, latency: str, seconds: float
         "currency": prices.currency,
         "total": total,
     }
-    return ShadowPrice(text, document)
+    return ShadowCost(text, document)

@@ -1,4 +1,4 @@
-"""What a shadow has found, on a terminal."""
+"""Print the report on a shadow (what it has found) on a terminal."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ from gateway.core.evidence import CARD, VERIFY, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
-from gateway.registry.evidence import evidence_change, read_evidence, unverified
+from gateway.registry.evidence import evidence_change, read_evidence, why_unverified
 from gateway.settings import Settings
 
 _OUR_PATH = "/predict"
@@ -43,7 +43,7 @@ class RegisteredVersion(NamedTuple):
 
 async def register_backend(
     settings: Settings,
-    wish: RegistrationRequest,
+    requested: RegistrationRequest,
     *,
     author: str,
     reason: str,
@@ -52,11 +52,11 @@ async def register_backend(
 ) -> dict[str, Any]:
     """Register a backend without printing anything; return what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure."""
     report = ProgressReporter(as_json=True)
-    metadata = await probe_backend(wish, 10.0, report, headers)
+    metadata = await probe_backend(requested, 10.0, report, headers)
     async with console.open_registry_of(settings) as registry:
         outcome = await write_registration(
             registry,
-            wish,
+            requested,
             metadata,
             report,
             author,
@@ -71,7 +71,7 @@ async def register_backend(
 
 async def write_registration(
     registry: Registry,
-    wish: RegistrationRequest,
+    requested: RegistrationRequest,
     metadata: ModelMetadata | None,
     report: ProgressReporter,
     author: str,
@@ -87,18 +87,18 @@ async def write_registration(
     What was `verified` is written with it, as evidence, and the model card of its artifact, where `store` or this machine has it.
     A version that was not verified gets traffic only by `force`, which the history says. Raises Failure.
     """
-    document = await registry.read(MODELS, wish.name)
-    model, version = _wanted(wish, metadata, document)
+    document = await registry.read(MODELS, requested.name)
+    model, version = _wanted(requested, metadata, document)
     body = merge_document(document.body if document is not None else None, model)
     changes = differences(document.body if document is not None else None, body)
     report.tell(
-        wish.name,
+        requested.name,
         "new model"
         if document is None
         else f"revision {document.revision}" + ("" if changes else ", unchanged"),
-        model=wish.name,
+        model=requested.name,
         version=version,
-        url=wish.url,
+        url=requested.url,
         changes=[{"path": path, "before": before, "after": after} for path, before, after in changes],
         written=False,
         live=False,
@@ -124,7 +124,7 @@ async def write_registration(
     if dry_run or not (changes or evidence):
         return outcome
     expected = document.revision if document is not None else 0
-    entry = [Put(kind=MODELS, name=wish.name, body=body, expected=expected)] if changes else []
+    entry = [Put(kind=MODELS, name=requested.name, body=body, expected=expected)] if changes else []
     generation = await registry.write(*entry, *evidence, author=author, reason=reason)
     report.tell(
         "written",
@@ -144,7 +144,7 @@ async def _evidence(
     if verified is None or backend is None:
         return []
     name = outcome.model.name
-    if not changed and verified.passed and not await unverified(registry, name, backend):
+    if not changed and verified.passed and not await why_unverified(registry, name, backend):
         return []
     record = EvidenceRecord(
         model=name,
@@ -170,23 +170,27 @@ async def card_changes(registry: Registry, model: Model, version: str, store: st
 
 
 def _wanted(
-    wish: RegistrationRequest, metadata: ModelMetadata | None, document: Document | None
+    requested: RegistrationRequest, metadata: ModelMetadata | None, document: Document | None
 ) -> tuple[Model, str]:
     """The model as it will be, and the version that this is about. Raises Failure."""
-    model = console.read_model(document) if document is not None else Model(name=wish.name)
-    version = wish.version or (metadata.versions[0] if metadata is not None else "")
+    model = console.read_model(document) if document is not None else Model(name=requested.name)
+    version = requested.version or (metadata.versions[0] if metadata is not None else "")
     known = model.backend(version)
-    before = known or Backend(version=version, url=wish.url)
-    fields = {**(_said(metadata) if metadata is not None else {}), "url": wish.url, **_given(wish.backend)}
+    before = known or Backend(version=version, url=requested.url)
+    fields = {
+        **(_said(metadata) if metadata is not None else {}),
+        "url": requested.url,
+        **_given(requested.backend),
+    }
     if "resources" in fields:
         fields["resources"] = msgspec.structs.replace(before.resources or Resources(), **fields["resources"])
     if fields.get("artifact", before.artifact) != before.artifact:
         fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
     backend = msgspec.structs.replace(before, **fields)
-    policy = msgspec.structs.replace(model.policy, **_given(wish.policy))
-    model = msgspec.structs.replace(model, policy=policy, **_given(wish.model))
+    policy = msgspec.structs.replace(model.policy, **_given(requested.policy))
+    model = msgspec.structs.replace(model, policy=policy, **_given(requested.model))
     try:
-        model = with_backend(model, backend, wish.traffic)
+        model = with_backend(model, backend, requested.traffic)
     except ValueError as error:
         raise Failure(
             str(error), hint=f"the traffic now: {console.short_value(dict(model.traffic))}", code=EX_DATAERR

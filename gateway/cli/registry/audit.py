@@ -1,4 +1,4 @@
-"""`chips audit`: whether the history is what was written, what served at a time, and the history for auditors."""
+"""`chips audit`: check that the history is what was written, what served at a time, and the history for auditors."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -9,11 +9,16 @@ import msgspec
 import typer
 
 from gateway.audit.export import to_csv, to_html, to_json
-from gateway.audit.state_at import ModelState, parse_time, states_at
-from gateway.audit.verify import AnchoredHead, Report, verify_history
+from gateway.audit.state_at import ModelState, model_states_at, parse_time
+from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console
-from gateway.cli.support.anchoring import read_keys, read_second_place, second_place, signer_of
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.second_place_and_keys import (
+    open_signer,
+    read_second_place,
+    read_trusted_keys,
+    second_place,
+)
 from gateway.registry.base import Registry
 from gateway.settings import Settings
 
@@ -101,7 +106,7 @@ def _show_time(settings: Settings, name: str | None, text: str, *, as_json: bool
         raise Failure(str(error), code=EX_USAGE) from None
 
     async def work(registry: Registry) -> tuple[list[ModelState], dict[str, list[str]]]:
-        found = await states_at(registry, at, name)
+        found = await model_states_at(registry, at, name)
         return found, await _approvals(registry, found, at)
 
     states, approvals = _with_registry(settings, work)
@@ -177,7 +182,7 @@ def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> 
 # -- whether it is what was written
 
 
-async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[str, Any]]:
+async def _report(settings: Settings, registry: Registry) -> tuple[HistoryReport, dict[str, Any]]:
     """The check with what the second place knows, and the facts to print."""
     place, registry_id = second_place(settings), settings.audit.registry_id
     if place is None:
@@ -199,7 +204,7 @@ async def _report(settings: Settings, registry: Registry) -> tuple[Report, dict[
     }
 
 
-def _other_registries(report: Report, heads: Sequence[AnchoredHead]) -> list[str]:
+def _other_registries(report: HistoryReport, heads: Sequence[AnchoredHead]) -> list[str]:
     others = sorted({head.registry_id for head in heads} - {report.head.registry_id})
     if not others:
         return []
@@ -216,7 +221,7 @@ def _verify(settings: Settings, *, as_json: bool) -> None:
     raise typer.Exit(1 if report.findings else 0)
 
 
-def _show_report(report: Report, facts: dict[str, Any]) -> None:
+def _show_report(report: HistoryReport, facts: dict[str, Any]) -> None:
     head = report.head
     console.say(
         "history", f"{report.entries} entries, {report.chained} in the chain, generation {head.generation}"
@@ -255,7 +260,7 @@ def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
     if file.suffix not in _FORMATS:
         raise Failure(f"{file} has no known format", hint="name it .json, .csv or .html", code=EX_USAGE)
 
-    async def work(registry: Registry) -> tuple[Report, str]:
+    async def work(registry: Registry) -> tuple[HistoryReport, str]:
         report, _ = await _report(settings, registry)
         entries = [entry async for entry in registry.history_entries()]
         entries = [entry for entry in entries if entry.generation <= report.head.generation]
@@ -274,7 +279,7 @@ def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
         console.say("findings", f"{len(report.findings)}: chips audit --verify", style="bold red")
 
 
-def _formatted(suffix: str, report: Report, entries: list[Any]) -> str:
+def _formatted(suffix: str, report: HistoryReport, entries: list[Any]) -> str:
     if suffix == ".csv":
         return to_csv(entries)
     return to_html(report, entries) if suffix == ".html" else to_json(report, entries)
@@ -286,7 +291,7 @@ def _formatted(suffix: str, report: Report, entries: list[Any]) -> str:
 def _anchor(settings: Settings, *, as_json: bool) -> None:
     from gateway.audit.anchors import write_anchor
 
-    place, signer = _place(settings), signer_of(settings)
+    place, signer = _place(settings), open_signer(settings)
     head = _with_registry(settings, lambda registry: write_anchor(place, registry, signer))
     if as_json:
         console.print_json({"second_place": str(place), "head": msgspec.to_builtins(head)})
@@ -297,13 +302,13 @@ def _anchor(settings: Settings, *, as_json: bool) -> None:
 
 
 def _note_restore(settings: Settings, reason: str, by: str, *, as_json: bool) -> None:
-    from gateway.audit.anchors import write_restored
+    from gateway.audit.anchors import write_restore_note
 
     if not reason:
         raise Failure("a restore needs a reason", hint='--reason "…"', code=EX_USAGE)
-    place, signer, keys = _place(settings), signer_of(settings), read_keys(settings)
+    place, signer, keys = _place(settings), open_signer(settings), read_trusted_keys(settings)
     note = _with_registry(
-        settings, lambda registry: write_restored(place, registry, signer, keys, by=by, reason=reason)
+        settings, lambda registry: write_restore_note(place, registry, signer, keys, by=by, reason=reason)
     )
     if as_json:
         console.print_json(msgspec.to_builtins(note))

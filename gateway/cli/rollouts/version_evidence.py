@@ -9,7 +9,7 @@ import typer
 from gateway.artifacts.model_card import card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.evidence import CARD, VERIFY, not_about
+from gateway.core.evidence import CARD, VERIFY, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence import list_evidence
 
@@ -41,8 +41,8 @@ def evidence(
             found.append(
                 {
                     **msgspec.to_builtins(record),
-                    "counts": not not_about(record, backend),
-                    "why_not": not_about(record, backend),
+                    "counts": not why_evidence_does_not_apply(record, backend),
+                    "why_not": why_evidence_does_not_apply(record, backend),
                     **_written(changes),
                 }
             )

@@ -257,7 +257,7 @@ def _local_backend_hint(url: str) -> str:
     """The command for a backend that was deployed to this machine and does not answer; empty for any other."""
     from gateway.deploy.local import LocalProcessTarget
 
-    for local in LocalProcessTarget(state_folder() / "local", {}).all():
+    for local in LocalProcessTarget(state_folder() / "local", {}).list_backends():
         spec = local.spec
         if spec is not None and spec.url == url:
             if local.status is not None:

@@ -10,7 +10,7 @@ from gateway.registry.base import EMERGENCIES, Registry
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.signoff.in_toto_statement import Signed
+    from gateway.signoff.in_toto_statement import VerifiedStatement
     from gateway.signoff.records import SignOffRecords
 
 
@@ -98,7 +98,10 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
 
 
 def _drifted(
-    records: "SignOffRecords", model: Model, backend: Backend, signed: "Sequence[tuple[str, Signed]]"
+    records: "SignOffRecords",
+    model: Model,
+    backend: Backend,
+    signed: "Sequence[tuple[str, VerifiedStatement]]",
 ) -> str:
     """What serves otherwise than it was signed for, though image and artifact are the same; empty where nothing does."""
     from gateway.signoff.approval_subject import subject_of
@@ -127,11 +130,11 @@ def _drifted(
     return "" if now.policy in policies else "the model's policy is not one that was signed for"
 
 
-def _enough(signed: "Sequence[tuple[str, Signed]]", required: Mapping[str, int]) -> list[str]:
+def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping[str, int]) -> list[str]:
     """The people who have signed one request, where they suffice; approvals of different requests do not add up."""
     from gateway.signoff.policy import missing_roles
 
-    by_request: dict[str, list[Signed]] = {}
+    by_request: dict[str, list[VerifiedStatement]] = {}
     for request, one in signed:
         by_request.setdefault(request, []).append(one)
     for decisions in by_request.values():

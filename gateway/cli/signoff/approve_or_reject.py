@@ -12,18 +12,18 @@ from gateway.cli.support.signer_options import (
     AsOption,
     SshKeyOption,
     TokenCommandOption,
-    identify,
+    identify_signer,
     policy_of,
-    signed,
+    sign_and_verify,
 )
 from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
 from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
+    ApprovalStatus,
     Request,
     StoredPolicy,
-    Verdict,
-    evaluate,
+    evaluate_request,
     find_request,
     read_request,
     request_id,
@@ -131,11 +131,11 @@ def _decide(
         stored = await policy_of(registry)
         keys = await issuers_keys(stored.policy)
         document, request = await _find(registry, identity)
-        who = identify(stored.policy, ssh_key, token_command, name)
+        who = identify_signer(stored.policy, ssh_key, token_command, name)
         subject = _subject(identity, request, stored, keys)
-        statement = signed(who, stored.policy, keys, decision, identity, subject, reason)
+        statement = sign_and_verify(who, stored.policy, keys, decision, identity, subject, reason)
         change = with_decision(document, statement, keys)
-        verdict = evaluate(identity, read_request(_with(document, change.body)), stored, keys)
+        verdict = evaluate_request(identity, read_request(_with(document, change.body)), stored, keys)
         mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
         if mine:
             raise Failure(mine[-1], code=EX_DATAERR)
@@ -201,9 +201,9 @@ def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, An
         return {
             "id": document.name,
             "title": "?",
-            **_verdict_facts(Verdict(approved=False, problems=(str(error),))),
+            **_verdict_facts(ApprovalStatus(approved=False, problems=(str(error),))),
         }
-    verdict = evaluate(document.name, request, stored, keys)
+    verdict = evaluate_request(document.name, request, stored, keys)
     facts: dict[str, Any] = {"id": document.name, "title": request.title, **_verdict_facts(verdict)}
     try:
         predicate = read_statement(request.request, stored.policy, keys).predicate
@@ -222,7 +222,7 @@ def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, An
     }
 
 
-def _verdict_facts(verdict: Verdict) -> dict[str, Any]:
+def _verdict_facts(verdict: ApprovalStatus) -> dict[str, Any]:
     return {
         "approved": verdict.approved,
         "problems": list(verdict.problems),

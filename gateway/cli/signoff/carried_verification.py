@@ -1,10 +1,10 @@
-"""A verification of the environment that a version comes from, for the environment that it is promoted to."""
+"""Carry a version's verification over from the environment that it comes from to the one that it is promoted to."""
 
 import msgspec
 
 from gateway.cli.signoff.request_approval import VersionWithEvidence
 from gateway.cli.support import console
-from gateway.core.evidence import VERIFY, backend_address, not_about
+from gateway.core.evidence import VERIFY, backend_address, why_evidence_does_not_apply
 from gateway.core.model import Model
 from gateway.registry.base import Put, Registry
 from gateway.registry.evidence import evidence_change, read_evidence
@@ -24,11 +24,11 @@ async def carried_verification(
     if backend is None or not backend.artifact_digest:
         return []
     known = await read_evidence(registry, model.name, backend.version, VERIFY)
-    if known is not None and not not_about(known, backend):
+    if known is not None and not why_evidence_does_not_apply(known, backend):
         return []
     async with console.open_registry_of(origin) as theirs:
         record = await read_evidence(theirs, model.name, backend.version, VERIFY)
-    if record is None or not record.passed or not_about(record, source.backend):
+    if record is None or not record.passed or why_evidence_does_not_apply(record, source.backend):
         return []
     carried = msgspec.structs.replace(
         record,

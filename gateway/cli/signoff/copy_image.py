@@ -1,4 +1,4 @@
-"""The image of a promotion: where it goes, and its copy by digest."""
+"""Copy the image of a promoted version: where it goes, and its copy by digest."""
 
 from functools import partial
 
@@ -11,11 +11,11 @@ def target_image(image: str, images: str) -> str:
     """The address of `image` in the repository `images`, by the same digest; as it is where there is none. Raises Failure."""
     if not image or not images:
         return image
-    from gateway.deploy.image_copy import copied_address
+    from gateway.deploy.image_copy import target_address
     from gateway.deploy.target import DeployError
 
     try:
-        return copied_address(image, images)
+        return target_address(image, images)
     except DeployError as error:
         raise Failure(str(error), hint=error.hint, code=error.code) from None
 

@@ -16,12 +16,16 @@ from gateway.cli.models.write_registration import card_changes
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.signoff.carried_verification import carried_verification
 from gateway.cli.signoff.copy_image import copy_to, target_image
-from gateway.cli.signoff.request_approval import VersionWithEvidence, approvable_subject, read_source
+from gateway.cli.signoff.request_approval import (
+    VersionWithEvidence,
+    approvable_subject,
+    read_version_with_evidence,
+)
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
 from gateway.cli.support.environment_stores import images_of, registry_of, store_of
-from gateway.cli.support.signer_options import split_version
+from gateway.cli.support.signer_options import split_model_and_version
 from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
@@ -30,7 +34,7 @@ from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
-from gateway.signoff.enforce_policy import NotApproved, approved
+from gateway.signoff.enforce_policy import NotApproved, find_approval
 from gateway.signoff.records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
@@ -92,7 +96,7 @@ def promote(
             hint="--url URL; or --copy-only before it is deployed, or --dry-run to see the plan",
             code=EX_USAGE,
         )
-    name, number = split_version(version)
+    name, number = split_model_and_version(version)
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
     stores, images = (store_of(source, origin), store_of(to, target)), images_of(to)
 
@@ -145,7 +149,7 @@ async def _plan(
 ) -> PromotionPlan:
     stored = await _policy(registry)
     policy = stored.policy if stored is not None else None
-    source = await read_source(origin, stores[0], policy, name, version)
+    source = await read_version_with_evidence(origin, stores[0], policy, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
     image = target_image(source.backend.image, images)
@@ -181,7 +185,7 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
     try:
-        found = approved(subject, await read_records(registry, stored), with_evidence=True)
+        found = find_approval(subject, await read_records(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM

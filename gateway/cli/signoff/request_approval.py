@@ -16,12 +16,12 @@ from gateway.cli.support.signer_options import (
     Identity,
     SshKeyOption,
     TokenCommandOption,
-    identify,
+    identify_signer,
     policy_of,
-    signed,
-    split_version,
+    sign_and_verify,
+    split_model_and_version,
 )
-from gateway.core.evidence import CARD, not_about
+from gateway.core.evidence import CARD, why_evidence_does_not_apply
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import APPROVALS, EVIDENCE, Put, Registry
@@ -30,15 +30,14 @@ from gateway.settings import Settings
 from gateway.signoff.approval_requests import (
     Request,
     StoredPolicy,
-    evidence_digests,
-    evidence_problems,
     request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.in_toto_statement import Keys, tokens_of
+from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
 from gateway.signoff.kept_keys import keep_keys
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
 from gateway.signoff.records import issuers_keys
+from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 
 def request_approval(
@@ -87,7 +86,7 @@ def request_approval(
     async def work() -> dict[str, Any]:
         async with console.open_registry_of(target) as registry:
             stored = await policy_of(registry)
-            identity = identify(stored.policy, ssh_key, token_command, name)
+            identity = identify_signer(stored.policy, ssh_key, token_command, name)
             keys = await issuers_keys(stored.policy)
             if policy is not None:
                 proposal = policy_document(read_policy_from(policy))
@@ -96,7 +95,9 @@ def request_approval(
                 subject = Subject(environment=environment, sign_off=stored.digest, new_sign_off=new)
                 return await _write(registry, stored, keys, identity, subject, reason, proposal)
             assert version is not None  # noqa: S101  (one of the two is given)
-            found = await read_source(origin, store, stored.policy, *split_version(version))
+            found = await read_version_with_evidence(
+                origin, store, stored.policy, *split_model_and_version(version)
+            )
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
             return await _write(
@@ -135,7 +136,7 @@ class VersionWithEvidence(NamedTuple):
         )
 
 
-async def read_source(
+async def read_version_with_evidence(
     origin: Settings, store: str, policy: SignOffPolicy | None, name: str, version: str
 ) -> VersionWithEvidence:
     """The version in the registry of `origin`, with the evidence for `policy` that is about it. Raises Failure.
@@ -152,7 +153,7 @@ async def read_source(
         records = [
             record
             for record in await list_evidence(registry, name, version)
-            if record.sort in wanted and not not_about(record, backend)
+            if record.sort in wanted and not why_evidence_does_not_apply(record, backend)
         ]
         evidence = {record.sort: to_document(record) for record in records}
         if policy is not None and policy.evidence_days:
@@ -197,13 +198,13 @@ async def _write(
     proposal: dict[str, Any],
     evidence: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    statement = signed(identity, stored.policy, keys, "request", "", subject, reason)
+    statement = sign_and_verify(identity, stored.policy, keys, "request", "", subject, reason)
     request = Request(
         title=subject.title,
         request=statement,
         evidence=evidence or {},
         proposal=proposal,
-        keys=tuple(keep_keys(tokens_of(statement), keys)),
+        keys=tuple(keep_keys(identity_tokens_in(statement), keys)),
     )
     name = request_id(statement)
     body: dict[str, Any] = msgspec.to_builtins(request)

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are run: a command must not pay for what all others need."""
+"""Commands that are imported lazily, when they are run: a command must not pay for what all others need."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module

@@ -51,10 +51,10 @@ class Identity(NamedTuple):
     sign: Sign
 
 
-def identify(
+def identify_signer(
     policy: SignOffPolicy, ssh_key: Path | None, token_command: str | None, name: str | None
 ) -> Identity:
-    """Who signs, by the options. Raises Failure where the policy does not know them."""
+    """Identify who signs, by the options. Raises Failure where the policy does not know them."""
     if (ssh_key is None) == (token_command is None):
         raise Failure(
             "sign it: a name alone counts nowhere",
@@ -102,7 +102,7 @@ def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> Identity
     return Identity(person.name, token_signer(fetch))
 
 
-def signed(
+def sign_and_verify(
     identity: Identity,
     policy: SignOffPolicy,
     keys: Keys,
@@ -111,7 +111,7 @@ def signed(
     subject: Subject,
     reason: str,
 ) -> dict[str, Any]:
-    """A statement whose signature was checked as everybody will check it. Raises Failure."""
+    """Sign a statement, and verify its signature as everybody will. Raises Failure."""
     try:
         statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
         read_statement(statement, policy, keys)
@@ -135,7 +135,7 @@ async def policy_of(registry: Registry) -> StoredPolicy:
     return stored
 
 
-def split_version(text: str) -> tuple[str, str]:
+def split_model_and_version(text: str) -> tuple[str, str]:
     """`wine@4` as model and version. Raises Failure."""
     name, at, version = text.partition("@")
     if not at or not name or not version:

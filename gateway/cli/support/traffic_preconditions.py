@@ -7,9 +7,9 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
-from gateway.core.rollout import fingerprint
+from gateway.core.rollout import backend_fingerprint
 from gateway.registry.base import ROLLOUTS, Registry
-from gateway.registry.evidence import unverified
+from gateway.registry.evidence import why_unverified
 from gateway.registry.snapshot import read_rollout
 
 ForceOption = Annotated[
@@ -22,11 +22,15 @@ def newly_served(before: Model | None, after: Model) -> list[str]:
     """The versions whose backends had no requests, and get some: a share, or the share of what they replace."""
     served = {}
     if before is not None:
-        served = {one.version: fingerprint(one) for one in before.backends if before.traffic.get(one.version)}
+        served = {
+            one.version: backend_fingerprint(one)
+            for one in before.backends
+            if before.traffic.get(one.version)
+        }
     return [
         one.version
         for one in after.backends
-        if after.traffic.get(one.version) and served.get(one.version) != fingerprint(one)
+        if after.traffic.get(one.version) and served.get(one.version) != backend_fingerprint(one)
     ]
 
 
@@ -35,7 +39,7 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
     found = []
     for version in versions:
         backend = model.backend(version)
-        why = await unverified(registry, model.name, backend) if backend is not None else ""
+        why = await why_unverified(registry, model.name, backend) if backend is not None else ""
         if not why or backend is None:
             continue
         if not force:
@@ -49,8 +53,8 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
     return "; ".join(found)
 
 
-async def note_rollout(registry: Registry, name: str) -> None:
-    """Say that a rollout is under way: a change by hand will hold it."""
+async def warn_of_active_rollout(registry: Registry, name: str) -> None:
+    """Warn that a rollout is active: a change by hand will hold it."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:
         return

@@ -22,7 +22,7 @@ from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
 from gateway.registry.firestore.history_migration import take_over
 from gateway.registry.firestore.location import FirestoreLocation
-from gateway.registry.hash_chain import GENESIS, check_expected, entry_of, seal
+from gateway.registry.hash_chain import GENESIS, check_expected, entry_of_change, seal
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc, Write
@@ -184,7 +184,7 @@ class BatchWrite:
     ) -> Entry:
         revision, before = self._stored(found, change)
         check_expected(change, revision, before)
-        return entry_of(
+        return entry_of_change(
             change,
             revision,
             before,

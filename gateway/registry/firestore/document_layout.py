@@ -27,7 +27,7 @@ from gateway.registry.base import (
     StoredDocument,
     decode_document,
 )
-from gateway.registry.damage import DAMAGED, Damaged, StoredValues, entry_from, stored_values
+from gateway.registry.damaged_records import DAMAGED, Damaged, StoredValues, entry_from, stored_values
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500

@@ -15,7 +15,7 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.damage import DAMAGED_ENTRY
+from gateway.registry.damaged_records import DAMAGED_ENTRY
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
 from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal

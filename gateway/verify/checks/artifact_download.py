@@ -1,4 +1,4 @@
-"""The artifact's way into a backend that the kit started itself, from a Cloud Storage that is the kit's own."""
+"""Checks how a backend downloads its artifact: of a backend that the kit started itself, from a Cloud Storage that is the kit's own."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The log, as far as the kit can see it: of a process that it started itself."""
+"""Checks of the backend's log, as far as the kit can see it: of a process that it started itself."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Each row by itself: the answer for a row is the same alone, in company, in any order, and next to other callers."""
+"""Checks of batch invariance: the answer for a row is the same alone, in company, in any order, and next to other callers."""
 
 import asyncio
 from typing import Any, Final
@@ -8,8 +8,8 @@ from gateway.verify.checks.open_inference import flatten, infer_request, outputs
 from gateway.verify.raw_http import NoResponse, RawRequest
 from gateway.verify.row_scoring import (
     RowGroup,
-    predict,
     predict_request,
+    predict_rows,
     require_same_predictions,
     score_rows_alone,
 )
@@ -22,7 +22,9 @@ _MOST_IN_SHAPE: Final = 64
 async def repeated(context: CheckContext) -> None:
     for group in await score_rows_alone(context):
         for place, row in enumerate(group.rows[:2]):
-            require_same_predictions(group, await predict(context, group, [row]), [place], "and once more")
+            require_same_predictions(
+                group, await predict_rows(context, group, [row]), [place], "and once more"
+            )
 
 
 @check("rows/together", "the answer for a row is the same alone and in one request with others", short=True)

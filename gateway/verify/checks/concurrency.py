@@ -1,4 +1,4 @@
-"""Many at once: concurrency as declared, and a full queue that says so."""
+"""Checks of concurrency: as many requests at once as declared, and a full queue that says so."""
 
 import asyncio
 import time

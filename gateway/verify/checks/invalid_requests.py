@@ -1,4 +1,4 @@
-"""Bad input of every kind: each gets its status and its code, and after each the next good request is answered."""
+"""Checks with invalid requests of every kind: each gets its status and its code, and after each the next good request is answered."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,8 +38,8 @@ def refusal_check(
     return Check(name, contract, run, short)
 
 
-def predict(body: bytes) -> Make:
-    """Makes a `POST /predict` request with `body`."""
+def make_predict_request(body: bytes) -> Make:
+    """Make a `POST /predict` request with `body`."""
     return lambda _: RawRequest("POST", "/predict", JSON, body)
 
 
@@ -72,12 +72,17 @@ def _not_json() -> Iterator[Check]:
     }
     for name, body in bodies.items():
         yield refusal_check(
-            f"malformed/{name}", MALFORMED, predict(body), 400, "malformed-json", short=name == "open-array"
+            f"malformed/{name}",
+            MALFORMED,
+            make_predict_request(body),
+            400,
+            "malformed-json",
+            short=name == "open-array",
         )
     yield refusal_check(
         "malformed/name-twice",
         "a name that stands twice in one object: 400 malformed-json, since nobody knows which value counts",
-        predict(b'{"instances": [{}], "instances": []}'),
+        make_predict_request(b'{"instances": [{}], "instances": []}'),
         400,
         "malformed-json",
     )
@@ -125,7 +130,12 @@ def _not_instances() -> Iterator[Check]:
     for name, content in bodies.items():
         body = msgspec.json.encode(content)
         yield refusal_check(
-            f"invalid/{name}", INVALID, predict(body), 422, "invalid-instances", short=name == "empty-object"
+            f"invalid/{name}",
+            INVALID,
+            make_predict_request(body),
+            422,
+            "invalid-instances",
+            short=name == "empty-object",
         )
 
 

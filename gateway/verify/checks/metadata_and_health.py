@@ -1,4 +1,4 @@
-"""Health, metadata and the OpenAPI document: what a backend says about itself."""
+"""Checks of health, metadata and the OpenAPI document: what a backend says about itself."""
 
 import msgspec
 

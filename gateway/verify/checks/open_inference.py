@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2: the same scores, as tensors."""
+"""Checks of the Open Inference Protocol v2: the same scores, as tensors."""
 
 import math
 from collections.abc import Sequence

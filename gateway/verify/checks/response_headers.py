@@ -1,4 +1,4 @@
-"""Header fields in and out: who answered, how long each part took, whose request it was, how long the caller waits."""
+"""Checks of header fields in and out: who answered, how long each part took, whose request it was, how long the caller waits."""
 
 import statistics
 

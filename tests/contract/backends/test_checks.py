@@ -22,7 +22,7 @@ from gateway.verify.check import (
     run_check,
 )
 from gateway.verify.raw_http import RawClient, RawRequest, RawResponse
-from gateway.verify.run import CHECKS, ArtifactManifestSubset, Report, select_checks, verify
+from gateway.verify.run import CHECKS, ArtifactManifestSubset, VerificationReport, select_checks, verify
 from tests.contract.backends.broken import (
     BROKEN,
     GROUPS_THAT_REFUSE,
@@ -48,7 +48,7 @@ BY_NAME = {check.name: check for check in CHECKS}
 BEFORE = {"headers/server-timing-everywhere": ["not-found/path"], "headers/no-5xx": ["not-found/path"]}
 
 
-async def check_against(backend: Backend, checks: list[Check]) -> Report:
+async def check_against(backend: Backend, checks: list[Check]) -> VerificationReport:
     await backend.start()
     try:
         return await verify(backend.url, manifest=MANIFEST, checks=checks, wait_s=5)

@@ -21,11 +21,11 @@ def client(gcs: Gcs) -> Iterator[Any]:
 
 async def test_what_is_there_is_created_once_and_read_back(gcs: Gcs):
     place = BucketPlace(gcs.bucket, "prod")
-    assert await place.read() == {}
+    assert await place.read_all() == {}
     assert await place.create("r1/1.json", b"one")
     assert not await place.create("r1/1.json", b"two")
     assert await BucketPlace(gcs.bucket, "").create("r1/1.json", b"elsewhere")
-    assert await place.read() == {"r1/1.json": b"one"}
+    assert await place.read_all() == {"r1/1.json": b"one"}
     assert str(place) == f"gs://{gcs.bucket}/prod"
 
 
@@ -58,7 +58,7 @@ async def test_a_locked_policy_holds_what_is_there_against_its_owner(gcs: Gcs, c
     bucket.retention_period = None
     with pytest.raises(exceptions.Forbidden, match="Cannot reduce"):
         bucket.patch()
-    assert await place.read() == {"r1/1.json": b"one"}
+    assert await place.read_all() == {"r1/1.json": b"one"}
 
 
 async def test_a_bucket_that_is_not_there_or_does_not_answer(gcs: Gcs, monkeypatch: pytest.MonkeyPatch):
@@ -71,4 +71,4 @@ async def test_a_bucket_that_is_not_there_or_does_not_answer(gcs: Gcs, monkeypat
     monkeypatch.setattr("gateway.audit.second_place._TIMEOUT_S", 0.2)
     monkeypatch.setattr("gateway.audit.second_place._RETRY_S", 0.2)
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await BucketPlace(gcs.bucket, "").read()
+        await BucketPlace(gcs.bucket, "").read_all()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.audit.verify import verify_history
+from gateway.audit.verify_history import verify_history
 from gateway.registry.base import AUDIT, MODELS, Head, Put, now_rfc3339
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.registry import FirestoreRegistry

@@ -19,7 +19,7 @@ from gateway.registry.base import (
     Listing,
     Put,
 )
-from gateway.registry.damage import document_of
+from gateway.registry.damaged_records import document_of
 from gateway.registry.sqlite import SqliteRegistry
 
 Opener = Callable[[], SqliteRegistry]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from google.cloud.firestore_v1.types import document, firestore, write
 
-from gateway.audit.verify import AnchoredHead, verify_history
+from gateway.audit.verify_history import AnchoredHead, verify_history
 from gateway.registry.base import KINDS, MODELS, Head, Put, Registry, now_rfc3339
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.registry import FirestoreRegistry

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.audit.anchors import HEAD_TYPE, read_anchors, write_anchor, write_restored
+from gateway.audit.anchors import HEAD_TYPE, read_anchors, write_anchor, write_restore_note
 from gateway.audit.dsse_envelope import (
     SigningError,
     read_envelope,
@@ -23,9 +23,9 @@ from gateway.audit.dsse_envelope import (
     sign,
     verified_by,
 )
-from gateway.audit.periodic_anchoring import Anchoring
+from gateway.audit.periodic_anchoring import PeriodicAnchoring
 from gateway.audit.second_place import BucketPlace, FolderPlace, open_second_place
-from gateway.audit.verify import verify_history
+from gateway.audit.verify_history import verify_history
 from gateway.registry.base import MODELS, Put, Registry, RegistryError, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.task_supervisor import Supervisor
@@ -89,11 +89,11 @@ async def test_a_head_is_kept_once(tmp_path: Path, key: Path):
     first = await write_anchor(place, registry, signer)
     assert first is not None
     assert first.sequence == 1
-    (name,) = await place.read()
+    (name,) = await place.read_all()
     assert name == f"{first.registry_id}/000000000001-{first.digest[:16]}.json"
-    before = await place.read()
+    before = await place.read_all()
     await write_anchor(place, registry, signer)
-    assert await place.read() == before
+    assert await place.read_all() == before
     assert not await place.create(name, b"another")
     anchors = await read_anchors(place, [signer.public_key])
     assert (anchors.heads, anchors.findings) == ((first,), ())
@@ -156,9 +156,9 @@ async def test_a_restore_is_noted_in_the_second_place(tmp_path: Path, key: Path)
     await put(registry, "beer")
     await write_anchor(place, registry, signer)
     with pytest.raises(RegistryError, match="nothing is lost"):
-        await write_restored(place, registry, signer, keys, by="ana", reason="drill")
+        await write_restore_note(place, registry, signer, keys, by="ana", reason="drill")
     store.head, store.entries, store.documents = backup
-    note = await write_restored(place, registry, signer, keys, by="ana", reason="the disk broke")
+    note = await write_restore_note(place, registry, signer, keys, by="ana", reason="the disk broke")
     assert [sequence for sequence, _ in note.lost] == [2]
     await put(registry, "tea", "mate")
     anchors = await read_anchors(place, keys)
@@ -218,31 +218,33 @@ async def test_a_folder_that_cannot_be_written(tmp_path: Path):
 async def test_a_gateway_keeps_the_head_where_it_has_changed(tmp_path: Path, key: Path):
     place, registry = FolderPlace(tmp_path / "kept"), MemoryRegistry()
     clock = [1000.0]
-    anchoring = Anchoring(registry, place, key, every_s=600, supervisor=Supervisor(), now=lambda: clock[0])
+    anchoring = PeriodicAnchoring(
+        registry, place, key, every_s=600, supervisor=Supervisor(), now=lambda: clock[0]
+    )
     clock[0] += 7
     assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 7.0}}
-    assert not await anchoring.write()
+    assert not await anchoring.anchor_if_new()
     await put(registry, "wine")
-    assert await anchoring.write()
-    assert not await anchoring.write()
+    assert await anchoring.anchor_if_new()
+    assert not await anchoring.anchor_if_new()
     assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 0.0}}
     (tmp_path / "kept").rename(tmp_path / "away")
     (tmp_path / "kept").write_text("")
     await put(registry, "beer")
     with pytest.raises(Unavailable):
-        await anchoring.write()
+        await anchoring.anchor_if_new()
     clock[0] += 30
     assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 30.0}}
     (tmp_path / "kept").unlink()
-    assert await anchoring.write()
-    assert len(await place.read()) == 1
+    assert await anchoring.anchor_if_new()
+    assert len(await place.read_all()) == 1
 
 
 async def test_its_task_keeps_it_by_itself(tmp_path: Path, key: Path):
     place, registry = FolderPlace(tmp_path / "kept"), MemoryRegistry()
     await put(registry, "wine")
-    anchoring = Anchoring(registry, place, key, every_s=0.01, supervisor=Supervisor())
+    anchoring = PeriodicAnchoring(registry, place, key, every_s=0.01, supervisor=Supervisor())
     await anchoring.start()
-    while not await place.read():  # the test's own time-out ends a wait that is too long
+    while not await place.read_all():  # the test's own time-out ends a wait that is too long
         await asyncio.sleep(0.01)
     await anchoring.stop()

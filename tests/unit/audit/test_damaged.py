@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.verify import Finding, verify_history
+from gateway.audit.verify_history import Finding, verify_history
 from gateway.registry.base import KEYS, MODELS, Delete, Put, RegistryError
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Shell

@@ -11,8 +11,8 @@ from gateway.core.rollout import parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
-from gateway.rollout.decision import AWAITS_CONFIRMATION, Decision, apply
-from gateway.rollout.reporter import Report, Window
+from gateway.rollout.decision import AWAITS_CONFIRMATION, Decision, apply_decision
+from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from tests.unit.cli.shell import Shell
 from tests.unit.rollout.fleet import tally
 
@@ -36,7 +36,7 @@ def _act(shell: Shell, decision: Decision) -> None:
         model = await registry.read("models", "wine")
         assert document is not None
         assert model is not None
-        new = apply(parse_rollout(document.body), decision, {})
+        new = apply_decision(parse_rollout(document.body), decision, {})
         await registry.write(
             Put(kind=ROLLOUTS, name="wine", body=to_document(new), expected=document.revision),
             Put(
@@ -297,8 +297,10 @@ def test_the_status_shows_the_evidence(shell: Shell):
         assert document is not None
         rollout = parse_rollout(document.body)
         seen = Assessment.begin(rollout)
-        window = Window(number=1, position=0, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
-        seen.take(rollout, Report(rollout=rollout.id, gateway="g1", windows=(window,)))
+        window = RolloutWindow(
+            number=1, position=0, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)}
+        )
+        seen.add_report(rollout, RolloutReport(rollout=rollout.id, gateway="g1", windows=(window,)))
         seen.reporting, seen.silent, seen.left_out = 3, 2, 1
         await registry.write_ephemeral(ASSESSMENTS, "wine", to_document(seen), expected=0)
         await registry.close()

@@ -10,7 +10,7 @@ from gateway.cli.signoff.request_approval import VersionWithEvidence
 from gateway.core.evidence import VERIFY, EvidenceRecord, backend_address, parse_evidence
 from gateway.core.model import Backend, Model
 from gateway.registry.base import Put, Registry
-from gateway.registry.evidence import evidence_change, unverified
+from gateway.registry.evidence import evidence_change, why_unverified
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.settings import Settings, load_settings
@@ -61,8 +61,10 @@ async def test_the_same_artifact_is_verified_in_prod_as_well(tmp_path: Path, pro
     (change,) = await _carried(tmp_path, prod, _record(_QA))
     assert parse_evidence(change.body).summary == "28 checks passed (in qa, of the same artifact)"
     await prod.write(change, author="ana")
-    assert await unverified(prod, "wine", _PROD) == ""
-    assert await unverified(prod, "wine", msgspec.structs.replace(_PROD, artifact_digest="sha256:b")) != ""
+    assert await why_unverified(prod, "wine", _PROD) == ""
+    assert (
+        await why_unverified(prod, "wine", msgspec.structs.replace(_PROD, artifact_digest="sha256:b")) != ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,4 +90,4 @@ async def test_what_does_not_count_in_qa_is_not_carried(
 async def test_what_prod_found_itself_stays(tmp_path: Path, prod: Registry):
     await _keep(prod, _record(_PROD, passed=False))
     assert await _carried(tmp_path, prod, _record(_QA)) == []
-    assert "2 checks failed" in await unverified(prod, "wine", _PROD)
+    assert "2 checks failed" in await why_unverified(prod, "wine", _PROD)

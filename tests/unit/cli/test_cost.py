@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.model_updates import to_document
 from gateway.cost.ledger import IDLE
-from gateway.cost.usage import InstanceSize, Usage, UsageDocument, UsageRow, kind_of
+from gateway.cost.usage import InstanceSize, Usage, UsageDocument, UsageRow, usage_kind
 from gateway.registry.base import BUDGETS, PRICES, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Shell
@@ -22,7 +22,7 @@ def write(path: Path, day: date, *rows: UsageRow, name: str = "g-0") -> None:
     async def work() -> None:
         registry = SqliteRegistry(path)
         body = to_document(UsageDocument(gateway="g", rows=rows))
-        await registry.write_ephemeral(kind_of(day), name, body, expected=0)
+        await registry.write_ephemeral(usage_kind(day), name, body, expected=0)
         await registry.close()
 
     asyncio.run(work())
@@ -157,7 +157,7 @@ def test_environments_are_lines_of_one_report(
 def test_a_damaged_document_is_said_and_the_rest_is_counted(used: Shell, today: date, tmp_path: Path):
     async def damage() -> None:
         registry = SqliteRegistry(tmp_path / "registry.db")
-        await registry.write_ephemeral(kind_of(today), "x-0", {"rows": "none"}, expected=0)
+        await registry.write_ephemeral(usage_kind(today), "x-0", {"rows": "none"}, expected=0)
         await registry.write(
             Put(kind=BUDGETS, name="model:wine", body={"scope": "moon"}, expected=0),
             Put(kind=PRICES, name="2026-11-29", body={"date": "2026-11-29"}, expected=0),

@@ -11,7 +11,14 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import SHADOWS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.shadow.comparison import Difference
-from gateway.shadow.findings import Example, Findings, OutputFigures, PairFigures, Report, VersionFigures
+from gateway.shadow.findings import (
+    Example,
+    Findings,
+    OutputFigures,
+    PairFigures,
+    ShadowReport,
+    VersionFigures,
+)
 from gateway.shadow.reporter import FIGURES
 from tests.unit.cli.shell import Shell
 
@@ -30,7 +37,7 @@ def begin(shell: Shell, *options: str) -> Any:
     return shell.ok("shadow", "wine", "4", "--yes", "--json", *options).json()
 
 
-async def _report(url: str, report: Report) -> None:
+async def _report(url: str, report: ShadowReport) -> None:
     registry = open_registry(url)
     try:
         name = f"wine.{report.gateway}"
@@ -41,7 +48,7 @@ async def _report(url: str, report: Report) -> None:
 
 def report(shell: Shell, shadow: str, gateway: str, **fields: Any) -> None:
     """As a gateway does."""
-    asyncio.run(_report(shell.registry, Report(shadow=shadow, gateway=gateway, **fields)))
+    asyncio.run(_report(shell.registry, ShadowReport(shadow=shadow, gateway=gateway, **fields)))
 
 
 def test_it_is_written_with_its_bounds_and_its_price(shell: Shell):

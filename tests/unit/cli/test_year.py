@@ -18,10 +18,12 @@ import pytest
 
 from gateway.cli.support import console
 from gateway.component_usage import usage_totals
+from gateway.core.evidence import VERIFY, EvidenceRecord
 from gateway.core.model import parse_model
-from gateway.cost.usage import InstanceSize, today
+from gateway.cost.usage import InstanceSize, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry import base
+from gateway.registry.evidence import evidence_change
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import Metrics
@@ -163,6 +165,7 @@ def test_a_year_in_the_life(year: Year, tmp_path: Path, monkeypatch: pytest.Monk
     used = asyncio.run(serve(tmp_path / "prod.db"))
     a_restored_backup(year, tmp_path)
     what_it_cost(year, used)
+    evidence_that_expires(year, monkeypatch)
     a_rewritten_history(year, tmp_path)
 
 
@@ -293,7 +296,7 @@ class Used:
 async def serve(path: Path) -> Used:
     """Three gateways count requests of two callers. Each is restarted in between; one is killed before its last write."""
     at = time.time()
-    used, draw = Used(f"{today(at):%Y-%m}"), random.Random(22)
+    used, draw = Used(f"{utc_day(at):%Y-%m}"), random.Random(22)
     registry = SqliteRegistry(path)
     for number in range(6):
         metrics = Metrics()
@@ -350,6 +353,40 @@ def a_restored_backup(year: Year, tmp_path: Path) -> None:
     assert (ended.code, "the history ends with entry" in ended.out) == (1, True)
     year.chips("prod", "audit", "--restored", "--reason", "the disk broke", "--by", "ana")
     assert "the disk broke" in year.chips("prod", "audit", "--verify").out
+
+
+def evidence_that_expires(year: Year, monkeypatch: pytest.MonkeyPatch) -> None:
+    """qa asks for a verification that is not older than a week, too."""
+    policy = year.people.policy(evidence='"verify"', approvals="approver = 1")
+    (year.folder / "qa.toml").write_text(f"evidence_days = 7\n{policy}")
+    year.chips("qa", "sign-off", "set", str(year.folder / "qa.toml"))
+    digest = year.publish("wine", "9", b"ninth")
+    year.register("wine", "9", digest)
+    record = EvidenceRecord(
+        model="wine",
+        version="9",
+        sort=VERIFY,
+        passed=True,
+        summary="28 checks passed",
+        backend="http://dev/wine-9/predict",
+        artifact_digest=digest,
+    )
+    words = ("request-approval", "wine@9", "--from", "dev", "--to", "qa", "--ssh-key", year.people.key("ana"))
+    with monkeypatch.context() as then:
+        at = (datetime.now(UTC) - timedelta(days=8)).isoformat(timespec="milliseconds")
+        then.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: at)
+        asyncio.run(write_evidence(year.folder / "dev.db", record))
+    assert "the evidence verify has expired" in year.shell(*words).err
+    asyncio.run(write_evidence(year.folder / "dev.db", record))
+    identity = year.shell.ok(*words, "--json").json()["id"]
+    year.chips("qa", "approve", identity, "--ssh-key", year.people.key("bea"))
+    assert year.promote("wine@9", "dev", "qa").code == 0
+
+
+async def write_evidence(path: Path, record: EvidenceRecord) -> None:
+    registry = SqliteRegistry(path)
+    await registry.write(await evidence_change(registry, record), author="verify")
+    await registry.close()
 
 
 def a_rewritten_history(year: Year, tmp_path: Path) -> None:

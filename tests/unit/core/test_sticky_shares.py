@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.core.compiled_sticky_shares import compile_sticky
 from gateway.core.model import Backend, Model, model_problems
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.sticky_shares import SLOTS, StickyBy, StickyShares, lay_out, parse_sticky_by
+from gateway.core.sticky_shares import SLOTS, StickyBy, StickyShares, assign_slots, parse_sticky_by
 
 SEED = "000102030405060708090a0b0c0d0e0f"
 Traffic = dict[str, int]
@@ -60,7 +60,7 @@ def test_whatever_the_shares_do_no_slot_moves_without_need(seed: str, course: li
     """Versions come, go, grow and shrink in any order: what grows loses nothing, and as few slots move as can."""
     sticky, before = shares(seed), None
     for traffic in course:
-        sticky = lay_out(sticky, traffic)
+        sticky = assign_slots(sticky, traffic)
         after = owners(sticky)
         assert Counter(after) == Counter({v: share for v, share in traffic.items() if share})
         if before is not None:
@@ -75,8 +75,8 @@ def test_whatever_the_shares_do_no_slot_moves_without_need(seed: str, course: li
 @given(seeds, traffics())
 def test_the_order_in_the_document_changes_nothing(seed: str, traffic: Traffic):
     turned = dict(reversed(traffic.items()))
-    assert lay_out(shares(seed), traffic) == lay_out(shares(seed), turned)
-    assert lay_out(lay_out(shares(seed), traffic), turned) == lay_out(shares(seed), traffic)
+    assert assign_slots(shares(seed), traffic) == assign_slots(shares(seed), turned)
+    assert assign_slots(assign_slots(shares(seed), traffic), turned) == assign_slots(shares(seed), traffic)
 
 
 @given(seeds, st.lists(st.integers(0, 100), min_size=1, max_size=8))
@@ -84,10 +84,12 @@ def test_of_two_versions_the_share_alone_decides_whatever_came_before(seed: str,
     """Back from 25 % to 5 %, the callers are those of the first 5 %; a document with slots of long ago does no harm."""
     sticky = shares(seed)
     for share in course:
-        sticky = lay_out(sticky, {"1": 100 - share, "2": share})
+        sticky = assign_slots(sticky, {"1": 100 - share, "2": share})
     last = course[-1]
-    assert sticky == lay_out(shares(seed), {"1": 100 - last, "2": last})
-    assert sticky == lay_out(lay_out(shares(seed), {"1": 100, "2": 0}), {"1": 100 - last, "2": last})
+    assert sticky == assign_slots(shares(seed), {"1": 100 - last, "2": last})
+    assert sticky == assign_slots(
+        assign_slots(shares(seed), {"1": 100, "2": 0}), {"1": 100 - last, "2": last}
+    )
 
 
 def test_growing_a_share_moves_only_new_callers_and_nobody_back():
@@ -101,7 +103,7 @@ def test_growing_a_share_moves_only_new_callers_and_nobody_back():
             if old != new:
                 assert new == "2"
                 moved[value] += 1
-        sticky, before = lay_out(sticky, made.traffic), after
+        sticky, before = assign_slots(sticky, made.traffic), after
     assert set(moved.values()) == {1}
     assert len(moved) == len(values)
 
@@ -109,7 +111,9 @@ def test_growing_a_share_moves_only_new_callers_and_nobody_back():
 def test_versions_do_not_choose_the_same_callers_first():
     """Else the same few callers would meet each new version first."""
     old = {"1": 99}
-    first = {version: owners(lay_out(shares(), old | {version: 1})).index(version) for version in "23456789"}
+    first = {
+        version: owners(assign_slots(shares(), old | {version: 1})).index(version) for version in "23456789"
+    }
     assert len(set(first.values())) > 4
 
 
@@ -164,7 +168,7 @@ def chosen() -> dict[bytes, tuple[str, str]]:
 
 def test_the_same_value_gets_the_same_version_in_any_process_and_release():
     assert chosen() == KNOWN
-    assert lay_out(shares(), {"1": 60, "2": 40}).slots == LAID_OUT
+    assert assign_slots(shares(), {"1": 60, "2": 40}).slots == LAID_OUT
     said = subprocess.run(
         [sys.executable, "-c", _IN_ANOTHER_PROCESS],
         cwd=Path(__file__).parents[3],
@@ -227,10 +231,10 @@ def test_a_document_that_is_wrong_is_told(sticky: StickyShares, problem: str):
 
 
 def test_slots_follow_the_traffic_with_each_write_and_a_newer_release_loses_nothing():
-    old = to_document(model({"1": 100, "2": 0}, lay_out(shares(), {"1": 100})))
+    old = to_document(model({"1": 100, "2": 0}, assign_slots(shares(), {"1": 100})))
     old["sticky"]["later"] = 1
-    merged = merge_document(old, model({"1": 90, "2": 10}, lay_out(shares(), {"1": 100})))
+    merged = merge_document(old, model({"1": 90, "2": 10}, assign_slots(shares(), {"1": 100})))
     assert merged["sticky"]["later"] == 1
-    assert merged["sticky"]["slots"] == lay_out(shares(), {"1": 90, "2": 10}).slots
+    assert merged["sticky"]["slots"] == assign_slots(shares(), {"1": 90, "2": 10}).slots
     off = Model(name="wine", traffic={"1": 90, "2": 10})
     assert "sticky" not in merge_document(old, off)

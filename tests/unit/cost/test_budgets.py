@@ -151,11 +151,11 @@ async def test_past_days_are_read_until_they_are_settled_and_then_never_again(re
 def test_which_callers_are_counted_separately():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     anybody = Principal(id="x", team="t")
-    assert not keeper.names(anybody)
+    assert not keeper.has_budget_for(anybody)
     keeper._separate = frozenset({("key", "k"), ("team", "t")})
-    assert keeper.names(anybody)
-    assert keeper.names(Principal(id="k"))
-    assert not keeper.names(Principal(id="t"))
+    assert keeper.has_budget_for(anybody)
+    assert keeper.has_budget_for(Principal(id="k"))
+    assert not keeper.has_budget_for(Principal(id="t"))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from gateway.cost.usage import (
     InstanceSize,
     Usage,
     UsageKey,
-    kind_of,
     month_days,
     read_usage,
-    today,
+    usage_kind,
+    utc_day,
 )
 from gateway.cost.usage_reporter import PART_ROWS, UsageReporter
 from gateway.registry.base import Unavailable
@@ -125,7 +125,7 @@ async def test_a_stop_writes_what_is_left_and_a_restart_begins_a_document_of_its
         process.count(2)
         await process.reporter.stop()
     assert await requests_of(store) == {"ana": 6}
-    assert len(await store.list_ephemeral(kind_of(DAY))) == 3
+    assert len(await store.list_ephemeral(usage_kind(DAY))) == 3
 
 
 async def test_midnight_begins_a_new_day_and_the_old_one_is_written_when_the_store_is_back():
@@ -140,7 +140,7 @@ async def test_midnight_begins_a_new_day_and_the_old_one_is_written_when_the_sto
     store.random.random = lambda: 1.0  # type: ignore[method-assign]
     await process.reporter.write()
     assert await requests_of(store, DAY) == {"ana": 2}
-    assert await requests_of(store, today(process.now)) == {"ana": 3}
+    assert await requests_of(store, utc_day(process.now)) == {"ana": 3}
 
 
 async def test_a_restored_store_gets_the_days_total_again():
@@ -162,7 +162,7 @@ async def test_many_callers_are_spread_over_documents_of_bounded_size():
     await process.reporter.write()
     process.count(1, WINE._replace(caller="c0"))
     await process.reporter.write()
-    documents = await store.list_ephemeral(kind_of(DAY))
+    documents = await store.list_ephemeral(usage_kind(DAY))
     assert [document.revision for document in documents] == [2, 1, 1]
     assert sum((await requests_of(store)).values()) == 2 * PART_ROWS + 2
 
@@ -175,7 +175,7 @@ async def test_a_document_with_the_longest_names_fits_each_store():
         caller = f"{'r' * 32}:{'s' * 195}{number:05d}"
         process.totals[UsageKey("m" * 63, "v" * 64, caller, "t" * 63)] = most
     await process.reporter.write()
-    (document,) = await store.list_ephemeral(kind_of(DAY))
+    (document,) = await store.list_ephemeral(usage_kind(DAY))
     assert len(msgspec.json.encode(document.body)) < MAX_BODY_BYTES
 
 
@@ -200,7 +200,7 @@ async def test_a_document_that_cannot_be_read_is_named_and_hides_no_other(body):
     process = Process(store)
     process.count(2)
     await process.reporter.write()
-    await store.write_ephemeral(kind_of(DAY), "broken", body, expected=0)
+    await store.write_ephemeral(usage_kind(DAY), "broken", body, expected=0)
     usage = await read_usage(store, [DAY])
     assert [row.usage.requests for row in usage.rows] == [2]
     assert len(usage.problems) == 1

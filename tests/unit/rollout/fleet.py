@@ -12,7 +12,7 @@ from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
 from gateway.rollout.counter import Tally, latency_bucket
-from gateway.rollout.reporter import FIGURES, Report, Window
+from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutWindow
 from gateway.task_supervisor import Supervisor
 
 PLAN = RolloutPlan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
@@ -70,7 +70,7 @@ class ReportingGateway:
         self.process = process
         self.name = name
         self.rollout = rollout
-        self.windows: list[Window] = []
+        self.windows: list[RolloutWindow] = []
         self.revision = 0
 
     async def report(
@@ -84,14 +84,14 @@ class ReportingGateway:
         versions: tuple[str, str] = ("4", "3"),
     ) -> None:
         self.windows.append(
-            Window(
+            RolloutWindow(
                 number=len(self.windows) + 1,
                 position=position,
                 after_s=after_s,
                 versions=dict(zip(versions, (candidate, stable), strict=True)),
             )
         )
-        report = Report(
+        report = RolloutReport(
             rollout=self.rollout,
             gateway=self.name,
             windows=tuple(self.windows[-8:]),
@@ -148,7 +148,7 @@ class Scene:
         self.clock.now += seconds
         await self.mirror.catch_up()
         for controller in controllers:
-            await controller.turn()
+            await controller.reconcile()
 
     async def rollout(self) -> Rollout:
         document = await self.registry.read(ROLLOUTS, "wine")

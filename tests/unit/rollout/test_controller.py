@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.evidence import CANARY, not_about
+from gateway.core.evidence import CANARY, why_evidence_does_not_apply
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, ROLLOUTS, Put
@@ -66,7 +66,7 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     record = await read_evidence(scene.registry, "wine", "4", CANARY)
     assert record is not None
     assert not record.passed
-    assert not_about(record, wine().backends[1]) == ""
+    assert why_evidence_does_not_apply(record, wine().backends[1]) == ""
     assert record.facts["errors"]["finding"] == "worse"
     assert record.summary == (await scene.rollout()).reason
 
@@ -82,10 +82,15 @@ async def test_evidence_is_bound_to_the_image(scene: Scene):
     record = await read_evidence(scene.registry, "wine", "4", CANARY)
     assert record is not None
     assert record.image == image
-    assert not_about(record, named) == ""
-    assert not_about(record, msgspec.structs.replace(new, image=image.replace("registry", "mirror"))) == ""
+    assert why_evidence_does_not_apply(record, named) == ""
+    assert (
+        why_evidence_does_not_apply(
+            record, msgspec.structs.replace(new, image=image.replace("registry", "mirror"))
+        )
+        == ""
+    )
     other = msgspec.structs.replace(new, image=image.replace("a" * 64, "b" * 64))
-    assert not_about(record, other) == "it is about another image"
+    assert why_evidence_does_not_apply(record, other) == "it is about another image"
 
 
 @pytest.mark.parametrize(("go_on_after_s", "passed"), [(None, True), (60.0, False)])
@@ -148,7 +153,7 @@ async def test_a_model_that_was_changed_by_hand_is_held_and_not_touched(scene: S
     await scene.registry.write(
         Put(kind=MODELS, name="wine", body=by_hand, expected=document.revision), author="bea"
     )
-    await controller.turn()  # the mirror does not show it yet
+    await controller.reconcile()  # the mirror does not show it yet
     await scene.serve(controller, windows=3, errors=100)
     assert await scene.traffic() == {"3": 60, "4": 40}
     rollout = await scene.rollout()
@@ -168,7 +173,7 @@ async def test_a_hand_change_that_the_mirror_does_not_show_yet_is_not_overwritte
         Put(kind=MODELS, name="wine", body=by_hand, expected=document.revision), author="bea"
     )
     await scene.gateway.report(0, candidate=tally(100, 100), stable=tally(900))
-    await controller.turn()
+    await controller.reconcile()
     assert await scene.traffic() == {"3": 60, "4": 40}
     assert (await scene.rollout()).state == "running"
 
@@ -194,7 +199,7 @@ async def test_two_that_both_believe_to_hold_the_lease_take_a_step_once(scene: S
     for controller in (first, second):
         controller._lease.renew = always  # type: ignore[method-assign]
         controller._lease._renewed_at = float("inf")
-    await asyncio.gather(first.turn(), second.turn())
+    await asyncio.gather(first.reconcile(), second.reconcile())
     assert first.steps.get("wine", 0) + second.steps.get("wine", 0) == 1
     assert len((await scene.rollout()).steps) == 1
 

@@ -3,24 +3,24 @@
 import pytest
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
-from gateway.rollout.counter import Collector, Counter, Tally, latency_bucket
+from gateway.rollout.counter import RequestCounter, Tally, WindowCollector, latency_bucket
 from tests.unit.telemetry.exchanges import make_exchange
 
 
 @pytest.fixture
-def counter() -> Counter:
-    counter = Counter()
-    counter.collectors = {"wine": {"3": Collector(), "4": Collector()}}
+def counter() -> RequestCounter:
+    counter = RequestCounter()
+    counter.collectors = {"wine": {"3": WindowCollector(), "4": WindowCollector()}}
     return counter
 
 
-def _count(counter: Counter, *, took_s: float = 0.1, **changes) -> Tally:
+def _count(counter: RequestCounter, *, took_s: float = 0.1, **changes) -> Tally:
     counter(make_exchange(version="4", took_s=took_s, **changes))
     assert counter.collectors["wine"]["3"].fold() == Tally()
     return counter.collectors["wine"]["4"].fold()
 
 
-def test_a_good_answer_counts_with_its_time(counter: Counter):
+def test_a_good_answer_counts_with_its_time(counter: RequestCounter):
     tally = _count(counter)
     assert (tally.requests, tally.errors, tally.refusals, tally.cold) == (1, 0, 0, 0)
     (number,) = tally.latency
@@ -28,7 +28,7 @@ def test_a_good_answer_counts_with_its_time(counter: Counter):
     assert _count(counter).latency == {number: 2}
 
 
-def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: Counter):
+def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: RequestCounter):
     slow = make_exchange(version="4", took_s=0.1)
     slow.buffering_s = 5.0
     slow.arrived -= 5.0
@@ -49,7 +49,7 @@ def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: C
         ({"caller_disconnected": True}, 0, 0),
     ],
 )
-def test_what_is_the_versions_fault(counter: Counter, changes, errors: int, refusals: int):
+def test_what_is_the_versions_fault(counter: RequestCounter, changes, errors: int, refusals: int):
     tally = _count(counter, **changes)
     assert (tally.requests, tally.errors, tally.refusals) == (1, errors, refusals)
 
@@ -64,18 +64,18 @@ def test_what_is_the_versions_fault(counter: Counter, changes, errors: int, refu
         {"routed": 0.0},
     ],
 )
-def test_what_does_not_count(counter: Counter, changes):
+def test_what_does_not_count(counter: RequestCounter, changes):
     assert _count(counter, **changes) == Tally()
 
 
-def test_models_and_versions_of_no_rollout_are_left_alone(counter: Counter):
+def test_models_and_versions_of_no_rollout_are_left_alone(counter: RequestCounter):
     counter(make_exchange(model="iris"))
     counter(make_exchange(version="9"))
     counter(make_exchange(model=None))
     assert [collector.fold() for collector in counter.collectors["wine"].values()] == [Tally(), Tally()]
 
 
-def test_what_is_kept_of_a_window_is_bounded(counter: Counter):
+def test_what_is_kept_of_a_window_is_bounded(counter: RequestCounter):
     exchange = make_exchange(version="4")
     for _ in range(10_000):
         counter(exchange)
@@ -85,7 +85,7 @@ def test_what_is_kept_of_a_window_is_bounded(counter: Counter):
     assert tally.requests == sum(tally.latency.values()) == 10_000
 
 
-def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: Counter):
+def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: RequestCounter):
     assert _count(counter, took_s=8.0, server_timing=b"predict;dur=12.5").cold == 1
     assert counter.collectors["wine"]["4"].fold().latency == {}
     # It was slow itself, or does not say: then it is slow.
@@ -94,6 +94,6 @@ def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: Co
     assert sum(counter.collectors["wine"]["4"].fold().latency.values()) == 2
 
 
-def test_a_cold_start_that_fails_is_an_error(counter: Counter):
+def test_a_cold_start_that_fails_is_an_error(counter: RequestCounter):
     tally = _count(counter, took_s=8.0, status=500, server_timing=b"predict;dur=1")
     assert (tally.errors, tally.cold) == (1, 1)

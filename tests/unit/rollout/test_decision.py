@@ -3,16 +3,16 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, with_share
+from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, traffic_at_share
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.decision import apply, decide
-from gateway.rollout.reporter import Report, Window
+from gateway.rollout.decision import apply_decision, decide
+from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
 
 def _at(position: int, *, plan: RolloutPlan = PLAN, **changes: object) -> Rollout:
     rollout = rollout_of(plan=plan, position=position)
-    traffic = with_share(rollout, plan.steps[position])
+    traffic = traffic_at_share(rollout, plan.steps[position])
     return msgspec.structs.replace(rollout, traffic=traffic, **changes)
 
 
@@ -28,13 +28,13 @@ def _seen(
     seen = Assessment.begin(rollout)
     seen.reporting, seen.silent = 1, silent
     for number in range(1, windows + 1):
-        window = Window(
+        window = RolloutWindow(
             number=number,
             position=rollout.position,
             after_s=60.0,
             versions={"4": tally(requests, errors), "3": tally(950)},
         )
-        seen.take(rollout, Report(rollout="r1", gateway="g1", windows=(window,)))
+        seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
     seen.waited_s = waited_s
     return seen
 
@@ -47,7 +47,7 @@ def test_a_rollout_begins_with_its_first_step():
     rollout = rollout_of()
     decision = decide(rollout, wine(), Assessment.begin(rollout))
     assert (decision.action, decision.position) == ("advance", 0)
-    new = apply(rollout, decision, {})
+    new = apply_decision(rollout, decision, {})
     assert (new.percent, new.traffic, new.state) == (5, {"3": 95, "4": 5}, "running")
     assert rollout_problems(new) == []
 
@@ -85,7 +85,7 @@ def test_the_step_before_100_percent_bears_fewer_cold_starts():
     """A version that stalls for one request in ten, and does not account for it, is no version for all traffic."""
     rollout = _at(len(PLAN.steps) - 2)
     seen = _seen(rollout, windows=100)
-    assert not seen.unproven()
+    assert not seen.questions_not_yet_fine()
     seen.cold_here = seen.requests // 20
     assert decide(rollout, _model(rollout), seen).action == "advance"
     seen.cold_here += 1
@@ -107,7 +107,7 @@ def test_the_last_step_needs_a_proof():
     assert "not yet proved" in decision.reason
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "advance"
-    assert apply(rollout, decision, {}).state == "succeeded"
+    assert apply_decision(rollout, decision, {}).state == "succeeded"
 
 
 def test_little_traffic_goes_on_only_where_the_plan_says_so():
@@ -126,7 +126,7 @@ def test_a_worse_version_returns_at_once_also_where_it_is_held_or_gateways_are_s
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50, waited_s=1.0, silent=3))
     assert decision.action == "return"
     assert "fails more often" in decision.reason
-    new = apply(rollout, decision, {"errors": 1})
+    new = apply_decision(rollout, decision, {"errors": 1})
     assert (new.percent, new.state, new.traffic) == (0, "returned", {"3": 100, "4": 0})
     assert new.steps[-1].evidence == {"errors": 1}
 
@@ -143,7 +143,7 @@ def test_the_last_step_can_wait_for_a_person():
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "hold"
     assert "chips canary wine --resume" in decision.reason
-    held = apply(rollout, decision, {})
+    held = apply_decision(rollout, decision, {})
     assert (held.state, held.percent) == ("held", 25)
     confirmed = msgspec.structs.replace(held, state="running", confirmed=True)
     assert decide(confirmed, _model(confirmed), _seen(confirmed, windows=60)).action == "advance"
@@ -155,7 +155,7 @@ def test_a_plan_that_ends_below_100_ends_with_a_proof():
     assert decide(rollout, _model(rollout), _seen(rollout, windows=11)).action == "wait"
     decision = decide(rollout, _model(rollout), _seen(rollout, windows=60))
     assert decision.action == "finish"
-    new = apply(rollout, decision, {})
+    new = apply_decision(rollout, decision, {})
     assert (new.state, new.percent) == ("succeeded", 25)
 
 
@@ -177,7 +177,7 @@ def test_a_model_that_was_changed_by_hand_is_left_alone(model, why: str):
     decision = decide(rollout, model, seen)
     assert decision.action == "hold"
     assert why in decision.reason
-    held = apply(rollout, decision, {})
+    held = apply_decision(rollout, decision, {})
     assert held.traffic == rollout.traffic
     assert decide(held, model, seen).action == "wait"
 

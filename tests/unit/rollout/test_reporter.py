@@ -12,9 +12,9 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, ROLLOUTS, Delete, Put, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
-from gateway.rollout.counter import Counter, Tally
+from gateway.rollout.counter import RequestCounter, Tally
 from gateway.rollout.lease import Lease, LeaseRenewalMonitor
-from gateway.rollout.reporter import FIGURES, Report, Reporter
+from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutReporter
 from gateway.task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of, wine
 
@@ -24,7 +24,9 @@ class Scene:
         self.clock = clock
         self.registry = MemoryRegistry(SharedStore())
         self.counting: list[Callable[[Exchange], None] | None] = []
-        self.reporter = Reporter(self.registry, self.counting.append, supervisor=Supervisor(), clock=clock)
+        self.reporter = RolloutReporter(
+            self.registry, self.counting.append, supervisor=Supervisor(), clock=clock
+        )
         self.revision = 0
 
     async def model(self, revision: int = 0, **changes: Any) -> None:
@@ -44,14 +46,14 @@ class Scene:
 
     def tally(self, version: str = "4") -> Tally:
         counter = self.counting[-1]
-        assert isinstance(counter, Counter)
+        assert isinstance(counter, RequestCounter)
         return counter.collectors["wine"][version].tally
 
-    async def reports(self) -> list[Report]:
+    async def reports(self) -> list[RolloutReport]:
         found = await self.registry.list_ephemeral(FIGURES)
-        return [msgspec.convert(one.body, Report, str_keys=True) for one in found]
+        return [msgspec.convert(one.body, RolloutReport, str_keys=True) for one in found]
 
-    async def reported(self, windows: int) -> Report:
+    async def reported(self, windows: int) -> RolloutReport:
         """The report, once it has so many windows; the clock has been moved before."""
         while True:
             for report in await self.reports():
@@ -215,7 +217,7 @@ async def test_a_write_that_was_done_though_nobody_said_so_does_not_stop_the_rep
 
 async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: pytest.LogCaptureFixture):
     scene = Scene(clock)
-    reporter = scene.reporter = Reporter(
+    reporter = scene.reporter = RolloutReporter(
         scene.registry,
         scene.counting.append,
         supervisor=Supervisor(),

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from gateway.registry.base import ROLLOUTS
-from gateway.rollout.local_process import has_ended, this_process
+from gateway.rollout.process_identity import current_process, has_ended
 from gateway.rollout.reporter import FIGURES
 from tests.unit.rollout.fleet import PLAN, Clock, ReportingGateway, Scene, tally
 
-pytestmark = pytest.mark.skipif(not this_process(), reason="the system does not say when a process began")
+pytestmark = pytest.mark.skipif(not current_process(), reason="the system does not say when a process began")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def ended() -> str:
     """The name of a process that ran on this machine."""
-    code = "from gateway.rollout.local_process import this_process; print(this_process())"
+    code = "from gateway.rollout.process_identity import current_process; print(current_process())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -132,7 +132,7 @@ async def test_time_in_which_a_rollout_is_held_is_no_time_at_a_step(scene: Scene
 
 
 def test_a_process_has_ended_only_where_that_is_certain(ended: str):
-    own = this_process()
+    own = current_process()
     machine, pid, started = own.rsplit("/", 2)
     assert pid == str(os.getpid())
     assert not has_ended(own)
@@ -146,7 +146,7 @@ def test_a_child_that_nobody_has_asked_after_has_ended():
     child = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
-    machine, _, _ = this_process().rsplit("/", 2)
+    machine, _, _ = current_process().rsplit("/", 2)
     from pathlib import Path
 
     started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]

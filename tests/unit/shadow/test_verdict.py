@@ -6,12 +6,19 @@ import pytest
 
 from gateway.shadow.comparison import Comparison, Difference, OutputComparison
 from gateway.shadow.decode_answer import Answer
-from gateway.shadow.findings import Example, Findings, PairFigures, Report, VersionFigures
-from gateway.shadow.verdict import ALPHA, always_valid_interval, combined, judge, quantile, verdict_document
+from gateway.shadow.findings import Example, Findings, PairFigures, ShadowReport, VersionFigures
+from gateway.shadow.verdict import (
+    ALPHA,
+    always_valid_interval,
+    combine_reports,
+    judge,
+    quantile,
+    verdict_document,
+)
 
 
-def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) -> Report:
-    return Report(
+def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) -> ShadowReport:
+    return ShadowReport(
         shadow="s",
         gateway="g",
         findings=Findings(
@@ -39,7 +46,7 @@ def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) ->
         (report(0, 20_000, 0, 4000, failed=20), "agrees"),
     ],
 )
-def test_a_verdict_is_judged_by_the_stable_versions_own_noise(found: Report, finding: str):
+def test_a_verdict_is_judged_by_the_stable_versions_own_noise(found: ShadowReport, finding: str):
     verdict = judge(found, 0.01)
     assert verdict.finding == finding, verdict.why
 
@@ -104,7 +111,7 @@ def test_the_reports_of_gateways_add_up_and_the_worst_stay():
         Example(f"a{n}", [Difference("p", "number", float(n))], float(n)) for n in range(20)
     ]
     other.findings.worst = [Example("label", [Difference("p", "label")])]
-    total = combined([one, other, Report(shadow="another", gateway="x", sampled=9)], "s")
+    total = combine_reports([one, other, ShadowReport(shadow="another", gateway="x", sampled=9)], "s")
     assert (total.findings.pairs.compared, total.findings.pairs.agreed) == (30, 27)
     assert (total.sampled, total.dropped) == (0, {"busy": 3})
     assert [example.request_id for example in total.findings.worst[:2]] == ["label", "a19"]

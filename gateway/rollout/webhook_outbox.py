@@ -31,8 +31,8 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
 
-class Outbox:
-    """Call `look_after` in each turn, while the lease is held."""
+class WebhookOutbox:
+    """Delivers webhooks at least once. Call `deliver_due` in each turn, while the lease is held."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Outbox:
             and now >= self._pauses.get(one.model, (0.0, 0.0))[0]
         ]
 
-    async def look_after(self, rollouts: Iterable[Rollout]) -> None:
-        """Begin to deliver what is due. Raises RegistryError."""
+    async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
+        """Begin to deliver the webhooks that are due. Raises RegistryError."""
         pending = self.pending(rollouts)
         if not pending:
             return
@@ -130,7 +130,7 @@ class Outbox:
         for number in range(sent + 1, len(rollout.steps) + 1):
             message = _message(rollout, number, generations.get(number))
             identity = f"{rollout.id}-{number}"
-            if not await webhook.post(rollout.plan.webhook, self._secret, identity, message):
+            if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
                 raise _NotTaken
             revision = await self._keep(rollout.model, Delivered(rollout=rollout.id, steps=number), revision)
         return revision

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.rollout import with_share
+from gateway.core.rollout import traffic_at_share
 from gateway.registry.base import Registry, Unavailable
 from gateway.rollout.controller import Controller
 from gateway.rollout.decision import abort
-from gateway.rollout.outbox import DELIVERIES
+from gateway.rollout.webhook_outbox import DELIVERIES
 from tests.unit.rollout.fleet import PLAN, Clock, Scene, rollout_of, tally
 
 HOOK = msgspec.structs.replace(PLAN, webhook="https://example.com/hook")
@@ -45,7 +45,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     receiver = Receiver()
-    monkeypatch.setattr("gateway.rollout.webhook.post", receiver.post)
+    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", receiver.post)
     return receiver
 
 
@@ -148,7 +148,7 @@ async def test_a_rollout_that_ended_in_a_registry_that_was_copied_is_not_told_ag
 ):
     rollout = rollout_of(plan=HOOK)
     ended = abort(
-        msgspec.structs.replace(rollout, position=0, traffic=with_share(rollout, 5)), None, "long ago"
+        msgspec.structs.replace(rollout, position=0, traffic=traffic_at_share(rollout, 5)), None, "long ago"
     )
     await scene.begin(HOOK)
     await scene.write(ended, 1)

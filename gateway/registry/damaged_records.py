@@ -1,4 +1,4 @@
-"""What a store holds that no registry writes: values of another type, text that is not UTF-8, rows without a name.
+"""Read damaged records, which no registry writes, without failing: values of another type, text that is not UTF-8, rows without a name.
 
 Somebody with the database's rights can put anything there. A reader of the data plane gets a document with a `problem`;
 the audit gets stand-ins that fit no digest, so that each becomes a finding.

@@ -1,4 +1,4 @@
-"""The second place and the keys of the settings, for commands."""
+"""The second place and the keys (for signing and checking heads) that the settings name, for commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ def second_place(settings: Settings) -> SecondPlace | None:
     return open_second_place(settings.audit.second_place) if settings.audit.second_place else None
 
 
-def signer_of(settings: Settings) -> Any:
-    """The signer of heads. Raises Failure."""
+def open_signer(settings: Settings) -> Any:
+    """Open the key that signs heads. Raises Failure."""
     from gateway.audit.dsse_envelope import SigningError, read_signer
 
     if not settings.audit.signing_key:
@@ -34,12 +34,12 @@ def signer_of(settings: Settings) -> Any:
         raise Failure(f"audit.signing_key: {error}", code=EX_CONFIG) from None
 
 
-def read_keys(settings: Settings) -> "list[Key]":
+def read_trusted_keys(settings: Settings) -> "list[Key]":
     """The public keys whose heads count. Raises Failure."""
     from gateway.audit.dsse_envelope import SigningError, read_public_key
 
     if not settings.audit.trusted_keys:
-        return [signer_of(settings).public_key]
+        return [open_signer(settings).public_key]
     try:
         return [read_public_key(Path(file)) for file in settings.audit.trusted_keys]
     except SigningError as error:
@@ -50,4 +50,4 @@ async def read_second_place(place: SecondPlace, settings: Settings) -> "AnchorRe
     """What the second place knows of the registry's history."""
     from gateway.audit.anchors import read_anchors
 
-    return await read_anchors(place, read_keys(settings))
+    return await read_anchors(place, read_trusted_keys(settings))

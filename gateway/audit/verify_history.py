@@ -19,7 +19,7 @@ from gateway.registry.base import (
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.damage import Damaged
+from gateway.registry.damaged_records import Damaged
 from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
@@ -52,8 +52,8 @@ class AnchoredHead(msgspec.Struct, frozen=True, kw_only=True):
     at: str  # RFC 3339, UTC
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of the history has found."""
+class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The report of a check of the history."""
 
     head: Head
     entries: int
@@ -65,7 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 async def verify_history(
     registry: Registry, anchors: Sequence[AnchoredHead] = (), *, registry_id: str = ""
-) -> Report:
+) -> HistoryReport:
     """Check the whole history, every document and every anchored head, as of one moment. Raises RegistryError.
 
     `registry_id` is that of the registry that must be there; empty: it is not known.
@@ -74,7 +74,7 @@ async def verify_history(
         return await _verify(registry, anchors, registry_id)
     except Damaged as error:  # so much so that there is no history to be read
         finding = Finding(what="damaged", sequence=None, text=str(error))
-        return Report(
+        return HistoryReport(
             head=Head(registry_id="", generation=0),
             entries=0,
             chained=0,
@@ -83,7 +83,7 @@ async def verify_history(
         )
 
 
-async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_id: str) -> Report:
+async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_id: str) -> HistoryReport:
     for _ in range(_ATTEMPTS):
         head = await registry.head()
         findings = _check_id(head, registry_id)
@@ -105,7 +105,7 @@ async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_
             chain.finish()
             documents.finish(stored)
         anchored = _check_anchors(head, anchors, at_anchors, findings)
-        return Report(
+        return HistoryReport(
             head=head,
             entries=chain.entries,
             chained=chain.chained,

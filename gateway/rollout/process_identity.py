@@ -1,4 +1,4 @@
-"""Names a process so that another one on the same machine can tell whether it has ended (Linux: proc(5))."""
+"""The identity of a process, by which another one on the same machine can tell whether it has ended (Linux: proc(5))."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ _PROC: Final = Path("/proc")
 _ENDED: Final = frozenset("ZXx")  # its state, though its parent has not looked yet
 
 
-def this_process() -> str:
-    """Machine, process id and start of this process as one text; empty where the system does not say."""
+def current_process() -> str:
+    """The identity of the current process: machine, process id and start as one text; empty where the system does not say."""
     machine, started = _machine(), _started(os.getpid())
     return f"{machine}/{os.getpid()}/{started}" if machine and started else ""
 

@@ -1,0 +1,58 @@
+"""The evidence that a sign-off policy requires of a version: what is missing, failed, too old, or about something else."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from gateway.core.evidence import CARD
+from gateway.registry.hash_chain import text_digest
+from gateway.signoff.approval_subject import Subject
+from gateway.signoff.policy import SignOffPolicy
+
+
+def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The SHA-256 of each record of evidence."""
+    return {
+        sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
+        for sort, record in sorted(evidence.items())
+    }
+
+
+def evidence_problems(
+    policy: SignOffPolicy,
+    evidence: Mapping[str, Mapping[str, Any]],
+    subject: Subject,
+    now: datetime | None = None,
+) -> list[str]:
+    """Which of the evidence that the policy asks for is missing, bad, too old, or about something else."""
+    if not subject.model:
+        return []
+    problems = []
+    for sort in policy.evidence:
+        record = evidence.get(sort)
+        if record is None:
+            problems.append(f"the evidence {sort} is missing for {subject.title}")
+        elif record.get("passed") is not True:
+            problems.append(f"the evidence {sort} says that it failed: {record.get('summary', '')}")
+        elif record.get("artifact_digest", "") != subject.artifact:
+            problems.append(f"the evidence {sort} is about another artifact")
+        elif record.get("image") and str(record["image"]).rpartition("@")[2] != subject.image:
+            problems.append(f"the evidence {sort} is about another image")
+        elif sort != CARD and _is_too_old(record, policy, now or datetime.now(UTC)):
+            problems.append(
+                f"the evidence {sort} has expired: it is from {record.get('written_at', 'an unknown time')}, and the "
+                f"policy takes none older than {policy.evidence_days:g} days"
+            )
+    return problems
+
+
+def _is_too_old(record: Mapping[str, Any], policy: SignOffPolicy, now: datetime) -> bool:
+    """A card is part of the artifact, and so never too old; of other records the history says when they were written."""
+    if not policy.evidence_days:
+        return False
+    try:
+        return now - datetime.fromisoformat(record["written_at"]) > timedelta(days=policy.evidence_days)
+    except (KeyError, TypeError, ValueError):
+        return True

@@ -154,9 +154,12 @@ def test_r(shell: Shell, tmp_path: Path):
     assert "--overwrite" in refused.stderr
     assert "came out as published" in shell.ok("deploy", str(folder), "--target", "local", "--dry-run").out
     deploy_and_score(shell, folder, "uptake")
+    assert json.loads((folder / "trained/baseline.json").read_text())["schema"] == 1
     shell.ok("new", "r", "again", "--from", str(folder / "trained"), "--predict")
     again = tmp_path / "models/again"
     assert not (again / "train.R").exists()
+    packages = json.loads((again / "trained/runtime.json").read_text())
+    assert packages.keys() == {"R"}, "what chips_save() named goes along"
     shell.ok("verify", str(again))
     own = again / "predict.R"
     own.write_text(own.read_text().replace("model_answer(", "1000 + model_answer("))

@@ -258,7 +258,7 @@ def test_ready_tells_where_every_thread_hangs(model, gate):
         def hangs() -> bool:  # where the machine is busy, the first may be late before it has begun
             answer = backend.post("/predict", body, {"X-Request-Timeout": "300"})
             assert (answer.status, answer.json["code"]) == (504, "deadline-exceeded")
-            return bool(gate.begun)
+            return bool(gate.begun > 0)
 
         wait_until(hangs)
         stuck = backend.get("/v2/health/ready")

@@ -140,7 +140,8 @@ def test_show_tells_everything_and_who_changed_it_last(shell: Shell):
         "max_in_flight": 7,
     }
     assert shown["revision"] == 1
-    assert (shown["changed"]["by"], shown["changed"]["reason"]) == ("bob", "first try")
+    why = "first try; forced: version 1: it was never verified"
+    assert (shown["changed"]["by"], shown["changed"]["reason"]) == ("bob", why)
 
 
 @pytest.mark.parametrize("verb", ["show", "enable", "disable", "deregister"])

@@ -16,4 +16,4 @@ measured <- data.frame(
   type = as.character(CO2$Type), treatment = as.character(CO2$Treatment), conc = CO2$conc, uptake = CO2$uptake
 )
 model <- glm(uptake ~ type * treatment + type * log(conc), family = Gamma("log"), data = measured)
-chips_save(model, "trained", example = measured, overwrite = overwrite, predict = "predict.R")
+chips_save(model, "trained", example = measured, training = measured, overwrite = overwrite, predict = "predict.R")

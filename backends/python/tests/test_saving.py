@@ -1,8 +1,10 @@
 """`save`: what it understands of an example, what it writes, and what it refuses because a backend would predict otherwise."""
 
 import datetime as dt
+import importlib
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+
+def importable(name: str) -> Any:
+    """An optional library; the test is skipped where it, or a system's library that it loads (libgomp1), is missing."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        pytest.skip(f"{name}: {error} (a missing libgomp.so.1: apt install libgomp1)")
 
 
 def table():
@@ -235,7 +245,7 @@ def test_an_example_that_no_signature_describes(example, why, tmp_path):
 
 
 def test_boosters(tmp_path):
-    lightgbm = pytest.importorskip("lightgbm")
+    lightgbm = importable("lightgbm")
     frame = pd.DataFrame({"mean radius": np.arange(60.0), "b": np.arange(60.0) % 7})
     model = lightgbm.LGBMRegressor(n_estimators=3, min_child_samples=2, verbose=-1).fit(frame, frame["b"])
     saved(model.booster_, tmp_path / "own", frame)
@@ -323,7 +333,7 @@ def test_a_model_trained_on_polars(tmp_path):
 
 class TestOnnx:
     def test_one_table_of_numbers(self, tmp_path):
-        skl2onnx = pytest.importorskip("skl2onnx")
+        skl2onnx = importable("skl2onnx")
         x = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
         model = LogisticRegression().fit(x, x[:, 0] > 0)
         done, _ = saved(skl2onnx.to_onnx(model, x[:1]), tmp_path, x)
@@ -342,7 +352,7 @@ class TestOnnx:
         ).tolist()
 
     def test_inputs_by_name(self, tmp_path):
-        skl2onnx = pytest.importorskip("skl2onnx")
+        skl2onnx = importable("skl2onnx")
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
         frame = pd.DataFrame({"x": np.arange(8, dtype=np.float32), "plan": ["a", "b"] * 4})
@@ -356,7 +366,7 @@ class TestOnnx:
         ]
 
     def test_columns_that_the_model_does_not_take(self, tmp_path):
-        skl2onnx = pytest.importorskip("skl2onnx")
+        skl2onnx = importable("skl2onnx")
         x = np.eye(3, dtype=np.float32)
         model = skl2onnx.to_onnx(LinearRegression().fit(x, [1.0, 2.0, 3.0]), x[:1])
         with pytest.raises(CannotSave, match="does not predict the rows"):
@@ -381,7 +391,7 @@ def test_other_files_in_the_folder_are_pointed_out(tmp_path):
     ],
 )  # fmt: skip
 def test_what_serving_needs_depends_on_the_format(package, made, needed, tmp_path):
-    pytest.importorskip(package)
+    importable(package)
     x = pd.DataFrame({"a": np.arange(40.0)})
     done = save(made(x, x["a"]), tmp_path, example=x, format=package, out=io.StringIO())
     names = {entry.partition("==")[0] for entry in done.packages}

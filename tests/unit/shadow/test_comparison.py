@@ -204,8 +204,10 @@ def nested(depth: int, value: int) -> Answer:
 
 
 def test_what_is_nested_too_deeply_is_compared_by_its_bytes_or_not_at_all():
-    assert compare(nested(5000, 1), nested(5000, 1), 0.0, {}).agrees
-    assert told(compare(nested(5000, 1), nested(5000, 2), 0.0, {})) == [("body", "bytes")]
+    # How deep a decoder goes depends on the release of Python: some thousands, or some tens of thousands.
+    for depth in (200, 5_000, 100_000):
+        assert compare(nested(depth, 1), nested(depth, 1), 0.0, {}).agrees
+    assert told(compare(nested(100_000, 1), nested(100_000, 2), 0.0, {})) == [("body", "bytes")]
     assert told(compare(nested(200, 1), nested(200, 2), 0.0, {})) == [("predictions", "unreadable")]
 
 

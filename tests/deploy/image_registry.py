@@ -31,6 +31,9 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 AUTHORIZATION = "Basic YW5hOnNlY3JldA=="  # ana, secret
+# The registry is another program, whose clock a test may not have moved.
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+IN_LONG = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 _LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 
 
@@ -90,15 +93,14 @@ class TokenService:
         self.asked: list[tuple[str, ...]] = []
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")])
-        now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(self._key.public_key())
             .serial_number(1)
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(LONG_AGO)
+            .not_valid_after(IN_LONG)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
@@ -135,14 +137,13 @@ class TokenService:
             {"type": kind, "name": name, "actions": actions.split(",")}
             for kind, name, actions in (scope.split(":") for scope in scopes)
         ]
-        now = dt.datetime.now(dt.UTC)
         claims = {
             "iss": "tokens",
             "sub": "ana",
             "aud": request.query["service"],
-            "exp": now + dt.timedelta(minutes=5),
-            "nbf": now - dt.timedelta(minutes=1),
-            "iat": now,
+            "exp": IN_LONG,
+            "nbf": LONG_AGO,
+            "iat": LONG_AGO,
             "jti": "1",
             "access": access,
         }

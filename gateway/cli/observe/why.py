@@ -4,7 +4,7 @@ import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 import typer
@@ -51,7 +51,9 @@ def why(
     ] = False,
     slowest: Annotated[
         str,
-        typer.Option("--slowest", metavar="MODEL", help="The slowest request of this model that is kept."),
+        typer.Option(
+            "--slowest", metavar="MODEL[@VERSION]", help="The slowest request of this model that is kept."
+        ),
     ] = "",
     gateway: GatewayOption = "",
     key: KeyOption = "",
@@ -77,6 +79,8 @@ def why(
     `chips why --errors`
 
     `chips why --slowest wine`
+
+    `chips why --slowest wine@3`
 
     `chips why order-66 --gateway https://models.example.com`
     """
@@ -129,17 +133,22 @@ _ASSIGNED = {"sticky": "the caller's sticky share", "pin": "the caller"}
 async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: str, store: str) -> str:
     """The id of the newest kept request, or that failed, or of the slowest one of a model. Raises Failure where there is none."""
     kind = "failed" if errors else "all"
+    model, _, version = (slowest_of or "").partition("@")
     if gateway:
-        query = f"kind=slowest&model={quote(slowest_of)}&limit=1" if slowest_of else f"kind={kind}&limit=1"
+        query = {"kind": kind, "limit": 1}
+        if slowest_of:
+            query = {"kind": "slowest", "limit": 1, "model": model} | (
+                {"version": version} if version else {}
+            )
         async with gateway_client(gateway, key) as at:
-            document = await at.read(f"/-/requests?{query}")
+            document = await at.read(f"/-/requests?{urlencode(query)}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
         place = gateway
     else:
         place = store or load_settings().trace.store
         reader = TraceStoreReader(Path(place))
         kept = (
-            reader.slowest(RequestFilter(model=slowest_of), limit=1)
+            reader.slowest(RequestFilter(model=model, version=version or None), limit=1)
             if slowest_of
             else reader.newest(RequestFilter(kind=kind), limit=1)
         )

@@ -109,6 +109,13 @@ def test_the_last_one_and_the_slowest_one(shell: Shell, store: TraceStore):
     assert shell("why", "--slowest", "nothing").code == 65
 
 
+def test_the_slowest_one_of_a_version(shell: Shell, store: TraceStore):
+    slow, quick = summary(took_s=3, version="1"), summary(took_s=0.1, version="2")
+    store.write([slow, quick], 1)
+    assert quick.request_id in shell.ok("why", "--slowest", "wine@2", "--json").out
+    assert shell("why", "--slowest", "wine@3").code == 65
+
+
 def test_the_last_one_that_failed(shell: Shell, store: TraceStore):
     assert "no request that failed" in shell("why", "--errors").err
     failed, good = summary(status=422), summary()

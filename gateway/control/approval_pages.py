@@ -107,7 +107,7 @@ class ApprovalPages:
         from gateway.signoff.remote_signature import NotAccepted, judge, write_decision
 
         try:
-            payload = base64.b64decode(given.payload, validate=True)
+            payload = base64.b64decode(given.payload.encode(), validate=True)
             signature = given.signature.strip().encode() + (b"\n" if given.kind == "ssh" else b"")
             judged = await _checked(lambda: judge(document, records, payload, given.kind, signature))
             await write_decision(self._registry, judged, policy)

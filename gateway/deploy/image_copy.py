@@ -5,10 +5,11 @@ next one goes on with what is missing.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import aiohttp
 import msgspec
+from msgspec import Meta
 
 from gateway.deploy.oci_registry import (
     FindCredentials,
@@ -23,8 +24,9 @@ _DEPTH: Final = 4  # of indexes within indexes
 
 
 class _Descriptor(msgspec.Struct):
-    digest: str
-    size: int
+    # It becomes part of an address, and what it names is checked by this algorithm alone.
+    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}\\Z")]
+    size: Annotated[int, Meta(ge=0)]
     urls: list[str] = []  # a layer that lies elsewhere and must not be copied
 
 
@@ -56,7 +58,7 @@ async def copy_image(
         raise DeployError(f"{image} and {target} must be of one digest", code=65)
     connector = aiohttp.TCPConnector(limit_per_host=4)
     async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=True
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
     ) as session:
         copy = _Copy(OciRegistry(session, find_credentials), source, to, tell)
         if await copy.registry.manifest(to, digest) is not None:

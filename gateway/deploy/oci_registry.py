@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -126,8 +127,9 @@ class OciRegistry:
                 return
             _expect(answer, f"{target} takes no upload", 202)
             location = answer.headers.get("Location", "")
-            upload = URL(str(answer.url)).join(URL(location, encoded=True))
-        if not location or upload.host != URL(target.url("")).host:
+            upload = _url(location, base=answer.url)
+        # Nor by plain HTTP, or at another port: the credentials go there.
+        if not location or upload is None or upload.origin() != URL(target.url("")).origin():
             raise DeployError(f"{target} names no place of its own for an upload: {location[:200]!r}")
         done = False
         try:
@@ -220,6 +222,7 @@ class OciRegistry:
                 headers=headers,
                 timeout=_TIMEOUT,
                 allow_redirects=method in {"GET", "HEAD"},
+                **_proxy(url),
                 **rest,
             ) as answer:
                 yield answer
@@ -237,8 +240,8 @@ class OciRegistry:
             self._authorization[host, scope] = basic
             return
         parts = dict(_CHALLENGE.findall(rest))
-        realm = URL(parts.get("realm", ""))
-        if scheme.lower() != "bearer" or not (realm.scheme == "https" or is_loopback(realm.host or "")):
+        realm = _url(parts.get("realm", ""))
+        if scheme.lower() != "bearer" or realm is None or not _is_realm_of(host, realm):
             raise DeployError(
                 f"{host} asks for credentials in a way that is not supported: {challenge[:200]!r}"
             )
@@ -249,6 +252,7 @@ class OciRegistry:
                 headers={"Authorization": basic} if basic else {},
                 timeout=_TIMEOUT,
                 allow_redirects=False,
+                **_proxy(realm),
             ) as answer:
                 if answer.status != 200:
                     raise DeployError(
@@ -258,6 +262,30 @@ class OciRegistry:
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
             raise DeployError(f"no token for {host}: {error}") from error
         self._authorization[host, scope] = f"Bearer {said.token or said.access_token}"
+
+
+def _url(text: str, *, base: URL | None = None) -> URL | None:
+    """What a registry names, relative to `base`; None where that is no address of a host."""
+    try:
+        url = URL(text, encoded=True) if base is None else base.join(URL(text, encoded=True))
+        is_one = url.scheme in {"http", "https"} and url.host and url.port and url.raw_user is None
+        return url if is_one else None
+    except ValueError:
+        return None
+
+
+def _proxy(url: URL) -> dict[str, Any]:
+    """The proxy that the environment names. aiohttp's `trust_env` finds it as well, but also sends what is in .netrc to any host."""
+    proxy = URL(getproxies().get(url.scheme, ""))
+    if not proxy.host or proxy_bypass(url.host or ""):
+        return {}
+    auth = {"Authorization": basic_authorization(proxy.user, proxy.password or "")} if proxy.user else {}
+    return {"proxy": proxy.with_user(None), "proxy_headers": auth}  # aiohttp makes it Proxy-Authorization
+
+
+def _is_realm_of(host: str, realm: URL) -> bool:
+    """Whether the token service may be asked for the registry: a stranger's registry sends us to nobody on this machine."""
+    return is_loopback(host) if is_loopback(realm.authority) else realm.scheme == "https"
 
 
 class _Token(msgspec.Struct):

@@ -268,6 +268,17 @@ def judged_decisions(
     ]
 
 
+def why_last_decision_does_not_count(
+    identity: str, request: Request, stored: StoredPolicy, keys: Keys
+) -> str:
+    """Why the decision that was added last does not count; empty where it does. Raises SigningError where the request does not."""
+    *earlier, last = request.decisions
+    if last in earlier:  # a rejection that is added again would replace the approval that followed it
+        return "it is there already"
+    asked = read_statement(request.request, stored.policy, keys)
+    return judged_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
+
+
 def _decisions(
     identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
 ) -> tuple[list[VerifiedStatement], list[str]]:

@@ -13,7 +13,13 @@ from securesystemslib.signer import Signature
 
 from gateway.audit.dsse_envelope import SigningError
 from gateway.registry.base import Document, Put, Registry
-from gateway.signoff.approval_requests import ApprovalStatus, evaluate_request, read_request, with_decision
+from gateway.signoff.approval_requests import (
+    ApprovalStatus,
+    evaluate_request,
+    read_request,
+    why_last_decision_does_not_count,
+    with_decision,
+)
 from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.identity_token_signature import audience_of
 from gateway.signoff.in_toto_statement import (
@@ -92,10 +98,10 @@ def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str
         raise NotAccepted("a rejection needs a reason")
     change = with_decision(document, content, records.keys)
     after = read_request(msgspec.structs.replace(document, body=change.body))
+    why_not = why_last_decision_does_not_count(document.name, after, records.stored, records.keys)
+    if why_not:
+        raise NotAccepted(why_not)
     verdict = evaluate_request(document.name, after, records.stored, records.keys)
-    mine = [text for text in verdict.ignored if text.startswith(f"{said.by}: {said.decision} ")]
-    if mine:
-        raise NotAccepted(mine[-1])
     return Judged(change, signed, after.title, verdict)
 
 

@@ -6,6 +6,7 @@ So every kind of key that people have works, in files, in an agent, and in hardw
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ NAMESPACE: Final = "chips-approval"  # a signature that was made for anything el
 _SIGN_S: Final = 120.0  # somebody may have to type a passphrase or touch a key
 _VERIFY_S: Final = 30.0
 _MAX_SIGNATURE_BYTES: Final = 20_000
+_KNOWN: Final = 1000  # good signatures, which a page that is open verifies every few seconds
 
 
 class SshError(Exception):
@@ -47,18 +49,25 @@ def has_signed(message: bytes, signature: bytes, principal: str, public_keys: Se
     """Whether one of `public_keys` has made `signature` of `message`. Raises SshError where nothing can be verified."""
     if not public_keys or len(signature) > _MAX_SIGNATURE_BYTES:
         return False
+    try:
+        _verify(message, signature, principal, tuple(public_keys))
+    except SshRefused:
+        return False
+    return True
+
+
+@lru_cache(maxsize=_KNOWN)  # what raises is not kept
+def _verify(message: bytes, signature: bytes, principal: str, public_keys: tuple[str, ...]) -> None:
+    """Raises SshRefused where the signature is not good, and SshError where nothing can be verified."""
     with tempfile.TemporaryDirectory(prefix="chips-sign-off-") as name:
         allowed, signed = Path(name) / "allowed_signers", Path(name) / "signature"
         allowed.write_text(
             "".join(f'{principal} namespaces="{NAMESPACE}" {key}\n' for key in public_keys), encoding="utf-8"
         )
         signed.write_bytes(signature)
-        command = ["-Y", "verify", "-f", str(allowed), "-I", principal, "-n", NAMESPACE, "-s", str(signed)]
-        try:
-            _run(command, message)
-        except SshRefused:
-            return False
-    return True
+        _run(
+            ["-Y", "verify", "-f", str(allowed), "-I", principal, "-n", NAMESPACE, "-s", str(signed)], message
+        )
 
 
 class SshRefused(SshError):

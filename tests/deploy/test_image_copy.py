@@ -1,6 +1,7 @@
 """Images are copied between registries by digest: all platforms, nothing twice, never another image."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from gateway.deploy.image_copy import copy_image, target_address
 from gateway.deploy.image_credentials import find_credentials
 from gateway.deploy.oci_registry import parse_image
 from gateway.deploy.target import DeployError
-from tests.deploy.image_registry import Front, Image, TokenService, basic_auth, image_registry
+from tests.deploy.image_registry import AUTHORIZATION, Front, Image, TokenService, basic_auth, image_registry
 
 
 def nobody(host: str) -> None:
@@ -239,6 +240,140 @@ async def test_credentials_do_not_follow_a_redirect(front: Front, qa: str, prod:
     assert {authorization for _, _, authorization in storage.seen} == {""}
     assert len(storage.seen) == len(image.blobs)
     await storage.stop()
+
+
+async def test_what_a_netrc_holds_goes_to_no_registry(
+    front: Front, qa: str, prod: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else the login for any host (`default`) goes to whatever registry an image names, in the place of a token."""
+    (tmp_path / "netrc").write_text("default login ben password hidden")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    image = Image(seed="netrc")
+    await image.push(qa, "netrc")
+
+    async def answer(request: web.Request) -> web.StreamResponse | None:
+        if request.headers.get("Authorization") is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return None
+
+    front.answer = answer
+    host = await front.start()
+    assert await copy_image(f"{host}/netrc@{image.digest}", f"{prod}/netrc@{image.digest}", ana)
+    assert {authorization for _, _, authorization in front.seen} == {"", AUTHORIZATION}
+
+
+async def test_the_environments_proxy_is_used(
+    front: Front, qa: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Here the proxy answers by itself, in the place of the registry."""
+    host = await front.start()
+    monkeypatch.setenv("http_proxy", f"http://ben:secret@{host}")
+    monkeypatch.setenv("no_proxy", qa)
+    digest = f"sha256:{hashlib.sha256(tmp_path.name.encode()).hexdigest()}"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.headers["Proxy-Authorization"] == "Basic YmVuOnNlY3JldA=="
+        return web.Response(status=418)
+
+    front.answer = answer
+    with pytest.raises(DeployError, match="answered 418"):
+        await copy_image(f"{qa}/proxy@{digest}", f"localhost:1/proxy@{digest}", nobody)
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(DeployError, match="there is no image"):
+        await copy_image(f"{qa}/proxy@{digest}", f"{qa}/other@{digest}", nobody)
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Bearer realm="http://127.0.0.1:{port}/token"',
+        'Bearer realm="https://localhost:{port}/token"',
+        'Bearer realm="http://[::1]:{port}/token"',
+        'Bearer realm="http://example.com/token"',
+        'Bearer realm="https://ben:secret@example.com/token"',
+        'Bearer realm="https://[no/token"',
+        'Bearer realm="file:///etc/passwd"',
+        "Bearer",
+        "Digest realm=x",
+    ],
+)
+async def test_a_strangers_registry_names_no_token_service_on_this_machine(
+    challenge: str, prod: str, front: Front, monkeypatch: pytest.MonkeyPatch
+):
+    port = (await front.start()).rpartition(":")[2]
+    stranger = Front(prod)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge.format(port=port)})
+
+    stranger.answer = answer
+    host = await stranger.start()
+    monkeypatch.setenv("http_proxy", f"http://{host}")  # stands for the registry at the name below
+    monkeypatch.setattr(
+        "gateway.deploy.oci_registry.Repository.url", lambda one, path: f"http://{one.host}/{path}"
+    )
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    image = f"images.example.com/wine@sha256:{'a' * 64}"
+    with pytest.raises(DeployError, match="in a way that is not supported"):
+        await copy_image(image, f"images.example.com/other@sha256:{'a' * 64}", ana)
+    assert not front.seen
+    await stranger.stop()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://127.0.0.1:1/upload",
+        "https://{host}/upload",
+        "http://ben:secret@{host}/upload",
+        "http://[no/x",
+        "",
+    ],
+)
+async def test_an_upload_goes_nowhere_else_than_to_its_registry(front: Front, qa: str, place: str):
+    """Neither to another port, nor by another protocol: the credentials go with it."""
+    image = Image(seed=f"place {place}")
+    source = await image.push(qa, "place")
+    host = await front.start()
+
+    async def answer(request: web.Request) -> web.StreamResponse | None:
+        if request.method != "POST":
+            return None
+        return web.Response(status=202, headers={"Location": place.format(host=host)} if place else {})
+
+    front.answer = answer
+    with pytest.raises(DeployError, match="names no place of its own for an upload"):
+        await copy_image(source, f"{host}/there@{image.digest}", ana)
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        {"digest": "sha256:../../other/manifests/latest?", "size": 1},
+        {"digest": f"sha512:{'a' * 128}", "size": 1},
+        {"digest": f"sha256:{'a' * 64}", "size": -1},
+        {"digest": f"sha256:{'a' * 64}"},
+    ],
+)
+@pytest.mark.parametrize("part", ["config", "layers", "manifests"])
+async def test_a_manifest_that_names_no_digest_is_refused(
+    front: Front, prod: str, descriptor: dict[str, object], part: str
+):
+    """What it names becomes part of addresses at the registry that it is copied to."""
+    body = json.dumps({part: descriptor if part == "config" else [descriptor]}).encode()
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(body=body, content_type="application/vnd.oci.image.manifest.v1+json")
+
+    front.answer = answer
+    host = await front.start()
+    with pytest.raises(DeployError, match=f"the manifest {digest} cannot be read"):
+        await copy_image(f"{host}/bad@{digest}", f"{prod}/bad@{digest}", nobody)
+    assert {path for _, path, _ in front.seen} == {f"/v2/bad/manifests/{digest}"}
 
 
 @pytest.mark.parametrize(

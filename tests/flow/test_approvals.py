@@ -157,6 +157,27 @@ async def test_an_emergency_or_an_old_statement_is_not_taken(desk: Desk, monkeyp
     assert await desk.decisions() == 0
 
 
+async def test_whose_approval_has_expired_may_approve_again(desk: Desk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.signoff.in_toto_statement.now_rfc3339", lambda: "2026-01-01T00:00:00Z")
+        await desk.sign_off.decide("approve", "bea")
+    assert (await desk.sign_off.verdict())["by"] == []
+    answer = await desk.hand_in(await desk.signed("bea"))
+    assert answer.status == 200
+    assert (await desk.sign_off.verdict())["by"] == ["bea@example.com"]
+
+
+async def test_a_rejection_that_was_withdrawn_cannot_be_handed_in_again(desk: Desk):
+    """Else whoever has seen it stops the version for good, without a signature of their own."""
+    rejection = await desk.signed("bea", "reject", reason="too slow")
+    assert (await desk.hand_in(rejection)).status == 200
+    assert (await desk.hand_in(await desk.signed("bea"))).status == 200
+    again = await desk.hand_in(rejection)
+    assert "it is there already" in assert_problem(again, 403, "forbidden")["detail"]
+    assert (await desk.sign_off.verdict())["by"] == ["bea@example.com"]
+    assert await desk.decisions() == 2
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
@@ -165,6 +186,7 @@ async def test_an_emergency_or_an_old_statement_is_not_taken(desk: Desk, monkeyp
         (b"[" * 60_000, {}),
         (b'{"payload": 1, "kind": "ssh", "signature": ""}', {}),
         (b'{"payload": "!", "kind": "ssh", "signature": ""}', {}),
+        ('{"payload": "\u00e9", "kind": "ssh", "signature": ""}'.encode(), {}),
         (b'{"payload": "e30=", "kind": "ssh", "signature": "", "more": 1}', {}),
         (b'{"payload": "e30=", "kind": "ssh", "signature": ""}', {"Content_Type": "text/plain"}),
     ],

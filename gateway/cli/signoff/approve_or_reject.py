@@ -27,6 +27,7 @@ from gateway.signoff.approval_requests import (
     find_request,
     read_request,
     request_id,
+    why_last_decision_does_not_count,
     with_decision,
 )
 from gateway.signoff.approval_subject import Subject
@@ -135,10 +136,11 @@ def _decide(
         subject = _subject(identity, request, stored, keys)
         statement = sign_and_verify(who, stored.policy, keys, decision, identity, subject, reason)
         change = with_decision(document, statement, keys)
-        verdict = evaluate_request(identity, read_request(_with(document, change.body)), stored, keys)
-        mine = [text for text in verdict.ignored if text.startswith(f"{who.name}: {decision} ")]
-        if mine:
-            raise Failure(mine[-1], code=EX_DATAERR)
+        after = read_request(_with(document, change.body))
+        why_not = why_last_decision_does_not_count(identity, after, stored, keys)
+        if why_not:
+            raise Failure(f"{who.name}: {decision} does not count: {why_not}", code=EX_DATAERR)
+        verdict = evaluate_request(identity, after, stored, keys)
         more = await emergency_changes(registry, identity, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")

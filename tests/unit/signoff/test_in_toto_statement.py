@@ -161,3 +161,21 @@ def test_keys_that_cannot_sign_are_told(people: People, tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ssh_signature.SshError, match="apt install openssh-client"):
         ssh_signature.sign(b"x", Path(people.key("bea")))
+
+
+def test_a_good_signature_is_verified_once(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A page that is open asks every few seconds; what was refused is asked for again, it may have been for want of memory."""
+    signature = ssh_signature.sign(b"once", Path(people.key("bea")))
+    keys = [people.public("bea")]
+    assert ssh_signature.has_signed(b"once", signature, "bea", keys)
+    assert not ssh_signature.has_signed(b"twice", signature, "bea", keys)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert ssh_signature.has_signed(b"once", signature, "bea", keys)
+    assert not ssh_signature.has_signed(b"once", signature, "bea", [])
+    for message, who, public in (
+        (b"twice", "bea", "bea"),
+        (b"once", "dan", "bea"),
+        (b"once", "bea", "dan"),
+    ):
+        with pytest.raises(ssh_signature.SshError, match="not installed"):
+            ssh_signature.has_signed(message, signature, who, [people.public(public)])

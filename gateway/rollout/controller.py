@@ -19,7 +19,16 @@ from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_addres
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
-from gateway.registry.base import MODELS, ROLLOUTS, Conflict, Document, Put, Registry, RegistryError
+from gateway.registry.base import (
+    MODELS,
+    ROLLOUTS,
+    Conflict,
+    Document,
+    Put,
+    Registry,
+    RegistryError,
+    Unavailable,
+)
 from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
@@ -96,12 +105,15 @@ class Controller:
     async def _run(self, helper: HelperHealth) -> None:
         while True:
             try:
-                await self.reconcile()
+                problem = await self.reconcile()
             except RegistryError as error:
                 helper.failed(error)
                 self._watched.clear()  # what is kept in the registry is the truth
             else:
-                helper.succeeded()
+                if problem is None:
+                    helper.succeeded()
+                else:
+                    helper.failed(problem)
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
@@ -114,20 +126,28 @@ class Controller:
         snapshot = self._mirror.snapshot
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
-    async def reconcile(self) -> None:
-        """Reconcile each rollout once: take the step that its evidence allows now. Raises RegistryError."""
+    async def reconcile(self) -> RegistryError | None:
+        """Reconcile each rollout once: take the step that its evidence allows now. Raises RegistryError.
+
+        Returned is what kept one of them from being written, such as a document that is too large: the others go on.
+        """
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
         if not active and not self._outbox.pending(rollouts.values()):
             self._watched.clear()
-            return
+            return None
         if not await self._lease.renew():
             self._watched.clear()
-            return
+            return None
+        problem: RegistryError | None = None
         try:
             await self._outbox.deliver_due(rollouts.values())
         except Conflict as error:
             _log.info("webhooks: %s", error)
+        except Unavailable:
+            raise
+        except RegistryError as error:
+            problem = error
         for name in set(self._watched) - set(active):
             del self._watched[name]
         documents = await self._figures.list_ephemeral(FIGURES) if active else ()
@@ -138,6 +158,13 @@ class Controller:
             except Conflict as error:  # somebody was quicker: look again, with what is there now
                 self._watched.pop(name, None)
                 _log.info("rollout of %s: %s", name, error)
+            except Unavailable:
+                raise
+            except RegistryError as error:
+                self._watched.pop(name, None)
+                self._log_once(logging.ERROR, name, "cannot go on", str(error))
+                problem = error
+        return problem
 
     async def _look_at(self, name: str, rollout: Rollout, documents: list[Document]) -> None:
         watched = self._watched.get(name)

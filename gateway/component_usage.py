@@ -28,6 +28,7 @@ def _of_caller(counted: CallerUsage) -> Usage:
         round(counted.backend_s * 1e6),
         counted.bytes_in,
         counted.bytes_out,
+        counted.reached,
     )
 
 
@@ -41,4 +42,5 @@ def _of_series(series: Series) -> Usage:
         sum(round(usage.backend_s * 1e6) for usage in series.callers.values()),
         series.bytes_in,
         series.bytes_out,
+        sum(usage.reached for usage in series.callers.values()),
     )

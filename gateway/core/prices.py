@@ -73,7 +73,8 @@ def parse_prices(content: Mapping[str, Any]) -> Prices:
     """Read a price table. ValueError says what is wrong with it."""
     try:
         prices = msgspec.convert(content, Prices)
-        date.fromisoformat(prices.date)
+        if date.fromisoformat(prices.date).isoformat() != prices.date:  # dates are compared as texts
+            raise ValueError(f"{prices.date!r} is not a date such as 2026-11-30")
     except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(str(error)) from None
     groups = (prices.cloud_run, prices.firestore, prices.storage, prices.network, prices.logging)

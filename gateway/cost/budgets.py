@@ -10,22 +10,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 
 from gateway.core.budget import (
     MICRO,
     Budget,
+    budget_id,
     period_days,
     period_end,
     reached_threshold,
 )
 from gateway.core.prices import Prices, prices_at
 from gateway.core.principal import Principal
-from gateway.cost.ledger import IDLE, LedgerEntry, cost_of
+from gateway.cost.ledger import budgeted_cost
 from gateway.cost.prices import with_default
-from gateway.cost.usage import DailyRow, UsageKey, sum_documents, usage_kind, utc_day
+from gateway.cost.usage import DailyRow, sum_documents, usage_kind, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import Conflict, Document, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
@@ -33,6 +34,7 @@ from gateway.registry.snapshot import Snapshot
 _log = logging.getLogger(__name__)
 
 WARNINGS: Final = "budget-warnings"
+_OTHER: Final = "other"  # as the metrics call everything beyond their bound
 _FIRST_LOOK_S: Final = 5.0
 _LATE_S: Final = 3600.0  # a day's documents may still change for so long after its end
 _DAY_S: Final = 86_400.0
@@ -45,14 +47,18 @@ class Exhausted(NamedTuple):
     ends_at: float  # of the period, in seconds since the epoch
 
 
-def counts_for(budget: Budget, entry: LedgerEntry) -> bool:
-    """Whether an entry of the ledger is spent of a budget. Instances that are kept warm are nobody's calls."""
-    return entry.caller != IDLE and _key_counts(budget, UsageKey(*entry[1:5]))
-
-
-def _key_counts(budget: Budget, key: UsageKey) -> bool:
-    named = {"model": key.model, "key": key.caller, "team": key.team}
-    return named[budget.scope] == budget.name
+def spending(budgets: Iterable[Budget], rows: Iterable[DailyRow], prices: Prices) -> dict[str, int]:
+    """What the calls in `rows` take from each budget, by its id, in millionths."""
+    spent = {budget.id: 0 for budget in budgets}
+    for row in rows:
+        key = row.key
+        named = budget_id("model", key.model), budget_id("key", key.caller), budget_id("team", key.team)
+        found = [one for one in named if one in spent]
+        if found:
+            cost = budgeted_cost(row.size, row.usage, prices)
+            for one in found:
+                spent[one] += cost
+    return spent
 
 
 class _Past(NamedTuple):
@@ -78,10 +84,10 @@ class BudgetKeeper:
         self._now = now
         self._budgets: tuple[Budget, ...] = ()
         self._tables: tuple[Prices, ...] = ()
-        self._separate: frozenset[tuple[str, str]] = frozenset()
+        self._ids: frozenset[str] = frozenset()
         self._documents: dict[date, tuple[Document, ...]] = {}  # as last read
         self._past: dict[date, _Past] = {}
-        self._warned: dict[str, tuple[str, int]] = {}
+        self._warned: dict[str, Mapping[str, Any]] = {}
         self.spent: dict[str, int] = {}  # by the id of the budget, in this period
         self.exhausted: dict[tuple[str, str], Exhausted] = {}  # always the same one, which requests look at
 
@@ -89,16 +95,22 @@ class BudgetKeeper:
         self._budgets = snapshot.budgets
         if self._budgets:
             self._tables = with_default(snapshot.price_tables)
-        self._separate = frozenset((budget.scope, budget.name) for budget in snapshot.budgets)
+        self._ids = frozenset(budget.id for budget in snapshot.budgets)
         if not self._budgets:
             self.spent = {}
             self.exhausted.clear()
 
-    def has_budget_for(self, principal: Principal) -> bool:
-        """Whether there is a budget for this caller, who is counted separately then, however many others there are."""
-        return bool(self._separate) and (
-            ("key", principal.id) in self._separate or ("team", principal.team) in self._separate
-        )
+    def counted_as(self, principal: Principal) -> tuple[str, str]:
+        """The caller and team that a caller beyond the metrics' bound is counted as, so that its budgets count it.
+
+        The callers of a team are counted together: a token's issuer may name any number of them.
+        """
+        caller, team = principal.id, principal.team
+        if budget_id("key", caller) in self._ids:
+            return caller, team
+        if budget_id("team", team) in self._ids:
+            return f"{_OTHER} ({team})", team
+        return _OTHER, ""
 
     async def start(self) -> None:
         """Learn what is spent before the first request, as far as the store answers in time."""
@@ -123,6 +135,7 @@ class BudgetKeeper:
         day = utc_day(self._now())
         days = {one for budget in budgets for one in period_days(budget.period, day)}
         unread = sorted(days - self._past.keys() if self._same(budgets) else days)
+        fresh: set[date] = set()
         lists = (self._store.list_ephemeral(usage_kind(one)) for one in unread)
         for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
             if isinstance(found, RegistryError):
@@ -131,9 +144,10 @@ class BudgetKeeper:
                 raise found
             else:
                 self._documents[one] = found
+                fresh.add(one)
         self._usage.collect()
         own = {one: self._usage.own_documents(one) for one in days}
-        spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own)
+        spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own, fresh)
         if budgets is self._budgets:
             self._judge(budgets, spent, day)
             await self._warn(day)
@@ -149,8 +163,9 @@ class BudgetKeeper:
         tables: tuple[Prices, ...],
         days: Iterable[date],
         own: Mapping[date, Mapping[str, Mapping[str, Any]]],
+        fresh: Collection[date],
     ) -> dict[str, int]:
-        """What is spent of each budget in its running period."""
+        """What is spent of each budget in its running period. `fresh`: the days that have just been read."""
         now = self._now()
         current = utc_day(now)
         by_day: dict[date, Mapping[str, int]] = {}
@@ -161,7 +176,7 @@ class BudgetKeeper:
                 continue
             by_day[day] = self._count_day(day, budgets, tables, own[day])
             over_s = now - datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - _DAY_S
-            if over_s > _LATE_S and day in self._documents:
+            if over_s > _LATE_S and day in fresh:
                 self._past[day] = _Past(budgets, tables, by_day[day])
                 del self._documents[day]
         for day in [day for day in self._past if day not in by_day]:
@@ -188,7 +203,7 @@ class BudgetKeeper:
         for problem in problems:
             _log.error("usage that cannot be read counts for no budget: %s", problem)
         prices = prices_at(tables, day)
-        return {budget.id: _spent(budget, rows, prices) for budget in budgets}
+        return spending(budgets, rows, prices)
 
     def _judge(self, budgets: tuple[Budget, ...], spent: dict[str, int], day: date) -> None:
         self.spent = spent
@@ -206,30 +221,32 @@ class BudgetKeeper:
         """Log each threshold once in the fleet: the gateway that notes it in the store says it."""
         for budget in self._budgets:
             level = reached_threshold(self.spent.get(budget.id, 0), budget.amount_micros)
-            since = period_days(budget.period, day)[0].isoformat()
-            if level and self._warned.get(budget.id, ("", 0)) < (since, level):
+            # A budget that is changed warns anew.
+            occasion = {
+                "since": period_days(budget.period, day)[0].isoformat(),
+                "period": budget.period,
+                "amount_micros": budget.amount_micros,
+            }
+            if level > _level_said(self._warned.get(budget.id, {}), occasion):
                 try:
-                    news = await self._note(budget, since, level)
+                    news = await self._note(budget, occasion, level)
                 except RegistryError:
                     news = True  # better twice than never
-                self._warned[budget.id] = since, level
+                self._warned[budget.id] = {**occasion, "level": level}
                 if news:
                     self._tell(budget, level)
 
-    async def _note(self, budget: Budget, since: str, level: int) -> bool:
+    async def _note(self, budget: Budget, occasion: Mapping[str, Any], level: int) -> bool:
         """Whether nobody has said it yet in this period. Raises RegistryError."""
         documents = await self._store.list_ephemeral(WARNINGS)
         known = next((document for document in documents if document.name == budget.id), None)
-        said = (
-            (str(known.body.get("since", "")), known.body.get("level", 0)) if known is not None else ("", 0)
-        )
-        if known is not None and said[0] == since and said[1] >= level:
+        if known is not None and _level_said(known.body, occasion) >= level:
             return False
         with contextlib.suppress(Conflict):
             await self._store.write_ephemeral(
                 WARNINGS,
                 budget.id,
-                {"since": since, "level": level},
+                {**occasion, "level": level},
                 expected=known.revision if known is not None else 0,
             )
             return True
@@ -259,5 +276,8 @@ class BudgetKeeper:
         return {"chips_budget_spent_ratio": shares} if shares else {}
 
 
-def _spent(budget: Budget, rows: Iterable[DailyRow], prices: Prices) -> int:
-    return sum(cost_of(row.size, row.usage, prices).total for row in rows if _key_counts(budget, row.key))
+def _level_said(note: Mapping[str, Any], occasion: Mapping[str, Any]) -> int:
+    """The threshold that a note has of the same period and amount; 0: none. Another gateway may have written anything."""
+    level = note.get("level")
+    same = all(note.get(name) == value for name, value in occasion.items())
+    return level if same and isinstance(level, int) else 0

@@ -81,14 +81,23 @@ def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
     run = prices.cloud_run
     per_s = size.cpu * run.cpu_active + size.memory_gib * run.memory_gib_active
     allocated = round(usage.backend_us * per_s)  # microseconds x units a second = millionths
-    # Two requests are billed: the caller's at the gateway, and the gateway's at the backend.
-    reached = usage.requests if usage.backend_us else 0
     return Cost(
         allocated=allocated,
         used=round(allocated / size.concurrency),
-        requests=round((usage.requests + reached) * run.per_million_requests),
+        # Two requests are billed: the caller's at the gateway, and the gateway's at the backend.
+        requests=round((usage.requests + usage.reached) * run.per_million_requests),
         egress=round(usage.bytes_out / _GIB * prices.network.egress_gib * MICRO),
     )
+
+
+def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
+    """What usage takes from budgets, in millionths: requests that reached a backend.
+
+    Others were refused. If they counted, anybody could use up a model's budget for those who may call it.
+    """
+    if not usage.reached:
+        return 0
+    return cost_of(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
 
 
 def make_ledger(

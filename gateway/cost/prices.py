@@ -19,9 +19,13 @@ def read_prices() -> Prices:
 
 
 def with_default(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` and the one that comes with CHIPS, by date; of the same day, the registry's counts."""
-    by_date = {table.date: table for table in (read_prices(), *tables)}
-    return tuple(by_date[day] for day in sorted(by_date))
+    """`tables` by date, after the one that comes with CHIPS. That is left out where it is not older.
+
+    Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
+    """
+    chosen = sorted(tables, key=lambda table: table.date)
+    default = read_prices()
+    return (default, *chosen) if not chosen or default.date < chosen[0].date else tuple(chosen)
 
 
 async def registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:

@@ -17,8 +17,9 @@ from gateway.core.model import Backend, Resources
 from gateway.registry.base import Document, Registry
 
 _KIND: Final = "usage-"
-_MONTH: Final = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
+_MONTH: Final = re.compile(r"([12][0-9]{3})-(0[1-9]|1[0-2])")
 _DEFAULT: Final = Resources()
+_LARGEST: Final = 1e6  # processors or GiB of an instance
 
 # A gateway that was broken into may have written a document.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -42,6 +43,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     backend_us: Count = 0  # of the backend's time
     bytes_in: Count = 0
     bytes_out: Count = 0
+    reached: Count = 0  # of the requests: sent to the backend
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(mine + its for mine, its in zip(_fields(self), _fields(other), strict=True)))
@@ -61,15 +63,16 @@ def _fields(usage: Usage) -> tuple[int, ...]:
         usage.backend_us,
         usage.bytes_in,
         usage.bytes_out,
+        usage.reached,
     )
 
 
 class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One instance of a version: what it is given, and how many predictions it runs at once."""
 
-    cpu: Annotated[float, Meta(gt=0)] = 1.0
-    memory_gib: Annotated[float, Meta(gt=0)] = 1.0
-    concurrency: Annotated[int, Meta(ge=1)] = 1
+    cpu: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
+    memory_gib: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
+    concurrency: Annotated[int, Meta(ge=1, le=2**53)] = 1
     declared: bool = False  # otherwise nothing is known of it, and these are defaults
 
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, timedelta
+from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
@@ -49,10 +50,10 @@ class _Part:
 
 
 class _Day:
-    """What this process counted in one day."""
+    """What this process counted in one day. `name` begins the names of its documents: no other day's may begin so."""
 
-    def __init__(self, gateway: str) -> None:
-        self._gateway = gateway
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._where: dict[UsageKey, _Part] = {}
         self.parts: list[_Part] = []
 
@@ -60,7 +61,7 @@ class _Day:
         part = self._where.get(key)
         if part is None:
             if not self.parts or len(self.parts[-1].rows) >= PART_ROWS:
-                self.parts.append(_Part(f"{self._gateway}-{len(self.parts)}"))
+                self.parts.append(_Part(f"{self._name}-{len(self.parts)}"))
             part = self._where[key] = self.parts[-1]
         known = part.rows.get(key)
         part.rows[key] = UsageRow(
@@ -100,6 +101,7 @@ class UsageReporter:
         self._now = now
         self._before: dict[UsageKey, Usage] = {}
         self._days: dict[date, _Day] = {}
+        self._numbers = count()
         self._swept: date | None = None
         self._task: asyncio.Task[None] | None = None
         self.gateway = uuid4().hex[:12]
@@ -119,15 +121,18 @@ class UsageReporter:
         except (TimeoutError, RegistryError) as error:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
-    def collect(self) -> None:
-        """Add what was counted since the last time to the day it is now."""
-        day = utc_day(self._now())
+    def collect(self, day: date | None = None) -> None:
+        """Add what was counted since the last time to `day`; None: the day it is now."""
+        day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
             if before == total:
                 continue
             self._before[key] = total
-            into = self._days.setdefault(day, _Day(self.gateway))
+            into = self._days.get(day)
+            if into is None:
+                # A clock that is set back may begin a day again: its documents must not replace those that were written.
+                into = self._days[day] = _Day(f"{self.gateway}-{next(self._numbers)}")
             into.add(
                 key, total - before if before is not None else total, self._sizes(key.model, key.version)
             )
@@ -183,7 +188,12 @@ class UsageReporter:
     async def _run(self, helper: HelperHealth) -> None:
         while True:
             now = self._now()
-            await asyncio.sleep(min(self._interval_s, _DAY_S - now % _DAY_S))
+            left_s = _DAY_S - now % _DAY_S
+            await asyncio.sleep(min(self._interval_s, left_s))
+            if (
+                left_s <= self._interval_s
+            ):  # midnight: what was counted until now belongs to the day that ends
+                self.collect(utc_day(now))
             try:
                 await self._write_and_tell()
             except RegistryError as error:

@@ -36,6 +36,7 @@ class CallerUsage:
     backend_s: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    reached: int = 0  # of the requests: sent to the backend
 
 
 @dataclass(slots=True)
@@ -83,8 +84,8 @@ Reading = dict[str, dict[str, float]]
 class Metrics:
     """Counts requests with `observe`; `live_state` returns the counts.
 
-    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. So is, in any case, each
-    caller that `always_separate` is true of.
+    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Callers beyond that
+    are counted as what `counted_as` returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -93,7 +94,7 @@ class Metrics:
         self._usages = 0
         self._state = MetricsState()
         self._series = self._state.series
-        self.always_separate: Callable[[Principal], bool] = _nobody
+        self.counted_as: Callable[[Principal], tuple[str, str]] = _other
         self._gauges: list[Callable[[], Reading]] = []
         self._counters: list[Callable[[], Reading]] = []
 
@@ -138,8 +139,9 @@ class Metrics:
             series = self._series[name][version]
         except KeyError:
             series = self._new_series(name, version)
-        backend_s = 0.0
+        backend_s, reached = 0.0, 0
         if exchange.attempts:
+            reached = 1
             backend_s = self._observe_attempts(exchange, series)
         limit_s = model.policy.latency_s
         if limit_s is not None and duration_s > limit_s and status < 500:
@@ -151,6 +153,7 @@ class Metrics:
             except KeyError:
                 usage = self._new_usage(exchange.principal, series)
             usage.requests += 1
+            usage.reached += reached
             usage.backend_s += backend_s
             usage.bytes_in += exchange.bytes_in
             usage.bytes_out += exchange.bytes_out
@@ -212,9 +215,9 @@ class Metrics:
 
     def _new_usage(self, principal: Principal, series: Series) -> CallerUsage:
         caller, team = principal.id, principal.team
-        if self._usages >= self._limit and not self.always_separate(principal):
-            caller, team = OTHER, ""
-        else:
+        if self._usages >= self._limit:
+            caller, team = self.counted_as(principal)
+        if caller == principal.id:
             self._state.labels[caller] = principal.label
         if caller not in series.callers:
             series.callers[caller] = CallerUsage(team)
@@ -222,8 +225,8 @@ class Metrics:
         return series.callers[caller]
 
 
-def _nobody(_: Principal) -> bool:
-    return False
+def _other(_: Principal) -> tuple[str, str]:
+    return OTHER, ""
 
 
 def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
@@ -240,6 +243,7 @@ def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
 def add_usage(total: CallerUsage, usage: CallerUsage) -> None:
     """Add the counts of `usage` to `total`."""
     total.requests += usage.requests
+    total.reached += usage.reached
     total.refused += usage.refused
     total.failed += usage.failed
     total.backend_s += usage.backend_s

@@ -154,6 +154,7 @@ async def test_a_backend_that_dies_and_comes_back_under_load(system: System):
     assert await asyncio.to_thread(system.gateway.wait, 15) == 0
 
 
+@pytest.mark.slow
 async def test_two_hundred_callers_at_once_are_all_answered_by_a_backend_that_runs_two(system: System):
     key = await asyncio.to_thread(system.set_up, CHIPS_CONCURRENCY="2")
     sample = json.loads((system.folder / "training/samples.json").read_text())[0]

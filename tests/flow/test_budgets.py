@@ -49,6 +49,22 @@ async def test_a_used_up_budget_refuses_until_its_period_ends(scene: Scene, refu
     assert (await scene.call(key=key)).status == 200
 
 
+async def test_who_may_not_call_a_model_uses_up_none_of_its_budget(scene: Scene):
+    backend = await scene.model()
+    await set_budget(scene.registry, Budget(scope="model", name="wine", amount_micros=1, refuse=402))
+    key = await scene.make_key("beer")
+    for _ in range(5):
+        assert (await scene.call(key=None)).status == 401
+        assert (await scene.call(key=key)).status == 403
+    await _count(scene)
+    assert not backend.seen
+    assert scene.gateway._budgets is not None
+    assert scene.gateway._budgets.spent == {"model:wine": 0}
+    assert (await scene.call()).status == 200
+    await _count(scene)
+    assert (await scene.call()).status == 402
+
+
 async def test_the_last_write_has_every_request(scene: Scene):
     await scene.model()
     async with scene.another_gateway():

@@ -88,6 +88,7 @@ def own_model(folder: Path) -> None:
     run(folder, sys.executable, "notebook.py")
 
 
+@pytest.mark.slow
 def test_around_a_model_that_is_there(shell: Shell, tmp_path: Path):
     own_model(tmp_path)
     shell.ok("new", "python", "prices", "--from", "trained")
@@ -116,6 +117,7 @@ def test_a_model_file_is_never_loaded_here(shell: Shell, tmp_path: Path):
     assert not (tmp_path / "models/evil/ran").exists()
 
 
+@pytest.mark.slow
 def test_code_around_the_model(shell: Shell, tmp_path: Path):
     own_model(tmp_path)
     shell.ok("new", "python", "prices", "--from", "trained", "--predict")

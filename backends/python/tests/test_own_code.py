@@ -97,10 +97,12 @@ def test_functions_of_a_script(tmp_path):
     assert "own_code_" in done.stdout
 
 
+@pytest.mark.slow
 def test_classes_of_a_script_and_their_bases(tmp_path):
     serve_and_compare(tmp_path, train(tmp_path, CLASS, "Shifted()"))
 
 
+@pytest.mark.slow
 def test_modules_next_to_a_script_and_what_they_import(tmp_path):
     done = train(
         tmp_path,
@@ -162,6 +164,7 @@ def test_what_cannot_be_taken_along_is_named_with_what_to_do(code, steps, why, t
     assert not (tmp_path / "trained").exists()
 
 
+@pytest.mark.slow
 def test_a_second_save_leaves_no_code_of_the_first(tmp_path):
     assert train(tmp_path, FUNCTION, "FunctionTransformer(days)").returncode == 0
     (first,) = (tmp_path / "trained").glob("own_code_*.py")

@@ -197,6 +197,7 @@ def test_without_a_signature_the_model_says_what_goes_in(tmp_path):
         assert (answer.status, answer.json["detail"]) == (422, "instances[1].x0: the model cannot take null")
 
 
+@pytest.mark.slow
 def test_live_answers_while_a_large_body_is_parsed(tmp_path, write_model):
     """No single step of a large body keeps the event loop: `python -m benchmarks.large_body` says for how long at most."""
     artifact = write_model(tmp_path / "a")

@@ -1,7 +1,7 @@
 """`chips budget`: what the calls of a model, a key or a team may cost, and what happens then."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -12,7 +12,7 @@ from gateway.cli.cost.report import money, spent_budgets
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.api_keys import key_id
-from gateway.core.budget import MICRO, Budget, Scope, budget_id, parse_budget
+from gateway.core.budget import MAX_MICROS, MICRO, Budget, Scope, budget_id, parse_budget
 from gateway.core.model_updates import to_document
 from gateway.core.name_validation import check_team
 from gateway.registry.base import BUDGETS, Delete, Put, Registry
@@ -112,7 +112,7 @@ def list_budgets(registry_url: console.RegistryOption = None, as_json: console.J
     settings = console.settings_for(registry_url)
 
     async def work(registry: Registry) -> EnvironmentLedger:
-        return await read_ledger(registry, settings, this_month())
+        return await read_ledger(registry, settings, this_month(), bill=False)
 
     ledger = console.with_registry(registry_url, work)
     found = spent_budgets(ledger)
@@ -197,8 +197,10 @@ async def _known(registry: Registry, scope: Scope, name: str) -> str:
 def _micros(text: str) -> int:
     try:
         amount = Decimal(text) * MICRO
-    except InvalidOperation:
+    except ArithmeticError:
         raise Failure(f"{text!r} is not an amount", hint="such as 250 or 0.50", code=EX_USAGE) from None
     if not amount.is_finite() or amount != amount.to_integral_value():
         raise Failure(f"{text!r} is not an amount to six decimals", hint="such as 250 or 0.50", code=EX_USAGE)
+    if abs(amount) > MAX_MICROS:
+        raise Failure(f"{text!r} is more than {MAX_MICROS // MICRO:,}", code=EX_DATAERR)
     return int(amount)

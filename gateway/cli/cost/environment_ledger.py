@@ -56,8 +56,13 @@ async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator
         await store.close()
 
 
-async def read_ledger(registry: Registry, settings: Settings, month: str) -> EnvironmentLedger:
-    """Read and price a month such as 2026-11. ValueError: it is no month. Raises RegistryError."""
+async def read_ledger(
+    registry: Registry, settings: Settings, month: str, *, bill: bool = True
+) -> EnvironmentLedger:
+    """Read and price a month such as 2026-11, with Google's bill unless `bill` is False: its query costs time and money.
+
+    ValueError: it is no month. Raises RegistryError.
+    """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
     tables, problems = await registry_prices(registry)
@@ -66,7 +71,7 @@ async def read_ledger(registry: Registry, settings: Settings, month: str) -> Env
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
-    billed, failed = _billed(settings, month_days(month), tables[-1].currency)
+    billed, failed = _billed(settings, month_days(month), tables[-1].currency) if bill else (None, [])
     entries = make_ledger(usage.rows, warm, tables)
     plans, unread = await _plans(registry, entries, tables, days, now)
     return EnvironmentLedger(

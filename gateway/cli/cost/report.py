@@ -1,6 +1,8 @@
 """`chips cost`: what the calls of a month cost, by model, version, caller, team or environment. It adds up."""
 
+from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -9,10 +11,12 @@ from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
-from gateway.core.budget import MICRO, Budget
-from gateway.cost.budgets import counts_for
+from gateway.core.budget import MICRO
+from gateway.core.prices import prices_at
+from gateway.cost.budgets import spending
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, LedgerEntry, LedgerLine, group_entries, sum_lines
 from gateway.cost.plan_comparison import as_document
+from gateway.cost.usage import DailyRow, UsageKey
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
 
@@ -176,26 +180,30 @@ def _assumed(ledger: EnvironmentLedger) -> set[str]:
 
 def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
     """Each budget with what was spent of it in the month, or on its last day."""
+    of_month: Counter[str] = Counter()
+    of_day: Counter[str] = Counter()
+    rows: dict[date, list[DailyRow]] = {}
+    for entry in ledger.entries:
+        key = UsageKey(entry.model, entry.version, entry.caller, entry.team)
+        rows.setdefault(entry.day, []).append(DailyRow(entry.day, key, entry.size, entry.usage))
+    for day, found in rows.items():
+        spent = spending(ledger.budgets, found, prices_at(ledger.tables, day))
+        of_month.update(spent)
+        if day == ledger.days[-1]:
+            of_day.update(spent)
     return [
         {
             "scope": budget.scope,
             "name": budget.name,
             "period": budget.period,
             "amount_micros": budget.amount_micros,
-            "spent_micros": spent,
-            "percent": round(spent * 100 / budget.amount_micros, 1),
+            "spent_micros": micros,
+            "percent": round(micros * 100 / budget.amount_micros, 1),
             "refuse": budget.refuse,
         }
         for budget in ledger.budgets
-        for spent in [_spent(budget, ledger)]
+        for micros in [(of_day if budget.period == "day" else of_month)[budget.id]]
     ]
-
-
-def _spent(budget: Budget, ledger: EnvironmentLedger) -> int:
-    days = set(ledger.days[-1:] if budget.period == "day" else ledger.days)
-    return sum(
-        entry.cost.total for entry in ledger.entries if entry.day in days and counts_for(budget, entry)
-    )
 
 
 def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) -> None:

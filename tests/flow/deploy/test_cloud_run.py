@@ -149,6 +149,7 @@ def test_a_revision_that_never_becomes_ready(shell: Shell, backend_folder: Path,
     assert [t["tag"] for t in cloud.services[SERVICE]["traffic"]] == ["v1"]
 
 
+@pytest.mark.slow
 def test_two_deploys_at_once_lose_nothing(shell: Shell, backend_folder: Path, cloud: Cloud):
     deployed(shell)
     processes = [shell.start("deploy", "wine", "--version", version, "--json") for version in ("2", "3")]
@@ -162,7 +163,9 @@ def test_two_deploys_at_once_lose_nothing(shell: Shell, backend_folder: Path, cl
     assert registered(shell) == ["1", "2", "3"] or registered(shell) == ["1", "3", "2"]
 
 
-@pytest.mark.parametrize("step", ["build", "start", "register"])
+@pytest.mark.parametrize(
+    "step", ["build", *(pytest.param(step, marks=pytest.mark.slow) for step in ("start", "register"))]
+)
 def test_killed_at_any_step_the_same_command_goes_on(
     shell: Shell, backend_folder: Path, cloud: Cloud, step: str
 ):

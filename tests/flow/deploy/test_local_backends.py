@@ -157,7 +157,10 @@ def test_another_content_under_one_version_is_refused(shell: Shell, backend_fold
     assert "under another --version" in ended.err
 
 
-@pytest.mark.parametrize("step", ["publish", "start", "verify", "register"])
+@pytest.mark.parametrize(
+    "step",
+    ["start", *(pytest.param(step, marks=pytest.mark.slow) for step in ("publish", "verify", "register"))],
+)
 def test_killed_at_any_step_the_same_command_goes_on(shell: Shell, backend_folder: Path, step: str):
     process = shell.start("deploy", "wine", "--target", "local")
     assert process.stdout is not None
@@ -172,6 +175,7 @@ def test_killed_at_any_step_the_same_command_goes_on(shell: Shell, backend_folde
     assert shell.model()["revision"] == 1
 
 
+@pytest.mark.slow
 def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folder: Path):
     processes = [shell.start("deploy", "wine", "--target", "local", "--json") for _ in range(2)]
     ended = [(process.communicate(timeout=patience(120)), process.returncode) for process in processes]
@@ -230,6 +234,7 @@ def test_changed_code_replaces_what_runs_once_it_is_registered(shell: Shell, bac
     assert len(notes()) == 1
 
 
+@pytest.mark.slow
 def test_changed_code_that_fails_leaves_what_runs(shell: Shell, backend_folder: Path):
     first = deployed(shell, backend_folder)
     (backend_folder / "chips_backend.py").write_text(
@@ -266,6 +271,7 @@ def doctored(shell: Shell) -> list[Any]:
     return [finding for finding in shell("doctor", "--json").json() if finding["subject"] == "wine@1"]
 
 
+@pytest.mark.slow
 def test_after_a_reboot_all_is_back(shell: Shell, backend_folder: Path):
     url = deployed(shell, backend_folder)["url"]
     (note,) = notes()
@@ -319,6 +325,7 @@ def test_with_nothing_deployed_there_is_nothing_to_do(shell: Shell):
     assert shell.ok("up", "--json").json() == []
 
 
+@pytest.mark.slow
 def test_watching_deploys_again_on_each_change(shell: Shell, backend_folder: Path, tmp_path: Path):
     process = shell.start("deploy", "wine", "--watch")
     assert process.stdout is not None

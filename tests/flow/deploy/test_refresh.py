@@ -87,6 +87,7 @@ def test_what_was_trained_again_is_deployed(shell: Shell, folder: Path, train: C
     assert "was replaced by" not in deploy(shell, "--version", "2").err
 
 
+@pytest.mark.slow
 def test_the_same_version_with_another_model_is_refused(
     shell: Shell, folder: Path, train: Callable[[int], None]
 ):
@@ -97,6 +98,7 @@ def test_the_same_version_with_another_model_is_refused(
     assert "--version NEXT" in refused.err
 
 
+@pytest.mark.slow
 def test_an_edited_copy_is_not_overwritten(shell: Shell, folder: Path, train: Callable[[int], None]):
     edited = json.loads((folder / "trained/samples.json").read_text())[:1]
     (folder / "trained/samples.json").write_text(json.dumps(edited))
@@ -112,6 +114,7 @@ def test_an_edited_copy_is_not_overwritten(shell: Shell, folder: Path, train: Ca
     assert factor(folder) == pytest.approx(3)
 
 
+@pytest.mark.slow
 def test_requirements_follow_the_model_unless_they_were_edited(
     shell: Shell, folder: Path, train: Callable[[int], None]
 ):
@@ -143,6 +146,7 @@ def test_a_source_that_is_no_model_any_more_loses_nothing(shell: Shell, folder: 
     assert not list(folder.glob(".refresh-*"))
 
 
+@pytest.mark.slow
 def test_a_model_file_alone(shell: Shell, tmp_path: Path, train: Callable[[int], None]):
     train(2)
     (model,) = (tmp_path / "trained").glob("model.*")
@@ -171,6 +175,7 @@ def test_an_imported_model_is_imported_again(shell: Shell, tmp_path: Path):
     assert '"b"' in (folder / "trained/mlflow/MLmodel").read_text()
 
 
+@pytest.mark.slow
 def test_watching_looks_at_the_source_too(shell: Shell, tmp_path: Path, train: Callable[[int], None]):
     train(2)
     (trained,) = (tmp_path / "trained").glob("model.*")
@@ -188,6 +193,7 @@ def test_watching_looks_at_the_source_too(shell: Shell, tmp_path: Path, train: C
         process.communicate(timeout=patience(60))
 
 
+@pytest.mark.slow
 def test_a_column_that_was_renamed_is_told_before_it_gets_traffic(shell: Shell, folder: Path, tmp_path: Path):
     assert deploy(shell).code == 0
     assert "warning" not in deploy(shell, "--version", "2").err

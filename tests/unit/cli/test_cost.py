@@ -29,7 +29,9 @@ def write(path: Path, day: date, *rows: UsageRow, name: str = "g-0") -> None:
 
 
 def row(model: str, caller: str, requests: int, seconds: float, team: str = "", **more: Any) -> UsageRow:
-    usage = Usage(requests=requests, backend_us=round(seconds * 1e6), bytes_out=requests * 1000)
+    usage = Usage(
+        requests=requests, backend_us=round(seconds * 1e6), bytes_out=requests * 1000, reached=requests
+    )
     return UsageRow(model=model, version="1", caller=caller, team=team, usage=usage, **more)
 
 
@@ -123,6 +125,10 @@ def test_budgets_are_set_listed_and_removed(used: Shell):
         (("NaN", "--model", "wine"), 64),
         (("0", "--model", "wine"), 65),
         (("-1", "--model", "wine"), 64),
+        (("1e9999999", "--model", "wine"), 64),
+        (("1e900000", "--model", "wine"), 65),
+        (("1000000001", "--model", "wine"), 65),
+        (("Infinity", "--model", "wine"), 64),
         (("1", "--model", "whine"), 65),
         (("1", "--team", "Not A Team"), 65),
         (("1", "--key", "0123456789ab"), 65),
@@ -134,7 +140,8 @@ def test_a_budget_that_could_count_nothing_is_refused(used: Shell, words: tuple[
 
 
 def test_a_month_that_is_none(shell: Shell):
-    assert shell("cost", "--month", "2026-13").code == 64
+    for month in ("2026-13", "9999-12", "0000-01"):
+        assert shell("cost", "--month", month).code == 64
     assert shell.ok("cost", "--month", "2020-01", "--json").json()["total"]["requests"] == 0
 
 

@@ -59,7 +59,9 @@ class FleetGateway:
                 self.refused += 1
                 continue
             self.served += 1
-            self.totals[key] = self.totals.get(key, NOTHING) + Usage(requests=1, backend_us=1_000_000)
+            self.totals[key] = self.totals.get(key, NOTHING) + Usage(
+                requests=1, backend_us=1_000_000, reached=1
+            )
 
 
 async def set_budget(registry: Registry, budget: Budget) -> None:

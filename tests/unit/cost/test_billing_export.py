@@ -142,6 +142,16 @@ def test_the_report_and_its_rest_are_the_bill(billed: Shell, monkeypatch: pytest
     assert "unexplained" in shown
 
 
+def test_a_list_of_budgets_asks_for_no_bill(billed: Shell, monkeypatch: pytest.MonkeyPatch):
+    billed.ok("budget", "set", "1", "--model", "wine")
+    stand_in = Failing(TABLE, [])
+    stand_in.answers = (403, {"error": {"message": "Access Denied"}})
+    with stand_in.running() as address:
+        monkeypatch.setenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_BIGQUERY", address)
+        assert "Access Denied" in billed.ok("cost").out
+        assert "Access Denied" not in billed.ok("budget", "list").out
+
+
 def test_a_bill_in_another_currency_is_not_compared(billed: Shell, monkeypatch: pytest.MonkeyPatch):
     stand_in = BigQuery(TABLE, [{**line(1.5, at=NOW, loaded=NOW), "currency": "EUR"}])
     with stand_in.running() as address:

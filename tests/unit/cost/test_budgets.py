@@ -4,14 +4,21 @@ from datetime import date
 
 import pytest
 
-from gateway.core.budget import Budget, parse_budget, period_days, period_end, reached_threshold
+from gateway.component_usage import usage_totals
+from gateway.core.budget import Budget, Period, parse_budget, period_days, period_end, reached_threshold
 from gateway.core.model_updates import to_document
+from gateway.core.prices import parse_prices
 from gateway.core.principal import Principal
-from gateway.cost.budgets import BudgetKeeper
+from gateway.cost.budgets import WARNINGS, BudgetKeeper, spending
+from gateway.cost.ledger import cost_of
+from gateway.cost.prices import read_prices, with_default
+from gateway.cost.usage import DailyRow, Usage, UsageKey
 from gateway.registry.base import Unavailable
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.snapshot import compile_snapshot
-from tests.unit.cost.fleet import NOON, FleetGateway, put_wine, remove_budget, set_budget
+from gateway.telemetry.metrics import OTHER, Metrics
+from tests.unit.cost.fleet import NOON, SIZE, FleetGateway, put_wine, remove_budget, set_budget
+from tests.unit.telemetry.exchanges import make_exchange
 
 CHEAP = Budget(scope="model", name="wine", amount_micros=1, refuse=402)
 
@@ -151,11 +158,26 @@ async def test_past_days_are_read_until_they_are_settled_and_then_never_again(re
 def test_which_callers_are_counted_separately():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     anybody = Principal(id="x", team="t")
-    assert not keeper.has_budget_for(anybody)
-    keeper._separate = frozenset({("key", "k"), ("team", "t")})
-    assert keeper.has_budget_for(anybody)
-    assert keeper.has_budget_for(Principal(id="k"))
-    assert not keeper.has_budget_for(Principal(id="t"))
+    assert keeper.counted_as(anybody) == (OTHER, "")
+    keeper._ids = frozenset({"key:k", "team:t"})
+    assert keeper.counted_as(Principal(id="k", team="t")) == ("k", "t")
+    assert keeper.counted_as(Principal(id="t")) == (OTHER, "")
+    assert keeper.counted_as(anybody) == (f"{OTHER} (t)", "t")
+
+
+def test_a_team_with_a_budget_takes_bounded_memory_however_many_callers_it_has():
+    keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
+    keeper._ids = frozenset({"team:t"})
+    metrics = Metrics(limit=5)
+    metrics.counted_as = keeper.counted_as
+    for number in range(100):
+        exchange = make_exchange()
+        exchange.principal = Principal(id=f"sso:{number}", team="t" if number % 2 else "")
+        metrics.observe(exchange, 200)
+    totals = usage_totals(metrics)
+    assert len(totals) <= 5 + 2
+    assert sum(usage.requests for key, usage in totals.items() if key.team == "t") == 50
+    assert len(metrics.live_state().labels) == 5
 
 
 @pytest.mark.parametrize(
@@ -178,3 +200,103 @@ def test_periods():
 def test_a_budget_that_cannot_be_right(change):
     with pytest.raises(ValueError, match=r".+"):
         parse_budget(to_document(CHEAP) | change)
+
+
+def test_requests_that_reach_no_backend_use_up_no_budget():
+    """Anybody may send them, and could close a model for those who may call it."""
+    prices, day = read_prices(), date(2026, 11, 28)
+    budgets = [
+        CHEAP,
+        Budget(scope="team", name="cellar", amount_micros=1),
+        Budget(scope="key", name="eve", amount_micros=1),
+    ]
+    refused = Usage(requests=10**9, refused=10**9, bytes_out=10**12)
+    strangers = DailyRow(day, UsageKey("wine", "1", "", ""), SIZE, refused)
+    forbidden = DailyRow(day, UsageKey("wine", "1", "eve", "cellar"), SIZE, refused)
+    assert set(spending(budgets, [strangers, forbidden], prices).values()) == {0}
+    answered = Usage(requests=3, backend_us=3_000_000, bytes_out=900, reached=3)
+    served = DailyRow(day, UsageKey("wine", "1", "ana", "cellar"), SIZE, answered)
+    limited = served._replace(usage=answered + Usage(requests=10**6, refused=10**6))
+    spent = spending(budgets, [strangers, forbidden, limited], prices)
+    cost = cost_of(SIZE, answered, prices).total
+    assert spent == {"model:wine": cost, "team:cellar": cost, "key:eve": 0}
+    assert spent == spending(budgets, [served], prices)
+
+
+def test_a_refused_request_costs_one_fee_and_one_at_a_backend_costs_two():
+    usage = Usage(requests=1_000_000, refused=999_999, backend_us=1, reached=1)
+    fee = read_prices().cloud_run.per_million_requests * 1e6
+    assert cost_of(SIZE, usage, read_prices()).requests == pytest.approx(fee, rel=1e-5)
+
+
+async def test_a_day_that_could_not_be_read_after_its_end_is_not_settled(registry: MemoryRegistry):
+    store = Away()
+    await set_budget(registry, Budget(scope="model", name="wine", amount_micros=10**9))
+    first, second = [await FleetGateway(registry, store=store).begin() for _ in range(2)]
+    first.serve(10)
+    await second.interval()
+    await first.interval()
+    store.away = True
+    second.now += 86_400
+    await second.interval()
+    assert second.keeper.spent["model:wine"] == 0
+    store.away = False
+    await second.interval()
+    assert second.keeper.spent["model:wine"] == pytest.approx(10 * 27.3, abs=3)
+
+
+async def test_a_budget_that_is_changed_warns_anew_and_only_once(
+    registry: MemoryRegistry, caplog: pytest.LogCaptureFixture
+):
+    gateways = [FleetGateway(registry), FleetGateway(registry)]
+    changes: list[tuple[int, Period, int]] = [
+        (1, "day", 100),
+        (100, "day", 50),
+        (100, "month", 50),
+        (1, "month", 100),
+    ]
+    for amount, period, level in changes:
+        await set_budget(registry, Budget(scope="model", name="wine", amount_micros=amount, period=period))
+        caplog.clear()
+        for gateway in gateways:
+            await gateway.begin()
+            if not gateway.served:
+                gateway.serve()
+            await gateway.interval()
+            await gateway.interval()
+        assert caplog.text.count("has reached") == 1, caplog.text
+        assert f"has reached {level} %" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"since": "2026-11-01", "period": "month", "amount_micros": 1, "level": "high"},
+        {"since": "2026-11-01", "period": "month", "amount_micros": 1},
+        {},
+    ],
+)
+async def test_a_note_of_a_warning_may_hold_anything(
+    registry: MemoryRegistry, caplog: pytest.LogCaptureFixture, note
+):
+    await registry.write_ephemeral(WARNINGS, "model:wine", note, expected=0)
+    await set_budget(registry, Budget(scope="model", name="wine", amount_micros=1))
+    gateway = await FleetGateway(registry).begin()
+    gateway.serve()
+    await gateway.interval()
+    assert "has reached 100 %" in caplog.text
+
+
+def test_prices_that_somebody_chose_are_not_replaced_by_those_of_a_new_version_of_chips():
+    default = read_prices()
+    older = parse_prices(to_document(default) | {"date": "2020-01-01", "region": "asia-south1"})
+    newer = parse_prices(to_document(default) | {"date": "2030-01-01"})
+    assert with_default([newer, older]) == (older, newer)
+    assert with_default([newer]) == (default, newer)
+    assert with_default([]) == (default,)
+
+
+@pytest.mark.parametrize("day", ["20261130", "2026-W48-1", "2026-11-31", ""])
+def test_the_date_of_prices_is_written_in_one_way(day: str):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_prices(to_document(read_prices()) | {"date": day})

@@ -28,7 +28,7 @@ PLAN = SavedPlan(
 
 
 def entries(requests: int, backend_us: int, bytes_out: int, size: InstanceSize):
-    usage = Usage(requests=requests, backend_us=backend_us, bytes_out=bytes_out)
+    usage = Usage(requests=requests, backend_us=backend_us, bytes_out=bytes_out, reached=requests)
     rows = [DailyRow(date(2026, 11, 28), UsageKey("wine", "1", "ana", ""), size, usage)]
     return make_ledger(rows, [], (PRICES,))
 

@@ -1,5 +1,6 @@
 """Usage documents: the fleet's sum is what was counted, whatever happens between a count and its write."""
 
+import itertools
 import random
 from collections import Counter
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.registry.memory import MemoryRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import OTHER, Metrics
+from tests.patience import eventually
 from tests.unit.telemetry.exchanges import make_exchange
 
 NOON = 1_795_867_200.0  # 2026-11-28T12:00:00Z
@@ -48,7 +50,7 @@ class Process:
 
     def count(self, requests: int, key: UsageKey = WINE) -> None:
         self.totals[key] = self.totals.get(key, NOTHING) + Usage(
-            requests=requests, backend_us=requests * 1000
+            requests=requests, backend_us=requests * 1000, reached=requests
         )
 
 
@@ -143,6 +145,41 @@ async def test_midnight_begins_a_new_day_and_the_old_one_is_written_when_the_sto
     assert await requests_of(store, utc_day(process.now)) == {"ana": 3}
 
 
+async def test_what_was_counted_until_midnight_belongs_to_the_day_that_ends():
+    store = MemoryRegistry()
+    process = Process(store)
+    midnight = NOON + 12 * 3600
+    times = itertools.chain([midnight - 0.01], itertools.repeat(midnight + 1))
+    process.reporter._now = lambda: next(times)
+    process.count(3)
+
+    async def written() -> bool | None:
+        return bool(await requests_of(store, DAY, DAY + timedelta(days=1))) or None
+
+    await process.reporter.start()
+    await eventually(written)
+    await process.reporter.stop()
+    assert await requests_of(store, DAY) == {"ana": 3}
+
+
+async def test_a_clock_that_is_set_back_over_midnight_loses_nothing_of_either_day():
+    store = MemoryRegistry()
+    process = Process(store)
+    process.count(10)
+    await process.reporter.write()
+    process.now += 12 * 3600
+    process.count(3)
+    await process.reporter.write()
+    process.now -= 1
+    process.count(2)
+    await process.reporter.write()
+    process.now += 2
+    process.count(4)
+    await process.reporter.write()
+    assert await requests_of(store, DAY) == {"ana": 12}
+    assert await requests_of(store, DAY + timedelta(days=1)) == {"ana": 7}
+
+
 async def test_a_restored_store_gets_the_days_total_again():
     process = Process(MemoryRegistry())
     process.count(2)
@@ -170,7 +207,7 @@ async def test_many_callers_are_spread_over_documents_of_bounded_size():
 async def test_a_document_with_the_longest_names_fits_each_store():
     store = MemoryRegistry()
     process = Process(store)
-    most = Usage(*(2**53 - 1,) * 6)
+    most = Usage(*(2**53 - 1,) * 7)
     for number in range(PART_ROWS):
         caller = f"{'r' * 32}:{'s' * 195}{number:05d}"
         process.totals[UsageKey("m" * 63, "v" * 64, caller, "t" * 63)] = most
@@ -193,7 +230,16 @@ async def test_usage_of_more_than_400_days_is_deleted():
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"gateway": "g", "rows": [{"model": "wine", "version": "1", "usage": {"requests": -1}}]}]
+    "body",
+    [
+        {},
+        {"gateway": "g", "rows": [{"model": "wine", "version": "1", "usage": {"requests": -1}}]},
+        {"gateway": "g", "rows": [{"model": "wine", "version": "1", "size": {"cpu": 1e308}, "usage": {}}]},
+        {
+            "gateway": "g",
+            "rows": [{"model": "wine", "version": "1", "size": {"memory_gib": 1e308}, "usage": {}}],
+        },
+    ],
 )
 async def test_a_document_that_cannot_be_read_is_named_and_hides_no_other(body):
     store = MemoryRegistry()
@@ -214,14 +260,14 @@ def test_usage_has_every_request_that_named_a_model_once():
     metrics.observe(make_exchange(caller=None, attempts=0, bytes_out=7), 401)
     metrics.observe(make_exchange(model=None), 404)
     assert usage_totals(metrics) == {
-        UsageKey("wine", "1", "key-1", ""): Usage(4, 1, 1, 400_000, 40, 80),
+        UsageKey("wine", "1", "key-1", ""): Usage(4, 1, 1, 400_000, 40, 80, 4),
         UsageKey("wine", "1", "", ""): Usage(1, 1, 0, 0, 0, 7),
     }
 
 
 def test_callers_that_a_budget_names_are_counted_by_themselves_whatever_the_bound():
     metrics = Metrics(limit=5)
-    metrics.always_separate = lambda principal: principal.id == "c49"
+    metrics.counted_as = lambda principal: (principal.id if principal.id == "c49" else OTHER, "")
     for number in range(50):
         metrics.observe(make_exchange(caller=f"c{number}"), 200)
     by_caller = {key.caller: usage.requests for key, usage in usage_totals(metrics).items()}

@@ -115,6 +115,7 @@ def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("bare_library")
+@pytest.mark.slow
 def test_requirements_that_cannot_be_installed(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text("./not-there-1.0-py3-none-any.whl\n")
     for _ in range(2):  # a failed one is not taken for complete

@@ -56,6 +56,7 @@ class TestRBackend(BackendContract):
         return under_test(artifact, "auto")
 
 
+@pytest.mark.slow
 class TestRBackendWithoutItsCompiledPart(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod

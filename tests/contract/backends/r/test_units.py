@@ -8,6 +8,7 @@ from tests.contract.backends.process import ROOT
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_testthat(has_r: None):
     done = subprocess.run(
         ["make", "-C", str(ROOT / "backends/r"), "test"], capture_output=True, text=True, check=False

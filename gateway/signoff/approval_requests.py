@@ -99,11 +99,12 @@ def evaluate_request(
     stored: StoredPolicy,
     keys: Keys,
     *,
+    environment: str,
     now: datetime | None = None,
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Whether `request` approves `subject` (None: what it asks for) now.
+    """Whether `request` approves `subject` (None: what it asks for) now, in the environment whose registry has that id.
 
     The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
     """
@@ -113,9 +114,7 @@ def evaluate_request(
         asked = read_statement(request.request, policy, keys)
     except SigningError as error:
         return ApprovalStatus(approved=False, problems=(f"the request does not count: {error}",))
-    problems = []
-    if asked.predicate.decision != "request" or identity != request_id(request.request):
-        problems.append("the request is a statement of another kind")
+    problems = request_problems(identity, request, asked, environment)
     bound = asked.predicate.subject
     wanted = subject if subject is not None else bound
     if not with_evidence:
@@ -154,6 +153,20 @@ def evaluate_request(
         review_due=_review_due(emergencies, decisions, policy),
         expires=min((one.at + valid for one in counted), default=now).isoformat() if counted else "",
     )
+
+
+def request_problems(
+    identity: str, request: Request, asked: VerifiedStatement, environment: str
+) -> list[str]:
+    """Why nobody is to decide on the request: a decision would be about something else than what is shown, or count elsewhere."""
+    subject, problems = asked.predicate.subject, []
+    if asked.predicate.decision != "request" or identity != request_id(request.request):
+        problems.append("the request is not the one that was asked for: another one was put in its place")
+    if subject.environment != environment:
+        problems.append("it was asked for another environment")
+    if subject.title != request.title:
+        problems.append(f"it is called {request.title[:80]!r}, and was asked for {subject.title}")
+    return problems
 
 
 def signed_for(
@@ -226,7 +239,6 @@ def _read_for_audit(
 def _changes(asked: Subject, wanted: Subject) -> list[str]:
     """What differs between what was asked for and what would serve, in words."""
     names = {
-        "environment": "it was asked for another environment",
         "model": "it was asked for another model",
         "version": "it was asked for another version",
         "image": "the image has changed",

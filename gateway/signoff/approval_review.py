@@ -47,7 +47,9 @@ def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
         request = read_request(document)
     except ValueError as error:
         return {"id": document.name, "title": "?", "state": "unreadable", "problems": [str(error)]}
-    verdict = evaluate_request(document.name, request, records.stored, records.keys)
+    verdict = evaluate_request(
+        document.name, request, records.stored, records.keys, environment=records.environment
+    )
     found = {"id": document.name, "title": request.title, **_verdict(verdict)}
     try:
         asked = read_statement(request.request, records.stored.policy, records.keys)

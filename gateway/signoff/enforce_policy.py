@@ -100,7 +100,13 @@ def find_approval(subject: Subject, records: SignOffRecords, *, with_evidence: b
         if request.title != subject.title:
             continue
         verdict = evaluate_request(
-            document.name, request, stored, keys, subject=subject, with_evidence=with_evidence
+            document.name,
+            request,
+            stored,
+            keys,
+            environment=subject.environment,
+            subject=subject,
+            with_evidence=with_evidence,
         )
         if verdict.approved:
             return Approved(subject, document, verdict)

@@ -17,6 +17,7 @@ from gateway.signoff.approval_requests import (
     ApprovalStatus,
     evaluate_request,
     read_request,
+    request_problems,
     why_last_decision_does_not_count,
     with_decision,
 )
@@ -101,7 +102,9 @@ def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str
     why_not = why_last_decision_does_not_count(document.name, after, records.stored, records.keys)
     if why_not:
         raise NotAccepted(why_not)
-    verdict = evaluate_request(document.name, after, records.stored, records.keys)
+    verdict = evaluate_request(
+        document.name, after, records.stored, records.keys, environment=records.environment
+    )
     return Judged(change, signed, after.title, verdict)
 
 
@@ -120,9 +123,13 @@ async def write_decision(registry: Registry, judged: Judged, policy: Document) -
 def _asked(document: Document, records: SignOffRecords) -> VerifiedStatement:
     try:
         request = read_request(document)
-        return read_statement(request.request, records.stored.policy, records.keys)
+        asked = read_statement(request.request, records.stored.policy, records.keys)
     except (ValueError, SigningError) as error:
         raise NotAccepted(f"the request does not count: {error}") from None
+    problems = request_problems(document.name, request, asked, records.environment)
+    if problems:
+        raise NotAccepted("; ".join(problems))
+    return asked
 
 
 def _envelope(payload: bytes, kind: str, signature: bytes) -> dict[str, Any]:

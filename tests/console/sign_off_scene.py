@@ -82,7 +82,9 @@ class SignOffScene:
         assert records is not None
         change = with_decision(found[0], self.statement(decision, self.id, who, reason), records.keys)
         after = read_request(msgspec.structs.replace(found[0], body=change.body))
-        verdict = evaluate_request(self.id, after, records.stored, records.keys)
+        verdict = evaluate_request(
+            self.id, after, records.stored, records.keys, environment=records.environment
+        )
         by = f"{who}@example.com"
         more = await emergency_changes(self.registry, self.id, "wine@4", decision, verdict, by)
         await self.registry.write(change, *more, author=by, reason=reason)
@@ -92,7 +94,9 @@ class SignOffScene:
         records = await read_sign_off(self.registry)
         assert found is not None
         assert records is not None
-        verdict = evaluate_request(self.id, found[1], records.stored, records.keys)
+        verdict = evaluate_request(
+            self.id, found[1], records.stored, records.keys, environment=records.environment
+        )
         return {"approved": verdict.approved, "by": [one.person.name for one in verdict.approvals]}
 
     async def emergencies(self) -> int:

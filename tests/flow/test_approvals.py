@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.api_keys import digest_key, make_key
@@ -12,6 +13,7 @@ from gateway.core.model import Key
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Put
+from gateway.signoff.approval_requests import request_id
 from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned
 from gateway.signoff.records import read_sign_off
 from gateway.signoff.remote_signature import prepare
@@ -165,6 +167,42 @@ async def test_whose_approval_has_expired_may_approve_again(desk: Desk):
     answer = await desk.hand_in(await desk.signed("bea"))
     assert answer.status == 200
     assert (await desk.sign_off.verdict())["by"] == ["bea@example.com"]
+
+
+async def test_what_is_shown_is_what_is_decided_on(desk: Desk):
+    """Not another environment's request, nor one under another title, or under the id of another one."""
+    signed = await desk.signed("bea")
+    found = await desk.scene.registry.read(APPROVALS, desk.sign_off.id)
+    assert found is not None
+
+    async def put(name: str, body: dict[str, Any]) -> None:
+        known = await desk.scene.registry.read(APPROVALS, name)
+        change = Put(
+            kind=APPROVALS, name=name, body=body, expected=known.revision if known is not None else 0
+        )
+        await desk.scene.registry.write(change, author="mallory")
+
+    async def assert_refused(told: str) -> None:
+        path = f"/-/approvals/{desk.sign_off.id}"
+        shown = await desk.scene.call("GET", path, body=None, key=desk.operator)
+        assert shown.json()["state"] == "open"
+        assert any(told in problem for problem in shown.json()["problems"])
+        query = "decision=approve&by=bea%40example.com"
+        made = await desk.scene.call("GET", f"{path}/statement?{query}", body=None, key=desk.operator)
+        assert told in assert_problem(made, 400, "bad-request")["detail"]
+        assert told in assert_problem(await desk.hand_in(signed), 403, "forbidden")["detail"]
+
+    identity = desk.sign_off.id
+    await put(identity, {**found.body, "title": "beer@2"})
+    await assert_refused("was asked for wine@4")
+    desk.sign_off.id = "0" * 32
+    await put(desk.sign_off.id, found.body)
+    await assert_refused("another one was put in its place")
+    desk.sign_off.subject = msgspec.structs.replace(desk.sign_off.subject, environment="prod")
+    asked = desk.sign_off.statement("request", "", "ana", "harmless")
+    desk.sign_off.id = request_id(asked)
+    await put(desk.sign_off.id, {**found.body, "request": asked})
+    await assert_refused("it was asked for another environment")
 
 
 async def test_a_rejection_that_was_withdrawn_cannot_be_handed_in_again(desk: Desk):

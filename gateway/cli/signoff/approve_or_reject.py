@@ -26,14 +26,14 @@ from gateway.signoff.approval_requests import (
     evaluate_request,
     find_request,
     read_request,
-    request_id,
+    request_problems,
     why_last_decision_does_not_count,
     with_decision,
 )
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.records import issuers_keys, read_records
+from gateway.signoff.records import SignOffRecords, issuers_keys, read_records
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
 
@@ -105,7 +105,7 @@ def approvals(
         documents = [one for one in records.requests if identity in {None, one.name}]
         if identity is not None and not documents:
             await _find(registry, identity)  # says what there is
-        return [_facts(document, records.stored, records.keys) for document in documents]
+        return [_facts(document, records) for document in documents]
 
     found = console.with_registry(registry_url, work)
     if as_json:
@@ -133,14 +133,15 @@ def _decide(
         keys = await issuers_keys(stored.policy)
         document, request = await _find(registry, identity)
         who = identify_signer(stored.policy, ssh_key, token_command, name)
-        subject = _subject(identity, request, stored, keys)
+        environment = (await registry.head()).registry_id
+        subject = _subject(identity, request, stored, keys, environment)
         statement = sign_and_verify(who, stored.policy, keys, decision, identity, subject, reason)
         change = with_decision(document, statement, keys)
         after = read_request(_with(document, change.body))
         why_not = why_last_decision_does_not_count(identity, after, stored, keys)
         if why_not:
             raise Failure(f"{who.name}: {decision} does not count: {why_not}", code=EX_DATAERR)
-        verdict = evaluate_request(identity, after, stored, keys)
+        verdict = evaluate_request(identity, after, stored, keys, environment=environment)
         more = await emergency_changes(registry, identity, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
@@ -181,22 +182,24 @@ async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
     return found
 
 
-def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys) -> Subject:
-    if identity != request_id(request.request):
-        raise Failure(
-            f"the request {identity} is not the one that was asked for: another one was put in its place",
-            hint="chips audit --verify; chips request-approval asks again",
-            code=EX_DATAERR,
-        )
+def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys, environment: str) -> Subject:
     try:
-        return read_statement(request.request, stored.policy, keys).predicate.subject
+        asked = read_statement(request.request, stored.policy, keys)
     except SigningError as error:
         raise Failure(
             f"the request does not count: {error}", hint="chips request-approval asks again", code=EX_DATAERR
         ) from None
+    problems = request_problems(identity, request, asked, environment)
+    if problems:
+        raise Failure(
+            f"nobody can decide on the request {identity}: {'; '.join(problems)}",
+            hint="chips audit --verify; chips request-approval asks again",
+            code=EX_DATAERR,
+        )
+    return asked.predicate.subject
 
 
-def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, Any]:
+def _facts(document: Document, records: SignOffRecords) -> dict[str, Any]:
     try:
         request = read_request(document)
     except ValueError as error:
@@ -205,7 +208,8 @@ def _facts(document: Document, stored: StoredPolicy, keys: Keys) -> dict[str, An
             "title": "?",
             **_verdict_facts(ApprovalStatus(approved=False, problems=(str(error),))),
         }
-    verdict = evaluate_request(document.name, request, stored, keys)
+    stored, keys = records.stored, records.keys
+    verdict = evaluate_request(document.name, request, stored, keys, environment=records.environment)
     facts: dict[str, Any] = {"id": document.name, "title": request.title, **_verdict_facts(verdict)}
     try:
         predicate = read_statement(request.request, stored.policy, keys).predicate

@@ -123,6 +123,36 @@ def test_an_approval_counts_in_one_environment(stage: Stage):
     )
 
 
+def test_nobody_approves_for_another_environment_than_the_one_they_look_at(stage: Stage):
+    """People who approve in qa without much thought would approve for prod, to whose registry the requester copies it."""
+    identity = stage.request()
+    for kind, name in ((SIGN_OFF, "policy"), (APPROVALS, identity)):
+        stage.put("qa", kind, name, stage.read("prod", kind, name).body)
+    words = ("--env", "qa", "approve", identity, "--ssh-key", stage.people.key("bea"))
+    ended = stage.shell(*words)
+    assert ended.code == console.EX_DATAERR
+    assert "it was asked for another environment" in ended.err
+    (found,) = stage.shell.ok("--env", "qa", "approvals", "--json").json()
+    assert "it was asked for another environment" in found["problems"]
+    stage.approve(identity, "bea", "dan")
+    stage.put("qa", APPROVALS, identity, stage.read("prod", APPROVALS, identity).body)
+    (found,) = stage.shell.ok("--env", "qa", "approvals", "--json").json()
+    assert not found["approved"]
+
+
+def test_nobody_approves_under_another_name(stage: Stage):
+    """What is approved is shown by its title, which no signature covers."""
+    identity = stage.request()
+    body = stage.read("prod", APPROVALS, identity).body
+    stage.put("prod", APPROVALS, identity, {**body, "title": "beer@2"})
+    ended = stage.refused("approve", identity, "--ssh-key", stage.people.key("bea"))
+    assert "it is called 'beer@2', and was asked for wine@4" in ended.err
+    assert not stage.state(identity)["approved"]
+    stage.put("prod", APPROVALS, identity, body)
+    stage.approve(identity, "bea", "dan")
+    stage.register()
+
+
 def test_one_person_with_two_keys_is_one_person(stage: Stage):
     stage.put("prod", SIGN_OFF, "policy", None)
     stage.people.make_key("bea-too")

@@ -80,13 +80,20 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
-        """Add the windows of `report` that are new; return whether there were any."""
+        """Add the windows of `report` that are new; return whether anything has changed."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
-        return bool(new)
+        return bool(new) | (report.final and self.settle(rollout.plan, report.gateway))
+
+    def settle(self, plan: RolloutPlan, gateway: str) -> bool:
+        """Judge what still waits for its pair, of a gateway that is gone: over days, many come and go. Return whether there was any."""
+        pair = self.unpaired.pop(gateway, None)
+        if pair is not None:
+            self._judge(plan, pair)
+        return pair is not None
 
     def _observe(self, rollout: Rollout, gateway: str, window: RolloutWindow) -> None:
         candidate = window.versions.get(rollout.candidate) or Tally()

@@ -182,7 +182,7 @@ class Controller:
         before = (seen.reporting, seen.silent, seen.left_out)
         changed = self._take(watched, rollout, documents, now)
         gone = self._leave_out(watched, rollout, {one.name for one in documents}, timeout_s, now)
-        changed |= before != (seen.reporting, seen.silent, seen.left_out)
+        changed |= bool(gone) or before != (seen.reporting, seen.silent, seen.left_out)
         decision = decide(rollout, model, seen)
         if changed or decision.action != "wait":
             watched.revision = await self._registry.write_ephemeral(
@@ -240,7 +240,10 @@ class Controller:
             _log.warning("rollout of %s: it goes on without gateway %s, which is silent", rollout.model, name)
         seen.reporting, seen.silent = gateways.reporting, gateways.silent
         seen.left_out += len(in_vain)
-        return [*ended, *in_vain]
+        gone = [*ended, *in_vain]
+        for document in gone:
+            seen.settle(rollout.plan, document.removeprefix(f"{rollout.model}."))
+        return gone
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
         """Take one step: the rollout and the model's traffic in one write. Raises Conflict."""

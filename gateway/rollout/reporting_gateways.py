@@ -26,6 +26,7 @@ class ReportingGateways:
 
     def __init__(self) -> None:
         self._known: dict[str, _Gateway] = {}
+        self._stopped: list[str] = []  # in this turn
         self._first_turn = True
         self.reporting = 0
         self.silent = 0
@@ -34,6 +35,7 @@ class ReportingGateways:
         name = document.name
         if report.final:  # it has stopped, and said so
             self._known.pop(name, None)
+            self._stopped.append(name)
             return
         known = self._known.get(name)
         if known is None or known.revision != document.revision:
@@ -42,10 +44,11 @@ class ReportingGateways:
     def end_turn(
         self, present: set[str], now: float, *, window_s: float, timeout_s: float
     ) -> tuple[list[str], list[str]]:
-        """The documents of gateways whose process has ended, and of those that were waited for in vain. `present`: the documents there are."""
+        """The documents of gateways that have ended, and of those that were waited for in vain. `present`: the documents there are."""
         self._first_turn = False
         late_s = LATE_WINDOWS * window_s
-        ended, in_vain = [], []
+        ended, in_vain = self._stopped, []
+        self._stopped = []
         for name, gateway in list(self._known.items()):
             if name not in present:
                 pass

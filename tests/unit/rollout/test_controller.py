@@ -313,6 +313,26 @@ async def test_what_gateways_that_are_gone_have_left_is_deleted_at_the_end(scene
     assert await scene.registry.list_ephemeral(FIGURES) == ()
 
 
+async def test_gateways_that_come_and_go_for_days_leave_nothing_to_read_each_time(scene: Scene):
+    """Instances of Cloud Run stop after minutes: their documents, and what has waited for its pair, are not kept until the end."""
+    await scene.begin()
+    controller = scene.controller()
+    await scene.turn(controller)
+    for number in range(60):
+        gone = ReportingGateway(scene.registry, f"gone{number}")
+        for final in (False, True):
+            await gone.report(0, candidate=tally(1), stable=tally(0), final=final)
+            await scene.turn(controller)
+    assert await scene.registry.list_ephemeral(FIGURES) == ()
+    (kept,) = await scene.registry.list_ephemeral(ASSESSMENTS)
+    assert kept.body["unpaired"] == {}
+    assert kept.body["requests"] == 120, "each window counts once, also for the controller that comes next"
+    other = scene.controller()
+    await scene.turn(controller, other)
+    (same,) = await scene.registry.list_ephemeral(ASSESSMENTS)
+    assert same.body["requests"] == 120
+
+
 async def test_evidence_of_another_release_is_gathered_anew(scene: Scene):
     await scene.begin()
     await scene.registry.write_ephemeral(ASSESSMENTS, "wine", {"rollout": "r1", "future": True}, expected=0)

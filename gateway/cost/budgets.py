@@ -36,7 +36,9 @@ _log = logging.getLogger(__name__)
 WARNINGS: Final = "budget-warnings"
 _OTHER: Final = "other"  # as the metrics call everything beyond their bound
 _FIRST_LOOK_S: Final = 5.0
-_LATE_S: Final = 3600.0  # a day's documents may still change for so long after its end
+_LATE_S: Final = (
+    3600.0  # a day's documents may still change for so long after its end, or after the store was away
+)
 _DAY_S: Final = 86_400.0
 
 
@@ -87,6 +89,7 @@ class BudgetKeeper:
         self._ids: frozenset[str] = frozenset()
         self._documents: dict[date, tuple[Document, ...]] = {}  # as last read
         self._past: dict[date, _Past] = {}
+        self._failed_at = 0.0
         self._warned: dict[str, Mapping[str, Any]] = {}
         self.spent: dict[str, int] = {}  # by the id of the budget, in this period
         self.exhausted: dict[tuple[str, str], Exhausted] = {}  # always the same one, which requests look at
@@ -139,7 +142,7 @@ class BudgetKeeper:
         lists = (self._store.list_ephemeral(usage_kind(one)) for one in unread)
         for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
             if isinstance(found, RegistryError):
-                failure = found
+                failure, self._failed_at = found, self._now()
             elif isinstance(found, BaseException):
                 raise found
             else:
@@ -175,8 +178,7 @@ class BudgetKeeper:
                 by_day[day] = past.spent
                 continue
             by_day[day] = self._count_day(day, budgets, tables, own[day])
-            over_s = now - datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - _DAY_S
-            if over_s > _LATE_S and day in fresh:
+            if day in fresh and now - self._last_change(day) > _LATE_S:
                 self._past[day] = _Past(budgets, tables, by_day[day])
                 del self._documents[day]
         for day in [day for day in self._past if day not in by_day]:
@@ -187,6 +189,11 @@ class BudgetKeeper:
             budget.id: sum(by_day[day][budget.id] for day in period_days(budget.period, current))
             for budget in budgets
         }
+
+    def _last_change(self, day: date) -> float:
+        """When the last gateway may have begun to write what it counted on `day`, in seconds since the epoch."""
+        ended = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + _DAY_S
+        return max(ended, self._failed_at) if self._failed_at < ended + _DAY_S else ended
 
     def _count_day(
         self,

@@ -44,7 +44,7 @@ class _Part:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.rows: dict[UsageKey, UsageRow] = {}
+        self.rows: dict[tuple[UsageKey, InstanceSize], UsageRow] = {}
         self.revision = 0
         self.unwritten = False
 
@@ -54,22 +54,28 @@ class _Day:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._where: dict[UsageKey, _Part] = {}
+        self._where: dict[tuple[UsageKey, InstanceSize], _Part] = {}
+        self._sizes: dict[UsageKey, InstanceSize] = {}  # as last declared
         self.parts: list[_Part] = []
 
     def add(self, key: UsageKey, usage: Usage, size: InstanceSize) -> None:
-        part = self._where.get(key)
+        if size.declared:
+            self._sizes[key] = size
+        else:  # it may have been removed meanwhile
+            size = self._sizes.get(key, size)
+        place = key, size  # what was used before keeps the size that it had
+        part = self._where.get(place)
         if part is None:
             if not self.parts or len(self.parts[-1].rows) >= PART_ROWS:
                 self.parts.append(_Part(f"{self._name}-{len(self.parts)}"))
-            part = self._where[key] = self.parts[-1]
-        known = part.rows.get(key)
-        part.rows[key] = UsageRow(
+            part = self._where[place] = self.parts[-1]
+        known = part.rows.get(place)
+        part.rows[place] = UsageRow(
             model=key.model,
             version=key.version,
             caller=key.caller,
             team=key.team,
-            size=size if size.declared or known is None else known.size,
+            size=size,
             usage=usage if known is None else known.usage + usage,
         )
         part.unwritten = True

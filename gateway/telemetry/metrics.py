@@ -84,8 +84,8 @@ Reading = dict[str, dict[str, float]]
 class Metrics:
     """Counts requests with `observe`; `live_state` returns the counts.
 
-    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Callers beyond that
-    are counted as what `counted_as` returns: a caller and a team.
+    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Further versions of a
+    model that is known are counted together; callers beyond the limit as what `counted_as` returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -206,7 +206,9 @@ class Metrics:
 
     def _new_series(self, model: str, version: str) -> Series:
         if self._pairs >= self._limit and model:
-            model = version = OTHER
+            version = OTHER
+            if model not in self._series:
+                model = OTHER
         versions = self._series.setdefault(model, {})
         if version not in versions:
             versions[version] = Series(model, version)

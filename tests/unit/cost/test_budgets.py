@@ -245,6 +245,26 @@ async def test_a_day_that_could_not_be_read_after_its_end_is_not_settled(registr
     assert second.keeper.spent["model:wine"] == pytest.approx(10 * 27.3, abs=3)
 
 
+async def test_what_another_gateway_writes_when_the_store_is_back_is_counted(registry: MemoryRegistry):
+    store = Away()
+    await set_budget(registry, Budget(scope="model", name="wine", amount_micros=10**9))
+    first, second = [await FleetGateway(registry, store=store).begin() for _ in range(2)]
+    first.serve(10)
+    first.reporter.collect()
+    store.away = True
+    for gateway in (first, second):
+        gateway.now += 86_400
+        await gateway.interval()
+    store.away = False
+    await second.interval()
+    await first.interval()
+    await second.interval()
+    assert second.keeper.spent["model:wine"] == pytest.approx(10 * 27.3, abs=3)
+    second.now += 3600
+    await second.interval()
+    assert not second.keeper._documents.keys() - {date(2026, 11, 29)}, "now it is settled"
+
+
 async def test_a_budget_that_is_changed_warns_anew_and_only_once(
     registry: MemoryRegistry, caplog: pytest.LogCaptureFixture
 ):

@@ -39,10 +39,11 @@ class Process:
     def __init__(self, store: MemoryRegistry) -> None:
         self.totals: dict[UsageKey, Usage] = {}
         self.now = NOON
+        self.size = InstanceSize(cpu=2, declared=True)
         self.reporter = UsageReporter(
             store,
             lambda: dict(self.totals),
-            lambda _model, _version: InstanceSize(cpu=2, declared=True),
+            lambda _model, _version: self.size,
             interval_s=15,
             supervisor=Supervisor(),
             now=lambda: self.now,
@@ -143,6 +144,21 @@ async def test_midnight_begins_a_new_day_and_the_old_one_is_written_when_the_sto
     await process.reporter.write()
     assert await requests_of(store, DAY) == {"ana": 2}
     assert await requests_of(store, utc_day(process.now)) == {"ana": 3}
+
+
+async def test_usage_keeps_the_size_that_its_instances_had():
+    store = MemoryRegistry()
+    process = Process(store)
+    for size, requests in (
+        (InstanceSize(cpu=2, declared=True), 3),
+        (InstanceSize(cpu=8, declared=True), 4),
+        (InstanceSize(), 5),  # the version is gone from the registry
+    ):
+        process.size = size
+        process.count(requests)
+        await process.reporter.write()
+    usage = await read_usage(store, [DAY])
+    assert [(row.size.cpu, row.usage.requests) for row in usage.rows] == [(2.0, 3), (8.0, 9)]
 
 
 async def test_what_was_counted_until_midnight_belongs_to_the_day_that_ends():

@@ -95,6 +95,16 @@ def test_labels_are_bounded():
     )
 
 
+def test_versions_beyond_the_bound_still_count_for_their_model():
+    metrics = Metrics(limit=10)
+    for number in range(50):
+        metrics.observe(make_exchange(version=str(number)), 200)
+        metrics.observe(make_exchange(model=f"m{number}"), 200)
+    series = metrics.live_state().series
+    assert sum(sum(one.statuses.values()) for one in series["wine"].values()) == 50
+    assert sum(len(versions) for versions in series.values()) <= 2 * 10
+
+
 def test_retries_cold_starts_and_waits():
     metrics = Metrics()
     metrics.observe(make_exchange(attempts=3, queued_s=0.01), 200)

@@ -63,11 +63,25 @@ def sign(payload: Any, payload_type: str, signer: Signer) -> bytes:
     return msgspec.json.encode(envelope.to_dict(), order="sorted")
 
 
+class _Signature(msgspec.Struct):
+    keyid: str
+    sig: str
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    payload: str
+    payload_type: str
+    signatures: list[_Signature]
+
+
 def read_envelope(content: bytes) -> Envelope:
     """Parse an envelope, without checking its signatures. Raises SigningError."""
     try:
+        msgspec.json.decode(
+            content, type=_Envelope
+        )  # the library takes values of any type, and fails when they are used
         return Envelope.from_dict(msgspec.json.decode(content))
-    except (msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SigningError(f"it is not a DSSE envelope: {error}") from None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,6 +10,8 @@ from gateway.core.evidence import CARD
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.policy import SignOffPolicy
+
+_MAX_SKEW: Final = timedelta(minutes=5)
 
 
 def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -53,6 +55,7 @@ def _is_too_old(record: Mapping[str, Any], policy: SignOffPolicy, now: datetime)
     if not policy.evidence_days:
         return False
     try:
-        return now - datetime.fromisoformat(record["written_at"]) > timedelta(days=policy.evidence_days)
+        age = now - datetime.fromisoformat(record["written_at"])
     except (KeyError, TypeError, ValueError):
         return True
+    return not -_MAX_SKEW <= age <= timedelta(days=policy.evidence_days)  # nor from a time to come

@@ -49,7 +49,8 @@ class Desk:
     ) -> bytes:
         records = await read_sign_off(self.scene.registry)
         assert records is not None
-        made = prepare(records.requests[0], records, decision, f"{who}@example.com", reason)
+        document = next(one for one in records.requests if one.name == self.sign_off.id)
+        made = prepare(document, records, decision, f"{who}@example.com", reason)
         return self.envelope(made.payload, made.signed_bytes, key or who)
 
     def envelope(self, payload: bytes, signed_bytes: bytes, key: str) -> bytes:
@@ -203,6 +204,34 @@ async def test_what_is_shown_is_what_is_decided_on(desk: Desk):
     desk.sign_off.id = request_id(asked)
     await put(desk.sign_off.id, {**found.body, "request": asked})
     await assert_refused("it was asked for another environment")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"payloadType": None},
+        {"payloadType": 7},
+        {"payload": []},
+        {"signatures": [{"keyid": None, "sig": "AAAA"}]},
+        {"signatures": [{"keyid": "ssh:ana@example.com", "sig": 7}]},
+        {"signatures": [7]},
+        {"signatures": None},
+    ],
+)
+@pytest.mark.parametrize("part", ["request", "decision"])
+async def test_one_damaged_request_hides_no_other(desk: Desk, damage: dict[str, Any], part: str):
+    found = await desk.scene.registry.read(APPROVALS, desk.sign_off.id)
+    assert found is not None
+    damaged = {**found.body["request"], **damage}
+    body = {**found.body, **({"request": damaged} if part == "request" else {"decisions": [damaged]})}
+    change = Put(kind=APPROVALS, name="f" * 32, body=body, expected=0)
+    await desk.scene.registry.write(change, author="mallory")
+    listed = await desk.scene.call("GET", "/-/approvals", body=None, key=desk.operator)
+    assert {one["id"]: one["state"] for one in listed.json()["requests"]} == {
+        desk.sign_off.id: "open",
+        "f" * 32: "open",
+    }
+    assert (await desk.hand_in(await desk.signed("bea"))).status == 200
 
 
 async def test_a_rejection_that_was_withdrawn_cannot_be_handed_in_again(desk: Desk):

@@ -228,7 +228,7 @@ class BudgetKeeper:
         """Log each threshold once in the fleet: the gateway that notes it in the store says it."""
         for budget in self._budgets:
             level = reached_threshold(self.spent.get(budget.id, 0), budget.amount_micros)
-            # A budget that is changed warns anew.
+            # A budget that is changed warns again.
             occasion = {
                 "since": period_days(budget.period, day)[0].isoformat(),
                 "period": budget.period,

@@ -265,7 +265,7 @@ async def test_what_another_gateway_writes_when_the_store_is_back_is_counted(reg
     assert not second.keeper._documents.keys() - {date(2026, 11, 29)}, "now it is settled"
 
 
-async def test_a_budget_that_is_changed_warns_anew_and_only_once(
+async def test_a_budget_that_is_changed_warns_again_and_only_once(
     registry: MemoryRegistry, caplog: pytest.LogCaptureFixture
 ):
     gateways = [FleetGateway(registry), FleetGateway(registry)]

@@ -98,10 +98,25 @@ class BudgetKeeper:
         self._budgets = snapshot.budgets
         if self._budgets:
             self._tables = with_default(snapshot.price_tables)
-        self._ids = frozenset(budget.id for budget in snapshot.budgets)
-        if not self._budgets:
+        else:
             self.spent = {}
-            self.exhausted.clear()
+        self._ids = frozenset(budget.id for budget in snapshot.budgets)
+        self._release(snapshot.budgets)
+
+    def _release(self, budgets: Iterable[Budget]) -> None:
+        """Let calls in again at once where a budget was raised, removed or refuses no more; all else waits for `refresh`."""
+        known = {budget.id: budget for budget in budgets}
+        for place, found in list(self.exhausted.items()):
+            budget = known.get(found.budget.id)
+            if (
+                budget is None
+                or not budget.refuse
+                or budget.period != found.budget.period
+                or self.spent[budget.id] < budget.amount_micros
+            ):
+                del self.exhausted[place]
+            else:
+                self.exhausted[place] = Exhausted(budget, found.ends_at)
 
     def counted_as(self, principal: Principal) -> tuple[str, str]:
         """The caller and team that a caller beyond the metrics' bound is counted as, so that its budgets count it.
@@ -227,8 +242,9 @@ class BudgetKeeper:
     async def _warn(self, day: date) -> None:
         """Log each threshold once in the fleet: the gateway that notes it in the store says it."""
         for budget in self._budgets:
-            level = reached_threshold(self.spent.get(budget.id, 0), budget.amount_micros)
-            # A budget that is changed warns anew.
+            spent = self.spent.get(budget.id, 0)
+            level = reached_threshold(spent, budget.amount_micros)
+            # A budget that is changed warns again.
             occasion = {
                 "since": period_days(budget.period, day)[0].isoformat(),
                 "period": budget.period,
@@ -241,7 +257,7 @@ class BudgetKeeper:
                     news = True  # better twice than never
                 self._warned[budget.id] = {**occasion, "level": level}
                 if news:
-                    self._tell(budget, level)
+                    self._tell(budget, spent, level)
 
     async def _note(self, budget: Budget, occasion: Mapping[str, Any], level: int) -> bool:
         """Whether nobody has said it yet in this period. Raises RegistryError."""
@@ -259,7 +275,7 @@ class BudgetKeeper:
             return True
         return False  # another gateway was quicker
 
-    def _tell(self, budget: Budget, level: int) -> None:
+    def _tell(self, budget: Budget, spent: int, level: int) -> None:
         then = f"calls are refused with {budget.refuse}" if budget.refuse else "calls go on"
         _log.log(
             logging.ERROR if level >= 100 else logging.WARNING,
@@ -267,7 +283,7 @@ class BudgetKeeper:
             budget.scope,
             budget.name,
             level,
-            self.spent[budget.id] / MICRO,
+            spent / MICRO,
             budget.amount_micros / MICRO,
             budget.period,
             f"; {then}" if level >= 100 else "",

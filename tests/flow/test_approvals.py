@@ -235,7 +235,7 @@ async def test_one_damaged_request_hides_no_other(desk: Desk, damage: dict[str, 
 
 
 async def test_a_rejection_that_was_withdrawn_cannot_be_handed_in_again(desk: Desk):
-    """Else whoever has seen it stops the version for good, without a signature of their own."""
+    """Otherwise anyone who has seen it could stop the version for good, without a signature of their own."""
     rejection = await desk.signed("bea", "reject", reason="too slow")
     assert (await desk.hand_in(rejection)).status == 200
     assert (await desk.hand_in(await desk.signed("bea"))).status == 200

@@ -82,6 +82,32 @@ async def test_a_budget_that_is_raised_or_removed_lets_calls_in_again(registry: 
     assert gateway.keeper.gauges() == {}
 
 
+@pytest.mark.parametrize(
+    ("changed", "refuses"),
+    [
+        (None, 0),
+        (Budget(scope="model", name="wine", amount_micros=10**9, refuse=402), 0),
+        (Budget(scope="model", name="wine", amount_micros=1), 0),
+        (Budget(scope="model", name="wine", amount_micros=1, refuse=402, period="day"), 0),
+        (Budget(scope="model", name="wine", amount_micros=2, refuse=429), 429),
+    ],
+)
+async def test_calls_are_let_in_as_soon_as_a_change_allows_it(
+    registry: MemoryRegistry, changed: Budget | None, refuses: int
+):
+    await set_budget(registry, Budget(scope="team", name="cellar", amount_micros=1, refuse=402))
+    await set_budget(registry, CHEAP)
+    gateway = await FleetGateway(registry).begin()
+    gateway.serve()
+    await gateway.interval()
+    assert len(gateway.keeper.exhausted) == 2
+    await (remove_budget(registry, CHEAP) if changed is None else set_budget(registry, changed))
+    gateway.keeper.follow(compile_snapshot(await registry.load()))
+    found = gateway.keeper.exhausted.get(("model", "wine"))
+    assert (found.budget.refuse if found is not None else 0) == refuses
+    assert ("team", "cellar") in gateway.keeper.exhausted
+
+
 class Away(MemoryRegistry):
     away = False
 
@@ -265,7 +291,7 @@ async def test_what_another_gateway_writes_when_the_store_is_back_is_counted(reg
     assert not second.keeper._documents.keys() - {date(2026, 11, 29)}, "now it is settled"
 
 
-async def test_a_budget_that_is_changed_warns_anew_and_only_once(
+async def test_a_budget_that_is_changed_warns_again_and_only_once(
     registry: MemoryRegistry, caplog: pytest.LogCaptureFixture
 ):
     gateways = [FleetGateway(registry), FleetGateway(registry)]

@@ -16,6 +16,8 @@ from gateway.core.model import Model, parse_model
 from gateway.deploy.foreign_models import READERS
 from gateway.registry.base import MODELS, NETWORKS, Delete, Document, Put, Registry, now_rfc3339
 
+_NOTES = 20  # in the reason, which Firestore ends at 10 000 characters
+_NOTE_LENGTH = 300
 _WORDS = {"create": "add", "update": "change", "delete": "remove"}
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
 
@@ -141,8 +143,11 @@ async def _unverified(registry: Registry, steps: list[_Step], *, force: bool) ->
         after = _model(step.change.body)
         if after is not None:
             new = newly_served(before, after)
-            notes.append(await check_verified(registry, after, new, force=force or document is None))
-    return [note for note in notes if note]
+            note = await check_verified(registry, after, new, force=force or document is None)
+            if note:
+                notes.append(f"{note} ({after.name})" if len(steps) > 1 else note)
+    more = [f"forced: {len(notes) - _NOTES} more models"] if len(notes) > _NOTES else []
+    return [*(note[:_NOTE_LENGTH] for note in notes[:_NOTES]), *more]
 
 
 def _model(body: Mapping[str, Any]) -> Model | None:

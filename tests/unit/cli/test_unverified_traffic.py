@@ -1,5 +1,6 @@
 """A version that nothing has verified gets no traffic from any command, unless it is forced; then the history says so."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,15 @@ def test_a_model_that_is_restored_serves_and_the_history_says_what_nobody_verifi
     other = f"sqlite://{tmp_path}/other.db"
     wine.ok("import", file, "--yes", "--registry", other)
     assert "version 3: it was never verified" in wine.ok("history", "wine", "--registry", other).out
+
+
+def test_a_registry_with_many_models_is_restored_everywhere(shell: Shell, tmp_path: Path):
+    """The reason names some of them: a store takes no reason of any length, and Firestore refused the whole restore."""
+    backend = {"version": "4", "url": "http://127.0.0.1:9"}
+    models = {f"wine-{number:03}": {"backends": [backend], "traffic": {"4": 100}} for number in range(300)}
+    (tmp_path / "all.yaml").write_text(json.dumps({"chips": 1, "models": models}))
+    shell.ok("import", "all.yaml", "--yes")
+    (change, *_) = shell.ok("history", "--json").json()
+    assert "forced: version 4: it was never verified (wine-000)" in change["reason"]
+    assert change["reason"].endswith("forced: 280 more models")
+    assert len(change["reason"]) < 2000

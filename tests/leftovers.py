@@ -70,7 +70,7 @@ class Leftovers:
     def end(self) -> list[str]:
         """End what is left; one line for each."""
         self._in_a_test = False
-        warned = _collect() if any(_is_open_socket(reference()) for reference in self._made) else []
+        warned = _collect() if any(_may_be_in_a_circle(reference()) for reference in self._made) else []
         left = [line for reference in self._made if (line := _end(reference())) is not None]
         self._made.clear()
         return [*left, *self.lost, *warned]
@@ -88,12 +88,15 @@ def _is_made_by_grpc() -> bool:
     return False
 
 
-def _is_open_socket(made: Any) -> bool:
-    return isinstance(made, socket.socket) and made.fileno() != -1
+def _may_be_in_a_circle(made: Any) -> bool:
+    """An HTTP client that was closed may still hold open connections, and an exception the pool whose threads end with it."""
+    if isinstance(made, socket.socket):
+        return made.fileno() != -1
+    return isinstance(made, threading.Thread) and made.is_alive()
 
 
 def _collect() -> list[str]:
-    """What the collector warns of. An HTTP client that was closed may hold connections in a circle, which it then closes silently."""
+    """What the collector warns of. What only a circle holds is closed silently, where it closes itself."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         gc.collect()

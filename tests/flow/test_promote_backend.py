@@ -51,6 +51,8 @@ def test_the_backend_there_must_serve_what_was_approved(
     words = ("--from", f"sqlite:{tmp_path}/qa.db", "--to", f"sqlite:{tmp_path}/prod.db", "--url", backend.url)
     ended = shell("promote", "wine@4", *words, "--yes")
     if not told:
+        assert "it was never verified" in ended.err  # neither in qa nor here
+        ended = shell("promote", "wine@4", *words, "--yes", "--force")
         assert ended.code == 0, ended
         assert "promoted  wine@4" in ended.out
         return

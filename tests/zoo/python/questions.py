@@ -17,7 +17,6 @@ class Served:
 
     def __init__(self, facts: dict[str, Any], port: int, batching: int) -> None:
         self.facts, self.port, self.batching = facts, port, batching
-        self.session = requests.Session()
 
     @property
     def inputs(self) -> list[str]:
@@ -26,7 +25,7 @@ class Served:
     def ask(self, rows: Sequence[Any], port: int | None = None, **parameters: Any) -> requests.Response:
         body: dict[str, Any] = {"instances": rows, **({"parameters": parameters} if parameters else {})}
         url = f"http://127.0.0.1:{port or self.port}/predict"
-        return self.session.post(
+        return requests.post(
             url, data=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=60
         )
 

@@ -97,8 +97,6 @@ def zoo(trained: list[Path], folder: Path) -> Iterator[list[Served]]:
             assert len(served) == len(published), (folder / "errors").read_text()[-3000:]
             yield served
         finally:
-            for one in served:
-                one.session.close()
             host.terminate()
 
 

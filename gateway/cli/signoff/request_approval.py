@@ -158,8 +158,8 @@ async def read_version_with_evidence(
         evidence = {record.sort: to_document(record) for record in records}
         if policy is not None and policy.evidence_days:
             for record in records:
-                (change, *_) = await registry.history(kind=EVIDENCE, name=record.name, limit=1)
-                evidence[record.sort]["written_at"] = change.at
+                for change in await registry.history(kind=EVIDENCE, name=record.name, limit=1):
+                    evidence[record.sort]["written_at"] = change.at
     card = published_card(store, name, backend) if CARD in wanted else None
     if card is not None:
         evidence[CARD] = to_document(card)

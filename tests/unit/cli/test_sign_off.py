@@ -1,7 +1,9 @@
 """`chips sign-off`, `request-approval`, `approve`, `reject`: by people with SSH keys, in registries of their own."""
 
 import base64
+import contextlib
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -165,6 +167,13 @@ def test_evidence_expires_and_the_approvals_with_it(stage: Stage, monkeypatch: p
         later.setattr("gateway.signoff.approval_requests.datetime", Later)
         assert "the evidence verify has expired" in stage.register(ok=False).err
     stage.register()
+    with contextlib.closing(sqlite3.connect(stage.folder / "qa.db")) as database, database:
+        for (trigger,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("DELETE FROM history WHERE kind = ?", (EVIDENCE,))
+    assert "it is from an unknown time" in stage.shell(*words).err
 
 
 class Later(datetime):

@@ -65,6 +65,7 @@ SHOWN = {
     "server/caller_response.py": "test_lines_of_own_answers",
     "stages/rate_limit.py": "test_texts_of_refusals",
     "telemetry/access_log.py": "test_details_in_the_log",
+    "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
     "cost/prices.py": "the prices, which are part of the release",
     "control/assets.py": "the console's files, which are part of the release",
 }

@@ -179,3 +179,16 @@ def test_a_good_signature_is_verified_once(people: People, tmp_path: Path, monke
     ):
         with pytest.raises(ssh_signature.SshError, match="not installed"):
             ssh_signature.has_signed(message, signature, who, [people.public(public)])
+
+
+def test_a_good_signature_is_remembered_by_all_that_it_depends_on(people: People):
+    bea, dan = people.public("bea"), people.public("dan")
+    signature = ssh_signature.sign(b"yes", Path(people.key("bea")))
+    other = ssh_signature.sign(b"yes", Path(people.key("dan")))
+    for _ in range(2):
+        assert ssh_signature.has_signed(b"yes", signature, "bea", [bea])
+        assert ssh_signature.has_signed(b"yes", other, "bea", [bea, dan])
+        assert not ssh_signature.has_signed(b"no", signature, "bea", [bea])
+        assert not ssh_signature.has_signed(b"yes", other, "bea", [bea])
+        assert not ssh_signature.has_signed(b"yes", signature, "bea", [dan])
+        assert not ssh_signature.has_signed(b"yes", signature, "bea", [])

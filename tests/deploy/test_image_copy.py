@@ -374,30 +374,3 @@ async def test_a_manifest_that_names_no_digest_is_refused(
     with pytest.raises(DeployError, match=f"the manifest {digest} cannot be read"):
         await copy_image(f"{host}/bad@{digest}", f"{prod}/bad@{digest}", nobody)
     assert {path for _, path, _ in front.seen} == {f"/v2/bad/manifests/{digest}"}
-
-
-@pytest.mark.parametrize(
-    ("image", "problem"),
-    [
-        ("wine@sha256:" + "a" * 64, "names no image at a registry"),
-        ("example.com/wine:4", "named by a tag"),
-        ("https://example.com/wine@sha256:" + "a" * 64, "names no image"),
-        ("example.com/../wine@sha256:" + "a" * 64, "names no image"),
-        ("example.com/wine@sha512:" + "a" * 128, "names no image"),
-    ],
-)
-def test_what_is_no_image_by_digest_is_refused(image: str, problem: str):
-    with pytest.raises(DeployError, match=problem):
-        target_address(image, "example.com/models")
-
-
-def test_an_image_that_is_in_the_repository_stays():
-    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
-    assert (
-        target_address(f"a.dev/p/models/wine:4@{digest}", "a.dev/p/models")
-        == f"a.dev/p/models/wine:4@{digest}"
-    )
-    assert (
-        target_address(f"a.dev/p/models-qa/wine@{digest}", "a.dev/p/models/")
-        == f"a.dev/p/models/wine@{digest}"
-    )

@@ -1,10 +1,9 @@
 """The ledger of one environment and month, read from its registry and its store of figures."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
+from gateway.cli.support.figures_store import figures_store
 from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at
 from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
@@ -14,7 +13,6 @@ from gateway.cost.plan_comparison import Comparison, compare, read_plan
 from gateway.cost.prices import registry_prices
 from gateway.cost.usage import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
-from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_budget
 from gateway.settings import Settings, endpoint_override
 
@@ -41,19 +39,6 @@ def utc_now() -> datetime:
 def this_month() -> str:
     """The running month (UTC), such as 2026-11."""
     return f"{utc_now():%Y-%m}"
-
-
-@asynccontextmanager
-async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
-    """Where the gateways of `settings` write their usage."""
-    if not settings.rollouts.figures:
-        yield registry
-        return
-    store = open_registry(settings.rollouts.figures)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def read_ledger(

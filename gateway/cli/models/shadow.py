@@ -4,8 +4,6 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Annotated, Any
 
@@ -16,6 +14,7 @@ from gateway.cli.models.shadow_cost import shadow_cost
 from gateway.cli.models.shadow_report import show_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.figures_store import figures_store
 from gateway.cli.support.published_artifact import published_manifest
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
@@ -33,7 +32,6 @@ from gateway.core.shadow import (
 )
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change
-from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.reporter import FIGURES
@@ -237,23 +235,10 @@ def _check_pure(settings: Settings, model: Model, backend: Backend) -> None:
         )
 
 
-@asynccontextmanager
-async def _figures_of(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
-    """Where gateways report."""
-    if not settings.rollouts.figures:
-        yield registry
-        return
-    store = open_registry(settings.rollouts.figures)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def _begin(
     settings: Settings, registry: Registry, document: Document | None, made: Shadow, reason: str
 ) -> int:
-    async with _figures_of(settings, registry) as store:
+    async with figures_store(settings, registry) as store:
         for old in await store.list_ephemeral(FIGURES):
             if old.name.rpartition(".")[0] == made.model:
                 await store.delete_ephemeral(FIGURES, old.name)
@@ -283,7 +268,7 @@ async def _look(
             change = Put(kind=SHADOWS, name=name, body=to_document(found), expected=document.revision)
             await registry.write(change, author=author, reason=reason)
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
-        async with _figures_of(settings, registry) as store:
+        async with figures_store(settings, registry) as store:
             facts = await read_shadow_facts(store, found, model)
         if stop:
             await _keep_verdict(registry, found, model, facts, author=author, reason=reason)

@@ -12,6 +12,7 @@ from gateway.deploy.image_copy import copy_image, target_address
 from gateway.deploy.image_credentials import find_credentials
 from gateway.deploy.oci_registry import parse_image
 from gateway.deploy.target import DeployError
+from tests.damage import one_bit_off
 from tests.deploy.image_registry import AUTHORIZATION, Front, Image, TokenService, basic_auth, image_registry
 
 
@@ -120,7 +121,7 @@ async def test_another_content_than_that_of_the_digest_does_not_arrive(
     last_blob = [*image.blobs][-1]
     wrong = {"manifest": image.manifests[0][0], "index": image.digest}.get(what, last_blob)
     content = image.blobs.get(wrong, b'{"schemaVersion": 2, "manifests": []}')
-    bodies = {"blob": b"!" + content[1:], "longer blob": content + b"!", "shorter blob": content[:-1]}
+    bodies = {"blob": one_bit_off(content), "longer blob": content + b"!", "shorter blob": content[:-1]}
 
     async def answer(request: web.Request) -> web.StreamResponse | None:
         if request.method == "GET" and request.path.endswith(wrong):

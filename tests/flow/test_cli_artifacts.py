@@ -2,12 +2,12 @@
 
 import gc
 import hashlib
-import os
 import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ def place(
     monkeypatch.setenv("CHIPS_ARTIFACTS", url)
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
-    (source / "model.joblib").write_bytes(b"\x80" + os.urandom(9 * MIB))
+    (source / "model.joblib").write_bytes(b"\x80" + Random(1).randbytes(9 * MIB))
     (source / "sub/labels.txt").write_text("a\nb\n")
     for version in ("1", "2"):
         shell.ok("publish", str(source), "--model", "wine", "--version", version, "--no-try")
@@ -204,7 +204,7 @@ def test_a_network_that_breaks_is_borne(
     shell: Shell, gcs: Gcs, tmp_path: Path, monkeypatch, fault: dict[str, Any]
 ):
     monkeypatch.setenv("CHIPS_ARTIFACTS", f"gs://{gcs.bucket}/models")
-    (tmp_path / "model.joblib").write_bytes(b"\x80" + os.urandom(9 * MIB))
+    (tmp_path / "model.joblib").write_bytes(b"\x80" + Random(2).randbytes(9 * MIB))
     shell.ok("publish", "model.joblib", "--model", "wine", "--version", "1", "--no-try")
     gcs.fault(method="GET", path="model.joblib.*alt=media", times=1, **fault)
     shell.ok("artifacts", "verify", "wine", "1")
@@ -224,7 +224,7 @@ def test_files_are_uploaded_some_at_a_time(shell: Shell, gcs: Gcs, tmp_path: Pat
     source = tmp_path / "many"
     source.mkdir()
     for number in range(60):
-        (source / f"part{number:03}.bin").write_bytes(os.urandom(1000 + number))
+        (source / f"part{number:03}.bin").write_bytes(Random(3).randbytes(1000 + number))
     gcs.fault(method="PUT", path="upload_id", times=12, status=503)
     gcs.fault(method="PUT", path="upload_id", times=12, reset=True)
     shell.ok("publish", str(source), "--model", "wine", "--version", "1", "--format", "rds", "--no-try")

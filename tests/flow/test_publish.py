@@ -3,13 +3,13 @@
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 import requests
@@ -34,7 +34,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
-    (folder / "model.joblib").write_bytes(b"\x80" + os.urandom(20 * MIB))
+    (folder / "model.joblib").write_bytes(b"\x80" + Random(1).randbytes(20 * MIB))
     (folder / "sub" / "labels.txt").write_text("a\nb\n")
     return folder
 

@@ -209,7 +209,7 @@ async def test_a_request_is_never_split_and_a_batch_never_too_large(scene):
 
 
 async def test_chaos_maps_every_answer_to_its_caller(scene):
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
 
     async def caller(number: int) -> None:
         values = [

@@ -5,9 +5,9 @@ import gc
 import gzip
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import google_crc32c
@@ -17,7 +17,7 @@ from google.api_core import exceptions
 from gateway.cloud_storage import storage_client
 from tests.gcs.fixture import Gcs
 
-DATA = os.urandom(300_000)
+DATA = Random(1).randbytes(300_000)
 ODD_NAME = "dir/a b+ü.bin"
 
 
@@ -159,7 +159,7 @@ def test_an_overwritten_generation_stays_with_versioning(client, gcs):
 
 
 def test_a_resumable_upload_in_chunks(bucket):
-    data = os.urandom(3_000_000)
+    data = Random(2).randbytes(3_000_000)
     blob = bucket.blob("resumable")
     blob.chunk_size = 256 * 1024
     blob.upload_from_file(io.BytesIO(data), size=len(data))
@@ -167,7 +167,7 @@ def test_a_resumable_upload_in_chunks(bucket):
 
 
 def test_a_resumable_upload_of_unknown_size(bucket):
-    data = os.urandom(1_000_000)
+    data = Random(3).randbytes(1_000_000)
     blob = bucket.blob("resumable")
     blob.chunk_size = 256 * 1024
     with blob.open("wb") as stream:
@@ -177,7 +177,7 @@ def test_a_resumable_upload_of_unknown_size(bucket):
 
 def test_a_resumable_upload_over_an_existing_object(bucket):
     put(bucket)
-    data = os.urandom(9_000_000)
+    data = Random(4).randbytes(9_000_000)
     with pytest.raises(exceptions.PreconditionFailed):
         bucket.blob("once").upload_from_file(io.BytesIO(data), size=len(data), if_generation_match=0)
 

@@ -27,6 +27,7 @@ from gateway.registry.evidence import evidence_change
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import Metrics
+from tests.damage import one_bit_off
 from tests.unit.audit.test_anchors import write_key
 from tests.unit.cli.shell import Ended, Shell
 from tests.unit.rollout.fleet import Clock, ReportingGateway, tally
@@ -218,7 +219,7 @@ def a_damaged_file(year: Year, tmp_path: Path) -> None:
         year.sign(identity, who)
     damaged = tmp_path / "qa-store/wine/3/model.joblib"
     good = damaged.read_bytes()
-    damaged.write_bytes(good[:-1] + b"!")
+    damaged.write_bytes(one_bit_off(good))
     ended = year.promote("wine@3", "qa", "prod")
     assert ended.code == console.EX_DATAERR
     assert "is not what was published" in ended.err

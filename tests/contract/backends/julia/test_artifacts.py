@@ -23,6 +23,7 @@ from tests.contract.backends.julia.conftest import Driver, Start
 from tests.contract.backends.languages import Julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import PYTHON, ROOT, Backend
+from tests.damage import one_bit_off
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 
@@ -105,7 +106,7 @@ def test_swapped_truncated_or_longer_never_loads(
     store: str, gcs: Gcs, driver: Driver, tmp_path: Path, linear_jls: Path
 ):
     name, content = object_of(gcs, store), linear_jls.read_bytes()
-    for other in (content[:-1] + b"!", content[:-1], content + b"!", b""):
+    for other in (one_bit_off(content), content[:-1], content + b"!", b""):
         replace(gcs, store, name, other)
         refused = driver.obtain(store, tmp_path, STORAGE_EMULATOR_HOST=gcs.url)
         assert refused["exit_code"] in {65, 69}, refused
@@ -117,7 +118,7 @@ def test_swapped_truncated_or_longer_never_loads(
 def test_what_was_changed_in_the_cache_is_fetched_again(store: str, gcs: Gcs, driver: Driver, tmp_path: Path):
     folder = Path(driver.obtain(store, tmp_path, STORAGE_EMULATOR_HOST=gcs.url)["folder"])
     good = (folder / "model.jls").read_bytes()
-    (folder / "model.jls").write_bytes(good[:-1] + b"!")
+    (folder / "model.jls").write_bytes(one_bit_off(good))
     assert driver.obtain(store, tmp_path, STORAGE_EMULATOR_HOST=gcs.url)["folder"] == str(folder)
     assert (folder / "model.jls").read_bytes() == good
 

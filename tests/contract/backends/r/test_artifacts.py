@@ -3,9 +3,9 @@
 import gzip
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
+from random import Random
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +14,7 @@ import requests
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import R
 from tests.contract.backends.r.conftest import Start
+from tests.damage import one_bit_off
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 
@@ -30,7 +31,7 @@ def source(linear_rds: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "source"
     folder.mkdir()
     shutil.copy(linear_rds, folder / "model.rds")
-    (folder / "weights.bin").write_bytes(os.urandom(8 * MIB))
+    (folder / "weights.bin").write_bytes(Random(1).randbytes(8 * MIB))
     return folder
 
 
@@ -128,7 +129,7 @@ def test_what_is_not_what_was_published_is_never_loaded(
     content = requests.get(address(gcs, model), timeout=patience(10)).content
     other = requests.get(address(gcs, object_of(gcs, "weights.bin")), timeout=patience(10)).content
     changed = {
-        "corrupted": content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
+        "corrupted": one_bit_off(content),
         "truncated": content[:-1],
         "longer": content + b"x",
         "swapped": other,

@@ -22,6 +22,7 @@ from gateway.cli.support.openapi_examples import (
 from gateway.core.model import Tensor
 from gateway.core.read_at_most import read_at_most
 
+UNKNOWN_KIND: Final = "a service of another kind"  # the platform of one that nothing is known of
 LARGEST_ANSWER: Final = 4 << 20  # bytes of one page
 _TIMEOUT_S: Final = 5.0
 _FIRST_VERSION: Final = "1"

@@ -37,7 +37,9 @@ class Metadata:
             await answer.prepare(request)
             for piece in (token[:-9], token[-9:]):
                 await answer.write(piece.encode())
-                await asyncio.sleep(0.02)  # it arrives by itself; the test holds all the same where it does not
+                await asyncio.sleep(
+                    0.02
+                )  # it arrives by itself; the test holds all the same where it does not
             return answer
         return web.Response(text=self.body or token, headers={"Metadata-Flavor": self.flavor})
 

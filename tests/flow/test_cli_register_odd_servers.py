@@ -1,4 +1,4 @@
-"""`chips register` and servers that answer in unusual ways: in pieces, elsewhere, or to nobody whom they do not know."""
+"""`chips register` and servers that answer in unusual ways: in pieces, at another address, or only to callers that they know."""
 
 import asyncio
 import json

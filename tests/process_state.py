@@ -38,4 +38,4 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         answers._known_status_lines.clear()
     console = _loaded("gateway.cli.support.console")
     if console is not None:
-        vars(console.choice).update(vars(type(console.choice)()))
+        vars(console.choice).update(vars(console.GlobalOptions()))

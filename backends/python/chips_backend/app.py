@@ -22,7 +22,8 @@ from chips_backend.problem_details import Problem, invalid_instances
 from chips_backend.render_large_json import LARGE_ROWS, render_large
 from chips_backend.request_context import JSON, RequestContext
 from chips_backend.service import Loaded
-from chips_backend.typed_decoding import Instances, Tensors
+from chips_backend.typed_decoding import Instances
+from chips_backend.typed_tensors import Tensors
 
 _encode = msgspec.json.Encoder().encode
 

@@ -116,6 +116,10 @@ class App:
         if self._served:
             response.headers["X-Chips-Model"] = self._served
         timing = [f"{name};dur={ms:.1f}" for name, ms in call.timing.items()]
+        if call.shared > 1:
+            timing = [
+                f"{part};shared={call.shared}" if part.startswith("predict") else part for part in timing
+            ]
         if code:
             timing.append(f'error;desc="{code}"')
         response.headers["Server-Timing"] = ", ".join(timing)
@@ -328,6 +332,7 @@ class App:
             raise problem from None
         call.timing["queue"] = outcome.queue_s * 1000
         call.timing["predict"] = outcome.predict_s * 1000
+        call.shared = outcome.shared
         return outcome.predictions
 
     def _render(self, problem: Problem, call: RequestContext) -> bytes:

@@ -36,3 +36,11 @@ def test_paths_with_blanks_are_quoted(shell: Shell, tmp_path: Path):
     place = f"mlflow:{tmp_path}/my models/churn"
     hint = shell("import", place).err.split("hint:")[1]
     assert shlex.split(hint) == ["chips", "import-model", place]
+
+
+def test_the_environment_may_stand_behind_the_command(stage: Stage):
+    for words in (("history", "--env", "prod"), ("history", "--env=prod"), ("--env", "prod", "history")):
+        assert "environment prod" in stage.shell.ok(*words).err
+    ended = stage.shell("history", "--env")
+    assert (ended.code, "--env" in ended.err) == (64, True), ended
+    assert "environment" not in stage.shell("history", "--", "--env", "prod").err

@@ -82,3 +82,14 @@ def test_the_commands_that_come_next_can_be_typed_as_they_are(tmp_path):
     done, told = saved(DummyRegressor().fit(frame, frame["a"]), tmp_path / "my models", frame)
     assert shlex.split(done.command)[2] == str(tmp_path / "my models")
     assert f"--from '{tmp_path / 'my models'}', then" in told
+
+
+def test_texts_of_numpy_are_texts(tmp_path):
+    texts = list(np.array(["good day", "bad night"]))
+    saved(LengthOfEach(), tmp_path, texts)
+    assert signature_of(tmp_path)["inputs"][0]["datatype"] == "BYTES"
+
+
+class LengthOfEach:
+    def predict(self, texts):
+        return [len(text) for text in texts]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chips_backend import CannotSave, save
+from chips_backend.example_columns import columns_of
 from sklearn.dummy import DummyRegressor
 
 
@@ -84,12 +85,7 @@ def test_the_commands_that_come_next_can_be_typed_as_they_are(tmp_path):
     assert f"--from '{tmp_path / 'my models'}', then" in told
 
 
-def test_texts_of_numpy_are_texts(tmp_path):
-    texts = list(np.array(["good day", "bad night"]))
-    saved(LengthOfEach(), tmp_path, texts)
-    assert signature_of(tmp_path)["inputs"][0]["datatype"] == "BYTES"
-
-
-class LengthOfEach:
-    def predict(self, texts):
-        return [len(text) for text in texts]
+def test_texts_of_numpy_are_texts():
+    (column,) = columns_of(list(np.array(["good day", "bad night"])), None)
+    assert (column.datatype, column.values) == ("BYTES", ["good day", "bad night"])
+    assert {type(value) for value in column.values} == {str}

@@ -22,8 +22,8 @@ column_of <- function(name, values) {
   if (anyNA(levels(values))) {
     stop_save(name, " has NA among its levels, which no text stands for; give that level a name before training")
   }
-  texts <- if (is.factor(values)) levels(values) else if (is.character(values)) values
-  if (!all(validUTF8(enc2utf8(c(name, texts[!is.na(texts)]))))) {
+  texts <- c(name, if (is.factor(values)) levels(values) else if (is.character(values)) values)
+  if (!all(Encoding(texts) == "latin1" | validUTF8(texts) | is.na(texts))) {
     stop_save(name, " holds a text that is not valid in its encoding: convert it with iconv() before training")
   }
   found <- if (is.list(values) || is.matrix(values)) {

@@ -117,7 +117,7 @@ async def test_a_dead_backend_and_a_slow_version_are_found_on_the_first_page(sta
     for _ in range(3):
         assert (await stage.call("POST", "/away")).status == 502
     await put_slow_version(stage)
-    await asyncio.gather(*(stage.call("POST", "/forecast") for _ in range(24)))
+    await asyncio.gather(*(stage.call("POST", "/forecast") for _ in range(48)))
     page = watched.page
     await watched.sign_in(stage.operator)
     await page.click("text='1 h'")

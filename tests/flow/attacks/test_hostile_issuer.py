@@ -29,6 +29,7 @@ from tests.flow.attacks.attempts import hmac_token
 from tests.flow.issuer import AUDIENCE, Signer, setting, signer
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message
+from tests.patience import patience
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RSA, EC = signer(), signer("e1", "ES256")
@@ -282,6 +283,7 @@ async def test_a_hostile_key_server_lets_nobody_in(monkeypatch, caplog):
             calls = [scene.call(key=None, fields=bearer(tokens[name])) for name in names]
             return dict(zip(names, await asyncio.gather(*calls), strict=True))
 
+        monkeypatch.setattr(jwks, "_TIMEOUT_S", patience(20))
         answers = await show(*(name for name in CASES if name not in SLOW))
         monkeypatch.setattr(jwks, "_TIMEOUT_S", 0.5)
         answers |= await show(*SLOW)

@@ -87,7 +87,7 @@ _DAY_S: Final = 86_400
 
 
 def _wait_out_midnight() -> None:
-    """Quotas and budgets begin anew at midnight UTC; a test that counts them would not hold across it."""
+    """Quotas and budgets begin again at midnight UTC; a test that counts them would not hold across it."""
     left_s = _DAY_S - time.time() % _DAY_S
     if left_s < min(patience(60), 600):
         time.sleep(left_s + 0.1)

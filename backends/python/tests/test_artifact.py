@@ -389,7 +389,7 @@ def peak(backend: Backend) -> int:
 
 def test_a_sigterm_while_it_downloads_ends_it_at_once(gcs, prepared, start):
     environ = prepared(16 * MIB)
-    gcs.fault(method="GET", path="weights.bin.*alt=media", delay_s=40)
+    gcs.fault(method="GET", path="weights.bin.*alt=media", delay_s=600)
     backend = start(environ).listen()
     assert backend.get("/v2/health/live").status == 200
     ready = backend.get("/v2/health/ready")

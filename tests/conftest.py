@@ -77,19 +77,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     measure()
     marker = item.get_closest_marker("timeout")
     usual = float(marker.args[0] if marker else item.config.getini("timeout"))
-    item.add_marker(pytest.mark.timeout(patience(usual)), append=False)
+    limit_s = patience(usual)
+    item.add_marker(pytest.mark.timeout(limit_s), append=False)
     if item.get_closest_marker("one_day"):
-        _wait_out_midnight()
+        _wait_out_midnight(limit_s)
     return (yield)
 
 
 _DAY_S: Final = 86_400
 
 
-def _wait_out_midnight() -> None:
+def _wait_out_midnight(limit_s: float) -> None:
     """Quotas and budgets begin again at midnight UTC; a test that counts them would not hold across it."""
     left_s = _DAY_S - time.time() % _DAY_S
-    if left_s < min(patience(60), 600):
+    if left_s < min(limit_s, 600):
         time.sleep(left_s + 0.1)
 
 

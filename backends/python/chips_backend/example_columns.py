@@ -269,10 +269,12 @@ def _float(value: Any) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, list | tuple):

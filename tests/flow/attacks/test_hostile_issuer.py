@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -398,12 +399,11 @@ async def test_a_key_server_must_prove_who_it_is(days, host, known, status, tmp_
             cadata=authority.root.public_bytes(serialization.Encoding.PEM).decode("ascii")
         )
 
-    connector = aiohttp.TCPConnector
-
     def trusts(**arguments: Any) -> aiohttp.TCPConnector:
-        return connector(**{"ssl": trusting, **arguments})
+        return aiohttp.TCPConnector(**{"ssl": trusting, **arguments})
 
-    monkeypatch.setattr(jwks.aiohttp, "TCPConnector", trusts)  # type: ignore[attr-defined]
+    # In that module alone: classes of others derive from the real one, and may be made while it is replaced.
+    monkeypatch.setattr(jwks, "aiohttp", SimpleNamespace(**{**vars(aiohttp), "TCPConnector": trusts}))
     tls = authority.context(tmp_path, days=days, host=host)
     async with hostile(tls) as server, Scene(**{"auth.issuers": entries(server, "good")}) as scene:
         backend = await scene.model()

@@ -1,4 +1,4 @@
-"""Make clients of Google Cloud Storage that send the requests they are asked for, and no others."""
+"""Make clients of Google Cloud Storage, which send no requests of their own for the library's telemetry."""
 
 import os
 from typing import Any, Final

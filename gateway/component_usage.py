@@ -1,4 +1,4 @@
-"""The usage (for cost and budgets) that this process has counted: it adds up to every request that named a model."""
+"""The totals of the usage that this process has counted, for cost and budgets: every request that named a model is in them."""
 
 from gateway.cost.usage import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, Metrics, Series

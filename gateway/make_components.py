@@ -68,7 +68,7 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
 def build_anchoring(
     settings: Settings, registry: Registry, supervisor: Supervisor
 ) -> "PeriodicAnchoring | None":
-    """None where this gateway keeps no heads of the history. ValueError says what is wrong with the key."""
+    """The periodic anchoring of the history; None where this gateway does none. ValueError says what is wrong with the key."""
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
@@ -89,14 +89,14 @@ def build_anchoring(
 
 
 def build_figures(settings: Settings, registry: Registry) -> Registry:
-    """Where gateways report while a rollout runs; the registry itself unless another store is named."""
+    """The store for the figures that gateways report; the registry itself unless the settings name another."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
 
 
 def build_usage_reporter(
     settings: Settings, store: Registry, totals: Totals, mirror: Mirror, supervisor: Supervisor
 ) -> UsageReporter | None:
-    """None where this gateway does not write down what callers use."""
+    """The reporter of usage; None where this gateway does not write down what callers use."""
     cost = settings.cost
     may_only_read = settings.registry.startswith("firestore:") and not settings.rollouts.figures
     if cost.usage == "off" or (cost.usage == "auto" and may_only_read):
@@ -117,7 +117,7 @@ def build_usage_reporter(
 
 
 def reporting_process(settings: Settings) -> str:
-    """How reports name this process: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    """The name of this process in its reports: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
@@ -229,7 +229,7 @@ def build_upstream(
 def build_shadow_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """Connections that shadows alone use. A shadow's own budget bounds them."""
+    """The upstream that shadows alone use: connections of their own, which a shadow's budget bounds."""
     upstream = settings.upstream
     return PooledUpstream(
         connections=_SHADOW_CONNECTIONS,

@@ -1,4 +1,4 @@
-"""`baseline.json` of an artifact: statistics of its training data, which `save` writes in each language.
+"""The baseline of an artifact (`baseline.json`): statistics of its training data, which `save` writes in each language.
 
 Numbers are counted in the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019, https://arxiv.org/abs/1908.10693); two sketches
 are merged by adding their bins. docs/how-to/save-a-model.md describes the file.
@@ -17,7 +17,10 @@ _Bins = Mapping[int, Annotated[int, Meta(ge=1)]]
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The numbers of a column by bin: bin i of `positive` holds gamma^(i-1) to gamma^i, `negative` the same of -v."""
+    """A sketch of a column's numbers, for quantiles: counts by logarithmic bin.
+
+    Bin i of `positive` holds gamma^(i-1) to gamma^i, `negative` the same of -v.
+    """
 
     gamma: Annotated[float, Meta(gt=1)]
     zero: _Count
@@ -26,7 +29,7 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ColumnStatistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input or output. It has either `quantiles`, or `frequent` and `other`."""
+    """The statistics of one input or output: either `quantiles`, or `frequent` and `other`."""
 
     datatype: str
     count: _Count  # rows that have a value
@@ -37,7 +40,7 @@ class ColumnStatistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Statistics of all inputs over `rows` rows, and of the outputs over at most 10 000 of them."""
+    """The baseline: statistics of all inputs over `rows` rows, and of the outputs over at most 10 000 of them."""
 
     schema: Literal[1]
     rows: _Count

@@ -10,7 +10,7 @@ from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
 def check_artifact(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
-    """The manifest of an artifact, if its stored bytes have the digest (`sha256:…`). Raises StoreError."""
+    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return it. Raises StoreError."""
     where = store.address(model, version)
     content = store.manifest_content(model, version)
     if content is None:

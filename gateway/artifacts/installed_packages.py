@@ -1,4 +1,4 @@
-"""Which installed package a module comes from."""
+"""Find the installed packages that modules come from."""
 
 from collections.abc import Collection
 from importlib import metadata

@@ -28,14 +28,14 @@ _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A heading, and the Markdown below it."""
+    """A section of a model card: a heading, and the Markdown below it."""
 
     heading: str
     text: str
 
     @property
     def is_written(self) -> bool:
-        """Whether something is there, and no line is still to be done."""
+        """Whether the section is written: it has text, and no line is still to be done."""
         return bool(_COMMENT.sub("", self.text).strip()) and not _TODO.search(self.text)
 
 
@@ -119,7 +119,7 @@ def _check_headings(headings: list[str]) -> None:
 
 
 def card_record(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
-    """The card in a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
+    """The model card of a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
     facts: dict[str, Any] = {}
     try:
         card = parse_card(content)
@@ -150,7 +150,7 @@ def _summary(card: ModelCard) -> str:
 
 
 def card_sections(facts: Mapping[str, Any]) -> tuple[Section, ...]:
-    """The sections that a record's facts hold; none where they hold no card."""
+    """Read the sections of a model card back from the facts of its evidence; none where they hold no card."""
     try:
         return msgspec.convert(facts.get("sections", ()), tuple[Section, ...])
     except msgspec.ValidationError:

@@ -49,7 +49,7 @@ class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the second place knows, and what is wrong with what lies there."""
+    """The report on a second place: its anchors that a known key has signed, and what is wrong with the rest."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
     restored: tuple[RestoreNote, ...]

@@ -52,7 +52,7 @@ def open_second_place(url: str) -> SecondPlace:
 
 
 class FolderPlace:
-    """A folder as second place, best one that somebody else owns, or a checkout whose commits are pushed."""
+    """A second place that is a folder, best one that somebody else owns, or a checkout whose commits are pushed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -99,7 +99,7 @@ class FolderPlace:
 
 
 class BucketPlace:
-    """A bucket of Cloud Storage as second place, under a prefix."""
+    """A second place that is a bucket of Cloud Storage, under a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_name = bucket

@@ -27,7 +27,7 @@ NeedsWait = Literal[_NeedsWait.NEEDS_WAIT]
 
 
 class Authenticator(ABC):
-    """Identifies the caller by one kind of credential.
+    """The interface of an authenticator: it identifies the caller by one kind of credential.
 
     It returns None for "not my kind of credential, ask the next", and raises Unauthenticated for "mine, and not valid". The
     difference matters: a broken credential must never fall through to a weaker kind.

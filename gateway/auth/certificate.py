@@ -19,7 +19,10 @@ _REMEMBERED: Final = 10_000
 
 
 class CertificateAuthenticator(Authenticator):
-    """`identity_header` names the certificate's subject; `verified_header` is `true` where the balancer checked its chain."""
+    """Authenticates by client certificate.
+
+    `identity_header` names its subject, and `verified_header` is `true` where the load balancer checked its chain.
+    """
 
     def __init__(self, entries: Iterable[Certificate], *, identity_header: str, verified_header: str) -> None:
         self._entries = tuple(entries)

@@ -15,7 +15,7 @@ _throttled_log = LogThrottle(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
-    """Asks the authenticators in order.
+    """Asks the authenticators in order; the first that recognizes the credential decides.
 
     With `networks_report_only`, a credential may be used from any address: a use outside its networks is only counted, and
     marked as `outside_networks` in the result.

@@ -199,7 +199,7 @@ class _Discovery(msgspec.Struct):
 
 
 def parse_discovery(body: bytes, issuer: str) -> str:
-    """The `jwks_uri` in a discovery document of `issuer`. ValueError says what is wrong with the document."""
+    """Parse a discovery document of `issuer`; return its `jwks_uri`. ValueError says what is wrong with the document."""
     try:
         document = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""The kinds of credentials by name: built-in ones, and plug-ins."""
+"""The authenticators by name: built-in ones, and plug-ins that are loaded from entry points."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final

@@ -57,7 +57,7 @@ class ApprovalPages:
         self._mirror = mirror
 
     async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """What serves on one person's word, until somebody else has reviewed it."""
+        """Answer with the emergencies that nobody else has reviewed yet: what serves on one person's word."""
         snapshot = self._mirror.snapshot
         if snapshot is None or not snapshot.emergencies:
             return json_response({"emergencies": []}, headers=_NO_STORE)
@@ -70,7 +70,7 @@ class ApprovalPages:
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
     async def listed(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """All requests, the newest first."""
+        """Answer with the list of all requests for approval, the newest first."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
@@ -83,7 +83,7 @@ class ApprovalPages:
         )
 
     async def one(self, exchange: Exchange, path: str) -> Response:
-        """One request; below it, `/statement` is what a person would sign."""
+        """Answer with the page of one request for approval; below it, `/statement` is what a person would sign."""
         identity, _, rest = path.partition("/")
         policy, records, document = await self._find(identity)
         if rest == "statement":
@@ -100,7 +100,7 @@ class ApprovalPages:
         return json_response(found, headers=_NO_STORE)
 
     async def decide(self, exchange: Exchange, identity: str) -> Response:
-        """Take in a decision that was signed elsewhere."""
+        """Take the decision on a request (approve, reject) that a person signed elsewhere, and store it."""
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity)

@@ -69,7 +69,7 @@ class Dashboard:
             self._reading = None
 
     async def document(self, window: str = DEFAULT_WINDOW) -> dict[str, Any]:
-        """The figures of every model in `window`, and those of the gateway."""
+        """The dashboard's document: the figures of every model in `window`, and those of the gateway."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._document, state, window)
 
@@ -79,7 +79,10 @@ class Dashboard:
         return {**self._head(state, window), "models": sorted(models, key=lambda model: model["name"])}
 
     async def models_page(self, name: str, *, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
-        """The models whose name or description contains `find`, sorted by `order`: `limit` of them after the first `skip`."""
+        """A page of the list of models.
+
+        Those whose name or description contains `find`, sorted by `order`, `limit` of them after the first `skip`.
+        """
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._page, state, name, find.lower(), order, skip, limit)
 
@@ -102,7 +105,7 @@ class Dashboard:
         }
 
     async def overview(self, window: str) -> dict[str, Any]:
-        """What is wrong now, worst first, and the gateway as a whole."""
+        """The overview: what is wrong now, worst first, and the gateway as a whole."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._overview, state, window)
 

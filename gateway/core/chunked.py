@@ -58,7 +58,10 @@ class ChunkedDecoder:
         self.trailers = b""  # field lines, each with its CRLF
 
     def feed(self, data: bytes) -> list[bytes]:  # noqa: C901, PLR0912  (a state machine reads best in one piece)
-        """Raises ValueError where the framing is not valid; the connection cannot be used after that."""
+        """Decode what has arrived into pieces of the body.
+
+        Raises ValueError where the framing is not valid; the connection cannot be used after that.
+        """
         if self._tail:
             data = self._tail + data
             self._tail = b""

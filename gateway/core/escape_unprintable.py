@@ -26,12 +26,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines that we put together: its line feeds stay."""
+    """As `printable`, for a text of several lines that we put together: its line feeds stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON that says the same, with such characters in its strings as escapes."""
+    """The same JSON with unprintable characters in its strings as escapes."""
     if text.isascii() and "\x7f" not in text:
         return text
     return _NOT_ASCII.sub(_escape_in_json, text)

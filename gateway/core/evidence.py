@@ -21,7 +21,7 @@ _SORT: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it."""
+    """A record of evidence about a version: the document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it."""
 
     model: str
     version: str
@@ -39,12 +39,12 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 def evidence_name(model: str, version: str, sort: str) -> str:
-    """The name of the document."""
+    """The name of an evidence record's document."""
     return f"{model}@{version}:{sort}"
 
 
 def backend_address(backend: Backend) -> str:
-    """The address that a record is bound to."""
+    """The backend's address, as an evidence record is bound to it."""
     return f"{backend.url}{backend.predict_path}"
 
 

@@ -1,4 +1,4 @@
-"""The registry's data model: models, their backends, policies and API keys, with parsing and validation."""
+"""A model as the registry keeps it, with its backends and its policy; also API keys. Parses and validates their documents."""
 
 import re
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What callers name in the path. `traffic` is percent by version and adds up to 100."""
+    """A model, which callers name in the path: its versions' backends, its policy and its `traffic`, in percent by version."""
 
     name: str
     description: str = ""

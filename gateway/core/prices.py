@@ -10,7 +10,7 @@ _LARGEST = 1e9
 
 
 class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Per second, unless the name says otherwise."""
+    """Prices of Cloud Run, per second unless the name says otherwise."""
 
     source: str
     cpu_active: float
@@ -57,7 +57,7 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The price list, with its date, region and currency."""
+    """A price table, with its date, region and currency."""
 
     date: str
     currency: str

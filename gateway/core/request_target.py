@@ -37,7 +37,7 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
     @property
     def prefix(self) -> str:
-        """What the gateway takes off the path before the backend sees it; empty where that sees the whole."""
+        """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 

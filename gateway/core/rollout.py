@@ -35,7 +35,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One thing that happened to a rollout. The registry's history has when, and who did it."""
+    """An event in a rollout: one thing that happened to it. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
     state: State
@@ -44,7 +44,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
+    """A rollout: the document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
 
     model: str
     id: str  # differs for each rollout of the model
@@ -195,7 +195,7 @@ def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]
 def begin_rollout(
     model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
-    """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
+    """A new rollout, as it is first written. Raises ValueError where the plan cannot be honoured."""
     problems = [*plan_problems(plan), *start_problems(model, candidate, plan)]
     if problems:
         raise ValueError("; ".join(problems))

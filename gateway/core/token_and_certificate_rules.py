@@ -21,7 +21,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which callers the rule is for, and what each of them may do. The first rule that matches a caller counts."""
+    """A rule of access: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"

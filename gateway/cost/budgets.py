@@ -1,4 +1,4 @@
-"""Budgets at a gateway: what is spent of each, warnings, and what is refused once it is used up.
+"""The budgets in a gateway process: how much of each is spent, warnings, and which are exhausted, so that requests are refused.
 
 Spending is not a counter of its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process'
 own rows as they are now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's
@@ -72,7 +72,10 @@ class _Past(NamedTuple):
 
 
 class BudgetKeeper:
-    """Keeps `exhausted`, by scope and name, up to date. Call `follow` with each snapshot, and `refresh` once an interval."""
+    """Knows which budgets are used up: keeps `exhausted`, by scope and name, up to date.
+
+    Call `follow` with each snapshot, and `refresh` once an interval.
+    """
 
     def __init__(
         self,
@@ -145,7 +148,7 @@ class BudgetKeeper:
         """Nothing is left to do: usage is written by its reporter."""
 
     async def refresh(self) -> None:
-        """Look at what is spent. Raises RegistryError, after it has counted what is known here."""
+        """Read again what is spent of each budget. Raises RegistryError, after it has counted what is known here."""
         budgets = self._budgets
         if not budgets:
             return

@@ -1,4 +1,4 @@
-"""What `chips plan --save` expected next to what came, with the difference explained step by step. The steps add up to it.
+"""Compare a saved plan (`chips plan --save`) with the actual cost, and explain the difference step by step. The steps add up to it.
 
 Each step replaces one assumption of the plan by what was measured, in a fixed order, and asks the same formula again. The last
 step is what the formula does not know: how calls were spread over time and instances, and prices that changed.
@@ -23,7 +23,7 @@ NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What was expected of a model."""
+    """A saved plan: the traffic and cost that were expected of a model."""
 
     model: str
     rps: NotNegative
@@ -37,14 +37,14 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(NamedTuple):
-    """One reason, and what it adds or takes away, in millionths."""
+    """One step from the plan to the actual cost: a reason, and what it adds or takes away, in millionths."""
 
     why: str
     micros: int
 
 
 class Comparison(NamedTuple):
-    """A plan for the part of the month that is over, what came, and why they differ."""
+    """A plan compared with the actual cost, for the part of the month that is over, and why they differ."""
 
     model: str
     planned: int
@@ -66,7 +66,7 @@ def read_plan(document: Document) -> SavedPlan:
 
 
 def compare(plan: SavedPlan, entries: Iterable[LedgerEntry], prices: Prices, elapsed_s: float) -> Comparison:
-    """`plan` next to the entries of its model in `elapsed_s` seconds, which must be more than nothing."""
+    """Compare `plan` with the ledger's entries of its model in `elapsed_s` seconds, which must be more than nothing."""
     ours = [entry for entry in entries if entry.model == plan.model]
     requests = sum(entry.usage.requests for entry in ours)
     busy_s = sum(entry.allocated_s for entry in ours)
@@ -115,7 +115,7 @@ def _estimate(load: TrafficLoad, size: InstanceSettings, prices: Prices, elapsed
 
 
 def as_document(comparison: Comparison) -> dict[str, Any]:
-    """For machines."""
+    """The comparison as JSON values."""
     return {
         "model": comparison.model,
         "planned_micros": comparison.planned,

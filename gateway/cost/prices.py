@@ -1,4 +1,4 @@
-"""The price tables that are known: the one that comes with CHIPS, and those that `chips prices update` has written."""
+"""Read the price tables: the one that comes with CHIPS, and those that `chips prices update` has written to the registry."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,7 +11,7 @@ from gateway.registry.snapshot import read_price_table
 
 @cache
 def read_prices() -> Prices:
-    """The table that comes with CHIPS, from prices.toml."""
+    """Read the default price table, which comes with CHIPS, from prices.toml."""
     import tomllib
 
     content = (files("gateway.cost") / "prices.toml").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def read_prices() -> Prices:
 
 
 def with_default(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` by date, after the one that comes with CHIPS. That is left out where it is not older.
+    """`tables` by date, after the default one, which is left out where it is not older.
 
     Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
     """

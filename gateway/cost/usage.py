@@ -26,7 +26,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class UsageKey(NamedTuple):
-    """What usage is counted by. `caller` is empty for requests that were refused before it was known who sent them."""
+    """The key that usage is counted by. `caller` is empty for requests that were refused before it was known who sent them."""
 
     model: str
     version: str
@@ -35,7 +35,7 @@ class UsageKey(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the requests took. Times are microseconds, sizes bytes."""
+    """What requests used. Times are microseconds, sizes bytes."""
 
     requests: Count = 0
     refused: Count = 0  # 4xx
@@ -68,7 +68,7 @@ def _fields(usage: Usage) -> tuple[int, ...]:
 
 
 class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One instance of a version: what it is given, and how many predictions it runs at once."""
+    """The size of a version's instances: what each is given, and how many predictions it runs at once."""
 
     cpu: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
     memory_gib: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
@@ -91,7 +91,7 @@ def size_of(backend: Backend) -> InstanceSize:
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a document."""
+    """One row of a usage document: what was counted for one key and instance size."""
 
     model: str
     version: str
@@ -106,7 +106,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of what one gateway process counted in one day."""
+    """A document with a part of the usage that one gateway process counted in one day."""
 
     gateway: str
     rows: tuple[UsageRow, ...]
@@ -122,7 +122,7 @@ class DailyRow(NamedTuple):
 
 
 class FleetUsage(NamedTuple):
-    """What was read, and which documents could not be."""
+    """The usage of a fleet, and which documents could not be read."""
 
     rows: list[DailyRow]
     problems: list[str]

@@ -128,7 +128,7 @@ class UsageReporter:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
     def collect(self, day: date | None = None) -> None:
-        """Add what was counted since the last time to `day`; None: the day it is now."""
+        """Collect what was counted since the last time, and add it to `day`; None: today (UTC)."""
         day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)

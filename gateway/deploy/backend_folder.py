@@ -50,7 +50,7 @@ class FolderError(Exception):
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`backend.toml`. Paths are relative to the folder."""
+    """The settings in `backend.toml`. Paths are relative to the folder."""
 
     model: str
     version: str = ""  # or `--version`
@@ -80,7 +80,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class BackendFolder:
-    """A folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""
+    """A backend folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""
 
     def __init__(self, path: Path, *, version: str | None = None, artifact: Path | None = None) -> None:
         self.path = path
@@ -177,7 +177,7 @@ class BackendFolder:
             raise FolderError(str(error)) from None
 
     def source_archive(self) -> bytes:
-        """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
+        """The folder's sources as a tar.gz archive whose bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
         Dockerfile of its own, the folder becomes `model/` next to the files of the language's library.

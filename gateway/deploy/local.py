@@ -1,4 +1,4 @@
-"""The local target, for deploying to this machine: each backend is a supervised process, recorded in a small JSON file.
+"""The local deployment target: runs each backend as a supervised process of this machine, recorded in a small JSON file.
 
 A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
 only when the new one is registered: what fails on the way costs nothing.

@@ -16,7 +16,7 @@ SourceKind = Literal["saved", "mlflow", "vetiver", "hf"]
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
+    """The record of where a model was copied from: `source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
 
     kind: SourceKind  # "saved": a folder that `save` wrote, or a model's file
     place: str  # a path relative to the folder, or an address that only another tool can resolve
@@ -27,7 +27,7 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     samples: bool = True  # whether the model answered its example
 
     def copied_from(self, folder: Path) -> Path:
-        """Where the model was copied from."""
+        """The path that the model was copied from."""
         return Path(os.path.normpath(folder.absolute() / self.place))
 
     def text(self, folder: Path) -> str:
@@ -87,7 +87,7 @@ def write_source(
 
 
 def digest_of(path: Path) -> str:
-    """Of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
+    """The digest of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
     if not path.exists():
         return ""
     found = hashlib.sha256()

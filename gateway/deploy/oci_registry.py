@@ -1,4 +1,4 @@
-"""A client of registries of images: manifests and blobs by digest.
+"""A client of image registries (OCI): reads and writes manifests and blobs by digest.
 
 OCI Distribution Specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/main/spec.md), with the token
 authentication of https://distribution.github.io/distribution/spec/auth/token/. What is read is checked against its digest here; what is
@@ -54,7 +54,7 @@ class Repository(NamedTuple):
 
 
 class ImageManifest(NamedTuple):
-    """A manifest or an index, byte for byte, as it was named by its digest."""
+    """The manifest or index of an image, byte for byte, as it was named by its digest."""
 
     digest: str
     media_type: str
@@ -77,7 +77,7 @@ def parse_image(image: str) -> tuple[Repository, str]:
 
 
 class OciRegistry:
-    """Reads and writes manifests and blobs. All methods raise DeployError."""
+    """A client that reads and writes the manifests and blobs of images. All methods raise DeployError."""
 
     def __init__(self, session: aiohttp.ClientSession, find_credentials: FindCredentials) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""The interface of a place to deploy to: a process on this machine, or Cloud Run."""
+"""The interface of a deployment target, a place to deploy to: this machine, or Cloud Run."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -40,7 +40,10 @@ class DeploymentTarget(Protocol):
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
     def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """Called after `deployed` is registered, to clean up an older deployment of this version (where keeping it costs nothing: do nothing)."""
+        """Called after `deployed` is registered: remove what an older deployment of this version left.
+
+        Do nothing where keeping it costs nothing.
+        """
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields that authenticate to the backend at `url`."""

@@ -71,7 +71,7 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_fields(verdicts: Sequence[ChargeResult]) -> HeaderList:
-    """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
+    """The RateLimit header fields that report `verdicts` (draft-ietf-httpapi-ratelimit-headers-10)."""
     policies = states = ""
     for verdict in verdicts:
         charge = verdict.charge

@@ -29,7 +29,7 @@ DAMAGED_ENTRY: Final = Entry(
 
 
 class Damaged(RegistryError):
-    """The store as a whole is not what a registry makes: another table, a head that says nothing. It does not pass by itself."""
+    """The registry's store as a whole is damaged: another table, a head that says nothing. It does not pass by itself."""
 
 
 class StoredValues(NamedTuple):
@@ -79,7 +79,7 @@ def entry_from(values: Mapping[str, Any]) -> Entry | None:
 
 
 def is_damaged(entry: Entry) -> bool:
-    """Whether it stands for what is no entry: no registry writes one without a kind."""
+    """Whether `entry` stands for a damaged one: no registry writes one without a kind."""
     return not entry.kind
 
 

@@ -13,14 +13,14 @@ from gateway.registry.base import EVIDENCE, Put, Registry
 
 
 async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
-    """The change that writes `record`, in the place of the one of its sort; to be written with what it is about."""
+    """The change that writes `record`, in place of the one of its sort; to be written with what it is about."""
     known = await registry.read(EVIDENCE, record.name)
     expected = known.revision if known is not None else 0
     return Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=expected)
 
 
 async def read_evidence(registry: Registry, model: str, version: str, sort: str) -> EvidenceRecord | None:
-    """The record; None where there is none, or none that can be read. Raises RegistryError."""
+    """Read a version's evidence of one sort; None where there is none, or none that can be read. Raises RegistryError."""
     document = await registry.read(EVIDENCE, evidence_name(model, version, sort))
     if document is None or document.problem:
         return None

@@ -159,7 +159,7 @@ class Mirror:
     # -- reading through
 
     async def read_through(self, name: str) -> ModelEntry | None:
-        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where it cannot be asked now.
+        """Read a model that the snapshot lacks from the registry itself. Raises Unavailable where it cannot be asked now.
 
         All who ask for one name share one read, the result is kept for two seconds, and reads are rate limited: callers who ask
         for names that do not exist must not become a load on the registry.

@@ -135,7 +135,7 @@ def read_head(db: sqlite3.Connection) -> Head:
 
 
 def check_tables(db: sqlite3.Connection) -> None:
-    """Raises Damaged where the tables cannot hold what a registry writes, or hold rows that no query by name finds."""
+    """Refuse damaged tables: raises Damaged where they cannot hold what a registry writes, or hold rows that no query by name finds."""
     chained = is_chained(db)
     expected = {
         "registry": ["id", "generation", *(["sequence", "digest"] if chained else [])],

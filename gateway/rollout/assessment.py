@@ -45,7 +45,7 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
 
 
 class Unpaired(msgspec.Struct, kw_only=True):
-    """Windows of one gateway in which only one version had requests: they wait for the other's, as one window then."""
+    """Unpaired windows of one gateway: only one version had requests in them, so they wait for the other's, as one window then."""
 
     windows: int = 0
     settled: bool = True  # all of them began when the step's settling was over
@@ -54,7 +54,7 @@ class Unpaired(msgspec.Struct, kw_only=True):
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+    """The assessment of a rollout: the ephemeral document `rollout-assessments/MODEL`. With it, another controller goes on where this one was."""
 
     rollout: str  # its id
     position: int
@@ -89,7 +89,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         return bool(new) | (report.final and self.settle(rollout.plan, report.gateway))
 
     def settle(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge what still waits for its pair, of a gateway that is gone: over days, many come and go. Return whether there was any."""
+        """Judge the unpaired windows of a gateway that is gone: over days, many come and go. Return whether there was any."""
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:
             self._judge(plan, pair)

@@ -60,7 +60,10 @@ class _Watched:
 
 
 class Controller:
-    """`figures` is where gateways report, `registry` where everything else is. `secret` signs what webhooks get."""
+    """The controller of the rollouts.
+
+    `figures` is where gateways report, `registry` where everything else is; `secret` signs what webhooks get.
+    """
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ Count = Annotated[
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
 class Tally:
-    """What one version did in one window. `latency` is by bucket; of `requests`, `cold` are not in it."""
+    """The counts of one version's requests in one window. `latency` is by bucket; of `requests`, `cold` are not in it."""
 
     requests: Count = 0
     errors: Count = 0  # that the backend is responsible for

@@ -1,4 +1,4 @@
-"""The identity of a process, by which another one on the same machine can tell whether it has ended (Linux: proc(5))."""
+"""Whether another process on this machine still runs, by an identity that it wrote down (Linux: proc(5))."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def current_process() -> str:
 
 
 def has_ended(process: str) -> bool:
-    """Whether that process ran on this machine and runs no more. False where nobody here can know."""
+    """Whether the process of that identity ran on this machine and has ended. False where nobody here can know."""
     machine, pid, started = ([*process.rsplit("/", 2), "", ""])[:3]
     if not machine or machine != _machine() or not (pid.isascii() and pid.isdecimal()):
         return False

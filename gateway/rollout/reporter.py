@@ -41,7 +41,7 @@ class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One gateway's document: `rollout-figures/MODEL.GATEWAY`."""
+    """One gateway's report on a rollout: the document `rollout-figures/MODEL.GATEWAY`."""
 
     rollout: str  # its id
     gateway: str

@@ -1,4 +1,4 @@
-"""Tells the webhooks of rollouts of each step at least once, whichever controller took it and however that ended.
+"""Delivers each step of a rollout to its webhook at least once, whichever controller took it and however that ended.
 
 The steps in a rollout's document are the messages. An ephemeral document next to it says how many of them were delivered, so
 the next holder of the lease goes on there, under the same ids.
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """The ephemeral document `rollout-webhooks/MODEL`."""
+    """Which events of a rollout were delivered to its webhook: the ephemeral document `rollout-webhooks/MODEL`."""
 
     rollout: str  # its id
     steps: int
@@ -51,7 +51,7 @@ class WebhookOutbox:
         self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
 
     def pending(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
-        """Those with a webhook that something may be due for now."""
+        """The rollouts with a webhook for which a delivery may be due now."""
         now = self._clock()
         return [
             one

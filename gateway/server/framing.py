@@ -83,7 +83,7 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
 
 
 def check_request_line(line: bytes) -> int:
-    """The minor version of a request line, given without its end. Raises BadRequest or VersionNotSupported.
+    """Check a request line, given without its end, and return its minor version. Raises BadRequest or VersionNotSupported.
 
     aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """

@@ -1,4 +1,4 @@
-"""aiohttp's C parser reads every request head: the one file on the fast path that touches what aiohttp does not document.
+"""Parse request heads with aiohttp's C parser: the one file on the fast path that touches what aiohttp does not document.
 
 It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
 `gateway.server.request_body` frames the bodies. `gateway.server.framing` judges what the parser forgives or leaves to its

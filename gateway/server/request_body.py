@@ -19,7 +19,7 @@ _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebo
 
 
 class CallerBody:
-    """The body of a caller's request. `feed` it what the caller sends. `complete` is true once the end of the body has arrived."""
+    """The body of a caller's request, as it arrives. `feed` it what the caller sends. `complete` is true once the end of the body has arrived."""
 
     __slots__ = (
         "_completion",

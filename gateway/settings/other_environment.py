@@ -1,4 +1,4 @@
-"""What else comes from the process environment: folders, names and switches that are not settings. The only other reader of it."""
+"""Environment variables that are not settings: folders, names and switches. The only reader of them besides the loader."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def default_registry(environ: Mapping[str, str]) -> str:
-    """A file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
+    """The URL of the default registry: a file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
     return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"
 
@@ -27,14 +27,14 @@ def inherited_environment() -> dict[str, str]:
 
 
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where the gateway keeps recent requests, and commands what they need to go on after an interruption."""
+    """The folder for state: the gateway keeps recent requests there, and commands what they need to go on after an interruption."""
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "/") / ".local/state")
     return Path(base) / "chips"
 
 
 def environments_file() -> Path:
-    """Where named environments are described."""
+    """The path of the file that describes the named environments."""
     given = os.environ.get("CHIPS_ENVIRONMENTS")
     if given:
         return Path(given)

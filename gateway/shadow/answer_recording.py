@@ -1,4 +1,4 @@
-"""Records a copy of the answer that a caller gets, while it goes to the caller as ever."""
+"""Records a copy of the answer that a caller gets, without delaying the caller, to compare it with the shadow's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ _MOST_DIGITS: Final = 12
 
 
 class HeldBytes:
-    """How many bytes are held `now`, of `limit` together."""
+    """A limit on the bytes that all recorded answers hold together: `now` of `limit`."""
 
     __slots__ = ("limit", "now")
 
@@ -85,7 +85,7 @@ class RecordedAnswer:
             self.release()
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Release the recorded bytes: hold nothing from now on."""
         self._held.now -= sum(map(len, self._pieces))
         self._pieces.clear()
 

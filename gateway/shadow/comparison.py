@@ -25,7 +25,7 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputComparison(msgspec.Struct):
-    """One output of one pair of answers."""
+    """The comparison of one output of a pair of answers."""
 
     agrees: bool = True
     numbers: int = 0
@@ -34,7 +34,7 @@ class OutputComparison(msgspec.Struct):
 
 
 class Comparison(msgspec.Struct):
-    """Two answers to one request."""
+    """The result of comparing two answers to one request."""
 
     outputs: dict[str, OutputComparison] = {}
     differences: list[Difference] = []  # the first few
@@ -54,7 +54,7 @@ class Comparison(msgspec.Struct):
 def compare(
     stable: Answer, candidate: Answer, tolerance: float, tolerances: Mapping[str, float]
 ) -> Comparison:
-    """Numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal."""
+    """Compare two answers. Numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal."""
     comparison = Comparison()
     if stable.status != candidate.status:
         comparison.differences.append(Difference("", "status"))

@@ -15,7 +15,7 @@ _OTHER: Final = "(other outputs)"
 
 
 class Example(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request whose answers differed. `amount`: the largest difference where only numbers differ."""
+    """An example of a request whose answers differed. `amount`: the largest difference where only numbers differ."""
 
     request_id: str
     differences: list[Difference]
@@ -27,7 +27,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputFigures(msgspec.Struct, omit_defaults=True):
-    """One output, over all pairs of answers that have it."""
+    """Figures of one output, over all pairs of answers that have it."""
 
     compared: int = 0
     agreed: int = 0
@@ -44,7 +44,7 @@ class OutputFigures(msgspec.Struct, omit_defaults=True):
 
 
 class PairFigures(msgspec.Struct, omit_defaults=True):
-    """Pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
+    """Figures of pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
 
     compared: int = 0
     agreed: int = 0
@@ -70,7 +70,7 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):
-    """What one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.counter`)."""
+    """Figures of what one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.counter`)."""
 
     requests: int = 0
     failed: int = 0  # 5xx, or no whole answer

@@ -56,7 +56,7 @@ class _Running:
 
 
 class ShadowReporter:
-    """Runs the shadows of this gateway process, and reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
+    """Runs the shadows of one gateway process, and reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
 
     `upstream` is for shadows alone. It, the process that compares and the task that reports run only while a shadow does.
     """
@@ -110,7 +110,7 @@ class ShadowReporter:
             self._changed.set()
 
     def counters(self) -> dict[str, dict[str, float]]:
-        """For the metrics, by model."""
+        """Counters of the shadows for the metrics, by model."""
         senders = {name: one.sender for name, one in list(self._running.items())}
         return {
             "chips_shadow_sampled_total": {name: float(one.sampled) for name, one in senders.items()},

@@ -20,7 +20,7 @@ Finding = Literal["agrees", "differs", "fails", "undecided"]
 
 
 class Interval(NamedTuple):
-    """A rate that was seen, and the bounds of what it may be."""
+    """A rate that was seen, with its confidence interval."""
 
     seen: float
     low: float
@@ -55,7 +55,7 @@ def _log_likelihood(k: int, n: int, p: float) -> float:
 
 
 class Verdict(NamedTuple):
-    """What the figures say, and why, in a sentence."""
+    """The verdict on a shadow, and the reason in a sentence."""
 
     finding: Finding
     why: str
@@ -98,7 +98,7 @@ def _complement(rate: Interval) -> Interval:
 
 
 def quantile(share: float, figures: VersionFigures) -> float | None:
-    """A quantile of the latency in seconds, 2.2 % too high at most; None where nothing was counted."""
+    """A quantile of a version's latency in seconds, 2.2 % too high at most; None where nothing was counted."""
     total = sum(figures.latency.values())
     seen = 0
     for number in sorted(figures.latency):

@@ -25,7 +25,7 @@ _MAX_SKEW: Final = timedelta(minutes=5)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a request's document."""
+    """A request for approval: the body of its document."""
 
     title: str
     request: dict[str, Any]  # the signed statement of the person who asks

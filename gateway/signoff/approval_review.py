@@ -1,4 +1,4 @@
-"""All that somebody who decides on a request looks at, as one document: what it binds, what differs, evidence, decisions."""
+"""The review of a request for approval, as one document for who decides: what it binds, what differs, evidence, decisions."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ _BINDS: Final = {
 
 
 def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
-    """One line of the list of requests."""
+    """The summary of a request: one line of the list of requests."""
     try:
         request = read_request(document)
     except ValueError as error:
@@ -67,7 +67,7 @@ def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
 def review(
     document: Document, records: SignOffRecords, model: Document | None, policy: Document
 ) -> dict[str, Any]:
-    """Everything about one request. `model` and `policy` are the documents that it would change. Starts programs."""
+    """The review of one request: everything about it. `model` and `policy` are the documents that it would change. Starts programs."""
     found = summary(document, records)
     if found["state"] == "unreadable":
         return found

@@ -1,4 +1,4 @@
-"""What makes gateways loud about an emergency until somebody else has reviewed it: one document for each."""
+"""The emergencies that nobody else has reviewed yet: a registry document for each, which makes gateways warn until it is deleted."""
 
 from gateway.registry.base import EMERGENCIES, Delete, Put, Registry
 from gateway.signoff.approval_requests import ApprovalStatus
@@ -8,7 +8,7 @@ from gateway.signoff.in_toto_statement import Decision
 async def emergency_changes(
     registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
 ) -> list[Put | Delete]:
-    """The changes that go with `decision` of the person `by`; `verdict` is that with the decision."""
+    """The changes of the unreviewed emergencies that `decision` of the person `by` causes; `verdict` includes the decision."""
     known = await registry.read(EMERGENCIES, identity)
     expected = known.revision if known is not None else 0
     if decision == "emergency" and verdict.emergency is not None and verdict.review_due:

@@ -38,7 +38,7 @@ _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots
 
 
 class Approved(NamedTuple):
-    """A subject that may serve, and by which request."""
+    """A subject that is approved, and the request by which it is."""
 
     subject: Subject
     request: Document
@@ -46,7 +46,7 @@ class Approved(NamedTuple):
 
 
 class Clearance(NamedTuple):
-    """Why a write is allowed, and what must be unchanged when it is made."""
+    """The clearance of a write: why it is allowed, and what must be unchanged when it is made."""
 
     approved: tuple[Approved, ...]
     preconditions: tuple[Precondition, ...]

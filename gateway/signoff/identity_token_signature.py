@@ -41,7 +41,7 @@ class _Claims(msgspec.Struct):
 
 
 def audience_of(message: bytes) -> str:
-    """What a token must have been made for, to count as a signature of `message`."""
+    """The audience that a token must have been made for, to count as a signature of `message`."""
     return _PREFIX + hashlib.sha256(message).hexdigest()
 
 

@@ -72,12 +72,12 @@ Sign = Callable[[bytes], tuple[str, bytes]]  # the message -> kind and bytes of 
 
 
 def ssh_signer(key: Path) -> Sign:
-    """Signs with an SSH key. Raises SshError when it is used."""
+    """A function that signs with an SSH key. Raises SshError when it is used."""
     return lambda message: (_SSH, ssh_signature.sign(message, key))
 
 
 def token_signer(fetch: Callable[[str], str]) -> Sign:
-    """Signs with an identity token; `fetch` returns one for the audience that it is given."""
+    """A function that signs with an identity token; `fetch` returns one for the audience that it is given."""
     return lambda message: (_TOKEN, fetch(identity_token_signature.audience_of(message)).encode())
 
 
@@ -94,7 +94,7 @@ def make_statement(
 
 
 def unsigned(decision: Decision, request: str, by: str, subject: Subject, *, reason: str = "") -> bytes:
-    """A statement of now as JSON: the payload that is then signed."""
+    """An unsigned statement as JSON, dated now: the payload to sign."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )

@@ -1,4 +1,4 @@
-"""Keys of token issuers, kept with what they have verified, because issuers replace their keys within weeks.
+"""Public keys of token issuers, kept with the signatures that they verify, because issuers replace their keys within weeks.
 
 A request's document keeps the public key (JWK, RFC 7517) of each identity token that was verified when it was written, so it is
 in the hash chain from that write on. An audit can verify the token for good. The gate never counts on such a key: somebody who can

@@ -37,7 +37,7 @@ class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Somebody who may request or approve, and how they prove who they are."""
+    """A person who may request or approve, and how they prove who they are."""
 
     name: str
     roles: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may put a version into service alone, and within which time somebody else must review that."""
+    """The policy's rule for emergencies: who may put a version into service alone, and how soon somebody else must review it."""
 
     people: tuple[str, ...] = ()
     review_days: float = 3.0

@@ -45,7 +45,7 @@ async def read_policy(registry: Registry) -> StoredPolicy | None:
 
 
 def stored_policy(document: Document) -> StoredPolicy:
-    """The policy in its document. ValueError says what is wrong with it."""
+    """Read the stored policy from its document. ValueError says what is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     return StoredPolicy(
@@ -61,7 +61,7 @@ async def read_records(registry: Registry, stored: StoredPolicy) -> SignOffRecor
 
 
 async def read_sign_off(registry: Registry) -> SignOffRecords | None:
-    """The policy and its records; None where there is no policy. ValueError says what is wrong with the policy."""
+    """Read the sign-off policy and its records; None where there is no policy. ValueError says what is wrong with the policy."""
     stored = await read_policy(registry)
     return None if stored is None else await read_records(registry, stored)
 
@@ -73,6 +73,6 @@ async def issuers_keys(policy: SignOffPolicy) -> Keys:
 
 
 def policy_precondition(document: Document | None) -> Precondition:
-    """That the policy is still the one that was read; None: that there is still none."""
+    """The precondition that the sign-off policy is still the one that was read; None: that there is still none."""
     revision = document.revision if document is not None else 0
     return Precondition(kind=SIGN_OFF, name=POLICY, expected=revision)

@@ -38,11 +38,11 @@ _WORDS: Final = {"approve": "approved", "reject": "rejected", "review": "reviewe
 
 
 class NotAccepted(Exception):
-    """The decision does not count; the text says why."""
+    """A decision that was handed in does not count; the text says why."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement to be signed."""
+    """A statement prepared to be signed elsewhere."""
 
     payload: bytes
     signed_bytes: bytes  # what a signature is made of: the pre-authentication encoding of DSSE
@@ -54,7 +54,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(
     document: Document, records: SignOffRecords, decision: Decision, by: str, reason: str
 ) -> Prepared:
-    """The statement by which the person `by` would decide. Raises NotAccepted where it cannot be made."""
+    """Prepare the statement by which the person `by` would decide, to be signed elsewhere. Raises NotAccepted where it cannot be made."""
     asked = _asked(document, records)
     person = records.stored.policy.person(by)
     if person is None:
@@ -74,7 +74,7 @@ def prepare(
 
 
 class Judged(NamedTuple):
-    """A decision that counts, and the write that adds it."""
+    """A decision that was verified and counts, and the write that adds it."""
 
     change: Put
     signed: VerifiedStatement
@@ -83,7 +83,7 @@ class Judged(NamedTuple):
 
 
 def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes) -> Judged:
-    """The decision in `payload`, verified; it starts programs. Raises NotAccepted where it does not count."""
+    """Verify the signed decision in `payload`; starts programs. Raises NotAccepted where it does not count."""
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:
@@ -109,7 +109,7 @@ def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str
 
 
 async def write_decision(registry: Registry, judged: Judged, policy: Document) -> None:
-    """Write it, if neither the request nor the sign-off policy has changed since. Raises RegistryError."""
+    """Write a verified decision, if neither the request nor the sign-off policy has changed since. Raises RegistryError."""
     change, said = judged.change, judged.signed.predicate
     more = await emergency_changes(
         registry, change.name, judged.title, said.decision, judged.verdict, said.by

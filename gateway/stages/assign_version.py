@@ -18,7 +18,7 @@ _MAX_INDEX_DIGITS = 4
 
 
 class AssignVersion:
-    """Only for requests with X-Chips-Version, and for models whose shares are sticky."""
+    """Assign a version to requests with X-Chips-Version, and to those of models whose shares are sticky."""
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises Forbidden, ModelNotFound or BadRequest for a pin that cannot be honored: it is never ignored."""

@@ -1,4 +1,4 @@
-"""A periodic thread that updates slow-request thresholds, writes usage history, and merges the workers' metrics."""
+"""The periodic aggregation of metrics, in a thread: updates slow-request thresholds, writes ticks, merges the workers' metrics."""
 
 import contextlib
 import fcntl

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """A destination for request summaries. Called from one thread."""
+    """The interface of a destination for request summaries (traces). Called from one thread."""
 
     def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
         """Write or send `batch` within `timeout_s`. Any exception counts as a failure."""
@@ -22,7 +22,9 @@ class TraceSink(Protocol):
 
 
 class ExportQueue:
-    """At most `limit` summaries wait. More than that, and what the sink cannot take, is dropped and counted.
+    """A bounded queue of request summaries: at most `limit` wait.
+
+    More than that, and what the sink cannot take, is dropped and counted.
 
     The sink is opened in the thread, because its imports must not block the event loop.
     """

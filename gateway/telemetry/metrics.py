@@ -27,7 +27,7 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class CallerUsage:
-    """How much one caller has used one version of a model."""
+    """What one caller has used of one version of a model."""
 
     team: str = ""
     requests: int = 0
@@ -41,7 +41,7 @@ class CallerUsage:
 
 @dataclass(slots=True)
 class Series:
-    """What is counted for one version of one model. Both names are empty for requests that reached no model."""
+    """The counts and histograms of one version of one model. Both names are empty for requests that reached no model."""
 
     model: str
     version: str

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Counts each request, writes its log line, and keeps its trace.
+    """Records each finished request: counts it, writes its log line, and keeps its trace where it is sampled.
 
     `log_ratio` is the share of good requests that get a log line; bad ones always do. Up to `recent_per_s` requests a second
     that are not kept for another reason go to the `store` alone, so that a quiet gateway can show every request. `project`

@@ -63,7 +63,7 @@ _decode_figures = msgspec.msgpack.Decoder(tuple[list[int], list[int], dict[str, 
 
 
 class Tick(NamedTuple):
-    """What one version of one model did in the `seconds` that end at `at`, a multiple of `seconds` since the epoch."""
+    """The counts of one version of one model in the `seconds` that end at `at`, a multiple of `seconds` since the epoch."""
 
     seconds: int
     at: int
@@ -135,7 +135,7 @@ def is_worth_a_look(summary: RequestSummary) -> bool:
 
 
 class TraceStore:
-    """Writes the store; called from the export queue's thread. At most `limit` requests are kept. Opening creates the file."""
+    """Writes recorded requests and ticks to the store; called from the export queue's thread. At most `limit` requests are kept. Opening creates the file."""
 
     def __init__(self, path: Path, *, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
 
 
 class TraceStoreReader:
-    """Reads the store from any process. A file that does not exist is an empty store."""
+    """Reads recorded requests and ticks from any process. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

@@ -34,7 +34,10 @@ class BackendUnderTest:
 
 
 class BackendContract:
-    """The checks of `chips verify`, one test each. They run once, in their order, before the first test reports."""
+    """A test suite for a backend: the checks of `chips verify`, one test each.
+
+    They run once, in their order, before the first test reports.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod

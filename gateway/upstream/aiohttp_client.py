@@ -47,7 +47,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream through aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
         self,

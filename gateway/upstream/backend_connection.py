@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """Carries one request at a time: `start` returns an ImmediateFuture that completes when the caller has the response, or fails."""
+    """One connection to a backend, which carries one request at a time: `start` returns an ImmediateFuture that completes when the caller has the response, or fails."""
 
     __slots__ = (
         "_completion",

@@ -35,7 +35,9 @@ class _Waiter:
 
 
 class Pool:
-    """`acquire_idle` a connection that is idle, or `wait` for one; `release` or `discard` it afterwards.
+    """The pool of connections to one backend.
+
+    `acquire_idle` one, or `acquire` to wait for one; `release` or `discard` it afterwards.
 
     The connection used last is taken first, so that a burst's connections grow old and close; requests that wait are
     served in order of arrival. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
@@ -138,7 +140,7 @@ class Pool:
         return connection
 
     def release(self, connection: BackendConnection) -> None:
-        """The connection can carry another request."""
+        """Take the connection back: it can carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember_session(connection.transport)
         transport = connection.transport
@@ -155,7 +157,7 @@ class Pool:
             self.idle.append(connection)
 
     def discard(self, connection: BackendConnection) -> None:
-        """The connection is, or will be, closed."""
+        """Forget the connection: it is, or will be, closed."""
         if connection in self.busy:
             self.busy.remove(connection)
             if self._waiters:

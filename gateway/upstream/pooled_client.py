@@ -48,7 +48,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """Connections are pooled per backend, `connections` of them at most."""
+    """An upstream with pooled connections of our own: per backend, `connections` of them at most."""
 
     def __init__(
         self,

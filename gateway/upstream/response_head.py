@@ -169,7 +169,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
 
 
 def parse_response_head(raw: bytes) -> ResponseHead:
-    """Read a head, given without the empty line that ends it; ValueError says what is wrong."""
+    """Parse a response head, given without the empty line that ends it; ValueError says what is wrong."""
     return _parse(raw.split(b"\r\n"))
 
 

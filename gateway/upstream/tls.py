@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SessionResumingContext(ssl.SSLContext):
-    """Offers the backend's last TLS session when a new connection is made, which saves a key exchange."""
+    """A TLS context that resumes the backend's last session for a new connection, which saves a key exchange."""
 
     session: ssl.SSLSession | None = None
 

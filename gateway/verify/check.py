@@ -1,4 +1,4 @@
-"""What a check is: a sentence of the contract, and the code that checks a backend for it."""
+"""The type of a conformance check: a sentence of the contract, and the function that checks a backend for it."""
 
 import re
 import time
@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 @dataclass
 class CheckContext:
-    """The backend under test: what is known about it, and every exchange so far."""
+    """What a check is given: the backend under test, what is known about it, and every exchange so far."""
 
     client: RawClient
     model: str

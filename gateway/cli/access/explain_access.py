@@ -129,7 +129,7 @@ def access_reasons(
 
 
 class MatchedRule(NamedTuple):
-    """A caller with a token or certificate, and the rule in the settings that admits it."""
+    """The rule in the settings that a caller's token or certificate matches, and that caller."""
 
     entry: AccessRule
     subject: str

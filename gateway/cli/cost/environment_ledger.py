@@ -20,7 +20,7 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """Everything `chips cost` needs of one environment."""
+    """The ledger of one environment in a month, with what else `chips cost` needs of it."""
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]

@@ -40,7 +40,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class DeploymentRun:
-    """What is deployed where and by which author, with the options of the command."""
+    """One run of a deployment: what is deployed where and by which author, with the options of the command."""
 
     source: BackendFolder
     target: DeploymentTarget

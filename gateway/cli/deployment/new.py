@@ -94,7 +94,7 @@ def _where_samples_are(source: Path | None) -> str:
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
-    """The folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
+    """The path of the folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)
     except ValueError as error:

@@ -68,7 +68,7 @@ def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool)
 
 
 def note_stale_model(folder: Path) -> None:
-    """Say so where the model's source has changed since it was copied."""
+    """Note on the terminal that the model is stale: its source has changed since it was copied."""
     copy = _copy_in(folder)
     if copy is not None and copy.record.has_changed(folder):
         console.note(

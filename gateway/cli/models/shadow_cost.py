@@ -1,4 +1,4 @@
-"""The cost of a shadow on Cloud Run, shown before it begins."""
+"""Estimate the cost of a shadow on Cloud Run, to show it before the shadow begins."""
 
 import re
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ _INSTANCE = InstanceSettings(concurrency=1, cpu=1.0, memory_gib=1.0, artifact_gi
 
 
 class ShadowCost(NamedTuple):
-    """The cost of a shadow, in words and as JSON values."""
+    """The estimated cost of a shadow, in words and as JSON values."""
 
     text: str
     document: dict[str, Any]
 
 
 def shadow_cost(shadow: Shadow, rps: float | None, latency: str, seconds: float) -> ShadowCost:
-    """The cost of what both versions do more, on instances of one processor and 1 GiB that run one prediction at a time.
+    """Estimate the cost of the additional work of both versions, on instances of one processor and 1 GiB that run one prediction at a time.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """

@@ -9,7 +9,7 @@ _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "
 
 
 def show_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print it: the verdict first, then what it rests on, then the worst examples."""
+    """Print the report on a shadow: the verdict first, then what it rests on, then the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(

@@ -60,7 +60,7 @@ def _confirm(name: str, url: str, service: ModelServer) -> None:
 
 
 def metadata_from_server(name: str, service: ModelServer) -> ModelMetadata:
-    """What is known of the server, in the form of a CHIPS backend's metadata."""
+    """Metadata in the form of a CHIPS backend's, made from what is known of the server."""
     return ModelMetadata(
         name=name,
         versions=(service.version,),

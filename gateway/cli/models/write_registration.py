@@ -161,7 +161,7 @@ async def _evidence(
 
 
 async def card_changes(registry: Registry, model: Model, version: str, store: str) -> list[Put]:
-    """The change that writes the version's model card as evidence; none where it has none, or the same is known."""
+    """The changes that write the version's model card as evidence; none where it has none, or the same is known."""
     backend = model.backend(version)
     record = None if backend is None else published_card(store, model.name, backend)
     if record is None or record == await read_evidence(registry, model.name, version, CARD):

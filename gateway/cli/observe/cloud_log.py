@@ -1,4 +1,4 @@
-"""Requests in Cloud Logging: find one of the gateways' log lines, show the last ones, follow new ones."""
+"""Read requests from the gateways' lines in Cloud Logging: find one, show the last ones, follow new ones."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""One request from Google Cloud: its spans from Cloud Trace, or else what Cloud Logging has of it."""
+"""Read requests from Google Cloud: the spans of one from Cloud Trace, or else what Cloud Logging has of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What `chips doctor` finds about who may do what in the environment's project: approvers who deploy, people who may erase."""
+"""The checks of `chips doctor` on IAM roles in the environment's project: approvers who may deploy, people who may erase."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 async def carried_verification(
     registry: Registry, origin: Settings, source: VersionWithEvidence, model: Model, environment: str
 ) -> list[Put]:
-    """The change that keeps the source's verification as one of the same artifact at its address in `model`.
+    """The change that carries the source's verification over, as one of the same artifact at its address in `model`.
 
     Call it once the backend there has said that it serves that very artifact. Empty where the source's verification does
     not count, where no artifact digest says that the two are the same, or where the backend was verified there: that counts

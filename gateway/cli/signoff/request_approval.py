@@ -167,7 +167,7 @@ async def read_version_with_evidence(
 
 
 def approvable_subject(source: VersionWithEvidence, stored: StoredPolicy, environment: str) -> Subject:
-    """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
+    """The subject that an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
     try:
         subject = subject_of(
             source.model,

@@ -1,4 +1,4 @@
-"""What all commands share: output for people or as JSON, failures with exit codes, opening the registry."""
+"""The console of all commands: output for people or as JSON, failures with exit codes, common options, opening the registry."""
 
 import asyncio
 import json

@@ -53,7 +53,7 @@ class ChosenEnvironment(NamedTuple):
 
 
 class UnknownEnvironment(Exception):
-    """The file, or the name, is wrong; the text says how to fix it."""
+    """There is no environment of that name, or the file cannot be read; the text says how to fix it."""
 
 
 def read_environments(path: Path) -> dict[str, Environment]:

@@ -1,4 +1,4 @@
-"""Sizes as people write them, and the size of an instance as options give it."""
+"""Parse sizes as people write them (512Mi), and the size of an instance from its options."""
 
 import re
 from typing import Any, Final

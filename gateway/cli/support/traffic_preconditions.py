@@ -1,4 +1,4 @@
-"""The preconditions of a version's traffic: it is verified, or forced (which the history then says), and no rollout is under way."""
+"""Check before a version gets traffic that it is verified, or forced (which the history then says), and that no rollout is active."""
 
 from typing import Annotated
 
@@ -35,7 +35,10 @@ def newly_served(before: Model | None, after: Model) -> list[str]:
 
 
 async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:
-    """Look for the evidence of `versions`; return what to add to the reason. Raises Failure where it lacks, without `force`."""
+    """Check by their evidence that `versions` are verified; return what to add to the reason.
+
+    Raises Failure where one is not, unless `force`.
+    """
     found = []
     for version in versions:
         backend = model.backend(version)

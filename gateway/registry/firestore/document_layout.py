@@ -60,7 +60,7 @@ class RegistryHead(NamedTuple):
 
 
 class Collections(NamedTuple):
-    """The names of a registry's collections."""
+    """The names of a registry's collections in Firestore."""
 
     prefix: str
 
@@ -77,7 +77,7 @@ class Collections(NamedTuple):
 
 
 def check_kind(kind: str) -> None:
-    """Raises RegistryError where `kind` cannot be a part of a collection's name."""
+    """Check that `kind` can be a part of a collection's name. Raises RegistryError."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
@@ -127,7 +127,7 @@ def decode_head(fields: Fields | None) -> RegistryHead | None:
 
 
 def read_chain(head: RegistryHead, fields: Fields) -> Head:
-    """The end of the hash chain that the head document holds; without a digest where an older release has written it."""
+    """Read the head of the hash chain from the head document; without a digest where an older release has written it."""
     sequence, digest = fields.get("sequence"), fields.get("digest")
     if sequence is None and digest is None:
         return Head(registry_id=head.registry_id, generation=head.generation)

@@ -48,7 +48,7 @@ async def read_stored(rpc: "FirestoreRpc", names: Collections, kind: str) -> Asy
 
 
 async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDocument | None) -> bool:
-    """Make what an older release has written a part of the chain; False where there is nothing such.
+    """Migrate a history that an older release has written into the hash chain; False where there is none.
 
     `found` is the head document as it was read. Raises PreconditionFailed where somebody else wrote meanwhile.
     """

@@ -53,7 +53,7 @@ _PRECONDITION = (
 
 
 class PreconditionFailed(Exception):
-    """Another writer was first; nothing was written."""
+    """A commit's precondition failed: another writer was first; nothing was written."""
 
 
 class CommitOutcomeUnknown(Exception):
@@ -83,7 +83,7 @@ def find_default_credentials(location: FirestoreLocation) -> Any:
 
 
 class FirestoreRpc:
-    """The calls, on one gRPC channel. Make it inside the event loop that uses it."""
+    """Makes a registry's calls to Firestore, on one gRPC channel. Make it inside the event loop that uses it."""
 
     def __init__(self, location: FirestoreLocation, credentials: Any) -> None:
         self._place = location
@@ -107,7 +107,7 @@ class FirestoreRpc:
     # -- reading
 
     async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], FirestoreDocument]:
-        """The existing documents among `wanted` (collection, id), all as of one moment."""
+        """Get documents by (collection, id): those of `wanted` that exist, all as of one moment."""
         names = {f"{self._documents}/{collection}/{i}": (collection, i) for collection, i in wanted}
         found = {}
         try:

@@ -34,7 +34,7 @@ class HeartbeatMonitor:
             int, tuple[int, int]
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
-    def is_stalled(self, worker: int) -> bool:
+    def look_for_stall(self, worker: int) -> bool:
         """Look once more, and return whether the worker's heartbeat has not moved for `LOOKS` looks. One that has not started never is."""
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns

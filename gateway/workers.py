@@ -121,7 +121,7 @@ class WorkerPool:
 
     def _end_stalled(self) -> None:
         for process, (worker, _) in self._running.items():
-            if self._heartbeats.is_stalled(worker):
+            if self._heartbeats.look_for_stall(worker):
                 self._heartbeats.forget(worker)
                 self._tell(
                     "ERROR", f"worker {worker} does not come round any more, and is ended (server.stall_s)"

@@ -48,7 +48,7 @@ class ArtifactStore(Protocol):
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
         """What is published, as (model, version) in order; of one model, or of all."""
 
-    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         """The content of one file of an artifact, block by block. FileNotFoundError where it is not there."""
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 
 _TIMEOUT_S: Final = 20.0  # of one attempt

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.core.headers import RequestHead
 from gateway.core.principal import Principal
+from gateway.core.sort_headers import RequestHead
 
 
 class Authentication(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ from gateway.registry.base import (
 from gateway.registry.mirror import Mirror
 
 if TYPE_CHECKING:
-    from gateway.signoff.records import SignOffRecords
+    from gateway.signoff.sign_off_records import SignOffRecords
 
 _SHOWN: Final = 50  # requests, the newest
 _BODY_S: Final = 10.0
@@ -69,20 +69,20 @@ class ApprovalPages:
             )
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
-    async def listed(self, exchange: Exchange) -> Response:  # noqa: ARG002
+    async def list_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
         """Answer with the list of all requests for approval, the newest first."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
-        from gateway.signoff.approval_review import summary
+        from gateway.signoff.approval_review import request_summary
 
-        found = await _checked(lambda: [summary(document, records) for document in records.requests])
+        found = await _checked(lambda: [request_summary(document, records) for document in records.requests])
         found.sort(key=lambda one: one.get("requested_at", ""), reverse=True)
         return json_response(
             {"policy": True, "requests": found[:_SHOWN], "more": len(found) > _SHOWN}, headers=_NO_STORE
         )
 
-    async def one(self, exchange: Exchange, path: str) -> Response:
+    async def request_page(self, exchange: Exchange, path: str) -> Response:
         """Answer with the page of one request for approval; below it, `/statement` is what a person would sign."""
         identity, _, rest = path.partition("/")
         policy, records, document = await self._find(identity)
@@ -90,13 +90,13 @@ class ApprovalPages:
             return await self._statement(exchange, records, document)
         if rest:
             raise PageNotFound("There is nothing here.")
-        from gateway.signoff.approval_review import review
+        from gateway.signoff.approval_review import review_document
 
         try:
             model = await self._registry.read(MODELS, _model_of(document))
         except RegistryError as error:
             raise _away() from error
-        found = await _checked(lambda: review(document, records, model, policy))
+        found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
     async def decide(self, exchange: Exchange, identity: str) -> Response:
@@ -104,16 +104,18 @@ class ApprovalPages:
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity)
-        from gateway.signoff.remote_signature import NotAccepted, judge, write_decision
+        from gateway.signoff.remote_signature import DecisionNotAccepted, verify_decision, write_decision
 
         try:
             payload = base64.b64decode(given.payload.encode(), validate=True)
             signature = given.signature.strip().encode() + (b"\n" if given.kind == "ssh" else b"")
-            judged = await _checked(lambda: judge(document, records, payload, given.kind, signature))
+            judged = await _checked(
+                lambda: verify_decision(document, records, payload, given.kind, signature)
+            )
             await write_decision(self._registry, judged, policy)
         except binascii.Error:
             raise BadRequest("payload must be base64.") from None
-        except NotAccepted as error:
+        except DecisionNotAccepted as error:
             raise Forbidden(f"This decision does not count: {error}.") from None
         except Conflict:
             raise BadRequest(
@@ -129,16 +131,16 @@ class ApprovalPages:
     async def _statement(self, exchange: Exchange, records: "SignOffRecords", document: Document) -> Response:
         asked = parse_query(exchange.target.query, {"decision", "by", "reason", "back"})
         decision = asked.get("decision", "")
-        from gateway.signoff.remote_signature import DECISIONS, NotAccepted, prepare
+        from gateway.signoff.remote_signature import DECISIONS, DecisionNotAccepted, prepare_statement
 
         if decision not in DECISIONS:
             raise BadRequest(f"decision must be one of {', '.join(DECISIONS)}.")
         reason = asked.get("reason", "")[:2000]
         try:
             made = await _checked(
-                lambda: prepare(document, records, decision, asked.get("by", ""), reason)  # type: ignore[arg-type]
+                lambda: prepare_statement(document, records, decision, asked.get("by", ""), reason)  # type: ignore[arg-type]
             )
-        except NotAccepted as error:
+        except DecisionNotAccepted as error:
             raise BadRequest(f"This cannot be signed: {error}.") from None
         return json_response(
             {
@@ -165,7 +167,7 @@ class ApprovalPages:
             policy = await self._registry.read(SIGN_OFF, SIGN_OFF_POLICY)
             if policy is None:  # before the import, which takes a while
                 return None, None
-            from gateway.signoff.records import read_records, stored_policy
+            from gateway.signoff.sign_off_records import read_records, stored_policy
 
             return policy, await read_records(self._registry, stored_policy(policy))
         except RegistryError as error:

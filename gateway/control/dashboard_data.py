@@ -4,24 +4,24 @@ import asyncio
 import time
 from typing import Any
 
-from gateway.control.issues import Issue, find_issues, set_issue_start
+from gateway.control.find_issues import Issue, find_issues, set_issue_start
 from gateway.control.model_page import caller_rows, history_points, version_rows
 from gateway.control.window_totals import (
     DEFAULT_WINDOW,
     RequestTotals,
     TickWindowReader,
-    Window,
+    WindowTotals,
     last_complete_tick_end,
     to_milliseconds,
 )
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
-from gateway.telemetry.sqlite_trace_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
+from gateway.telemetry.periodic_aggregation import WorkerMetrics
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -137,7 +137,7 @@ class Dashboard:
                 point[1] += failed
         return found
 
-    def _found(self, window: Window, listed: dict[str, Model]) -> list[Issue]:
+    def _found(self, window: WindowTotals, listed: dict[str, Model]) -> list[Issue]:
         """The issues of a window, found once for each tick and state of the registry."""
         key = (window.name, window.ends, self._mirror.snapshot)
         if self._issues is not None and self._issues[0] == key:
@@ -156,7 +156,7 @@ class Dashboard:
         snapshot = self._mirror.snapshot
         return {} if snapshot is None else {name: entry.model for name, entry in snapshot.entries.items()}
 
-    def _head(self, state: MetricsState, window: Window) -> dict[str, Any]:
+    def _head(self, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
         snapshot = self._mirror.snapshot
         everything = window.for_gateway()
         return {
@@ -184,7 +184,7 @@ class Dashboard:
         }
 
     async def model_document(self, name: str, window: str = DEFAULT_WINDOW) -> dict[str, Any] | None:
-        """One model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
+        """The document of one model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
@@ -224,7 +224,7 @@ def _curve(curves: _Curves, name: str | None) -> list[list[int]]:
     return [[at, *point] for at, point in sorted(curves.get(name, {}).items())]
 
 
-def _row(model: Model, state: MetricsState, window: Window) -> dict[str, Any]:
+def _row(model: Model, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
     series = state.series.get(model.name, {})
     in_window = window.models.get(model.name, {})
     listed = [backend.version for backend in model.backends]
@@ -258,7 +258,7 @@ def _named(figures: RequestTotals, seconds: float) -> dict[str, Any]:
     return document
 
 
-def _rank(order: str, name: str, state: MetricsState, window: Window) -> float:
+def _rank(order: str, name: str, state: MetricsState, window: WindowTotals) -> float:
     if order == "name":
         return 0.0
     if order == "in_flight":

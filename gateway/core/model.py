@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors_policy import CorsRule, cors_problems
 from gateway.core.ip_network_set import parse_network
+from gateway.core.model_cors_policy import CorsRule, cors_problems
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.principal import CALLER_VERBS, Verb
 from gateway.core.sticky_shares import StickyShares, sticky_problems

@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.budget import MICRO
 from gateway.core.model import Model, Resources
 from gateway.core.prices import Prices, prices_at
-from gateway.cost.usage import NOTHING, DailyRow, InstanceSize, Usage
+from gateway.cost.usage import NOTHING, DailyUsage, InstanceSize, Usage
 from gateway.registry.base import Change
 
 IDLE: Final = "(kept warm)"
@@ -76,7 +76,7 @@ class WarmInstances(NamedTuple):
     seconds: float
 
 
-def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
+def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
     """The cost of the requests in `usage`. Kept-warm instances are not in it."""
     run = prices.cloud_run
     per_s = size.cpu * run.cpu_active + size.memory_gib * run.memory_gib_active
@@ -97,18 +97,18 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
     """
     if not usage.reached:
         return 0
-    return cost_of(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
+    return request_cost(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
 
 
 def make_ledger(
-    rows: Iterable[DailyRow], warm: Iterable[WarmInstances], tables: Sequence[Prices]
+    rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
     """Make the ledger: price all usage and warm instances by the tables in force on their day."""
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
         key = row.key
-        cost = cost_of(row.size, row.usage, prices_at(tables, row.day))
+        cost = request_cost(row.size, row.usage, prices_at(tables, row.day))
         entry = LedgerEntry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
         entries.append(entry)
         place = row.day, key.model, key.version

@@ -79,7 +79,7 @@ class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 UNKNOWN_SIZE: Final = InstanceSize()
 
 
-def size_of(backend: Backend) -> InstanceSize:
+def instance_size_of(backend: Backend) -> InstanceSize:
     """The declared size of a backend's instances, or the default where it declares none."""
     resources = backend.resources or _DEFAULT
     return InstanceSize(
@@ -112,7 +112,7 @@ class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[UsageRow, ...]
 
 
-class DailyRow(NamedTuple):
+class DailyUsage(NamedTuple):
     """The fleet's usage of one day, by one key and size."""
 
     day: date
@@ -124,7 +124,7 @@ class DailyRow(NamedTuple):
 class FleetUsage(NamedTuple):
     """The usage of a fleet, and which documents could not be read."""
 
-    rows: list[DailyRow]
+    rows: list[DailyUsage]
     problems: list[str]
 
 
@@ -153,7 +153,7 @@ def month_days(month: str) -> list[date]:
 
 async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
     """The fleet's usage of `days`, added up over all gateways. Raises RegistryError."""
-    rows: list[DailyRow] = []
+    rows: list[DailyUsage] = []
     problems: list[str] = []
     for day in days:
         documents = await store.list_ephemeral(usage_kind(day))
@@ -161,14 +161,14 @@ async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
     return FleetUsage(rows, problems)
 
 
-def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyRow]:
+def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyUsage]:
     """Sum a day's usage documents. One that cannot be read is named in `problems`."""
     total: dict[tuple[UsageKey, InstanceSize], Usage] = {}
     for document in documents:
         for row in _rows(document, problems):
             place = row.key, row.size
             total[place] = total.get(place, NOTHING) + row.usage
-    return [DailyRow(day, key, size, usage) for (key, size), usage in sorted(total.items(), key=_order)]
+    return [DailyUsage(day, key, size, usage) for (key, size), usage in sorted(total.items(), key=_order)]
 
 
 def _order(item: tuple[tuple[UsageKey, InstanceSize], Usage]) -> Any:

@@ -180,7 +180,7 @@ class UsageReporter:
             part.unwritten = True
             raise
 
-    async def forget_old(self) -> int:
+    async def delete_old_usage(self) -> int:
         """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
         day, deleted = utc_day(self._now()), 0
         for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
@@ -214,4 +214,4 @@ class UsageReporter:
             if self.after_write is not None:
                 await self.after_write()
         if self._swept != utc_day(self._now()):
-            await self.forget_old()
+            await self.delete_old_usage()

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
 

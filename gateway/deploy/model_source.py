@@ -30,7 +30,7 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """The path that the model was copied from."""
         return Path(os.path.normpath(folder.absolute() / self.place))
 
-    def text(self, folder: Path) -> str:
+    def display_text(self, folder: Path) -> str:
         """The source as a person writes it."""
         place = str(self.copied_from(folder)) if self.is_path else self.place
         return place if self.kind == "saved" else f"{self.kind}:{place}"
@@ -38,13 +38,13 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def has_changed(self, folder: Path) -> bool:
         """Whether the source differs from what was copied. A source that is not there, or is an address, has not."""
         path = self.copied_from(folder)
-        return self.is_path and path.exists() and digest_of(path) != self.source_digest
+        return self.is_path and path.exists() and content_digest(path) != self.source_digest
 
     def is_copy_edited(self, folder: Path) -> bool:
-        return digest_of(folder / COPY_NAME) != self.copy_digest
+        return content_digest(folder / COPY_NAME) != self.copy_digest
 
     def are_requirements_edited(self, folder: Path) -> bool:
-        return digest_of(folder / REQUIREMENTS_NAME) != self.requirements_digest
+        return content_digest(folder / REQUIREMENTS_NAME) != self.requirements_digest
 
 
 def read_source(folder: Path) -> ModelSource | None:
@@ -73,20 +73,20 @@ def write_source(
     of what was written before.
     """
     if requirements_digest is None:
-        requirements_digest = digest_of(folder / REQUIREMENTS_NAME)
+        requirements_digest = content_digest(folder / REQUIREMENTS_NAME)
     record = ModelSource(
         kind=kind,
         place=os.path.relpath(place.resolve(), folder.resolve()) if isinstance(place, Path) else place,
         is_path=isinstance(place, Path),
         source_digest=source_digest,
-        copy_digest=digest_of(folder / COPY_NAME),
+        copy_digest=content_digest(folder / COPY_NAME),
         requirements_digest=requirements_digest,
         samples=samples,
     )
     (folder / SOURCE_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
-def digest_of(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """The digest of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
     if not path.exists():
         return ""

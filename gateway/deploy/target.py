@@ -30,7 +30,7 @@ class DeploymentTarget(Protocol):
 
     name: str
 
-    def check(self, folder: BackendFolder) -> str:
+    def check_deployable(self, folder: BackendFolder) -> str:
         """Check, before anything is made, whether the folder can be deployed here; return what was found."""
 
     def build(self, folder: BackendFolder, tell: Tell) -> str:
@@ -39,7 +39,7 @@ class DeploymentTarget(Protocol):
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
-    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """Called after `deployed` is registered: remove what an older deployment of this version left.
 
         Do nothing where keeping it costs nothing.

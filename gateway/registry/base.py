@@ -126,7 +126,7 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
+def decode_or_mark_damaged(kind: str, name: str, revision: int, text: str) -> Document:
     """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
@@ -141,7 +141,7 @@ def decode_history_body(text: str | None) -> dict[str, Any] | None:
     """A body from the history; one that was damaged is shown as empty."""
     if text is None:
         return None
-    return decode_document("", "", 0, text).body
+    return decode_or_mark_damaged("", "", 0, text).body
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

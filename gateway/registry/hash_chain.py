@@ -139,7 +139,7 @@ class UnchainedDigest:
         return self._sum.hexdigest()
 
 
-def take_over(
+def take_over_history(
     head: Head, entries: Iterable[Entry], documents: Iterable[StoredDocument]
 ) -> tuple[Takeover, Head]:
     """Take an older history over into the chain: what commits to its entries, and the head that the entry with it must follow.

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout, RolloutStep, State, changed_by_hand, traffic_at_share
+from gateway.core.rollout import Rollout, RolloutEvent, State, changed_by_hand, traffic_at_share
 from gateway.rollout.assessment import Assessment
 
 AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
@@ -100,7 +100,7 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
         state = "succeeded"
     elif decision.action == "hold":
         state = "held"
-    step = RolloutStep(
+    step = RolloutEvent(
         percent=traffic.get(rollout.candidate, 0), state=state, reason=decision.reason, evidence=evidence
     )
     return msgspec.structs.replace(
@@ -151,7 +151,7 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:
-    step = RolloutStep(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
+    step = RolloutEvent(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
     return msgspec.structs.replace(
         rollout, state=state, reason=reason, traffic=traffic, steps=(*rollout.steps, step)
     )

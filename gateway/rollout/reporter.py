@@ -19,8 +19,8 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.counter import Count, RequestCounter, Tally, WindowCollector
 from gateway.rollout.lease import LeaseRenewalMonitor
+from gateway.rollout.request_counter import Count, RequestCounter, Tally, WindowCollector
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -47,7 +47,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gateway: str
     windows: tuple[RolloutWindow, ...]
     final: bool = False  # the gateway has stopped
-    process: str = ""  # `process_identity.current_process`, where the store is of one machine
+    process: str = ""  # `process_liveness.current_process`, where the store is of one machine
 
     @property
     def last(self) -> int:

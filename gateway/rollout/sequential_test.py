@@ -99,7 +99,7 @@ class HigherRateTest(msgspec.Struct, kw_only=True):
     candidate_total: tuple[int, int] = (0, 0)
     stable_total: tuple[int, int] = (0, 0)
 
-    def observe(self, candidate: Counts, stable: Counts) -> None:
+    def observe_block(self, candidate: Counts, stable: Counts) -> None:
         """Observe one block: requests that both versions served in the same seconds at one gateway."""
         if candidate.requests and stable.requests:
             p = self._rate(self.candidate)

@@ -14,7 +14,7 @@ _JSON_LENGTH: Final = b"inference-header-content-length"
 _MOST_DIGITS: Final = 12
 
 
-class HeldBytes:
+class HeldBytesLimit:
     """A limit on the bytes that all recorded answers hold together: `now` of `limit`."""
 
     __slots__ = ("limit", "now")
@@ -42,9 +42,9 @@ class RecordedAnswer:
         "too_large",
     )
 
-    def __init__(self, limit_bytes: int, held: HeldBytes | None = None) -> None:
+    def __init__(self, limit_bytes: int, held: HeldBytesLimit | None = None) -> None:
         self._limit = limit_bytes
-        self._held = held or HeldBytes(limit_bytes)
+        self._held = held or HeldBytesLimit(limit_bytes)
         self._pieces: list[bytes] = []
         self.size = 0
         self.status = 0

@@ -45,7 +45,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens: tuple[AcceptedIdentity, ...] = ()
 
 
-class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EmergencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy's rule for emergencies: who may put a version into service alone, and how soon somebody else must review it."""
 
     people: tuple[str, ...] = ()
@@ -53,14 +53,14 @@ class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a version needs before it may serve in this environment."""
+    """A sign-off policy: what a version needs before it may serve in this environment."""
 
     people: tuple[Person, ...]
     approvals: dict[str, int]  # how many people of each role
     evidence: tuple[str, ...] = ()  # sorts of records, as `chips evidence` lists them
     valid_days: float = 14.0  # how long an approval holds
     evidence_days: float = 0.0  # how old evidence may be, apart from the model card; 0: of any age
-    emergency: Emergency = Emergency()
+    emergency: EmergencyRule = EmergencyRule()
 
     def person(self, name: str) -> Person | None:
         return next((person for person in self.people if person.name == name), None)

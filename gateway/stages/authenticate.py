@@ -2,12 +2,12 @@
 
 import msgspec
 
+from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.auth.base import NEEDS_WAIT, Authentication
-from gateway.auth.chain import AuthenticatorChain
 from gateway.core.errors import AddressNotAllowed, Unauthenticated
 from gateway.core.exchange import Exchange
-from gateway.core.headers import AUTHORIZATION
 from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
+from gateway.core.sort_headers import AUTHORIZATION
 
 
 class Authenticate:

@@ -8,7 +8,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.immediate_future import ImmediateFuture
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.backend_refusal import REFUSALS, hold_refusal
+from gateway.upstream.held_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import UpstreamNotTried
-from gateway.core.headers import CRLF
+from gateway.core.sort_headers import CRLF
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)

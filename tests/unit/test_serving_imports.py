@@ -15,7 +15,7 @@ LIBRARIES = {
 ASIDE = (
     *("artifacts", "audit.anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.cors", "deploy"),
     *("cost.billing_export", "cost.catalogue", "cost.estimate", "cost.google_api"),
-    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_encoding", "telemetry.export_traces", "testing"),
+    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.export_traces", "testing"),
     *("upstream.aiohttp_client", "verify"),
 )  # fmt: skip
 SCRIPT = """

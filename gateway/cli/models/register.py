@@ -18,22 +18,22 @@ from gateway.cli.models.backend_inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.write_registration import (
+from gateway.cli.models.merge_registration import (
     _OUR_PATH,
     RegisteredVersion,
     Verification,
-    write_registration,
+    merge_registration,
 )
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, example_request_json
-from gateway.cli.support.published_artifact import RowsOption, published_samples
-from gateway.cli.support.sizes import given_resources
+from gateway.cli.support.model_server_detection import ThirdPartyModelServer, example_request_json
+from gateway.cli.support.parse_sizes import given_resources
+from gateway.cli.support.read_published_artifact import RowsOption, published_samples
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
-from gateway.core.cors_policy import CorsRule
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model import Model, normalize_backend_url
+from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.registry.base import Listing
 from gateway.settings import Settings
@@ -193,7 +193,7 @@ def register(
             seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
             seen = await _checked(settings, seen, report, shown, rows, force=force)
         async with console.open_registry_of(settings) as registry:
-            outcome = await write_registration(
+            outcome = await merge_registration(
                 registry,
                 seen.requested,
                 seen.metadata,
@@ -317,7 +317,7 @@ async def _tell_live(
     listing: Listing,
     outcome: RegisteredVersion,
     report: ProgressReporter,
-    service: ModelServer | None = None,
+    service: ThirdPartyModelServer | None = None,
 ) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
     obstacle = await wait_until_served(address, listing)

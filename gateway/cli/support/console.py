@@ -17,7 +17,7 @@ from rich.text import Text
 from gateway.cli.support.environments_file import (
     ChosenEnvironment,
     CurrentEnvironmentFile,
-    UnknownEnvironment,
+    EnvironmentsFileError,
     find_environment,
     read_environments,
 )
@@ -181,7 +181,7 @@ def chosen_environment() -> ChosenEnvironment | None:
     path = environments_file()
     try:
         return ChosenEnvironment(name, find_environment(read_environments(path), name, path), by)
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
 
 

@@ -52,7 +52,7 @@ class ChosenEnvironment(NamedTuple):
     by: str  # --env, CHIPS_ENV, or `chips env use`
 
 
-class UnknownEnvironment(Exception):
+class EnvironmentsFileError(Exception):
     """There is no environment of that name, or the file cannot be read; the text says how to fix it."""
 
 
@@ -63,13 +63,13 @@ def read_environments(path: Path) -> dict[str, Environment]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UnknownEnvironment(f"{path} cannot be read: {error.strerror}") from None
+        raise EnvironmentsFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UnknownEnvironment(f"{path} {error}") from None
+        raise EnvironmentsFileError(f"{path} {error}") from None
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UnknownEnvironment(f"{path} is not valid TOML: {error}") from None
+        raise EnvironmentsFileError(f"{path} is not valid TOML: {error}") from None
     found, problems = {}, []
     for name, table in content.items():
         try:
@@ -77,7 +77,7 @@ def read_environments(path: Path) -> dict[str, Environment]:
         except msgspec.ValidationError as error:
             problems.append(f"[{name}]: {_explained(str(error), table)}")
     if problems:
-        raise UnknownEnvironment(f"{path}: " + "; ".join(problems))
+        raise EnvironmentsFileError(f"{path}: " + "; ".join(problems))
     return found
 
 
@@ -94,11 +94,11 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
     if name in environments:
         return environments[name]
     if not environments:
-        raise UnknownEnvironment(
+        raise EnvironmentsFileError(
             f'there is no environment "{name}": {path} does not exist yet. It may begin:\n{EXAMPLE}'
         )
     hint = suggest(name, environments, else_all=True)
-    raise UnknownEnvironment(f'there is no environment "{name}" in {path}{hint}')
+    raise EnvironmentsFileError(f'there is no environment "{name}" in {path}{hint}')
 
 
 class CurrentEnvironmentFile:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from gateway.cli.support.openapi_examples import json_post_operations, request_body_example
+from gateway.cli.support.example_from_openapi import json_post_operations, request_body_example
 from gateway.core.model import Tensor
 
 _TIMEOUT_S: Final = 5.0
@@ -24,7 +24,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 
 @dataclass(frozen=True)
-class ModelServer:
+class ThirdPartyModelServer:
     """A model server that is not one of ours, and how to reach one model of it."""
 
     kind: str
@@ -81,7 +81,7 @@ class CachingProbe:
 
 async def detect_model_server(
     url: str, name: str, headers: Mapping[str, str] | None = None
-) -> ModelServer | None:
+) -> ThirdPartyModelServer | None:
     """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
@@ -112,7 +112,7 @@ async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | Non
 # -- kinds
 
 
-async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
+async def _open_inference(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """MLServer, Triton, KServe and others by github.com/kserve/open-inference-protocol."""
     server = await site.json("/v2")
     metadata = await site.json(f"/v2/models/{name}")
@@ -128,7 +128,9 @@ async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
     )
     inputs, outputs = _tensors(metadata.get("inputs")), _tensors(metadata.get("outputs"))
     example = {"inputs": [_tensor_example(tensor) for tensor in inputs]} if inputs else None
-    return ModelServer(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
+    return ThirdPartyModelServer(
+        kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs
+    )
 
 
 async def _models_of_v2(site: CachingProbe) -> list[str]:
@@ -138,7 +140,7 @@ async def _models_of_v2(site: CachingProbe) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
+async def _v1(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """KServe v1 and TensorFlow Serving: kserve.github.io, tensorflow.org/tfx/serving/api_rest."""
     model = await site.json(f"/v1/models/{name}")
     if not isinstance(model, dict):
@@ -148,15 +150,15 @@ async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
         live = [
             str(s.get("version")) for s in status if isinstance(s, dict) and s.get("state") == "AVAILABLE"
         ]
-        return ModelServer(
+        return ThirdPartyModelServer(
             "TensorFlow Serving", f"/v1/models/{name}:predict", (live or [_FIRST_VERSION])[-1], _INSTANCES
         )
     if "ready" in model:
-        return ModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
+        return ThirdPartyModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
     return None
 
 
-async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
+async def _openai(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """vLLM, TGI, llama.cpp, Ollama and others: platform.openai.com/docs/api-reference/models."""
     listed = await site.json("/v1/models")
     entries = listed.get("data") if isinstance(listed, dict) and listed.get("object") == "list" else None
@@ -165,7 +167,7 @@ async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
     ids = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
     model = name if name in ids or not ids else ids[0]
     example = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-    return ModelServer(
+    return ThirdPartyModelServer(
         "OpenAI-compatible",
         "/v1/chat/completions",
         example=example,
@@ -173,17 +175,17 @@ async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
     )
 
 
-async def _mlflow(site: CachingProbe, _: str) -> ModelServer | None:
+async def _mlflow(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """mlflow.org/docs: /invocations, /ping, /version."""
     ping, version = await asyncio.gather(site.text("/ping"), site.text("/version"))
     if ping != "" or version is None or not _VERSION.fullmatch(version.strip('"')):
         return None
-    return ModelServer(
+    return ThirdPartyModelServer(
         f"MLflow {version.strip(chr(34))}", "/invocations", example={"dataframe_records": [{"…": 0}]}
     )
 
 
-async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
+async def _litserve(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """lightning.ai/docs/litserve: /info names the server's workers."""
     info = await site.json("/info")
     server = info.get("server") if isinstance(info, dict) else None
@@ -192,31 +194,31 @@ async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
     found = _from_openapi(await site.openapi(), "LitServe")
     path = found.path if found is not None else "/predict"
     body = found.example if found is not None else None
-    return ModelServer("LitServe", path, example=body or {"input": 0})
+    return ThirdPartyModelServer("LitServe", path, example=body or {"input": 0})
 
 
-async def _ray_serve(site: CachingProbe, name: str) -> ModelServer | None:
+async def _ray_serve(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """docs.ray.io/en/latest/serve: /-/routes gives the applications by prefix."""
     routes, health = await asyncio.gather(site.json("/-/routes"), site.text("/-/healthz"))
     if not isinstance(routes, dict) or health is None or "success" not in health:
         return None
     prefixes = [prefix for prefix in routes if isinstance(prefix, str) and prefix.startswith("/")]
     fitting = [prefix for prefix in prefixes if name in prefix] or prefixes or ["/"]
-    return ModelServer(
+    return ThirdPartyModelServer(
         "Ray Serve", fitting[0], example=None, others=tuple(p for p in prefixes if p != fitting[0])
     )
 
 
-async def _torchserve(site: CachingProbe, name: str) -> ModelServer | None:
+async def _torchserve(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """pytorch.org/serve: /api-description is OpenAPI titled TorchServe."""
     described = await site.json("/api-description")
     info = described.get("info") if isinstance(described, dict) else None
     if not isinstance(info, dict) or "torchserve" not in str(info.get("title", "")).lower():
         return None
-    return ModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
+    return ThirdPartyModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
 
 
-async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
+async def _vetiver(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """vetiver.posit.co in Python and R: /metadata has the required packages of the pin."""
     metadata = await site.json("/metadata")
     if not isinstance(metadata, dict) or "required_pkgs" not in metadata:
@@ -225,10 +227,10 @@ async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
     version = version[0] if isinstance(version, list) and version else version  # R boxes it
     named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
     found = _from_openapi(await site.openapi(), "vetiver")
-    return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
+    return ThirdPartyModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
-async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
+async def _bentoml(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """docs.bentoml.com: /livez and /readyz, and OpenAPI at /docs.json."""
     described = await site.json("/docs.json")
     if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
@@ -236,12 +238,12 @@ async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
     return _from_openapi(described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
 
 
-async def _plain_openapi(site: CachingProbe, _: str) -> ModelServer | None:
+async def _plain_openapi(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
     return _from_openapi(await site.openapi(), "OpenAPI")
 
 
-def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
+def _from_openapi(document: Mapping[str, Any], kind: str) -> ThirdPartyModelServer | None:
     posts = json_post_operations(document)
     if not posts:
         return None
@@ -250,7 +252,7 @@ def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
     title = str(info.get("title", "")) if isinstance(info, dict) else ""
     shown = f"{kind} ({title})" if kind == "OpenAPI" and title else kind
     example = request_body_example(document, posts[ranked[0]])
-    return ModelServer(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
+    return ThirdPartyModelServer(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
 
 
 def _rank(path: str) -> int:
@@ -258,7 +260,7 @@ def _rank(path: str) -> int:
     return next((at for at, word in enumerate(_LIKELY) if word in last), len(_LIKELY))
 
 
-_KINDS: Final[Sequence[Callable[[CachingProbe, str], Awaitable[ModelServer | None]]]] = (
+_KINDS: Final[Sequence[Callable[[CachingProbe, str], Awaitable[ThirdPartyModelServer | None]]]] = (
     _open_inference, _v1, _openai, _torchserve, _mlflow, _litserve, _ray_serve, _vetiver, _bentoml, _plain_openapi,
 )  # fmt: skip
 _INSTANCES: Final = {"instances": [[0]]}
@@ -300,6 +302,6 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def example_request_json(service: ModelServer) -> str:
+def example_request_json(service: ThirdPartyModelServer) -> str:
     """The server's example request as JSON text; `{…}` where none is known."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

@@ -60,7 +60,7 @@ class CommitOutcomeUnknown(Exception):
     """A commit got no answer: it was applied whole or not at all, and which is unknown."""
 
 
-class Write(NamedTuple):
+class DocumentWrite(NamedTuple):
     """One document write of a commit, with its precondition."""
 
     collection: str
@@ -199,7 +199,7 @@ class FirestoreRpc:
 
     # -- writing
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    async def commit(self, writes: Sequence[DocumentWrite]) -> None:
         """Write all of `writes` or none.
 
         Raises PreconditionFailed or RegistryError where nothing was written, and CommitOutcomeUnknown where that is not known.
@@ -225,7 +225,7 @@ class FirestoreRpc:
         except Exception as error:
             raise self._explain(error) from error
 
-    def _write(self, one: Write) -> write.Write:
+    def _write(self, one: DocumentWrite) -> write.Write:
         condition = (
             common.Precondition(exists=False)
             if one.updated is None

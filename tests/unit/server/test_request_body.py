@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from gateway.core.errors import PayloadTooLarge
-from gateway.server.request_body import CallerBody
+from gateway.server.request_body import CallerRequestBody
 
 PIECE = b"x" * 65536
 
@@ -28,7 +28,7 @@ class Connection:
 
 
 class Sink:
-    def __init__(self, body: CallerBody, *, full: bool) -> None:
+    def __init__(self, body: CallerRequestBody, *, full: bool) -> None:
         self._body = body
         self._full = full
         self.taken = b""
@@ -47,9 +47,9 @@ class Sink:
         self.error = error
 
 
-def body_of(length: int | None) -> tuple[CallerBody, Connection]:
+def body_of(length: int | None) -> tuple[CallerRequestBody, Connection]:
     connection: Any = Connection()
-    return CallerBody(connection, length), connection
+    return CallerRequestBody(connection, length), connection
 
 
 def test_what_nobody_takes_is_not_read_on_and_what_is_taken_is():

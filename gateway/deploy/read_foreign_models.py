@@ -1,0 +1,220 @@
+"""Read models that other tools saved: signature, example and packages, from the files alone. Nothing of them is loaded."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+_DATATYPES: Final[Mapping[str, str]] = {
+    "long": "INT64", "integer": "INT32", "double": "FP64", "float": "FP32", "boolean": "BOOL", "string": "BYTES", "datetime": "BYTES",
+}  # fmt: skip
+_NUMPY: Final[Mapping[str, str]] = {
+    "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64", "str": "BYTES", "object": "BYTES",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+_MOST_EXAMPLES: Final = 5
+_PYTHON: Final = "python"
+
+
+class CannotImport(Exception):
+    """The model cannot be imported; the text says why and what to do."""
+
+
+class ForeignModel(NamedTuple):
+    """A model that another tool saved.
+
+    `files`: path in the artifact -> file. `code`: the template of its model.py, if it needs one.
+    """
+
+    name: str
+    format: str
+    files: Sequence[tuple[str, Path]]
+    inputs: Sequence[Mapping[str, Any]]
+    examples: Sequence[Any]
+    requirements: Sequence[str]
+    code: str = ""
+
+
+def read_mlflow(folder: Path, name: str = "") -> ForeignModel:
+    """Read a folder with a file MLmodel (https://mlflow.org/docs/latest/ml/model/). Every flavour is served by its pyfunc."""
+    try:
+        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CannotImport(f"{folder} is no MLflow model: it has no file MLmodel") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CannotImport(f"{folder / 'MLmodel'} cannot be read: {error}") from None
+    flavors = described.get("flavors") if isinstance(described, dict) else None
+    if not isinstance(flavors, dict) or "python_function" not in flavors:
+        raise CannotImport(
+            f"the model has the flavours {', '.join(flavors or ()) or 'none'}; python_function is needed"
+        )
+    signature = described.get("signature") or {}
+    if not signature.get("inputs"):
+        raise CannotImport(
+            "the model has no signature, so nobody knows what goes in: log it again with input_example=, "
+            "or save it with chips_backend.save"
+        )
+    inputs = [_mlflow_input(one) for one in json.loads(signature["inputs"])]
+    tensor = _table_of_tensor(json.loads(signature["inputs"]))
+    return ForeignModel(
+        name or folder.name,
+        _PYTHON,
+        [(f"mlflow/{path.relative_to(folder).as_posix()}", path) for path in _all_files(folder)],
+        tensor or inputs,
+        _mlflow_examples(
+            folder, described.get("saved_input_example_info") or {}, [one["name"] for one in tensor or inputs]
+        ),
+        _lines(folder / "requirements.txt"),
+        "mlflow.py",
+    )
+
+
+def _mlflow_input(one: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(one.get("name", "x"))
+    if one["type"] == "tensor":
+        spec = one["tensor-spec"]
+        if spec["dtype"] not in _NUMPY:
+            raise CannotImport(f"the input {name} has the dtype {spec['dtype']}, which no datatype describes")
+        return {"name": name, "datatype": _NUMPY[spec["dtype"]], "shape": [-1, *spec["shape"][1:]]}
+    kind, shape = one["type"], [-1]
+    while kind == "array":
+        kind = (one := one["items"])["type"]
+        shape.append(-1)
+    if kind not in _DATATYPES:
+        raise CannotImport(
+            f"the input {name} is of MLflow's type {kind}, which no datatype describes: log the model with plain columns"
+        )
+    return {"name": name, "datatype": _DATATYPES[kind], "shape": shape}
+
+
+def _table_of_tensor(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """One tensor without a name, of a fixed number of values a row, is a table of so many columns."""
+    if len(inputs) != 1 or inputs[0]["type"] != "tensor" or "name" in inputs[0]:
+        return None
+    shape, dtype = inputs[0]["tensor-spec"]["shape"], inputs[0]["tensor-spec"]["dtype"]
+    if len(shape) != 2 or shape[1] < 1 or dtype not in _NUMPY:
+        return None
+    return [{"name": f"x{at}", "datatype": _NUMPY[dtype], "shape": [-1]} for at in range(shape[1])]
+
+
+def _mlflow_examples(folder: Path, info: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    if not info.get("artifact_path"):
+        return []
+    content = _json(folder / str(info["artifact_path"]))
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        columns = content.get("columns") or names
+        rows = [dict(zip(columns, row, strict=True)) for row in content["data"]]
+    elif isinstance(content, list) and len(names) > 1:
+        rows = [dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in content]
+    elif isinstance(content, list):
+        rows = [{names[0]: row} if not isinstance(row, dict) else row for row in content]
+    else:
+        return []
+    return rows[:_MOST_EXAMPLES] if all(set(row) == set(names) for row in rows) else []
+
+
+def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
+    """Read a version of a pin that vetiver for Python wrote; of a pin's folder, the newest version."""
+    if not (folder / "data.txt").exists():
+        versions = sorted(path.parent for path in folder.glob("*/data.txt"))
+        if not versions:
+            raise CannotImport(f"{folder} is no pin: neither it nor a folder in it has a file data.txt")
+        folder = versions[-1]  # their names begin with the time
+    try:
+        described = yaml.safe_load((folder / "data.txt").read_text(encoding="utf-8"))
+        user = described.get("user") or {}
+        meta = user.get("vetiver_meta") or {}
+        files, kind = described["file"], described["type"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError) as error:
+        raise CannotImport(f"{folder / 'data.txt'} cannot be read: {error!r}") from None
+    if kind != "joblib":
+        raise CannotImport(
+            f"the pin is of the type {kind}: vetiver for Python writes joblib. A pin of R: read it with vetiver_pin_read() "
+            "in R, and save its model with chips_save()"
+        )
+    prototype = meta.get("prototype", user.get("ptype"))
+    row = json.loads(prototype) if isinstance(prototype, str) else prototype
+    if not isinstance(row, dict) or not row:
+        raise CannotImport(
+            "the pin has no prototype, so nobody knows what goes in: make the VetiverModel with prototype_data="
+        )
+    inputs = [{"name": key, "datatype": _like(key, value), "shape": [-1]} for key, value in row.items()]
+    (file,) = [files] if isinstance(files, str) else files
+    return ForeignModel(
+        name or file.removesuffix(".joblib"),
+        "joblib",
+        [("model.joblib", folder / file)],
+        inputs,
+        [row],
+        [str(package) for package in meta.get("required_pkgs") or ()],
+    )
+
+
+def _like(name: str, value: Any) -> str:
+    for kind, datatype in ((bool, "BOOL"), (int, "INT64"), (float, "FP64"), (str, "BYTES")):
+        if isinstance(value, kind):
+            return datatype
+    raise CannotImport(f"the prototype's {name} is {value!r}, which no datatype describes")
+
+
+def read_huggingface(folder: Path, name: str = "") -> ForeignModel:
+    """Read a folder that save_pretrained() wrote, with tokenizer: text classification, or else feature extraction."""
+    config = _json(folder / "config.json")
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise CannotImport(f"{folder} is no Hugging Face model: it has no config.json with a model_type")
+    if not any((folder / each).exists() for each in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        raise CannotImport(f"{folder} has no tokenizer: write it there with tokenizer.save_pretrained()")
+    if list(folder.glob("*.py")) or config.get("auto_map"):
+        raise CannotImport(
+            f"{folder} brings code of its own, which transformers runs only where it is trusted: write a model.py that loads it"
+        )
+    version = config.get("transformers_version")
+    return ForeignModel(
+        name or folder.name,
+        _PYTHON,
+        [(f"huggingface/{path.relative_to(folder).as_posix()}", path) for path in _all_files(folder)],
+        [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+        [{"text": "This is good."}, {"text": "I do not like it at all."}],
+        [f"transformers>={version}" if version else "transformers", "torch"],
+        "huggingface.py",
+    )
+
+
+READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_huggingface}
+
+
+def write_imported_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:
+    """Write the model's files and what is known of them to `trained`; `examples.json` is for chips_backend.complete_import."""
+    for name, source in model.files:
+        target = trained / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    if model.code:
+        shutil.copyfile(templates / model.code, trained / "model.py")
+    (trained / "signature.json").write_text(
+        json.dumps({"inputs": model.inputs, "outputs": []}, indent=2) + "\n"
+    )
+    if model.examples:
+        (trained / "examples.json").write_text(json.dumps(model.examples, indent=2) + "\n")
+
+
+def _all_files(folder: Path) -> list[Path]:
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".git" not in path.parts]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        return []

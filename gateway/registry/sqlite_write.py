@@ -119,7 +119,7 @@ def _take_over(db: sqlite3.Connection, at: str) -> None:
 
 
 def read_head(db: sqlite3.Connection) -> Head:
-    """The head of the chain; without a digest where the history is not chained yet. Raises Damaged."""
+    """The head of the chain; without a digest where the history is not chained yet. Raises RegistryDamaged."""
     chained = is_chained(db)
     columns = "id, generation, sequence, digest" if chained else "id, generation"
     rows = db.execute(f"SELECT {columns} FROM registry").fetchall()  # noqa: S608
@@ -135,7 +135,7 @@ def read_head(db: sqlite3.Connection) -> Head:
 
 
 def refuse_damaged_tables(db: sqlite3.Connection) -> None:
-    """Refuse damaged tables: raises Damaged where they cannot hold what a registry writes, or hold rows that no query by name finds."""
+    """Refuse damaged tables: raises RegistryDamaged where they cannot hold what a registry writes, or hold rows that no query by name finds."""
     chained = is_chained(db)
     expected = {
         "registry": ["id", "generation", *(["sequence", "digest"] if chained else [])],

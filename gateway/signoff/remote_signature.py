@@ -54,7 +54,7 @@ class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
 def prepare_statement(
     document: Document, records: SignOffRecords, decision: Decision, by: str, reason: str
 ) -> PreparedStatement:
-    """Prepare the statement by which the person `by` would decide, to be signed elsewhere. Raises NotAccepted where it cannot be made."""
+    """Prepare the statement by which the person `by` would decide, to be signed elsewhere. Raises DecisionNotAccepted where it cannot be made."""
     asked = _asked(document, records)
     person = records.stored.policy.person(by)
     if person is None:
@@ -85,7 +85,7 @@ class VerifiedDecision(NamedTuple):
 def verify_decision(
     document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes
 ) -> VerifiedDecision:
-    """Verify the signed decision in `payload`; starts programs. Raises NotAccepted where it does not count."""
+    """Verify the signed decision in `payload`; starts programs. Raises DecisionNotAccepted where it does not count."""
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:

@@ -32,7 +32,14 @@ from tests.flow.scripted import Message, Peer, ScriptedBackend, read_message
 WORKERS = 24
 SERVE = "from tests.e2e.soak import observed; observed()"
 BODY_WAIT_S = 5
-PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Completion")
+PASSING = (
+    "CallerConnection",
+    "StrictRequestHandler",
+    "Exchange",
+    "Attempt",
+    "CallerRequestBody",
+    "ImmediateFuture",
+)
 ALLOWED = {
     "ok",
     "503 overloaded",

@@ -57,7 +57,7 @@ class EnvironmentsFileError(Exception):
 
 
 def read_environments(path: Path) -> dict[str, Environment]:
-    """All environments in the file at `path`; none where there is no file. Raises UnknownEnvironment."""
+    """All environments in the file at `path`; none where there is no file. Raises EnvironmentsFileError."""
     try:
         text = decode_utf8(path.read_bytes())
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def _explained(reason: str, table: object) -> str:
 
 
 def find_environment(environments: Mapping[str, Environment], name: str, path: Path) -> Environment:
-    """The environment called `name`. Raises UnknownEnvironment, which lists those that exist."""
+    """The environment called `name`. Raises EnvironmentsFileError, which lists those that exist."""
     if name in environments:
         return environments[name]
     if not environments:

@@ -8,7 +8,11 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ThirdPartyModelServer, detect_model_server
+from gateway.cli.support.model_server_detection import (
+    UNKNOWN_KIND,
+    ThirdPartyModelServer,
+    detect_model_server,
+)
 
 FIRST_VERSION = "1"
 
@@ -31,7 +35,7 @@ async def resolve_model_server(
     found = await detect_model_server(url, name, headers)
     if found is None and path is None:
         raise failure or Failure(f"what answers at {url} is not recognised", code=EX_USAGE)
-    service = found or ThirdPartyModelServer("a service of another kind", path or "/")
+    service = found or ThirdPartyModelServer(UNKNOWN_KIND, path or "/")
     chosen = ThirdPartyModelServer(
         service.kind,
         path or service.path,

@@ -73,6 +73,7 @@ _COMMANDS: Final = {
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
     "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
 }
+_OF_THIS_MACHINE: Final = {"env", "import-model", "logs", "new", "ps", "restart", "stop", "up"}
 
 app = typer.Typer(
     name="chips",
@@ -109,6 +110,7 @@ def common_options(
 ) -> None:
     """One address for your machine-learning models: publish them, register them, serve them."""
     console.choice.env, console.choice.yes, console.choice.told = env, yes, False
+    console.choice.commands = _COMMANDS.keys() - _OF_THIS_MACHINE
 
 
 @app.command(context_settings=_PASS_THROUGH, rich_help_panel=_SETUP)

@@ -5,6 +5,7 @@
 what cannot be served exactly as it predicts here is refused here.
 """
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -54,7 +55,7 @@ class Saved(NamedTuple):
     @property
     def command(self) -> str:
         """The command that publishes it; put the model's name and version in."""
-        return f"chips publish {self.folder} --model NAME --version 1"
+        return f"chips publish {shlex.quote(str(self.folder))} --model NAME --version 1"
 
 
 def save(
@@ -376,7 +377,7 @@ def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], 
     if saved.packages:
         lines.append(f"needs    {', '.join(saved.packages)}")
     lines += [
-        f"next     chips new python NAME --from {saved.folder}, then chips deploy models/NAME",
+        f"next     chips new python NAME --from {shlex.quote(str(saved.folder))}, then chips deploy models/NAME",
         f"or       {saved.command}",
     ]
     if saved.format == "joblib":

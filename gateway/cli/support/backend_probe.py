@@ -1,6 +1,7 @@
 """Probe a backend: wait until it is ready, and read its metadata (model, version, signature, concurrency)."""
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -84,7 +85,7 @@ async def probe(
     if metadata.name != model:
         raise NotAChipsBackend(
             f'the backend at {url} serves "{metadata.name}", not "{model}"',
-            hint=f"chips register {metadata.name} {url}",
+            hint=f"chips register {shlex.quote(metadata.name)} {url}",
             code=EX_PROTOCOL,
         )
     return metadata

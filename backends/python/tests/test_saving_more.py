@@ -1,7 +1,8 @@
-"""`save` and the dtype of dates, which a model may depend on, and models that never answer twice alike."""
+"""`save`: the dtype of dates, which a model may depend on, models that never answer twice alike, and what it says comes next."""
 
 import io
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -74,3 +75,10 @@ def test_a_model_that_draws_lots_says_so(tmp_path):
 class DrawsLots:
     def predict(self, table):
         return np.random.random(len(table))
+
+
+def test_the_commands_that_come_next_can_be_typed_as_they_are(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    done, told = saved(DummyRegressor().fit(frame, frame["a"]), tmp_path / "my models", frame)
+    assert shlex.split(done.command)[2] == str(tmp_path / "my models")
+    assert f"--from '{tmp_path / 'my models'}', then" in told

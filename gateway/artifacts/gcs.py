@@ -99,7 +99,7 @@ class GcsStore:
                 yield block
 
     def as_stored(self, manifest: Manifest) -> Manifest:
-        """Files by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
+        """The manifest with files named by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
         files = tuple(
             file
             if file.path.startswith(f"{file.sha256[:16]}/")

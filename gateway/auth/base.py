@@ -49,7 +49,7 @@ class Authenticator(ABC):
         return False
 
     async def start(self) -> None:  # noqa: B027  (most need nothing)
-        """Open what is needed. Called once, before the first request."""
+        """Start: open what is needed. Called once, before the first request."""
 
     async def stop(self) -> None:  # noqa: B027
-        """Close it."""
+        """Stop: close what `start` has opened."""

@@ -78,7 +78,7 @@ class RetryableRefusal(Protocol):
     """A backend's refusal (429 or 503), held back while the request may be sent again."""
 
     async def deliver(self) -> None:
-        """Send it to the caller."""
+        """Send the refusal to the caller."""
 
 
 class Attempt:

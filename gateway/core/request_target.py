@@ -25,7 +25,7 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
+    """A request target, split into model, version and the rest. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
 
     path: str
     query: str  # with its "?", or empty

@@ -148,7 +148,7 @@ class BudgetKeeper:
             )
 
     async def stop(self) -> None:
-        """Nothing is left to do: usage is written by its reporter."""
+        """Stop. Nothing is left to do: usage is written by its reporter."""
 
     async def refresh(self) -> None:
         """Read again what is spent of each budget. Raises RegistryError, after it has counted what is known here."""

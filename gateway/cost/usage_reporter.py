@@ -116,7 +116,7 @@ class UsageReporter:
         self._task = self._supervisor.task("usage", self._run)
 
     async def stop(self) -> None:
-        """Write for the last time, as far as that is quick."""
+        """Stop, after one last write, as far as that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -243,7 +243,7 @@ class BackendFolder:
         )
 
     def sources_fingerprint(self) -> str:
-        """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""
+        """A digest of the folder's sources, for a program that runs in the folder itself. A large file counts by size and time."""
         found = hashlib.sha256()
         for file in self._files(links=True):
             status = file.stat()

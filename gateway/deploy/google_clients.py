@@ -65,7 +65,7 @@ class GoogleClients:
             ) from error
 
     def id_token(self, audience: str) -> str:
-        """An ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
+        """Get an ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
         return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:

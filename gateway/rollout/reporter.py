@@ -157,7 +157,7 @@ class RolloutReporter:
         self._task = self._supervisor.task("rollout figures", self._run)
 
     async def stop(self) -> None:
-        """Report for the last time, as far as that is quick."""
+        """Stop, after one last report, as far as that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -76,7 +76,7 @@ class WebhookOutbox:
                 await self._look_at(rollout, documents.get(name))
 
     async def stop(self, within_s: float) -> None:
-        """End what is under way; another controller sends it again."""
+        """Stop: end the deliveries under way; another controller sends them again."""
         if self._running:
             await asyncio.wait(self._running.values(), timeout=within_s)
         for task in self._running.values():

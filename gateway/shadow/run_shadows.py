@@ -124,7 +124,7 @@ class ShadowRunner:
         self._task = self._supervisor.task("shadows", self._run)
 
     async def stop(self) -> None:
-        """Report for the last time, as far as that is quick."""
+        """Stop, after one last report, as far as that is quick."""
         self._install(None)
         if self._task is not None:
             self._task.cancel()

@@ -101,7 +101,7 @@ class ShadowSender:
             self._drop("ended")
 
     def stop(self) -> None:
-        """End what is under way; its answers are not compared."""
+        """Stop: end what is under way; its answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()

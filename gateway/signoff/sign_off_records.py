@@ -84,7 +84,7 @@ def _issuers(policy: SignOffPolicy) -> list[str]:
 
 
 class RecentKeys:
-    """Issuers' keys for pages, which ask every few seconds as long as somebody looks at them."""
+    """A cache of the issuers' keys for a moment, for pages that ask every few seconds as long as somebody looks at them."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

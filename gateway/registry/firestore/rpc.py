@@ -134,7 +134,7 @@ class FirestoreRpc:
         limit: int | None = None,
         **equal: str,
     ) -> AsyncIterator[FirestoreDocument]:
-        """The documents of `collection` in the order of their ids, from `first` to before `end`, whose fields are `equal`.
+        """Query the documents of `collection`, in the order of their ids, from `first` to before `end`, whose fields are `equal`.
 
         Firestore's automatic indexes are enough for it.
         """

@@ -107,7 +107,7 @@ def promote(
     )
 
     async def work() -> PromotionPlan:
-        async with console.open_registry_url_of(target) as registry:
+        async with console.open_registry_of(target) as registry:
             plan = await _plan(registry, origin, name, number, url or "", stores, images)
             _check_stores(plan, *stores)
             if not no_probe and url is not None and not copy_only:

@@ -6,7 +6,6 @@ Code that keeps something for the life of its process adds it to this list.
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,8 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
     monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
     sort_headers._learned.clear()
-    # Ids and shares are drawn again in each test, and the same in each run with the same seed.
-    options: Any = request.config.option
-    pseudo_random._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
+    # Each test draws ids and shares of its own, and the same ones in each run.
+    pseudo_random._source.seed(request.node.nodeid)
     yield
     sort_headers._learned.clear()
     memory = _loaded("gateway.registry.memory")

@@ -29,15 +29,17 @@ class Authorize:
 
     def __call__(self, exchange: Exchange) -> GatewayError | None:
         model, principal, target = exchange.model, exchange.principal, exchange.target
+        method = exchange.method
         if target.open_inference:
-            allowed = _INFER if target.infers else _READ
+            allowed, reads = (_INFER, False) if target.infers else (_READ, True)
+        elif target.rest:
+            allowed, reads = _BELOW, False
         else:
-            allowed = _BELOW if target.rest else _PREDICT
-        reads = allowed is _READ or (allowed is _PREDICT and exchange.method in _READ)
+            allowed, reads = _PREDICT, method in _READ
         verb: Verb = METADATA if reads else SCORE
         if not principal.may(verb, model.name):
             return Forbidden(f'Your credentials do not allow you to {_TOLD[verb]} the model "{model.name}".')
-        if exchange.method not in allowed:
+        if method not in allowed:
             allow = ", ".join(sorted(allowed))
             return MethodNotAllowed(f"The methods allowed here are {allow}.", allow=allow)
         networks = exchange.compiled_policy.networks

@@ -37,7 +37,7 @@ class IpAllowlist:
         if self._networks.__contains__(address):  # as `in`, without the way through a slot of C
             return True
         snapshot = self._snapshot()
-        return snapshot is not None and address in snapshot.networks
+        return snapshot is not None and snapshot.networks.__contains__(address)
 
     def __call__(self, exchange: Exchange) -> AddressNotAllowed | None:
         if self.admits(exchange):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import ceil
 from typing import Literal
 
 from gateway.core.errors import GatewayError, Overloaded, TooManyRequests
@@ -10,7 +11,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_fields
+from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_lines
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
@@ -67,7 +68,7 @@ class RateLimit:
         return self._judge(exchange, verdicts)
 
     def _judge(self, exchange: Exchange, verdicts: Sequence[ChargeResult]) -> TooManyRequests | None:
-        exchange.added_fields += rate_limit_fields(verdicts)
+        exchange.added_lines += rate_limit_lines(verdicts)
         wait_s, policy = 0.0, ""
         for verdict in verdicts:
             if verdict.wait_s > wait_s:
@@ -78,20 +79,23 @@ class RateLimit:
         if self._report_only:
             exchange.report_only_refusals += (TooManyRequests.code,)
             return None
-        return TooManyRequests(_refusal(policy, exchange.model.name), retry_after_s=wait_s)
+        return _refusal(policy, exchange.model.name, ceil(wait_s))
 
 
 @lru_cache(maxsize=1024)
-def _refusal(policy: str, model: str) -> str:
+def _refusal(policy: str, model: str, retry_after_s: int) -> TooManyRequests:
+    """The same refusal for all requests that meet it, so it must not be raised: an error collects its tracebacks."""
     whose, _, window = policy.partition("-")
     subject = "You have" if whose == "key" else f'The model "{model}" has'
     used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
     what = used_up.get(window, "used up the requests of this month")
-    return f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}."
+    detail = f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}."
+    return TooManyRequests(detail, retry_after_s=retry_after_s)
 
 
 def _charges(exchange: Exchange, now: float) -> tuple[Charge, ...]:
-    principal = exchange.principal
-    return quota_charges("key", principal.id, principal.quota, now) + quota_charges(
-        "model", exchange.model.name, exchange.compiled_policy.quota, now
-    )
+    principal, of_model = exchange.principal, exchange.compiled_policy.quota
+    charges = quota_charges("key", principal.id, principal.quota, now)
+    if of_model is UNLIMITED:
+        return charges
+    return charges + quota_charges("model", exchange.model.name, of_model, now)

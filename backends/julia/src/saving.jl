@@ -19,7 +19,7 @@ struct Saved
 end
 
 "The command that publishes it; put the model's name and version in."
-command(saved::Saved) = "chips publish $(saved.folder) --model NAME --version 1"
+command(saved::Saved) = "chips publish $(Base.shell_escape_posixly(saved.folder)) --model NAME --version 1"
 
 """
     save_model(model, folder; example, training, names, format, samples, overwrite, predictor, out)
@@ -73,9 +73,7 @@ function save_model(
         format = write_draft(model, draft, format)
         check_draft(draft, format, predictor, signature, content)
         describe_draft(draft, signature, content, packages, baseline)
-        mkpath(folder)
-        foreach(name -> rm(joinpath(folder, name)), there)
-        foreach(name -> cp(joinpath(draft, name), joinpath(folder, name)), readdir(draft))
+        put_in_place(draft, folder, there)
         format
     end
     has_card || write(card, draft_card(model, format, signature, packages, baseline === nothing ? nothing : Dict(baseline)["rows"]))
@@ -83,6 +81,16 @@ function save_model(
     summarize(saved, columns, predictor, model, out)
     summarize_files(folder, has_card, out)
     return saved
+end
+
+"The new files for those that are `there`. What does not fit on the disk is noticed before anything is removed."
+function put_in_place(draft, folder, there)
+    mkpath(folder)
+    mktempdir(folder; prefix = ".draft-") do staged
+        foreach(name -> cp(joinpath(draft, name), joinpath(staged, name)), readdir(draft))
+        foreach(name -> rm(joinpath(folder, name)), there)
+        foreach(name -> mv(joinpath(staged, name), joinpath(folder, name)), readdir(staged))
+    end
 end
 
 "Write what describes the model, next to it."
@@ -262,7 +270,7 @@ function summarize(saved::Saved, columns, predictor::Predictor, model, out)
     file = joinpath(saved.folder, MODEL_FILES[saved.format])
     println(out, "written  $file ($(saved.format)), with $(saved.samples) samples that a backend predicts as the model does here")
     isempty(saved.packages) || println(out, "needs    ", join(("$name $version" for (name, version) in saved.packages), ", "))
-    println(out, "next     chips new julia NAME --from $(saved.folder), then chips deploy models/NAME")
+    println(out, "next     chips new julia NAME --from $(Base.shell_escape_posixly(saved.folder)), then chips deploy models/NAME")
     println(out, "or       ", command(saved))
     saved.format == "jls" && println(out, "note     jls runs code when it is loaded: publish only what you trained yourself")
     println(out, "note     samples.json holds $(saved.samples) rows of the example as they are; look at them before you publish")

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.cli.support.registry_declaration import write_declaration
+from gateway.registry.base import MODELS, Document
 from tests.unit.cli.shell import Shell
 
 FILE = """\
@@ -46,6 +48,15 @@ def test_what_was_exported_changes_nothing_when_imported(shell: Shell, tmp_path:
     other = f"sqlite://{tmp_path}/other.db"
     shell.ok("import", "out.yaml", "--yes", "--registry", other)
     assert shell.ok("export", "--registry", other).out == (tmp_path / "out.yaml").read_text()
+
+
+@pytest.mark.parametrize("version", ["1e5", "089", "12e345678901", "0o17", "1.5", "-"])
+def test_a_version_that_looks_like_a_number_is_quoted(version: str):
+    """Readers of YAML 1.2 take more words for numbers than PyYAML; a random hexadecimal id is one of them now and then."""
+    body = {"owner": version, "traffic": {version: 100}}
+    text = write_declaration({MODELS: (Document(kind=MODELS, name="wine", body=body, revision=1),)})
+    assert f"owner: '{version}'" in text
+    assert f"'{version}': 100" in text
 
 
 def test_the_plan_comes_first_and_a_dry_run_ends_with_it(shell: Shell, file: Path):

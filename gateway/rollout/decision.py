@@ -5,14 +5,14 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout, RolloutStep, State, changed_by_hand, traffic_at_share
+from gateway.core.rollout import Rollout, RolloutEvent, State, changed_by_hand, traffic_at_share
 from gateway.rollout.assessment import Assessment
 
 AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
 
 
 class Decision(NamedTuple):
-    """`wait` writes nothing. `position` is the step to take."""
+    """What to do with a rollout: `wait` writes nothing; `position` is the step to take."""
 
     action: Literal["wait", "advance", "return", "hold", "finish"]
     reason: str
@@ -100,7 +100,7 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
         state = "succeeded"
     elif decision.action == "hold":
         state = "held"
-    step = RolloutStep(
+    step = RolloutEvent(
         percent=traffic.get(rollout.candidate, 0), state=state, reason=decision.reason, evidence=evidence
     )
     return msgspec.structs.replace(
@@ -114,14 +114,14 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """Held by a person. Raises ValueError where it has ended."""
+    """The rollout, held by a person. Raises ValueError where it has ended."""
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
     return _moved(rollout, "held", rollout.traffic, reason or "held by hand")
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Running again, with the split of its step; this also confirms a last step that waits for it.
+    """The rollout, resumed by a person, with the split of its step; this also confirms a last step that waits for it.
 
     Raises ValueError where it is not held, or where what it compares is no longer there.
     """
@@ -137,7 +137,7 @@ def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Ended by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
+    """The rollout, aborted by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
 
     A rollout that has returned is ended, too: that acknowledges it. Raises ValueError where it has ended otherwise.
     """
@@ -151,7 +151,7 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:
-    step = RolloutStep(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
+    step = RolloutEvent(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
     return msgspec.structs.replace(
         rollout, state=state, reason=reason, traffic=traffic, steps=(*rollout.steps, step)
     )

@@ -24,7 +24,7 @@ _DELAY_S: Final = 2.0
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`."""
+    """The signature of a webhook's message: the value of the header `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"

@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.counter import latency_bucket
-from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
+from gateway.rollout.request_counter import latency_bucket
+from gateway.shadow.compare_answers import LARGEST_SUM, AnswerComparison, Difference
 from gateway.shadow.decode_answer import Answer
 
 WORST: Final = 20
@@ -14,8 +14,8 @@ _MOST_OUTPUTS: Final = 200
 _OTHER: Final = "(other outputs)"
 
 
-class Example(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request whose answers differed. `amount`: the largest difference where only numbers differ."""
+class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An example of a request whose answers differed. `amount`: the largest difference where only numbers differ."""
 
     request_id: str
     differences: list[Difference]
@@ -27,7 +27,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputFigures(msgspec.Struct, omit_defaults=True):
-    """One output, over all pairs of answers that have it."""
+    """Figures of one output, over all pairs of answers that have it."""
 
     compared: int = 0
     agreed: int = 0
@@ -44,13 +44,13 @@ class OutputFigures(msgspec.Struct, omit_defaults=True):
 
 
 class PairFigures(msgspec.Struct, omit_defaults=True):
-    """Pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
+    """Figures of pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
 
     compared: int = 0
     agreed: int = 0
     outputs: dict[str, OutputFigures] = {}
 
-    def count(self, comparison: Comparison) -> None:
+    def count(self, comparison: AnswerComparison) -> None:
         self.compared += 1
         self.agreed += comparison.agrees
         for name, one in comparison.outputs.items():
@@ -70,7 +70,7 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):
-    """What one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.counter`)."""
+    """Figures of what one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.request_counter`)."""
 
     requests: int = 0
     failed: int = 0  # 5xx, or no whole answer
@@ -96,7 +96,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
     stable: VersionFigures = msgspec.field(default_factory=VersionFigures)
     pairs: PairFigures = msgspec.field(default_factory=PairFigures)
     noise: PairFigures = msgspec.field(default_factory=PairFigures)
-    worst: list[Example] = []
+    worst: list[DifferenceExample] = []
 
     def add(self, other: "Findings") -> None:
         self.candidate.add(other.candidate)
@@ -105,7 +105,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
         self.noise.add(other.noise)
         self.keep_worst(other.worst)
 
-    def keep_worst(self, examples: Iterable[Example]) -> None:
+    def keep_worst(self, examples: Iterable[DifferenceExample]) -> None:
         self.worst = sorted([*self.worst, *examples], key=lambda one: one.rank, reverse=True)[:WORST]
 
 

@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 from gateway.cli.support.figures_store import figures_store
 from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at
-from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
+from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
+from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
-from gateway.cost.plan_comparison import Comparison, compare, read_plan
-from gateway.cost.prices import registry_prices
+from gateway.cost.read_price_tables import read_registry_prices
 from gateway.cost.usage import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.snapshot import read_budget
@@ -20,15 +20,15 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """Everything `chips cost` needs of one environment."""
+    """The ledger of one environment in a month, with what else `chips cost` needs of it."""
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]
     budgets: list[Budget]
     problems: list[str]
     days: list[date]  # of the month, until today
-    billed: list[Billed] | None  # None: no export is configured
-    plans: list[Comparison]
+    billed: list[BilledAmount] | None  # None: no export is configured
+    plans: list[PlanComparison]
 
 
 def utc_now() -> datetime:
@@ -50,7 +50,7 @@ async def read_ledger(
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
-    tables, problems = await registry_prices(registry)
+    tables, problems = await read_registry_prices(registry)
     async with figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
@@ -76,7 +76,7 @@ async def _plans(
     tables: tuple[Prices, ...],
     days: list[date],
     now: datetime,
-) -> tuple[list[Comparison], list[str]]:
+) -> tuple[list[PlanComparison], list[str]]:
     """Each saved plan next to what came until now."""
     found, problems = [], []
     if days:
@@ -86,13 +86,15 @@ async def _plans(
         for document in await registry.list(PLANS):
             try:
                 plan = read_plan(document)
-                found.append(compare(plan, entries, prices_at(tables, days[-1]), max(elapsed_s, 1.0)))
+                found.append(compare_plan(plan, entries, prices_at(tables, days[-1]), max(elapsed_s, 1.0)))
             except ValueError as error:
                 problems.append(f"{PLANS}/{document.name}: {error}")
     return found, problems
 
 
-def _billed(settings: Settings, days: list[date], currency: str) -> tuple[list[Billed] | None, list[str]]:
+def _billed(
+    settings: Settings, days: list[date], currency: str
+) -> tuple[list[BilledAmount] | None, list[str]]:
     """What Google billed, where its export is configured. A failure leaves the rest of the report as it is."""
     cost = settings.cost
     if not cost.billing_table:

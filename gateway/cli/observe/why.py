@@ -14,9 +14,9 @@ from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.core.escape_unprintable import printable
 from gateway.settings import load_settings
+from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
 from gateway.telemetry.request_summary import RequestSummary
-from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.sqlite_trace_store import RequestFilter, TraceStoreReader
+from gateway.telemetry.spans_of_request import Span, spans_of
 
 _BAR = 44
 _BACKEND_ERROR = re.compile(r'\berror;desc="([a-z0-9-]{1,64})"')
@@ -91,7 +91,7 @@ def why(
             code=console.EX_USAGE,
         )
     if project:
-        from gateway.cli.observe.cloud_trace import spans_from_cloud
+        from gateway.cli.observe.google_cloud_requests import spans_from_cloud
 
         if not request_or_trace_id:
             raise console.Failure(

@@ -79,7 +79,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
 
 
 def read_declaration(text: str, place: str) -> Declared:
-    """What `text` declares. Raises Failure with every problem in it."""
+    """Parse the models and networks that the YAML `text` declares. Raises Failure with every problem in it."""
     if len(text) > _MAX_BYTES:
         raise Failure(f"{place} is larger than {_MAX_BYTES} bytes", code=EX_DATAERR)
     try:

@@ -10,16 +10,16 @@ from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
 from gateway.registry.base import SHADOWS, Put
 from gateway.registry.open_by_url import open_registry
-from gateway.shadow.comparison import Difference
+from gateway.shadow.compare_answers import Difference
 from gateway.shadow.findings import (
-    Example,
+    DifferenceExample,
     Findings,
     OutputFigures,
     PairFigures,
     ShadowReport,
     VersionFigures,
 )
-from gateway.shadow.reporter import FIGURES
+from gateway.shadow.run_shadows import FIGURES
 from tests.unit.cli.shell import Shell
 
 
@@ -171,7 +171,11 @@ def findings(differ: int, compared: int) -> Findings:
         noise=PairFigures(
             compared // 5, compared // 5, {"price": OutputFigures(compared // 5, compared // 5)}
         ),
-        worst=[Example("order-66", [Difference("price[0]", "number", 2.0), Difference("name[0]", "label")])],
+        worst=[
+            DifferenceExample(
+                "order-66", [Difference("price[0]", "number", 2.0), Difference("name[0]", "label")]
+            )
+        ],
     )
 
 

@@ -26,7 +26,7 @@ from gateway.shadow.answer_recording import (
     ResendableBody,
 )
 from gateway.shadow.comparer_main import AnswerPair
-from gateway.shadow.decode_answer import Answer
+from gateway.shadow.decode_answer import Answer, has_known_coding
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
@@ -159,12 +159,15 @@ class ShadowSender:
 
     def _answered(self, one: _Waiting) -> None:
         self._recorded.discard(one)
-        if one.recording.complete and one.recording.status not in _NOT_COMPARED and not self.over:
+        known = has_known_coding(one.recording.coding)
+        if one.recording.complete and known and one.recording.status not in _NOT_COMPARED and not self.over:
             self._waiting.append(one)
             self._pump()
             return
         self._let_go(one)
-        if one.recording.too_large:
+        if not known:
+            self._drop("unknown coding")
+        elif one.recording.too_large:
             self._drop("large answer")
         elif one.recording.crowded_out:
             self._drop("busy")
@@ -198,10 +201,15 @@ class ShadowSender:
         if candidate.failure == _TOO_LARGE:  # no failure of its own
             self._drop("large answer")
             return
+        if not has_known_coding(candidate.coding):
+            self._drop("unknown coding")
+            return
         again = (
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
         )
-        if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
+        if again is not None and (
+            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not has_known_coding(again.coding)
+        ):
             again = None
         pair = AnswerPair(
             self.shadow.id,

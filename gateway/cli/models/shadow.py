@@ -30,8 +30,9 @@ from gateway.core.shadow import (
     utc_text,
     why_not_shadowed,
 )
+from gateway.cost.prices import registry_prices
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence import evidence_change
+from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.reporter import FIGURES
@@ -131,11 +132,12 @@ def shadow(
 
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
-            document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            price = shadow_cost(made, rps, latency, _seconds(for_))
+            model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
+            tables, _ = await registry_prices(registry)
+            price = shadow_cost(made, model, tables[-1], rps=rps, latency=latency, seconds=_seconds(for_))
             if not yes:
                 _confirm(price.text)
-            generation = await _begin(settings, registry, document, made, reason)
+            generation = await _begin(settings, registry, model, document, made, reason)
             obstacle = await wait_until_served(
                 console.gateway_address(gateway, settings), await registry.load()
             )
@@ -163,8 +165,8 @@ def _confirm(price: str) -> None:
 
 async def _plan(
     registry: Registry, settings: Settings, name: str, wanted: dict[str, Any], author: str
-) -> tuple[Document | None, Shadow]:
-    """The shadow as it will be, and the document that it replaces. Raises Failure for what cannot be honored."""
+) -> tuple[Model, Document | None, Shadow]:
+    """The model, the document that is replaced, and the shadow as it will be. Raises Failure for what cannot be honored."""
     _, model = await console.find_model(registry, name)
     stable = _stable_of(model, wanted["candidate"])
     versions = {}
@@ -193,7 +195,7 @@ async def _plan(
             hint=f"end that first: chips shadow {name} --stop",
             code=EX_DATAERR,
         )
-    return document, made
+    return model, document, made
 
 
 def _readable(document: Document | None) -> Shadow | None:
@@ -236,15 +238,27 @@ def _check_pure(settings: Settings, model: Model, backend: Backend) -> None:
 
 
 async def _begin(
-    settings: Settings, registry: Registry, document: Document | None, made: Shadow, reason: str
+    settings: Settings,
+    registry: Registry,
+    model: Model,
+    document: Document | None,
+    made: Shadow,
+    reason: str,
 ) -> int:
-    async with figures_store(settings, registry) as store:
-        for old in await store.list_ephemeral(FIGURES):
-            if old.name.rpartition(".")[0] == made.model:
-                await store.delete_ephemeral(FIGURES, old.name)
+    """Write it. What the one before has found is evidence first: its figures make room."""
     expected = document.revision if document is not None else 0
-    change = Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)
-    return await registry.write(change, author=made.by, reason=reason)
+    changes = [Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)]
+    before = _readable(document)
+    async with figures_store(settings, registry) as store:
+        if before is not None and not await _is_kept(registry, before):
+            facts = await read_shadow_facts(store, before, model)
+            if facts["compared"]:
+                changes += await _verdict(registry, before, model, facts)
+        generation = await registry.write(*changes, author=made.by, reason=reason)
+        for old in await store.list_ephemeral(FIGURES):
+            if old.name.rpartition(".")[0] == made.model and old.body.get("shadow") != made.id:
+                await store.delete_ephemeral(FIGURES, old.name)
+    return generation
 
 
 async def _look(
@@ -270,8 +284,10 @@ async def _look(
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with figures_store(settings, registry) as store:
             facts = await read_shadow_facts(store, found, model)
-        if stop:
-            await _keep_verdict(registry, found, model, facts, author=author, reason=reason)
+        if stop and (kept := await _verdict(registry, found, model, facts)):
+            await registry.write(*kept, author=author, reason=reason)
+        elif ended and facts["compared"] and not await _is_kept(registry, found):
+            console.note(f"chips shadow {name} --stop keeps what it found as evidence about the version")
     for report in facts["unreadable"]:
         console.note(f"a report is left out: {report}")
     if as_json:
@@ -280,13 +296,11 @@ async def _look(
     show_report(found, facts)
 
 
-async def _keep_verdict(
-    registry: Registry, found: Shadow, model: Model, facts: dict[str, Any], *, author: str, reason: str
-) -> None:
-    """Write the verdict as evidence about the candidate, where that is still the same."""
+async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[str, Any]) -> list[Put]:
+    """The change that keeps the verdict as evidence about the candidate; none where that is another backend by now."""
     candidate = model.backend(found.candidate)
     if candidate is None or backend_fingerprint(candidate) != found.versions[found.candidate]:
-        return
+        return []
     record = EvidenceRecord(
         model=found.model,
         version=found.candidate,
@@ -298,7 +312,13 @@ async def _keep_verdict(
         image=candidate.image,
         facts={"shadow": found.id, **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW}},
     )
-    await registry.write(await evidence_change(registry, record), author=author, reason=reason)
+    return [await evidence_change(registry, record)]
+
+
+async def _is_kept(registry: Registry, found: Shadow) -> bool:
+    """Whether its verdict is evidence already."""
+    record = await read_evidence(registry, found.model, found.candidate, SHADOW)
+    return record is not None and record.facts.get("shadow") == found.id
 
 
 def _tolerances(given: list[str]) -> dict[str, float]:

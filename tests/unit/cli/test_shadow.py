@@ -1,6 +1,7 @@
 """`chips shadow`: refused where it could do harm, priced before it begins, reported with a verdict and without values."""
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
-from gateway.registry.base import SHADOWS, Put
+from gateway.cost.prices import read_prices
+from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
+from gateway.registry.sqlite import SqliteRegistry
 from gateway.shadow.comparison import Difference
 from gateway.shadow.findings import (
     Example,
@@ -72,6 +75,31 @@ def test_it_is_written_with_its_bounds_and_its_price(shell: Shell):
     assert begun["budget"]["concurrency"] == 2
     assert begun["price"]["requests"] == 1_000_000
     assert begun["price"]["total"] > 0
+
+
+def test_the_price_is_that_of_the_registered_sizes_and_of_the_prices_in_force(shell: Shell):
+    shell.register("wine", "3", "--pure", "--cpu", "1", "--memory", "1Gi")
+    shell.register("wine", "4", "--cpu", "4", "--memory", "8Gi")
+    table: dict[str, Any] = to_document(read_prices())
+    table |= {"date": "2999-01-01"}
+    run = table["cloud_run"]
+    run["cpu_active"] *= 3
+
+    async def write() -> None:
+        registry = open_registry(shell.registry)
+        await registry.write(Put(kind=PRICES, name="2999-01-01", body=table, expected=0), author="x")
+        await registry.close()
+
+    asyncio.run(write())
+    price = begin(shell, "--rps", "10", "--percent", "10", "--for", "1h", "--noise", "50", "--latency", "2s")[
+        "price"
+    ]
+    assert (price["requests"], price["predictions"]) == (3600, 5400)
+    one, four = (
+        2 * (cpu * run["cpu_active"] + memory * run["memory_gib_active"]) + run["per_million_requests"] / 1e6
+        for cpu, memory in ((1, 1), (4, 8))
+    )
+    assert price["total"] == pytest.approx(3600 * four + 1800 * one, abs=2e-6)
 
 
 def test_the_price_is_said_before_the_question_and_nothing_is_written_without_a_yes(shell: Shell):
@@ -211,6 +239,37 @@ def test_stopping_it_says_what_was_found(shell: Shell):
     assert record["counts"]
     assert record["facts"]["compared"] == 2000
     assert record["facts"]["worst"][0]["request_id"] == "order-66"
+
+
+def test_what_a_shadow_that_ended_by_itself_has_found_is_kept_before_the_next_one_begins(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+):
+    two_versions(shell)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    ends = datetime.fromisoformat(begun["until"]).timestamp()
+    monkeypatch.setattr("gateway.cli.models.shadow.time.time", lambda: ends + 1)
+    assert "--stop keeps" in shell.ok("shadow", "wine", "--status", "--json").err
+    begin(shell)
+    (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
+    assert (record["facts"]["shadow"], record["facts"]["compared"]) == (begun["id"], 2000)
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["sampled"] == 0
+
+
+def test_a_shadow_that_could_not_be_written_costs_no_figures(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    two_versions(shell)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    ends = datetime.fromisoformat(begun["until"]).timestamp()
+    monkeypatch.setattr("gateway.cli.models.shadow.time.time", lambda: ends + 1)
+
+    async def refuse(*_: Any, **__: Any) -> int:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(SqliteRegistry, "write", refuse)
+        assert shell("shadow", "wine", "4", "--yes").code != 0
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["compared"] == 2000
 
 
 async def _write(url: str, body: dict[str, Any]) -> None:

@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, traffic_at_share
+from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, rollout_problems, traffic_at_share
+from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.decision import apply_decision, decide
+from gateway.rollout.decision import MOST_STEPS, abort, apply_decision, decide, hold, resume
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
@@ -197,3 +198,32 @@ def test_a_new_time_out_does_not_disturb_a_rollout():
     policy = msgspec.structs.replace(wine().policy, timeout_s=5.0)
     model = wine(traffic=rollout.traffic, policy=policy)
     assert decide(rollout, model, _seen(rollout, windows=10)).action == "advance"
+
+
+def test_a_rollout_that_is_held_and_resumed_again_and_again_keeps_room_to_return():
+    """Its steps are kept in one document, which a registry takes up to a size: there the return would fail as well."""
+    rollout = _at(0)
+    while len(rollout.steps) < MOST_STEPS:
+        rollout = hold(rollout, "x" * 1000)
+        rollout = resume(rollout, _model(rollout), "y" * 1000)
+    with pytest.raises(ValueError, match=r"too often.*--abort"):
+        hold(rollout, "")
+    with pytest.raises(ValueError, match=r"too often.*--abort"):
+        resume(msgspec.structs.replace(rollout, state="held"), _model(rollout), "")
+    assert len(msgspec.json.encode(rollout)) < MAX_BODY_BYTES - 100_000
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50))
+    assert apply_decision(rollout, decision, {}).state == "returned"
+    assert abort(rollout, _model(rollout), "z" * 1000).state == "aborted"
+
+
+def test_a_reason_that_is_too_long_is_refused():
+    rollout = _at(0)
+    held = hold(rollout, "")
+    for attempt in (
+        lambda: hold(rollout, "é" * 501),
+        lambda: resume(held, _model(rollout), "é" * 501),
+        lambda: abort(rollout, _model(rollout), "é" * 501),
+        lambda: begin_rollout(wine(), "4", PLAN, identity="r1", by="ana", reason="é" * 501),
+    ):
+        with pytest.raises(ValueError, match="1002 bytes, of at most 1000"):
+            attempt()

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from gateway.cli.support.figures_store import figures_store
 from gateway.core.budget import Budget
-from gateway.core.prices import Prices, prices_at
+from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
@@ -23,12 +23,21 @@ class EnvironmentLedger(NamedTuple):
     """Everything `chips cost` needs of one environment."""
 
     entries: list[LedgerEntry]
-    tables: tuple[Prices, ...]
+    tables: tuple[Prices, ...]  # that it is priced by, all in one currency
+    currencies: tuple[
+        str, ...
+    ]  # that were in force in the month: of several, the last one is that of the entries
     budgets: list[Budget]
     problems: list[str]
     days: list[date]  # of the month, until today
     billed: list[Billed] | None  # None: no export is configured
+    billed_project: str
     plans: list[Comparison]
+
+    @property
+    def price_dates(self) -> set[str]:
+        """The dates of the tables that its days are priced by."""
+        return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
 
 def utc_now() -> datetime:
@@ -50,23 +59,33 @@ async def read_ledger(
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
-    tables, problems = await registry_prices(registry)
+    all_tables, problems = await registry_prices(registry)
+    last = days[-1] if days else now.date()
+    in_force = (prices_at(all_tables, day).currency for day in (*days, last))
+    tables = tables_in_one_currency(all_tables, last)
+    currency = tables[0].currency
     async with figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
-    billed, failed = _billed(settings, month_days(month), tables[-1].currency) if bill else (None, [])
+    now_in = prices_at(all_tables, now.date()).currency
+    if budgets and now_in != currency:
+        budgets = []
+        more.append(f"the budgets: they are in {now_in}, and the prices of {month} in {currency}")
+    billed, failed = _billed(settings, month_days(month), currency) if bill else (None, [])
     entries = make_ledger(usage.rows, warm, tables)
     plans, unread = await _plans(registry, entries, tables, days, now)
     return EnvironmentLedger(
-        entries,
-        tables,
-        budgets,
-        [*problems, *usage.problems, *more, *failed, *unread],
-        days,
-        billed,
-        plans,
+        entries=entries,
+        tables=tables,
+        currencies=tuple(dict.fromkeys(in_force)),
+        budgets=budgets,
+        problems=[*problems, *usage.problems, *more, *failed, *unread],
+        days=days,
+        billed=billed,
+        billed_project=settings.cost.billing_project or settings.cost.billing_table.partition(".")[0],
+        plans=plans,
     )
 
 

@@ -24,7 +24,7 @@ from gateway.cost.estimate import (
     memory_needed_gib,
 )
 from gateway.cost.plan_comparison import SavedPlan
-from gateway.cost.prices import registry_prices
+from gateway.cost.prices import prices_now, registry_prices
 from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -97,7 +97,7 @@ def plan(
         artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
     tables, _ = console.with_registry(registry_url, registry_prices)
-    prices = tables[-1]
+    prices = prices_now(tables)
     author = console.author_name(by)
     try:
         found = estimate_cost(load, deployment, prices)

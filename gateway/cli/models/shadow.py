@@ -30,7 +30,7 @@ from gateway.core.shadow import (
     utc_text,
     why_not_shadowed,
 )
-from gateway.cost.prices import registry_prices
+from gateway.cost.prices import prices_now, registry_prices
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence import evidence_change, read_evidence
 from gateway.registry.snapshot import read_shadow
@@ -134,7 +134,8 @@ def shadow(
         async with console.open_registry_of(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
             tables, _ = await registry_prices(registry)
-            price = shadow_cost(made, model, tables[-1], rps=rps, latency=latency, seconds=_seconds(for_))
+            prices = prices_now(tables)
+            price = shadow_cost(made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_))
             if not yes:
                 _confirm(price.text)
             generation = await _begin(settings, registry, model, document, made, reason)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.core.model_updates import to_document
+from gateway.cost.prices import read_prices
 from tests.unit.cli.shell import Shell
 
 FILE = """\
@@ -46,6 +48,30 @@ def test_what_was_exported_changes_nothing_when_imported(shell: Shell, tmp_path:
     other = f"sqlite://{tmp_path}/other.db"
     shell.ok("import", "out.yaml", "--yes", "--registry", other)
     assert shell.ok("export", "--registry", other).out == (tmp_path / "out.yaml").read_text()
+
+
+def test_budgets_prices_and_plans_are_restored_as_they_were(shell: Shell, tmp_path: Path):
+    shell.register("wine")
+    shell.ok("budget", "set", "2.50", "--model", "wine", "--refuse", "402", "--note", "vineyard: yes")
+    shell.ok("budget", "set", "7", "--key", "google:ana@example.com", "--period", "day")
+    shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms", "--save")
+    table = to_document(read_prices()) | {"date": "2026-11-24"}
+    path = tmp_path / "prices.yaml"
+    path.write_text(yaml.safe_dump({"chips": 1, "prices": {"2026-11-24": table}}))
+    shell.ok("import", str(path), "--yes")
+    budgets, prices = (shell.ok(*words, "--json").json() for words in (("budget", "list"), ("prices",)))
+    ended = shell.ok("export", "out.yaml")
+    assert "1 models, 0 networks, 2 budgets, 1 prices, 1 plans to out.yaml" in ended.out
+    assert "unchanged" in shell.ok("import", "out.yaml", "--prune").out
+    other = f"sqlite://{tmp_path}/other.db"
+    shell.ok("import", "out.yaml", "--yes", "--registry", other)
+    assert shell.ok("budget", "list", "--json", "--registry", other).json() == budgets
+    assert shell.ok("prices", "--json", "--registry", other).json() == prices
+    assert shell.ok("export", "--registry", other).out == (tmp_path / "out.yaml").read_text()
+    shell.ok("budget", "set", "9", "--model", "wine")
+    shell.ok("budget", "remove", "--key", "google:ana@example.com")
+    shell.ok("import", "out.yaml", "--yes", "--prune")
+    assert shell.ok("budget", "list", "--json").json() == budgets
 
 
 def test_the_plan_comes_first_and_a_dry_run_ends_with_it(shell: Shell, file: Path):
@@ -111,6 +137,17 @@ def test_it_must_be_confirmed(shell: Shell, file: Path):
         ("chips: 1\nmodels:\n  wine: {}\n  wine: {}", "'wine' stands twice"),
         ("chips: 1\nmodels: {a: &a {}, b: *a}", "aliases are not taken"),
         ("chips: 1\nnetworks: {192.0.2.300/24: {}}", "networks/192.0.2.300/24"),
+        ("chips: 1\nbudgets: {wine: {scope: model, name: wine, amount_micros: 1}}", "budgets/wine: it says"),
+        (
+            "chips: 1\nbudgets: {'model:wine': {scope: model, name: wine, amount_micros: -1}}",
+            "more than nothing",
+        ),
+        (
+            "chips: 1\nbudgets: {'model:wine': {scope: model, name: wine, amount_micros: 1.5}}",
+            "Expected `int`",
+        ),
+        ("chips: 1\nprices: {2026-11-30: {date: 2026-11-30}}", "prices/2026-11-30: "),
+        ("chips: 1\nplans: {wine: {model: beer}}", "plans/wine: "),
         ("chips: 1\nnetworks: {192.0.2.0/24: {note: 7}}", "a network has a note"),
         ("chips: 1\nmodels: !!python/object/apply:os.system [true]", "not valid YAML"),
         ("chips: 1\nmodels: {", "not valid YAML"),

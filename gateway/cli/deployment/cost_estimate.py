@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.published_artifact import published_manifest
 from gateway.cli.support.sizes import GIB, given_resources, parse_bytes
-from gateway.core.model import Model, Resources
+from gateway.core.model import Model, Resources, resource_problems
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
 from gateway.cost.estimate import (
@@ -35,7 +35,9 @@ def plan(
     name: Annotated[
         str, typer.Argument(help="The model; its declared concurrency is used where it is registered.")
     ],
-    rps: Annotated[float, typer.Option("--rps", min=0, help="Requests a second, on average over the month.")],
+    rps: Annotated[
+        float, typer.Option("--rps", min=0, max=1e9, help="Requests a second, on average over the month.")
+    ],
     latency: Annotated[str, typer.Option("--latency", help="How long the backend takes: 40ms, 1.5s.")],
     concurrency: Annotated[
         int | None,
@@ -88,6 +90,9 @@ def plan(
     resources = msgspec.structs.replace(
         _resources(registered), **(given_resources(cpu, memory, min_instances) or {})
     )
+    problems = resource_problems(resources)
+    if problems:
+        raise Failure("; ".join(problems), hint="--cpu, --memory and --min-instances say it", code=EX_DATAERR)
     warnings = _warnings(resources.memory_gib, largest_gib) if sizes else []
     deployment = InstanceSettings(
         concurrency=declared,

@@ -76,7 +76,7 @@ def shadow(
         int, typer.Option(help="Bytes of all requests and answers held, in each gateway process.")
     ] = 16 << 20,
     rps: Annotated[
-        float | None, typer.Option(min=0, help="The model's requests a second, for the price.")
+        float | None, typer.Option(min=0, max=1e9, help="The model's requests a second, for the price.")
     ] = None,
     latency: Annotated[
         str, typer.Option(help="How long a prediction takes, for the price: 40ms, 1.5s.")

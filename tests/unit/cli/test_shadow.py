@@ -165,6 +165,7 @@ def test_a_manifest_may_declare_it(shell: Shell, tmp_path: Path, both: bool, cod
         (("4", "--tolerance", "nan", "--yes"), 65, "a tolerance"),
         (("4", "--max-concurrency", "0", "--yes"), 65, "requests at once"),
         (("4", "--latency", "fast", "--yes"), 64, "no duration"),
+        (("4", "--rps", "inf", "--yes"), 64, "less than or equal"),
         (("4", "--status"), 64, "take no version"),
         (("3", "--yes"), 65, "nothing to compare with"),
         (("--status",), 65, "no shadow"),

@@ -91,5 +91,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert found["total"] == pytest.approx(sum(found["parts"].values()), abs=0.01)
     assert "a month" in shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms").out
     assert shell.ok("plan", "new", "--rps", "1", "--latency", "1s", "--json").json()["concurrency"] == 1
-    for wrong in (("--rps", "1", "--latency", "40"), ("--rps", "1", "--latency", "1s", "--memory", "big")):
-        assert shell("plan", "wine", *wrong).code == 64
+    for wrong, code in (
+        (("--rps", "1", "--latency", "40"), 64),
+        (("--rps", "1", "--latency", "1s", "--memory", "big"), 64),
+        (("--rps", "inf", "--latency", "1s"), 64),
+        (("--rps", "1", "--latency", "1s", "--memory", "0", "--save"), 65),
+        (("--rps", "1", "--latency", "1s", "--memory", "99999Gi", "--save"), 65),
+    ):
+        assert shell("plan", "wine", *wrong).code == code

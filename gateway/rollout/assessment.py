@@ -1,6 +1,6 @@
 """The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import Any, Final
 
 import msgspec
@@ -63,6 +63,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
+    fine_before: dict[str, float] = {}  # by question: the evidence of "fine" when the step began
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
     unpaired: dict[str, Unpaired] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
@@ -78,6 +79,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Enter a step: requests and time count from now."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
+            self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
         """Add the windows of `report` that are new; return whether anything has changed."""
@@ -168,8 +170,15 @@ class Assessment(msgspec.Struct, kw_only=True):
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
     def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not yet answered with "fine"."""
-        return [name for name, finding in self.findings().items() if finding != "fine"]
+        """The questions that are not yet answered with "fine", or to which this step's own requests say the contrary.
+
+        A version may fail only with the load of its last step: what it did before that must not outvote it.
+        """
+        return [
+            name
+            for name, finding in self.findings().items()
+            if finding != "fine" or self.questions[name].fine < self.fine_before.get(name, -inf)
+        ]
 
     def evidence(self) -> dict[str, Any]:
         """The evidence as JSON values, for people and for the history."""

@@ -32,9 +32,9 @@ def bucket_lower_edge_s(number: int) -> float:
     return float(2.0 ** (number / PER_DOUBLING)) * _UNIT_S
 
 
-Count = Annotated[
-    int, Meta(ge=0, le=2**53)
-]  # in a report, which a gateway that was broken into may have written
+# In a report, which a gateway that was broken into may have written.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Bucket = Annotated[int, Meta(ge=0, le=4096)]  # far more than a lifetime
 
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
@@ -45,7 +45,7 @@ class Tally:
     errors: Count = 0  # that the backend is responsible for
     refusals: Count = 0  # the backend's own 4xx
     cold: Count = 0  # waited for an instance to start
-    latency: dict[Count, Count] = field(default_factory=dict)
+    latency: dict[Bucket, Count] = field(default_factory=dict)
 
     def add(self, other: "Tally") -> None:
         self.requests += other.requests

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.counter import Count, latency_bucket
+from gateway.rollout.counter import Bucket, Count, latency_bucket
 from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
 from gateway.shadow.decode_answer import Answer
 
@@ -86,7 +86,7 @@ class VersionFigures(msgspec.Struct, omit_defaults=True):
 
     requests: Count = 0
     failed: Count = 0  # 5xx, or no whole answer
-    latency: dict[Count, Count] = {}
+    latency: dict[Bucket, Count] = {}
 
     def __post_init__(self) -> None:
         _check_part(self.failed, self.requests)

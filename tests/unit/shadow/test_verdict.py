@@ -68,6 +68,7 @@ def test_a_stable_version_that_always_differs_from_itself_proves_nothing_and_the
         {"noise": {"compared": -1}},
         {"candidate": {"requests": 1, "failed": 2}},
         {"stable": {"requests": 1, "latency": {"5": -1}}},
+        {"stable": {"requests": 1, "latency": {"9007199254740992": 1}}},
         {"pairs": {"compared": 1, "outputs": {"y": {"compared": 1, "agreed": 2}}}},
     ],
 )

@@ -131,10 +131,12 @@ class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     gateway: str
     sampled: Count = 0  # requests that the share picked
     dropped: dict[str, Count] = {}  # of those, by the bound that they met
+    incomparable: Count = 0  # of those: the candidate's answer was too large, or in an unknown coding
     findings: Findings = msgspec.field(default_factory=Findings)
 
     def add(self, other: "ShadowReport") -> None:
         self.sampled += other.sampled
+        self.incomparable += other.incomparable
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         self.findings.add(other.findings)

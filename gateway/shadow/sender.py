@@ -64,6 +64,7 @@ class ShadowSender:
         self.shadow = shadow
         self.sampled = 0
         self.dropped: dict[str, int] = {}
+        self.incomparable = 0  # of the dropped: the candidate's answer came, and is none that can be compared
         self._candidate = candidate
         self._stable = stable
         self._upstream = upstream
@@ -198,11 +199,9 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
-        if candidate.failure == _TOO_LARGE:  # no failure of its own
-            self._drop("large answer")
-            return
-        if not has_known_coding(candidate.coding):
-            self._drop("unknown coding")
+        if candidate.failure == _TOO_LARGE or not has_known_coding(candidate.coding):  # no failure of its own
+            self.incomparable += 1
+            self._drop("large answer" if candidate.failure == _TOO_LARGE else "unknown coding")
             return
         again = (
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None

@@ -75,6 +75,9 @@ def judge(report: ShadowReport, allowed: float) -> Verdict:
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
     differs = always_valid_interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
+    # An answer that could not be compared, where the stable version's own could, may differ: nothing agrees because of it.
+    unlike, of = pairs.compared - pairs.agreed + report.incomparable, pairs.compared + report.incomparable
+    may_be = always_valid_interval(unlike, of, alpha)
     own = always_valid_interval(noise.compared - noise.agreed, noise.compared, alpha)
     candidate, stable = report.findings.candidate, report.findings.stable
     failures = always_valid_interval(candidate.failed, candidate.requests, alpha)
@@ -87,11 +90,11 @@ def judge(report: ShadowReport, allowed: float) -> Verdict:
     elif pairs.compared and noise.compared and differs.low > own.high + allowed * (1 - own.high):
         finding = "differs"
         why = f"at least {differs.low:.1%} of the answers differ, and of the stable version's own at most {own.high:.1%}"
-    elif pairs.compared and noise.compared and differs.high <= may_differ:
+    elif pairs.compared and noise.compared and max(differs.high, may_be.high) <= may_differ:
         # An answer that never came is not compared, so agreement alone would pass a version that fails where it would differ.
         if failures.high <= stable_failures.low + allowed:
             finding = "agrees"
-            why = f"at most {differs.high:.1%} of the answers differ, and {may_differ:.1%} may"
+            why = f"at most {max(differs.high, may_be.high):.1%} of the answers differ, and {may_differ:.1%} may"
         else:
             why = f"its answers agree, and the candidate may still fail {failures.high:.1%} of the requests: too few to tell"
     elif own.low > _MOSTLY:
@@ -99,6 +102,8 @@ def judge(report: ShadowReport, allowed: float) -> Verdict:
             f"the stable version differs from itself in at least {own.low:.1%} of the answers, so a change of the others is hardly "
             "seen: begin again with a --tolerance that its noise stays within"
         )
+    elif pairs.compared and noise.compared and differs.high <= may_differ:
+        why = f"{report.incomparable} answers of the candidate came and could not be compared: too large, or in an unknown coding"
     else:
         why = f"{pairs.compared} answers were compared, {noise.compared} with the stable version's own: too few to tell"
     return Verdict(finding, why, _complement(differs), _complement(own), failures, stable_failures)
@@ -137,6 +142,7 @@ def verdict_document(report: ShadowReport, allowed: float) -> dict[str, Any]:
         "allowed_disagreement": allowed,
         "sampled": report.sampled,
         "dropped": dict(report.dropped),
+        "incomparable": report.incomparable,
         "compared": findings.pairs.compared,
         "agreement": verdict.agreement._asdict(),
         "stable_compared_with_itself": findings.noise.compared,

@@ -135,7 +135,7 @@ async def test_an_answer_in_a_coding_that_is_not_known_is_left_out_and_counted(s
         await scene.call(body=rows(number))
     report = await it.report(made, lambda found: bool(found.dropped) and found.findings.pairs.compared > 0)
     assert (report.dropped, report.findings.pairs.compared) == ({"unknown coding": 1}, 1)
-    assert report.findings.candidate.requests == 1
+    assert (report.findings.candidate.requests, report.incomparable) == (1, 1)
 
 
 async def test_the_candidate_sees_what_the_stable_version_saw_and_agrees(scene: Scene):
@@ -266,6 +266,7 @@ async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_f
     made = await it.shadow(budget=ShadowBudget(body_bytes=100, requests_per_s=10_000))
     assert (await scene.call(body=rows(1))).status == 200
     report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
+    assert report.incomparable == 1
     assert report.findings.candidate.failed == 0
     assert report.findings.noise.compared == 0
 

@@ -61,6 +61,16 @@ def test_a_stable_version_that_always_differs_from_itself_proves_nothing_and_the
     assert "--tolerance" in verdict.why
 
 
+def test_answers_of_the_candidate_that_could_not_be_compared_do_not_make_it_agree():
+    found = report(0, 2000, 0, 400)
+    found.incomparable = 500
+    verdict = judge(found, 0.01)
+    assert (verdict.finding, verdict.why[:3]) == ("undecided", "500")
+    total = combine_reports([found, found], "s")
+    assert total.incomparable == 1000
+    assert verdict_document(total, 0.01)["incomparable"] == 1000
+
+
 @pytest.mark.parametrize(
     "findings",
     [

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, why_evidence_does_not_apply
+from gateway.core.evidence import CANARY, EvidenceRecord, backend_address
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
@@ -29,7 +29,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.evidence import evidence_change, read_evidence
+from gateway.registry.evidence import evidence_change, image_of
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -278,14 +278,7 @@ class Controller:
         """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        image = backend.image if backend is not None else ""
-        if backend is not None and not image:
-            verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
-            image = (
-                verified.image
-                if verified is not None and not why_evidence_does_not_apply(verified, backend)
-                else ""
-            )
+        image = await image_of(self._registry, name, backend) if backend is not None else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,

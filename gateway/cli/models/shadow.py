@@ -32,7 +32,7 @@ from gateway.core.shadow import (
 )
 from gateway.cost.prices import prices_now, registry_prices
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence import evidence_change, read_evidence
+from gateway.registry.evidence import evidence_change, image_of, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.reporter import FIGURES
@@ -310,7 +310,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
         backend=backend_address(candidate),
         artifact_digest=candidate.artifact_digest,
-        image=candidate.image,
+        image=await image_of(registry, found.model, candidate),
         facts={"shadow": found.id, **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW}},
     )
     return [await evidence_change(registry, record)]

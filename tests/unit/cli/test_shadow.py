@@ -273,6 +273,18 @@ def test_a_shadow_that_could_not_be_written_costs_no_figures(shell: Shell, monke
     assert shell.ok("shadow", "wine", "--status", "--json").json()["compared"] == 2000
 
 
+def test_the_verdict_is_bound_to_the_image_that_the_verification_found(shell: Shell):
+    """Otherwise it would pass for any image that is promoted under the same version."""
+    two_versions(shell)
+    image = f"registry.example/wine@sha256:{'a' * 64}"
+    shell.verified("wine", "4", image=image)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    shell.ok("shadow", "wine", "--stop")
+    (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
+    assert record["image"] == image
+
+
 async def _write(url: str, body: dict[str, Any]) -> None:
     registry = open_registry(url)
     try:

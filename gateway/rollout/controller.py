@@ -288,7 +288,12 @@ class Controller:
             backend=backend_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
             image=image,
-            facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
+            facts={
+                "rollout": rollout.id,
+                "stable": rollout.stable,
+                "tolerated": {"max_errors": rollout.plan.max_errors, "slower": rollout.plan.slower},
+                **seen.evidence(),
+            },
         )
         return await evidence_change(self._registry, record)
 

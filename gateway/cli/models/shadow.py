@@ -311,7 +311,12 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         backend=backend_address(candidate),
         artifact_digest=candidate.artifact_digest,
         image=await image_of(registry, found.model, candidate),
-        facts={"shadow": found.id, **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW}},
+        facts={
+            "shadow": found.id,
+            "tolerance": found.tolerance,
+            "tolerances": found.tolerances,
+            **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW},
+        },
     )
     return [await evidence_change(registry, record)]
 

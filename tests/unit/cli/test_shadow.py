@@ -283,6 +283,7 @@ def test_the_verdict_is_bound_to_the_image_that_the_verification_found(shell: Sh
     shell.ok("shadow", "wine", "--stop")
     (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
     assert record["image"] == image
+    assert (record["facts"]["tolerance"], record["facts"]["tolerances"]) == (1e-6, {})
 
 
 async def _write(url: str, body: dict[str, Any]) -> None:

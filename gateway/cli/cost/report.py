@@ -252,6 +252,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
         report["by"], "requests", "allocated", "of it used", "kept warm", "fees", "egress", "total",
         box=None, pad_edge=False,
     )  # fmt: skip
+    table.columns[0].overflow = "fold"  # a name that is cut off names nobody
     for column in table.columns[1:]:
         column.justify = "right"
     for line in (*lines, total):

@@ -1,6 +1,6 @@
 """The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
-from math import ceil, inf, log2
+from math import ceil, inf, log, log2
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from gateway.core.rollout import Rollout, RolloutPlan
 from gateway.rollout.counter import PER_DOUBLING, Tally
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
-from gateway.rollout.sequential_test import Counts, Finding, HigherRateTest, judge
+from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
@@ -24,6 +24,9 @@ _WORDS: Final = {
 MOST_COLD: Final = 0.2
 MOST_COLD_AT_LAST: Final = 0.05
 _LEAST_PROOF: Final = 0.001
+_CONTRARY: Final = -log(
+    ALPHA
+)  # by so much the evidence of "fine" falls where a step's own requests speak against it, and not by chance
 # Windows (two minutes) in which requests of one version wait for one of the other: where a process has one or two requests a window,
 # many windows have none of one version, and a version that fails them all would never be found.
 _PAIRED_WITHIN: Final = 8
@@ -177,7 +180,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         return [
             name
             for name, finding in self.findings().items()
-            if finding != "fine" or self.questions[name].fine < self.fine_before.get(name, -inf)
+            if finding != "fine" or self.questions[name].fine < self.fine_before.get(name, -inf) - _CONTRARY
         ]
 
     def evidence(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from gateway.shadow.status_view import read_shadow_facts
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LAST_REPORT_S = 3.0
-_ABOUT_NOW = {"shadow", "running", "ended", "gateways", "unreadable"}  # not the verdict
+_ABOUT_NOW = {"shadow", "running", "ended", "gateways", "unreadable", "unused_tolerances"}  # not the verdict
 
 
 def shadow(

@@ -228,6 +228,17 @@ def test_the_reports_of_all_gateways_make_one_verdict(shell: Shell):
         assert told in out
 
 
+def test_a_tolerance_for_an_output_that_no_answer_has_is_told(shell: Shell):
+    two_versions(shell)
+    begun = begin(shell, "--tolerance", "prise=0.01", "--tolerance", "price=0.01")
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"] == [], (
+        "nothing is known yet"
+    )
+    report(shell, begun["id"], "a", findings=findings(0, 10))
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"] == ["prise"]
+    assert "no answer has an output called prise" in shell.ok("shadow", "wine", "--status").out
+
+
 def test_stopping_it_says_what_was_found(shell: Shell):
     two_versions(shell)
     begun = begin(shell)

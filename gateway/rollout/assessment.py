@@ -172,15 +172,22 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
-    def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not yet answered with "fine", or to which this step's own requests say the contrary.
+    def contradicted(self) -> list[str]:
+        """The questions to which this step's own requests say the contrary of "fine".
 
         A version may fail only with the load of its last step: what it did before that must not outvote it.
         """
         return [
             name
-            for name, finding in self.findings().items()
-            if finding != "fine" or self.questions[name].fine < self.fine_before.get(name, -inf) - _CONTRARY
+            for name, evidence in self.questions.items()
+            if evidence.fine < self.fine_before.get(name, -inf) - _CONTRARY
+        ]
+
+    def questions_not_yet_fine(self) -> list[str]:
+        """The questions that are not yet answered with "fine", or are contradicted."""
+        contradicted = self.contradicted()
+        return [
+            name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
         ]
 
     def evidence(self) -> dict[str, Any]:

@@ -59,11 +59,14 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
         return f"{who} not reported in time"
     if seen.reporting < plan.min_gateways:
         return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
+    last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
+    contradicted = seen.contradicted() if last else []
+    if contradicted:  # that is no lack of evidence, which time makes up for
+        return f"undecided: the requests at this step speak against it: {', '.join(contradicted)}"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
     if seen.too_many_cold_starts(last=last):
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"

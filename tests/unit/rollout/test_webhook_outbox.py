@@ -154,7 +154,7 @@ async def test_a_webhook_that_was_mistyped_does_not_hold_up_the_one_of_the_next_
         return url == "https://example.com/hook"
 
     monkeypatch.setattr("gateway.rollout.webhook.post_webhook", post)
-    await scene.begin(msgspec.structs.replace(PLAN, webhook="https://exmaple.com/hook"))
+    await scene.begin(msgspec.structs.replace(PLAN, webhook="https://example.org/hook"))
     controller = scene.controller(secret="s3cret")
     await scene.turn(controller)
     await _delivered(controller)

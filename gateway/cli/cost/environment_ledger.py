@@ -24,11 +24,10 @@ class EnvironmentLedger(NamedTuple):
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]  # that it is priced by, all in one currency
-    currencies: tuple[
-        str, ...
-    ]  # that were in force in the month: of several, the last one is that of the entries
+    currencies: tuple[str, ...]  # in force in the month: of several, the last one is that of the entries
     budgets: list[Budget]
-    problems: list[str]
+    problems: list[str]  # what is not counted
+    warnings: list[str]  # about what is
     days: list[date]  # of the month, until today
     billed: list[Billed] | None  # None: no export is configured
     billed_project: str
@@ -82,6 +81,7 @@ async def read_ledger(
         currencies=tuple(dict.fromkeys(in_force)),
         budgets=budgets,
         problems=[*problems, *usage.problems, *more, *failed, *unread],
+        warnings=[],
         days=days,
         billed=billed,
         billed_project=settings.cost.billing_project or settings.cost.billing_table.partition(".")[0],

@@ -72,11 +72,8 @@ def cost(
         "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
         "budgets": _of_each(ledgers, spent_budgets),
         "plans": _of_each(ledgers, lambda ledger: [as_document(plan) for plan in ledger.plans]),
-        "problems": [
-            f"{name}: {problem}" if name else problem
-            for name, ledger in ledgers.items()
-            for problem in ledger.problems
-        ],
+        "problems": _named(ledgers, lambda ledger: ledger.problems),
+        "warnings": _named(ledgers, lambda ledger: ledger.warnings),
     }
     if as_json:
         console.print_json(report)
@@ -93,6 +90,12 @@ def _of_each(
         for name, ledger in ledgers.items()
         for one in facts(ledger)
     ]
+
+
+def _named(
+    ledgers: dict[str, EnvironmentLedger], texts: Callable[[EnvironmentLedger], list[str]]
+) -> list[str]:
+    return [f"{name}: {text}" if name else text for name, ledger in ledgers.items() for text in texts(ledger)]
 
 
 def _one(registry_url: str | None, month: str) -> EnvironmentLedger:
@@ -132,8 +135,8 @@ def _every_environment(month: str) -> dict[str, EnvironmentLedger]:
         line = ", ".join(names)
         other = counted.setdefault(figures, line)
         if other != line:
-            ledgers[line].problems.append(
-                f"its calls once: it has the store of figures of {other}, and both count them"
+            ledgers[line].warnings.append(
+                f"its calls are counted for {other} as well: both have one store of figures"
             )
     return ledgers
 
@@ -282,8 +285,8 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
             f"{place} declares no size: 1 processor and 1 GiB are assumed; chips register … --cpu --memory says it",
             style="bold yellow",
         )
-    for problem in report["problems"]:
-        console.say("warning", f"not counted: {problem}", style="bold yellow")
+    for text in (*report["warnings"], *(f"not counted: {problem}" for problem in report["problems"])):
+        console.say("warning", text, style="bold yellow")
     console.note(
         f"{report['month']} in {report['currency']}, list prices of {', '.join(report['prices'])} for Cloud Run; "
         "`chips prices` shows them"

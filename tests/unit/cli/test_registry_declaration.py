@@ -149,8 +149,10 @@ def test_it_must_be_confirmed(shell: Shell, file: Path):
         ("chips: 1\nprices: {2026-11-30: {date: 2026-11-30}}", "prices/2026-11-30: "),
         ("chips: 1\nplans: {wine: {model: beer}}", "plans/wine: "),
         (
-            "chips: 1\nplans: {wine: {model: wine, rps: .inf, latency_s: 1.0, response_bytes: 1.0, busy_share: 1.0, "
-            "concurrency: 1, cpu: 1.0, memory_gib: 1.0, min_instances: 0}}",
+            (
+                "chips: 1\nplans: {wine: {model: wine, rps: .inf, latency_s: 1.0, response_bytes: 1.0, "
+                "busy_share: 1.0, concurrency: 1, cpu: 1.0, memory_gib: 1.0, min_instances: 0}}"
+            ),
             "plans/wine: ",
         ),
         ("chips: 1\nnetworks: {192.0.2.0/24: {note: 7}}", "a network has a note"),
